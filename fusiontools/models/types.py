@@ -1,0 +1,60 @@
+"""What goes through the door to a model and what comes back, whichever kind of model it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusiontools.record import Message, ToolCall, Usage
+
+#: Called with each piece of visible text as it arrives; must not block.
+OnDelta = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to one model: everything that decides the answer, and nothing else.
+
+    Args:
+        endpoint: the endpoint's name; its URL and key are the transport's business.
+        model: the model's name as the endpoint knows it.
+        messages: OpenAI chat messages.
+        params: OpenAI chat parameters (`temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `tools`,
+            `tool_choice`, `reasoning_effort`, …); an endpoint's extras go here too (`repeat_penalty`).
+        sample: tells apart repeated samples of the same request; part of the journal's key.
+    """
+
+    endpoint: str
+    model: str
+    messages: Sequence[Message]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished answer. Empty content without tool calls is never a completion: it is `CallFailed("empty")`."""
+
+    content: str
+    model: str
+    finish_reason: str = "stop"
+    tool_calls: Sequence[ToolCall] = ()
+    reasoning: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
+    mean_logprob: float | None = None
+    #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.
+    ttft_s: float | None = None
+
+
+class Backend(Protocol):
+    """Something that answers a request once: no retries, no journal, no ledger.
+
+    Raises `CallFailed` for everything that an endpoint can do wrong. Cancelling the task stops the generation.
+    """
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion: ...
+
+    async def aclose(self) -> None: ...
