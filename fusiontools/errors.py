@@ -54,6 +54,8 @@ class CallFailed(FusionError):
         retry_after_s: how long the endpoint asked us to wait.
         cost_usd: what the failed attempt cost, where the endpoint said so.
         param: the request parameter that the endpoint refused, where it named one.
+
+    `adapted` is set by a backend that has learned from the refusal: the same request now goes out differently.
     """
 
     def __init__(
@@ -75,7 +77,16 @@ class CallFailed(FusionError):
         self.usage = usage
         self.cost_usd = cost_usd
         self.param = param
+        self.adapted = False
 
 
 class StageFailed(FusionError):
     """A stage has no result for this record."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` with the nearest known word, else the list of the known ones."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -133,6 +133,7 @@ class Call(TypedDict):
     usage: Usage | None
     cost_usd: float | None
     cost_source: Literal["upstream", "table", "free"] | None
+    saved_usd: NotRequired[float | None]
     latency_s: float
     ttft_s: float | None
     status: str

@@ -1,0 +1,50 @@
+# Everything sets itself up: `make demo` and `make test` need Python 3.11 or newer, make and git, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+Q ?= What is the capital of France?
+export Q
+
+.PHONY: demo test check format bench wheel clean
+
+# The environment is made again only when what it is made from changes.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; say make PYTHON=python3.11 …" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing fusiontools into $(VENV) …" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,prices]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "installing the tools of the tests …" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
+	@touch $@
+
+$(VENV)/.weights: $(VENV)/.installed fusiontools/models/weights.py
+	@$(BIN)/python -m fusiontools.models.weights >/dev/null
+	@touch $@
+
+demo: $(VENV)/.weights
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: $(VENV)/.dev $(VENV)/.weights
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev $(VENV)/.weights
+	@$(BIN)/python tests/bench/run.py
+
+wheel: $(VENV)/.dev $(VENV)/.weights
+	@sh tests/wheel.sh "$(CURDIR)/$(BIN)/python"
+
+clean:
+	rm -rf $(VENV) dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,206 @@
+"""The analysis as judges write it and as we read it: strict out, lenient in; several merged into one.
+
+A judge names responses by label; `labelled_as` puts members' names in their place, or labels back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools import jsonl
+
+#: OpenRouter Fusion's five keys, in their written order.
+FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
+
+
+def analysis_schema() -> dict[str, Any]:
+    """Return the JSON schema that a judge's reply is constrained to: reasoning first, verdict after it."""
+    text: dict[str, Any] = {"type": "string"}
+    return _object(
+        reasoning=text,
+        consensus=_array(text),
+        contradictions=_array(_object(topic=text, stances=_array(_object(model=text, stance=text)))),
+        partial_coverage=_array(_object(models=_array(text), point=text)),
+        unique_insights=_array(_object(model=text, insight=text)),
+        blind_spots=_array(text),
+        ranking=_array(text),
+    )
+
+
+def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return a judge's reply as the five keys (naming labels) and `ranking` (panel positions); None if unreadable.
+
+    Survived are thoughts, code fences, prose around the JSON, trailing commas, plain strings where objects belong,
+    and `position` for `stance`.
+    """
+    data = _json_in(text)
+    if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
+        return None
+    return {
+        "consensus": [s for item in _items(data, "consensus") if (s := _string(item))],
+        "contradictions": [c for item in _items(data, "contradictions") if (c := _contradiction(item, labels))],
+        "partial_coverage": [p for item in _items(data, "partial_coverage") if (p := _coverage(item, labels))],
+        "unique_insights": [u for item in _items(data, "unique_insights") if (u := _insight(item, labels))],
+        "blind_spots": [s for item in _items(data, "blind_spots") if (s := _string(item))],
+        "ranking": _ranking(data.get("ranking"), labels),
+    }
+
+
+def merged(analyses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return several judges' analyses as one: what any of them found, once, and their rankings by Borda count.
+
+    Source: Verga et al. 2024, arXiv:2404.18796 (a jury of judges).
+    """
+    if len(analyses) == 1:
+        return dict(analyses[0])
+    union: dict[str, Any] = {
+        key: list({_folded(item): item for found in reversed(analyses) for item in reversed(found[key])}.values())[::-1]
+        for key in FIVE
+        if key != "contradictions"
+    }
+    topics: dict[str, dict[str, Any]] = {}
+    for item in (item for found in analyses for item in found["contradictions"]):
+        topic = topics.setdefault(_folded(item["topic"]), {"topic": item["topic"], "stances": []})
+        held = {stance["model"] for stance in topic["stances"]}
+        topic["stances"] += [stance for stance in item["stances"] if stance["model"] not in held]
+    return {
+        **union,
+        "contradictions": list(topics.values()),
+        "ranking": borda([found["ranking"] for found in analyses]),
+    }
+
+
+def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
+    """Return positions by Borda count, best first; a ranking that leaves some out gives them no points."""
+    count = max((len(ranking) for ranking in rankings), default=0)
+    points: dict[int, int] = {}
+    for ranking in rankings:
+        for place, position in enumerate(ranking):
+            points[position] = points.get(position, 0) + count - place
+    return sorted(points, key=lambda position: (-points[position], position))
+
+
+def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the analysis with the responses it names renamed."""
+
+    def name(old: str) -> str:
+        return names.get(old, old)
+
+    return {
+        **analysis,
+        "contradictions": [
+            {**c, "stances": [{**s, "model": name(s["model"])} for s in c["stances"]]}
+            for c in analysis["contradictions"]
+        ],
+        "partial_coverage": [{**p, "models": [name(m) for m in p["models"]]} for p in analysis["partial_coverage"]],
+        "unique_insights": [{**u, "model": name(u["model"])} for u in analysis["unique_insights"]],
+    }
+
+
+def _json_in(text: str) -> Any:
+    """Return the JSON object in a reply, mended where that can be done."""
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    start = text.find("{")
+    if start < 0:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0]
+    except ValueError:
+        import json_repair
+
+        return json_repair.loads(text[start:].rstrip().removesuffix("```"))
+
+
+def _items(data: Mapping[str, Any], key: str) -> list[Any]:
+    value = data.get(key)
+    if isinstance(value, list):
+        return value
+    return [value] if value else []
+
+
+def _string(item: Any) -> str:
+    if isinstance(item, str):
+        return item.strip()
+    if isinstance(item, dict):
+        return next((str(v).strip() for v in item.values() if isinstance(v, str) and v.strip()), "")
+    return ""
+
+
+def _first(item: Mapping[str, Any], *keys: str) -> Any:
+    return next((item[key] for key in keys if item.get(key)), "")
+
+
+def _contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"topic": _string(item), "stances": []} if _string(item) else None
+    stances = []
+    held = _first(item, "stances", "positions")
+    if isinstance(held, dict):
+        held = [{"model": model, "stance": stance} for model, stance in held.items()]
+    for stance in held if isinstance(held, list) else []:
+        if isinstance(stance, dict):
+            words = _first(stance, "stance", "position", "view", "claim")
+            stances.append(
+                {"model": _label(_first(stance, "model", "response", "label"), labels), "stance": str(words)}
+            )
+        elif _string(stance):
+            stances.append({"model": "", "stance": _string(stance)})
+    topic = str(_first(item, "topic", "point", "issue", "description"))
+    return {"topic": topic, "stances": stances} if topic or stances else None
+
+
+def _coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"models": [], "point": _string(item)} if _string(item) else None
+    models = _first(item, "models", "model", "responses")
+    models = models if isinstance(models, list) else [models] if models else []
+    point = str(_first(item, "point", "topic", "insight", "description"))
+    return {"models": [_label(m, labels) for m in models], "point": point} if point else None
+
+
+def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"model": "", "insight": _string(item)} if _string(item) else None
+    insight = str(_first(item, "insight", "point", "description"))
+    return (
+        {"model": _label(_first(item, "model", "response", "label"), labels), "insight": insight} if insight else None
+    )
+
+
+def _label(said: Any, labels: Mapping[str, int]) -> str:
+    """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
+    text = str(said).strip()
+    for word in reversed(re.findall(r"[A-Za-z]+", text)):
+        if word.upper() in labels and (word.isupper() or len(word) == 1):
+            return word.upper()
+    return text
+
+
+def _ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
+    """Return panel positions, best first; labels that are none and repetitions are left out."""
+    if isinstance(said, str):
+        said = re.split(r"[>,;\s]+", said)
+    found = [labels.get(_label(item, labels)) for item in said] if isinstance(said, list) else []
+    return list(dict.fromkeys(position for position in found if position is not None))
+
+
+def _folded(item: Any) -> str:
+    """Return what two items must share to be the same finding."""
+    text = item if isinstance(item, str) else jsonl.canonical(item).decode()
+    return re.sub(r"\W+", " ", text.casefold()).strip()
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _array(items: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items}

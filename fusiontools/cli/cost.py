@@ -1,0 +1,185 @@
+"""`fuse-cost`: what a run cost, and what one would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.cli.options import InputOptions, command
+from fusiontools.options import option
+
+HELP = """\
+\b
+  fuse-cost < answers.jsonl
+  fuse-cost --estimate -c frontier --lines < questions.txt
+
+What a run cost, by stage, model, endpoint or record; or what one would cost.
+
+Reads the ledger (`calls`) of records. Costs that nobody said are counted as unknown, never as 0; replayed calls cost
+nothing and are shown with what they saved. An estimate needs no key and makes no call.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CostOptions:
+    """What `fuse-cost` can be told."""
+
+    by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")
+    output: str = option("table", "-o", "--output", choices=("table", "json", "csv"), help="How to print it.")
+    tee: bool = option(False, "--tee", help="Pass the records on to stdout; the costs go to stderr.")
+    estimate: bool = option(False, "--estimate", help="Read questions; say what the recipe would cost for them.")
+    tokens: int = option(800, "--tokens", minimum=1, metavar="N", help="Length of an answer, for --estimate.")
+
+
+@command("fuse-cost", CostOptions, InputOptions, help=HELP)
+def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input: dict[str, Any]) -> None:  # noqa: A002
+    import asyncio
+
+    from fusiontools.cli.options import leave
+
+    options, inputs = CostOptions(**cost), InputOptions(**input)
+    with asyncio.Runner() as runner:
+        leave(runner.run(_run(files, config, options, inputs)))
+
+
+async def _run(files: Sequence[str], config: str | None, options: CostOptions, inputs: InputOptions) -> int:
+    import os
+
+    from fusiontools import jsonl
+    from fusiontools.cli.options import StreamOptions, complain
+    from fusiontools.cli.source import Source
+    from fusiontools.costs import Costs, estimate
+    from fusiontools.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
+    from fusiontools.recipe_file import load_recipe
+
+    costs = Costs(_groups(options.by))
+    recipe = load_recipe(config) if options.estimate else None
+    form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
+    if not files and os.isatty(0):
+        complain("fuse-cost", "reads records on stdin; press Ctrl-D to end (--help explains)")
+    bad = 0
+    async for batch in Source(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
+        for line in batch:
+            try:
+                if line.problem:
+                    raise InputError(line.problem)
+                record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
+            except InputError as error:
+                complain("fuse-cost", f"{line.place}: {error.message}")
+                bad += 1
+                continue
+            if recipe is not None:
+                record = {**record, "calls": estimate(recipe, record, options.tokens)}  # type: ignore[typeddict-item]
+            costs.add(record)
+            if options.tee:
+                _write(1, line.data.rstrip(b"\r\n") + b"\n")
+    if costs.records == 0:
+        complain("fuse-cost", "nothing came in: no records")
+        return EXIT_NOTHING_USABLE
+    _write(2 if options.tee else 1, _printed(costs, options.output).encode())
+    if costs.total.unknown and options.output == "table":
+        complain("fuse-cost", _about_unknown(costs.total.unknown))
+    return EXIT_SOME_FAILED if bad else EXIT_OK
+
+
+def _groups(by: str) -> list[str]:
+    from fusiontools.costs import GROUPS
+    from fusiontools.errors import UsageError, nearest
+
+    groups = [group.strip() for group in by.split(",") if group.strip()]
+    for group in groups:
+        if group not in GROUPS:
+            raise UsageError(f"--by {group!r}: no such group{nearest(group, list(GROUPS))}")
+    return groups
+
+
+def _printed(costs: Any, form: str) -> str:
+    rows = sorted(costs.rows.values(), key=lambda row: (-row.cost_usd, row.key))
+    if form == "json":
+        from fusiontools import jsonl
+
+        data = {
+            "records": costs.records,
+            "total": _numbers(costs.total),
+            "rows": [{**dict(zip(costs.by, row.key, strict=True)), **_numbers(row)} for row in rows],
+        }
+        return jsonl.dumps(data).decode() + "\n"
+    if form == "csv":
+        import csv
+        import io
+
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*costs.by, *_numbers(costs.total)])
+        writer.writerows([*row.key, *_numbers(row).values()] for row in rows)
+        return out.getvalue()
+    return _table(costs, rows)
+
+
+def _numbers(row: Any) -> dict[str, Any]:
+    """Return a row's sums; the cost is null where no call's cost is known."""
+    bought = row.calls - row.replayed
+    known = bought == 0 or row.unknown < bought
+    return {
+        "calls": row.calls,
+        "failed": row.failed,
+        "replayed": row.replayed,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "cost_usd": round(row.cost_usd, 8) if known else None,
+        "unknown": row.unknown,
+        "saved_usd": round(row.saved_usd, 8),
+        "latency_s": round(row.latency_s, 4),
+    }
+
+
+def _table(costs: Any, rows: list[Any]) -> str:
+    heading = [*costs.by, "calls", "failed", "replayed", "tokens in", "tokens out", "cost", "saved", "time"]
+    lines = [heading, *([*row.key, *_cells(row)] for row in rows)]
+    if costs.by:
+        lines.append(["total", *[""] * (len(costs.by) - 1), *_cells(costs.total)])
+    else:
+        lines = [heading, _cells(costs.total)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heading))]
+    texts = len(costs.by)
+    return "".join(
+        "  ".join(
+            c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )
+
+
+def _cells(row: Any) -> list[str]:
+    bought = row.calls - row.replayed
+    if row.unknown and row.unknown == bought:
+        cost = "unknown"
+    else:
+        cost = ("≥ " if row.unknown else "") + f"${row.cost_usd:.4f}"
+    saved = f"${row.saved_usd:.4f}" if row.replayed else "-"
+    numbers = (row.calls, row.failed, row.replayed, row.prompt_tokens, row.completion_tokens)
+    return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.latency_s:.1f} s"]
+
+
+def _about_unknown(count: int) -> str:
+    from fusiontools.models.prices import price_list_available
+
+    hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"
+    return f"the cost of {count} calls is unknown{hint or ';'} give `price_usd_per_mtok` in the recipe"
+
+
+def _write(fd: int, data: bytes) -> None:
+    import os
+
+    from fusiontools.cli.options import complain, leave
+
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError:
+        leave(0)
+    except OSError as error:
+        complain("fuse-cost", f"stdout: {error.strerror}")
+        leave(1)

@@ -1,0 +1,39 @@
+"""`fuse-judge`: extract the structure of the panel's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusiontools.cli.options import JournalOptions, StreamOptions, command
+from fusiontools.recipe import JudgeOptions, LimitOptions
+
+HELP = """\
+\b
+  echo "CRDTs or OT for a shared editor?" | fuse-panel | fuse-judge | fuse-synth
+  fuse-judge -m openai/gpt-5.5 -m anthropic/claude-opus-4.8 < panel.jsonl > judged.jsonl
+
+Extract the structure of the panel's answers: consensus, contradictions, partial coverage, unique insights,
+blind spots, and a ranking.
+
+Reads records with a `panel`. Adds `analysis`. The judge sees anonymous responses in an order drawn by lot.
+"""
+
+
+@command("fuse-judge", JudgeOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
+def main(
+    files: tuple[str, ...],
+    config: str | None,
+    judge: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
+    stream: dict[str, Any],
+) -> None:
+    from fusiontools.cli.filter import Plan, run_filter, warm_up
+    from fusiontools.cli.setup import make_door, options_for, own_recipe
+    from fusiontools.stages.judge import judge as judge_stage
+
+    recipe = own_recipe(config)
+    stage = judge_stage(options_for(JudgeOptions, "judge", config, recipe, judge))
+    door = make_door(recipe, limit, journal, "fuse-judge")
+    warm_up()
+    run_filter(Plan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)

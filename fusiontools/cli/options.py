@@ -1,0 +1,201 @@
+"""Command-line options from the option dataclasses: each declared once, each spelled the same in every tool."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fusiontools import __version__
+from fusiontools.errors import EXIT_INTERRUPTED, EXIT_USAGE, FusionError
+from fusiontools.options import Flag, flags_of, option
+
+_TYPES = {"int": click.IntRange, "float": click.FloatRange}
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOptions:
+    """Which calls are answered from disk, and where finished calls are kept."""
+
+    replay: bool = option(False, "--replay", help="Answer from the journal what it holds; buy the rest.")
+    offline: bool = option(False, "--offline", help="Answer from the journal only; a miss is a failed call.")
+    journal: str | None = option(None, "--journal", metavar="PATH", help="The journal's file.")
+    no_journal: bool = option(False, "--no-journal", help="Keep nothing on disk.")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How records come in and leave."""
+
+    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
+    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
+    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
+    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
+    output: str | None = option(
+        None, "-o", "--output", choices=("text", "jsonl"), help="Text on a terminal, else JSON Lines."
+    )
+    verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
+    quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """How plain text is read; only by tools that read a question."""
+
+    lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
+    text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
+
+
+def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None]], Callable[[], None]]:  # noqa: A002
+    """Make a console script: options from the groups, files as arguments, errors in words.
+
+    The function gets `files`, `config` and, for each group, the options that were typed, as a dict under the group's
+    name (`PanelOptions` → `panel`).
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[[], None]:
+        def callback(files: tuple[str, ...], config: str | None, **values: Any) -> None:
+            given = {_group_name(group): _given(group, values) for group in groups}
+            function(files=files, config=config, **given)
+
+        params: list[click.Parameter] = [
+            click.Argument(["files"], nargs=-1, metavar="[FILE]..."),
+            click.Option(
+                ["-c", "--config"], metavar="RECIPE", help="Recipe: a name or a file.", shell_complete=_recipes
+            ),
+            *[_click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_print_version,
+                help="Show the version and exit.",
+            ),
+        ]
+        cli = click.Command(
+            name,
+            callback=callback,
+            params=params,
+            help=help,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )
+
+        def main() -> None:
+            run_command(cli, name)
+
+        main.command = cli  # type: ignore[attr-defined]
+        return main
+
+    return decorate
+
+
+def run_command(cli: click.Command, name: str) -> NoReturn:
+    """Run a command and leave by the one door: no traceback for what a user can cause."""
+    load_dotenv()
+    try:
+        cli.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        leave(EXIT_USAGE)
+    except click.ClickException as error:
+        complain(name, f"{error.format_message()} (see {name} --help)")
+        leave(EXIT_USAGE)
+    except click.exceptions.Exit as error:
+        leave(error.exit_code)
+    except FusionError as error:
+        complain(name, error.message)
+        leave(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        leave(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        leave(0)
+    leave(0)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once: a thread that is blocked on standard input would hold a normal exit up.
+
+    Everything of worth is written by now: records are flushed one by one, the journal commits call by call.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(status)
+
+
+def complain(name: str, message: str) -> None:
+    """Write one line to standard error, whole, so that the lines of a pipeline do not garble each other."""
+    line = "".join(char if char.isprintable() else " " for char in f"{name}: {message}") + "\n"
+    try:
+        os.write(2, line.encode("utf-8", "replace"))
+    except OSError:
+        return
+
+
+def load_dotenv() -> None:
+    """Let a `.env` in the working directory fill in variables that the environment lacks."""
+    if Path(".env").is_file():
+        import dotenv
+
+        dotenv.load_dotenv(".env", override=False)
+
+
+def typed_models(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
+    """Return the typed options with `-m` texts turned into models."""
+    from fusiontools.recipe import merge_members, parse_model
+
+    key = "members" if "members" in given else "models"
+    if key not in given:
+        return dict(given)
+    return {**given, key: merge_members(tuple(parse_model(text, recipe) for text in given[key]))}
+
+
+def _given(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group's options that were typed."""
+    names = flags_of(group)
+    return {name: values[name] for name in names if values[name] is not None and values[name] != ()}
+
+
+def _click_option(group: type, name: str, flag: Flag) -> click.Option:
+    declared = next(f for f in fields(group) if f.name == name)
+    kind = str(declared.type).split(" ")[0]
+    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
+    if flag.choices:
+        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
+    elif kind == "bool":
+        attributes |= {"is_flag": True, "metavar": None}
+    elif kind in _TYPES:
+        attributes["type"] = _TYPES[kind](min=flag.minimum)  # type: ignore[arg-type]
+    if flag.multiple:
+        attributes["multiple"] = True
+    shown = declared.default
+    if shown not in (None, False, ()) and kind != "bool":
+        attributes["help"] += f"  [default: {shown:g}]" if isinstance(shown, float) else f"  [default: {shown}]"
+    return click.Option([*flag.names, name], **attributes)
+
+
+def _group_name(group: type) -> str:
+    return group.__name__.removesuffix("Options").lower()
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"{context.info_name} {__version__}")
+        context.exit()
+
+
+def _recipes(context: click.Context, _: click.Parameter, typed: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    from fusiontools.recipe_file import recipe_names
+
+    names = [CompletionItem(name) for name in recipe_names() if name.startswith(typed)]
+    return [*names, CompletionItem(typed, type="file")]

@@ -1,0 +1,49 @@
+"""`fuse-panel`: ask every member of a panel the same question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusiontools.cli.options import InputOptions, JournalOptions, StreamOptions, command
+from fusiontools.recipe import LimitOptions, PanelOptions
+
+HELP = """\
+\b
+  echo "CRDTs or OT for a shared editor?" | fuse-panel | fuse-judge | fuse-synth
+  fuse-panel -m openai/gpt-5.5 -m 'moonshotai/kimi-k2.6*3' --quorum 3 < questions.jsonl > panel.jsonl
+
+Ask every member of a panel the same question.
+
+Reads a question: plain text, or JSON Lines of records, prompts, chat requests or OpenAI Batch lines. Adds `panel`:
+one response for each member and sample, failures included.
+"""
+
+
+@command("fuse-panel", PanelOptions, LimitOptions, JournalOptions, InputOptions, StreamOptions, help=HELP)
+def main(
+    files: tuple[str, ...],
+    config: str | None,
+    panel: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
+    input: dict[str, Any],  # noqa: A002 - named after its options
+    stream: dict[str, Any],
+) -> None:
+    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.options import typed_models
+    from fusiontools.cli.setup import make_door
+    from fusiontools.errors import UsageError
+    from fusiontools.models.door import require_keys
+    from fusiontools.options import fixed, merged
+    from fusiontools.recipe import summary
+    from fusiontools.recipe_file import load_recipe
+    from fusiontools.stages.panel import panel as panel_stage
+
+    recipe = load_recipe(config)
+    options = merged(recipe.panel, typed_models(panel, recipe))
+    if not options.members:
+        raise UsageError(f"the recipe {recipe.name!r} has no panel; name members with -m")
+    if not journal.get("offline"):
+        require_keys(recipe.endpoints, options.members)
+    stage = panel_stage(fixed(options), summary(recipe))
+    run_filter(Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel")), files, stream, input)

@@ -1,0 +1,100 @@
+"""What a person sees on standard error: a line for each call of one question, one bar for a batch.
+
+Nothing where standard error is no terminal, or with `-q`. Lines are written whole; the bar is drawn by the last tool
+of the pipeline only, which is the one whose output is no pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any
+
+from fusiontools.cli.options import complain
+from fusiontools.models.door import Event
+from fusiontools.record import Record
+
+_REDRAW_S = 0.1
+
+
+class Progress:
+    """The progress of one tool."""
+
+    def __init__(self, tool: str, *, quiet: bool) -> None:
+        self._tool = tool
+        self._shown = not quiet and os.isatty(2)
+        self._notes = not quiet
+        self._last = not stat.S_ISFIFO(os.fstat(1).st_mode)
+        self._arrived = self._done = self._failed = 0
+        self._cost_usd = 0.0
+        self._unknown_cost = False
+        self._bar: Any = None
+        self._drawn = 0.0
+
+    def arrived(self) -> None:
+        """Count a record; the second one makes it a batch."""
+        self._arrived += 1
+        if self._arrived == 2 and self._shown and self._last:
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit=" records", initial=self._done, dynamic_ncols=True, leave=True, file=_stderr())
+
+    def settled(self, event: Event) -> None:
+        """Say how one call went, while there is one question only."""
+        if not self._shown or self._arrived > 1:
+            return
+        took = "from the journal" if event.replayed else f"{event.latency_s:.1f} s"
+        cost = "" if event.replayed or event.cost_usd is None else f"  {_money(event.cost_usd)}"
+        if event.failure is not None:
+            complain(self._tool, f"{event.label}  failed after {took}: {event.failure.code}: {event.failure.message}")
+        else:
+            complain(self._tool, f"{event.label}  {took}{cost}")
+
+    def finished(self, record: Record) -> None:
+        """Count a record that leaves."""
+        self._done += 1
+        self._failed += "error" in record
+        for call in record.get("calls", []):
+            if not call.get("replayed"):
+                cost = call.get("cost_usd")
+                self._cost_usd += cost or 0.0
+                self._unknown_cost |= cost is None
+        if self._bar is not None:
+            self._draw()
+        elif self._notes and self._arrived <= 1 and os.isatty(2):
+            self._note(record)
+
+    def close(self) -> None:
+        """Leave the bar as it stands at the end."""
+        if self._bar is not None:
+            self._draw(last=True)
+            self._bar.close()
+            self._bar = None
+
+    def _draw(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self._drawn < _REDRAW_S:
+            return
+        self._drawn = now
+        known = "" if not self._unknown_cost else "≥ "
+        self._bar.set_postfix_str(f"{self._failed} failed, {known}{_money(self._cost_usd)}", refresh=False)
+        self._bar.total = None
+        self._bar.update(self._done - self._bar.n)
+        self._bar.refresh()
+
+    def _note(self, record: Record) -> None:
+        stage = self._tool.removeprefix("fuse-")
+        for note in record.get("degraded", []):
+            if note.get("stage") == stage and note.get("code") != "member_failed":
+                complain(self._tool, f"{note.get('code')}: {note.get('detail', '')}")
+
+
+def _money(usd: float) -> str:
+    return f"${usd:.4f}" if usd < 1 else f"${usd:,.2f}"
+
+
+def _stderr() -> Any:
+    import sys
+
+    return sys.stderr

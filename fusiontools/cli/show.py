@@ -1,0 +1,123 @@
+"""A record as a person reads it, and an answer as it is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fusiontools.record import Analysis, Record, Response, display_names
+
+_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
+
+
+def clean(text: str) -> str:
+    """Return text without control characters: a model's words must not steer a terminal."""
+    return text.translate(_CONTROL)
+
+
+def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -> str:
+    """Return the record's last section, or all of them; ends with a newline."""
+    parts: list[str] = []
+    answer = record.get("answer")
+    if "panel" in record and (verbose or answer is None):
+        parts += _responses(record["panel"])
+    if "analysis" in record and (verbose or answer is None):
+        parts.append(_analysis(record["analysis"]))
+    if answer is not None and with_answer:
+        heading = _rule(f"answer ({_author(record)})") + "\n" if verbose else ""
+        parts.append(heading + _content(answer))
+    return clean("\n\n".join(parts)) + "\n" if parts else ""
+
+
+def failure(record: Record) -> str:
+    """Return why a record has no answer."""
+    error = record["error"]
+    return f"{record['id'][:80]}: {error['stage']}: {error['code']}: {error['message']}"
+
+
+class LiveAnswer:
+    """Shows answers as they are written, in order: the oldest unfinished one live, the others when it is their turn.
+
+    Args:
+        write: takes bytes for standard output.
+        verbose: in which case the answer is shown whole at the end, below the responses and the analysis.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], verbose: bool) -> None:
+        self._write = write
+        self._held: dict[str, list[str]] = {}
+        self._live = not verbose
+        self._first = True
+
+    def opened(self, record_id: str) -> Callable[[str], None] | None:
+        """Return what takes the pieces of this record's answer."""
+        if not self._live or record_id in self._held:
+            return None
+        self._held[record_id] = []
+
+        def take(text: str) -> None:
+            if next(iter(self._held)) == record_id and self._first:
+                self._held[record_id].append("")
+                self._write(clean(text).encode("utf-8", "replace"))
+
+        return take
+
+    def closed(self, record_id: str) -> bool:
+        """Return whether the answer stands on the screen already; ends its line."""
+        shown = bool(self._held.pop(record_id, None))
+        self._first = False
+        if shown:
+            self._write(b"\n")
+        return shown
+
+
+def _responses(panel: list[Response]) -> list[str]:
+    shown = []
+    for name, response in zip(display_names(panel), panel, strict=True):
+        if "error" in response:
+            shown.append(f"{_rule(name)}\n(failed: {response['error']['code']}: {response['error']['message']})")
+        else:
+            shown.append(f"{_rule(name)}\n{_content(response)}")
+    return shown
+
+
+def _content(section: Any) -> str:
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in section.get("tool_calls", [])]
+    return "\n".join([*([section["content"].strip()] if section.get("content") else []), *calls])
+
+
+def _analysis(analysis: Analysis) -> str:
+    lines = [_rule(f"analysis (by {', '.join(analysis.get('judges', ['?']))})")]
+    if "agreement" in analysis:
+        lines.append(f"agreement: {analysis['agreement']:.0%} of the responses say the same")
+    lines += _list("consensus", analysis["consensus"])
+    lines += _list(
+        "contradictions",
+        [
+            f"{c['topic']}: " + "; ".join(f"{s['model']} says {s['stance']}" for s in c["stances"])
+            for c in analysis["contradictions"]
+        ],
+    )
+    lines += _list(
+        "partial coverage", [f"{p['point']} ({', '.join(p['models'])})" for p in analysis["partial_coverage"]]
+    )
+    lines += _list("unique insights", [f"{u['insight']} ({u['model']})" for u in analysis["unique_insights"]])
+    lines += _list("blind spots", analysis["blind_spots"])
+    return "\n".join(lines)
+
+
+def _list(title: str, items: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  - {item}" for item in items)] if items else []
+
+
+def _author(record: Record) -> str:
+    answer = record["answer"]
+    return (
+        f"{answer.get('model', '')}, word for word"
+        if answer["by"] == "panel"
+        else f"written by {answer.get('model', '')}"
+    )
+
+
+def _rule(title: str) -> str:
+    return f"── {title} " + "─" * max(3, 70 - len(title))

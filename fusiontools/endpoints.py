@@ -1,0 +1,89 @@
+"""Places that answer requests, and what the environment says about them.
+
+Keys come from the environment only, are read when a call is made, and never enter any object or its `repr`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A place that answers requests; the key is read from the environment when a call is made, and never kept.
+
+    Args:
+        base_url: up to and including the version (`https://…/v1`); empty for the embedded engine.
+        api_key_env: the environment variable that holds the key; None for servers without one.
+        free: calls cost nothing (a server of your own).
+        headers: extra headers; never credentials.
+        path: a GGUF file, for the embedded engine only.
+        context_tokens: context per request, for the embedded engine only.
+    """
+
+    name: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    free: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    context_tokens: int = 4096
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the engine in our own process."""
+        return not self.base_url
+
+    @property
+    def identity(self) -> str:
+        """What tells this endpoint's answers apart in the journal: where it is, not what it is called."""
+        return self.base_url or f"local:{self.path or ''}"
+
+    def key(self) -> str | None:
+        """Return the key from the environment, or None where none is needed or set."""
+        return os.environ.get(self.api_key_env) or None if self.api_key_env else None
+
+
+LOCAL = "local"
+ENDPOINTS: dict[str, Endpoint] = {
+    e.name: e
+    for e in (
+        Endpoint("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+        Endpoint("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True),
+        Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True),
+        Endpoint("llama-server", "http://127.0.0.1:8080/v1", free=True),
+        Endpoint("vllm", "http://127.0.0.1:8000/v1", free=True),
+        Endpoint(LOCAL, free=True),
+    )
+}
+
+
+def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+    """Return the endpoints as the environment wants them.
+
+    `FUSION_BASE_URL` takes every endpoint but the embedded engine to one server, with `FUSION_API_KEY`, else with the
+    key that belongs to that server: a key is never sent to a host it was not made for. Without it `FUSION_API_KEY`
+    stands in for OpenRouter's key. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
+    """
+    url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
+    own_key = "FUSION_API_KEY" if os.environ.get("FUSION_API_KEY") else None
+    weights = os.environ.get("FUSION_LOCAL_MODEL") or None
+    changed: dict[str, Endpoint] = {}
+    for name, endpoint in endpoints.items():
+        if endpoint.embedded:
+            changed[name] = replace(endpoint, path=weights or endpoint.path)
+        elif url:
+            known = [e.api_key_env for e in endpoints.values() if e.base_url and _host(e.base_url) == _host(url)]
+            changed[name] = replace(endpoint, base_url=url, api_key_env=own_key or (known[0] if known else None))
+        elif name == "openrouter" and own_key:
+            changed[name] = replace(endpoint, api_key_env=own_key)
+        else:
+            changed[name] = endpoint
+    return changed
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]

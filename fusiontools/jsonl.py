@@ -1,0 +1,163 @@
+"""Bytes ⇄ records: the one home of the JSON library, and every input form that is accepted as a question.
+
+A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or an OpenAI Batch line; plain text is a question too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from fusiontools.errors import InputError
+from fusiontools.record import Record, question_id
+from fusiontools.schemas import check_record
+
+#: Chat-request keys that say what is wanted of the answer; in a chat request they stand at the top level.
+REQUEST_KEYS = frozenset(
+    ["model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "response_format", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "reasoning", "stream", "stream_options", "n", "logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty", "user", "store", "service_tier"]
+)
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")
+_INTEGER_64 = range(-(2**63), 2**64)
+
+
+def loads(data: bytes | str) -> Any:
+    """Parse JSON; the error says line and column."""
+    return orjson.loads(data)
+
+
+def dumps(value: Any) -> bytes:
+    """Return compact JSON on one line."""
+    return orjson.dumps(value)
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON that is the same for equal values: compact, keys sorted."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def write(record: Record) -> bytes:
+    """Return the record as one line."""
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def parse(line: bytes) -> Record:
+    """Read one line in any of the input forms.
+
+    Raises:
+        InputError: not UTF-8, not JSON, no record; with the JSON path of the fault.
+    """
+    try:
+        data = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InputError(_why_no_json(line, error)) from None
+    if not isinstance(data, dict):
+        raise InputError(f"a record is a JSON object, this is {_kind(data)}", "$")
+    if _LONG_INTEGER.search(line):
+        _refuse_long_integers(line)
+    record = _record_from(data)
+    check_record(record)
+    _refuse_empty(record)
+    return record
+
+
+def from_text(data: bytes) -> Record:
+    """Make a record of a plain-text question."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
+    if "\0" in text:
+        raise InputError(f"binary, not text: NUL byte at offset {data.index(0)}")
+    text = text.replace("\r\n", "\n").strip("\n")
+    if not text.strip():
+        raise InputError("the question is empty")
+    messages: Any = [{"role": "user", "content": text}]
+    return {"id": question_id(messages), "messages": messages}
+
+
+def _record_from(data: dict[str, Any]) -> Record:
+    """Return the record that an object in one of the input forms stands for."""
+    if isinstance(data.get("body"), dict) and "messages" not in data:
+        data = _from_batch(data)
+    if "messages" not in data and "prompt" in data:
+        data = _from_prompt(data)
+    elif "panel" not in data and not data.keys().isdisjoint(REQUEST_KEYS):
+        data = _from_request(data)
+    if "messages" not in data:
+        raise InputError("no `messages` and no `prompt`: not a question", "$")
+    if "id" not in data and isinstance(data["messages"], list):
+        data = {"id": question_id(data["messages"]), **data}
+    return data  # type: ignore[return-value]
+
+
+def _from_batch(data: dict[str, Any]) -> dict[str, Any]:
+    custom_id = data.get("custom_id")
+    identified = {"id": custom_id} if custom_id is not None and "id" not in data else {}
+    kept = {key: value for key, value in data.items() if key != "body"}
+    return {**identified, **kept, **data["body"]}
+
+
+def _from_prompt(data: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(data["prompt"], str):
+        raise InputError(f"a prompt is text, this is {_kind(data['prompt'])}", "$.prompt")
+    messages: Any = [{"role": "user", "content": data["prompt"]}]
+    if isinstance(data.get("system"), str):
+        messages.insert(0, {"role": "system", "content": data["system"]})
+    rest = {key: value for key, value in data.items() if key not in ("prompt", "system", "id")}
+    return _from_request({**({"id": data["id"]} if "id" in data else {}), "messages": messages, **rest})
+
+
+def _from_request(data: dict[str, Any]) -> dict[str, Any]:
+    wanted = {key: value for key, value in data.items() if key in REQUEST_KEYS}
+    if not wanted:
+        return data
+    if (limit := wanted.pop("max_completion_tokens", None)) is not None:
+        wanted["max_tokens"] = limit
+    if wanted.get("max_tokens", 0) is None:
+        del wanted["max_tokens"]
+    rest = {key: value for key, value in data.items() if key not in REQUEST_KEYS}
+    given = rest.get("params")
+    rest["params"] = {**wanted, **given} if isinstance(given, dict) else wanted
+    return rest
+
+
+def _refuse_empty(record: Record) -> None:
+    if not any(m.get("content") or m.get("tool_calls") for m in record["messages"]):
+        raise InputError("no message has any content: the question is empty", "$.messages")
+
+
+def _refuse_long_integers(line: bytes) -> None:
+    """Refuse integers that would leave as something else: a 64-bit writer cannot pass them on untouched."""
+    import json
+
+    def check(digits: str) -> int:
+        if int(digits) not in _INTEGER_64:
+            raise InputError(f"the integer {digits[:40]} has more than 64 bits; write it as a string", "$")
+        return 0
+
+    json.loads(line, parse_int=check)
+
+
+def _why_no_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return f"not UTF-8: byte 0x{line[bad.start]:02x} at offset {bad.start}"
+    if (at := line.find(b"\0")) >= 0:
+        return f"not JSON: NUL byte at offset {at}"
+    shown = line[:60].decode("utf-8", "replace").strip()
+    return f"not JSON: {error.msg} (column {error.colno}): {shown!r}"
+
+
+def _kind(data: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(data), "null")

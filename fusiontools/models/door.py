@@ -1,0 +1,243 @@
+"""The one door to a model: `complete`, with the journal, the retries, the ledger and the transport behind it.
+
+A request is looked up in the journal (`replay`), joined to an identical one under way (single flight), or bought and
+then kept. Cancelling whoever asked cancels the call, socket and all, unless somebody else waits for it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.endpoints import Endpoint
+from fusiontools.errors import CallFailed, UsageError
+from fusiontools.models.journal import Journal, request_key
+from fusiontools.models.ledger import Budget, Ledger, Slot
+from fusiontools.models.retry import Caller, call_with_retries
+from fusiontools.models.types import Backend, Completion, OnDelta, Request
+from fusiontools.recipe import LimitOptions, Model
+from fusiontools.record import Message
+
+_NO_SLOT = Slot()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One call has settled: what a person wants to know of it."""
+
+    stage: str
+    record_id: str
+    label: str
+    latency_s: float
+    cost_usd: float | None
+    replayed: bool
+    failure: CallFailed | None = None
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A call under way and how many wait for it."""
+
+    task: asyncio.Task[Completion]
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class Door:
+    """Everything that stands between a stage and a model.
+
+    Args:
+        endpoints: by name, as the environment wants them.
+        limits: timeouts, retries, concurrency and money.
+        journal: where finished calls are kept; None keeps nothing.
+        replay: answer from the journal what it holds.
+        offline: buy nothing; what the journal lacks fails as `offline_miss`.
+        notify: told of every settled call.
+        backends: made when first needed; given here by tests and embedders.
+    """
+
+    endpoints: Mapping[str, Endpoint]
+    limits: LimitOptions = LimitOptions()
+    journal: Journal | None = None
+    replay: bool = False
+    offline: bool = False
+    notify: Callable[[Event], None] | None = None
+    backends: dict[str, Backend] = field(default_factory=dict)
+    budget: Budget = field(init=False)
+    _slots: asyncio.Semaphore = field(init=False)
+    _flights: dict[bytes, _Flight] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.max_cost_usd, self.limits.max_record_cost_usd)
+        self._slots = asyncio.Semaphore(self.limits.max_concurrency)
+
+    def ledger(self, stage: str, record_id: str) -> Ledger:
+        """Open the ledger of one stage for one record; the record's deadline starts to run."""
+        return Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s)
+
+    def request(self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0) -> Request:
+        """Return the request that this model would be sent."""
+        return Request(model.endpoint, model.model, messages, params, sample)
+
+    def recall(self, request: Request, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT) -> Completion | None:
+        """Return a finished call from the journal, without waiting; None where nothing is replayed or held."""
+        if self.journal is None or not (self.replay or self.offline):
+            return None
+        found = self.journal.get(request_key(request, self._endpoint(request.endpoint).identity))
+        if found is None:
+            return None
+        completion, saved_usd = found
+        self._enter_replayed(completion, request, ledger, slot, saved_usd)
+        self._tell(ledger, slot, model, 0.0, 0.0, replayed=True)
+        return completion
+
+    async def complete(
+        self, request: Request, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Return a completion of the request, or of the first of the model's fallbacks that gives one.
+
+        Raises:
+            CallFailed: every model failed; the failure is the first one's.
+        """
+        started = time.monotonic()
+        first: CallFailed | None = None
+        for name in (request.model, *model.fallbacks):
+            asked = request if name == request.model else Request(**{**_fields(request), "model": name})
+            if (recalled := self.recall(asked, model, ledger, slot)) is not None:
+                if on_delta is not None:
+                    on_delta(recalled.content)
+                return recalled
+            try:
+                if self.offline:
+                    raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
+                completion = await self._shared(asked, model, ledger, slot, on_delta)
+            except CallFailed as failure:
+                first = first or failure
+                if failure.code in ("budget", "record_budget", "deadline"):
+                    break
+                continue
+            paid_usd = sum(c["cost_usd"] or 0 for c in ledger.calls if _belongs(c, slot))
+            self._tell(ledger, slot, model, time.monotonic() - started, paid_usd)
+            return completion
+        assert first is not None  # noqa: S101 - the loop ran at least once
+        self._tell(ledger, slot, model, time.monotonic() - started, None, failure=first)
+        raise first
+
+    async def aclose(self) -> None:
+        """Close the endpoints' connections and the journal."""
+        for backend in self.backends.values():
+            await backend.aclose()
+        if self.journal is not None:
+            self.journal.close()
+
+    async def _shared(
+        self, request: Request, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Buy the call, or wait for the identical one that is under way."""
+        key = request_key(request, self._endpoint(request.endpoint).identity)
+        flight = self._flights.get(key)
+        joined = flight is not None
+        if flight is None:
+            flight = _Flight(asyncio.create_task(self._bought(key, request, model, ledger, slot, on_delta)))
+            self._flights[key] = flight
+        flight.waiting += 1
+        try:
+            completion = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if flight.waiting == 1 and not flight.task.done():
+                flight.task.cancel()
+                # Wait for the cancelled attempt to enter itself in the ledger and to close its socket.
+                await asyncio.wait([flight.task])
+            raise
+        finally:
+            flight.waiting -= 1
+        if joined:
+            self._enter_replayed(completion, request, ledger, slot, None)
+            if on_delta is not None:
+                on_delta(completion.content)
+        return completion
+
+    async def _bought(
+        self, key: bytes, request: Request, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        endpoint = self._endpoint(request.endpoint)
+        caller = Caller(self._backend(endpoint), endpoint, model, self.limits, self.budget, self._slots, ledger, slot)
+        try:
+            completion, paid_usd = await call_with_retries(request, caller, on_delta)
+            if self.journal is not None:
+                await self.journal.put(key, request, completion, paid_usd)
+            return completion
+        finally:
+            del self._flights[key]
+
+    def _endpoint(self, name: str) -> Endpoint:
+        if name not in self.endpoints:
+            raise UsageError(f"the endpoint {name!r} is not known here; give the recipe that defines it with -c")
+        return self.endpoints[name]
+
+    def _backend(self, endpoint: Endpoint) -> Backend:
+        if endpoint.name not in self.backends:
+            self.backends[endpoint.name] = _make_backend(endpoint)
+        return self.backends[endpoint.name]
+
+    def _enter_replayed(
+        self, completion: Completion, request: Request, ledger: Ledger, slot: Slot, saved_usd: float | None
+    ) -> None:
+        ledger.enter(
+            slot,
+            attempt=1,
+            model=completion.model,
+            endpoint=request.endpoint,
+            usage=completion.usage,
+            cost_usd=0.0,
+            cost_source="free",
+            replayed=True,
+            saved_usd=saved_usd,
+        )
+
+    def _tell(
+        self,
+        ledger: Ledger,
+        slot: Slot,
+        model: Model,
+        latency_s: float,
+        cost_usd: float | None,
+        *,
+        replayed: bool = False,
+        failure: CallFailed | None = None,
+    ) -> None:
+        if self.notify is not None:
+            label = model.name if not slot.sample else f"{model.name}#{slot.sample}"
+            self.notify(Event(ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure))
+
+
+def require_keys(endpoints: Mapping[str, Endpoint], models: Sequence[Model]) -> None:
+    """Raise `UsageError` where a model's endpoint wants a key that the environment lacks, before anything is spent."""
+    for model in models:
+        endpoint = endpoints.get(model.endpoint)
+        if endpoint and endpoint.api_key_env and not endpoint.key():
+            raise UsageError(
+                f"{model.name}: endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, "
+                "or put it into .env, or use `-c local`, which needs none"
+            )
+
+
+def _make_backend(endpoint: Endpoint) -> Backend:
+    if endpoint.embedded:
+        from fusiontools.models.local import LocalEngine
+
+        return LocalEngine(endpoint.path, endpoint.context_tokens)
+    from fusiontools.models.http import HttpBackend
+
+    return HttpBackend(endpoint)
+
+
+def _belongs(call: Any, slot: Slot) -> bool:
+    return bool(call.get("member") == slot.member and call.get("sample") == slot.sample)
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in Request.__slots__}

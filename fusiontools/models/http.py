@@ -1,0 +1,181 @@
+"""Ask an OpenAI-compatible endpoint over HTTP, once: the one home of httpx.
+
+The seam is httpx's transport interface: everything above it is ours, everything below it is swapped by measurement.
+The first calls go over httpx's own transport; once more than a handful are in flight, new ones go over aiohttp,
+which costs 140 ms to import and then a twentieth of the CPU per call (httpx's pool is quadratic in its connections).
+httpx's client layer (cookies, redirects, auth flows) is left out: it would double the cost of a call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from fusiontools import __version__, jsonl
+from fusiontools.endpoints import Endpoint
+from fusiontools.errors import CallFailed, UsageError
+from fusiontools.models import wire
+from fusiontools.models.quirks import Quirks
+from fusiontools.models.types import Completion, OnDelta, Request
+
+_MANY = 8
+_BODY_LIMIT_BYTES = 64 * 2**20
+
+
+class HttpBackend:
+    """One endpoint.
+
+    Args:
+        transport: used for every call instead of the built-in choice: the seam for tests and embedders.
+    """
+
+    def __init__(self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._endpoint = endpoint
+        self._url = _url(endpoint)
+        self._headers = {
+            "host": self._url.netloc.decode("ascii"),
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "user-agent": f"fusiontools/{__version__}",
+            **endpoint.headers,
+        }
+        self._quirks: dict[str, Quirks] = {}
+        self._given = transport
+        self._few: httpx.AsyncBaseTransport | None = None
+        self._many: httpx.AsyncBaseTransport | None = None
+        self._in_flight = 0
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
+        quirks = self._quirks.setdefault(request.model, Quirks())
+        body = quirks.body(request, stream=on_delta is not None)
+        try:
+            return await self._call(body, on_delta)
+        except CallFailed as failure:
+            failure.adapted = quirks.learn(failure, body)
+            raise
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for transport in (self._few, self._many):
+            if transport is not None:
+                await transport.aclose()
+
+    async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
+        started = time.monotonic()
+        self._in_flight += 1
+        try:
+            response = await self._send(jsonl.dumps(body))
+            try:
+                if response.status_code >= 400:
+                    raise wire.failure(
+                        response.status_code, await _read(response), response.headers, self._endpoint.key()
+                    )
+                if on_delta is not None and "text/event-stream" in response.headers.get("content-type", ""):
+                    return await wire.streamed(_chunks(response), body["model"], on_delta, started)
+                completion = wire.completion(await _read(response), body["model"])
+            finally:
+                await response.aclose()
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise _translated(error, self._endpoint) from error
+        finally:
+            self._in_flight -= 1
+        if on_delta is not None:
+            on_delta(completion.content)
+        return completion
+
+    async def _send(self, content: bytes) -> httpx.Response:
+        headers = {**self._headers, "content-length": str(len(content))}
+        if key := self._endpoint.key():
+            headers["authorization"] = f"Bearer {key}"
+        request = httpx.Request("POST", self._url, headers=headers, content=content)
+        return await self._transport().handle_async_request(request)
+
+    def _transport(self) -> httpx.AsyncBaseTransport:
+        if self._given is not None:
+            return self._given
+        if self._many is not None:
+            return self._many
+        if self._in_flight > _MANY:
+            self._many = _aiohttp_transport(self._url)
+            return self._many
+        if self._few is None:
+            proxy = _proxy(self._url)
+            self._few = httpx.AsyncHTTPTransport(
+                verify=_ssl_context(self._url), proxy=httpx.Proxy(proxy) if proxy else None
+            )
+        return self._few
+
+
+def _url(endpoint: Endpoint) -> httpx.URL:
+    try:
+        url = httpx.URL(f"{endpoint.base_url.rstrip('/')}/chat/completions")
+    except httpx.InvalidURL as error:
+        raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no http or https URL")
+    return url
+
+
+def _ssl_context(url: httpx.URL) -> Any:
+    """Return a context; reading the certificate store takes 17 ms, so plain http gets an empty one."""
+    import ssl
+
+    return httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _aiohttp_transport(url: httpx.URL) -> httpx.AsyncBaseTransport:
+    import aiohttp
+    from httpx_aiohttp import AiohttpTransport
+
+    context = _ssl_context(url)
+    proxy = _proxy(url)
+    # The calls in flight are bounded by `max_concurrency`, above.
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers={"Accept-Encoding"},
+    )
+    transport: httpx.AsyncBaseTransport = AiohttpTransport(
+        verify=context, client=session, proxy=httpx.Proxy(proxy) if proxy else None
+    )
+    return transport
+
+
+def _proxy(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment names for this URL."""
+    import os
+
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    async for chunk in response.aiter_bytes():
+        yield chunk
+
+
+async def _read(response: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > _BODY_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"the endpoint sent more than {_BODY_LIMIT_BYTES >> 20} MiB")
+    return b"".join(parts)
+
+
+def _translated(error: Exception, endpoint: Endpoint) -> CallFailed:
+    """Say a transport's failure in our words."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        return CallFailed("connect", f"cannot reach {endpoint.base_url}: {reason}", retryable=True)
+    return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=True)

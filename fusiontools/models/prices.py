@@ -1,0 +1,99 @@
+"""What a call costs: the endpoint's word, else the recipe's price, else a public price list, else unknown.
+
+Prices come from `genai-prices` (extra `prices`), which carries them in the package, so nothing is looked up online.
+An unknown price is None and never 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools.endpoints import Endpoint
+from fusiontools.models.types import Completion
+from fusiontools.recipe import Model
+from fusiontools.record import Message, Usage, text_of
+
+#: Completion tokens assumed where nobody bounds them.
+ASSUMED_COMPLETION_TOKENS = 4096
+
+
+def paid(
+    endpoint: Endpoint, model: Model, usage: Usage | None, said_usd: float | None
+) -> tuple[float | None, str | None]:
+    """Return what an attempt cost and how that is known: `upstream`, `table`, `free`, or (None, None)."""
+    if said_usd is not None:
+        return said_usd, "upstream"
+    if endpoint.free:
+        return 0.0, "free"
+    if usage is None:
+        return None, None
+    listed = listed_usd(endpoint, model, usage)
+    return (listed, "table") if listed is not None else (None, None)
+
+
+def paid_for(endpoint: Endpoint, model: Model, completion: Completion) -> tuple[float | None, str | None]:
+    """Return what a completion cost and how that is known."""
+    return paid(endpoint, model, completion.usage, completion.cost_usd)
+
+
+def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:
+    """Return the list price of this many tokens, or None where no list knows the model."""
+    if model.price_usd_per_mtok:
+        price = model.price_usd_per_mtok
+        return (usage["prompt_tokens"] * price["prompt"] + usage["completion_tokens"] * price["completion"]) / 1e6
+    return _from_list(
+        endpoint.base_url, model.model, usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"]
+    )
+
+
+def upper_bound_usd(
+    endpoint: Endpoint, model: Model, messages: Sequence[Message], params: Mapping[str, Any]
+) -> float | None:
+    """Return what a call may cost at most, for a reservation; None where no price is known."""
+    if endpoint.free:
+        return 0.0
+    usage: Usage = {
+        "prompt_tokens": estimate_tokens(messages),
+        "completion_tokens": params.get("max_tokens") or ASSUMED_COMPLETION_TOKENS,
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
+    }
+    return listed_usd(endpoint, model, usage)
+
+
+def estimate_tokens(messages: Sequence[Message]) -> int:
+    """Return about how many tokens the messages have; errs upwards (English +13 %, Chinese +38 %; code −19 %)."""
+    text = "".join(text_of(message) for message in messages)
+    ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char.isascii())
+    return math.ceil(ascii_chars / 3.5 + (len(text) - ascii_chars)) + 4 * len(messages)
+
+
+def price_list_available() -> bool:
+    """Return whether the price list is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("genai_prices") is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _from_list(
+    base_url: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int
+) -> float | None:
+    try:
+        from genai_prices import Usage as ListedUsage
+        from genai_prices import calc_price
+    except ImportError:
+        return None
+    usage = ListedUsage(
+        input_tokens=prompt_tokens, output_tokens=completion_tokens, cache_read_tokens=cached_tokens or None
+    )
+    # OpenRouter serves some models under a `-preview` name; the listed price is the same.
+    for ref in (model, f"{model}-preview"):
+        try:
+            return float(calc_price(usage, model_ref=ref, provider_api_url=base_url).total_price)
+        except LookupError:
+            continue
+    return None

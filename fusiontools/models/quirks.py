@@ -1,0 +1,101 @@
+"""What an endpoint turned out not to understand, and how to say it so that it does.
+
+Nothing is known beforehand: a refusal that names a parameter teaches one lesson, the same request goes out again
+without it, and the lesson holds for that endpoint and model as long as the process lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.errors import CallFailed
+from fusiontools.models.types import Request
+from fusiontools.record import Message, text_of
+
+#: Parameters that may be left out when an endpoint refuses them; the answer changes little, the call goes through.
+_DROPPABLE = (
+    "temperature",
+    "top_p",
+    "seed",
+    "reasoning_effort",
+    "parallel_tool_calls",
+    "repeat_penalty",
+    "stream_options",
+    "stop",
+)
+
+
+@dataclass(slots=True)
+class Quirks:
+    """What one endpoint's model needs differently.
+
+    `response_format` goes down a ladder: 0 as asked, 1 `json_object`, 2 left out.
+    """
+
+    max_tokens_name: str = "max_tokens"
+    developer_role: bool = True
+    format_rung: int = 0
+    dropped: set[str] = field(default_factory=set)
+
+    def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON body of the request as this endpoint wants it."""
+        body: dict[str, Any] = {"model": request.model, "messages": self._messages(request.messages)}
+        for name, value in request.params.items():
+            if name == "max_tokens":
+                body[self.max_tokens_name] = value
+            elif name == "response_format":
+                if (asked := self._format(value)) is not None:
+                    body[name] = asked
+            elif name not in self.dropped:
+                body[name] = value
+        if stream:
+            body["stream"] = True
+            if "stream_options" not in self.dropped:
+                body["stream_options"] = {"include_usage": True}
+        return body
+
+    def learn(self, failure: CallFailed, body: dict[str, Any]) -> bool:
+        """Take the lesson of a refusal; returns whether the request would now go out differently."""
+        if failure.status not in (400, 404, 415, 422, 501):
+            return False
+        said = f"{failure.param or ''} {failure.message}".lower()
+        if "response_format" in body and any(w in said for w in ("response_format", "json_schema", "json_object")):
+            self.format_rung = 2 if self.format_rung or body["response_format"].get("type") == "json_object" else 1
+            return True
+        if "max_tokens" in body and "max_completion_tokens" in said:
+            self.max_tokens_name = "max_completion_tokens"
+            return True
+        if "max_completion_tokens" in body and "max_completion_tokens" in said:
+            self.max_tokens_name = "max_tokens"
+            return True
+        if self.developer_role and "developer" in said and any(m.get("role") == "developer" for m in body["messages"]):
+            self.developer_role = False
+            return True
+        for name in _DROPPABLE:
+            if name in body and name in said and name not in self.dropped:
+                self.dropped.add(name)
+                return True
+        return False
+
+    def _format(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        if self.format_rung == 0 or (self.format_rung == 1 and asked.get("type") == "json_object"):
+            return asked
+        return {"type": "json_object"} if self.format_rung == 1 else None
+
+    def _messages(self, messages: Sequence[Message]) -> list[Message]:
+        if self.developer_role or not any(m.get("role") == "developer" for m in messages):
+            return list(messages)
+        return merge_system([{**m, "role": "system"} if m.get("role") == "developer" else m for m in messages])
+
+
+def merge_system(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with leading system messages joined into one: many servers take only one, and only first."""
+    leading = 0
+    while leading < len(messages) and messages[leading].get("role") == "system":
+        leading += 1
+    if leading < 2:
+        return list(messages)
+    joined = "\n\n".join(text_of(m) for m in messages[:leading])
+    return [{"role": "system", "content": joined}, *messages[leading:]]

@@ -1,0 +1,163 @@
+"""Try a call again where that can help: the only place that retries.
+
+408, 409, 425, 429, 5xx and connection failures are tried again after a wait with full jitter, or after what the
+endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes out
+again at once. Every attempt is entered in the ledger, whatever becomes of it.
+
+Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+from fusiontools.endpoints import Endpoint
+from fusiontools.errors import CallFailed
+from fusiontools.models import prices
+from fusiontools.models.ledger import Budget, Ledger, Slot
+from fusiontools.models.types import Backend, Completion, OnDelta, Request
+from fusiontools.recipe import LimitOptions, Model
+
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How and for whom attempts are made."""
+
+    backend: Backend
+    endpoint: Endpoint
+    model: Model
+    limits: LimitOptions
+    budget: Budget
+    slots: asyncio.Semaphore
+    ledger: Ledger
+    slot: Slot
+
+
+async def call_with_retries(
+    request: Request, caller: Caller, on_delta: OnDelta | None
+) -> tuple[Completion, float | None]:
+    """Return the completion and what it cost.
+
+    Raises:
+        CallFailed: the last attempt's failure, or the first that no retry can mend.
+    """
+    attempt = retried = 0
+    while True:
+        attempt += 1
+        try:
+            return await _attempt(request, caller, on_delta, attempt)
+        except CallFailed as failure:
+            if failure.adapted:
+                continue
+            if not failure.retryable or retried >= caller.limits.retries:
+                raise
+            wait_s = _wait_s(failure, retried, caller.limits)
+            if wait_s >= caller.ledger.remaining_s():
+                raise
+        retried += 1
+        await asyncio.sleep(wait_s)
+
+
+def _wait_s(failure: CallFailed, retried: int, limits: LimitOptions) -> float:
+    if failure.retry_after_s is not None:
+        return failure.retry_after_s
+    return random.uniform(0, min(_LONGEST_WAIT_S, limits.backoff_s * 2**retried))  # noqa: S311 - jitter, no secret
+
+
+async def _attempt(
+    request: Request, caller: Caller, on_delta: OnDelta | None, attempt: int
+) -> tuple[Completion, float | None]:
+    ledger, endpoint, budget = caller.ledger, caller.endpoint, caller.budget
+    reserved_usd = 0.0
+    if budget.limited:
+        bound = prices.upper_bound_usd(endpoint, caller.model, request.messages, request.params)
+        reserved_usd = budget.reserve(ledger, bound, request.model)
+    paid_usd: float | None = 0.0
+    started = time.monotonic()
+    try:
+        completion = await _timed(request, caller, on_delta)
+        paid_usd, source = prices.paid_for(endpoint, caller.model, completion)
+        ledger.enter(
+            caller.slot,
+            attempt=attempt,
+            model=completion.model,
+            endpoint=endpoint.name,
+            usage=completion.usage,
+            cost_usd=paid_usd,
+            cost_source=source,
+            latency_s=time.monotonic() - started,
+            ttft_s=completion.ttft_s,
+        )
+        return completion, paid_usd
+    except CallFailed as failure:
+        paid_usd, source = _paid_for_failure(failure, caller)
+        _enter_failure(caller, attempt, request, failure.code, started, paid_usd, source, failure)
+        raise
+    except asyncio.CancelledError:
+        # The endpoint may bill what it wrote until now; nobody knows.
+        paid_usd = 0.0 if endpoint.free else None
+        _enter_failure(
+            caller, attempt, request, "cancelled", started, paid_usd, "free" if endpoint.free else None, None
+        )
+        raise
+    finally:
+        if budget.limited:
+            budget.settle(ledger, reserved_usd, paid_usd)
+
+
+async def _timed(request: Request, caller: Caller, on_delta: OnDelta | None) -> Completion:
+    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
+    limits, ledger = caller.limits, caller.ledger
+    # One outer bound: waiting for a free slot counts against the record's deadline, not against the call's timeout.
+    try:
+        async with asyncio.timeout_at(_loop_time(ledger.deadline)), caller.slots:
+            try:
+                async with asyncio.timeout(limits.timeout_s):
+                    return await caller.backend.complete(request, on_delta)
+            except TimeoutError:
+                raise CallFailed("timeout", f"no answer within {limits.timeout_s:g} s (--timeout)") from None
+    except TimeoutError:
+        raise CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)") from None
+
+
+def _loop_time(monotonic: float) -> float:
+    return asyncio.get_running_loop().time() + (monotonic - time.monotonic())
+
+
+def _paid_for_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
+    """Return what a failed attempt cost: refusals and dead endpoints cost nothing, a cut answer nobody knows what."""
+    if failure.usage is not None or failure.cost_usd is not None:
+        return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
+    if caller.endpoint.free:
+        return 0.0, "free"
+    if failure.status is not None or failure.code == "connect":
+        return 0.0, "free"
+    return None, None
+
+
+def _enter_failure(
+    caller: Caller,
+    attempt: int,
+    request: Request,
+    status: str,
+    started: float,
+    paid_usd: float | None,
+    source: str | None,
+    failure: CallFailed | None,
+) -> None:
+    caller.ledger.enter(
+        caller.slot,
+        attempt=attempt,
+        model=request.model,
+        endpoint=caller.endpoint.name,
+        status=status,
+        usage=failure.usage if failure else None,  # type: ignore[arg-type]
+        cost_usd=paid_usd,
+        cost_source=source,
+        latency_s=time.monotonic() - started,
+    )

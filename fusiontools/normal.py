@@ -1,0 +1,229 @@
+"""Bring an answer into a form in which equal answers are equal: its stated end, numbers, letters, yes or no, words.
+
+Pure functions over text. What is script-specific is small and stands in the patterns below: scripts written without
+spaces become overlapping pairs of characters, everything else becomes words. All patterns are bounded or unambiguous,
+so none of them backtracks for long; callers cap the text all the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+#: Typographic characters whose compatibility form would lose their meaning (10² is not 102) or that have none.
+SIGNS = {"−": "-", "–": "-", "—": " - ", "’": "'", "‘": "'", "×": "*", "·": "*", "÷": "/", "⁄": "/", "√": " sqrt "}
+SIGNS |= {"π": " pi ", "\u00a0": "'", "\u202f": "'", "\u2009": "'", "：": ": ", "ß": "ss"}
+SIGNS |= {sup: f"^{digit}" for digit, sup in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+SIGNS |= {vulgar: f" {part}" for vulgar, part in zip("½⅓⅔¼¾", ("1/2", "1/3", "2/3", "1/4", "3/4"), strict=True)}
+SIGN = re.compile(f"[{''.join(SIGNS)}]")
+ACCENTS = re.compile("[\u0300-\u036f]+")
+FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
+
+LATEX_WRAPPER = re.compile(r"\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:left|right|displaystyle|quad)|\\[,!;:$%() \[\]]")
+LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+POWER = re.compile(r"(?<![\d.,])(\d{1,4})\^\{?(\d{1,2})\}?(?!\d)")
+UNIT_POWER = re.compile(r"(?<=[^\W\d])\^\{?(-?\d)\}?")
+TEN_TO_THE = re.compile(r"(?<=\d) ?[*x] ?10\^\{?(-?\d{1,3})\}?(?!\d)")
+
+#: Scripts without spaces between words (and Hangul, whose particles stick to the word); Hiragana apart.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u30a0-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+UNSPACED_RUN = re.compile(f"[{UNSPACED}\u3041-\u309f]+")
+IDEOGRAPH = re.compile(f"[{UNSPACED}]")
+KANA_RUN = re.compile("[\u3041-\u309f]+")
+UNSPACED_NOT = re.compile("不是|没有|沒有|不|ません|ではない|じゃない|ない|없|않|아니")
+UNSPACED_FILLER = re.compile("[的了是在和]|입니다|이에요|예요|습니다|합니다|です|でした|ます")
+#: Vowel signs and the like, which `\w` leaves out and which would cut a word in two.
+MARKS = "\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+
+#: A minus is a sign only where nothing to its left could be what it is subtracted from, or the start of a range.
+TOKEN = re.compile(
+    rf"[^\W\d][\w{MARKS}]*"
+    r"|(?:(?<![\w.)\]}%'-])-[$€£¥₹]?)?(?:\d+(?:[.,']\d+)*(?: 000\b)*|(?<!\w)\.\d+)"
+    r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?"
+)
+NUMBER = re.compile(r"(-?)\D?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
+GROUPED = re.compile(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
+POINT_GROUPED = re.compile(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
+DECIMAL_COMMA = re.compile(r"-?\D?\d+,\d{1,2}")
+SCALE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+COUNT = dict(zip(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], range(13), strict=True))
+
+ANSWER_WORD = "answer|antwort|reponse|respuesta|resposta|risposta|ответ|答案|答え|정답"
+HINTS = tuple(ANSWER_WORD.split("|"))
+MARKED = re.compile(
+    rf"(?:{ANSWER_WORD})(?: to [^\n.:]{{1,60}})?(?:[*\s]{{0,3}}(?::|=|は|是|为|is\b|ist\b|est\b|es\b)){{1,2}}"
+    r"[*\s:]{0,5}([^\n]{1,300})"
+)
+#: Where the stated answer ends and its explanation begins; initials and titles end no sentence.
+STATED_END = re.compile(
+    r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \(|\n"
+)
+STATED_WORDS = 12
+
+YES_NO = {"yes": "yes", "true": "yes", "ja": "yes", "oui": "yes", "si": "yes", "sim": "yes", "да": "yes", "是": "yes"}
+YES_NO |= {"no": "no", "false": "no", "nein": "no", "non": "no", "nao": "no", "нет": "no", "否": "no", "不是": "no"}
+YES_NO |= {"はい": "yes", "いいえ": "no", "네": "yes", "아니요": "no", "是的": "yes", "不": "no"}
+LEADING_YES_NO = re.compile(
+    rf"[\W_]{{0,5}}({'|'.join(YES_NO)})(?:\s?[\"'*]{{0,3}}(?:[,.;:!，。；！]| - )(?! ?\d)|\W{{0,5}}$)"
+)
+LETTER = re.compile(r"[\W_]{0,4}((?:option|choice|answer) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)")
+
+
+def fold(text: str) -> str:
+    """Return the text without case, accents, typography and LaTeX wrapping; still readable, still in sentences."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
+        text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
+        text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
+    text = text.casefold()
+    if "\\" in text:
+        text = LATEX_FRACTION.sub(r" \1/\2 ", text.replace("{,}", ",").replace("\\times", "*").replace("\\cdot", "*"))
+        text = LATEX_WRAPPER.sub("", text)
+    if "^" in text:
+        text = UNIT_POWER.sub(r"\1", TEN_TO_THE.sub(r"e\1", text))
+        text = POWER.sub(lambda match: str(int(match[1]) ** int(match[2])), text)
+    if "'" in text:
+        text = text.replace("n't", " not").replace("'s", "")
+    return text.replace("cannot", "can not").replace("_", " ")
+
+
+def tokens(folded: str) -> list[str]:
+    """Return the words and canonical numbers of a folded text, in order.
+
+    A number is the token that starts with a digit or a minus: `1,000`, `1e3` and `1 thousand` are all `1000`,
+    `0.75` and `6/8` are `3/4`; clock times and version numbers stay as they are.
+    """
+    if not folded.isascii() and UNSPACED_RUN.search(folded):
+        folded = _spaced(folded)
+    found: list[str] = TOKEN.findall(folded)
+    if all(token[0] > "9" for token in found):
+        return found
+    out: list[str] = []
+    for token in found:
+        if token[0] > "9":
+            if token in SCALE and out and is_number(out[-1]):
+                out[-1] = canonical(f"{out[-1]}e{SCALE[token]}")
+            else:
+                out.append(token)
+        elif (number := canonical(token)) == token and "," in token:
+            out.extend(map(canonical, token.split(",")))
+        else:
+            out.append(number)
+    return out
+
+
+def is_number(token: str) -> bool:
+    """Say whether a token stands for a number."""
+    return "-" <= token[0] <= "9"
+
+
+def rational(text: str) -> tuple[int, int] | None:
+    """Read one number, exactly.
+
+    Returns:
+        Numerator and denominator in lowest terms, fit for `Fraction(*pair)`; None where the text is no number, or one
+        with more than 60 characters or an exponent of more than two digits. Percent and currency are the caller's.
+    """
+    if len(text) > 60:
+        return None
+    text = text.replace(" ", "")
+    if GROUPED.match(text):
+        text = text.replace(",", "").replace("'", "")
+    elif POINT_GROUPED.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
+    elif DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
+    match = NUMBER.fullmatch(text)
+    if match is None or not (match[2] or match[3]):
+        return None
+    sign, whole, decimals, exponent, under = match.groups(default="")
+    power = int(exponent or 0) - len(decimals)
+    top = int(whole + decimals) * 10 ** max(power, 0) * (-1 if sign else 1)
+    bottom = (int(under) if under else 1) * 10 ** max(-power, 0)
+    if not bottom:
+        return None
+    common = math.gcd(top, bottom)
+    return top // common, bottom // common
+
+
+def canonical(number: str) -> str:
+    """Return the one spelling of a number's value; what only looks like a number (12:30, 1.2.3) stays as it is."""
+    if number.isdigit() and (number[0] != "0" or number == "0"):
+        return number
+    value = rational(number)
+    if value is None:
+        return number
+    return str(value[0]) if value[1] == 1 else f"{value[0]}/{value[1]}"
+
+
+def stated(folded: str) -> str | None:
+    r"""Return what a folded answer gives as its result: the last `\boxed{…}`, `#### …` or `Answer: …`, if short."""
+    box = folded.rfind("\\boxed{")
+    if box >= 0:
+        return _braced(folded, box + len("\\boxed{")).strip() or None
+    _, mark, tail = folded.rpartition("####")
+    if mark and is_number_like(tail):
+        return tail.strip()
+    if not any(hint in folded for hint in HINTS):
+        return None
+    value = None
+    for match in MARKED.finditer(folded):
+        value = match[1]
+    if value is None:
+        return None
+    value = STATED_END.split(value, maxsplit=1)[0].strip(" *.`\"'")
+    return value if 0 < len(tokens(value)) <= STATED_WORDS else None
+
+
+def is_number_like(text: str) -> bool:
+    """Say whether a short piece of text is one number and at most a unit."""
+    found = tokens(text) if len(text) <= 40 else []
+    return 0 < len(found) <= 2 and is_number(found[0])
+
+
+def yes_no(folded: str) -> str:
+    """Return `yes` or `no` where a folded answer opens with it (or with true, false, oui, nein, …), else nothing."""
+    match = LEADING_YES_NO.match(folded)
+    return YES_NO[match[1]] if match else ""
+
+
+def choice(folded: str, question: str) -> tuple[str, str]:
+    """Split a folded answer into the letter chosen and the rest.
+
+    `b`, `(b)`, `b)`, `option b` choose by themselves; `b. paris` and `b: paris` only where the folded question offers
+    such an option, since an initial looks the same.
+
+    Returns:
+        The letter, or nothing; and the rest, which is the whole text where no letter was chosen.
+    """
+    match = LETTER.match(folded)
+    if match is None:
+        return "", folded
+    prefix, letter, mark = match.groups()
+    rest = folded[match.end() :].strip(" *.")
+    if not rest or prefix or ")" in mark or "]" in mark or (mark and re.search(rf"\b{letter}[).:]", question)):
+        return letter, rest
+    return "", folded
+
+
+def _braced(text: str, start: int) -> str:
+    """Return the text from `start` to the brace that closes it, or to the end."""
+    depth = 1
+    for at in range(start, min(len(text), start + 400)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if not depth:
+            return text[start:at]
+    return text[start : start + 400]
+
+
+def _spaced(folded: str) -> str:
+    """Return the text with its unspaced runs as pairs of characters; beside ideographs, Hiragana is only grammar."""
+    folded = UNSPACED_FILLER.sub(" ", UNSPACED_NOT.sub(" not ", folded))
+    if IDEOGRAPH.search(folded):
+        folded = KANA_RUN.sub(" ", folded)
+    return UNSPACED_RUN.sub(lambda match: f" {_pairs(match[0])} ", folded)
+
+
+def _pairs(run: str) -> str:
+    return " ".join(run[at : at + 2] for at in range(max(1, len(run) - 1)))

@@ -1,0 +1,147 @@
+"""Load prompt templates and fill them: in one pass, so that no text can expand a placeholder, and with fences.
+
+A template is a Markdown file with four sections, `# judge system`, `# judge user`, `# synth system` and `# synth user`.
+Panel text is untrusted: it stands between lines that carry a nonce which the text itself decides and so cannot hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusiontools.data import data_dir
+from fusiontools.errors import UsageError, nearest
+from fusiontools.record import Message, Response, digest, text_of
+
+SECTIONS = ("judge system", "judge user", "synth system", "synth user")
+_HEADING = re.compile(r"^# (judge system|judge user|synth system|synth user)[ \t]*\n", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+#: A piece of a prompt: text, or a content part such as an image.
+Piece = str | dict[str, Any]
+
+
+def names() -> list[str]:
+    """Return the names of the shipped templates."""
+    return sorted(path.stem for path in (data_dir("configs") / "prompts").glob("*.md"))
+
+
+@functools.cache
+def load(template: str) -> dict[str, str]:
+    """Return a template's sections.
+
+    Args:
+        template: a shipped name, or the path of a Markdown file.
+    """
+    shipped = data_dir("configs") / "prompts" / f"{template}.md"
+    by_name = re.fullmatch(r"[A-Za-z0-9_-]+", template) is not None
+    path = shipped if by_name else Path(template)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if by_name:
+            raise UsageError(f"no prompt template is called {template!r}{nearest(template, names())}") from None
+        raise UsageError(f"{template}: cannot read the prompt template: {error}") from error
+    pieces = _HEADING.split(text)
+    sections = {name: body.strip() for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+    if missing := [name for name in SECTIONS if name not in sections]:
+        raise UsageError(f"{path}: the template lacks the section `# {missing[0]}`")
+    return sections
+
+
+def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[dict[str, Any]]:
+    """Return the template's text with its placeholders filled: text, or content parts where a value holds any.
+
+    Every placeholder is replaced once and what comes in is not looked at again.
+    """
+    pieces: list[Piece] = []
+    at = 0
+    for found in _PLACEHOLDER.finditer(text):
+        pieces.append(text[at : found.start()])
+        value = values.get(found[1], found[0])
+        pieces.extend([value] if isinstance(value, str) else value)
+        at = found.end()
+    pieces.append(text[at:])
+    if all(isinstance(piece, str) for piece in pieces):
+        return "".join(pieces)  # type: ignore[arg-type]
+    return _parts(pieces)
+
+
+def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
+    """Return content parts, neighbouring text joined into one."""
+    parts: list[dict[str, Any]] = []
+    for piece in pieces:
+        if isinstance(piece, dict):
+            parts.append(piece)
+        elif parts and parts[-1].get("type") == "text":
+            parts[-1]["text"] += piece
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str, int]]:
+    """Return the seed and a map from label to panel position, in an order that the record's id alone decides."""
+    seed = digest("order", record_id)
+    shuffled = sorted(positions, key=lambda position: digest(str(seed), str(position)))
+    return seed, {_label(i): position for i, position in enumerate(shuffled)}
+
+
+def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
+    """Return the fences' nonce: a hash over all that stands between them, so that nothing in there can know it."""
+    text = "\0".join([record_id, *(panel[i].get("content", "") for i in positions)])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
+    """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
+    blocks = []
+    for label, position in labels.items():
+        body = _body(panel[position])
+        blocks.append(f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>")
+    return "\n\n".join(blocks)
+
+
+def conversation(messages: Sequence[Message]) -> list[Piece]:
+    """Return the whole conversation for a reader who is no part of it: roles as headings, images as themselves."""
+    pieces: list[Piece] = []
+    for message in messages:
+        pieces.append(f"[{message.get('role', 'user')}]\n")
+        content = message.get("content")
+        if isinstance(content, list):
+            pieces.extend(part.get("text", "") + "\n" if part.get("type") == "text" else part for part in content)
+        elif content:
+            pieces.append(content + "\n")
+        for call in message.get("tool_calls") or []:
+            pieces.append(f"(calls {call['function']['name']}({call['function']['arguments']}))\n")
+        pieces.append("\n")
+    return pieces
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """Return the messages with a system prompt before them; joined with the one that is there, as many take only one."""
+    if not system:
+        return list(messages)
+    if messages and messages[0].get("role") in ("system", "developer"):
+        joined: Message = {**messages[0], "content": f"{system}\n\n{text_of(messages[0])}"}
+        return [joined, *messages[1:]]
+    return [{"role": "system", "content": system}, *messages]
+
+
+def _body(response: Response) -> str:
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in response.get("tool_calls", [])]
+    proposed = ["Proposed tool calls:", *calls] if calls else []
+    return "\n".join([*([response["content"]] if response.get("content") else []), *proposed])
+
+
+def _label(index: int) -> str:
+    """Return A … Z, AA, AB, …"""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters

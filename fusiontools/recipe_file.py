@@ -1,0 +1,196 @@
+"""Recipes: YAML in, frozen dataclasses out.
+
+Unknown keys are refused with the nearest known one, names that nobody defined too, and so is any credential.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fusiontools.data import data_dir
+from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
+from fusiontools.errors import UsageError, nearest
+from fusiontools.recipe import (
+    FewShot,
+    JudgeOptions,
+    LimitOptions,
+    Model,
+    PanelOptions,
+    Recipe,
+    SynthOptions,
+    merge_members,
+)
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in data_dir("configs").glob("*.yaml"))
+
+
+def chosen_by_person() -> bool:
+    """Return whether the environment or the working directory names a recipe."""
+    return bool(os.environ.get("FUSION_CONFIG")) or Path("fusion.yaml").is_file()
+
+
+def default_choice() -> str:
+    """Return what `-c` means when it is not given; see the README's section on recipes."""
+    if chosen := os.environ.get("FUSION_CONFIG"):
+        return chosen
+    if Path("fusion.yaml").is_file():
+        return "./fusion.yaml"
+    keyed = any(os.environ.get(name) for name in ("FUSION_API_KEY", "FUSION_BASE_URL", "OPENROUTER_API_KEY"))
+    return "budget" if keyed else "local"
+
+
+def load_recipe(choice: str | None = None) -> Recipe:
+    """Load a recipe by name or path.
+
+    Raises:
+        UsageError: no such recipe, unreadable YAML, an unknown key, a model alias nobody defined, a key in the file.
+    """
+    path = _locate(choice or default_choice())
+    import yaml
+
+    try:
+        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
+    return build_recipe(data, str(path), path.stem)
+
+
+def build_recipe(data: Any, where: str, name: str) -> Recipe:
+    """Turn a recipe's data into a `Recipe`; `where` names its source in errors."""
+    from fusiontools.schemas import check_recipe
+
+    if isinstance(data, dict):
+        _refuse_keys(data, where, "$")
+    check_recipe(data, where)
+    endpoint = data.get("endpoint", "openrouter")
+    endpoints = environment_endpoints(
+        {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
+    )
+    maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
+    panel = _mapping(data.get("panel", {}), "members")
+    judge = _mapping(data.get("judge", {}), "models")
+    synth = _mapping(data.get("synth", {}), "models")
+    return Recipe(
+        name=data.get("name", name),
+        description=data.get("description", ""),
+        panel=PanelOptions(
+            **{
+                **panel,
+                "members": merge_members(maker.all(panel.get("members", []), "$.panel")),
+                "few_shot": _few_shot(panel.get("few_shot")),
+            }
+        ),
+        judge=JudgeOptions(**{**judge, "models": maker.all(judge.get("models", []), "$.judge")}),
+        synth=SynthOptions(**{**synth, "models": maker.all(synth.get("models", []), "$.synth")}),
+        limits=LimitOptions(**data.get("limits", {})),
+        chain=data.get("chain", Recipe("").chain),
+        endpoint=endpoint,
+        aliases=maker.aliases(),
+        endpoints=endpoints,
+    )
+
+
+def _locate(choice: str) -> Path:
+    shipped = data_dir("configs") / f"{choice}.yaml"
+    if NAME.fullmatch(choice) and shipped.is_file():
+        return shipped
+    path = Path(choice)
+    if path.is_file():
+        return path
+    if NAME.fullmatch(choice) and not choice.endswith((".yaml", ".yml")):
+        raise UsageError(f"no recipe is called {choice!r}{nearest(choice, recipe_names())}")
+    raise UsageError(f"{choice}: no such recipe file; shipped recipes: {', '.join(recipe_names())}")
+
+
+_SECRET_KEY = re.compile(r"(api_?key|token|secret|password|authorization|x-api-key)$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"\s*(Bearer\s+)?(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}")
+
+
+def _refuse_keys(data: Any, where: str, path: str) -> None:
+    """Refuse a credential wherever it stands in a recipe, without repeating it."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        at = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+        if (isinstance(key, str) and _SECRET_KEY.search(key)) or (
+            isinstance(value, str) and _SECRET_VALUE.match(value)
+        ):
+            raise UsageError(
+                f"{where}: {at}: a key must not stand in a recipe; export it and name the variable: `api_key_env: NAME`"
+            )
+        if isinstance(value, dict | list):
+            _refuse_keys(value, where, at)
+
+
+def _mapping(section: str | list[Any] | dict[str, Any], list_key: str) -> dict[str, Any]:
+    """Return a section written in its short forms (a name, a list of names) as a mapping."""
+    if isinstance(section, str):
+        return {list_key: [section]}
+    if isinstance(section, list):
+        return {list_key: section}
+    section = {**section}
+    if "model" in section:
+        section[list_key] = [section.pop("model")]
+    return section
+
+
+def _few_shot(data: dict[str, Any] | None) -> FewShot | None:
+    if data is None:
+        return None
+    turns = tuple((turn["user"], turn["assistant"]) for turn in data["turns"])
+    return FewShot(**{**data, "turns": turns, "unless": tuple(data.get("unless", ()))})
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelMaker:
+    """Turns a recipe's spellings of a model into `Model`s, and refuses names that nobody defined."""
+
+    where: str
+    endpoint: str
+    endpoints: Mapping[str, Endpoint]
+    table: Mapping[str, Any]
+
+    def all(self, specs: list[Any], path: str) -> tuple[Model, ...]:
+        return tuple(self.one(spec, f"{path}[{i}]") for i, spec in enumerate(specs))
+
+    def aliases(self) -> dict[str, Model]:
+        return {alias: self._built(spec, alias, f"$.models.{alias}") for alias, spec in self.table.items()}
+
+    def one(self, spec: Any, path: str) -> Model:
+        if isinstance(spec, dict):
+            return self._built(spec, spec.get("name") or spec["model"], path)
+        name, samples = spec, 1
+        if counted := re.fullmatch(r"(.+)\*(\d+)", spec):
+            name, samples = counted[1], int(counted[2])
+        if name in self.table:
+            return replace(self._built(self.table[name], name, f"$.models.{name}"), samples=samples)
+        if self.table and "/" not in name:
+            raise UsageError(
+                f"{self.where}: {path}: no model is called {name!r} under `models:`{nearest(name, list(self.table))}"
+            )
+        return self._built({"model": name, "samples": samples}, name, path)
+
+    def _built(self, spec: Any, name: str, path: str) -> Model:
+        given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec
+        fallbacks = tuple(given.get("fallbacks", ()))
+        model = Model(**{"endpoint": self.endpoint, **given, "name": name, "fallbacks": fallbacks})
+        if model.endpoint not in self.endpoints:
+            raise UsageError(
+                f"{self.where}: {path}: no endpoint is called {model.endpoint!r}"
+                f"{nearest(model.endpoint, list(self.endpoints))}"
+            )
+        return model
