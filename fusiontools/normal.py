@@ -47,7 +47,8 @@ GROUPED = re.compile(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
 POINT_GROUPED = re.compile(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
 DECIMAL_COMMA = re.compile(r"-?\D?\d+,\d{1,2}")
 SCALE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-COUNT = dict(zip(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], range(13), strict=True))
+COUNT_TEXT = "zero one two three four five six seven eight nine ten eleven twelve"
+COUNT = {word: count for count, word in enumerate(COUNT_TEXT.split())}
 
 ANSWER_WORD = "answer|antwort|reponse|respuesta|resposta|risposta|ответ|答案|答え|정답"
 HINTS = tuple(ANSWER_WORD.split("|"))
@@ -60,6 +61,7 @@ STATED_END = re.compile(
     r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \(|\n"
 )
 STATED_WORDS = 12
+CHOICE_CHARS = 80
 
 YES_NO = {"yes": "yes", "true": "yes", "ja": "yes", "oui": "yes", "si": "yes", "sim": "yes", "да": "yes", "是": "yes"}
 YES_NO |= {"no": "no", "false": "no", "nein": "no", "non": "no", "nao": "no", "нет": "no", "否": "no", "不是": "no"}
@@ -191,8 +193,8 @@ def yes_no(folded: str) -> str:
 def choice(folded: str, question: str) -> tuple[str, str]:
     """Split a folded answer into the letter chosen and the rest.
 
-    `b`, `(b)`, `b)`, `option b` choose by themselves; `b. paris` and `b: paris` only where the folded question offers
-    such an option, since an initial looks the same.
+    `b`, `(b)`, `b) paris`, `option b` choose by themselves; `b. paris`, `b: paris` and what begins a long text only
+    where the folded question offers such an option, since an initial or a list looks the same.
 
     Returns:
         The letter, or nothing; and the rest, which is the whole text where no letter was chosen.
@@ -202,7 +204,9 @@ def choice(folded: str, question: str) -> tuple[str, str]:
         return "", folded
     prefix, letter, mark = match.groups()
     rest = folded[match.end() :].strip(" *.")
-    if not rest or prefix or ")" in mark or "]" in mark or (mark and re.search(rf"\b{letter}[).:]", question)):
+    if not rest or (mark and re.search(rf"\b{letter}[).:]", question)):
+        return letter, rest
+    if len(rest) <= CHOICE_CHARS and (prefix or ")" in mark or "]" in mark):
         return letter, rest
     return "", folded
 

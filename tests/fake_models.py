@@ -35,7 +35,7 @@ class Answer:
 
     request: dict[str, Any]
     base: str  # the model's name without its behaviours
-    nth: int  # the how-manieth request this is for exactly this name, from 1
+    nth: int  # counts the requests for exactly this name, from 1
 
     text: str | None = None
     finish_reason: str = "stop"
@@ -143,7 +143,7 @@ def thoughts(a: Answer) -> dict[str, Any]:
 def error(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return OpenAI's error envelope."""
     kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status)
-    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
+    kind = kind or ("invalid_request_error" if 400 <= status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

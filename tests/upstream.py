@@ -7,7 +7,8 @@ prints its base URL when it listens, and ends on SIGTERM, when the pipe on its s
 
     POST /v1/chat/completions   plain or streamed
     GET  /v1/models
-    GET  /stats                 the counts below, as JSON; control requests are not counted
+    GET  /stats                 requests, per_model, in_flight, max_in_flight, aborted (the client left before the end),
+                                connections_open, connections_total; all without these control requests
     GET  /requests              headers and bodies of the last 1000 completion requests (with --record)
     POST /script                {"model": "fake/a", "behaviours": ["status=500", "slow=1", ""]}: one for each of the
                                 next requests for exactly this name, on top of what the name says
@@ -41,8 +42,6 @@ except ImportError:
 
 MODELS = ["fake/a", "fake/b", "fake/c", "fake/judge"]
 CONTROL = {("GET", "/stats"), ("GET", "/requests"), ("POST", "/script"), ("POST", "/reset")}
-
-
 CHUNK = 1 << 16
 #: What is left to send: seconds to wait, then bytes; None in place of bytes closes the connection.
 Pieces = Iterator[tuple[float, bytes | None]]
@@ -79,23 +78,27 @@ class Upstream:
             "connections_total": self.connections_total,
         }
 
-    def control(self, path: str, body: bytes) -> Any:
+    def control(self, path: str, body: bytes) -> Pieces:
         if path == "/stats":
-            return self.stats()
+            return json_response(200, self.stats())
         if path == "/requests":
-            return list(self.recorded)
+            return json_response(200, list(self.recorded)) if self.record else refusal(400, "started without --record")
         if path == "/reset":
             self.reset()
-        else:
+            return json_response(200, {})
+        try:
             script = orjson.loads(body)
             self.scripts[script["model"]] = deque(script["behaviours"])
-        return {}
+        except (LookupError, TypeError, ValueError) as why:
+            return refusal(400, f"not a script: {why!r}")
+        return json_response(200, {})
+
+    def admits(self, headers: dict[str, str]) -> bool:
+        return not self.key or headers.get("authorization") == f"Bearer {self.key}"
 
     def complete(self, headers: dict[str, str], body: bytes) -> Pieces:
         """Answer a completion request as strictly as the real ones do."""
         self.requests += 1
-        if self.key and headers.get("authorization") != f"Bearer {self.key}":
-            return refusal(401, "Incorrect API key provided", code="invalid_api_key")
         if not headers.get("content-type", "").startswith("application/json"):
             return refusal(400, "Unsupported content type: use application/json")
         try:
@@ -228,7 +231,7 @@ class Connection(asyncio.Protocol):
     def respond(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         upstream = self.upstream
         if (method, path) in CONTROL:
-            self.answer = json_response(200, upstream.control(path, body))
+            self.answer = upstream.control(path, body)
             self.play()
             return
         if not self.counted:
@@ -239,6 +242,9 @@ class Connection(asyncio.Protocol):
             self.completing = True
             upstream.in_flight += 1
             upstream.max_in_flight = max(upstream.max_in_flight, upstream.in_flight)
+        if not upstream.admits(headers):
+            self.answer = refusal(401, "Incorrect API key provided", code="invalid_api_key")
+        elif self.completing:
             self.answer = upstream.complete(headers, body)
         elif (method, path) == ("GET", "/v1/models"):
             models = [{"id": m, "object": "model", "created": fake_models.CREATED, "owned_by": "fake"} for m in MODELS]

@@ -38,14 +38,6 @@ class Event:
 
 
 @dataclass(slots=True)
-class _Flight:
-    """A call under way and how many wait for it."""
-
-    task: asyncio.Task[Completion]
-    waiting: int = 0
-
-
-@dataclass(slots=True)
 class Door:
     """Everything that stands between a stage and a model.
 
@@ -68,7 +60,7 @@ class Door:
     backends: dict[str, Backend] = field(default_factory=dict)
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
-    _flights: dict[bytes, _Flight] = field(default_factory=dict, init=False)
+    _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.limits.max_cost_usd, self.limits.max_record_cost_usd)
@@ -138,40 +130,40 @@ class Door:
     ) -> Completion:
         """Buy the call, or wait for the identical one that is under way."""
         key = request_key(request, self._endpoint(request.endpoint).identity)
-        flight = self._flights.get(key)
-        joined = flight is not None
-        if flight is None:
-            flight = _Flight(asyncio.create_task(self._bought(key, request, model, ledger, slot, on_delta)))
-            self._flights[key] = flight
-        flight.waiting += 1
-        try:
-            completion = await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            if flight.waiting == 1 and not flight.task.done():
-                flight.task.cancel()
-                # Wait for the cancelled attempt to enter itself in the ledger and to close its socket.
-                await asyncio.wait([flight.task])
-            raise
-        finally:
-            flight.waiting -= 1
-        if joined:
+        while (flight := self._flights.get(key)) is not None:
+            try:
+                completion = await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                if not flight.cancelled():
+                    raise
+                # Whoever was buying it has been cut off; it is our turn, or the next waiter's.
+                continue
             self._enter_replayed(completion, request, ledger, slot, None)
             if on_delta is not None:
                 on_delta(completion.content)
-        return completion
+            return completion
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        try:
+            completion = await self._bought(key, request, model, ledger, slot, on_delta)
+            flight.set_result(completion)
+            return completion
+        except CallFailed as failure:
+            flight.set_exception(failure)
+            flight.exception()  # nobody may be waiting
+            raise
+        finally:
+            flight.cancel()
+            del self._flights[key]
 
     async def _bought(
         self, key: bytes, request: Request, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
         caller = Caller(self._backend(endpoint), endpoint, model, self.limits, self.budget, self._slots, ledger, slot)
-        try:
-            completion, paid_usd = await call_with_retries(request, caller, on_delta)
-            if self.journal is not None:
-                await self.journal.put(key, request, completion, paid_usd)
-            return completion
-        finally:
-            del self._flights[key]
+        completion, paid_usd = await call_with_retries(request, caller, on_delta)
+        if self.journal is not None:
+            await self.journal.put(key, request, completion, paid_usd)
+        return completion
 
     def _endpoint(self, name: str) -> Endpoint:
         if name not in self.endpoints:

@@ -157,15 +157,17 @@ def _proxy(url: httpx.URL) -> str | None:
     return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    async for chunk in response.aiter_bytes():
-        yield chunk
+def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Return the body's bytes; httpx's decoders are passed by unless the endpoint compresses without being asked."""
+    if "content-encoding" in response.headers:
+        return response.aiter_bytes()
+    return response.stream.__aiter__()  # type: ignore[union-attr]
 
 
 async def _read(response: httpx.Response) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in _chunks(response):
         parts.append(chunk)
         size += len(chunk)
         if size > _BODY_LIMIT_BYTES:

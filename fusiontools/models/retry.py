@@ -111,17 +111,20 @@ async def _attempt(
 
 
 async def _timed(request: Request, caller: Caller, on_delta: OnDelta | None) -> Completion:
-    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
-    limits, ledger = caller.limits, caller.ledger
-    # One outer bound: waiting for a free slot counts against the record's deadline, not against the call's timeout.
+    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips.
+
+    Waiting for a free slot counts against the record's deadline only.
+    """
+    limits, deadline = caller.limits, _loop_time(caller.ledger.deadline)
+    own_end = 0.0
     try:
-        async with asyncio.timeout_at(_loop_time(ledger.deadline)), caller.slots:
-            try:
-                async with asyncio.timeout(limits.timeout_s):
-                    return await caller.backend.complete(request, on_delta)
-            except TimeoutError:
-                raise CallFailed("timeout", f"no answer within {limits.timeout_s:g} s (--timeout)") from None
+        async with asyncio.timeout_at(deadline) as bound, caller.slots:
+            own_end = asyncio.get_running_loop().time() + limits.timeout_s
+            bound.reschedule(min(own_end, deadline))
+            return await caller.backend.complete(request, on_delta)
     except TimeoutError:
+        if own_end and own_end < deadline:
+            raise CallFailed("timeout", f"no answer within {limits.timeout_s:g} s (--timeout)") from None
         raise CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)") from None
 
 

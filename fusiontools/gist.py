@@ -1,0 +1,176 @@
+"""Read what an answer says into a form that can be compared, and compare two of them.
+
+Short answers say a letter, yes or no, a number, or a few words that are not the question's own. Long ones say what they
+conclude, where the question asks for a number, else only what they are about.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from fusiontools import normal
+
+#: What is looked at of one answer: its beginning and its end, where results stand.
+HEAD_CHARS, TAIL_CHARS = 2_000, 1_000
+SHORT_WORDS, SHORT_CHARS = 30, 300
+#: Share of the smaller answer's words that must be shared, measured on the labelled pairs of tests/test_compare.py.
+SHORT_OVERLAP, LONG_OVERLAP = 0.5, 0.4
+#: Words of long texts are compared by their beginnings, which stands in for stemming in any language.
+STEM_CHARS = 7
+
+NEGATIONS = frozenset({"not", "never", "neither", "nor", "without", "nicht", "kein", "keine", "nie", "jamais", "pas"})
+NEGATIONS |= {"nunca", "nao", "не", "нет"}
+STOP_TEXT = """
+a an the this that these those is are was were be been being am do does did has have had it its they them their he she
+his her i we you your my our of in on at to by for with from as and if so then than there here which who what when where
+how why will would can could should may might must ca wo ll re ve st nd rd th one also just very about into over such
+some any all each more most other only both but however percent per approximately answer
+der das und ist ein eine einer dem des zu von fur auf sich es sind le la les et est une un dans pour que qui el los las
+de en y por para del se os da um uma il di che и в на что это из
+"""
+STOP = frozenset(STOP_TEXT.split())
+EITHER = frozenset({"or", "oder", "ou", "o", "или"})
+ASKS_NUMBER = re.compile(
+    r"\d\D{1,200}\d|how (?:many|much|old|long|far)|calculate|wie ?viel|combien|cuant|quant|сколько|多少|几|いくつ"
+)
+ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
+ARITHMETIC = re.compile(r"[=+*/]|\d - ?\d")
+SYMBOL = re.compile(r"sqrt|\d?pi\b|\b(?:log|ln|sin|cos|tan)\b|(?<=\d)\s?[xyz]\b(?!\s*\d)")
+
+SENTENCE_BREAK = re.compile(r"[.!?]\s|[。！？](?=.)|\n")
+
+
+class Asked(NamedTuple):
+    """What the comparison needs to know of the question."""
+
+    text: str
+    words: frozenset[str]
+    either: tuple[str, ...]
+    number: bool
+    name: bool
+
+
+class Gist(NamedTuple):
+    """What an answer says, in comparable form."""
+
+    short: bool
+    choice: str
+    verdict: str
+    side: str
+    number: str
+    numbers: frozenset[str]
+    words: frozenset[str]
+    stems: frozenset[str]
+    negated: bool
+    arithmetic: bool
+    symbols: list[str]
+
+
+def ask(question: str) -> Asked:
+    """Read the question once for all its answers; of a long one, the end."""
+    text = normal.fold(question[-HEAD_CHARS:])
+    found = normal.tokens(text)
+    either: tuple[str, ...] = ()
+    for at, word in enumerate(found):
+        if word in EITHER and at and found[at - 1] not in STOP:
+            after = next((other for other in found[at + 1 :] if other not in STOP), None)
+            either = (found[at - 1], after) if after else ()
+    return Asked(text, frozenset(found), either, bool(ASKS_NUMBER.search(text)), bool(ASKS_NAME.search(text)))
+
+
+def read(asked: Asked, answer: str) -> Gist | None:
+    """Read what an answer says; None where it says nothing."""
+    if len(answer) > HEAD_CHARS + TAIL_CHARS:
+        answer = f"{answer[:HEAD_CHARS]}\n{answer[-TAIL_CHARS:]}"
+    folded = normal.fold(answer).strip()
+    if not folded:
+        return None
+    stated = normal.stated(folded)
+    letter, body = normal.choice(folded if stated is None else stated, asked.text)
+    verdict = normal.yes_no(body)
+    found = normal.tokens(body) or [body or letter]
+    key = content(asked, found)
+    stems = frozenset([word[:STEM_CHARS] for word in key])
+    if stated is None and (len(found) > SHORT_WORDS or len(body) > SHORT_CHARS):
+        number = _conclusion(body) if asked.number else ""
+        numbers = frozenset([word for word in key if word[0] <= "9"])
+        return Gist(False, letter, verdict, "", number, numbers, frozenset(), stems, False, False, ())
+    side = next((word for word in found if word in asked.either), "")
+    numbers = frozenset(fresh := _fresh_numbers(asked, found))
+    words = frozenset([word[:-1] if len(word) > 3 and word[-1] == "s" else word for word in key])
+    negated = not NEGATIONS.isdisjoint(found)
+    symbols = tuple(sorted(symbol.strip() for symbol in SYMBOL.findall(body))) if fresh else ()
+    number = fresh[-1] if fresh else ""
+    arithmetic = bool(fresh and ARITHMETIC.search(body))
+    return Gist(True, letter, verdict, side, number, numbers, words, stems, negated, arithmetic, symbols)
+
+
+def agree(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
+    """Say whether two answers to the question agree; symmetric, and never true of an empty answer."""
+    if one is None or other is None:
+        return False
+    if one is other:
+        return True
+    if one.choice and other.choice:
+        return one.choice == other.choice
+    if one.verdict and other.verdict:
+        return one.verdict == other.verdict
+    if one.side and other.side and one.side != other.side:
+        return False
+    if one.short and other.short:
+        return _agree_short(asked, one, other)
+    if one.short or other.short:
+        return _agree_mixed(one, other) if one.short else _agree_mixed(other, one)
+    if one.number and other.number:
+        return one.number == other.number
+    return len(one.stems & other.stems) >= LONG_OVERLAP * min(len(one.stems), len(other.stems))
+
+
+def content(asked: Asked, found: list[str]) -> set[str]:
+    """Return the words that carry the answer: not stop words, not the question's own, as far as others are left.
+
+    Where the question names the alternatives, its own words are the answer.
+    """
+    words = set(found)
+    echo = frozenset() if asked.either else asked.words
+    return (words - STOP - echo) or (words - echo) or words
+
+
+def _agree_short(asked: Asked, one: Gist, other: Gist) -> bool:
+    if one.number and other.number and not (asked.name and _names(one) and _names(other)):
+        if one.number != other.number or one.symbols != other.symbols:
+            return False
+        return one.arithmetic or other.arithmetic or one.numbers <= other.numbers or one.numbers >= other.numbers
+    shared = len(one.words & other.words)
+    fewer, more = sorted((len(one.words), len(other.words)))
+    if one.negated != other.negated and shared + 1 >= more:
+        return False
+    # With few words, half of them is a shared family name or "New"; with more it is a sentence.
+    return shared > SHORT_OVERLAP * fewer or (fewer >= 4 and shared == SHORT_OVERLAP * fewer)
+
+
+def _agree_mixed(short: Gist, long: Gist) -> bool:
+    if short.number and long.number:
+        return short.number == long.number
+    if short.number and long.numbers:
+        return short.number in long.numbers
+    return len(short.stems & long.stems) > SHORT_OVERLAP * len(short.stems)
+
+
+def _names(gist: Gist) -> bool:
+    return len(gist.words) > len(gist.numbers)
+
+
+def _fresh_numbers(asked: Asked, found: list[str]) -> list[str]:
+    """Return the numbers in order, without the question's own as far as others are left; words count to twelve."""
+    numbers = [word for word in found if normal.is_number(word)]
+    if not numbers:
+        numbers = [str(normal.COUNT[word]) for word in found if word in normal.COUNT and (word != "one" or len(found) < 3)]
+    return [number for number in numbers if number not in asked.words] or numbers
+
+
+def _conclusion(folded: str) -> str:
+    """Return the last number of the last sentence, if that sentence has one."""
+    last = SENTENCE_BREAK.split(folded[-TAIL_CHARS:].rstrip())[-1]
+    return next((word for word in reversed(normal.tokens(last)) if normal.is_number(word)), "")
