@@ -125,7 +125,8 @@ def _string(item: Any) -> str:
     if isinstance(item, str):
         return item.strip()
     if isinstance(item, dict):
-        return next((str(v).strip() for v in item.values() if isinstance(v, str) and v.strip()), "")
+        texts = [value.strip() for value in item.values() if isinstance(value, str)]
+        return next(filter(None, texts), "")
     return ""
 
 

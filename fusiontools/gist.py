@@ -15,7 +15,7 @@ from fusiontools import normal
 HEAD_CHARS, TAIL_CHARS = 2_000, 1_000
 SHORT_WORDS, SHORT_CHARS = 30, 300
 #: Share of the smaller answer's words that must be shared, measured on the labelled pairs of tests/test_compare.py.
-SHORT_OVERLAP, LONG_OVERLAP = 0.5, 0.4
+SHORT_OVERLAP, LONG_OVERLAP = 0.5, 0.33
 #: Words of long texts are compared by their beginnings, which stands in for stemming in any language.
 STEM_CHARS = 7
 
@@ -64,7 +64,7 @@ class Gist(NamedTuple):
     stems: frozenset[str]
     negated: bool
     arithmetic: bool
-    symbols: list[str]
+    symbols: tuple[str, ...]
 
 
 def ask(question: str) -> Asked:
@@ -142,8 +142,11 @@ def _agree_short(asked: Asked, one: Gist, other: Gist) -> bool:
         if one.number != other.number or one.symbols != other.symbols:
             return False
         return one.arithmetic or other.arithmetic or one.numbers <= other.numbers or one.numbers >= other.numbers
-    shared = len(one.words & other.words)
-    fewer, more = sorted((len(one.words), len(other.words)))
+    ours, theirs = one.words, other.words
+    if asked.name and _names(one) and _names(other):
+        ours, theirs = ours - one.numbers, theirs - other.numbers
+    shared = len(ours & theirs)
+    fewer, more = sorted((len(ours), len(theirs)))
     if one.negated != other.negated and shared + 1 >= more:
         return False
     # With few words, half of them is a shared family name or "New"; with more it is a sentence.
@@ -166,7 +169,9 @@ def _fresh_numbers(asked: Asked, found: list[str]) -> list[str]:
     """Return the numbers in order, without the question's own as far as others are left; words count to twelve."""
     numbers = [word for word in found if normal.is_number(word)]
     if not numbers:
-        numbers = [str(normal.COUNT[word]) for word in found if word in normal.COUNT and (word != "one" or len(found) < 3)]
+        numbers = [
+            str(normal.COUNT[word]) for word in found if word in normal.COUNT and (word != "one" or len(found) < 3)
+        ]
     return [number for number in numbers if number not in asked.words] or numbers
 
 

@@ -265,12 +265,17 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def warm_up() -> None:
-    """Import what a record will need, on a thread, while the tool on the left is still working."""
+    """Import and build what the first record will need, on a thread, while the tool on the left is still working."""
     import threading
 
-    def imports() -> None:
-        from fusiontools import schemas
+    def work() -> None:
+        from fusiontools import jsonl, prompts, recipe_file, schemas
 
-        schemas.is_valid("record", {})
+        schemas.is_valid("record", jsonl.loads(b"{}"))
+        prompts.load("default")
+        if recipe_file.default_choice() != "local":
+            from fusiontools.models import http
 
-    threading.Thread(target=imports, name="warm-up", daemon=True).start()
+            http.warm_up()
+
+    threading.Thread(target=work, name="warm-up", daemon=True).start()

@@ -110,6 +110,12 @@ class HttpBackend:
         return self._few
 
 
+def warm_up() -> None:
+    """Import what httpx's own transport imports at its first call."""
+    import anyio._backends._asyncio  # noqa: F401 - httpcore finds its backend by this name
+    import httpcore  # noqa: F401
+
+
 def _url(endpoint: Endpoint) -> httpx.URL:
     try:
         url = httpx.URL(f"{endpoint.base_url.rstrip('/')}/chat/completions")
