@@ -125,8 +125,8 @@ def _string(item: Any) -> str:
     if isinstance(item, str):
         return item.strip()
     if isinstance(item, dict):
-        texts = [value.strip() for value in item.values() if isinstance(value, str)]
-        return next(filter(None, texts), "")
+        texts: list[str] = [value.strip() for value in item.values() if isinstance(value, str)]
+        return next((text for text in texts if text), "")
     return ""
 
 
@@ -174,7 +174,8 @@ def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
 def _label(said: Any, labels: Mapping[str, int]) -> str:
     """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
     text = str(said).strip()
-    for word in reversed(re.findall(r"[A-Za-z]+", text)):
+    words: list[str] = re.findall(r"[A-Za-z]+", text)
+    for word in reversed(words):
         if word.upper() in labels and (word.isupper() or len(word) == 1):
             return word.upper()
     return text

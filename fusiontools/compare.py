@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusiontools import gist, normal
-from fusiontools.points import Point, alike, cut, opposed, points_of, topic_of
+from fusiontools.points import SENTENCE_END, Point, alike, cut, opposed, points_of, topic_of
 
 MAX_ENTRIES, MAX_TOPIC_CHARS, MAX_BLIND_WORDS, MIN_BLIND_CHARS = 8, 120, 5, 4
 BLIND_WORD = re.compile(r"[^\W\d_]{4,40}")
@@ -61,9 +61,11 @@ def same(question: str, one: str, other: str) -> bool:
 
 
 def is_short(answers: Sequence[str]) -> bool:
-    """Say whether every answer is short enough (30 words, 300 characters) to be compared whole."""
+    """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
     return all(
-        len(text) <= gist.SHORT_CHARS and len(normal.tokens(normal.fold(text))) <= gist.SHORT_WORDS
+        len(text) <= gist.SHORT_CHARS
+        and len(SENTENCE_END.findall(text)) < 2
+        and len(normal.tokens(normal.fold(text))) <= gist.SHORT_WORDS
         for text in map(str.strip, answers)
     )
 
@@ -127,7 +129,7 @@ def _by_sentence(question: str, names: Sequence[str], answers: Sequence[str], to
     analysis = _empty()
     points = points_of(answers, told)
     disputes, contested = _disputes(names, points)
-    analysis["contradictions"] = _verdicts(question, names, answers, told) + disputes
+    analysis["contradictions"] = _results(question, names, answers, told) + disputes
     placed: set[Point] = set()
     for lead in points:
         if lead in placed:
@@ -163,19 +165,25 @@ def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str,
     return disputes, contested
 
 
-def _verdicts(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> list[dict[str, Any]]:
-    """Contrast what long answers state as their result, where they state one: `Answer: …`, `Yes, …`."""
+def _results(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> list[dict[str, Any]]:
+    """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
     asked = gist.ask(question)
-    results: dict[int, str] = {}
-    for position in told:
-        tail, head = answers[position][-gist.TAIL_CHARS :], answers[position][: gist.TAIL_CHARS]
-        result = normal.stated(normal.fold(tail)) or normal.yes_no(normal.fold(head))
-        if result:
-            results[position] = result
-    said = [gist.read(asked, result) for result in results.values()]
-    if all(gist.agree(asked, one, other) for at, one in enumerate(said) for other in said[at + 1 :]):
-        return []
-    return [_contradiction(question, names, results)]
+    said = {position: gist.read(asked, answers[position]) for position in told}
+    results = {
+        position: result for position, one in said.items() if one and (result := _result(one, answers[position]))
+    }
+    for position in results:
+        if any(gist.contradict(asked, said[position], said[other]) for other in results):
+            return [_contradiction(question, names, results)]
+    return []
+
+
+def _result(said: gist.Gist, answer: str) -> str:
+    """Return in a word what an answer gives as its result; nothing where it only talks."""
+    if is_short([answer]):
+        return answer
+    stated = normal.stated(normal.fold(answer[-gist.TAIL_CHARS :]))
+    return stated or said.choice or said.verdict or ("" if said.short else said.number)
 
 
 def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) -> dict[str, Any]:

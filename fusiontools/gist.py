@@ -27,16 +27,20 @@ his her i we you your my our of in on at to by for with from as and if so then t
 how why will would can could should may might must ca wo ll re ve st nd rd th one also just very about into over such
 some any all each more most other only both but however percent per approximately answer
 der das und ist ein eine einer dem des zu von fur auf sich es sind le la les et est une un dans pour que qui el los las
-de en y por para del se os da um uma il di che и в на что это из
+de en y por para del lo se os da um uma il di che и в на что это из
 """
 STOP = frozenset(STOP_TEXT.split())
 EITHER = frozenset({"or", "oder", "ou", "o", "или"})
+#: Words with which an English question asks for yes or no.
+POLAR_TEXT = "is are was were am do does did can could will would should may might must has have had"
+POLAR = frozenset(POLAR_TEXT.split())
 ASKS_NUMBER = re.compile(
     r"\d\D{1,200}\d|how (?:many|much|old|long|far)|calculate|wie ?viel|combien|cuant|quant|сколько|多少|几|いくつ"
 )
 ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
 ARITHMETIC = re.compile(r"[=+*/]|\d - ?\d")
-SYMBOL = re.compile(r"sqrt|\d?pi\b|\b(?:log|ln|sin|cos|tan)\b|(?<=\d)\s?[xyz]\b(?!\s*\d)")
+SYMBOL = re.compile(r"sqrt|\d?pi\b|\b(?:log|ln|sin|cos|tan)\b|(?<=\d)\s?[xyz]\b(?!\s*\d)|\b[xyz]\d\b")
+INITIALS = re.compile(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 
 SENTENCE_BREAK = re.compile(r"[.!?]\s|[。！？](?=.)|\n")
 
@@ -47,6 +51,7 @@ class Asked(NamedTuple):
     text: str
     words: frozenset[str]
     either: tuple[str, ...]
+    polar: bool
     number: bool
     name: bool
 
@@ -58,6 +63,7 @@ class Gist(NamedTuple):
     choice: str
     verdict: str
     side: str
+    first: str
     number: str
     numbers: frozenset[str]
     words: frozenset[str]
@@ -76,7 +82,8 @@ def ask(question: str) -> Asked:
         if word in EITHER and at and found[at - 1] not in STOP:
             after = next((other for other in found[at + 1 :] if other not in STOP), None)
             either = (found[at - 1], after) if after else ()
-    return Asked(text, frozenset(found), either, bool(ASKS_NUMBER.search(text)), bool(ASKS_NAME.search(text)))
+    polar = not either and (not POLAR.isdisjoint(found[:1]) or "吗" in text)
+    return Asked(text, frozenset(found), either, polar, bool(ASKS_NUMBER.search(text)), bool(ASKS_NAME.search(text)))
 
 
 def read(asked: Asked, answer: str) -> Gist | None:
@@ -88,22 +95,28 @@ def read(asked: Asked, answer: str) -> Gist | None:
         return None
     stated = normal.stated(folded)
     letter, body = normal.choice(folded if stated is None else stated, asked.text)
-    verdict = normal.yes_no(body)
+    if len(body) <= SHORT_CHARS:
+        body = INITIALS.sub(r"\1", body)
     found = normal.tokens(body) or [body or letter]
+    verdict = normal.yes_no(body)
+    if verdict:
+        found = found[1:] or found
+    elif asked.polar and asked.words.issuperset(set(found) - STOP - NEGATIONS):
+        verdict = "yes" if NEGATIONS.isdisjoint(found) else "no"
     key = content(asked, found)
     stems = frozenset([word[:STEM_CHARS] for word in key])
     if stated is None and (len(found) > SHORT_WORDS or len(body) > SHORT_CHARS):
         number = _conclusion(body) if asked.number else ""
         numbers = frozenset([word for word in key if word[0] <= "9"])
-        return Gist(False, letter, verdict, "", number, numbers, frozenset(), stems, False, False, ())
+        return Gist(False, letter, verdict, "", "", number, numbers, frozenset(), stems, False, False, ())
     side = next((word for word in found if word in asked.either), "")
     numbers = frozenset(fresh := _fresh_numbers(asked, found))
     words = frozenset([word[:-1] if len(word) > 3 and word[-1] == "s" else word for word in key])
     negated = not NEGATIONS.isdisjoint(found)
-    symbols = tuple(sorted(symbol.strip() for symbol in SYMBOL.findall(body))) if fresh else ()
-    number = fresh[-1] if fresh else ""
+    symbols = tuple(sorted(symbol.strip() for symbol in SYMBOL.findall(body.rpartition("=")[2]))) if fresh else ()
+    first, number = (fresh[0], fresh[-1]) if fresh else ("", "")
     arithmetic = bool(fresh and ARITHMETIC.search(body))
-    return Gist(True, letter, verdict, side, number, numbers, words, stems, negated, arithmetic, symbols)
+    return Gist(True, letter, verdict, side, first, number, numbers, words, stems, negated, arithmetic, symbols)
 
 
 def agree(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
@@ -127,6 +140,14 @@ def agree(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
     return len(one.stems & other.stems) >= LONG_OVERLAP * min(len(one.stems), len(other.stems))
 
 
+def contradict(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
+    """Say whether two answers disagree on something both of them say: the letter, yes or no, the number, the name."""
+    if one is None or other is None or agree(asked, one, other):
+        return False
+    decided = (one.choice and other.choice) or (one.verdict and other.verdict) or (one.number and other.number)
+    return bool(decided) or (one.short and other.short)
+
+
 def content(asked: Asked, found: list[str]) -> set[str]:
     """Return the words that carry the answer: not stop words, not the question's own, as far as others are left.
 
@@ -139,9 +160,7 @@ def content(asked: Asked, found: list[str]) -> set[str]:
 
 def _agree_short(asked: Asked, one: Gist, other: Gist) -> bool:
     if one.number and other.number and not (asked.name and _names(one) and _names(other)):
-        if one.number != other.number or one.symbols != other.symbols:
-            return False
-        return one.arithmetic or other.arithmetic or one.numbers <= other.numbers or one.numbers >= other.numbers
+        return one.symbols == other.symbols and _same_number(one, other)
     ours, theirs = one.words, other.words
     if asked.name and _names(one) and _names(other):
         ours, theirs = ours - one.numbers, theirs - other.numbers
@@ -151,6 +170,15 @@ def _agree_short(asked: Asked, one: Gist, other: Gist) -> bool:
         return False
     # With few words, half of them is a shared family name or "New"; with more it is a sentence.
     return shared > SHORT_OVERLAP * fewer or (fewer >= 4 and shared == SHORT_OVERLAP * fewer)
+
+
+def _same_number(one: Gist, other: Gist) -> bool:
+    """Compare results; where nothing is worked out (`=`, `+`), a number alone may also be the first of the other's."""
+    if one.arithmetic or other.arithmetic:
+        return one.number == other.number
+    if len(one.numbers) == 1 or len(other.numbers) == 1:
+        return one.number in (other.first, other.number) or other.number in (one.first, one.number)
+    return one.number == other.number and (one.numbers <= other.numbers or one.numbers >= other.numbers)
 
 
 def _agree_mixed(short: Gist, long: Gist) -> bool:

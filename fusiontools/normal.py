@@ -72,7 +72,7 @@ YES_NO |= {"はい": "yes", "いいえ": "no", "네": "yes", "아니요": "no", 
 LEADING_YES_NO = re.compile(
     rf"[\W_]{{0,5}}({'|'.join(YES_NO)})(?:\s?[\"'*]{{0,3}}(?:[,.;:!，。；！]| - )(?! ?\d)|\W{{0,5}}$)"
 )
-LETTER = re.compile(r"[\W_]{0,4}((?:option|choice|answer) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)")
+LETTER = re.compile(r"[\W_]{0,4}((?:option|choice|answer|i (?:choose|pick)) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)")
 
 
 def fold(text: str) -> str:
@@ -152,7 +152,7 @@ def rational(text: str) -> tuple[int, int] | None:
 
 
 def canonical(number: str, tens: int = 0) -> str:
-    """Return the one spelling of a number's value, times a power of ten; what only looks like a number (12:30, 1.2.3) stays as it is."""
+    """Return the one spelling of a number's value, times a power of ten; 12:30 and 1.2.3 stay as they are."""
     if not tens and number.isdigit() and (number[0] != "0" or number == "0"):
         return number
     value = rational(number)

@@ -14,10 +14,10 @@ from fusiontools import gist, normal
 
 #: What is compared of long answers: characters and sentences of each, sentences of all together.
 ANSWER_CHARS, ANSWER_SENTENCES, ALL_SENTENCES = 6_000, 40, 200
-#: The longest sentence quoted, and the fewest content words with which one makes a point.
+#: The longest sentence quoted; the fewest content words with which a sentence makes a point, or two share one.
 SENTENCE_CHARS, MIN_WORDS = 300, 3
 #: Shares of the shorter and of the longer sentence's words that must be shared.
-ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.6, 0.4, 0.75
+ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
 FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -36,7 +36,10 @@ class Point(NamedTuple):
 
 
 def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
-    """Return the sentences of the answers in the given order of answers; headings, code and tables make no point."""
+    """Return the sentences of the answers, in the given order of answers.
+
+    Headings, code and tables make no point; an answer without any sentence of three content words is one point.
+    """
     points: dict[Point, None] = {}
     limit = min(ANSWER_SENTENCES, ALL_SENTENCES // max(1, len(order)))
     for owner in order:
@@ -47,7 +50,7 @@ def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
                 mine[point] = None
             if len(mine) == limit:
                 break
-        points |= mine
+        points |= mine or {_point(owner, answers[owner]): None}
     return list(points)
 
 
@@ -57,7 +60,7 @@ def alike(one: Point, other: Point) -> bool:
         return False
     shared = len(one.words & other.words)
     fewer, more = sorted((len(one.words), len(other.words)))
-    if shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
+    if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
     return one.numbers <= other.numbers or one.numbers >= other.numbers
 

@@ -7,9 +7,10 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.cli.options import InputOptions, JournalOptions, StreamOptions, complain, leave
+from fusiontools import jsonl
+from fusiontools.cli.options import InputOptions, StreamOptions, complain, leave
 from fusiontools.cli.progress import Progress
 from fusiontools.errors import (
     EXIT_BUDGET,
@@ -24,7 +25,12 @@ from fusiontools.errors import (
 from fusiontools.record import Record
 from fusiontools.stages.runtime import Runtime, Stage
 
+if TYPE_CHECKING:
+    from fusiontools.cli.live import Live, Screen
+    from fusiontools.cli.source import Line, Source
+
 _IDS_REMEMBERED = 16_384
+_FAILURES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,15 @@ def run_filter(
         leave(runner.run(_Filter(plan, options, inputs).run(files)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A record that is through, and where its answer has been shown."""
+
+    record: Record
+    live: Live | None
+    failed_here: bool
+
+
 class _Filter:
     """One run of a filter: its counts, and its ways out."""
 
@@ -82,7 +97,8 @@ class _Filter:
         self.sink = Sink()
         self.door = self.plan.door()
         self.door.notify = self.progress.settled
-        self._view = self._make_view()
+        self._screen = self._make_screen()
+        self.progress.answer_is_live = self._screen is not None
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted, number)
         gone = asyncio.create_task(self.sink.closed.wait())
@@ -91,7 +107,8 @@ class _Filter:
         if not work.done():
             return self._output_gone()
         work.result()
-        self.sink.finish()
+        # On a thread, so that Ctrl-C still works while a slow reader takes the rest.
+        await asyncio.to_thread(self.sink.finish)
         if self.sink.closed.is_set():
             return self._output_gone()
         await self.door.aclose()
@@ -99,7 +116,7 @@ class _Filter:
         self._say_journal()
         return self._status()
 
-    async def _work(self, source: Any) -> None:
+    async def _work(self, source: Source) -> None:
         from fusiontools import chain
 
         async for results in chain.over(
@@ -109,19 +126,18 @@ class _Filter:
             if pieces:
                 await self.sink.put(b"".join(pieces))
 
-    async def _one(self, line: Any) -> Record | None:
+    async def _one(self, line: Line) -> _Done | None:
         """Take one line through the stage; None where it is no record."""
         try:
             record = self._parsed(line)
         except InputError as error:
             self._reject(line, error.message)
             return None
-        on_delta = self._view.opened(record["id"]) if self._view else None
-        return await self.plan.stage(record, Runtime(self.door, on_delta))
+        live = self._screen.open() if self._screen else None
+        result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
+        return _Done(result, live, failed_here="error" in result and "error" not in record)
 
-    def _parsed(self, line: Any) -> Record:
-        from fusiontools import jsonl
-
+    def _parsed(self, line: Line) -> Record:
         if line.problem:
             raise InputError(line.problem)
         record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
@@ -133,33 +149,47 @@ class _Filter:
         self.progress.arrived()
         return record
 
-    def _emit(self, record: Record | None) -> bytes | None:
-        from fusiontools import jsonl
-
-        if record is None:
+    def _emit(self, done: _Done | None) -> bytes | None:
+        """Count a finished record and return what is written of it."""
+        if done is None:
             return None
+        record = done.record
         failed = "error" in record
         self.failed += failed
         self.answered += not failed
         self.progress.finished(record)
-        if not self.as_text:
-            return jsonl.write(record)
+        if done.failed_here:
+            self._say_failed(record)
+        return self._as_text(done) if self.as_text else jsonl.write(record)
+
+    def _as_text(self, done: _Done) -> bytes | None:
         from fusiontools.cli import show
 
-        if failed:
-            complain(self.plan.tool, show.failure(record))
+        record = done.record
+        shown = done.live.finish(record) if done.live else False
+        if "error" in record:
+            if not done.failed_here:
+                complain(self.plan.tool, f"{record['id'][:80]}: no answer: {record['error']['stage']} failed")
             return None
-        shown = self._view.closed(record["id"]) if self._view else False
         text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
-        heading = f"\n--- {record['id']} ---\n" if self.answered > 1 else ""
-        return (heading + text).encode("utf-8", "replace") if text else None
+        heading = f"\n--- {record['id']} ---\n" if text and self.answered > 1 else ""
+        return (heading + text).encode("utf-8", "replace")
 
-    def _make_view(self) -> Any:
-        if not (self.plan.stream and self.as_text and os.isatty(1) and self.options.jobs == StreamOptions().jobs):
+    def _say_failed(self, record: Record) -> None:
+        """Say why a record failed; of a batch that fails as a whole, the first few say it all."""
+        if self.failed <= _FAILURES_SHOWN:
+            error = record["error"]
+            complain(self.plan.tool, f"{record['id'][:80]}: {error['code']}: {error['message']}")
+        elif self.failed == _FAILURES_SHOWN + 1:
+            complain(self.plan.tool, "more records failed; each says why in its `error`")
+
+    def _make_screen(self) -> Screen | None:
+        """Return where answers are shown as they are written, where somebody watches."""
+        if not (self.plan.stream and self.as_text and os.isatty(1)) or self.options.verbose or self.options.unordered:
             return None
-        from fusiontools.cli.show import LiveAnswer
+        from fusiontools.cli.live import Screen
 
-        return LiveAnswer(self.sink.put_nowait, self.options.verbose)
+        return Screen(self.sink.put_nowait)
 
     def _hint(self, files: Sequence[str]) -> None:
         """Say what to do where a person typed the tool bare."""
@@ -168,7 +198,7 @@ class _Filter:
         what = "reads records from the tool on its left; paste JSON Lines" if self.plan.needs else "type your question"
         complain(self.plan.tool, f"{what}, then press Ctrl-D on an empty line (Ctrl-C leaves, --help explains)")
 
-    def _note_duplicate(self, record_id: str, line: Any) -> None:
+    def _note_duplicate(self, record_id: str, line: Line) -> None:
         """Warn of an id that was seen: later tools join on it. The last 16,384 are remembered, in bounded memory."""
         if (first := self._seen.get(record_id)) is not None:
             complain(self.plan.tool, f"{line.place}: warning: the id {record_id[:80]!r} was seen before, at {first}")
@@ -177,7 +207,7 @@ class _Filter:
         if len(self._seen) > _IDS_REMEMBERED:
             del self._seen[next(iter(self._seen))]
 
-    def _reject(self, line: Any, reason: str) -> None:
+    def _reject(self, line: Line, reason: str) -> None:
         self.rejected += 1
         complain(self.plan.tool, f"{line.place}: {reason}")
         if self._rejects is not None and line.data:
@@ -217,30 +247,6 @@ class _Filter:
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
 
-def open_journal(given: Mapping[str, Any], tool: str) -> Any:
-    """Open the journal that the options name; None where nothing is to be kept.
-
-    A default journal that cannot be written is warned about, for the answers do not depend on it; a journal that was
-    asked for by name, or is to be read, must open.
-    """
-    from pathlib import Path
-
-    from fusiontools.models.journal import Journal, default_path
-
-    options = JournalOptions(**given)
-    if options.no_journal:
-        if options.replay or options.offline or options.journal:
-            raise UsageError("--no-journal contradicts --replay, --offline and --journal")
-        return None
-    try:
-        return Journal(Path(options.journal) if options.journal else default_path())
-    except UsageError as error:
-        if options.journal or options.replay or options.offline:
-            raise
-        complain(tool, f"warning: {error.message}; going on without it")
-        return None
-
-
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
@@ -262,20 +268,3 @@ def _write_all(fd: int, data: bytes) -> None:
             data = data[os.write(fd, data) :]
     except OSError as error:
         raise FusionError("rejects", f"--rejects: {error.strerror}") from error
-
-
-def warm_up() -> None:
-    """Import and build what the first record will need, on a thread, while the tool on the left is still working."""
-    import threading
-
-    def work() -> None:
-        from fusiontools import jsonl, prompts, recipe_file, schemas
-
-        schemas.is_valid("record", jsonl.loads(b"{}"))
-        prompts.load("default")
-        if recipe_file.default_choice() != "local":
-            from fusiontools.models import http
-
-            http.warm_up()
-
-    threading.Thread(target=work, name="warm-up", daemon=True).start()

@@ -28,8 +28,8 @@ def main(
     journal: dict[str, Any],
     stream: dict[str, Any],
 ) -> None:
-    from fusiontools.cli.filter import Plan, run_filter, warm_up
-    from fusiontools.cli.setup import make_door, options_for, own_recipe
+    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.setup import make_door, options_for, own_recipe, warm_up
     from fusiontools.stages.judge import judge as judge_stage
 
     recipe = own_recipe(config)

@@ -31,6 +31,8 @@ class Progress:
         self._unknown_cost = False
         self._bar: Any = None
         self._drawn = 0.0
+        #: An answer on the screen speaks for itself; a line about it would land in its text.
+        self.answer_is_live = False
 
     def arrived(self) -> None:
         """Count a record; the second one makes it a batch."""
@@ -42,7 +44,7 @@ class Progress:
 
     def settled(self, event: Event) -> None:
         """Say how one call went, while there is one question only."""
-        if not self._shown or self._arrived > 1:
+        if not self._shown or self._arrived > 1 or (self.answer_is_live and event.failure is None):
             return
         took = "from the journal" if event.replayed else f"{event.latency_s:.1f} s"
         cost = "" if event.replayed or event.cost_usd is None else f"  {_money(event.cost_usd)}"

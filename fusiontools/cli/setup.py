@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusiontools import recipe_file
-from fusiontools.cli.filter import open_journal
-from fusiontools.cli.options import typed_models
+from fusiontools.cli.options import JournalOptions, complain, typed_models
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
 from fusiontools.errors import UsageError
 from fusiontools.options import OptionsFor, merged
@@ -62,6 +61,47 @@ def options_for(
         return cache[key]
 
     return resolve
+
+
+def open_journal(given: Mapping[str, Any], tool: str) -> Any:
+    """Open the journal that the options name; None where nothing is to be kept.
+
+    A default journal that cannot be written is warned about, for the answers do not depend on it; a journal that was
+    asked for by name, or is to be read, must open.
+    """
+    from pathlib import Path
+
+    from fusiontools.models.journal import Journal, default_path
+
+    options = JournalOptions(**given)
+    if options.no_journal:
+        if options.replay or options.offline or options.journal:
+            raise UsageError("--no-journal contradicts --replay, --offline and --journal")
+        return None
+    try:
+        return Journal(Path(options.journal) if options.journal else default_path())
+    except UsageError as error:
+        if options.journal or options.replay or options.offline:
+            raise
+        complain(tool, f"warning: {error.message}; going on without it")
+        return None
+
+
+def warm_up() -> None:
+    """Import and build what the first record will need, on a thread, while the tool on the left is still working."""
+    import threading
+
+    def work() -> None:
+        from fusiontools import jsonl, prompts, recipe_file, schemas
+
+        schemas.is_valid("record", jsonl.loads(b"{}"))
+        prompts.load("default")
+        if recipe_file.default_choice() != "local":
+            from fusiontools.models import http
+
+            http.warm_up()
+
+    threading.Thread(target=work, name="warm-up", daemon=True).start()
 
 
 def _read(cls: type, own: Any, section: str) -> Any:

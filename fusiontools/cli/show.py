@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fusiontools.record import Analysis, Record, Response, display_names
@@ -27,48 +26,6 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
         heading = _rule(f"answer ({_author(record)})") + "\n" if verbose else ""
         parts.append(heading + _content(answer))
     return clean("\n\n".join(parts)) + "\n" if parts else ""
-
-
-def failure(record: Record) -> str:
-    """Return why a record has no answer."""
-    error = record["error"]
-    return f"{record['id'][:80]}: {error['stage']}: {error['code']}: {error['message']}"
-
-
-class LiveAnswer:
-    """Shows answers as they are written, in order: the oldest unfinished one live, the others when it is their turn.
-
-    Args:
-        write: takes bytes for standard output.
-        verbose: in which case the answer is shown whole at the end, below the responses and the analysis.
-    """
-
-    def __init__(self, write: Callable[[bytes], None], verbose: bool) -> None:
-        self._write = write
-        self._held: dict[str, list[str]] = {}
-        self._live = not verbose
-        self._first = True
-
-    def opened(self, record_id: str) -> Callable[[str], None] | None:
-        """Return what takes the pieces of this record's answer."""
-        if not self._live or record_id in self._held:
-            return None
-        self._held[record_id] = []
-
-        def take(text: str) -> None:
-            if next(iter(self._held)) == record_id and self._first:
-                self._held[record_id].append("")
-                self._write(clean(text).encode("utf-8", "replace"))
-
-        return take
-
-    def closed(self, record_id: str) -> bool:
-        """Return whether the answer stands on the screen already; ends its line."""
-        shown = bool(self._held.pop(record_id, None))
-        self._first = False
-        if shown:
-            self._write(b"\n")
-        return shown
 
 
 def _responses(panel: list[Response]) -> list[str]:

@@ -17,6 +17,8 @@ from fusiontools.record import ToolCall, Usage
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "timeout", 413: "context_length"}
 _SHOWN = 300
+#: A shorter key is a placeholder for a server that wants none; masking it would garble words.
+_SHORTEST_KEY = 8
 
 
 def completion(body: bytes, model: str) -> Completion:
@@ -95,7 +97,7 @@ async def streamed(chunks: AsyncIterator[bytes], model: str, on_delta: OnDelta, 
 def failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
     """Read an error response; the endpoint's own words are kept, our key is not."""
     message, param = _error_words(body)
-    if key:
+    if key and len(key) >= _SHORTEST_KEY:
         message = message.replace(key, "***")
     code = _CODES.get(status) or ("rate_limited" if status == 429 else "upstream" if status >= 500 else "bad_request")
     if code == "bad_request" and _speaks_of_context(message):

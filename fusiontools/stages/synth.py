@@ -46,9 +46,9 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         options = options_for(record)
         usable = answered(record)
         if len(usable) == 1:
-            return _copied(record, usable[0][0], _survivor(record), runtime)
+            return _copied(record, usable[0][0], _survivor(record))
         if options.method == "copy" or not options.models or (options.method == "auto" and _all_short(record)):
-            return _copied(record, best(record), [], runtime)
+            return _copied(record, best(record), [])
         return await _written(record, options, runtime)
 
     return run
@@ -69,7 +69,7 @@ async def _written(record: Record, options: SynthOptions, runtime: Runtime) -> R
             "code": "synth_failed",
             "detail": f"{model.name}: {failure.message}; a panel response stands in",
         }
-        return _copied(record, best(record), [note], runtime, ledger.calls)
+        return _copied(record, best(record), [note], ledger.calls)
     return with_section(record, "answer", _answer(completion), ledger.calls)
 
 
@@ -105,9 +105,7 @@ def best(record: Record) -> int:
     )
 
 
-def _copied(
-    record: Record, position: int, degraded: list[Degraded], runtime: Runtime, calls: list[Any] | None = None
-) -> Record:
+def _copied(record: Record, position: int, degraded: list[Degraded], calls: list[Any] | None = None) -> Record:
     response = record["panel"][position]
     answer: Answer = {
         "content": response.get("content", ""),
@@ -117,8 +115,6 @@ def _copied(
         "tool_calls": response.get("tool_calls", []),
         "response": position,
     }
-    if runtime.on_delta is not None:
-        runtime.on_delta(answer["content"])
     return with_section(record, "answer", answer, calls, degraded)
 
 
