@@ -145,8 +145,19 @@ def _by_sentence(question: str, names: Sequence[str], answers: Sequence[str], to
             analysis["partial_coverage"].append({"models": [names[owner] for owner in owners], "point": lead.text})
         else:
             analysis["unique_insights"].append({"model": names[lead.owner], "insight": lead.text})
+    analysis["unique_insights"] = _in_turn(analysis["unique_insights"])
     analysis["blind_spots"] = _blind_spots(question, [answers[position] for position in told])
     return analysis
+
+
+def _in_turn(insights: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return everyone's first insight, then everyone's second: the longest answer must not fill the list."""
+    turns: dict[str, int] = {}
+    numbered = []
+    for insight in insights:
+        turns[insight["model"]] = turns.get(insight["model"], 0) + 1
+        numbered.append((turns[insight["model"]], insight))
+    return [insight for _, insight in sorted(numbered, key=lambda entry: entry[0])]
 
 
 def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str, Any]], set[Point]]:
@@ -169,9 +180,8 @@ def _results(question: str, names: Sequence[str], answers: Sequence[str], told: 
     """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
     asked = gist.ask(question)
     said = {position: gist.read(asked, answers[position]) for position in told}
-    results = {
-        position: result for position, one in said.items() if one and (result := _result(one, answers[position]))
-    }
+    given = {position: _result(one, answers[position]) for position, one in said.items() if one}
+    results = {position: result for position, result in given.items() if result}
     for position in results:
         if any(gist.contradict(asked, said[position], said[other]) for other in results):
             return [_contradiction(question, names, results)]

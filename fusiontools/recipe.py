@@ -166,7 +166,21 @@ def parse_model(text: str, recipe: Recipe) -> Model:
         raise UsageError(f"--model {text!r}: write MODEL, MODEL*3 or MODEL@ENDPOINT")
     if name in recipe.aliases and endpoint is None:
         return replace(recipe.aliases[name], samples=samples)
+    if endpoint is None and recipe.endpoints[recipe.endpoint].embedded:
+        raise UsageError(
+            f"--model {name!r}: the recipe {recipe.name!r} runs the embedded model only; "
+            f"say where: {name}@openrouter, or choose another recipe with -c"
+        )
     return Model(name=name, model=name, endpoint=endpoint or recipe.endpoint, samples=samples)
+
+
+def panel_with(panel: PanelOptions, typed: Mapping[str, Any]) -> PanelOptions:
+    """Return the panel with what was typed put over it, also over what its worked turns would set."""
+    few_shot = panel.few_shot
+    if few_shot is not None:
+        hidden: dict[str, Any] = {f.name: None for f in fields(FewShot) if f.name in typed}
+        few_shot = replace(few_shot, **hidden)
+    return replace(panel, **{"few_shot": few_shot, **typed})
 
 
 def merge_members(models: tuple[Model, ...]) -> tuple[Model, ...]:

@@ -193,4 +193,9 @@ class _ModelMaker:
                 f"{self.where}: {path}: no endpoint is called {model.endpoint!r}"
                 f"{nearest(model.endpoint, list(self.endpoints))}"
             )
+        endpoint = self.endpoints[model.endpoint]
+        if endpoint.embedded and endpoint.path:
+            # The weights are this file's, whatever the recipe called them.
+            weights = Path(endpoint.path).stem
+            return replace(model, name=weights, model=weights)
         return model

@@ -130,11 +130,11 @@ class _Filter:
         """Take one line through the stage; None where it is no record."""
         try:
             record = self._parsed(line)
+            live = self._screen.open() if self._screen else None
+            result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
         except InputError as error:
             self._reject(line, error.message)
             return None
-        live = self._screen.open() if self._screen else None
-        result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
         return _Done(result, live, failed_here="error" in result and "error" not in record)
 
     def _parsed(self, line: Line) -> Record:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from fusiontools import __version__
-from fusiontools.errors import EXIT_INTERRUPTED, EXIT_USAGE, FusionError
+from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError
 from fusiontools.options import Flag, flags_of, option
 
 _TYPES = {"int": click.IntRange, "float": click.FloatRange}
@@ -97,8 +97,8 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
 
 def run_command(cli: click.Command, name: str) -> NoReturn:
     """Run a command and leave by the one door: no traceback for what a user can cause."""
-    load_dotenv()
     try:
+        load_dotenv()
         cli.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -115,6 +115,13 @@ def run_command(cli: click.Command, name: str) -> NoReturn:
         leave(EXIT_INTERRUPTED)
     except BrokenPipeError:
         leave(0)
+    except Exception:
+        # Nobody expected this one: show all of it, and still leave by the one door.
+        import traceback
+
+        traceback.print_exc()
+        complain(name, "this is a bug in fusiontools; finished calls are in the journal (--replay)")
+        leave(EXIT_SOME_FAILED)
     leave(0)
 
 
@@ -145,7 +152,10 @@ def load_dotenv() -> None:
     if Path(".env").is_file():
         import dotenv
 
-        dotenv.load_dotenv(".env", override=False)
+        try:
+            dotenv.load_dotenv(".env", override=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f".env: cannot be read: {error}") from error
 
 
 def typed_models(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:

@@ -33,17 +33,18 @@ def main(
     from fusiontools.cli.options import typed_models
     from fusiontools.cli.setup import make_door
     from fusiontools.errors import UsageError
-    from fusiontools.models.door import require_keys
-    from fusiontools.options import fixed, merged
-    from fusiontools.recipe import summary
+    from fusiontools.models.door import require_key
+    from fusiontools.options import fixed
+    from fusiontools.recipe import panel_with, summary
     from fusiontools.recipe_file import load_recipe
     from fusiontools.stages.panel import panel as panel_stage
 
     recipe = load_recipe(config)
-    options = merged(recipe.panel, typed_models(panel, recipe))
+    options = panel_with(recipe.panel, typed_models(panel, recipe))
     if not options.members:
         raise UsageError(f"the recipe {recipe.name!r} has no panel; name members with -m")
     if not journal.get("offline"):
-        require_keys(recipe.endpoints, options.members)
+        for member in options.members:
+            require_key(recipe.endpoints[member.endpoint])
     stage = panel_stage(fixed(options), summary(recipe))
     run_filter(Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel")), files, stream, input)

@@ -8,7 +8,7 @@ from typing import Any
 from fusiontools import recipe_file
 from fusiontools.cli.options import JournalOptions, complain, typed_models
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
-from fusiontools.errors import UsageError
+from fusiontools.errors import InputError, UsageError
 from fusiontools.options import OptionsFor, merged
 from fusiontools.recipe import LimitOptions, Recipe, from_summary
 from fusiontools.record import Record
@@ -108,4 +108,4 @@ def _read(cls: type, own: Any, section: str) -> Any:
     try:
         return from_summary(cls, own)
     except (TypeError, AttributeError, KeyError) as error:
-        raise UsageError(f"a record's `recipe.{section}` cannot be read ({error}); choose a recipe with -c") from error
+        raise InputError(f"cannot be read ({error}); choose a recipe with -c", f"$.recipe.{section}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
 from collections import deque
 
@@ -61,9 +62,7 @@ class Sink:
             if not data:
                 return
             try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(1, view) :]
+                _write_all(data)
             except OSError as error:
                 self.failure = None if isinstance(error, BrokenPipeError) else error
                 self._tell(self.closed)
@@ -76,3 +75,13 @@ class Sink:
     def _tell(self, event: asyncio.Event) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(event.set)
+
+
+def _write_all(data: bytes) -> None:
+    """Write to standard output; another process may have made a shared pipe non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(1, view) :]
+        except BlockingIOError:
+            select.select([], [1], [])

@@ -206,18 +206,17 @@ class Door:
             self.notify(Event(ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure))
 
 
-def require_keys(endpoints: Mapping[str, Endpoint], models: Sequence[Model]) -> None:
-    """Raise `UsageError` where a model's endpoint wants a key that the environment lacks, before anything is spent."""
-    for model in models:
-        endpoint = endpoints.get(model.endpoint)
-        if endpoint and endpoint.api_key_env and not endpoint.key():
-            raise UsageError(
-                f"{model.name}: endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, "
-                "or put it into .env, or use `-c local`, which needs none"
-            )
+def require_key(endpoint: Endpoint) -> None:
+    """Raise `UsageError` where an endpoint wants a key that the environment lacks, before anything is spent."""
+    if endpoint.api_key_env and not endpoint.key():
+        raise UsageError(
+            f"endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, or put it into .env, "
+            "or use `-c local`, which needs none"
+        )
 
 
 def _make_backend(endpoint: Endpoint) -> Backend:
+    require_key(endpoint)
     if endpoint.embedded:
         from fusiontools.models.local import LocalEngine
 

@@ -20,7 +20,17 @@ from fusiontools.errors import CallFailed
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.options import OptionsFor
 from fusiontools.recipe import JudgeOptions, Model
-from fusiontools.record import Analysis, Degraded, Message, Record, answered, display_names, question_text, with_section
+from fusiontools.record import (
+    Analysis,
+    Degraded,
+    Message,
+    Record,
+    answered,
+    display_names,
+    question_text,
+    with_error,
+    with_section,
+)
 from fusiontools.stages.runtime import Runtime, Stage
 
 
@@ -32,7 +42,9 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             return record
         options = options_for(record)
         usable = [position for position, _ in answered(record)]
-        if len(usable) < 2:
+        if not usable:
+            return with_error(record, "judge", "all_failed", "no response in this panel is usable")
+        if len(usable) == 1:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
         seed, labels = prompts.blind_order(record["id"], usable)

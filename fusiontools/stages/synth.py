@@ -19,7 +19,17 @@ from fusiontools.models.ledger import Slot
 from fusiontools.models.types import Completion
 from fusiontools.options import OptionsFor
 from fusiontools.recipe import Model, SynthOptions
-from fusiontools.record import Answer, Degraded, Message, Record, answered, digest, display_names, with_section
+from fusiontools.record import (
+    Answer,
+    Degraded,
+    Message,
+    Record,
+    answered,
+    digest,
+    display_names,
+    with_error,
+    with_section,
+)
 from fusiontools.stages.runtime import Runtime, Stage
 
 #: The asker's parameters that shape the visible answer.
@@ -45,6 +55,8 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return record
         options = options_for(record)
         usable = answered(record)
+        if not usable:
+            return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
             return _copied(record, usable[0][0], _survivor(record))
         if options.method == "copy" or not options.models or (options.method == "auto" and _all_short(record)):
