@@ -1,6 +1,7 @@
 """Load prompt templates and fill them: in one pass, so that no text can expand a placeholder, and with fences.
 
-A template is a Markdown file with four sections, `# judge system`, `# judge user`, `# synth system` and `# synth user`.
+A template is a Markdown file with up to four sections, `# judge system`, `# judge user`, `# synth system` and
+`# synth user`; the ones it lacks are those of `default`.
 Panel text is untrusted: it stands between lines that carry a nonce which the text itself decides and so cannot hold.
 """
 
@@ -47,9 +48,9 @@ def load(template: str) -> dict[str, str]:
         raise UsageError(f"{template}: cannot read the prompt template: {error}") from error
     pieces = _HEADING.split(text)
     sections = {name: body.strip() for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
-    if missing := [name for name in SECTIONS if name not in sections]:
-        raise UsageError(f"{path}: the template lacks the section `# {missing[0]}`")
-    return sections
+    if not sections:
+        raise UsageError(f"{path}: no section of a prompt template in it, such as `# {SECTIONS[0]}`")
+    return sections if template == "default" else {**load("default"), **sections}
 
 
 def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def _mapping(section: str | list[Any] | dict[str, Any], list_key: str) -> dict[s
 def _few_shot(data: dict[str, Any] | None) -> FewShot | None:
     if data is None:
         return None
-    turns = tuple((turn["user"], turn["assistant"]) for turn in data["turns"])
+    turns = tuple((user, assistant) for user, assistant in data["turns"])
     return FewShot(**{**data, "turns": turns, "unless": tuple(data.get("unless", ()))})
 
 

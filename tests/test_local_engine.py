@@ -237,9 +237,9 @@ def test_a_closed_engine_fails_what_it_was_asked() -> None:
         waiting = asyncio.create_task(engine.complete(request(STORY)))
         await writing.wait()
         await engine.aclose()
-        return await asyncio.gather(task, waiting, return_exceptions=True)
+        return await asyncio.gather(task, waiting, engine.complete(request(STORY)), return_exceptions=True)
 
-    assert [getattr(outcome, "code", outcome) for outcome in asyncio.run(main())] == ["engine", "engine"]
+    assert [getattr(outcome, "code", outcome) for outcome in asyncio.run(main())] == ["engine"] * 3
 
 
 def test_a_file_that_is_no_model_fails_once_and_for_all(tmp_path: Path) -> None:

@@ -196,13 +196,12 @@ def _evenly(middle: float, jitter: float, count: int) -> list[float]:
 
 
 def _messages(record: Record, options: PanelOptions, model: Model, few_shot: FewShot | None) -> list[Message]:
-    messages = list(record["messages"])
-    if few_shot is not None:
-        turns: list[Message] = []
-        for user, assistant in few_shot.turns:
-            turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-        messages = with_system([*turns, *messages], few_shot.system)
-    return with_system(messages, model.system or options.system)
+    if few_shot is None:
+        return with_system(record["messages"], model.system or options.system)
+    turns: list[Message] = []
+    for user, assistant in few_shot.turns:
+        turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return with_system([*turns, *record["messages"]], model.system or few_shot.system or options.system)
 
 
 def _params(
