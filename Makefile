@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-Q ?= What is the capital of France?
+Q ?= What is the capital of Australia?
 export Q
 
 .PHONY: demo test check format bench wheel clean

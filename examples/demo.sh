@@ -3,7 +3,7 @@
 # The pipeline is typed out before it runs, and every stage's work is shown, not only the answer.
 set -eu
 
-question=${Q:-What is the capital of France?}
+question=${Q:-What is the capital of Australia?}
 
 printf '\n$ echo "%s" | fuse-panel -c local | fuse-judge | fuse-synth --verbose\n\n' "$question"
 printf '%s\n' "$question" |

@@ -68,6 +68,8 @@ async def over(
     try:
         while True:
             while window and window[0].done() and (not unordered or window[0].exception()):
+                if finished and window[0].exception():
+                    break  # what is finished leaves before the run ends
                 finished.append(window.popleft().result())
             if finished:
                 ready, finished = finished, []

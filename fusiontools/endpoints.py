@@ -43,7 +43,7 @@ class Endpoint:
 
     def key(self) -> str | None:
         """Return the key from the environment, or None where none is needed or set."""
-        return os.environ.get(self.api_key_env) or None if self.api_key_env else None
+        return os.environ.get(self.api_key_env, "").strip() or None if self.api_key_env else None
 
 
 LOCAL = "local"
@@ -66,24 +66,31 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
 
     `FUSION_BASE_URL` takes every endpoint but the embedded engine to one server, with `FUSION_API_KEY`, else with the
     key that belongs to that server: a key is never sent to a host it was not made for. Without it `FUSION_API_KEY`
-    stands in for OpenRouter's key. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
+    stands in for OpenRouter's key, at OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
     """
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
     own_key = "FUSION_API_KEY" if os.environ.get("FUSION_API_KEY") else None
     weights = os.environ.get("FUSION_LOCAL_MODEL") or None
+    known = [e.api_key_env for e in endpoints.values() if e.base_url and _origin(e.base_url) == _origin(url)]
     changed: dict[str, Endpoint] = {}
     for name, endpoint in endpoints.items():
         if endpoint.embedded:
-            changed[name] = replace(endpoint, path=weights or endpoint.path)
+            changed[name] = replace(endpoint, path=weights or endpoint.path, free=True)
         elif url:
-            known = [e.api_key_env for e in endpoints.values() if e.base_url and _host(e.base_url) == _host(url)]
-            changed[name] = replace(endpoint, base_url=url, api_key_env=own_key or (known[0] if known else None))
-        elif name == "openrouter" and own_key:
+            changed[name] = replace(
+                endpoint,
+                base_url=url,
+                api_key_env=own_key or (known[0] if known else None),
+                free=endpoint.free and _origin(endpoint.base_url) == _origin(url),
+            )
+        elif own_key and name == "openrouter" and _origin(endpoint.base_url) == _origin(ENDPOINTS[name].base_url):
             changed[name] = replace(endpoint, api_key_env=own_key)
         else:
             changed[name] = endpoint
     return changed
 
 
-def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0]
+def _origin(url: str) -> str:
+    """Return scheme, host and port: what a key is made for."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}".lower()

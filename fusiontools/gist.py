@@ -30,6 +30,7 @@ der das und ist ein eine einer dem des zu von fur auf sich es sind le la les et 
 de en y por para del lo se os da um uma il di che и в на что это из
 """
 STOP = frozenset(STOP_TEXT.split())
+ARTICLES = frozenset({"a", "an", "the", "ein", "eine", "der", "die", "das", "un", "une", "una", "le", "la", "el"})
 EITHER = frozenset({"or", "oder", "ou", "o", "или"})
 #: Words with which an English question asks for yes or no.
 POLAR_TEXT = "is are was were am do does did can could will would should may might must has have had"
@@ -40,6 +41,7 @@ ASKS_NUMBER = re.compile(
 ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
 ARITHMETIC = re.compile(r"[=+*/]|\d - ?\d")
 SYMBOL = re.compile(r"sqrt|\d?pi\b|\b(?:log|ln|sin|cos|tan)\b|(?<=\d)\s?[xyz]\b(?!\s*\d)|\b[xyz]\d\b")
+CONTRAST = re.compile(r", (?:and )?not [^,.;]{1,40}")
 INITIALS = re.compile(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 
 SENTENCE_BREAK = re.compile(r"[.!?]\s|[。！？](?=.)|\n")
@@ -79,9 +81,9 @@ def ask(question: str) -> Asked:
     found = normal.tokens(text)
     either: tuple[str, ...] = ()
     for at, word in enumerate(found):
-        if word in EITHER and at and found[at - 1] not in STOP:
-            after = next((other for other in found[at + 1 :] if other not in STOP), None)
-            either = (found[at - 1], after) if after else ()
+        after = [other for other in found[at + 1 : at + 3] if other not in ARTICLES]
+        if word in EITHER and at and after and STOP.isdisjoint([found[at - 1], after[0]]):
+            either = (found[at - 1], after[0])
     polar = not either and (not POLAR.isdisjoint(found[:1]) or "吗" in text)
     return Asked(text, frozenset(found), either, polar, bool(ASKS_NUMBER.search(text)), bool(ASKS_NAME.search(text)))
 
@@ -96,7 +98,7 @@ def read(asked: Asked, answer: str) -> Gist | None:
     stated = normal.stated(folded)
     letter, body = normal.choice(folded if stated is None else stated, asked.text)
     if len(body) <= SHORT_CHARS:
-        body = INITIALS.sub(r"\1", body)
+        body = CONTRAST.sub("", INITIALS.sub(r"\1", body))
     found = normal.tokens(body) or [body or letter]
     verdict = normal.yes_no(body)
     if verdict:
@@ -129,8 +131,8 @@ def agree(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
         return one.choice == other.choice
     if one.verdict and other.verdict:
         return one.verdict == other.verdict
-    if one.side and other.side and one.side != other.side:
-        return False
+    if one.side and other.side:
+        return one.side == other.side
     if one.short and other.short:
         return _agree_short(asked, one, other)
     if one.short or other.short:

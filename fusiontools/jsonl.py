@@ -20,6 +20,7 @@ REQUEST_KEYS = frozenset(
 )
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
 _INTEGER_64 = range(-(2**63), 2**64)
+_SURELY_SHALLOW = 200
 
 
 def loads(data: bytes | str) -> Any:
@@ -42,6 +43,12 @@ def write(record: Record) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def as_it_came(line: bytes, record: Record) -> bytes:
+    """Return an untouched record's line with its own spelling, where it was a record already."""
+    spelled = line.strip()
+    return spelled + b"\n" if orjson.loads(spelled) == record else write(record)
+
+
 def parse(line: bytes) -> Record:
     """Read one line in any of the input forms.
 
@@ -54,6 +61,8 @@ def parse(line: bytes) -> Record:
         raise InputError(_why_no_json(line, error)) from None
     if not isinstance(data, dict):
         raise InputError(f"a record is a JSON object, this is {_kind(data)}", "$")
+    if line.count(b"[") + line.count(b"{") > _SURELY_SHALLOW:
+        _refuse_too_deep(data)
     if _LONG_INTEGER.search(line):
         _refuse_long_integers(line)
     record = _record_from(data)
@@ -70,7 +79,7 @@ def from_text(data: bytes) -> Record:
         raise InputError(f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
     if "\0" in text:
         raise InputError(f"binary, not text: NUL byte at offset {data.index(0)}")
-    text = text.replace("\r\n", "\n").strip("\n")
+    text = text.replace("\r\n", "\n").strip("\r\n")
     if not text.strip():
         raise InputError("the question is empty")
     messages: Any = [{"role": "user", "content": text}]
@@ -87,7 +96,7 @@ def _record_from(data: dict[str, Any]) -> Record:
         data = _from_request(data)
     if "messages" not in data:
         raise InputError("no `messages` and no `prompt`: not a question", "$")
-    if "id" not in data and isinstance(data["messages"], list):
+    if "id" not in data:
         data = {"id": question_id(data["messages"]), **data}
     return data  # type: ignore[return-value]
 
@@ -126,6 +135,14 @@ def _from_request(data: dict[str, Any]) -> dict[str, Any]:
 def _refuse_empty(record: Record) -> None:
     if not any(m.get("content") or m.get("tool_calls") for m in record["messages"]):
         raise InputError("no message has any content: the question is empty", "$.messages")
+
+
+def _refuse_too_deep(data: Any) -> None:
+    """Refuse what could be read but not written: the writer goes 254 levels deep, the reader 1,024."""
+    try:
+        orjson.dumps([data])  # one level more, for what moves into `params`
+    except orjson.JSONEncodeError as error:
+        raise InputError("nested too deeply to be passed on", "$") from error
 
 
 def _refuse_long_integers(line: bytes) -> None:

@@ -53,7 +53,7 @@ SCALE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12
 COUNT_TEXT = "zero one two three four five six seven eight nine ten eleven twelve"
 COUNT = {word: count for count, word in enumerate(COUNT_TEXT.split())}
 
-ANSWER_WORD = "answer|antwort|reponse|respuesta|resposta|risposta|ответ|答案|答え|정답"
+ANSWER_WORD = "answer|correct option|correct choice|antwort|reponse|respuesta|resposta|risposta|ответ|答案|答え|정답"
 HINTS = tuple(ANSWER_WORD.split("|"))
 MARKED = re.compile(
     rf"(?:{ANSWER_WORD})(?: to [^\n.:]{{1,60}})?(?:[*\s]{{0,3}}(?::|=|は|是|为|is\b|ist\b|est\b|es\b)){{1,2}}"

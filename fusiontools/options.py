@@ -55,7 +55,7 @@ def given_only(options: object) -> dict[str, Any]:
     return {
         f.name: getattr(options, f.name)
         for f in fields(options)  # type: ignore[arg-type]
-        if getattr(options, f.name) != f.default
+        if getattr(options, f.name) != (f.default if f.default_factory is MISSING else f.default_factory())
     }
 
 

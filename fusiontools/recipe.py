@@ -152,26 +152,32 @@ class Recipe:
 
 
 def parse_model(text: str, recipe: Recipe) -> Model:
-    """Read `MODEL[*N][@ENDPOINT]` as typed on a command line; an alias of the recipe keeps its settings.
-
-    `*N` counts and `:N` does not, because model names hold colons (`llama3:8b`, `x/y:free`).
-    """
-    name, samples = text.strip(), 1
-    endpoint: str | None = None
-    if counted := re.fullmatch(r"(.+?)\*(\d+)(@.+)?", name):
-        name, samples = counted[1] + (counted[3] or ""), int(counted[2])
-    if "@" in name and name.rpartition("@")[2] in recipe.endpoints:
-        name, _, endpoint = name.rpartition("@")
-    if not name or samples < 1:
-        raise UsageError(f"--model {text!r}: write MODEL, MODEL*3 or MODEL@ENDPOINT")
+    """Read `MODEL[*N][@ENDPOINT]` as typed on a command line; an alias of the recipe keeps its settings."""
+    name, samples, endpoint = spelled(text, recipe.endpoints, "--model ")
     if name in recipe.aliases and endpoint is None:
-        return replace(recipe.aliases[name], samples=samples)
+        alias = recipe.aliases[name]
+        return replace(alias, samples=samples) if samples else alias
     if endpoint is None and recipe.endpoints[recipe.endpoint].embedded:
         raise UsageError(
             f"--model {name!r}: the recipe {recipe.name!r} runs the embedded model only; "
             f"say where: {name}@openrouter, or choose another recipe with -c"
         )
-    return Model(name=name, model=name, endpoint=endpoint or recipe.endpoint, samples=samples)
+    return Model(name=name, model=name, endpoint=endpoint or recipe.endpoint, samples=samples or 1)
+
+
+def spelled(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[str, int | None, str | None]:
+    """Take `MODEL[*N][@ENDPOINT]` apart into the name, and the count and the endpoint where they are given.
+
+    `*N` counts and `:N` does not, because model names hold colons (`llama3:8b`, `x/y:free`).
+    """
+    name, samples, endpoint = text.strip(), None, None
+    if counted := re.fullmatch(r"(.*?)\*(\d{1,6})(@.+)?", name):
+        name, samples = counted[1] + (counted[3] or ""), int(counted[2])
+    if "@" in name and name.rpartition("@")[2] in endpoints:
+        name, _, endpoint = name.rpartition("@")
+    if not name or samples == 0:
+        raise UsageError(f"{where}{text!r}: write MODEL, MODEL*3 or MODEL@ENDPOINT")
+    return name, samples, endpoint
 
 
 def panel_with(panel: PanelOptions, typed: Mapping[str, Any]) -> PanelOptions:
@@ -221,7 +227,7 @@ def _plain(options: object) -> dict[str, Any]:
         # A prompt of the user's belongs to the recipe; prices are looked up again where they are needed.
         data["models"] = [
             {"name": m.name, "model": m.model, "endpoint": m.endpoint}
-            | {k: v for k, v in given_only(m).items() if k not in ("name", "model", "endpoint", "extra") and v}
+            | {k: v for k, v in given_only(m).items() if k not in ("name", "model", "endpoint", "extra")}
             for m in models
         ]
     return data

@@ -5,6 +5,7 @@ Unknown keys are refused with the nearest known one, names that nobody defined t
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from fusiontools.recipe import (
     Recipe,
     SynthOptions,
     merge_members,
+    spelled,
 )
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -72,16 +74,19 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
     from fusiontools.schemas import check_recipe
 
     if isinstance(data, dict):
-        _refuse_keys(data, where, "$")
+        try:
+            _refuse(data, where, "$")
+        except RecursionError:
+            raise UsageError(f"{where}: nested too deep, or an alias that holds itself") from None
     check_recipe(data, where)
     endpoint = data.get("endpoint", "openrouter")
     endpoints = environment_endpoints(
         {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
     )
     maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
-    panel = _mapping(data.get("panel", {}), "members")
-    judge = _mapping(data.get("judge", {}), "models")
-    synth = _mapping(data.get("synth", {}), "models")
+    panel = _mapping(data.get("panel", {}), "members", f"{where}: $.panel")
+    judge = _mapping(data.get("judge", {}), "models", f"{where}: $.judge")
+    synth = _mapping(data.get("synth", {}), "models", f"{where}: $.synth")
     return Recipe(
         name=data.get("name", name),
         description=data.get("description", ""),
@@ -114,25 +119,43 @@ def _locate(choice: str) -> Path:
     raise UsageError(f"{choice}: no such recipe file; shipped recipes: {', '.join(recipe_names())}")
 
 
-_SECRET_KEY = re.compile(r"(api_?key|token|secret|password|authorization|x-api-key)$", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"\s*(Bearer\s+)?(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}")
+_SECRET_KEY = re.compile(
+    r"((api|access|secret|private|subscription)[-_]?key|token|secret|password|authorization|cookie)$", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"\s*((Bearer|Basic)\s+\S{8,}\s*$|(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}|https?://[^/\s]*@)"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _refuse_keys(data: Any, where: str, path: str) -> None:
-    """Refuse a credential wherever it stands in a recipe, without repeating it."""
+def _refuse(data: Any, where: str, path: str) -> None:
+    """Refuse a credential wherever it stands in a recipe, without repeating it; and what YAML says and JSON cannot."""
     for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(data, dict) and not isinstance(key, str):
+            raise UsageError(f"{where}: {path}: the key {key!r} is not text; put it in quotes")
         at = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-        if (isinstance(key, str) and _SECRET_KEY.search(key)) or (
-            isinstance(value, str) and _SECRET_VALUE.match(value)
-        ):
+        if _is_secret(key, value):
             raise UsageError(
                 f"{where}: {at}: a key must not stand in a recipe; export it and name the variable: `api_key_env: NAME`"
             )
         if isinstance(value, dict | list):
-            _refuse_keys(value, where, at)
+            _refuse(value, where, at)
+        elif isinstance(value, int | float):
+            if not math.isfinite(value) or abs(value) >= 2**63:
+                raise UsageError(f"{where}: {at}: {value} is no number that can be used")
+        elif value is not None and not isinstance(value, str):
+            raise UsageError(f"{where}: {at}: {value} is not text; put it in quotes")
 
 
-def _mapping(section: str | list[Any] | dict[str, Any], list_key: str) -> dict[str, Any]:
+def _is_secret(key: str | int, value: Any) -> bool:
+    if isinstance(key, str) and _SECRET_KEY.search(key):
+        return True
+    if not isinstance(value, str):
+        return False
+    return bool(_SECRET_VALUE.match(value)) or (key == "api_key_env" and not _VARIABLE.fullmatch(value))
+
+
+def _mapping(section: str | list[Any] | dict[str, Any], list_key: str, place: str) -> dict[str, Any]:
     """Return a section written in its short forms (a name, a list of names) as a mapping."""
     if isinstance(section, str):
         return {list_key: [section]}
@@ -140,6 +163,8 @@ def _mapping(section: str | list[Any] | dict[str, Any], list_key: str) -> dict[s
         return {list_key: section}
     section = {**section}
     if "model" in section:
+        if list_key in section:
+            raise UsageError(f"{place}: give `model` or `{list_key}`, not both")
         section[list_key] = [section.pop("model")]
     return section
 
@@ -173,16 +198,17 @@ class _ModelMaker:
     def one(self, spec: Any, path: str) -> Model:
         if isinstance(spec, dict):
             return self._built(spec, spec.get("name") or spec["model"], path)
-        name, samples = spec, 1
-        if counted := re.fullmatch(r"(.+)\*(\d+)", spec):
-            name, samples = counted[1], int(counted[2])
-        if name in self.table:
-            return replace(self._built(self.table[name], name, f"$.models.{name}"), samples=samples)
-        if self.table and "/" not in name:
+        name, samples, endpoint = spelled(spec, self.endpoints, f"{self.where}: {path}: ")
+        if name in self.table and endpoint is None:
+            alias = self._built(self.table[name], name, f"$.models.{name}")
+            return replace(alias, samples=samples) if samples else alias
+        if self.table and "/" not in name and endpoint is None:
             raise UsageError(
                 f"{self.where}: {path}: no model is called {name!r} under `models:`{nearest(name, list(self.table))}"
             )
-        return self._built({"model": name, "samples": samples}, name, path)
+        return self._built(
+            {"model": name, "samples": samples or 1, "endpoint": endpoint or self.endpoint}, name, path
+        )
 
     def _built(self, spec: Any, name: str, path: str) -> Model:
         given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec

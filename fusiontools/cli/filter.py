@@ -18,7 +18,6 @@ from fusiontools.errors import (
     EXIT_NOTHING_USABLE,
     EXIT_OK,
     EXIT_SOME_FAILED,
-    FusionError,
     InputError,
     UsageError,
 )
@@ -64,11 +63,12 @@ def run_filter(
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A record that is through, and where its answer has been shown."""
+    """A record that is through, and where its answer has been shown; `passed_on` is the line of one that had failed."""
 
     record: Record
     live: Live | None
     failed_here: bool
+    passed_on: bytes | None
 
 
 class _Filter:
@@ -92,7 +92,7 @@ class _Filter:
         self._hint(files)
         if self.options.rejects:
             self._rejects = _create(self.options.rejects)
-        form = "text" if self.inputs.text else "lines" if self.inputs.lines else "auto"
+        form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
         source = Source(files, form, int(self.options.max_line_mib * 2**20))
         self.sink = Sink()
         self.door = self.plan.door()
@@ -106,9 +106,9 @@ class _Filter:
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return self._output_gone()
-        work.result()
         # On a thread, so that Ctrl-C still works while a slow reader takes the rest.
         await asyncio.to_thread(self.sink.finish)
+        work.result()
         if self.sink.closed.is_set():
             return self._output_gone()
         await self.door.aclose()
@@ -135,7 +135,8 @@ class _Filter:
         except InputError as error:
             self._reject(line, error.message)
             return None
-        return _Done(result, live, failed_here="error" in result and "error" not in record)
+        passed_on = line.data if "error" in record else None
+        return _Done(result, live, "error" in result and passed_on is None, passed_on)
 
     def _parsed(self, line: Line) -> Record:
         if line.problem:
@@ -160,7 +161,9 @@ class _Filter:
         self.progress.finished(record)
         if done.failed_here:
             self._say_failed(record)
-        return self._as_text(done) if self.as_text else jsonl.write(record)
+        if self.as_text:
+            return self._as_text(done)
+        return jsonl.write(record) if done.passed_on is None else jsonl.as_it_came(done.passed_on, record)
 
     def _as_text(self, done: _Done) -> bytes | None:
         from fusiontools.cli import show
@@ -169,7 +172,7 @@ class _Filter:
         shown = done.live.finish(record) if done.live else False
         if "error" in record:
             if not done.failed_here:
-                complain(self.plan.tool, f"{record['id'][:80]}: no answer: {record['error']['stage']} failed")
+                complain(self.plan.tool, f"{record['id'][:80]}: no answer: {record['error']['message']}")
             return None
         text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
         heading = f"\n--- {record['id']} ---\n" if text and self.answered > 1 else ""
@@ -211,7 +214,12 @@ class _Filter:
         self.rejected += 1
         complain(self.plan.tool, f"{line.place}: {reason}")
         if self._rejects is not None and line.data:
-            _write_all(self._rejects, line.data.rstrip(b"\n") + b"\n")
+            try:
+                _write_all(self._rejects, line.data.rstrip(b"\n") + b"\n")
+            except OSError as error:
+                # The rest goes on; every further bad line is still reported with its place.
+                self._rejects = None
+                complain(self.plan.tool, f"--rejects {self.options.rejects}: {error.strerror}; no more are kept")
 
     def _status(self) -> int:
         if self.door.budget.stopped:
@@ -230,10 +238,8 @@ class _Filter:
         self.progress.close()
         if self.sink.failure is None:
             return EXIT_OK
-        complain(
-            self.plan.tool,
-            f"stdout: {self.sink.failure.strerror}; finished calls are in the journal: run again with --replay",
-        )
+        kept = "; finished calls are in the journal: run again with --replay" if self.door.journal else ""
+        complain(self.plan.tool, f"stdout: {self.sink.failure.strerror}{kept}")
         return EXIT_SOME_FAILED
 
     def _say_journal(self) -> None:
@@ -263,8 +269,5 @@ def _create(path: str) -> int:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except OSError as error:
-        raise FusionError("rejects", f"--rejects: {error.strerror}") from error
+    while data:
+        data = data[os.write(fd, data) :]

@@ -10,7 +10,7 @@ from fusiontools.cli.options import JournalOptions, complain, typed_models
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
 from fusiontools.errors import InputError, UsageError
 from fusiontools.options import OptionsFor, merged
-from fusiontools.recipe import LimitOptions, Recipe, from_summary
+from fusiontools.recipe import LimitOptions, Recipe, from_summary, summary
 from fusiontools.record import Record
 
 
@@ -49,6 +49,11 @@ def options_for(
     cache: dict[bytes, Any] = {}
     base = recipe or Recipe(name="")
     typed = typed_models(given, base)
+    endpoints = recipe.endpoints if recipe else environment_endpoints(ENDPOINTS)
+    if "template" in typed:
+        from fusiontools import prompts
+
+        prompts.load(typed["template"])
 
     def default() -> Any:
         return getattr(recipe or recipe_file.load_recipe(), section)
@@ -58,6 +63,8 @@ def options_for(
         key = jsonl.dumps(own)
         if key not in cache:
             cache[key] = merged(default() if own is None else _read(cls, own, section), typed)
+            if own is not None:
+                _check_usable(cache[key], section, endpoints)
         return cache[key]
 
     return resolve
@@ -95,6 +102,7 @@ def warm_up() -> None:
         from fusiontools import jsonl, prompts, recipe_file, schemas
 
         schemas.is_valid("record", jsonl.loads(b"{}"))
+        schemas.is_valid("recipe", jsonl.loads(b"{}"))
         prompts.load("default")
         if recipe_file.default_choice() != "local":
             from fusiontools.models import http
@@ -105,7 +113,31 @@ def warm_up() -> None:
 
 
 def _read(cls: type, own: Any, section: str) -> Any:
+    """Read a section of a record's own recipe; a fault in it is that record's alone."""
+    from dataclasses import replace
+
+    from fusiontools import jsonl, schemas
+
     try:
-        return from_summary(cls, own)
+        options = from_summary(cls, own)
+        plain = jsonl.loads(jsonl.dumps({section: summary(replace(Recipe(name=""), **{section: options}))[section]}))
     except (TypeError, AttributeError, KeyError) as error:
         raise InputError(f"cannot be read ({error}); choose a recipe with -c", f"$.recipe.{section}") from error
+    if not schemas.is_valid("recipe", plain):
+        path, reason = schemas.explain("recipe", plain)
+        raise InputError(f"{reason}; choose a recipe with -c", f"$.recipe{path[1:]}")
+    return options
+
+
+def _check_usable(options: Any, section: str, endpoints: Mapping[str, Any]) -> None:
+    """Refuse a record whose own recipe names what this installation does not have."""
+    from fusiontools import prompts
+
+    for model in options.models:
+        if model.endpoint not in endpoints:
+            known = f"the endpoint {model.endpoint!r} is not known here; give the recipe that defines it with -c"
+            raise InputError(known, f"$.recipe.{section}")
+    try:
+        prompts.load(options.template)
+    except UsageError as error:
+        raise InputError(error.message, f"$.recipe.{section}.template") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.record import Analysis, Record, Response, display_names
+from fusiontools.record import Analysis, Contradiction, Record, Response, display_names
 
 _CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
 
@@ -48,19 +48,22 @@ def _analysis(analysis: Analysis) -> str:
     if "agreement" in analysis:
         lines.append(f"agreement: {analysis['agreement']:.0%} of the responses say the same")
     lines += _list("consensus", analysis["consensus"])
-    lines += _list(
-        "contradictions",
-        [
-            f"{c['topic']}: " + "; ".join(f"{s['model']} says {s['stance']}" for s in c["stances"])
-            for c in analysis["contradictions"]
-        ],
-    )
+    lines += _list("contradictions", [_contradiction(item) for item in analysis["contradictions"]])
     lines += _list(
         "partial coverage", [f"{p['point']} ({', '.join(p['models'])})" for p in analysis["partial_coverage"]]
     )
     lines += _list("unique insights", [f"{u['insight']} ({u['model']})" for u in analysis["unique_insights"]])
     lines += _list("blind spots", analysis["blind_spots"])
     return "\n".join(lines)
+
+
+def _contradiction(item: Contradiction) -> str:
+    """Return a topic with each stance once, after the names of those who hold it."""
+    holders: dict[str, list[str]] = {}
+    for stance in item["stances"]:
+        holders.setdefault(stance["stance"], []).append(stance["model"])
+    stances = [f"\n      {', '.join(filter(None, names))}: {stance}" for stance, names in holders.items()]
+    return item["topic"] + "".join(stances)
 
 
 def _list(title: str, items: list[str]) -> list[str]:

@@ -213,6 +213,8 @@ def require_key(endpoint: Endpoint) -> None:
             f"endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, or put it into .env, "
             "or use `-c local`, which needs none"
         )
+    if not ((key := endpoint.key() or "").isascii() and key.isprintable()):
+        raise UsageError(f"endpoint {endpoint.name}: {endpoint.api_key_env} holds characters that no key has")
 
 
 def _make_backend(endpoint: Endpoint) -> Backend:

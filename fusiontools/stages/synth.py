@@ -59,7 +59,7 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
             return _copied(record, usable[0][0], _survivor(record))
-        if options.method == "copy" or not options.models or (options.method == "auto" and _all_short(record)):
+        if options.method == "copy" or not options.models or (options.method == "auto" and _best_is_short(record)):
             return _copied(record, best(record), [])
         return await _written(record, options, runtime)
 
@@ -177,5 +177,5 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
     return jsonl.dumps(blind).decode()
 
 
-def _all_short(record: Record) -> bool:
-    return compare.is_short([response.get("content", "") for _, response in answered(record)])
+def _best_is_short(record: Record) -> bool:
+    return compare.is_short([record["panel"][best(record)].get("content", "")])
