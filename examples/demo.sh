@@ -1,21 +1,39 @@
 #!/bin/sh
-# Fuse one question on your own machine: sh examples/demo.sh, or Q="your question" sh examples/demo.sh
-# The pipeline is typed out before it runs, and every stage's work is shown, not only the answer.
+# Fuse one question on your own machine, and show every stage's work, not only the answer.
+#   sh examples/demo.sh          Q='your question' sh examples/demo.sh          RECIPE=budget sh examples/demo.sh
 set -eu
 
 question=${Q:-What is the capital of Australia?}
+recipe=${RECIPE:-local}
 
-printf '\n$ echo "%s" | fuse-panel -c local | fuse-judge | fuse-synth --verbose\n\n' "$question"
+cat <<END
+
+The question:  $question
+The pipeline:  echo "…" | fuse-panel -c $recipe | fuse-judge | fuse-synth --verbose
+
+Below: first the panel's responses, then what the judge found in them, last the answer.
+
+END
+
+# printf, because echo would read backslashes; --text, because a question may begin with a brace.
 printf '%s\n' "$question" |
-    fuse-panel -c local --text |
+    fuse-panel -c "$recipe" --text |
     fuse-judge |
     fuse-synth --verbose --output text
 
+[ "$recipe" = local ] || exit 0
 cat <<'END'
 
-What happened: the panel asked the same small model several times, at different temperatures. The judge compared the
-responses (here by code, because a model this small cannot judge) and ranked them. The synthesizer copied the best
-response where they are short, and wrote an answer from them where they are long.
-The tools talk in JSON Lines: leave --output out and redirect to a file to see the record.
-With an OpenRouter key (export OPENROUTER_API_KEY=…) the same line without `-c local` asks real frontier models.
+What happened
+  fuse-panel   asked a small language model on this machine the same question several times, each time at another
+               temperature, so that the responses can differ (#0, #1, … are the samples).
+  fuse-judge   compared the responses: what most say, where they contradict each other, which is best. Here code
+               compares, because a model this small cannot judge; with larger models a model does.
+  fuse-synth   gave the answer: the best response word for word where the responses are short, else a new text
+               written from the best one. Larger models write it from all responses and the judge's analysis.
+
+Next
+  make demo Q='your own question'
+  Real models:   export OPENROUTER_API_KEY=…, then the same pipeline without -c local.
+  Their words:   the tools talk in JSON Lines; end the pipeline with  | fuse-synth > answer.jsonl  and look inside.
 END

@@ -92,7 +92,7 @@ def _record_from(data: dict[str, Any]) -> Record:
         data = _from_batch(data)
     if "messages" not in data and "prompt" in data:
         data = _from_prompt(data)
-    elif "panel" not in data and not data.keys().isdisjoint(REQUEST_KEYS):
+    elif data.keys().isdisjoint(("panel", "error")) and not data.keys().isdisjoint(REQUEST_KEYS):
         data = _from_request(data)
     if "messages" not in data:
         raise InputError("no `messages` and no `prompt`: not a question", "$")
@@ -127,8 +127,8 @@ def _from_request(data: dict[str, Any]) -> dict[str, Any]:
     if wanted.get("max_tokens", 0) is None:
         del wanted["max_tokens"]
     rest = {key: value for key, value in data.items() if key not in REQUEST_KEYS}
-    given = rest.get("params")
-    rest["params"] = {**wanted, **given} if isinstance(given, dict) else wanted
+    given = rest.get("params", {})
+    rest["params"] = {**wanted, **given} if isinstance(given, dict) else given
     return rest
 
 

@@ -120,7 +120,7 @@ def _locate(choice: str) -> Path:
 
 
 _SECRET_KEY = re.compile(
-    r"((api|access|secret|private|subscription)[-_]?key|token|secret|password|authorization|cookie)$", re.IGNORECASE
+    r"((api|access|secret|private|subscription)[-_]?key|(?<!max_)token|secret|password|authorization|cookie)$", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(
     r"\s*((Bearer|Basic)\s+\S{8,}\s*$|(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}|https?://[^/\s]*@)"
@@ -206,9 +206,7 @@ class _ModelMaker:
             raise UsageError(
                 f"{self.where}: {path}: no model is called {name!r} under `models:`{nearest(name, list(self.table))}"
             )
-        return self._built(
-            {"model": name, "samples": samples or 1, "endpoint": endpoint or self.endpoint}, name, path
-        )
+        return self._built({"model": name, "samples": samples or 1, "endpoint": endpoint or self.endpoint}, name, path)
 
     def _built(self, spec: Any, name: str, path: str) -> Model:
         given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec

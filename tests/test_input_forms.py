@@ -149,12 +149,10 @@ def test_params_that_are_no_object_are_refused() -> None:
     assert refusal(b'{"prompt": "x", "params": []}') == "$.params: [] is not of type 'object'"
 
 
-@pytest.mark.xfail(strict=True, reason="jsonl._from_request puts the wishes in their place")
 def test_params_that_are_no_object_are_refused_beside_wishes_too() -> None:
     assert refusal(b'{"prompt": "x", "seed": 1, "params": []}') == "$.params: [] is not of type 'object'"
 
 
-@pytest.mark.xfail(strict=True, reason="jsonl._record_from makes an id for lists only, so the id is what is missed")
 def test_messages_that_are_no_list_are_what_is_complained_about() -> None:
     assert refusal(b'{"messages": {}}').startswith("$.messages: {} is not of type 'array'")
 

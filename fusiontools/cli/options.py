@@ -61,7 +61,11 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def callback(files: tuple[str, ...], config: str | None, **values: Any) -> None:
             given = {_group_name(group): _given(group, values) for group in groups}
-            function(files=files, config=config, **given)
+            try:
+                function(files=files, config=config, **given)
+            except KeyboardInterrupt:
+                # Before click sees it: click would put an empty line on standard error.
+                leave(EXIT_INTERRUPTED)
 
         params: list[click.Parameter] = [
             click.Argument(["files"], nargs=-1, metavar="[FILE]..."),

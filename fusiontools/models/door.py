@@ -1,7 +1,7 @@
 """The one door to a model: `complete`, with the journal, the retries, the ledger and the transport behind it.
 
 A request is looked up in the journal (`replay`), joined to an identical one under way (single flight), or bought and
-then kept. Cancelling whoever asked cancels the call, socket and all, unless somebody else waits for it too.
+then kept. Cancelling whoever asked cancels the call, socket and all; who has waited for it then buys it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fusiontools.endpoints import Endpoint
@@ -22,6 +22,8 @@ from fusiontools.recipe import LimitOptions, Model
 from fusiontools.record import Message
 
 _NO_SLOT = Slot()
+#: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
+_OWN_LIMITS = frozenset({"budget", "record_budget", "deadline"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,18 @@ class Door:
         """
         started = time.monotonic()
         first: CallFailed | None = None
+        shown = False
+
+        def show(text: str) -> None:
+            nonlocal shown
+            shown = True
+            on_delta(text)  # type: ignore[misc]
+
         for name in (request.model, *model.fallbacks):
-            asked = request if name == request.model else Request(**{**_fields(request), "model": name})
+            asked, priced = request, model
+            if name != request.model:
+                # The recipe's price is the first model's own.
+                asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
             if (recalled := self.recall(asked, model, ledger, slot)) is not None:
                 if on_delta is not None:
                     on_delta(recalled.content)
@@ -105,14 +117,13 @@ class Door:
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                completion = await self._shared(asked, model, ledger, slot, on_delta)
+                completion = await self._shared(asked, priced, ledger, slot, show if on_delta else None)
             except CallFailed as failure:
                 first = first or failure
-                if failure.code in ("budget", "record_budget", "deadline"):
+                if shown or failure.code in _OWN_LIMITS:
                     break
                 continue
-            paid_usd = sum(c["cost_usd"] or 0 for c in ledger.calls if _belongs(c, slot))
-            self._tell(ledger, slot, model, time.monotonic() - started, paid_usd)
+            self._tell(ledger, slot, model, time.monotonic() - started, _paid_usd(ledger, slot))
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
         self._tell(ledger, slot, model, time.monotonic() - started, None, failure=first)
@@ -134,9 +145,15 @@ class Door:
             try:
                 completion = await asyncio.shield(flight)
             except asyncio.CancelledError:
-                if not flight.cancelled():
+                task = asyncio.current_task()
+                if not flight.cancelled() or (task is not None and task.cancelling()):
                     raise
                 # Whoever was buying it has been cut off; it is our turn, or the next waiter's.
+                continue
+            except CallFailed as failure:
+                # Another record's deadline or money is not ours; the run's money is everybody's.
+                if failure.code not in ("deadline", "record_budget"):
+                    raise
                 continue
             self._enter_replayed(completion, request, ledger, slot, None)
             if on_delta is not None:
@@ -228,9 +245,7 @@ def _make_backend(endpoint: Endpoint) -> Backend:
     return HttpBackend(endpoint)
 
 
-def _belongs(call: Any, slot: Slot) -> bool:
-    return bool(call.get("member") == slot.member and call.get("sample") == slot.sample)
-
-
-def _fields(request: Request) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in Request.__slots__}
+def _paid_usd(ledger: Ledger, slot: Slot) -> float | None:
+    """Return what all attempts of a slot cost, or None where nobody knows it of one."""
+    costs = [c["cost_usd"] for c in ledger.calls if c.get("member") == slot.member and c.get("sample") == slot.sample]
+    return None if None in costs else sum(cost for cost in costs if cost)

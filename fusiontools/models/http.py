@@ -55,7 +55,7 @@ class HttpBackend:
         try:
             return await self._call(body, on_delta)
         except CallFailed as failure:
-            failure.adapted = quirks.learn(failure, body)
+            failure.adapted = quirks.learn(failure, request, body)
             raise
 
     async def aclose(self) -> None:
@@ -66,30 +66,36 @@ class HttpBackend:
 
     async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
+        key = self._endpoint.key()
+        shown = False
+
+        def show(text: str) -> None:
+            nonlocal shown
+            shown = True
+            on_delta(text)  # type: ignore[misc]
+
         self._in_flight += 1
         try:
-            response = await self._send(jsonl.dumps(body))
+            response = await self._send(jsonl.dumps(body), key)
             try:
-                if response.status_code >= 400:
-                    raise wire.failure(
-                        response.status_code, await _read(response), response.headers, self._endpoint.key()
-                    )
+                if response.status_code >= 300:
+                    raise wire.failure(response.status_code, await _read(response), response.headers, key)
                 if on_delta is not None and "text/event-stream" in response.headers.get("content-type", ""):
-                    return await wire.streamed(_chunks(response), body["model"], on_delta, started)
-                completion = wire.completion(await _read(response), body["model"])
+                    return await wire.streamed(_chunks(response), body["model"], show, started, key)
+                completion = wire.completion(await _read(response), body["model"], key)
             finally:
                 await response.aclose()
-        except (httpx.TransportError, httpx.StreamError) as error:
-            raise _translated(error, self._endpoint) from error
+        except (httpx.RequestError, httpx.StreamError) as error:
+            raise _translated(error, self._endpoint, retryable=not shown) from error
         finally:
             self._in_flight -= 1
         if on_delta is not None:
             on_delta(completion.content)
         return completion
 
-    async def _send(self, content: bytes) -> httpx.Response:
+    async def _send(self, content: bytes, key: str | None) -> httpx.Response:
         headers = {**self._headers, "content-length": str(len(content))}
-        if key := self._endpoint.key():
+        if key:
             headers["authorization"] = f"Bearer {key}"
         request = httpx.Request("POST", self._url, headers=headers, content=content)
         return await self._transport().handle_async_request(request)
@@ -181,9 +187,9 @@ async def _read(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-def _translated(error: Exception, endpoint: Endpoint) -> CallFailed:
-    """Say a transport's failure in our words."""
+def _translated(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
+    """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return CallFailed("connect", f"cannot reach {endpoint.base_url}: {reason}", retryable=True)
-    return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=True)
+    return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=retryable)

@@ -66,7 +66,11 @@ class Journal:
 
     def get(self, key: bytes) -> tuple[Completion, float | None] | None:
         """Return a finished call and what it cost, or None."""
-        row = self._db.execute("SELECT body FROM completion WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._db.execute("SELECT body FROM completion WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            self.broken = str(error)
+            return None
         if row is None:
             return None
         body = jsonl.loads(row[0])
@@ -95,17 +99,22 @@ class Journal:
         self._db.close()
 
     def _write(self) -> None:
-        db = _open(self.path)
+        db: sqlite3.Connection | None = None
+        try:
+            db = _open(self.path)
+        except (sqlite3.Error, OSError) as error:
+            self.broken = str(error)
         while True:
             batch = [self._queue.get()]
             while not self._queue.empty():
                 batch.append(self._queue.get())
             items = [item for item in batch if item is not None]
-            if items:
+            if items and db is not None:
                 self._commit(db, [row for row, _ in items])
-                _resolve([done for _, done in items if done is not None])
+            _resolve([done for _, done in items if done is not None])
             if len(items) < len(batch):
-                db.close()
+                if db is not None:
+                    db.close()
                 return
 
     def _commit(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -56,28 +56,29 @@ class Quirks:
                 body["stream_options"] = {"include_usage": True}
         return body
 
-    def learn(self, failure: CallFailed, body: dict[str, Any]) -> bool:
-        """Take the lesson of a refusal; returns whether the request would now go out differently."""
-        if failure.status not in (400, 404, 415, 422, 501):
+    def learn(self, failure: CallFailed, request: Request, body: dict[str, Any]) -> bool:
+        """Take the lesson of a refusal; returns whether the request would now go out differently.
+
+        Another call under way may have learned it already: then there is nothing new in it. Nothing is ever unlearned,
+        so an endpoint that refuses everything is soon believed.
+        """
+        if failure.status not in (400, 404, 415, 422, 501) or failure.code == "context_length":
             return False
+        stream = "stream" in body
+        if self.body(request, stream=stream) == body:
+            self._take_lesson(failure, body)
+        return self.body(request, stream=stream) != body
+
+    def _take_lesson(self, failure: CallFailed, body: dict[str, Any]) -> None:
         said = f"{failure.param or ''} {failure.message}".lower()
         if "response_format" in body and any(w in said for w in ("response_format", "json_schema", "json_object")):
             self.format_rung = 2 if self.format_rung or body["response_format"].get("type") == "json_object" else 1
-            return True
-        if "max_tokens" in body and "max_completion_tokens" in said:
+        elif "max_tokens" in body and "max_completion_tokens" in said:
             self.max_tokens_name = "max_completion_tokens"
-            return True
-        if "max_completion_tokens" in body and "max_completion_tokens" in said:
-            self.max_tokens_name = "max_tokens"
-            return True
-        if self.developer_role and "developer" in said and any(m.get("role") == "developer" for m in body["messages"]):
+        elif "developer" in said and any(m.get("role") == "developer" for m in body["messages"]):
             self.developer_role = False
-            return True
-        for name in _DROPPABLE:
-            if name in body and name in said and name not in self.dropped:
-                self.dropped.add(name)
-                return True
-        return False
+        elif refused := next((name for name in _DROPPABLE if name in body and name in said), None):
+            self.dropped.add(refused)
 
     def _format(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         if self.format_rung == 0 or (self.format_rung == 1 and asked.get("type") == "json_object"):

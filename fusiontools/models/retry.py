@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fusiontools.endpoints import Endpoint
@@ -50,7 +52,8 @@ async def call_with_retries(
     while True:
         attempt += 1
         try:
-            return await _attempt(request, caller, on_delta, attempt)
+            async with _turn(caller):
+                return await _attempt(request, caller, on_delta, attempt)
         except CallFailed as failure:
             if failure.adapted:
                 continue
@@ -63,10 +66,30 @@ async def call_with_retries(
         await asyncio.sleep(wait_s)
 
 
+@asynccontextmanager
+async def _turn(caller: Caller) -> AsyncIterator[None]:
+    """Wait for a free slot, at most until the record's deadline; until then no attempt has been made."""
+    try:
+        async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+            await caller.slots.acquire()
+    except TimeoutError:
+        raise _too_late(caller) from None
+    try:
+        if caller.ledger.remaining_s() <= 0:
+            raise _too_late(caller)
+        yield
+    finally:
+        caller.slots.release()
+
+
+def _too_late(caller: Caller) -> CallFailed:
+    return CallFailed("deadline", f"the record's {caller.limits.deadline_s:g} s were over (--deadline)")
+
+
 def _wait_s(failure: CallFailed, retried: int, limits: LimitOptions) -> float:
     if failure.retry_after_s is not None:
         return failure.retry_after_s
-    return random.uniform(0, min(_LONGEST_WAIT_S, limits.backoff_s * 2**retried))  # noqa: S311 - jitter, no secret
+    return random.uniform(0, min(_LONGEST_WAIT_S, limits.backoff_s * 2.0 ** min(retried, 64)))  # noqa: S311 - jitter, no secret
 
 
 async def _attempt(
@@ -111,21 +134,15 @@ async def _attempt(
 
 
 async def _timed(request: Request, caller: Caller, on_delta: OnDelta | None) -> Completion:
-    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips.
-
-    Waiting for a free slot counts against the record's deadline only.
-    """
-    limits, deadline = caller.limits, _loop_time(caller.ledger.deadline)
-    own_end = 0.0
+    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
+    timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
     try:
-        async with asyncio.timeout_at(deadline) as bound, caller.slots:
-            own_end = asyncio.get_running_loop().time() + limits.timeout_s
-            bound.reschedule(min(own_end, deadline))
+        async with asyncio.timeout(min(timeout_s, remaining_s)):
             return await caller.backend.complete(request, on_delta)
     except TimeoutError:
-        if own_end and own_end < deadline:
-            raise CallFailed("timeout", f"no answer within {limits.timeout_s:g} s (--timeout)") from None
-        raise CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)") from None
+        if timeout_s < remaining_s:
+            raise CallFailed("timeout", f"no answer within {timeout_s:g} s (--timeout)") from None
+        raise _too_late(caller) from None
 
 
 def _loop_time(monotonic: float) -> float:

@@ -6,7 +6,8 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fusiontools import jsonl
@@ -19,10 +20,14 @@ _CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "time
 _SHOWN = 300
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
 _SHORTEST_KEY = 8
+_THINK = "<think>"
 
 
-def completion(body: bytes, model: str) -> Completion:
+def completion(body: bytes, model: str, key: str | None = None) -> Completion:
     """Read the body of a plain answer.
+
+    Args:
+        key: our key, which no failure's message may repeat.
 
     Raises:
         CallFailed: not JSON, an error in a 200, no choices, nothing visible.
@@ -30,75 +35,121 @@ def completion(body: bytes, model: str) -> Completion:
     try:
         data = jsonl.loads(body)
     except ValueError:
-        raise CallFailed(
-            "bad_response", f"the endpoint did not answer JSON: {_excerpt(body)}", retryable=True
-        ) from None
+        shown = _excerpt(_without_key(body, key))
+        raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True) from None
     if not isinstance(data, dict):
-        raise CallFailed("bad_response", f"the endpoint did not answer a JSON object: {_excerpt(body)}")
-    _refuse_error(data)
-    choices = data.get("choices") or []
-    if not choices or not isinstance(choices[0], dict):
-        raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **_paid(data))
-    message = choices[0].get("message") or {}
-    return _finished(
-        content=_text(message.get("content")),
-        reasoning=message.get("reasoning_content") or message.get("reasoning"),
-        refusal=message.get("refusal"),
-        tool_calls=message.get("tool_calls") or [],
-        finish_reason=choices[0].get("finish_reason"),
-        data=data,
-        model=model,
-    )
+        raise CallFailed(
+            "bad_response", f"the endpoint did not answer a JSON object: {_excerpt(_without_key(body, key))}"
+        )
+    with _well_formed():
+        _refuse_error(data, data, key)
+        choices = data.get("choices") or []
+        if not choices:
+            raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **_paid(data))
+        _refuse_error(choices[0], data, key)
+        message = choices[0].get("message") or {}
+        return _finished(
+            content=_text(message.get("content")),
+            reasoning=message.get("reasoning_content") or message.get("reasoning"),
+            refusal=message.get("refusal"),
+            tool_calls=message.get("tool_calls") or [],
+            finish_reason=choices[0].get("finish_reason"),
+            data=data,
+            model=model,
+        )
 
 
-async def streamed(chunks: AsyncIterator[bytes], model: str, on_delta: OnDelta, started: float) -> Completion:
+async def streamed(
+    chunks: AsyncIterator[bytes], model: str, on_delta: OnDelta, started: float, key: str | None = None
+) -> Completion:
     """Read a server-sent event stream of chat completion chunks, handing on each piece of visible text.
 
     Comments, keep-alives, empty choices and a missing `[DONE]` are fine; a stream that ends without a finish reason
-    was cut off.
+    was cut off. What is handed on is, joined, the completion's content.
     """
-    content: list[str] = []
-    reasoning: list[str] = []
-    refusal: list[str] = []
-    tool_calls: dict[int, Any] = {}
-    finish_reason: str | None = None
+    reply = _Reply(key)
     ttft_s: float | None = None
-    data: dict[str, Any] = {}
-    async for event in _events(chunks):
-        _refuse_error(event, shown=bool(content))
+    async for event in _events(chunks, key):
+        with _well_formed():
+            text = reply.take(event)
+        if text:
+            ttft_s = ttft_s if ttft_s is not None else round(time.monotonic() - started, 4)
+            on_delta(text)
+    with _well_formed():
+        finished = reply.finished(model, ttft_s)
+    if not reply.shown and finished.content:
+        on_delta(finished.content)
+    return finished
+
+
+class _Reply:
+    """A streamed answer as far as it has come."""
+
+    def __init__(self, key: str | None) -> None:
+        self.shown = False
+        self._key = key
+        self._content: list[str] = []
+        self._held = ""
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls: dict[int, Any] = {}
+        self._finish_reason: str | None = None
+        self._data: dict[str, Any] = {}
+
+    def take(self, event: dict[str, Any]) -> str:
+        """Add an event; returns the visible text that it brings."""
         if event.get("usage"):
-            data["usage"] = event["usage"]
-        data.setdefault("model", event.get("model"))
+            self._data["usage"] = event["usage"]
+        _refuse_error(event, self._data, self._key, shown=self.shown)
+        self._data.setdefault("model", event.get("model"))
+        visible = ""
         for choice in (event.get("choices") or [])[:1]:
+            _refuse_error(choice, self._data, self._key, shown=self.shown)
             delta = choice.get("delta") or {}
-            finish_reason = choice.get("finish_reason") or finish_reason
-            reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
-            refusal.append(delta.get("refusal") or "")
-            _merge_tool_calls(tool_calls, delta.get("tool_calls") or [])
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            self._reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+            self._refusal.append(delta.get("refusal") or "")
+            _merge_tool_calls(self._tool_calls, delta.get("tool_calls") or [])
             if text := _text(delta.get("content")):
-                if ttft_s is None:
-                    ttft_s = round(time.monotonic() - started, 4)
-                content.append(text)
-                on_delta(text)
-    if finish_reason is None:
-        raise CallFailed("connection", "the stream ended before the answer did", retryable=not content, **_paid(data))
-    return _finished(
-        content="".join(content),
-        reasoning="".join(reasoning),
-        refusal="".join(refusal),
-        tool_calls=[tool_calls[index] for index in sorted(tool_calls)],
-        finish_reason=finish_reason,
-        data=data,
-        model=model,
-        ttft_s=ttft_s,
-    )
+                self._content.append(text)
+                visible = self._visible(text)
+        return visible
+
+    def finished(self, model: str, ttft_s: float | None) -> Completion:
+        """Return the completion, or fail by name where there is none."""
+        if self._finish_reason is None:
+            raise CallFailed(
+                "connection",
+                "the stream ended before the answer did",
+                retryable=not self.shown,
+                **_paid(self._data),
+            )
+        return _finished(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            refusal="".join(self._refusal),
+            tool_calls=[self._tool_calls[index] for index in sorted(self._tool_calls)],
+            finish_reason=self._finish_reason,
+            data=self._data,
+            model=model,
+            ttft_s=ttft_s,
+        )
+
+    def _visible(self, text: str) -> str:
+        """Return what of the text is no thought; a beginning that may still become `<think>` is held back."""
+        if self.shown:
+            return text
+        self._held += text
+        visible = "" if _THINK.startswith(self._held.lstrip()) else _without_thought(self._held)[0]
+        self.shown = bool(visible)
+        return visible
 
 
 def failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
     """Read an error response; the endpoint's own words are kept, our key is not."""
-    message, param = _error_words(body)
-    if key and len(key) >= _SHORTEST_KEY:
-        message = message.replace(key, "***")
+    message, param = _error_words(_without_key(body, key))
+    if status < 400:
+        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
     code = _CODES.get(status) or ("rate_limited" if status == 429 else "upstream" if status >= 500 else "bad_request")
     if code == "bad_request" and _speaks_of_context(message):
         code = "context_length"
@@ -117,16 +168,30 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     said = data.get("usage")
     if not isinstance(said, dict):
         return None, None
-    cached = (said.get("prompt_tokens_details") or {}).get("cached_tokens")
-    reasoned = (said.get("completion_tokens_details") or {}).get("reasoning_tokens")
     usage: Usage = {
-        "prompt_tokens": int(said.get("prompt_tokens") or 0),
-        "completion_tokens": int(said.get("completion_tokens") or 0),
-        "cached_tokens": int(cached or 0),
-        "reasoning_tokens": int(reasoned or 0),
+        "prompt_tokens": _count(said, "prompt_tokens"),
+        "completion_tokens": _count(said, "completion_tokens"),
+        "cached_tokens": _count(said.get("prompt_tokens_details"), "cached_tokens"),
+        "reasoning_tokens": _count(said.get("completion_tokens_details"), "reasoning_tokens"),
     }
     cost = said.get("cost")
-    return usage, float(cost) if isinstance(cost, int | float) and cost >= 0 else None
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
+        return usage, None
+    return usage, float(cost)
+
+
+def _count(said: Any, name: str) -> int:
+    value = said.get(name) if isinstance(said, dict) else None
+    return max(0, int(value)) if isinstance(value, int | float) else 0
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    """Fail by name where a value is not of the kind that it must be: what an endpoint sends is not ours to trust."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CallFailed("bad_response", f"the endpoint's answer is no chat completion: {error}") from error
 
 
 def _finished(
@@ -144,12 +209,14 @@ def _finished(
     content, thought = _without_thought(content)
     calls = [_tool_call(call, index) for index, call in enumerate(tool_calls)]
     usage, cost = usage_of(data)
+    if finish_reason == "error":
+        raise CallFailed("upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_paid(data))
     if not content.strip() and not calls:
         raise CallFailed(*_why_nothing(refusal, finish_reason, bool(reasoning or thought)), **_paid(data))
     return Completion(
         content=content,
-        model=data.get("model") or model,
-        finish_reason=finish_reason or "stop",
+        model=str(data.get("model") or model),
+        finish_reason=str(finish_reason or "stop"),
         tool_calls=calls,
         reasoning=reasoning or thought or None,
         usage=usage,
@@ -169,17 +236,26 @@ def _why_nothing(refusal: str | None, finish_reason: str | None, reasoned: bool)
     return "empty", "the model answered nothing"
 
 
-def _refuse_error(data: Mapping[str, Any], *, shown: bool = False) -> None:
-    """Fail on an error object in a 200 or in a stream; once text was shown it cannot be asked for again."""
-    error = data.get("error")
+def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str | None, *, shown: bool = False) -> None:
+    """Fail on an error object in a 200, in a choice or in a stream.
+
+    Once text was shown it cannot be asked for again, and what it cost is no longer nothing.
+    """
+    error = holder.get("error")
     if not error:
         return
-    message = error.get("message") if isinstance(error, dict) else error
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) else 502
-    failed = failure(status, jsonl.dumps({"error": {"message": str(message or error)}}), {}, None)
-    failed.retryable = failed.retryable and not shown
+    said = error if isinstance(error, dict) else {"message": str(error)}
+    code = str(said.get("code"))
+    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 502
+    failed = failure(status, jsonl.dumps({"error": said}), {}, key)
+    failed.usage, failed.cost_usd = usage_of(data)  # type: ignore[assignment]
+    if shown:
+        failed.retryable, failed.status = False, None
     raise failed
+
+
+def _without_key(body: bytes, key: str | None) -> bytes:
+    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
 
 
 def _paid(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,16 +265,16 @@ def _paid(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(content: Any) -> str:
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
 def _without_thought(content: str) -> tuple[str, str]:
     """Split off a leading `<think>` block, as servers of open reasoning models leave it in the text."""
     stripped = content.lstrip()
-    if not stripped.startswith("<think>"):
+    if not stripped.startswith(_THINK):
         return content, ""
-    thought, closed, rest = stripped.removeprefix("<think>").partition("</think>")
+    thought, closed, rest = stripped.removeprefix(_THINK).partition("</think>")
     return (rest.lstrip(), thought) if closed else ("", thought)
 
 
@@ -207,40 +283,50 @@ def _tool_call(call: Mapping[str, Any], index: int) -> ToolCall:
     return {
         "id": call.get("id") or f"call_{index}",
         "type": "function",
-        "function": {"name": function.get("name") or "", "arguments": function.get("arguments") or "{}"},
+        "function": {"name": function.get("name") or "", "arguments": _arguments(function) or "{}"},
     }
 
 
 def _merge_tool_calls(calls: dict[int, Any], deltas: list[Any]) -> None:
     for delta in deltas:
-        call = calls.setdefault(delta.get("index", len(calls)), {"function": {"name": "", "arguments": ""}})
+        index = delta.get("index")
+        if index is None:
+            index = len(calls) if delta.get("id") or not calls else max(calls)
+        call = calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
         if delta.get("id"):
             call["id"] = delta["id"]
         function = delta.get("function") or {}
         call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
+        call["function"]["arguments"] += _arguments(function)
 
 
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+def _arguments(function: Mapping[str, Any]) -> str:
+    """Return a call's arguments as JSON text, which some servers send as the object itself."""
+    said = function.get("arguments")
+    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()
+
+
+async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterator[dict[str, Any]]:
     """Yield the JSON of each `data:` line."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            if (event := _event(line)) is not None:
+            if (event := _event(line, key)) is not None:
                 yield event
-    if (event := _event(rest)) is not None:
+    if (event := _event(rest, key)) is not None:
         yield event
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes, key: str | None) -> dict[str, Any] | None:
     data = line.strip().removeprefix(b"data:").strip()
     if not line.startswith(b"data:") or not data or data == b"[DONE]":
         return None
     try:
         event = jsonl.loads(data)
     except ValueError:
-        raise CallFailed("bad_response", f"the stream holds no JSON: {_excerpt(data)}") from None
+        shown = _excerpt(_without_key(data, key))
+        raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
     return event if isinstance(event, dict) else None
 
 
@@ -275,12 +361,12 @@ def _speaks_of_context(message: str) -> bool:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdigit():
+    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
         return float(ms) / 1000
     said = headers.get("retry-after")
     if not said:
         return None
-    if said.replace(".", "", 1).isdigit():
+    if said.replace(".", "", 1).isdecimal():
         return float(said)
     from email.utils import parsedate_to_datetime
 

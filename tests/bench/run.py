@@ -80,18 +80,22 @@ def replay() -> Iterator[Row]:
     few, many = 1_000, 6_000
     with stand() as here:
         inputs = filled(here, many)
-        rates: dict[str, list[float]] = {name: [] for name in inputs}
+        gains: dict[str, list[Run]] = {name: [] for name in inputs}
         floors: dict[str, list[float]] = {name: [] for name in inputs}
         for _ in range(3):
             for name, path in inputs.items():
                 short, long = (here.run(tool(name, "--replay"), source=lines_of(path, n)) for n in (few, many))
-                rates[name].append((many - few) / (long - short).wall_s)
+                gains[name].append(long - short)
                 floors[name] += floor(here, "records", str(path), str(few))
         for name, path in inputs.items():
-            rate = statistics.median(rates[name])
+            took = median(gains[name])
+            rate = (many - few) / took.wall_s
             shown = f"{name} --replay, {path.stat().st_size / many / 1000:.1f} kB in"
             least = statistics.median(floors[name])
             yield Row(shown, rate, "/s", least, "read, check, write", "≥ 5000", rate >= 5000)
+            yield Row(
+                f"{name} --replay, CPU per record", took.cpu_s * 1e6 / (many - few), "µs", 1e6 / least, "the same"
+            )
 
 
 def calls() -> Iterator[Row]:
