@@ -26,7 +26,7 @@ async def main(recipe_name: str) -> None:
         fusiontools.judge(fusiontools.fixed(recipe.judge)),
         fusiontools.synth(fusiontools.fixed(recipe.synth)),
     )
-    questions = ["What is the capital of Peru?", "How many legs does a spider have?"]
+    questions = ["What is the capital of Peru?", "How many days does a week have?"]
     async with fusiontools.open_runtime(recipe) as runtime:
         records = await asyncio.gather(*(chain(fusiontools.question(text), runtime) for text in questions))
     for text, record in zip(questions, records, strict=True):

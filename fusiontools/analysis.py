@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusiontools import jsonl
@@ -57,9 +57,7 @@ def merged(analyses: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(analyses) == 1:
         return dict(analyses[0])
     union: dict[str, Any] = {
-        key: list({_folded(item): item for found in reversed(analyses) for item in reversed(found[key])}.values())[::-1]
-        for key in FIVE
-        if key != "contradictions"
+        key: _once(item for found in analyses for item in found[key]) for key in FIVE if key != "contradictions"
     }
     topics: dict[str, dict[str, Any]] = {}
     for item in (item for found in analyses for item in found["contradictions"]):
@@ -71,6 +69,14 @@ def merged(analyses: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "contradictions": list(topics.values()),
         "ranking": borda([found["ranking"] for found in analyses]),
     }
+
+
+def _once(items: Iterable[Any]) -> list[Any]:
+    """Return the items without those that say what an earlier one says."""
+    said: dict[str, Any] = {}
+    for item in items:
+        said.setdefault(_folded(item), item)
+    return list(said.values())
 
 
 def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
@@ -103,9 +109,19 @@ def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
 def _json_in(text: str) -> Any:
     """Return the JSON object in a reply, mended where that can be done."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    start = text.find("{")
-    if start < 0:
+    # A brace before a quoted key: prose has braces, too.
+    begun = re.search(r"\{\s*[\"']", text)
+    if begun is None:
         return None
+    try:
+        data = _decoded(text, begun.start())
+    except RecursionError:
+        return None
+    # Half of an emoji (`\ud83d`) is fine with this parser, and with no writer of UTF-8.
+    return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _decoded(text: str, start: int) -> Any:
     try:
         return json.JSONDecoder().raw_decode(text, start)[0]
     except ValueError:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fusiontools.models import prices
 from fusiontools.models.door import Door
+from fusiontools.prompts import with_system
 from fusiontools.recipe import Model, Recipe
 from fusiontools.record import Record, Response
 from fusiontools.stages.judge import judge_messages
@@ -85,6 +86,8 @@ def estimate(recipe: Recipe, record: Record, completion_tokens: int) -> list[dic
 
     The costs are list prices; where no list knows a model, `cost_usd` is null.
     """
+    if "error" in record:
+        return []
     door = Door(recipe.endpoints)
     planned = plan(record, recipe.panel, Runtime(door))
     calls = []
@@ -98,12 +101,15 @@ def estimate(recipe: Recipe, record: Record, completion_tokens: int) -> list[dic
     labels = {str(i): i for i in range(len(panel))}
     if len(panel) > 1 and recipe.judge.method == "model":
         for model in recipe.judge.models:
-            messages = judge_messages(answered, recipe.judge.template, labels)
-            calls.append(_foreseen("judge", door, model, messages, completion_tokens))
+            messages = with_system(judge_messages(answered, recipe.judge.template, labels), model.system)
+            limit = model.max_tokens or recipe.judge.max_tokens or completion_tokens
+            calls.append(_foreseen("judge", door, model, messages, min(completion_tokens, limit)))
     if len(panel) > 1 and recipe.synth.method != "copy":
+        wanted = record.get("params", {}).get("max_tokens")
         for model in recipe.synth.models:
-            messages = synth_messages(answered, recipe.synth.template)
-            calls.append(_foreseen("synth", door, model, messages, completion_tokens))
+            messages = with_system(synth_messages(answered, recipe.synth.template), model.system)
+            limit = wanted or model.max_tokens or recipe.synth.max_tokens or completion_tokens
+            calls.append(_foreseen("synth", door, model, messages, min(completion_tokens, limit)))
     return calls
 
 

@@ -78,7 +78,7 @@ def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
         if isinstance(piece, dict):
             parts.append(piece)
         elif parts and parts[-1].get("type") == "text":
-            parts[-1]["text"] += piece
+            parts[-1] = {**parts[-1], "text": parts[-1]["text"] + piece}
         elif piece:
             parts.append({"type": "text", "text": piece})
     return parts
@@ -92,8 +92,11 @@ def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str
 
 
 def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
-    """Return the fences' nonce: a hash over all that stands between them, so that nothing in there can know it."""
-    text = "\0".join([record_id, *(panel[i].get("content", "") for i in positions)])
+    """Return the fences' nonce: a hash over all responses between them, so that nothing in there can know it.
+
+    The conversation was over before anybody responded, so it cannot know it either.
+    """
+    text = "\0".join([record_id, *(_body(panel[i]) for i in positions)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 

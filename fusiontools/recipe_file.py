@@ -120,7 +120,8 @@ def _locate(choice: str) -> Path:
 
 
 _SECRET_KEY = re.compile(
-    r"((api|access|secret|private|subscription)[-_]?key|(?<!max_)token|secret|password|authorization|cookie)$", re.IGNORECASE
+    r"((api|access|secret|private|subscription)[-_]?key|(?<!max_)token|secret|password|authorization|cookie)$",
+    re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(
     r"\s*((Bearer|Basic)\s+\S{8,}\s*$|(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}|https?://[^/\s]*@)"

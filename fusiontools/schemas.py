@@ -32,7 +32,7 @@ def _fast(name: str) -> Any:
     import jsonschema_rs
 
     schema = load(name)
-    registry = jsonschema_rs.Registry([(load(other)["$id"], load(other)) for other in names() if other != name])
+    registry = jsonschema_rs.Registry([(load(other)["$id"], load(other)) for other in names()])
     return jsonschema_rs.validator_for(schema, registry=registry)
 
 

@@ -84,7 +84,9 @@ class Scripted:
 
 def said(text: str, model: str = "m", **fields: Any) -> Completion:
     """Return a completion with this text, at a price of 0.001 $."""
-    return Completion(**{"content": text, "model": model, "usage": USAGE, "cost_usd": 0.001, **fields})
+    return Completion(
+        **{"content": text, "model": model, "tool_calls": [], "usage": USAGE, "cost_usd": 0.001, **fields}
+    )
 
 
 def model(name: str = "m", **settings: Any) -> Model:

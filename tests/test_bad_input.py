@@ -207,7 +207,7 @@ def odd_records(count: int) -> Iterator[dict[str, Any]]:
     ids=["panel", "judge-own", "judge", "synth-own", "synth", "synth-text"],
 )
 def test_no_line_however_odd_ends_the_run(tool: list[str], run: Run, tmp_path: Path) -> None:
-    count = 300
+    count = 200
 
     result = run([*tool, "--rejects", "rejected"], lines(odd_records(count)))
 
@@ -313,6 +313,40 @@ def test_an_id_seen_before_is_warned_about_and_kept(run: Run) -> None:
     assert result.status == 0
     assert [r["id"] for r in result.records] == ["q1", "q2", "q1"]
     assert clear(result) == "fuse-panel: stdin:3: warning: the id 'q1' was seen before, at stdin:1\n"
+
+
+# --- Standard streams ---
+
+
+def test_a_closed_stdin_is_named(run: Run) -> None:
+    result = run("fuse-panel -m fake/a <&-")
+
+    assert (result.status, result.out) == (3, b"")
+    assert clear(result) == "fuse-panel: stdin: cannot be read: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH, ["fuse-cost"]], ids=lambda tool: tool[0])
+def test_a_closed_stdout_is_named_and_nothing_is_written_elsewhere(tool: list[str], run: Run) -> None:
+    stdin = lines([judged("q1")])
+
+    result = run(f"{' '.join(tool)} >&-", stdin)
+
+    assert result.status == 1
+    assert clear(result).startswith(f"{tool[0]}: stdout: Bad file descriptor")
+    assert run([*tool, *(["--replay"] if "-m" in tool else [])], stdin).status == 0
+
+
+def test_a_closed_stderr_costs_no_record(run: Run) -> None:
+    result = run(f"{' '.join(PANEL)} 2>&-", b"bad\n" + lines([question("q2")]).replace(b"\n", b" "))
+
+    assert (result.status, result.err) == (0, "")
+    assert len(result.records) == 1
+
+
+def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
+    result = run("fuse-panel --help | true", pipefail=True)
+
+    assert (result.status, result.err) == (0, "")
 
 
 # --- Recipes ---
@@ -437,6 +471,15 @@ def test_a_full_disk_at_stdout_is_named_and_nothing_is_lost(tool: list[str], run
     assert clear(full) == f"{tool[0]}: {said}\n"
     assert (again.status, len(again.records)) == (0, 1)
     assert upstream.stats()["requests"] == bought
+
+
+@needs_dev_full
+@pytest.mark.parametrize("asked", ["--help", "--version"])
+def test_a_full_disk_under_the_help_is_named(asked: str, run: Run) -> None:
+    result = run(f"fuse-panel {asked} > /dev/full")
+
+    assert result.status == 1
+    assert clear(result) == "fuse-panel: stdout: No space left on device\n"
 
 
 @needs_dev_full
@@ -570,7 +613,7 @@ def test_an_address_that_is_none_is_named(url: str, reason: str, run: Run, env: 
 def test_an_endpoint_that_drips_is_cut_by_the_timeout(tool: str, run: Run, upstream: Upstream) -> None:
     dripping = [f"fuse-{tool}", "-m", "fake/a+drip=1", "--timeout", "0.3", "--retries", "0"]
 
-    result = run(dripping, lines([judged("q1")]), timeout=5)
+    result = run(dripping, lines([judged("q1")]), timeout=20)
 
     (record,) = result.records
     assert "no answer within 0.3 s (--timeout)" in json.dumps(record)
@@ -589,38 +632,39 @@ def test_a_slow_record_is_cut_by_its_deadline(run: Run, upstream: Upstream) -> N
     assert upstream.stats()["aborted"] == 1
 
 
-#: (behaviour, code in the record, words in its message)
-FAILURES = [
-    ("closehalf", "connection", "closed the connection"),
-    ("closeearly", "connection", "closed the connection"),
-    ("html", "bad_response", "did not answer JSON: Welcome"),
-    ("html502", "upstream", "HTTP 502: Bad Gateway"),
-    ("garbage", "bad_response", "did not answer JSON"),
-    ("err200", "upstream", "upstream says error for fake/a+err200"),
-    ("empty", "empty", ""),
-    ("nochoices", "empty", ""),
-    ("nullcontent", "empty", ""),
-    ("refuse", "refused", "I cannot help with that."),
-    ("status=401", "auth", "upstream says 401"),
-    ("status=500", "upstream", "upstream says 500"),
-    ("nosuchmodel", "not_found", "does not exist"),
-]
+#: What a member does: the code in the record, and words of its message.
+FAILURES = {
+    "closehalf": ("connection", "closed the connection"),
+    "closeearly": ("connection", "closed the connection"),
+    "html": ("bad_response", "did not answer JSON: Welcome"),
+    "html502": ("upstream", "HTTP 502: Bad Gateway"),
+    "garbage": ("bad_response", "did not answer JSON"),
+    "err200": ("upstream", "upstream says error for fake/a+err200"),
+    "empty": ("empty", "answered nothing"),
+    "nochoices": ("empty", "no choices"),
+    "nullcontent": ("empty", "answered nothing"),
+    "refuse": ("refused", "I cannot help with that."),
+    "status=401": ("auth", "upstream says 401"),
+    "status=500": ("upstream", "upstream says 500"),
+    "nosuchmodel": ("not_found", "does not exist"),
+}
 
 
-@pytest.mark.parametrize(("behaviour", "code", "words"), FAILURES, ids=[f[0] for f in FAILURES])
-def test_an_answer_that_is_none_is_a_failure_with_a_name(behaviour: str, code: str, words: str, run: Run) -> None:
-    model = f"fake/a+{behaviour}"
+def test_an_answer_that_is_none_is_a_failure_with_a_name(run: Run) -> None:
+    models = [f"fake/a+{behaviour}" for behaviour in FAILURES]
 
-    result = asked(run, None, model, "fake/b")
+    result = run(panel(*models, "fake/b"), lines([question("q1")]))
 
     (record,) = result.records
-    failed, fine = record["panel"]
+    *failed, fine = record["panel"]
     assert (result.status, clear(result)) == (0, "")
-    assert (failed["error"]["code"], "content" in failed) == (code, False)
-    assert words in failed["error"]["message"]
-    assert [d["code"] for d in record["degraded"]] == ["member_failed"]
-    assert record["degraded"][0]["detail"].startswith(f"{model}: {code}: ")
-    assert {call["status"] for call in record["calls"] if call["member"] == model} == {code}
+    assert [r["error"]["code"] for r in failed] == [code for code, _ in FAILURES.values()]
+    assert [
+        words for r, (_, words) in zip(failed, FAILURES.values(), strict=True) if words not in r["error"]["message"]
+    ] == []
+    assert all("content" not in r for r in failed)
+    assert [d["code"] for d in record["degraded"]] == ["member_failed"] * len(models)
+    assert all(c["status"] == r["error"]["code"] for r in failed for c in record["calls"] if c["member"] == r["member"])
     assert "content" in fine
 
 

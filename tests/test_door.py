@@ -903,7 +903,7 @@ def test_a_stream_that_breaks_is_tried_again_until_text_was_shown() -> None:
     shown: list[str] = []
 
     _, before = over_http(lambda _: event_stream(error=broken), on_delta=shown.append, retries=1)
-    failure, after = over_http(lambda _: event_stream(PARIS, error=broken), on_delta=shown.append, retries=1)
+    _, after = over_http(lambda _: event_stream(PARIS, error=broken), on_delta=shown.append, retries=1)
 
     assert attempts(before) == [(1, "connection"), (2, "connection")]
     assert attempts(after) == [(1, "connection")]
@@ -995,7 +995,9 @@ def test_samples_that_are_refused_at_once_all_come_through(upstream: Upstream, n
 def test_a_server_that_fails_is_a_failure_by_name(upstream: Upstream, name: str, code: str, streamed: bool) -> None:
     [failure], [[call]] = real(upstream, name, limits={"retries": 0}, **({"on_delta": [].append} if streamed else {}))
 
-    assert (failure.code, call["status"]) == (code, code)
+    # A stream without choices has no finish either, so it looks cut off.
+    expected = "connection" if streamed and name == "fake/a+nochoices" else code
+    assert (failure.code, call["status"]) == (expected, expected)
 
 
 @pytest.mark.parametrize("name", ["fake/a+comments", "fake/a+nodone", "fake/a+nostream", "fake/a+think+reasoning"])

@@ -265,6 +265,12 @@ def test_every_schema_is_a_valid_schema_of_draft_2020_12(name: str) -> None:
     assert schema["$id"].endswith(f"/{name}.schema.json")
 
 
+@pytest.mark.parametrize("name", schemas.names())
+@pytest.mark.parametrize("data", [{}, [], [{}], "x", {"function": {"name": "f", "arguments": "{}"}}, {"panel": ["a"]}])
+def test_every_schema_can_be_checked_by_its_name(name: str, data: Any) -> None:
+    assert schemas.is_valid(name, data) == reference_validator(name).is_valid(data)
+
+
 @given(RECORDS)
 def test_both_validators_accept_a_good_record(whole: Any) -> None:
     assert schemas.is_valid("record", whole)

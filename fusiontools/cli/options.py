@@ -101,6 +101,7 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
 
 def run_command(cli: click.Command, name: str) -> NoReturn:
     """Run a command and leave by the one door: no traceback for what a user can cause."""
+    _occupy_closed_streams()
     try:
         load_dotenv()
         cli.main(prog_name=name, standalone_mode=False)
@@ -117,8 +118,12 @@ def run_command(cli: click.Command, name: str) -> NoReturn:
         leave(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         leave(EXIT_INTERRUPTED)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # click ends so where completions are written, or where the reader of `--help` has gone.
         leave(0)
+    except OSError as error:
+        complain(name, f"{error.filename or 'stdout'}: {error.strerror}")
+        leave(EXIT_SOME_FAILED)
     except Exception:
         # Nobody expected this one: show all of it, and still leave by the one door.
         import traceback
@@ -136,10 +141,23 @@ def leave(status: int) -> NoReturn:
     """
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         except (OSError, ValueError):
             continue
     os._exit(status)
+
+
+def _occupy_closed_streams() -> None:
+    """Let no socket or file get the number of a standard stream that the caller has closed.
+
+    Reading such an input and writing such an output fail as they would have, only not into somebody else's file.
+    """
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
 
 
 def complain(name: str, message: str) -> None:

@@ -100,7 +100,7 @@ def replay() -> Iterator[Row]:
 
 def calls() -> Iterator[Row]:
     """Calls a second and CPU per call, at several numbers in flight, beside bare aiohttp in the same run."""
-    sizes = {(0.0, 1): 1000, (0.0, 64): 2500, (0.0, 256): 2500, (0.05, 1): 40, (0.05, 64): 1500, (0.05, 256): 2500}
+    sizes = {(0.0, 1): 1000, (0.0, 64): 2500, (0.0, 256): 2500, (0.05, 1): 25, (0.05, 64): 1000, (0.05, 256): 2500}
     for latency_s in (0.0, 0.05):
         with stand(latency_s) as here:
             for (_, window), count in ((key, n) for key, n in sizes.items() if key[0] == latency_s):
