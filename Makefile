@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 Q ?= What is the capital of Australia?
+# As typed: a dollar sign in a question is no variable of make's.
+override Q := $(value Q)
 export Q
 
 .PHONY: demo test check format bench wheel clean

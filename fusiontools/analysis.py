@@ -39,7 +39,7 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
     data = _json_in(text)
     if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
         return None
-    return {
+    found: dict[str, Any] = {
         "consensus": [s for item in _items(data, "consensus") if (s := _string(item))],
         "contradictions": [c for item in _items(data, "contradictions") if (c := _contradiction(item, labels))],
         "partial_coverage": [p for item in _items(data, "partial_coverage") if (p := _coverage(item, labels))],
@@ -47,6 +47,8 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
         "blind_spots": [s for item in _items(data, "blind_spots") if (s := _string(item))],
         "ranking": _ranking(data.get("ranking"), labels),
     }
+    # A reply that was cut off can be mended into a shell with nothing in it; that is no analysis.
+    return found if any(found.values()) else None
 
 
 def merged(analyses: Sequence[dict[str, Any]]) -> dict[str, Any]:

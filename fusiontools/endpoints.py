@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from fusiontools.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -69,6 +71,8 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
     stands in for OpenRouter's key, at OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
     """
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
+    if url and not url.startswith(("http://", "https://")):
+        raise UsageError(f"FUSION_BASE_URL={url!r}: write the whole URL with its version: http://127.0.0.1:8000/v1")
     own_key = "FUSION_API_KEY" if os.environ.get("FUSION_API_KEY") else None
     weights = os.environ.get("FUSION_LOCAL_MODEL") or None
     known = [e.api_key_env for e in endpoints.values() if e.base_url and _origin(e.base_url) == _origin(url)]

@@ -81,8 +81,10 @@ def ask(question: str) -> Asked:
     found = normal.tokens(text)
     either: tuple[str, ...] = ()
     for at, word in enumerate(found):
+        if word not in EITHER:
+            continue
         after = [other for other in found[at + 1 : at + 3] if other not in ARTICLES]
-        if word in EITHER and at and after and STOP.isdisjoint([found[at - 1], after[0]]):
+        if at and after and STOP.isdisjoint([found[at - 1], after[0]]):
             either = (found[at - 1], after[0])
     polar = not either and (not POLAR.isdisjoint(found[:1]) or "吗" in text)
     return Asked(text, frozenset(found), either, polar, bool(ASKS_NUMBER.search(text)), bool(ASKS_NAME.search(text)))
@@ -108,7 +110,7 @@ def read(asked: Asked, answer: str) -> Gist | None:
     key = content(asked, found)
     stems = frozenset([word[:STEM_CHARS] for word in key])
     if stated is None and (len(found) > SHORT_WORDS or len(body) > SHORT_CHARS):
-        number = _conclusion(body) if asked.number else ""
+        number = _conclusion(body, found) if asked.number else ""
         numbers = frozenset([word for word in key if word[0] <= "9"])
         return Gist(False, letter, verdict, "", "", number, numbers, frozenset(), stems, False, False, ())
     side = next((word for word in found if word in asked.either), "")
@@ -205,7 +207,11 @@ def _fresh_numbers(asked: Asked, found: list[str]) -> list[str]:
     return [number for number in numbers if number not in asked.words] or numbers
 
 
-def _conclusion(folded: str) -> str:
+def _conclusion(folded: str, found: list[str]) -> str:
     """Return the last number of the last sentence, if that sentence has one."""
     last = SENTENCE_BREAK.split(folded[-TAIL_CHARS:].rstrip())[-1]
-    return next((word for word in reversed(normal.tokens(last)) if normal.is_number(word)), "")
+    if not normal.DIGIT.search(last):
+        return ""
+    if len(last) < len(folded):
+        found = normal.tokens(last)
+    return next((word for word in reversed(found) if normal.is_number(word)), "")

@@ -119,14 +119,14 @@ def conversation(messages: Sequence[Message]) -> list[Piece]:
             pieces.extend(part.get("text", "") + "\n" if part.get("type") == "text" else part for part in content)
         elif content:
             pieces.append(content + "\n")
-        for call in message.get("tool_calls") or []:
-            pieces.append(f"(calls {call['function']['name']}({call['function']['arguments']}))\n")
+        called = [call["function"] for call in message.get("tool_calls") or []]
+        pieces.extend(f"(calls {function['name']}({function['arguments']}))\n" for function in called)
         pieces.append("\n")
     return pieces
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
-    """Return the messages with a system prompt before them; joined with the one that is there, as many take only one."""
+    """Return the messages with a system prompt before them, joined with their own: many servers take only one."""
     if not system:
         return list(messages)
     if messages and messages[0].get("role") in ("system", "developer"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fusiontools.endpoints import ENDPOINTS, Endpoint
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, nearest
 from fusiontools.options import given_only, option
 
 
@@ -81,6 +81,9 @@ class PanelOptions:
     extra: Mapping[str, Any] = option(None)
 
 
+TEMPLATE_HELP = "The prompts: default, deep_research, code_review, creative, tool_calls, or a file of your own."
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
     """What `fuse-judge` can be told."""
@@ -92,7 +95,7 @@ class JudgeOptions:
     method: str = option(
         "model", "--method", choices=("model", "lexical"), help="Compare by a model, or by code without any call."
     )
-    template: str = option("default", "--template", metavar="NAME|PATH", help="The prompt template.")
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
 
@@ -108,7 +111,7 @@ class SynthOptions:
         "model", "--method", choices=("model", "copy", "auto"),
         help="Write with the model, copy the best response, or copy short responses and write long ones.",
     )  # fmt: skip
-    template: str = option("default", "--template", metavar="NAME|PATH", help="The prompt template.")
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
     temperature: float | None = option(
         None, "--temperature", minimum=0, metavar="T", help="The synthesizer's temperature."
     )
@@ -145,7 +148,6 @@ class Recipe:
     judge: JudgeOptions = JudgeOptions()
     synth: SynthOptions = SynthOptions()
     limits: LimitOptions = LimitOptions()
-    chain: str = "panel | judge | synth"
     endpoint: str = "openrouter"
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
@@ -157,6 +159,10 @@ def parse_model(text: str, recipe: Recipe) -> Model:
     if name in recipe.aliases and endpoint is None:
         alias = recipe.aliases[name]
         return replace(alias, samples=samples) if samples else alias
+    if endpoint is None and (typo := re.search(r"@([A-Za-z-]+)$", name)):
+        raise UsageError(
+            f"--model {name!r}: no endpoint is called {typo[1]!r}{nearest(typo[1], list(recipe.endpoints))}"
+        )
     if endpoint is None and recipe.endpoints[recipe.endpoint].embedded:
         raise UsageError(
             f"--model {name!r}: the recipe {recipe.name!r} runs the embedded model only; "

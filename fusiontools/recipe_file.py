@@ -100,7 +100,6 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         judge=JudgeOptions(**{**judge, "models": maker.all(judge.get("models", []), "$.judge")}),
         synth=SynthOptions(**{**synth, "models": maker.all(synth.get("models", []), "$.synth")}),
         limits=LimitOptions(**data.get("limits", {})),
-        chain=data.get("chain", Recipe("").chain),
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,

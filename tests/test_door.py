@@ -137,6 +137,12 @@ def test_a_failed_attempt_costs_what_is_known_and_never_nothing_by_guess(
     assert (call["status"], call["cost_usd"], call["cost_source"]) == (failure.code, cost, source)
 
 
+def test_a_backend_that_lets_calls_wait_says_itself_how_long_one_took() -> None:
+    _, [call] = ask_once(Scripted(m=said("Paris.", latency_s=7.5)))
+
+    assert call["latency_s"] == 7.5
+
+
 def test_every_attempt_is_entered_whatever_becomes_of_it() -> None:
     completion, calls = ask_once(Scripted(m=[BUSY, CUT, "Paris."]))
 
@@ -582,20 +588,20 @@ def test_a_record_has_a_limit_of_its_own() -> None:
 def test_every_settled_call_is_told_with_its_label_and_cost(tmp_path: Path) -> None:
     told: list[Event] = []
 
-    async def work(backend: Scripted, **settings: Any) -> None:
+    async def work(backend: Scripted, label: str | None = None, **settings: Any) -> None:
         door = open_door(backend, journal=Journal(tmp_path / "j.db"), notify=told.append, **settings)
         request = door.request(M, MESSAGES, {}, 2)
         await asyncio.gather(
-            door.complete(request, M, door.ledger("panel", "1"), Slot("m", 2, 1)), return_exceptions=True
+            door.complete(request, M, door.ledger("panel", "1"), Slot("m", 2, 1, label)), return_exceptions=True
         )
         await door.aclose()
 
-    asyncio.run(work(Scripted(m=REFUSED)))
+    asyncio.run(work(Scripted(m=REFUSED), "m#2"))
     asyncio.run(work(Scripted(m=SILENT)))
     asyncio.run(work(Scripted(m=[BUSY, "Paris."])))
     asyncio.run(work(Scripted(), replay=True))
 
-    assert [(e.stage, e.record_id, e.label) for e in told] == [("panel", "1", "m#2")] * 4
+    assert [(e.stage, e.record_id, e.label) for e in told] == [("panel", "1", "m#2"), *[("panel", "1", "m")] * 3]
     assert [(e.cost_usd, e.replayed, e.failure) for e in told] == [
         (None, False, REFUSED),
         (None, False, None),

@@ -483,6 +483,7 @@ def test_a_batch_killed_in_the_middle_pays_for_nothing_twice(
         process.stdin.close()
         left = list(itertools.islice(process.stdout, 10))
         process.send_signal(signal.SIGKILL)
+    upstream.script("fake/b+slow=0.05")
     finished = [json.loads(line)["messages"][-1]["content"] for line in left]
     poll(upstream, lambda stats: stats["in_flight"] == 0)
     first = contents(upstream.bodies())
@@ -521,6 +522,7 @@ def test_a_whole_pipeline_killed_in_the_middle_ends_with_the_same_bytes(
         process.stdin.close()
         left = list(itertools.islice(process.stdout, 6))
         os.killpg(process.pid, signal.SIGKILL)
+    upstream.script("fake/s+slow=0.03")
     poll(upstream, lambda stats: stats["in_flight"] == 0)
     resumed = run(slow.replace(" -m", " --replay -m"), stdin)
 

@@ -18,6 +18,7 @@ from fusiontools.analysis import analysis_schema, borda, merged, read_analysis
 from fusiontools.chain import compose
 from fusiontools.endpoints import Endpoint
 from fusiontools.errors import CallFailed
+from fusiontools.models.door import Event
 from fusiontools.options import fixed
 from fusiontools.recipe import FewShot, JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.record import Record, digest
@@ -245,6 +246,14 @@ def test_samples_are_asked_apart_and_multiply() -> None:
         ("a", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 0), ("b", 1),
     ]  # fmt: skip
     assert [request.sample for request in backend.requests] == [0, 1, 2, 3, 0, 1]
+
+
+def test_samples_of_one_member_are_told_apart_to_whoever_watches() -> None:
+    told: list[Event] = []
+
+    ask_panel(PanelOptions(members=(model("a", samples=2), B)), notify=told.append)
+
+    assert [event.label for event in told] == ["a#0", "a#1", "b"]
 
 
 def test_a_member_is_asked_with_its_own_settings_over_the_panels() -> None:
@@ -856,8 +865,20 @@ def test_short_responses_are_copied_and_long_ones_written(long: bool, by: str) -
     assert result["answer"]["by"] == by
 
 
-def test_where_nobody_is_named_to_write_the_best_response_is_copied() -> None:
-    assert ask_synth(SynthOptions(), JUDGED)["answer"]["by"] == "panel"
+def test_where_nobody_is_named_to_write_the_best_response_is_copied_and_the_record_says_so() -> None:
+    result = ask_synth(SynthOptions(), JUDGED)
+
+    assert result["answer"] == answer("c says.", "panel", "c", response=2)
+    assert [note["code"] for note in result["degraded"]] == ["no_synth"]
+    assert "degraded" not in ask_synth(SynthOptions(method="copy"), JUDGED)
+
+
+def test_where_nobody_is_named_to_judge_code_compares_and_the_record_says_so() -> None:
+    result = ask_judge(JudgeOptions(), answered())
+
+    assert result["analysis"]["judges"] == ["lexical"]
+    assert [note["code"] for note in result["degraded"]] == ["no_judge"]
+    assert "degraded" not in ask_judge(JudgeOptions(method="lexical"), answered())
 
 
 def test_a_question_with_tools_is_decided_by_a_template_of_its_own_and_called_natively() -> None:

@@ -8,7 +8,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$python" -m pip install --quiet --disable-pip-version-check build
 "$python" -m build --outdir "$work/dist" "$root" >/dev/null
 
 for package in "$work"/dist/*.whl "$work"/dist/*.tar.gz; do

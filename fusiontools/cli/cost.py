@@ -9,6 +9,7 @@ from typing import Any
 from fusiontools.cli.options import InputOptions, command
 from fusiontools.options import option
 
+_FORESEEN = ("calls", "tokens in", "tokens out", "cost")
 HELP = """\
 \b
   fuse-cost < answers.jsonl
@@ -77,7 +78,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if costs.records == 0:
         complain("fuse-cost", "nothing came in: no records")
         return EXIT_NOTHING_USABLE
-    _write(2 if options.tee else 1, _printed(costs, options.output).encode())
+    _write(2 if options.tee else 1, _printed(costs, options.output, foreseen=options.estimate).encode())
     if costs.total.unknown and options.output == "table":
         complain("fuse-cost", _about_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
@@ -94,7 +95,7 @@ def _groups(by: str) -> list[str]:
     return groups
 
 
-def _printed(costs: Any, form: str) -> str:
+def _printed(costs: Any, form: str, *, foreseen: bool) -> str:
     rows = sorted(costs.rows.values(), key=lambda row: (-row.cost_usd, row.key))
     if form == "json":
         from fusiontools import jsonl
@@ -114,7 +115,7 @@ def _printed(costs: Any, form: str) -> str:
         writer.writerow([*costs.by, *_numbers(costs.total)])
         writer.writerows([*row.key, *_numbers(row).values()] for row in rows)
         return out.getvalue()
-    return _table(costs, rows)
+    return _table(costs, rows, foreseen)
 
 
 def _numbers(row: Any) -> dict[str, Any]:
@@ -134,14 +135,20 @@ def _numbers(row: Any) -> dict[str, Any]:
     }
 
 
-def _table(costs: Any, rows: list[Any]) -> str:
-    heading = [*costs.by, "calls", "failed", "replayed", "tokens in", "tokens out", "cost", "saved", "time"]
-    lines = [heading, *([*row.key, *_cells(row)] for row in rows)]
+def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
+    columns = ["calls", "failed", "replayed", "tokens in", "tokens out", "cost", "saved", "time"]
+    shown = [columns.index(name) for name in (_FORESEEN if foreseen else columns)]
+
+    def cells(row: Any) -> list[str]:
+        every = _cells(row)
+        return [every[i] for i in shown]
+
+    lines = [[*costs.by, *(columns[i] for i in shown)], *([*row.key, *cells(row)] for row in rows)]
     if costs.by:
-        lines.append(["total", *[""] * (len(costs.by) - 1), *_cells(costs.total)])
+        lines.append(["total", *[""] * (len(costs.by) - 1), *cells(costs.total)])
     else:
-        lines = [heading, _cells(costs.total)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heading))]
+        lines = [lines[0], cells(costs.total)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = len(costs.by)
     return "".join(
         "  ".join(

@@ -175,7 +175,7 @@ class _Filter:
                 complain(self.plan.tool, f"{record['id'][:80]}: no answer: {record['error']['message']}")
             return None
         text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
-        heading = f"\n--- {record['id']} ---\n" if text and self.answered > 1 else ""
+        heading = f"\n--- {record['id']} ---\n" if text and self.progress.is_batch else ""
         return (heading + text).encode("utf-8", "replace")
 
     def _say_failed(self, record: Record) -> None:

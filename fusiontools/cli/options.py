@@ -15,7 +15,10 @@ from fusiontools import __version__
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError
 from fusiontools.options import Flag, flags_of, option
 
-_TYPES = {"int": click.IntRange, "float": click.FloatRange}
+_CONFIG_HELP = (
+    "Recipe: a name or a file.  [default: $FUSION_CONFIG, ./fusion.yaml, budget where an OpenRouter key is set, local]"
+)
+_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,7 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
 
         params: list[click.Parameter] = [
             click.Argument(["files"], nargs=-1, metavar="[FILE]..."),
-            click.Option(
-                ["-c", "--config"], metavar="RECIPE", help="Recipe: a name or a file.", shell_complete=_recipes
-            ),
+            click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes),
             *[_click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
             click.Option(
                 ["--version"],
@@ -205,7 +206,8 @@ def _click_option(group: type, name: str, flag: Flag) -> click.Option:
     elif kind == "bool":
         attributes |= {"is_flag": True, "metavar": None}
     elif kind in _TYPES:
-        attributes["type"] = _TYPES[kind](min=flag.minimum)  # type: ignore[arg-type]
+        attributes["type"] = _TYPES[kind](min=flag.minimum)
+        attributes["type"].name = "whole number" if kind == "int" else "number"
     if flag.multiple:
         attributes["multiple"] = True
     shown = declared.default

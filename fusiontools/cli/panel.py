@@ -35,11 +35,15 @@ def main(
     from fusiontools.errors import UsageError
     from fusiontools.models.door import require_key
     from fusiontools.options import fixed
-    from fusiontools.recipe import panel_with, summary
-    from fusiontools.recipe_file import load_recipe
+    from fusiontools.recipe import Recipe, panel_with, summary
+    from fusiontools.recipe_file import chosen_by_person, load_recipe
     from fusiontools.stages.panel import panel as panel_stage
 
     recipe = load_recipe(config)
+    embedded = recipe.endpoints[recipe.endpoint].embedded
+    if panel.get("members") and embedded and config is None and not chosen_by_person():
+        # What the embedded model needs (worked turns, many samples, code as judge) is nothing for another model.
+        recipe = Recipe("custom", endpoints=recipe.endpoints, aliases=recipe.aliases)
     options = panel_with(recipe.panel, typed_models(panel, recipe))
     if not options.members:
         raise UsageError(f"the recipe {recipe.name!r} has no panel; name members with -m")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from fusiontools.models.door import Event
 from fusiontools.record import Record
 
 _REDRAW_S = 0.1
+_BAR = "{n_fmt} done  {elapsed}  {rate_noinv_fmt}{postfix}"
 
 
 class Progress:
@@ -24,15 +26,23 @@ class Progress:
     def __init__(self, tool: str, *, quiet: bool) -> None:
         self._tool = tool
         self._shown = not quiet and os.isatty(2)
-        self._notes = not quiet
-        self._last = not stat.S_ISFIFO(os.fstat(1).st_mode)
+        # Answers on a terminal are their own progress; a bar would land among them.
+        self._last = not stat.S_ISFIFO(os.fstat(1).st_mode) and not os.isatty(1)
         self._arrived = self._done = self._failed = 0
         self._cost_usd = 0.0
         self._unknown_cost = False
         self._bar: Any = None
         self._drawn = 0.0
+        self._started = time.time()
+        self._replayed = 0
+        self._last_failure = ""
         #: An answer on the screen speaks for itself; a line about it would land in its text.
         self.answer_is_live = False
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether more than one record has come in."""
+        return self._arrived > 1
 
     def arrived(self) -> None:
         """Count a record; the second one makes it a batch."""
@@ -40,18 +50,23 @@ class Progress:
         if self._arrived == 2 and self._shown and self._last:
             from tqdm import tqdm
 
-            self._bar = tqdm(unit=" records", initial=self._done, dynamic_ncols=True, leave=True, file=_stderr())
+            self._bar = tqdm(bar_format=_BAR, dynamic_ncols=True, file=sys.stderr)
+            self._bar.start_t = self._started
 
     def settled(self, event: Event) -> None:
         """Say how one call went, while there is one question only."""
         if not self._shown or self._arrived > 1 or (self.answer_is_live and event.failure is None):
             return
-        took = "from the journal" if event.replayed else f"{event.latency_s:.1f} s"
-        cost = "" if event.replayed or event.cost_usd is None else f"  {_money(event.cost_usd)}"
-        if event.failure is not None:
-            complain(self._tool, f"{event.label}  failed after {took}: {event.failure.code}: {event.failure.message}")
+        if event.replayed:
+            self._replayed += 1
+        elif event.failure is None:
+            cost = f"  {_money(event.cost_usd)}" if event.cost_usd else ""
+            complain(self._tool, f"{event.label}  {event.latency_s:.1f} s{cost}")
         else:
-            complain(self._tool, f"{event.label}  {took}{cost}")
+            why = f"{event.failure.code}: {event.failure.message}"
+            said = "the same" if why == self._last_failure else why
+            complain(self._tool, f"{event.label}  failed after {event.latency_s:.1f} s: {said}")
+            self._last_failure = why
 
     def finished(self, record: Record) -> None:
         """Count a record that leaves."""
@@ -64,7 +79,7 @@ class Progress:
                 self._unknown_cost |= cost is None
         if self._bar is not None:
             self._draw()
-        elif self._notes and self._arrived <= 1 and os.isatty(2):
+        elif self._shown and self._arrived <= 1:
             self._note(record)
 
     def close(self) -> None:
@@ -86,6 +101,8 @@ class Progress:
         self._bar.refresh()
 
     def _note(self, record: Record) -> None:
+        if self._replayed:
+            complain(self._tool, f"{self._replayed} call{'s' if self._replayed > 1 else ''} from the journal")
         stage = self._tool.removeprefix("fuse-")
         for note in record.get("degraded", []):
             if note.get("stage") == stage and note.get("code") != "member_failed":
@@ -94,9 +111,3 @@ class Progress:
 
 def _money(usd: float) -> str:
     return f"${usd:.4f}" if usd < 1 else f"${usd:,.2f}"
-
-
-def _stderr() -> Any:
-    import sys
-
-    return sys.stderr

@@ -49,6 +49,9 @@ def options_for(
     cache: dict[bytes, Any] = {}
     base = recipe or Recipe(name="")
     typed = typed_models(given, base)
+    if "models" in typed:
+        # Whoever names a model wants it asked, whatever the recipe would do without it.
+        typed.setdefault("method", "model")
     endpoints = recipe.endpoints if recipe else environment_endpoints(ENDPOINTS)
     if "template" in typed:
         from fusiontools import prompts

@@ -44,7 +44,7 @@ def _content(section: Any) -> str:
 
 
 def _analysis(analysis: Analysis) -> str:
-    lines = [_rule(f"analysis (by {', '.join(analysis.get('judges', ['?']))})")]
+    lines = [_rule(f"analysis (by {_judges(analysis)})")]
     if "agreement" in analysis:
         lines.append(f"agreement: {analysis['agreement']:.0%} of the responses say the same")
     lines += _list("consensus", analysis["consensus"])
@@ -55,6 +55,10 @@ def _analysis(analysis: Analysis) -> str:
     lines += _list("unique insights", [f"{u['insight']} ({u['model']})" for u in analysis["unique_insights"]])
     lines += _list("blind spots", analysis["blind_spots"])
     return "\n".join(lines)
+
+
+def _judges(analysis: Analysis) -> str:
+    return ", ".join("code" if name == "lexical" else name for name in analysis.get("judges", ["?"]))
 
 
 def _contradiction(item: Contradiction) -> str:

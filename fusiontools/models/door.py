@@ -54,7 +54,7 @@ class Door:
     """
 
     endpoints: Mapping[str, Endpoint]
-    limits: LimitOptions = LimitOptions()
+    limits: LimitOptions = field(default_factory=LimitOptions)
     journal: Journal | None = None
     replay: bool = False
     offline: bool = False
@@ -219,7 +219,7 @@ class Door:
         failure: CallFailed | None = None,
     ) -> None:
         if self.notify is not None:
-            label = model.name if not slot.sample else f"{model.name}#{slot.sample}"
+            label = slot.label or model.name
             self.notify(Event(ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure))
 
 

@@ -16,6 +16,8 @@ class Slot:
     member: str | None = None
     sample: int | None = None
     layer: int | None = None
+    #: What a person is shown; the member's or model's name by default.
+    label: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,8 +106,8 @@ class Budget:
         if usd is None:
             raise CallFailed(
                 "price_unknown",
-                f"no price is known for {model}, so the cost limit cannot be held; "
-                "give `price_usd_per_mtok` in the recipe, install fusiontools[prices], or lift the limit",
+                f"no price is known for {model} at this endpoint, so the cost limit cannot be held; "
+                "give `price_usd_per_mtok` in the recipe, or lift the limit (list prices: fusiontools[prices])",
             )
         if self.run_usd is not None and self.committed_usd + usd > self.run_usd:
             self.stopped = True
@@ -116,7 +118,8 @@ class Budget:
         if self.record_usd is not None and ledger.committed_usd + usd > self.record_usd:
             raise CallFailed(
                 "record_budget",
-                f"the record has committed ${ledger.committed_usd:.4f} of ${self.record_usd:g}; this call may cost ${usd:.4f}",
+                f"the record has committed ${ledger.committed_usd:.4f} of ${self.record_usd:g}; "
+                f"this call may cost ${usd:.4f}",
             )
         self._commit(ledger, usd)
         return usd

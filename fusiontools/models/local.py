@@ -23,6 +23,8 @@ from fusiontools.models.local_wire import Chunk, chat_body, completion, text_del
 from fusiontools.models.types import Completion, OnDelta, Request
 from fusiontools.models.weights import find_weights
 
+#: A generation's chunks, and the seconds it took once it was its turn.
+Work = tuple[list[Chunk], float]
 #: Tokens read between two looks at the stop flag: 0.6 s of a cancelled prompt, and 5 % slower than the default.
 PROMPT_BATCH_TOKENS = 256
 #: How long an exit waits for the threads: one prompt batch, with room to spare.
@@ -70,11 +72,15 @@ class LocalEngine:
                 loop.call_soon_threadsafe(deliver, text)
             return stop.is_set() or self._closing.is_set()
 
+        def work() -> Work:
+            begun = time.monotonic()
+            return self._generate(body, hear), time.monotonic() - begun
+
         try:
-            chunks = await asyncio.wrap_future(self._submit(lambda: self._generate(body, hear)))
+            chunks, worked_s = await asyncio.wrap_future(self._submit(work))
         finally:
             stop.set()
-        return completion(request.model, chunks, body, first[0] if first else None)
+        return completion(request.model, chunks, body, first[0] if first else None, worked_s)
 
     async def aclose(self) -> None:
         """Stop what runs and free the model."""
@@ -82,10 +88,10 @@ class LocalEngine:
         atexit.unregister(self._shut_down)
         self._server = None
 
-    def _submit(self, work: Callable[[], list[Chunk]]) -> Future[list[Chunk]]:
+    def _submit(self, work: Callable[[], Work]) -> Future[Work]:
         if self._closing.is_set():
             raise CallFailed("engine", "the engine is closed")
-        future: Future[list[Chunk]] = Future()
+        future: Future[Work] = Future()
 
         def job() -> None:
             if not future.set_running_or_notify_cancel():

@@ -113,7 +113,7 @@ async def _attempt(
             usage=completion.usage,
             cost_usd=paid_usd,
             cost_source=source,
-            latency_s=time.monotonic() - started,
+            latency_s=completion.latency_s if completion.latency_s is not None else time.monotonic() - started,
             ttft_s=completion.ttft_s,
         )
         return completion, paid_usd

@@ -47,6 +47,8 @@ class Completion:
     mean_logprob: float | None = None
     #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.
     ttft_s: float | None = None
+    #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.
+    latency_s: float | None = None
 
 
 class Backend(Protocol):

@@ -49,7 +49,8 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
         seed, labels = prompts.blind_order(record["id"], usable)
         if options.method == "lexical" or not options.models:
-            return with_section(record, "analysis", _complete_section(record, _lexical(record, usable), labels, seed))
+            by_code = _complete_section(record, _lexical(record, usable), labels, seed)
+            return with_section(record, "analysis", by_code, degraded=_without_model(options))
         return await _by_model(record, options, runtime, labels, seed)
 
     return run
@@ -155,6 +156,12 @@ def _on_panel(record: Record, options: JudgeOptions) -> list[Degraded]:
         for m in options.models
         if m.name in members
     ]
+
+
+def _without_model(options: JudgeOptions) -> list[Degraded]:
+    if options.method == "lexical":
+        return []
+    return [{"stage": "judge", "code": "no_judge", "detail": "no judge is named (-m, or a recipe): compared by code"}]
 
 
 def _unreadable(text: str) -> str:

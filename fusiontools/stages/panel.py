@@ -78,7 +78,7 @@ def plan(record: Record, options: PanelOptions, runtime: Runtime) -> list[Planne
     return [
         Planned(
             model,
-            Slot(model.name, sample, _LAYER),
+            Slot(model.name, sample, _LAYER, f"{model.name}#{sample}" if model.samples * samples > 1 else None),
             runtime.door.request(
                 model,
                 _messages(record, options, model, few_shot),

@@ -59,8 +59,11 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
             return _copied(record, usable[0][0], _survivor(record))
-        if options.method == "copy" or not options.models or (options.method == "auto" and _best_is_short(record)):
+        if options.method == "copy" or (options.method == "auto" and _best_is_short(record)):
             return _copied(record, best(record), [])
+        if not options.models:
+            detail = "no synthesizer is named (-m, or a recipe): the best response is the answer"
+            return _copied(record, best(record), [{"stage": "synth", "code": "no_synth", "detail": detail}])
         return await _written(record, options, runtime)
 
     return run
