@@ -15,9 +15,10 @@ Out = TypeVar("Out")
 
 
 def compose(*stages: Stage) -> Stage:
-    """Return the stages as one: each reads what the one before it wrote."""
+    """Return the stages as one: each reads what the one before it wrote, all within the record's one deadline."""
 
     async def run(record: Record, runtime: Runtime) -> Record:
+        runtime = runtime.timed()
         for stage in stages:
             record = await stage(record, runtime)
         return record

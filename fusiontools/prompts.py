@@ -30,6 +30,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in (data_dir("configs") / "prompts").glob("*.md"))
 
 
+def is_name(template: str) -> bool:
+    """Return whether a template is spelled as a name, which is never a path."""
+    return re.fullmatch(r"[A-Za-z0-9_-]+", template) is not None
+
+
 @functools.cache
 def load(template: str) -> dict[str, str]:
     """Return a template's sections.
@@ -38,7 +43,7 @@ def load(template: str) -> dict[str, str]:
         template: a shipped name, or the path of a Markdown file.
     """
     shipped = data_dir("configs") / "prompts" / f"{template}.md"
-    by_name = re.fullmatch(r"[A-Za-z0-9_-]+", template) is not None
+    by_name = is_name(template)
     path = shipped if by_name else Path(template)
     try:
         text = path.read_text(encoding="utf-8")

@@ -159,10 +159,6 @@ def parse_model(text: str, recipe: Recipe) -> Model:
     if name in recipe.aliases and endpoint is None:
         alias = recipe.aliases[name]
         return replace(alias, samples=samples) if samples else alias
-    if endpoint is None and (typo := re.search(r"@([A-Za-z-]+)$", name)):
-        raise UsageError(
-            f"--model {name!r}: no endpoint is called {typo[1]!r}{nearest(typo[1], list(recipe.endpoints))}"
-        )
     if endpoint is None and recipe.endpoints[recipe.endpoint].embedded:
         raise UsageError(
             f"--model {name!r}: the recipe {recipe.name!r} runs the embedded model only; "
@@ -181,6 +177,8 @@ def spelled(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[s
         name, samples = counted[1] + (counted[3] or ""), int(counted[2])
     if "@" in name and name.rpartition("@")[2] in endpoints:
         name, _, endpoint = name.rpartition("@")
+    elif typo := re.search(r"@([A-Za-z-]+)$", name):
+        raise UsageError(f"{where}{text!r}: no endpoint is called {typo[1]!r}{nearest(typo[1], list(endpoints))}")
     if not name or samples == 0:
         raise UsageError(f"{where}{text!r}: write MODEL, MODEL*3 or MODEL@ENDPOINT")
     return name, samples, endpoint
@@ -230,10 +228,9 @@ def from_summary(cls: type, data: Mapping[str, Any]) -> Any:
 def _plain(options: object) -> dict[str, Any]:
     data = given_only(options)
     if models := data.get("models"):
-        # A prompt of the user's belongs to the recipe; prices are looked up again where they are needed.
         data["models"] = [
             {"name": m.name, "model": m.model, "endpoint": m.endpoint}
-            | {k: v for k, v in given_only(m).items() if k not in ("name", "model", "endpoint", "extra")}
+            | {k: v for k, v in given_only(m).items() if k not in ("name", "model", "endpoint")}
             for m in models
         ]
     return data

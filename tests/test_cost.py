@@ -65,7 +65,7 @@ def test_costs_are_added_up_by_stage_and_model_with_a_total(run: Run) -> None:
         "judge  j          2       1         0         10           4  ≥ $0.0000        -  1.0 s",
         "total             5       1         1         40          16  ≥ $0.7500  $0.2500  2.5 s",
     ]
-    assert result.err == "fuse-cost: the cost of 1 calls is unknown; give `price_usd_per_mtok` in the recipe\n"
+    assert result.err == "fuse-cost: the cost of 1 call is unknown; give `price_usd_per_mtok` in the recipe\n"
 
 
 def test_a_cost_that_nobody_said_is_unknown_and_not_nothing(run: Run) -> None:

@@ -189,7 +189,7 @@ def test_the_thought_of_a_reasoning_model_is_kept_apart() -> None:
     deltas = [{"reasoning_content": "Hm."}, {"content": "Yes."}]
     chunks: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
 
-    answer = completion("other", chunks, {}, None)
+    answer = completion("other", chunks, {}, None, 0.1)
 
     assert (answer.content, answer.reasoning) == ("Yes.", "Hm.")
 

@@ -286,7 +286,12 @@ def test_an_asterisk_counts_and_a_colon_does_not() -> None:
 
 def test_an_at_sign_before_no_endpoint_belongs_to_the_name() -> None:
     assert parse_model("@cf/meta/llama", Recipe("r")).model == "@cf/meta/llama"
-    assert parse_model("a@b", Recipe("r")) == Model("a@b", "a@b", "openrouter")
+    assert parse_model("claude@20240229", Recipe("r")).model == "claude@20240229"
+
+
+def test_a_word_after_an_at_sign_that_is_no_endpoint_is_a_typing_error() -> None:
+    with pytest.raises(UsageError, match="no endpoint is called 'olama'; did you mean 'ollama'"):
+        parse_model("llama3:8b@olama", Recipe("r"))
 
 
 @pytest.mark.parametrize("text", ["", "  ", "@ollama", "*3", "a/b*0", "*3@ollama"])
@@ -358,9 +363,6 @@ def without_extra(options: SynthOptions) -> SynthOptions:
     return replace(options, models=tuple(replace(model, extra={}) for model in options.models))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="summary() leaves `extra` of a model out, so a pipeline differs from the library"
-)
 def test_the_summary_keeps_what_else_a_model_is_sent() -> None:
     recipe = build("judge: {model: {model: a/b, extra: {top_k: 3}}}")
 

@@ -661,7 +661,7 @@ def test_what_is_no_analysis_is_none_and_no_silent_default(text: str) -> None:
     ],
 )
 def test_a_ranking_is_read_in_every_spelling(said_: Any, read: list[int]) -> None:
-    found = read_analysis(json.dumps({"consensus": [], "ranking": said_}), AB)
+    found = read_analysis(json.dumps({"consensus": ["x"], "ranking": said_}), AB)
 
     assert found is not None
     assert found["ranking"] == read
@@ -706,6 +706,11 @@ def test_no_reply_whatever_breaks_the_reader(text: str) -> None:
 
     if found is not None:
         assert schemas.is_valid("analysis", found)
+
+
+@pytest.mark.parametrize("text", ['{"consensus": []}', '{"consensus": ["', '{"blind_spots": [""], "ranking": ["C"]}'])
+def test_a_shell_with_nothing_in_it_is_no_analysis(text: str) -> None:
+    assert read_analysis(text, AB) is None
 
 
 def test_a_borda_count_ranks_by_places_and_then_by_position() -> None:

@@ -140,6 +140,9 @@ def _check_usable(options: Any, section: str, endpoints: Mapping[str, Any]) -> N
         if model.endpoint not in endpoints:
             known = f"the endpoint {model.endpoint!r} is not known here; give the recipe that defines it with -c"
             raise InputError(known, f"$.recipe.{section}")
+    if not prompts.is_name(options.template):
+        # A record may come from anywhere; only a person may name a file.
+        raise InputError("a record names no file; give the recipe that does with -c", f"$.recipe.{section}.template")
     try:
         prompts.load(options.template)
     except UsageError as error:

@@ -30,8 +30,11 @@ def main(
 ) -> None:
     from fusiontools.cli.filter import Plan, run_filter
     from fusiontools.cli.setup import make_door, options_for, own_recipe, warm_up
+    from fusiontools.errors import UsageError
     from fusiontools.stages.synth import synth as synth_stage
 
+    if len(synth.get("models", ())) > 1:
+        raise UsageError("one synthesizer writes the answer; its `fallbacks` in a recipe are asked when it fails")
     recipe = own_recipe(config)
     stage = synth_stage(options_for(SynthOptions, "synth", config, recipe, synth))
     door = make_door(recipe, limit, journal, "fuse-synth")

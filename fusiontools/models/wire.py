@@ -18,6 +18,7 @@ from fusiontools.record import ToolCall, Usage
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "timeout", 413: "context_length"}
 _SHOWN = 300
+_DONE: dict[str, Any] = {}
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
 _SHORTEST_KEY = 8
 _THINK = "<think>"
@@ -98,6 +99,9 @@ class _Reply:
 
     def take(self, event: dict[str, Any]) -> str:
         """Add an event; returns the visible text that it brings."""
+        if event is _DONE:
+            # Some servers give no other sign that the answer is complete.
+            self._finish_reason = self._finish_reason or "stop"
         if event.get("usage"):
             self._data["usage"] = event["usage"]
         _refuse_error(event, self._data, self._key, shown=self.shown)
@@ -307,7 +311,7 @@ def _arguments(function: Mapping[str, Any]) -> str:
 
 
 async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterator[dict[str, Any]]:
-    """Yield the JSON of each `data:` line."""
+    """Yield the JSON of each `data:` line, and `_DONE` for the end that it says itself."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -320,8 +324,10 @@ async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterato
 
 def _event(line: bytes, key: str | None) -> dict[str, Any] | None:
     data = line.strip().removeprefix(b"data:").strip()
-    if not line.startswith(b"data:") or not data or data == b"[DONE]":
+    if not line.startswith(b"data:") or not data:
         return None
+    if data == b"[DONE]":
+        return _DONE
     try:
         event = jsonl.loads(data)
     except ValueError:

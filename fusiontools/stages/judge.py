@@ -59,7 +59,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
 async def _by_model(
     record: Record, options: JudgeOptions, runtime: Runtime, labels: Mapping[str, int], seed: int
 ) -> Record:
-    ledger = runtime.door.ledger("judge", record["id"])
+    ledger = runtime.ledger("judge", record)
     messages = judge_messages(record, options.template, labels)
     degraded = _on_panel(record, options)
     outcomes = await asyncio.gather(*[_ask(model, messages, options, runtime, ledger) for model in options.models])

@@ -55,7 +55,7 @@ def panel(options_for: OptionsFor[PanelOptions], recipe: Mapping[str, Any] | Non
         if "error" in record:
             return record
         options = options_for(record)
-        ledger = runtime.door.ledger("panel", record["id"])
+        ledger = runtime.ledger("panel", record)
         planned = plan(record, options, runtime)
         outcomes = await _ask(planned, options, runtime, ledger)
         responses = [_response(call, outcome) for call, outcome in zip(planned, outcomes, strict=True)]

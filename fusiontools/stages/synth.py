@@ -71,7 +71,7 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
 
 async def _written(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
     model = options.models[0]
-    ledger = runtime.door.ledger("synth", record["id"])
+    ledger = runtime.ledger("synth", record)
     messages = synth_messages(record, _template(record, options))
     request = runtime.door.request(
         model, prompts.with_system(messages, model.system), _params(record, options, model, runtime)
@@ -163,8 +163,8 @@ def _params(record: Record, options: SynthOptions, model: Model, runtime: Runtim
         "top_p": model.top_p,
         "max_tokens": model.max_tokens or options.max_tokens,
         "reasoning_effort": model.reasoning_effort,
-        **(options.extra or {}),
         **model.extra,
+        **(options.extra or {}),
     }
     params = {**own, **{name: asked[name] for name in ANSWER_PARAMS if asked.get(name) is not None}}
     endpoint = runtime.door.endpoints.get(model.endpoint)
