@@ -1,13 +1,13 @@
 #!/bin/sh
 # The panel is what costs. Save its responses once; then as many judges as you like can read them, today or next month.
 #   sh replay_with_another_judge.sh
-#   RECIPE=budget JUDGE='--method model -m openai/gpt-5.5@openrouter' sh replay_with_another_judge.sh
+#   RECIPE=budget JUDGE='-m openai/gpt-5.5@openrouter' sh replay_with_another_judge.sh
 set -eu
 
 recipe=${RECIPE:-local}
-# Options of the second judge. Without a key there is only the embedded model, which is too small to judge: expect an
-# empty analysis of it. It gets few tokens, so that it ends soon.
-judge=${JUDGE:---method model -m smollm2-135m@local --max-tokens 120}
+# Options of the second judge. Without a key there is only the embedded model, which is held to the form of an analysis
+# but is too small to fill it with sense.
+judge=${JUDGE:--m smollm2-135m@local}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -13,7 +13,7 @@ from fusiontools import normal
 
 #: What is looked at of one answer: its beginning and its end, where results stand.
 HEAD_CHARS, TAIL_CHARS = 2_000, 1_000
-SHORT_WORDS, SHORT_CHARS = 30, 300
+SHORT_WORDS, SHORT_CHARS, TALK_WORDS = 30, 300, 8
 #: Share of the smaller answer's words that must be shared, measured on the labelled pairs of tests/test_compare.py.
 SHORT_OVERLAP, LONG_OVERLAP = 0.5, 0.33
 #: Words of long texts are compared by their beginnings, which stands in for stemming in any language.
@@ -163,7 +163,7 @@ def content(asked: Asked, found: list[str]) -> set[str]:
 
 
 def _agree_short(asked: Asked, one: Gist, other: Gist) -> bool:
-    if one.number and other.number and not (asked.name and _names(one) and _names(other)):
+    if one.number and other.number and not _mere_mention(asked, one, other):
         return one.symbols == other.symbols and _same_number(one, other)
     ours, theirs = one.words, other.words
     if asked.name and _names(one) and _names(other):
@@ -191,6 +191,13 @@ def _agree_mixed(short: Gist, long: Gist) -> bool:
     if short.number and long.numbers:
         return short.number in long.numbers
     return len(short.stems & long.stems) > SHORT_OVERLAP * len(short.stems)
+
+
+def _mere_mention(asked: Asked, one: Gist, other: Gist) -> bool:
+    """Say whether both answers only happen to contain numbers: a name is asked for, or both talk and none is."""
+    if asked.name:
+        return _names(one) and _names(other)
+    return not asked.number and min(len(one.words), len(other.words)) > TALK_WORDS
 
 
 def _names(gist: Gist) -> bool:

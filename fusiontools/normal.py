@@ -45,7 +45,7 @@ TOKEN = re.compile(
 #: What the pattern above finds in a text without digits, in half the time.
 WORD = re.compile(r"\w+", re.ASCII)
 DIGIT = re.compile("[0-9]")
-NUMBER = re.compile(r"(-?)\D?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
+NUMBER = re.compile(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
 GROUPED = re.compile(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
 POINT_GROUPED = re.compile(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
 DECIMAL_COMMA = re.compile(r"-?\D?\d+,\d{1,2}")
@@ -57,7 +57,7 @@ ANSWER_WORD = "answer|correct option|correct choice|antwort|reponse|respuesta|re
 HINTS = tuple(ANSWER_WORD.split("|"))
 MARKED = re.compile(
     rf"(?:{ANSWER_WORD})(?: to [^\n.:]{{1,60}})?(?:[*\s]{{0,3}}(?::|=|は|是|为|is\b|ist\b|est\b|es\b)){{1,2}}"
-    r"[*\s:]{0,5}([^\n]{1,300})"
+    r"[*\s:]{0,5}(?=([^\n]{1,300}))"
 )
 #: Where the stated answer ends and its explanation begins; initials and titles end no sentence.
 STATED_END = re.compile(

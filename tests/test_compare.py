@@ -40,6 +40,11 @@ def analysed(question: str, *answers: str, confidence: list[float | None] | None
     return analyse(question, NAMES[: len(answers)], answers, confidence or [None] * len(answers))
 
 
+def sentences(count: int, stem: str) -> str:
+    """Return sentences of three words each that share none."""
+    return " ".join(f"{x.upper()}{stem} {x}{x}{stem} {x}i{stem}." for x in "bcdfghjklmnpqrstvwxz"[:count])
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair['one'][:25]!r}-{pair['other'][:25]!r}")
 def test_labelled_pairs_are_judged_as_recorded(pair: dict[str, Any]) -> None:
     judged = same(pair["question"], pair["one"], pair["other"])
@@ -141,12 +146,10 @@ def test_a_letter_before_a_point_is_an_initial_unless_offered() -> None:
 
 def test_long_texts_do_not_differ_by_the_numbers_they_mention() -> None:
     story = "Whales are large mammals of the oceans; they breathe air, sing, migrate and raise their calves for long. "
-    one, other = (
-        f"{story}Some were seen in 1998 near Norway in the cold and windy spring.",
-        f"{story}There are 90 species.",
-    )
+    one, other = f"{story}Some were seen near Norway in the spring of 1998.", f"{story}There are 90 species."
 
     assert same("Tell me about whales.", one, other)
+    assert same("Tell me about whales.", one * 2, other * 2)
 
 
 def test_empty_answers_agree_with_nothing() -> None:
@@ -230,18 +233,18 @@ def test_long_answers_are_analysed_sentence_by_sentence() -> None:
 def test_a_point_of_half_the_members_is_partial_coverage() -> None:
     shared = "Tabs let every reader choose the width of a level."
     others = ("Spaces look identical in every viewer.", "Formatters decide it for you anyway, such as gofmt does.")
-    analysis = analysed("Tabs, please?", *(f"{text} " * 1 + "Filler. " * 30 for text in (shared, shared, *others)))
+    analysis = analysed("Tabs, please?", *(f"{text} {'Well. ' * 30}" for text in (shared, shared, *others)))
 
     assert {"models": ["a", "b"], "point": shared} in analysis["partial_coverage"]
 
 
 def test_a_sentence_and_its_denial_contradict() -> None:
-    tail = " Everything else about the matter has been told so often that it need not be repeated here, I should think."
+    tail = " Everything else about the matter has been told so often that none of it need be repeated. I rest. Really."
     analysis = analysed(
         "Tell me.", f"Ibuprofen thins blood after surgery.{tail}", f"Ibuprofen never thins blood after surgery.{tail}"
     )
 
-    assert [entry["topic"] for entry in analysis["contradictions"]] == ["Ibuprofen thins blood surgery"]
+    assert [entry["topic"] for entry in analysis["contradictions"]] == ["Ibuprofen thins blood after surgery"]
 
 
 def test_long_answers_with_different_results_contradict() -> None:
@@ -252,18 +255,16 @@ def test_long_answers_with_different_results_contradict() -> None:
 
 
 def test_everyone_has_a_turn_among_the_insights() -> None:
-    many = " ".join(f"Planet{n} orbits star{n} beyond nebula{n} quietly." for n in range(20))
-    analysis = analysed("What orbits?", many, "Comets follow elongated ellipses around suns. " + "Well. " * 40)
+    analysis = analysed("What orbits?", sentences(20, "alo"), sentences(2, "urn") + " Well." * 30)
 
-    assert [insight["model"] for insight in analysis["unique_insights"]][:3] == ["a", "b", "a"]
+    assert [insight["model"] for insight in analysis["unique_insights"]] == ["a", "b", "a", "b", "a", "a", "a", "a"]
 
 
 def test_lists_and_texts_are_capped() -> None:
-    many = " ".join(f"Planet{n} orbits star{n} beyond {'nebula' * 80}{n} quietly." for n in range(20))
-    analysis = analysed("Q" * 999, many, "Answer: B", "Answer: C")
+    analysis = analysed("Q" * 999, sentences(20, "al" * 90), "Answer: B", "Answer: C")
 
     assert len(analysis["unique_insights"]) == 8
-    assert all(len(insight["insight"]) <= 300 for insight in analysis["unique_insights"])
+    assert {len(insight["insight"]) for insight in analysis["unique_insights"] if insight["model"] == "a"} == {300}
     assert len(analysis["contradictions"][0]["topic"]) == 120
 
 
@@ -354,7 +355,7 @@ def test_every_analysis_has_the_shape_of_the_record(
 
 
 @given(st.text(alphabet="0123456789.,'/e+-$ :%", max_size=80))
-def test_any_string_of_digits_and_signs_can_be_read(text: str) -> None:
-    tokens = normal.tokens(normal.fold(text))
+def test_a_canonical_number_is_its_own_canonical_form(text: str) -> None:
+    numbers = normal.tokens(normal.fold(text))
 
-    assert normal.tokens(" ".join(tokens)) is not None
+    assert [normal.canonical(number) for number in numbers] == numbers

@@ -420,7 +420,7 @@ def recipe_keys() -> dict[str, Any]:
     parts["panel.few_shot"] = defs["panel"]["properties"]["few_shot"]
     whole = recipe.Recipe("")
     keys: dict[str, Any] = dict.fromkeys(schema["properties"])
-    keys |= {"endpoint": whole.endpoint, "chain": whole.chain}
+    keys |= {"endpoint": whole.endpoint}
     for name, part in parts.items():
         defaults = {f.name: f.default for f in dataclasses.fields(made[name])}
         for key in part["properties"]:

@@ -1,0 +1,206 @@
+"""Carry HTTP/1.1 requests to one origin: a transport for httpx on an asyncio protocol and a parser written in C.
+
+All syntax is the parser's business (llhttp, by way of httptools). Ours are connecting, keeping connections, handing a
+body on as it comes, and leaving: a call that is given up closes its socket at once.
+
+Nothing is sent twice from here. A kept connection that shows, before we write, that its server has closed it is
+replaced by another, for not a byte has left. Once one may have left, the server may have read the request and bill it:
+that is a `ReadError`, and the layer that retries decides and enters every attempt in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+_IDLE_S = 15.0
+_HEAD_LIMIT_BYTES = 64 * 2**10
+_UNREAD_LIMIT_BYTES = 2**20
+
+
+class H1Transport(httpx.AsyncBaseTransport):
+    """As many connections to the origin of `url` as there are calls in flight, kept for a while after them.
+
+    Requests have their body in memory, `host` and `content-length` among their headers, and are no HEAD. Timeouts and
+    the number of calls at once are the caller's business.
+
+    Args:
+        idle_s: how long a connection is kept unused.
+    """
+
+    def __init__(self, url: httpx.URL, idle_s: float = _IDLE_S) -> None:
+        self._host = url.host
+        self._tls = url.scheme == "https"
+        self._port = url.port or (443 if self._tls else 80)
+        self._context: ssl.SSLContext | None = None
+        self._idle_s = idle_s
+        self._idle: dict[_Connection, float] = {}  # since when; the one let go last is last
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; returns when the response's head has come."""
+        data = _written(request)
+        connection = self._kept() or await self._connected()
+        answer = connection.ask(data)
+        await answer.head()
+        return httpx.Response(answer.status, headers=answer.headers, stream=answer)
+
+    async def aclose(self) -> None:
+        """Close what is idle now, and every other connection when its call ends."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in self._idle:
+            connection.transport.abort()
+
+    def keep(self, connection: _Connection) -> None:
+        """Keep a connection for a later call."""
+        if self._closed:
+            connection.transport.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._idle_s, self._drop_old)
+
+    def forget(self, connection: _Connection) -> None:
+        """Leave out a connection that is closed."""
+        self._idle.pop(connection, None)
+
+    def _kept(self) -> _Connection | None:
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.stands():
+                return connection
+            connection.transport.abort()
+        return None
+
+    async def _connected(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        # uvloop tries one address after the other and does not know the option.
+        options: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
+        try:
+            if self._tls:
+                options.update(ssl=self._ssl_context(), server_hostname=self._host)
+            _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port, **options)
+        except (OSError, UnicodeError, OverflowError) as error:  # the last two: what cannot be a name, or a port
+            raise httpx.ConnectError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        return connection
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        """Return the one context; reading the certificate store takes 17 ms, so plain http has none."""
+        if self._context is None:
+            self._context = httpx.create_ssl_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+    def _drop_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for connection, since in self._idle.items():
+            left_s = since + self._idle_s - loop.time()
+            if left_s > 0:
+                self._timer = loop.call_later(left_s, self._drop_old)
+                break
+            connection.transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """A socket, and the answer that is awaited on it, if any."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: H1Transport) -> None:
+        self.used = self.closed = False
+        self._pool = pool
+        self._answer: _Answer | None = None
+        self._poll = select.poll()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        if self._answer is not None:
+            self._answer.end(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._answer.feed(data)
+        else:
+            self.transport.abort()
+
+    def stands(self) -> bool:
+        """Say whether a request may go out: what there is to read by now is the end, or bytes that nobody asked for."""
+        return not self.transport.is_closing() and not self._poll.poll(0)
+
+    def ask(self, data: bytes) -> _Answer:
+        self._answer = answer = _Answer(self)
+        if self.closed:
+            answer.end(None)
+        else:
+            self.transport.write(data)
+        return answer
+
+    def leave(self, answer: _Answer) -> None:
+        """Let go of an answer, once; the socket is kept if it stands where the next answer can begin."""
+        if self._answer is not answer:
+            return
+        self._answer = None
+        self.used = True
+        if answer.clean and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self._pool.keep(self)
+        else:
+            self.transport.abort()
+
+
+class _Answer(httpx.AsyncByteStream):
+    """One response: what the parser reports of it (`on_…`), and its body as it comes."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self.status = 0  # until the head is here
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.clean = False  # whole, and its connection may be used again
+        self._connection = connection
+        self._parser = HttpResponseParser(self)
+        self._heard_bytes = 0  # of the head
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+        self._whole = self._paused = False
+        self._fault: httpx.TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def head(self) -> None:
+        """Wait for the head."""
+        try:
+            while not self.status:
+                await self._more()
+        finally:
+            if not self.status:
+                await self.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._pieces or not self._whole:
+            if not self._pieces:
+                await self._more()
+                continue
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._unread_bytes = 0
+            if self._paused and not self._connection.closed:
+                self._paused = False
+                self._connection.transport.resume_reading()
+            yield data
+
+    async def aclose(self) -> None:
+        del self._parser  # it holds on to us
+        self._connection.leave(self)
