@@ -110,6 +110,13 @@ def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
 
 def _json_in(text: str) -> Any:
     """Return the JSON object in a reply, mended where that can be done."""
+    try:
+        return jsonl.loads(text)
+    except ValueError:
+        return _mended(text)
+
+
+def _mended(text: str) -> Any:
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     # A brace before a quoted key: prose has braces, too.
     begun = re.search(r"\{\s*[\"']", text)
@@ -191,6 +198,8 @@ def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
 
 def _label(said: Any, labels: Mapping[str, int]) -> str:
     """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
+    if isinstance(said, str) and said in labels:
+        return said
     text = str(said).strip()
     words: list[str] = re.findall(r"[A-Za-z]+", text)
     for word in reversed(words):

@@ -37,9 +37,10 @@ UNSPACED_FILLER = re.compile("[的了是在和]|입니다|이에요|예요|습�
 MARKS = "\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 
 #: A minus is a sign only where nothing to its left could be what it is subtracted from, or the start of a range.
+#: The lookahead only lets a space fail at once.
 TOKEN = re.compile(
     rf"[^\W\d][\w{MARKS}]*"
-    r"|(?:-(?<![\w.)\]}%'-]-)[$€£¥₹]?)?(?:\d+(?:[.,']\d+)*(?: 000\b)*|\.(?<!\w\.)\d+)"
+    r"|(?=[-.\d])(?:-(?<![\w.)\]}%'-]-)[$€£¥₹]?)?(?:\d+(?:[.,']\d+)*(?: 000\b)*|\.(?<!\w\.)\d+)"
     r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?"
 )
 #: What the pattern above finds in a text without digits, in half the time.

@@ -261,7 +261,7 @@ def test_everyone_has_a_turn_among_the_insights() -> None:
 
 
 def test_lists_and_texts_are_capped() -> None:
-    analysis = analysed("Q" * 999, sentences(20, "al" * 90), "Answer: B", "Answer: C")
+    analysis = analysed("Q" * 999, sentences(20, "al" * 52), "Answer: B", "Answer: C")
 
     assert len(analysis["unique_insights"]) == 8
     assert {len(insight["insight"]) for insight in analysis["unique_insights"] if insight["model"] == "a"} == {300}

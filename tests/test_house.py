@@ -29,11 +29,8 @@ LAYERS = (
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
     "click": {"cli.options"},
-    "httpx": {"models.http"},
-    "httpx_aiohttp": {"models.http"},
-    "aiohttp": {"models.http"},
-    "anyio": {"models.http"},
-    "httpcore": {"models.http"},
+    "httpx": {"models.http", "models.h1"},
+    "httptools": {"models.h1"},
     "orjson": {"jsonl", "record", "schemas"},
     "json_repair": {"analysis"},
     "yaml": {"recipe_file"},
@@ -48,7 +45,7 @@ HOMES = {
     "uvloop": {"cli.filter"},
 }
 #: What `--help` can do without.
-HEAVY = {"asyncio", "httpx", "aiohttp", "orjson", "yaml", "jsonschema", "jsonschema_rs", "sqlite3", "tqdm", "uvloop"}
+HEAVY = {"asyncio", "httpx", "httptools", "orjson", "yaml", "jsonschema", "jsonschema_rs", "sqlite3", "tqdm", "uvloop"}
 
 
 @cache
@@ -135,7 +132,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"aiohttp", "anyio", "httpcore", "referencing", "sqlite3"}
+    brought_along = {"referencing", "sqlite3"}
     assert declared == HOMES.keys() - brought_along
 
 

@@ -353,7 +353,7 @@ def test_an_unknown_cost_is_never_nothing(run: Run) -> None:
 
     assert result.status == 0
     assert "unknown" in result.text
-    assert "fuse-cost: the cost of 1 calls is unknown" in result.err
+    assert "fuse-cost: the cost of 1 call is unknown" in result.err
 
 
 def test_sums_in_the_middle_pass_the_records_on(run: Run) -> None:

@@ -45,15 +45,18 @@ def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input
 
 
 async def _run(files: Sequence[str], config: str | None, options: CostOptions, inputs: InputOptions) -> int:
+    import asyncio
     import os
+    import signal
 
     from fusiontools import jsonl
-    from fusiontools.cli.options import StreamOptions, complain
+    from fusiontools.cli.options import StreamOptions, complain, leave
     from fusiontools.cli.source import Source
     from fusiontools.costs import Costs, estimate
-    from fusiontools.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
+    from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
     from fusiontools.recipe_file import load_recipe
 
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
     costs = Costs(_groups(options.by))
     recipe = load_recipe(config) if options.estimate else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"

@@ -95,9 +95,12 @@ class H1Transport(httpx.AsyncBaseTransport):
         return connection
 
     def _ssl_context(self) -> ssl.SSLContext:
-        """Return the one context; reading the certificate store takes 17 ms, so plain http has none."""
+        """Return the one context; reading the certificates takes 17 ms, so plain http has none."""
         if self._context is None:
-            self._context = httpx.create_ssl_context()
+            try:
+                self._context = httpx.create_ssl_context()
+            except OSError as error:
+                raise httpx.ConnectError(f"the certificates to trust cannot be read: {error}") from error
             self._context.set_alpn_protocols(["http/1.1"])
         return self._context
 
@@ -151,13 +154,11 @@ class _Connection(asyncio.Protocol):
             self.transport.write(data)
         return answer
 
-    def leave(self, answer: _Answer) -> None:
-        """Let go of an answer, once; the socket is kept if it stands where the next answer can begin."""
-        if self._answer is not answer:
-            return
+    def leave(self, *, keep: bool) -> None:
+        """Let go of the answer."""
         self._answer = None
         self.used = True
-        if answer.clean and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
+        if keep and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
             self._pool.keep(self)
         else:
             self.transport.abort()
@@ -167,26 +168,22 @@ class _Answer(httpx.AsyncByteStream):
     """One response: what the parser reports of it (`on_…`), and its body as it comes."""
 
     def __init__(self, connection: _Connection) -> None:
-        self.status = 0  # until the head is here
+        self.status = 0  # until the whole head is here
         self.headers: list[tuple[bytes, bytes]] = []
-        self.clean = False  # whole, and its connection may be used again
         self._connection = connection
         self._parser = HttpResponseParser(self)
-        self._heard_bytes = 0  # of the head
+        self._heard_bytes = 0  # of the head, and of interim heads before it
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
-        self._whole = self._paused = False
+        self._whole = self._clean = False  # ended; ended where the next answer can begin
+        self._paused = self._left = False
         self._fault: httpx.TransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def head(self) -> None:
         """Wait for the head."""
-        try:
-            while not self.status:
-                await self._more()
-        finally:
-            if not self.status:
-                await self.aclose()
+        while not self.status:
+            await self._more()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._pieces or not self._whole:
@@ -197,10 +194,106 @@ class _Answer(httpx.AsyncByteStream):
             self._pieces.clear()
             self._unread_bytes = 0
             if self._paused and not self._connection.closed:
-                self._paused = False
                 self._connection.transport.resume_reading()
+            self._paused = False
             yield data
 
     async def aclose(self) -> None:
-        del self._parser  # it holds on to us
-        self._connection.leave(self)
+        if not self._left:
+            self._left = True
+            del self._parser  # which holds on to us
+            self._connection.leave(keep=self._clean and not self._paused)
+
+    def feed(self, data: bytes) -> None:
+        """Take what came from the socket."""
+        if self._whole:
+            self._clean = False
+            return
+        try:
+            if not self.status:
+                room = _HEAD_LIMIT_BYTES - self._heard_bytes
+                start, data = data[:room], data[room:]
+                self._heard_bytes += len(start)
+                self._parser.feed_data(start)
+                if not self.status and self._heard_bytes == _HEAD_LIMIT_BYTES:
+                    self._fail(httpx.RemoteProtocolError(f"its head is longer than {_HEAD_LIMIT_BYTES >> 10} KiB"))
+                    return
+            if data:
+                self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(httpx.RemoteProtocolError(f"what it sent is no HTTP/1.1: {error}"))
+        self._wake()
+
+    def end(self, error: Exception | None) -> None:
+        """Take note that the connection is closed, which is the end of a body whose head says no other."""
+        if self._whole or self._fault is not None:
+            return
+        if error is not None:
+            self._fail(httpx.ReadError(str(error) or type(error).__name__))
+        elif not self._heard_bytes and self._connection.used:
+            self._fail(httpx.ReadError("it was kept from an earlier call, and no answer came"))
+        elif not self.status or any(n.lower() in (b"content-length", b"transfer-encoding") for n, _ in self.headers):
+            self._fail(httpx.RemoteProtocolError("the answer is not whole" if self._heard_bytes else "no answer came"))
+        else:
+            self._whole = True
+            self._wake()
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise ValueError("nobody asked for a second answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:  # what follows the body is of no use to anybody
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status = status
+        else:
+            self.headers.clear()
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+        self._unread_bytes += len(body)
+        if self._unread_bytes > _UNREAD_LIMIT_BYTES and not self._paused:
+            self._paused = True
+            self._connection.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self._whole = True
+            self._clean = self._parser.should_keep_alive()  # forgotten afterwards
+
+    async def _more(self) -> None:
+        """Wait for anything to change."""
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self._fail(httpx.ReadError("the call was given up"))
+            raise
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, fault: httpx.TransportError) -> None:
+        """End the call; where its answer is whole already, its connection only."""
+        self._clean = False
+        if not self._whole:
+            self._fault = fault
+            self._connection.transport.abort()
+            self._wake()
+
+
+def _written(request: httpx.Request) -> bytes:
+    """Return a request as it goes out, in one piece."""
+    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%b: %b\r\n" % pair for pair in request.headers.raw]
+    head = b"".join(lines)
+    if head.count(b"\r") != len(lines) or head.count(b"\n") != len(lines):
+        raise httpx.LocalProtocolError("a header holds a line break")
+    return b"%b\r\n%b" % (head, request.content)

@@ -62,7 +62,8 @@ async def _by_model(
     ledger = runtime.ledger("judge", record)
     messages = judge_messages(record, options.template, labels)
     degraded = _on_panel(record, options)
-    outcomes = await asyncio.gather(*[_ask(model, messages, options, runtime, ledger) for model in options.models])
+    asked = [_ask(model, messages, options, runtime, ledger) for model in options.models]
+    outcomes = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
     analyses: list[tuple[str, dict[str, Any]]] = []
     for model, outcome in zip(options.models, outcomes, strict=True):
         if isinstance(outcome, CallFailed):
