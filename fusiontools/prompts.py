@@ -101,7 +101,7 @@ def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -
 
     The conversation was over before anybody responded, so it cannot know it either.
     """
-    text = "\0".join([record_id, *(_body(panel[i]) for i in positions)])
+    text = "\0".join([record_id, *(said(panel[i]) for i in positions)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
@@ -109,7 +109,7 @@ def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark:
     """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
     blocks = []
     for label, position in labels.items():
-        body = _body(panel[position])
+        body = said(panel[position])
         blocks.append(f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>")
     return "\n\n".join(blocks)
 
@@ -140,7 +140,8 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     return [{"role": "system", "content": system}, *messages]
 
 
-def _body(response: Response) -> str:
+def said(response: Response) -> str:
+    """Return what a response says: its text, and the tool calls it proposes."""
     calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in response.get("tool_calls", [])]
     proposed = ["Proposed tool calls:", *calls] if calls else []
     return "\n".join([*([response["content"]] if response.get("content") else []), *proposed])

@@ -626,7 +626,7 @@ def test_an_endpoint_that_nobody_defined_is_named() -> None:
         asyncio.run(ask(Door({})))
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1"])
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is no"):
         HttpBackend(Endpoint("there", url))

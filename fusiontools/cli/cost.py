@@ -56,7 +56,8 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
     from fusiontools.recipe_file import load_recipe
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
     costs = Costs(_groups(options.by))
     recipe = load_recipe(config) if options.estimate else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"

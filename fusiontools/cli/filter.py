@@ -100,7 +100,9 @@ class _Filter:
         self._screen = self._make_screen()
         self.progress.answer_is_live = self._screen is not None
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupted, number)
+            # A job that a script put into the background has Ctrl-C ignored, and keeps it so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._interrupted, number)
         gone = asyncio.create_task(self.sink.closed.wait())
         work = asyncio.create_task(self._work(source))
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ class H1Transport(httpx.AsyncBaseTransport):
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for connection in self._idle:
+        for connection in list(self._idle):
             connection.transport.abort()
 
     def keep(self, connection: _Connection) -> None:
@@ -90,7 +90,7 @@ class H1Transport(httpx.AsyncBaseTransport):
             if self._tls:
                 options.update(ssl=self._ssl_context(), server_hostname=self._host)
             _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port, **options)
-        except (OSError, UnicodeError, OverflowError) as error:  # the last two: what cannot be a name, or a port
+        except (OSError, UnicodeError) as error:  # the latter: what cannot be a name
             raise httpx.ConnectError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
         return connection
 
@@ -107,7 +107,7 @@ class H1Transport(httpx.AsyncBaseTransport):
     def _drop_old(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        for connection, since in self._idle.items():
+        for connection, since in list(self._idle.items()):
             left_s = since + self._idle_s - loop.time()
             if left_s > 0:
                 self._timer = loop.call_later(left_s, self._drop_old)
@@ -193,7 +193,7 @@ class _Answer(httpx.AsyncByteStream):
             data = b"".join(self._pieces)
             self._pieces.clear()
             self._unread_bytes = 0
-            if self._paused and not self._connection.closed:
+            if self._paused and not self._connection.transport.is_closing():
                 self._connection.transport.resume_reading()
             self._paused = False
             yield data
@@ -281,11 +281,10 @@ class _Answer(httpx.AsyncByteStream):
             self._waiter.set_result(None)
 
     def _fail(self, fault: httpx.TransportError) -> None:
-        """End the call; where its answer is whole already, its connection only."""
-        self._clean = False
+        """Close the connection, and fail the call unless its answer is whole."""
+        self._connection.transport.abort()
         if not self._whole:
             self._fault = fault
-            self._connection.transport.abort()
             self._wake()
 
 

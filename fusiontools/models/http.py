@@ -111,7 +111,7 @@ def _url(endpoint: Endpoint) -> httpx.URL:
         url = httpx.URL(f"{endpoint.base_url.rstrip('/')}/chat/completions")
     except httpx.InvalidURL as error:
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no http or https URL")
     return url
 
@@ -159,6 +159,6 @@ async def _read(response: httpx.Response) -> bytes:
 def _translated(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
     """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
     reason = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
         return CallFailed("connect", f"cannot reach {endpoint.base_url}: {reason}", retryable=True)
     return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=retryable)

@@ -74,6 +74,9 @@ async def _by_model(
             )
         else:
             analyses.append((model.name, read))
+            if not read["ranking"]:
+                detail = f"{model.name}: the analysis has no ranking; its reply may have been cut off"
+                degraded.append({"stage": "judge", "code": "partial_analysis", "detail": detail})
     if not analyses:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     section = {**merged([analysis for _, analysis in analyses]), "judges": [name for name, _ in analyses]}
@@ -135,7 +138,7 @@ def _lexical(record: Record, usable: list[int]) -> dict[str, Any]:
 
 def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str, int], seed: int) -> Analysis:
     """Return the section in its written order, with what is computed by code."""
-    texts = [response.get("content", "") for _, response in answered(record)]
+    texts = [prompts.said(response) for _, response in answered(record)]
     return {
         "consensus": found["consensus"],
         "contradictions": found["contradictions"],
