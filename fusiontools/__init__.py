@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusiontools.api import chain_of, fuse, open_runtime, question
     from fusiontools.chain import compose, over
     from fusiontools.errors import CallFailed, FusionError, InputError, UsageError
-    from fusiontools.library import chain_of, fuse, open_runtime, question
     from fusiontools.models.door import Door
     from fusiontools.models.journal import Journal
     from fusiontools.options import fixed
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "fusiontools.chain": ("compose", "over"),
     "fusiontools.errors": ("CallFailed", "FusionError", "InputError", "UsageError"),
-    "fusiontools.library": ("chain_of", "fuse", "open_runtime", "question"),
+    "fusiontools.api": ("chain_of", "fuse", "open_runtime", "question"),
     "fusiontools.models.door": ("Door",),
     "fusiontools.models.journal": ("Journal",),
     "fusiontools.options": ("fixed",),

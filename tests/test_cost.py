@@ -12,10 +12,10 @@ import pytest
 from conftest import Run
 from scripted import Scripted
 
+from fusiontools.api import chain_of
 from fusiontools.chain import compose
 from fusiontools.costs import Costs, estimate
 from fusiontools.endpoints import ENDPOINTS, Endpoint
-from fusiontools.library import chain_of
 from fusiontools.models import prices
 from fusiontools.models.door import Door
 from fusiontools.recipe import JudgeOptions, Model, PanelOptions, Recipe, SynthOptions

@@ -24,7 +24,7 @@ LAYERS = (
     ("models", "prompts", "analysis", "compare", "gist", "points", "normal"),
     ("stages",),
     ("chain", "costs"),
-    ("library", "cli", "serve"),
+    ("api", "cli", "serve"),
 )
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {

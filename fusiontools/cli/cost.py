@@ -178,7 +178,8 @@ def _about_unknown(count: int) -> str:
     from fusiontools.models.prices import price_list_available
 
     hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"
-    return f"the cost of {count} call{'s' if count > 1 else ''} is unknown{hint or ';'} give `price_usd_per_mtok` in the recipe"
+    calls = f"{count} call{'s' if count > 1 else ''}"
+    return f"the cost of {calls} is unknown{hint or ';'} give `price_usd_per_mtok` in the recipe"
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -53,7 +53,10 @@ def main() -> None:
     }
     print("| | tuned on (60) | held out (60) | all (120) |\n|---|---|---|---|")
     for name, scored in rows.items():
-        splits = [[s for r, s in scored if r["meta"]["split"] in wanted] for wanted in (["dev"], ["heldout"], ["dev", "heldout"])]
+        splits = [
+            [s for r, s in scored if r["meta"]["split"] in wanted]
+            for wanted in (["dev"], ["heldout"], ["dev", "heldout"])
+        ]
         print(f"| {name} | " + " | ".join(map(cell, splits)) + " |")
 
 
