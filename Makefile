@@ -8,7 +8,7 @@ Q ?= What is the capital of Australia?
 override Q := $(value Q)
 export Q
 
-.PHONY: demo test check format bench wheel clean
+.PHONY: demo test check format bench accuracy wheel clean
 
 # The environment is made again only when what it is made from changes.
 $(VENV)/.installed: pyproject.toml
@@ -44,6 +44,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.weights
 	@$(BIN)/python tests/bench/run.py
+
+accuracy: $(VENV)/.dev $(VENV)/.weights
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/accuracy.py
 
 wheel: $(VENV)/.dev $(VENV)/.weights
 	@sh tests/wheel.sh "$(CURDIR)/$(BIN)/python"
