@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fusiontools.errors import CallFailed
 from fusiontools.models import wire
+from fusiontools.models.refusal import failure
 from fusiontools.models.types import Completion
 
 KEY = "sk-or-v1-0123456789"
@@ -211,7 +212,7 @@ def test_a_page_is_shown_by_its_text() -> None:
     page = b"<html><head><style>p {}</style><script>x()</script></head><body><h1>Bad</h1> Gateway</body></html>"
 
     assert failed(page).message == "the endpoint did not answer JSON: Bad Gateway"
-    assert wire.failure(502, page, {}, None).message == "HTTP 502: Bad Gateway"
+    assert failure(502, page, {}, None).message == "HTTP 502: Bad Gateway"
 
 
 # An error response
@@ -236,10 +237,10 @@ def test_a_page_is_shown_by_its_text() -> None:
     ],
 )
 def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, retryable: bool) -> None:
-    failure = wire.failure(status, b'{"error": {"message": "no"}}', {}, None)
+    failed = failure(status, b'{"error": {"message": "no"}}', {}, None)
 
-    assert (failure.code, failure.retryable, failure.status) == (code, retryable, status)
-    assert failure.message == f"HTTP {status}: no"
+    assert (failed.code, failed.retryable, failed.status) == (code, retryable, status)
+    assert failed.message == f"HTTP {status}: no"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, r
     ],
 )
 def test_an_endpoints_own_words_are_kept(body: Any, message: str) -> None:
-    assert wire.failure(400, json.dumps(body).encode(), {}, None).message == message
+    assert failure(400, json.dumps(body).encode(), {}, None).message == message
 
 
 def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
@@ -265,28 +266,28 @@ def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
 
 
 def test_a_refused_parameter_is_named() -> None:
-    assert wire.failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
-    assert wire.failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
+    assert failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
+    assert failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
 
 
 def test_a_move_says_where_to() -> None:
-    failure = wire.failure(301, b"", {"location": "https://h/v1"}, None)
+    failed = failure(301, b"", {"location": "https://h/v1"}, None)
 
-    assert failure.message == "HTTP 301: moved to https://h/v1: an empty body"
-    assert not failure.retryable
+    assert failed.message == "HTTP 301: moved to https://h/v1: an empty body"
+    assert not failed.retryable
 
 
 def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
     body = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
 
-    assert wire.failure(400, body, {}, None).code == "context_length"
+    assert failure(400, body, {}, None).code == "context_length"
 
 
 @pytest.mark.parametrize(
     "read_failure",
     [
-        lambda words: wire.failure(401, json.dumps({"error": {"message": words}}).encode(), {}, KEY),
-        lambda words: wire.failure(401, words.encode(), {}, KEY),
+        lambda words: failure(401, json.dumps({"error": {"message": words}}).encode(), {}, KEY),
+        lambda words: failure(401, words.encode(), {}, KEY),
         lambda words: failed(json.dumps({"error": {"message": words}}).encode()),
         lambda words: failed(json.dumps({"error": words}).encode()),
         lambda words: failed(words.encode()),
@@ -303,7 +304,7 @@ def test_no_failure_repeats_our_key(read_failure: Any, padding: int) -> None:
 
 
 def test_a_placeholder_of_a_key_garbles_no_words() -> None:
-    assert wire.failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
+    assert failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
 
 
 @pytest.mark.parametrize(
@@ -321,13 +322,13 @@ def test_a_placeholder_of_a_key_garbles_no_words() -> None:
     ],
 )
 def test_the_wait_that_is_asked_for_is_read_in_every_form(headers: Any, seconds: float | None) -> None:
-    assert wire.failure(429, b"", headers, None).retry_after_s == seconds
+    assert failure(429, b"", headers, None).retry_after_s == seconds
 
 
 def test_a_date_to_wait_for_is_seconds_from_now() -> None:
     headers = {"retry-after": formatdate(time.time() + 100, usegmt=True)}
 
-    assert 90 < (wire.failure(429, b"", headers, None).retry_after_s or 0) <= 100
+    assert 90 < (failure(429, b"", headers, None).retry_after_s or 0) <= 100
 
 
 # A stream

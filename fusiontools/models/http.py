@@ -19,6 +19,7 @@ from fusiontools.endpoints import Endpoint
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.models import wire
 from fusiontools.models.quirks import Quirks
+from fusiontools.models.refusal import failure
 from fusiontools.models.types import Completion, OnDelta, Request
 
 _BODY_LIMIT_BYTES = 64 * 2**20
@@ -74,7 +75,7 @@ class HttpBackend:
             response = await self._send(jsonl.dumps(body), key)
             try:
                 if response.status_code >= 300:
-                    raise wire.failure(response.status_code, await _read(response), response.headers, key)
+                    raise failure(response.status_code, await _read(response), response.headers, key)
                 if on_delta is not None and "text/event-stream" in response.headers.get("content-type", ""):
                     return await wire.streamed(_chunks(response), body["model"], show, started, key)
                 completion = wire.completion(await _read(response), body["model"], key)

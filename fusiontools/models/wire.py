@@ -12,15 +12,11 @@ from typing import Any
 
 from fusiontools import jsonl
 from fusiontools.errors import CallFailed
+from fusiontools.models.refusal import SHOWN, excerpt, failure, without_key
 from fusiontools.models.types import Completion, OnDelta
 from fusiontools.record import ToolCall, Usage
 
-_RETRYABLE = frozenset({408, 409, 425, 429})
-_CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "timeout", 413: "context_length"}
-_SHOWN = 300
 _DONE: dict[str, Any] = {}
-#: A shorter key is a placeholder for a server that wants none; masking it would garble words.
-_SHORTEST_KEY = 8
 _THINK = "<think>"
 
 
@@ -36,11 +32,11 @@ def completion(body: bytes, model: str, key: str | None = None) -> Completion:
     try:
         data = jsonl.loads(body)
     except ValueError:
-        shown = _excerpt(_without_key(body, key))
+        shown = excerpt(without_key(body, key))
         raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True) from None
     if not isinstance(data, dict):
         raise CallFailed(
-            "bad_response", f"the endpoint did not answer a JSON object: {_excerpt(_without_key(body, key))}"
+            "bad_response", f"the endpoint did not answer a JSON object: {excerpt(without_key(body, key))}"
         )
     with _well_formed():
         _refuse_error(data, data, key)
@@ -149,24 +145,6 @@ class _Reply:
         return visible
 
 
-def failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
-    """Read an error response; the endpoint's own words are kept, our key is not."""
-    message, param = _error_words(_without_key(body, key))
-    if status < 400:
-        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
-    code = _CODES.get(status) or ("rate_limited" if status == 429 else "upstream" if status >= 500 else "bad_request")
-    if code == "bad_request" and _speaks_of_context(message):
-        code = "context_length"
-    return CallFailed(
-        code,
-        f"HTTP {status}: {message}",
-        status=status,
-        retryable=status in _RETRYABLE or status >= 500,
-        retry_after_s=_retry_after(headers),
-        param=param,
-    )
-
-
 def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     """Return the tokens and the cost that an answer reports."""
     said = data.get("usage")
@@ -231,7 +209,7 @@ def _finished(
 
 def _why_nothing(refusal: str | None, finish_reason: str | None, reasoned: bool) -> tuple[str, str]:
     if refusal:
-        return "refused", f"the model refused: {refusal[:_SHOWN]}"
+        return "refused", f"the model refused: {refusal[:SHOWN]}"
     if finish_reason == "content_filter":
         return "refused", "the endpoint's content filter took the whole answer"
     if finish_reason == "length":
@@ -256,10 +234,6 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     if shown:
         failed.retryable, failed.status = False, None
     raise failed
-
-
-def _without_key(body: bytes, key: str | None) -> bytes:
-    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
 
 
 def _paid(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,52 +305,6 @@ def _event(line: bytes, key: str | None) -> dict[str, Any] | None:
     try:
         event = jsonl.loads(data)
     except ValueError:
-        shown = _excerpt(_without_key(data, key))
+        shown = excerpt(without_key(data, key))
         raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
     return event if isinstance(event, dict) else None
-
-
-def _error_words(body: bytes) -> tuple[str, str | None]:
-    """Return what an error body says, and the parameter it names."""
-    try:
-        data = jsonl.loads(body)
-    except ValueError:
-        return _excerpt(body), None
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return str(error)[:_SHOWN], None
-    message = error.get("message") or error.get("detail") or error
-    raw = (error.get("metadata") or {}).get("raw") if isinstance(error.get("metadata"), dict) else None
-    words = f"{message} ({raw})" if raw else str(message)
-    return words[:_SHOWN], error.get("param") if isinstance(error.get("param"), str) else None
-
-
-def _excerpt(body: bytes) -> str:
-    """Return the start of a body for a person: the text of a page, not its tags."""
-    import re
-
-    text = body[:4000].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:_SHOWN] or "an empty body"
-
-
-def _speaks_of_context(message: str) -> bool:
-    said = message.lower()
-    return "context length" in said or "context_length" in said or "context size" in said or "too many tokens" in said
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
-        return float(ms) / 1000
-    said = headers.get("retry-after")
-    if not said:
-        return None
-    if said.replace(".", "", 1).isdecimal():
-        return float(said)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None
