@@ -206,9 +206,6 @@ class _Answer(httpx.AsyncByteStream):
 
     def feed(self, data: bytes) -> None:
         """Take what came from the socket."""
-        if self._whole:
-            self._clean = False
-            return
         try:
             if not self.status:
                 room = _HEAD_LIMIT_BYTES - self._heard_bytes

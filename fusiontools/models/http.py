@@ -1,9 +1,10 @@
 """Ask an OpenAI-compatible endpoint over HTTP, once; with `h1`, the home of httpx.
 
 The seam is httpx's transport interface: everything above it is ours, everything below it is swapped by measurement.
-Below it is `h1`, for every call that no proxy carries: half the CPU of aiohttp (0.145 ms a call against 0.275), a few
-milliseconds to import where aiohttp takes 140 and httpx's own transport 40, and that one's pool is quadratic in its
-connections. httpx's client layer (cookies, redirects, auth flows) is left out: it would double the cost of a call.
+Below it is `h1`, for every call that no proxy carries. With 64 records at once `fuse-panel` took 0.19 ms of CPU a call
+in all over it and 0.32 over aiohttp; with one at a time, 0.30 and over httpx's own transport 0.87. It is imported in
+4 ms, these in 140 and 40, and the pool of the last is quadratic in its connections.
+httpx's client layer (cookies, redirects, auth flows) is left out: it would double the cost of a call.
 """
 
 from __future__ import annotations
