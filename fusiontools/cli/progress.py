@@ -63,6 +63,9 @@ class Progress:
             cost = f"  {_money(event.cost_usd)}" if event.cost_usd else ""
             complain(self._tool, f"{event.label}  {event.latency_s:.1f} s{cost}")
         else:
+            if self.answer_is_live:
+                # The text that came until now has no end of its line.
+                os.write(2, b"\n")
             why = f"{event.failure.code}: {event.failure.message}"
             said = "the same" if why == self._last_failure else why
             complain(self._tool, f"{event.label}  failed after {event.latency_s:.1f} s: {said}")
