@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fusiontools.endpoints import Endpoint
@@ -52,8 +50,11 @@ async def call_with_retries(
     while True:
         attempt += 1
         try:
-            async with _turn(caller):
+            await _take_turn(caller)
+            try:
                 return await _attempt(request, caller, on_delta, attempt)
+            finally:
+                caller.slots.release()
         except CallFailed as failure:
             if failure.adapted:
                 continue
@@ -66,20 +67,20 @@ async def call_with_retries(
         await asyncio.sleep(wait_s)
 
 
-@asynccontextmanager
-async def _turn(caller: Caller) -> AsyncIterator[None]:
+async def _take_turn(caller: Caller) -> None:
     """Wait for a free slot, at most until the record's deadline; until then no attempt has been made."""
-    try:
-        async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
-            await caller.slots.acquire()
-    except TimeoutError:
-        raise _too_late(caller) from None
-    try:
-        if caller.ledger.remaining_s() <= 0:
-            raise _too_late(caller)
-        yield
-    finally:
+    if caller.slots.locked():
+        try:
+            async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+                await caller.slots.acquire()
+        except TimeoutError:
+            raise _too_late(caller) from None
+    else:
+        # Free at once: the common case, and the timeout would cost more than the slot.
+        await caller.slots.acquire()
+    if caller.ledger.remaining_s() <= 0:
         caller.slots.release()
+        raise _too_late(caller)
 
 
 def _too_late(caller: Caller) -> CallFailed:
