@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fusiontools.errors import UsageError
 
@@ -41,7 +42,16 @@ class Endpoint:
     @property
     def identity(self) -> str:
         """What tells this endpoint's answers apart in the journal: where it is, not what it is called."""
-        return self.base_url or f"local:{self.path or ''}"
+        if self.base_url:
+            return self.base_url
+        if not self.path:
+            return "local:"
+        try:
+            weights = Path(self.path).stat()
+        except OSError:
+            return f"local:{self.path}"
+        # Other weights at the same place give other answers.
+        return f"local:{self.path}:{weights.st_size}:{weights.st_mtime_ns}"
 
     def key(self) -> str | None:
         """Return the key from the environment, or None where none is needed or set."""
@@ -63,6 +73,13 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 
+def unnamed_endpoint(name: str) -> Endpoint | None:
+    """Return an endpoint that no recipe here defines: `FUSION_BASE_URL` stands in for every one, else there is none."""
+    if not os.environ.get("FUSION_BASE_URL"):
+        return None
+    return environment_endpoints({**ENDPOINTS, name: Endpoint(name, "https://unknown.invalid")})[name]
+
+
 def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     """Return the endpoints as the environment wants them.
 
@@ -73,6 +90,8 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
     if url and not url.startswith(("http://", "https://")):
         raise UsageError(f"FUSION_BASE_URL={url!r}: write the whole URL with its version: http://127.0.0.1:8000/v1")
+    if "@" in _origin(url):
+        raise UsageError("FUSION_BASE_URL: no user and no password may stand in it; a key goes into FUSION_API_KEY")
     own_key = "FUSION_API_KEY" if os.environ.get("FUSION_API_KEY") else None
     weights = os.environ.get("FUSION_LOCAL_MODEL") or None
     known = [e.api_key_env for e in endpoints.values() if e.base_url and _origin(e.base_url) == _origin(url)]

@@ -179,7 +179,7 @@ def spelled(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[s
         name, _, endpoint = name.rpartition("@")
     elif typo := re.search(r"@([A-Za-z-]+)$", name):
         raise UsageError(f"{where}{text!r}: no endpoint is called {typo[1]!r}{nearest(typo[1], list(endpoints))}")
-    if not name or samples == 0:
+    if not name or samples == 0 or "*" in name:
         raise UsageError(f"{where}{text!r}: write MODEL, MODEL*3 or MODEL@ENDPOINT")
     return name, samples, endpoint
 

@@ -148,12 +148,8 @@ def test_a_panel_that_is_none_is_named_by_its_path(tool: list[str], given: Any, 
         ({"method": "coin"}, "$.recipe.judge.method: 'coin' is not one of ['model', 'lexical']"),
         ({"temperature": "hot"}, "$.recipe.judge.temperature: 'hot' is not of type 'number'"),
         ({"template": "hymn"}, "$.recipe.judge.template: no prompt template is called 'hymn'"),
-        (
-            {"models": [{"name": "m", "model": "m", "endpoint": "elsewhere"}]},
-            "$.recipe.judge: the endpoint 'elsewhere' is not known here; give the recipe that defines it with -c",
-        ),
     ],
-    ids=["number", "models", "model", "types", "method", "temperature", "template", "endpoint"],
+    ids=["number", "models", "model", "types", "method", "temperature", "template"],
 )
 def test_an_unusable_recipe_of_its_own_is_that_record_s_fault_alone(own: Any, reason: str, run: Run) -> None:
     usable = {"models": [{"name": "j", "model": "fake/judge", "endpoint": "openrouter"}]}
@@ -430,7 +426,7 @@ def test_a_missing_key_is_asked_for_before_anything_is_bought(run: Run, env: dic
     assert "endpoint openrouter needs a key: export OPENROUTER_API_KEY=…" in clear(result)
 
 
-def test_records_that_were_ready_leave_before_a_missing_key_ends_the_run(
+def test_a_record_whose_judge_cannot_be_asked_here_goes_on_and_says_why(
     run: Run, env: dict[str, str], upstream: Upstream, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(
@@ -444,11 +440,21 @@ def test_records_that_were_ready_leave_before_a_missing_key_ends_the_run(
     def by(endpoint: str) -> dict[str, Any]:
         return {"judge": {"models": [{"name": "j", "model": "fake/judge", "endpoint": endpoint}]}}
 
-    stdin = lines([panelled("q1", recipe=by("mine")), panelled("q2", recipe=by("openai"))])
+    stdin = lines([panelled(f"q{i}", recipe=by(name)) for i, name in enumerate(("mine", "openai", "elsewhere"))])
     result = run(["fuse-judge", "-j", "1"], stdin, env=bare)
 
-    assert result.status == 2
-    assert [r["id"] for r in result.records] == ["q1"]
+    assert result.status == 0
+    assert ["analysis" in r for r in result.records] == [True, False, False]
+    assert "needs a key: export OPENAI_API_KEY=…" in result.records[1]["degraded"][0]["detail"]
+    assert "'elsewhere' is not known here" in result.records[2]["degraded"][0]["detail"]
+
+
+def test_a_judge_named_without_its_key_is_refused_before_anything_is_read(run: Run, env: dict[str, str]) -> None:
+    bare = {name: value for name, value in env.items() if not name.startswith("FUSION_")}
+
+    result = run(["fuse-judge", "-m", "gpt-5.5@openai"], lines([panelled("q1")]), env=bare)
+
+    assert (result.status, result.out) == (2, b"")
     assert "endpoint openai needs a key: export OPENAI_API_KEY=…" in clear(result)
 
 

@@ -617,13 +617,29 @@ def test_an_endpoint_without_its_key_is_never_asked(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("THEIR_KEY", raising=False)
     keyed = Endpoint("there", "https://there.example/v1", "THEIR_KEY")
 
-    with pytest.raises(UsageError, match="endpoint there needs a key: export THEIR_KEY="):
+    with pytest.raises(CallFailed, match="endpoint there needs a key: export THEIR_KEY="):
         asyncio.run(ask(Door({"there": keyed})))
 
 
 def test_an_endpoint_that_nobody_defined_is_named() -> None:
-    with pytest.raises(UsageError, match="the endpoint 'there' is not known here"):
+    with pytest.raises(CallFailed, match="the endpoint 'there' is not known here"):
         asyncio.run(ask(Door({})))
+
+
+def test_one_address_stands_in_for_an_endpoint_that_nobody_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_BASE_URL", "http://127.0.0.1:9/v1")
+
+    with pytest.raises(CallFailed, match=r"cannot reach http://127\.0\.0\.1:9/v1"):
+        asyncio.run(ask(Door({}, LimitOptions(retries=0))))
+
+
+def test_calls_to_the_embedded_engine_wait_for_their_turn_outside_their_timeout() -> None:
+    async def three() -> list[Any]:
+        backend = Scripted(m=[after(0.05, said("x"))] * 3)
+        door = Door({"there": Endpoint("there")}, LimitOptions(timeout_s=0.1), backends={"there": backend})
+        return await asyncio.gather(*(ask(door, sample=i) for i in range(3)))
+
+    assert len(asyncio.run(three())) == 3
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1"])

@@ -434,12 +434,20 @@ def test_an_address_takes_every_endpoint_but_the_embedded_engine_there(all_keys:
     assert changed["local"].embedded
 
 
+def test_a_password_in_the_address_is_refused_and_not_repeated(all_keys: pytest.MonkeyPatch) -> None:
+    all_keys.setenv("FUSION_BASE_URL", f"https://me:{SECRET}@elsewhere.example/v1")
+
+    with pytest.raises(UsageError) as refused:
+        environment_endpoints(ENDPOINTS)
+
+    assert SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "https://elsewhere.example/v1",
         "https://openrouter.ai.elsewhere.example/api/v1",
-        "https://openrouter.ai@elsewhere.example/api/v1",
         "https://openrouter.ai:8443/api/v1",
         "http://openrouter.ai/api/v1",
         "http://127.0.0.1:8000/v1",

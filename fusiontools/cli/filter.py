@@ -132,7 +132,7 @@ class _Filter:
         """Take one line through the stage; None where it is no record."""
         try:
             record = self._parsed(line)
-            live = self._screen.open() if self._screen else None
+            live = self._screen.open(record["id"]) if self._screen else None
             result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
         except InputError as error:
             self._reject(line, error.message)
@@ -177,8 +177,9 @@ class _Filter:
                 complain(self.plan.tool, f"{record['id'][:80]}: no answer: {record['error']['message']}")
             return None
         text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
-        heading = f"\n--- {record['id']} ---\n" if text and self.progress.is_batch else ""
-        return (heading + text).encode("utf-8", "replace")
+        begun = done.live is not None and done.live.begun
+        above = show.heading(record["id"]) if text and self.progress.is_batch and not begun else ""
+        return (above + text).encode("utf-8", "replace")
 
     def _say_failed(self, record: Record) -> None:
         """Say why a record failed; of a batch that fails as a whole, the first few say it all."""

@@ -33,7 +33,7 @@ def main(
     from fusiontools.stages.judge import judge as judge_stage
 
     recipe = own_recipe(config)
-    stage = judge_stage(options_for(JudgeOptions, "judge", config, recipe, judge))
+    stage = judge_stage(options_for(JudgeOptions, "judge", config, recipe, judge, offline=bool(journal.get("offline"))))
     door = make_door(recipe, limit, journal, "fuse-judge")
     warm_up()
     run_filter(Plan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)

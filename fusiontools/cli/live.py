@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from fusiontools.cli.show import clean
+from fusiontools.cli.show import clean, heading
 from fusiontools.record import Record
 
 
 class Live:
     """One answer on its way to the screen."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, record_id: str) -> None:
         self._screen = screen
+        self._record_id = record_id
         self._waiting: list[str] = []
         self._shown: list[str] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been shown."""
+        return bool(self._shown)
 
     def take(self, text: str) -> None:
         """Show a piece of the answer, now or when it is this answer's turn."""
@@ -26,6 +32,8 @@ class Live:
         """Show what has come, if it is this answer's turn."""
         if self._waiting and self._screen.is_turn_of(self):
             text = "".join(self._waiting)
+            if not self._shown:
+                self._screen.begin(self._record_id)
             self._screen.write(clean(text).encode("utf-8", "replace"))
             self._shown.append(text)
             self._waiting.clear()
@@ -33,11 +41,10 @@ class Live:
     def finish(self, record: Record) -> bool:
         """Return whether the record's answer stands on the screen; ends its line where anything does."""
         self.show_waiting()
+        if self._shown:
+            self._screen.write(b"\n")
         self._screen.next_turn(self)
-        if not self._shown:
-            return False
-        self._screen.write(b"\n")
-        return "".join(self._shown) == record.get("answer", {}).get("content")
+        return bool(self._shown) and "".join(self._shown) == record.get("answer", {}).get("content")
 
 
 class Screen:
@@ -50,12 +57,19 @@ class Screen:
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
         self._open: deque[Live] = deque()
+        self._begun = 0
 
-    def open(self) -> Live:
+    def open(self, record_id: str) -> Live:
         """Return a new answer, last in the queue."""
-        live = Live(self)
+        live = Live(self, record_id)
         self._open.append(live)
         return live
+
+    def begin(self, record_id: str) -> None:
+        """Say whose answer begins, from the second one on."""
+        self._begun += 1
+        if self._begun > 1:
+            self.write(heading(record_id).encode())
 
     def is_turn_of(self, live: Live) -> bool:
         """Return whether this answer is the oldest unfinished one."""

@@ -188,7 +188,10 @@ def typed_models(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
     key = "members" if "members" in given else "models"
     if key not in given:
         return dict(given)
-    return {**given, key: merge_members(tuple(parse_model(text, recipe) for text in given[key]))}
+    models = merge_members(tuple(parse_model(text, recipe) for text in given[key]))
+    if key == "models" and any(model.samples > 1 for model in models):
+        raise UsageError("a judge or a synthesizer is asked once: leave *N out")
+    return {**given, key: models}
 
 
 def _given(group: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.cli.filter import Plan, run_filter
-    from fusiontools.cli.options import typed_models
+    from fusiontools.cli.options import complain, typed_models
     from fusiontools.cli.setup import make_door
     from fusiontools.errors import UsageError
     from fusiontools.models.door import require_key
@@ -50,5 +50,10 @@ def main(
     if not journal.get("offline"):
         for member in options.members:
             require_key(recipe.endpoints[member.endpoint])
+        for later in (*recipe.judge.models, *recipe.synth.models):
+            try:
+                require_key(recipe.endpoints[later.endpoint])
+            except UsageError as error:
+                complain("fuse-panel", f"warning: {later.name}, for the tools to the right: {error.message}")
     stage = panel_stage(fixed(options), summary(recipe))
     run_filter(Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel")), files, stream, input)

@@ -41,9 +41,18 @@ def make_door(
 
 
 def options_for(
-    cls: type, section: str, config: str | None, recipe: Recipe | None, given: Mapping[str, Any]
+    cls: type,
+    section: str,
+    config: str | None,
+    recipe: Recipe | None,
+    given: Mapping[str, Any],
+    *,
+    offline: bool = False,
 ) -> OptionsFor[Any]:
-    """Return each record's options: what was typed, over `-c`, over the record's own recipe, over the default one."""
+    """Return each record's options: what was typed, over `-c`, over the record's own recipe, over the default one.
+
+    The keys of typed models are asked for here, before anything is read; offline none is needed.
+    """
     from fusiontools import jsonl
 
     cache: dict[bytes, Any] = {}
@@ -52,7 +61,12 @@ def options_for(
     if "models" in typed:
         # Whoever names a model wants it asked, whatever the recipe would do without it.
         typed.setdefault("method", "model")
-    endpoints = recipe.endpoints if recipe else environment_endpoints(ENDPOINTS)
+    if not offline:
+        from fusiontools.models.door import require_key
+
+        endpoints = recipe.endpoints if recipe else environment_endpoints(ENDPOINTS)
+        for model in typed.get("models", ()):
+            require_key(endpoints[model.endpoint])
     if "template" in typed:
         from fusiontools import prompts
 
@@ -67,7 +81,7 @@ def options_for(
         if key not in cache:
             cache[key] = merged(default() if own is None else _read(cls, own, section), typed)
             if own is not None:
-                _check_usable(cache[key], section, endpoints)
+                _check_usable(cache[key], section)
         return cache[key]
 
     return resolve
@@ -132,14 +146,10 @@ def _read(cls: type, own: Any, section: str) -> Any:
     return options
 
 
-def _check_usable(options: Any, section: str, endpoints: Mapping[str, Any]) -> None:
+def _check_usable(options: Any, section: str) -> None:
     """Refuse a record whose own recipe names what this installation does not have."""
     from fusiontools import prompts
 
-    for model in options.models:
-        if model.endpoint not in endpoints:
-            known = f"the endpoint {model.endpoint!r} is not known here; give the recipe that defines it with -c"
-            raise InputError(known, f"$.recipe.{section}")
     if not prompts.is_name(options.template):
         # A record may come from anywhere; only a person may name a file.
         raise InputError("a record names no file; give the recipe that does with -c", f"$.recipe.{section}.template")

@@ -14,6 +14,11 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def heading(record_id: str) -> str:
+    """Return the line above an answer that is one of several."""
+    return clean(f"\n--- {record_id} ---\n")
+
+
 def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -> str:
     """Return the record's last section, or all of them; ends with a newline."""
     parts: list[str] = []

@@ -36,7 +36,7 @@ def main(
     if len(synth.get("models", ())) > 1:
         raise UsageError("one synthesizer writes the answer; its `fallbacks` in a recipe are asked when it fails")
     recipe = own_recipe(config)
-    stage = synth_stage(options_for(SynthOptions, "synth", config, recipe, synth))
+    stage = synth_stage(options_for(SynthOptions, "synth", config, recipe, synth, offline=bool(journal.get("offline"))))
     door = make_door(recipe, limit, journal, "fuse-synth")
     warm_up()
     run_filter(Plan("fuse-synth", stage, door, needs=("panel", "fuse-panel"), stream=True), files, stream)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fusiontools.endpoints import Endpoint
+from fusiontools.endpoints import Endpoint, unnamed_endpoint
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.models.journal import Journal, request_key
 from fusiontools.models.ledger import Budget, Ledger, Slot
@@ -62,11 +62,13 @@ class Door:
     backends: dict[str, Backend] = field(default_factory=dict)
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
+    _embedded_slot: asyncio.Semaphore = field(init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.limits.max_cost_usd, self.limits.max_record_cost_usd)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
+        self._embedded_slot = asyncio.Semaphore(1)
 
     def ledger(self, stage: str, record_id: str) -> Ledger:
         """Open the ledger of one stage for one record; the record's deadline starts to run."""
@@ -176,16 +178,20 @@ class Door:
         self, key: bytes, request: Request, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
-        caller = Caller(self._backend(endpoint), endpoint, model, self.limits, self.budget, self._slots, ledger, slot)
+        # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
+        slots = self._embedded_slot if endpoint.embedded else self._slots
+        caller = Caller(self._backend(endpoint), endpoint, model, self.limits, self.budget, slots, ledger, slot)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(key, request, completion, paid_usd)
         return completion
 
     def _endpoint(self, name: str) -> Endpoint:
-        if name not in self.endpoints:
-            raise UsageError(f"the endpoint {name!r} is not known here; give the recipe that defines it with -c")
-        return self.endpoints[name]
+        endpoint = self.endpoints.get(name) or unnamed_endpoint(name)
+        if endpoint is None:
+            known = f"the endpoint {name!r} is not known here; give the recipe that defines it with -c"
+            raise CallFailed("unknown_endpoint", known)
+        return endpoint
 
     def _backend(self, endpoint: Endpoint) -> Backend:
         if endpoint.name not in self.backends:
@@ -235,7 +241,11 @@ def require_key(endpoint: Endpoint) -> None:
 
 
 def _make_backend(endpoint: Endpoint) -> Backend:
-    require_key(endpoint)
+    try:
+        require_key(endpoint)
+    except UsageError as error:
+        # Between records it is one call's failure, like any other; what was paid for goes on.
+        raise CallFailed("auth", error.message) from error
     if endpoint.embedded:
         from fusiontools.models.local import LocalEngine
 

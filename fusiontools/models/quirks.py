@@ -26,6 +26,9 @@ _DROPPABLE = (
     "stop",
 )
 
+#: What no parameter may say: it is the request itself, or how many answers are paid for.
+_OURS = frozenset({"model", "messages", "stream", "n"})
+
 
 @dataclass(slots=True)
 class Quirks:
@@ -48,7 +51,7 @@ class Quirks:
             elif name == "response_format":
                 if (asked := self._format(value)) is not None:
                     body[name] = asked
-            elif name not in self.dropped:
+            elif name not in self.dropped and name not in _OURS:
                 body[name] = value
         if stream:
             body["stream"] = True

@@ -18,6 +18,7 @@ from fusiontools.record import ToolCall, Usage
 
 _DONE: dict[str, Any] = {}
 _THINK = "<think>"
+_LINE_LIMIT_BYTES = 16 * 2**20
 
 
 def completion(body: bytes, model: str, key: str | None = None) -> Completion:
@@ -289,6 +290,8 @@ async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterato
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LINE_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"a line of the stream is longer than {_LINE_LIMIT_BYTES >> 20} MiB")
         for line in lines:
             if (event := _event(line, key)) is not None:
                 yield event

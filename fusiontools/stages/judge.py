@@ -91,6 +91,7 @@ async def _ask(
 ) -> str | CallFailed:
     params: dict[str, Any] = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
+        "top_p": model.top_p,
         "max_tokens": model.max_tokens or options.max_tokens,
         "reasoning_effort": model.reasoning_effort,
         "response_format": {

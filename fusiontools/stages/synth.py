@@ -163,8 +163,8 @@ def _params(record: Record, options: SynthOptions, model: Model, runtime: Runtim
         "top_p": model.top_p,
         "max_tokens": model.max_tokens or options.max_tokens,
         "reasoning_effort": model.reasoning_effort,
-        **model.extra,
         **(options.extra or {}),
+        **model.extra,
     }
     params = {**own, **{name: asked[name] for name in ANSWER_PARAMS if asked.get(name) is not None}}
     endpoint = runtime.door.endpoints.get(model.endpoint)
