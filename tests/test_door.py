@@ -634,12 +634,28 @@ def test_one_address_stands_in_for_an_endpoint_that_nobody_defined(monkeypatch: 
 
 
 def test_calls_to_the_embedded_engine_wait_for_their_turn_outside_their_timeout() -> None:
-    async def three() -> list[Any]:
-        backend = Scripted(m=[after(0.05, said("x"))] * 3)
-        door = Door({"there": Endpoint("there")}, LimitOptions(timeout_s=0.1), backends={"there": backend})
-        return await asyncio.gather(*(ask(door, sample=i) for i in range(3)))
+    class OneAtATime:
+        under_way = most = 0
 
-    assert len(asyncio.run(three())) == 3
+        async def complete(self, request: Request, on_delta: Any = None) -> Completion:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+            return said("x")
+
+        async def aclose(self) -> None: ...
+
+    backend = OneAtATime()
+
+    async def three() -> None:
+        door = Door({"there": Endpoint("there")}, backends={"there": backend})
+        requests = [door.request(M, MESSAGES, {}, sample) for sample in range(3)]
+        await asyncio.gather(*(door.complete(request, M, door.ledger("panel", "1")) for request in requests))
+
+    asyncio.run(three())
+
+    assert backend.most == 1
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1"])
