@@ -12,9 +12,10 @@ from typing import Any
 
 from fusiontools import jsonl
 from fusiontools.errors import CallFailed
+from fusiontools.models import tool_calls
 from fusiontools.models.refusal import SHOWN, excerpt, failure, without_key
 from fusiontools.models.types import Completion, OnDelta
-from fusiontools.record import ToolCall, Usage
+from fusiontools.record import Usage
 
 _DONE: dict[str, Any] = {}
 _THINK = "<think>"
@@ -50,7 +51,7 @@ def completion(body: bytes, model: str, key: str | None = None) -> Completion:
             content=_text(message.get("content")),
             reasoning=message.get("reasoning_content") or message.get("reasoning"),
             refusal=message.get("refusal"),
-            tool_calls=message.get("tool_calls") or [],
+            proposed=message.get("tool_calls") or [],
             finish_reason=choices[0].get("finish_reason"),
             data=data,
             model=model,
@@ -110,7 +111,7 @@ class _Reply:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             self._reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
             self._refusal.append(delta.get("refusal") or "")
-            _merge_tool_calls(self._tool_calls, delta.get("tool_calls") or [])
+            tool_calls.merge(self._tool_calls, delta.get("tool_calls") or [])
             if text := _text(delta.get("content")):
                 self._content.append(text)
                 visible = self._visible(text)
@@ -129,7 +130,7 @@ class _Reply:
             content="".join(self._content),
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
-            tool_calls=[self._tool_calls[index] for index in sorted(self._tool_calls)],
+            proposed=[self._tool_calls[index] for index in sorted(self._tool_calls)],
             finish_reason=self._finish_reason,
             data=self._data,
             model=model,
@@ -182,7 +183,7 @@ def _finished(
     content: str,
     reasoning: str | None,
     refusal: str | None,
-    tool_calls: list[Any],
+    proposed: list[Any],
     finish_reason: str | None,
     data: dict[str, Any],
     model: str,
@@ -190,7 +191,7 @@ def _finished(
 ) -> Completion:
     """Return the completion, or fail by name where nothing visible came."""
     content, thought = _without_thought(content)
-    calls = [_tool_call(call, index) for index, call in enumerate(tool_calls)]
+    calls = [tool_calls.read(call, index) for index, call in enumerate(proposed)]
     usage, cost = usage_of(data)
     if finish_reason == "error":
         raise CallFailed("upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_paid(data))
@@ -255,34 +256,6 @@ def _without_thought(content: str) -> tuple[str, str]:
         return content, ""
     thought, closed, rest = stripped.removeprefix(_THINK).partition("</think>")
     return (rest.lstrip(), thought) if closed else ("", thought)
-
-
-def _tool_call(call: Mapping[str, Any], index: int) -> ToolCall:
-    function = call.get("function") or {}
-    return {
-        "id": call.get("id") or f"call_{index}",
-        "type": "function",
-        "function": {"name": function.get("name") or "", "arguments": _arguments(function) or "{}"},
-    }
-
-
-def _merge_tool_calls(calls: dict[int, Any], deltas: list[Any]) -> None:
-    for delta in deltas:
-        index = delta.get("index")
-        if index is None:
-            index = len(calls) if delta.get("id") or not calls else max(calls)
-        call = calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
-        if delta.get("id"):
-            call["id"] = delta["id"]
-        function = delta.get("function") or {}
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += _arguments(function)
-
-
-def _arguments(function: Mapping[str, Any]) -> str:
-    """Return a call's arguments as JSON text, which some servers send as the object itself."""
-    said = function.get("arguments")
-    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()
 
 
 async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterator[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""Read native tool calls, whole or in the pieces of a stream, in the spellings that servers really use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fusiontools import jsonl
+from fusiontools.record import ToolCall
+
+
+def read(call: Mapping[str, Any], index: int) -> ToolCall:
+    """Return a call as it stands on the wire, with an id and arguments where a server leaves them out."""
+    function = call.get("function") or {}
+    return {
+        "id": call.get("id") or f"call_{index}",
+        "type": "function",
+        "function": {"name": function.get("name") or "", "arguments": _arguments(function) or "{}"},
+    }
+
+
+def merge(calls: dict[int, Any], deltas: list[Any]) -> None:
+    """Add a stream's pieces to the calls so far, by index; a piece without one belongs to the latest call."""
+    for delta in deltas:
+        index = delta.get("index")
+        if index is None:
+            index = len(calls) if delta.get("id") or not calls else max(calls)
+        call = calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
+        if delta.get("id"):
+            call["id"] = delta["id"]
+        function = delta.get("function") or {}
+        call["function"]["name"] += function.get("name") or ""
+        call["function"]["arguments"] += _arguments(function)
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    """Return a call's arguments as JSON text, which some servers send as the object itself."""
+    said = function.get("arguments")
+    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()
