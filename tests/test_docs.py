@@ -169,6 +169,12 @@ def steady(text: str) -> str:
     return re.sub(r"\d+\.\d+ s", "… s", text)
 
 
+def skip_without_jq(text: str) -> None:
+    """Leave out what types `jq` where it is not installed: the tools do without it, so `make test` must too."""
+    if re.search(r"\bjq\b", text) and not shutil.which("jq"):
+        pytest.skip("jq is not installed")
+
+
 def help_of(tool: str) -> str:
     env = {**os.environ, "COLUMNS": "100"}
     return subprocess.run([tool_path(tool), "--help"], env=env, capture_output=True, text=True, check=True).stdout
@@ -188,16 +194,19 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Shown]:
 
 @cases(("sh", None), ("console", None), ("console", "live"))
 def test_what_the_readme_types_succeeds(block: Block, shown: dict[int, Shown]) -> None:
+    skip_without_jq(block.text)
     assert shown[block.line].status == 0, shown[block.line].text
 
 
 @cases(("console", None))
 def test_what_the_readme_shows_is_what_comes(block: Block, shown: dict[int, Shown]) -> None:
+    skip_without_jq(block.text)
     assert steady(shown[block.line].text) == steady(block.text)
 
 
 @cases(("sh", "endpoint"))
 def test_what_the_readme_does_with_endpoints_succeeds(block: Block, tmp_path: Path, upstream: Upstream) -> None:
+    skip_without_jq(block.text)
     # The stand-in has another port than the server that a reader would run, and no list price.
     text = re.sub(r"http://[\d.]+:\d+/v1", upstream.url, block.text)
     here = dataclasses.replace(block, text=re.sub(r" --max-cost-usd \S+", "", text))
@@ -437,8 +446,7 @@ SCRIPTS = pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLE
 def run_script(script: str, cwd: Path, env: dict[str, str]) -> str:
     """Return what the example prints; it must succeed."""
     path = EXAMPLES / script
-    if "jq" in path.read_text() and not shutil.which("jq"):
-        pytest.skip("jq is not installed")
+    skip_without_jq(path.read_text())
     done = subprocess.run(["sh", str(path)], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -476,6 +484,7 @@ def test_demo_asks_the_question_as_it_was_typed(tmp_path: Path, upstream: Upstre
 
 
 def test_batch_resumes_where_it_was_stopped(tmp_path: Path) -> None:
+    skip_without_jq((EXAMPLES / "batch" / "Makefile").read_text())
     shutil.copytree(EXAMPLES / "batch", tmp_path / "batch")
     env = world(tmp_path, None)
 
@@ -495,6 +504,7 @@ def test_batch_resumes_where_it_was_stopped(tmp_path: Path) -> None:
 
 
 def test_batch_judges_again_without_asking_the_panel_again(tmp_path: Path, upstream: Upstream) -> None:
+    skip_without_jq((EXAMPLES / "batch" / "Makefile").read_text())
     shutil.copytree(EXAMPLES / "batch", tmp_path / "batch")
     env = world(tmp_path, upstream)
     subprocess.run(["make", "RECIPE=budget"], cwd=tmp_path / "batch", env=env, check=True, capture_output=True)
