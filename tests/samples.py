@@ -44,7 +44,7 @@ def without_calls(out: bytes) -> list[str]:
     return [json.dumps({k: v for k, v in r.items() if k != "calls"}, ensure_ascii=False) for r in records]
 
 
-def poll(upstream: Upstream, reached: Callable[[dict[str, Any]], bool], within_s: float = 20) -> dict[str, Any]:
+def poll(upstream: Upstream, reached: Callable[[dict[str, Any]], bool], within_s: float = 60) -> dict[str, Any]:
     """Ask the stand-in how far things are until they are far enough; return its counts."""
     end = time.monotonic() + within_s
     while not reached(stats := upstream.stats()):

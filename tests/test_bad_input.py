@@ -616,7 +616,7 @@ def test_an_address_that_is_none_is_named(url: str, run: Run, env: dict[str, str
 def test_an_endpoint_that_drips_is_cut_by_the_timeout(tool: str, run: Run, upstream: Upstream) -> None:
     dripping = [f"fuse-{tool}", "-m", "fake/a+drip=1", "--timeout", "0.3", "--retries", "0"]
 
-    result = run(dripping, lines([judged("q1")]), timeout=20)
+    result = run(dripping, lines([judged("q1")]), timeout=60)
 
     (record,) = result.records
     assert "no answer within 0.3 s (--timeout)" in json.dumps(record)
@@ -626,11 +626,11 @@ def test_an_endpoint_that_drips_is_cut_by_the_timeout(tool: str, run: Run, upstr
 
 
 def test_a_slow_record_is_cut_by_its_deadline(run: Run, upstream: Upstream) -> None:
-    result = asked(run, None, "fake/a+hang", "fake/b", options="--deadline 0.3")
+    result = asked(run, None, "fake/a+hang", "fake/b", options="--deadline 2")
 
     (record,) = result.records
     assert result.status == 0
-    assert record["panel"][0]["error"] == {"code": "deadline", "message": "the record's 0.3 s were over (--deadline)"}
+    assert record["panel"][0]["error"] == {"code": "deadline", "message": "the record's 2 s were over (--deadline)"}
     assert "error" not in record["panel"][1]
     assert upstream.stats()["aborted"] == 1
 

@@ -243,7 +243,7 @@ def test_an_answer_cut_at_any_byte_is_the_same(run_loop: Any) -> None:
 
 
 @given(cuts=st.sets(st.integers(1, len(CHUNKED) - 1), max_size=40), kind=st.sampled_from(list(LOOPS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_answer_in_any_pieces_is_the_same(cuts: set[int], kind: str) -> None:
     edges = [0, *sorted(cuts), len(CHUNKED)]
     pieces = [CHUNKED[a:b] for a, b in pairwise(edges)]

@@ -193,7 +193,7 @@ def test_what_is_said_to_be_safe_survives_a_kill(tmp_path: Path) -> None:
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     processes = [writer(tmp_path / "new" / "j.db", f"w{i}", 40) for i in range(4)]
 
-    outputs = [process.communicate(timeout=30)[0] for process in processes]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 4
     assert {output.split()[-1] for output in outputs} == {"39"}
@@ -204,7 +204,7 @@ def test_one_process_reads_what_another_one_keeps(tmp_path: Path) -> None:
     reader = Journal(tmp_path / "j.db")
 
     with writer(tmp_path / "j.db", "w", 1) as process:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
     request = Request("there", "w", [{"role": "user", "content": "0"}])
     assert reader.get(request_key(request, "")) is not None
@@ -265,7 +265,7 @@ def test_on_a_full_disk_the_answers_go_on_and_the_journal_says_so(tmp_path: Path
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"  # noqa: E501
     command = [sys.executable, "-c", limit + WRITER, str(tmp_path / "j.db"), "w", "10000"]
 
-    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (process.returncode, process.stderr) == (0, "")
     *safe, last = process.stdout.splitlines()

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,37 +195,41 @@ def test_the_thought_of_a_reasoning_model_is_kept_apart() -> None:
 
 @pytest.mark.parametrize("text", [STORY, "The sea is wide. " * 150], ids=["writing", "reading"])
 def test_cancelling_stops_the_generation_and_the_next_request_is_answered(engine: LocalEngine, text: str) -> None:
-    async def cancel_then_ask() -> tuple[float, float, Completion]:
+    async def cancel_then_ask() -> tuple[int, int, Completion]:
+        heard: list[Any] = []
         busy = asyncio.Event()
-        task = asyncio.create_task(engine.complete(request(text, max_tokens=400), lambda _: busy.set()))
+        task = asyncio.create_task(
+            engine.complete(request(text, max_tokens=400), lambda delta: (heard.append(delta), busy.set()))
+        )
         await asyncio.wait([asyncio.create_task(busy.wait())], timeout=0.3)
-        cancelled = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        stopped = time.monotonic()
+        at_cancel = len(heard)
         answer = await engine.complete(request("What is the capital of Japan?"))
-        return stopped - cancelled, time.monotonic() - stopped, answer
+        return at_cancel, len(heard), answer
 
-    to_stop_s, to_answer_s, answer = asyncio.run(cancel_then_ask())
+    at_cancel, at_end, answer = asyncio.run(cancel_then_ask())
 
-    assert to_stop_s < 0.1
-    assert to_answer_s < 2
+    assert at_cancel < 400
+    assert at_end == at_cancel
     assert "Tokyo" in answer.content
 
 
 def test_a_request_cancelled_before_its_turn_is_never_begun(engine: LocalEngine) -> None:
-    async def main() -> float:
-        started = time.monotonic()
-        tasks = [asyncio.create_task(engine.complete(request(STORY, max_tokens=400, seed=i))) for i in range(5)]
+    async def main() -> list[Any]:
+        heard: list[Any] = []
+        tasks = [
+            asyncio.create_task(engine.complete(request(STORY, max_tokens=400, seed=i), heard.append)) for i in range(5)
+        ]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await engine.complete(request("Hello", max_tokens=1))
-        return time.monotonic() - started
+        return heard
 
-    assert asyncio.run(main()) < 2
+    assert asyncio.run(main()) == []
 
 
 def test_a_closed_engine_fails_what_it_was_asked() -> None:
@@ -308,12 +311,10 @@ print("leaving", flush=True)
     process = child(code)
     assert process.stdout is not None
     assert process.stdout.readline() == "leaving\n"
-    started = time.monotonic()
 
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
 
     assert (process.returncode, said) == (3, "")
-    assert time.monotonic() - started < 2
 
 
 def test_importing_the_engine_loads_nothing_heavy() -> None:

@@ -20,7 +20,7 @@ UPSTREAM = str(Path(__file__).with_name("upstream.py"))
 
 
 def connect(upstream: Upstream) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", int(upstream.url.split(":")[2].split("/")[0]), timeout=10)
+    return http.client.HTTPConnection("127.0.0.1", int(upstream.url.split(":")[2].split("/")[0]), timeout=60)
 
 
 def send(upstream: Upstream, *models: str) -> socket.socket:
@@ -238,7 +238,7 @@ def test_it_ends_with_its_parent(end: str) -> None:
         else:
             process.terminate()
 
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_pipeline_runs_hermetically(run: Run, upstream: Upstream) -> None:
