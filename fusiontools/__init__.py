@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from fusiontools.api import chain_of, fuse, open_runtime, question
     from fusiontools.chain import compose, over
     from fusiontools.errors import CallFailed, FusionError, InputError, UsageError
+    from fusiontools.model import Model
     from fusiontools.models.door import Door
     from fusiontools.models.journal import Journal
     from fusiontools.options import fixed
-    from fusiontools.recipe import JudgeOptions, LimitOptions, Model, PanelOptions, Recipe, SynthOptions
+    from fusiontools.recipe import Recipe
     from fusiontools.recipe_file import load_recipe
     from fusiontools.record import Analysis, Answer, Call, Message, Record, Response
+    from fusiontools.stage_options import (
+        JudgeOptions,
+        LimitOptions,
+        PanelOptions,
+        PickOptions,
+        RouteOptions,
+        SynthOptions,
+        VoteOptions,
+    )
     from fusiontools.stages.judge import judge
     from fusiontools.stages.panel import panel
     from fusiontools.stages.runtime import Runtime, Stage
@@ -32,7 +42,17 @@ _HOMES = {
     "fusiontools.models.door": ("Door",),
     "fusiontools.models.journal": ("Journal",),
     "fusiontools.options": ("fixed",),
-    "fusiontools.recipe": ("JudgeOptions", "LimitOptions", "Model", "PanelOptions", "Recipe", "SynthOptions"),
+    "fusiontools.model": ("Model",),
+    "fusiontools.recipe": ("Recipe",),
+    "fusiontools.stage_options": (
+        "JudgeOptions",
+        "LimitOptions",
+        "PanelOptions",
+        "PickOptions",
+        "RouteOptions",
+        "SynthOptions",
+        "VoteOptions",
+    ),
     "fusiontools.recipe_file": ("load_recipe",),
     "fusiontools.record": ("Analysis", "Answer", "Call", "Message", "Record", "Response"),
     "fusiontools.stages.judge": ("judge",),
@@ -55,13 +75,16 @@ __all__ = [
     "Message",
     "Model",
     "PanelOptions",
+    "PickOptions",
     "Recipe",
     "Record",
     "Response",
+    "RouteOptions",
     "Runtime",
     "Stage",
     "SynthOptions",
     "UsageError",
+    "VoteOptions",
     "__version__",
     "chain_of",
     "compose",

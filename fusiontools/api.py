@@ -19,9 +19,10 @@ from fusiontools.chain import compose
 from fusiontools.models.door import Door
 from fusiontools.models.journal import Journal, default_path
 from fusiontools.options import fixed
-from fusiontools.recipe import Recipe, summary
+from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe
 from fusiontools.record import Message, Record, question_id
+from fusiontools.resolve import Resolver
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
 from fusiontools.stages.runtime import Runtime, Stage
@@ -37,7 +38,7 @@ def question(asked: str | Sequence[Message]) -> Record:
 def chain_of(recipe: Recipe) -> Stage:
     """Return the recipe's panel, judge and synthesizer as one stage."""
     return compose(
-        panel(fixed(recipe.panel), summary(recipe)),
+        panel(fixed(recipe.panel), Resolver(recipe, binding=True).carried),
         judge(fixed(recipe.judge)),
         synth(fixed(recipe.synth)),
     )

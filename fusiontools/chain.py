@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, TypeVar
 
 from fusiontools.record import Record
+from fusiontools.resolve import Resolver
 from fusiontools.stages.runtime import Runtime, Stage
 
 In = TypeVar("In")
@@ -24,6 +26,22 @@ def compose(*stages: Stage) -> Stage:
         return record
 
     return run
+
+
+def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
+    """Return one stage with its typed options.
+
+    Raises:
+        UsageError: options that cannot be, or a key that is missing.
+    """
+    options_for = resolver.options_for(name, given)
+    if name == "panel":
+        from fusiontools.stages.panel import panel
+
+        return panel(options_for, resolver.carried)
+    module = import_module(f"fusiontools.stages.{name}")
+    stage: Stage = getattr(module, name)(options_for)
+    return stage
 
 
 async def over(

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusiontools.model import Model
 from fusiontools.models import prices
 from fusiontools.models.door import Door
 from fusiontools.prompts import with_system
-from fusiontools.recipe import Model, Recipe
+from fusiontools.recipe import Recipe
 from fusiontools.record import Record, Response
 from fusiontools.stages.judge import judge_messages
 from fusiontools.stages.panel import plan

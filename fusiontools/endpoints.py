@@ -24,6 +24,7 @@ class Endpoint:
         headers: extra headers; never credentials.
         path: a GGUF file, for the embedded engine only.
         context_tokens: context per request, for the embedded engine only.
+        api: what it speaks: OpenAI chat completions, or Anthropic's Messages API.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     path: str | None = None
     context_tokens: int = 4096
+    api: str = "openai"
 
     @property
     def embedded(self) -> bool:
@@ -64,6 +66,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     for e in (
         Endpoint("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
         Endpoint("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        Endpoint("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", api="anthropic"),
         Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True),
         Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True),
         Endpoint("llama-server", "http://127.0.0.1:8080/v1", free=True),

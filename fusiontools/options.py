@@ -1,7 +1,7 @@
 """Options, declared once: the same dataclass field serves the command line, the recipe and the chain text.
 
-A field made with `option()` knows its flags, its help and its bounds. `cli/options.py` turns fields into click options,
-`recipe.py` reads the same fields from YAML, and a test holds `schemas/recipe.schema.json` equal to them.
+A field made with `option()` knows its flags, its help and its bounds. `flags.py` turns fields into click options,
+`recipe_file.py` reads the same fields from YAML, and a test holds `schemas/recipe.schema.json` equal to them.
 A field without flags exists in recipes only.
 """
 
@@ -29,6 +29,10 @@ class Flag:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     multiple: bool = False
+    #: Whether the text names a model.
+    model: bool = False
+    #: Whether a recipe may say it for every use of the stage; what makes a step another one is said in the chain.
+    recipe: bool = True
 
 
 def option(
@@ -39,9 +43,11 @@ def option(
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     multiple: bool = False,
+    model: bool = False,
+    recipe: bool = True,
 ) -> Any:
     """Declare an option as a dataclass field."""
-    flag = Flag(names, help, metavar, choices, minimum, multiple)
+    flag = Flag(names, help, metavar, choices, minimum, multiple, model, recipe)
     return field(default=default, metadata={"flag": flag})
 
 

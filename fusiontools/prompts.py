@@ -1,7 +1,7 @@
 """Load prompt templates and fill them: in one pass, so that no text can expand a placeholder, and with fences.
 
-A template is a Markdown file with up to four sections, `# judge system`, `# judge user`, `# synth system` and
-`# synth user`; the ones it lacks are those of `default`.
+A template is a Markdown file with sections such as `# judge system` and `# judge user`, two for everything that is
+asked with a prompt of its own; the ones it lacks are those of `default`.
 Panel text is untrusted: it stands between lines that carry a nonce which the text itself decides and so cannot hold.
 """
 
@@ -16,10 +16,12 @@ from typing import Any
 
 from fusiontools.data import data_dir
 from fusiontools.errors import UsageError, nearest
-from fusiontools.record import Message, Response, digest, text_of
+from fusiontools.record import Message, Record, Response, digest, text_of
 
-SECTIONS = ("judge system", "judge user", "synth system", "synth user")
-_HEADING = re.compile(r"^# (judge system|judge user|synth system|synth user)[ \t]*\n", re.MULTILINE)
+#: What is asked with a prompt of its own; each has a `system` and a `user` section.
+ASKED = ("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route")
+SECTIONS = tuple(f"{asked} {role}" for asked in ASKED for role in ("system", "user"))
+_HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 #: A piece of a prompt: text, or a content part such as an image.
 Piece = str | dict[str, Any]
@@ -96,6 +98,11 @@ def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str
     return seed, {_label(i): position for i, position in enumerate(shuffled)}
 
 
+def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str, int]:
+    """Return a map from label to panel position, in an order drawn for one reader of this record."""
+    return blind_order(f"{record_id}\0{reader}", positions)[1]
+
+
 def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
     """Return the fences' nonce: a hash over all responses between them, so that nothing in there can know it.
 
@@ -112,6 +119,34 @@ def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark:
         body = said(panel[position])
         blocks.append(f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>")
     return "\n\n".join(blocks)
+
+
+def fenced(title: str, body: str, mark: str) -> str:
+    """Return a text between fences of its own title."""
+    return f"<<<{title} {mark}>>>\n{body}\n<<<END {title} {mark}>>>"
+
+
+def about_responses(record: Record, asked: str, template: str, labels: Mapping[str, int], **more: str) -> list[Message]:
+    """Return what somebody reads who compares responses: its rules, then the conversation and the fenced responses.
+
+    Args:
+        asked: one of `ASKED`.
+        labels: from label to panel position, in the order shown.
+        more: what else the user section names.
+    """
+    sections = load(template)
+    mark = nonce(record["id"], record["panel"], list(labels.values()))
+    values = {
+        "nonce": mark,
+        "labels": ", ".join(labels),
+        "conversation": conversation(record["messages"]),
+        "responses": fenced_responses(record["panel"], labels, mark),
+        **more,
+    }
+    return [
+        {"role": "system", "content": sections[f"{asked} system"]},
+        {"role": "user", "content": fill(sections[f"{asked} user"], values)},
+    ]
 
 
 def conversation(messages: Sequence[Message]) -> list[Piece]:

@@ -9,24 +9,16 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from fusiontools.data import data_dir
 from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import UsageError, nearest
-from fusiontools.recipe import (
-    FewShot,
-    JudgeOptions,
-    LimitOptions,
-    Model,
-    PanelOptions,
-    Recipe,
-    SynthOptions,
-    merge_members,
-    spelled,
-)
+from fusiontools.model import Model, merge_members, spelled
+from fusiontools.recipe import CHAIN, SECTIONS, Recipe, few_shot_from
+from fusiontools.stage_options import LimitOptions
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -84,26 +76,37 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
     )
     maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
-    panel = _mapping(data.get("panel", {}), "members", f"{where}: $.panel")
-    judge = _mapping(data.get("judge", {}), "models", f"{where}: $.judge")
-    synth = _mapping(data.get("synth", {}), "models", f"{where}: $.synth")
+    sections = {name: _section(name, data.get(name, {}), maker, where) for name in SECTIONS}
     return Recipe(
         name=data.get("name", name),
         description=data.get("description", ""),
-        panel=PanelOptions(
-            **{
-                **panel,
-                "members": merge_members(maker.all(panel.get("members", []), "$.panel")),
-                "few_shot": _few_shot(panel.get("few_shot")),
-            }
-        ),
-        judge=JudgeOptions(**{**judge, "models": maker.all(judge.get("models", []), "$.judge")}),
-        synth=SynthOptions(**{**synth, "models": maker.all(synth.get("models", []), "$.synth")}),
+        chain=data.get("chain", CHAIN),
         limits=LimitOptions(**data.get("limits", {})),
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
+        **sections,
     )
+
+
+def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> Any:
+    """Return a stage's options as a recipe spells them."""
+    cls = SECTIONS[name]
+    declared = {f.name: f.metadata["flag"] for f in fields(cls)}
+    several = "members" if "members" in declared else "models"
+    given = _mapping(data, several, f"{where}: $.{name}")
+    for key, flag in declared.items():
+        if not flag.model or key not in given:
+            continue
+        if flag.multiple:
+            given[key] = maker.all(given[key], f"$.{name}" if key == several else f"$.{name}.{key}")
+        else:
+            given[key] = maker.one(given[key], f"$.{name}.{key}")
+    if "members" in given:
+        given["members"] = merge_members(given["members"])
+    if given.get("few_shot") is not None:
+        given["few_shot"] = few_shot_from(given["few_shot"])
+    return cls(**given)
 
 
 def _locate(choice: str) -> Path:
@@ -167,13 +170,6 @@ def _mapping(section: str | list[Any] | dict[str, Any], list_key: str, place: st
             raise UsageError(f"{place}: give `model` or `{list_key}`, not both")
         section[list_key] = [section.pop("model")]
     return section
-
-
-def _few_shot(data: dict[str, Any] | None) -> FewShot | None:
-    if data is None:
-        return None
-    turns = tuple((user, assistant) for user, assistant in data["turns"])
-    return FewShot(**{**data, "turns": turns, "unless": tuple(data.get("unless", ()))})
 
 
 def _one_line(error: Exception) -> str:

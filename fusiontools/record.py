@@ -107,6 +107,38 @@ class Analysis(TypedDict):
     labels: dict[str, int]
     seed: int
     judges: list[str]
+    supporters: NotRequired[dict[str, list[list[str]]]]
+    said: NotRequired[list[dict[str, Any]]]
+
+
+class Text(TypedDict):
+    """A text that could have been the answer; `response` is the panel position it copies, where it is a copy."""
+
+    content: str
+    by: str
+    model: str
+    response: NotRequired[int]
+
+
+class Vote(TypedDict):
+    """How a vote went: the winner's key, what stood behind each key, and how a tie was broken, where there was one."""
+
+    key: str
+    kind: str
+    votes: int
+    of: int
+    counts: dict[str, float]
+    abstained: list[int]
+    tie: NotRequired[str]
+
+
+class Guard(TypedDict):
+    """How a written answer fared against the best single response; `loser` is the text that is not the answer."""
+
+    winner: str
+    judge: str
+    verdicts: list[str]
+    loser: Text
 
 
 class Answer(TypedDict):
@@ -118,6 +150,29 @@ class Answer(TypedDict):
     finish_reason: str
     tool_calls: list[ToolCall]
     response: NotRequired[int]
+    vote: NotRequired[Vote]
+    pick: NotRequired[dict[str, Any]]
+    draft: NotRequired[Text]
+    guard: NotRequired[Guard]
+
+
+class Route(TypedDict):
+    """Whether a record is fused or answered by one model alone, and why."""
+
+    to: Literal["fuse", "solo"]
+    reason: str
+    method: str
+    tier: NotRequired[str]
+    model: NotRequired[dict[str, Any]]
+
+
+class Spared(TypedDict):
+    """A call that was planned and not made, because those who were asked first agreed."""
+
+    member: str
+    sample: int
+    model: str
+    endpoint: str
 
 
 class Call(TypedDict):
@@ -164,8 +219,10 @@ class Record(TypedDict, total=False):
     params: dict[str, Any]
     meta: dict[str, Any]
     recipe: dict[str, Any]
-    route: dict[str, Any]
+    route: Route
+    layers: list[list[Response]]
     panel: list[Response]
+    spared: list[Spared]
     analysis: Analysis
     answer: Answer
     grades: list[dict[str, Any]]
@@ -174,14 +231,15 @@ class Record(TypedDict, total=False):
     error: RecordError
 
 
-#: Which stages' sections are computed from the section of the stage on the left.
+#: Which sections are computed from the section on the left.
 DERIVED: dict[str, tuple[str, ...]] = {
-    "panel": ("analysis", "answer", "grades"),
+    "route": ("layers", "panel", "spared", "analysis", "answer", "grades"),
+    "panel": ("layers", "spared", "analysis", "answer", "grades"),
     "analysis": ("answer", "grades"),
     "answer": ("grades",),
 }
-#: The stage that owns each section; `degraded` lines are dropped together with what they speak of.
-OWNER = {"panel": "panel", "analysis": "judge", "answer": "synth"}
+#: The stages that make each section; `degraded` lines are dropped together with what they speak of.
+MAKERS = {"route": ("route",), "panel": ("panel",), "analysis": ("judge",), "answer": ("synth", "vote", "pick")}
 
 
 def question_id(messages: list[Message]) -> str:
@@ -200,13 +258,13 @@ def with_section(
     """Return the record with one section (re)computed: what was derived from it is dropped, the ledger is kept.
 
     Args:
-        section: `panel`, `analysis` or `answer`.
+        section: `route`, `panel`, `analysis` or `answer`.
         value: the section; None leaves it out (a judge that failed has no analysis).
         calls: the attempts made for it, appended to the ledger.
         degraded: what went wrong on the way.
     """
     stale = DERIVED[section]
-    owners = {OWNER[name] for name in (section, *stale) if name in OWNER}
+    makers = {maker for name in (section, *stale) for maker in MAKERS.get(name, ())}
     new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
     if value is None:
         new.pop(section, None)
@@ -214,7 +272,7 @@ def with_section(
         new[section] = value
     if calls:
         new["calls"] = [*record.get("calls", []), *calls]
-    notes = [note for note in record.get("degraded", []) if note.get("stage") not in owners] + (degraded or [])
+    notes = [note for note in record.get("degraded", []) if note.get("stage") not in makers] + (degraded or [])
     if notes:
         new["degraded"] = notes
     else:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusiontools.endpoints import Endpoint
+from fusiontools.model import Model
 from fusiontools.models.door import Door
 from fusiontools.models.types import Completion, OnDelta, Request
-from fusiontools.recipe import LimitOptions, Model
 from fusiontools.record import Message, Usage
+from fusiontools.stage_options import LimitOptions
 
 USAGE: Usage = {"prompt_tokens": 11, "completion_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0}
 ENDPOINT = Endpoint("there", "https://there.example/v1")

@@ -16,11 +16,13 @@ from fusiontools.api import chain_of
 from fusiontools.chain import compose
 from fusiontools.costs import Costs, estimate
 from fusiontools.endpoints import ENDPOINTS, Endpoint
+from fusiontools.model import Model
 from fusiontools.models import prices
 from fusiontools.models.door import Door
-from fusiontools.recipe import JudgeOptions, Model, PanelOptions, Recipe, SynthOptions
+from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe, recipe_names
 from fusiontools.record import Record, Usage
+from fusiontools.stage_options import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.stages.runtime import Runtime
 
 LONG = "Please explain in some detail why it is so, what follows, and what could be done about it in the years to come."

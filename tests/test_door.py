@@ -17,14 +17,15 @@ from scripted import ENDPOINT, HANG, MESSAGES, USAGE, Scripted, model, open_door
 
 from fusiontools.endpoints import Endpoint, environment_endpoints
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.model import Model
 from fusiontools.models.door import Door, Event
 from fusiontools.models.http import HttpBackend
 from fusiontools.models.journal import Journal
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.models.quirks import Quirks
 from fusiontools.models.types import Completion, Request
-from fusiontools.recipe import LimitOptions, Model
 from fusiontools.record import Call
+from fusiontools.stage_options import LimitOptions
 
 SLOT = Slot("m", 0, 1)
 M = model()

@@ -20,15 +20,26 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 #: From the ground up; a module imports from its own layer and from those below.
 LAYERS = (
     ("errors", "data", "record"),
-    ("options", "endpoints", "recipe", "recipe_file", "schemas", "jsonl"),
-    ("models", "prompts", "analysis", "compare", "gist", "points", "normal"),
+    (
+        "options",
+        "flags",
+        "endpoints",
+        "model",
+        "stage_options",
+        "chain_text",
+        "recipe",
+        "recipe_file",
+        "schemas",
+        "jsonl",
+    ),
+    ("models", "prompts", "analysis", "compare", "gist", "points", "normal", "answers", "ballot", "diff"),
     ("stages",),
-    ("chain", "costs"),
+    ("resolve", "chain", "costs"),
     ("api", "cli", "serve"),
 )
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
-    "click": {"cli.options"},
+    "click": {"cli.options", "flags"},
     "httpx": {"models.http", "models.h1"},
     "httptools": {"models.h1"},
     "orjson": {"jsonl", "record", "schemas"},

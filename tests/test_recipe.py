@@ -14,24 +14,13 @@ from conftest import Run, Upstream
 from fusiontools import prompts, recipe_file, schemas
 from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import UsageError
+from fusiontools.model import Model, merge_members
 from fusiontools.models.door import Door, require_key
 from fusiontools.models.http import HttpBackend
 from fusiontools.options import flags_of
-from fusiontools.recipe import (
-    FewShot,
-    JudgeOptions,
-    LimitOptions,
-    Model,
-    PanelOptions,
-    Recipe,
-    SynthOptions,
-    from_summary,
-    merge_members,
-    panel_with,
-    parse_model,
-    summary,
-)
+from fusiontools.recipe import Recipe, from_summary, panel_with, parse_model, summary
 from fusiontools.recipe_file import build_recipe, default_choice, load_recipe, recipe_names
+from fusiontools.stage_options import FewShot, JudgeOptions, LimitOptions, PanelOptions, SynthOptions
 
 KEYS = ("FUSION_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY")
 SECRET = "hunter2-hunter2"

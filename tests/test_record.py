@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 
 from fusiontools import jsonl, record, schemas
 from fusiontools.errors import InputError
-from fusiontools.record import DERIVED, OWNER, Record, question_id, with_error, with_section
+from fusiontools.record import DERIVED, MAKERS, Record, question_id, with_error, with_section
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -149,7 +149,7 @@ def test_a_new_section_drops_what_is_derived_and_nothing_else(whole: Any, sectio
     after = with_section(whole, section, value, [call])
 
     gone = {section, *DERIVED[section]}
-    owners = {owner for name, owner in OWNER.items() if name in gone}
+    owners = {maker for name, makers in MAKERS.items() if name in gone for maker in makers}
     kept = {key: value for key, value in before.items() if key not in {*gone, "calls", "degraded"}}
     noted = [note for note in before.get("degraded", []) if note["stage"] not in owners]
     assert whole == before

@@ -20,8 +20,8 @@ from fusiontools.endpoints import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.models.door import Event
 from fusiontools.options import fixed
-from fusiontools.recipe import FewShot, JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.record import Record, digest
+from fusiontools.stage_options import FewShot, JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
 from fusiontools.stages.runtime import Runtime, Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusiontools.cli.options import JournalOptions, StreamOptions, command
-from fusiontools.recipe import JudgeOptions, LimitOptions
+from fusiontools.stage_options import JudgeOptions, LimitOptions
 
 HELP = """\
 \b
@@ -28,12 +28,12 @@ def main(
     journal: dict[str, Any],
     stream: dict[str, Any],
 ) -> None:
+    from fusiontools.chain import stage_of
     from fusiontools.cli.filter import Plan, run_filter
-    from fusiontools.cli.setup import make_door, options_for, own_recipe, warm_up
-    from fusiontools.stages.judge import judge as judge_stage
+    from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
-    stage = judge_stage(options_for(JudgeOptions, "judge", config, recipe, judge, offline=bool(journal.get("offline"))))
+    stage = stage_of("judge", judge, resolver(config, recipe, journal))
     door = make_door(recipe, limit, journal, "fuse-judge")
     warm_up()
     run_filter(Plan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,12 +13,12 @@ import click
 
 from fusiontools import __version__
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError
-from fusiontools.options import Flag, flags_of, option
+from fusiontools.flags import click_option, given_of
+from fusiontools.options import flags_of, option
 
 _CONFIG_HELP = (
     "Recipe: a name or a file.  [default: $FUSION_CONFIG, ./fusion.yaml, budget where an OpenRouter key is set, local]"
 )
-_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def callback(files: tuple[str, ...], config: str | None, **values: Any) -> None:
-            given = {_group_name(group): _given(group, values) for group in groups}
+            given = {_group_name(group): given_of(group, values) for group in groups}
             try:
                 function(files=files, config=config, **given)
             except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
         params: list[click.Parameter] = [
             click.Argument(["files"], nargs=-1, metavar="[FILE]..."),
             click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes),
-            *[_click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
+            *[click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
             click.Option(
                 ["--version"],
                 is_flag=True,
@@ -179,44 +179,6 @@ def load_dotenv() -> None:
             dotenv.load_dotenv(".env", override=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f".env: cannot be read: {error}") from error
-
-
-def typed_models(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
-    """Return the typed options with `-m` texts turned into models."""
-    from fusiontools.recipe import merge_members, parse_model
-
-    key = "members" if "members" in given else "models"
-    if key not in given:
-        return dict(given)
-    models = merge_members(tuple(parse_model(text, recipe) for text in given[key]))
-    if key == "models" and any(model.samples > 1 for model in models):
-        raise UsageError("a judge or a synthesizer is asked once: leave *N out")
-    return {**given, key: models}
-
-
-def _given(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the group's options that were typed."""
-    names = flags_of(group)
-    return {name: values[name] for name in names if values[name] is not None and values[name] != ()}
-
-
-def _click_option(group: type, name: str, flag: Flag) -> click.Option:
-    declared = next(f for f in fields(group) if f.name == name)
-    kind = str(declared.type).split(" ")[0]
-    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
-    if flag.choices:
-        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
-    elif kind == "bool":
-        attributes |= {"is_flag": True, "metavar": None}
-    elif kind in _TYPES:
-        attributes["type"] = _TYPES[kind](min=flag.minimum)
-        attributes["type"].name = "whole number" if kind == "int" else "number"
-    if flag.multiple:
-        attributes["multiple"] = True
-    shown = declared.default
-    if shown not in (None, False, ()) and kind != "bool":
-        attributes["help"] += f"  [default: {shown:g}]" if isinstance(shown, float) else f"  [default: {shown}]"
-    return click.Option([*flag.names, name], **attributes)
 
 
 def _group_name(group: type) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusiontools.cli.options import InputOptions, JournalOptions, StreamOptions, command
-from fusiontools.recipe import LimitOptions, PanelOptions
+from fusiontools.stage_options import LimitOptions, PanelOptions
 
 HELP = """\
 \b
@@ -29,31 +29,23 @@ def main(
     input: dict[str, Any],  # noqa: A002 - named after its options
     stream: dict[str, Any],
 ) -> None:
+    from fusiontools.chain import stage_of
     from fusiontools.cli.filter import Plan, run_filter
-    from fusiontools.cli.options import complain, typed_models
-    from fusiontools.cli.setup import make_door
-    from fusiontools.errors import UsageError
-    from fusiontools.models.door import require_key
-    from fusiontools.options import fixed
-    from fusiontools.recipe import Recipe, panel_with, summary
-    from fusiontools.recipe_file import chosen_by_person, load_recipe
-    from fusiontools.stages.panel import panel as panel_stage
+    from fusiontools.cli.options import complain
+    from fusiontools.cli.setup import make_door, resolver
+    from fusiontools.recipe_file import load_recipe
+    from fusiontools.resolve import LAYER_STEPS, missing_keys, require_members, suited_to
 
     recipe = load_recipe(config)
-    embedded = recipe.endpoints[recipe.endpoint].embedded
-    if panel.get("members") and embedded and config is None and not chosen_by_person():
-        # What the embedded model needs (worked turns, many samples, code as judge) is nothing for another model.
-        recipe = Recipe("custom", endpoints=recipe.endpoints, aliases=recipe.aliases)
-    options = panel_with(recipe.panel, typed_models(panel, recipe))
-    if not options.members:
-        raise UsageError(f"the recipe {recipe.name!r} has no panel; name members with -m")
-    if not journal.get("offline"):
-        for member in options.members:
-            require_key(recipe.endpoints[member.endpoint])
-        for later in (*recipe.judge.models, *recipe.synth.models):
-            try:
-                require_key(recipe.endpoints[later.endpoint])
-            except UsageError as error:
-                complain("fuse-panel", f"warning: {later.name}, for the tools to the right: {error.message}")
-    stage = panel_stage(fixed(options), summary(recipe))
-    run_filter(Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel")), files, stream, input)
+    if config is None:
+        recipe = suited_to(recipe, panel)
+    found = resolver(config, recipe, journal)
+    stage = stage_of("panel", panel, found)
+    layered = any(panel.get(name) for name in LAYER_STEPS)
+    if not layered:
+        require_members(recipe, panel, found.offline)
+        for warning in missing_keys(recipe, found.offline):
+            complain("fuse-panel", f"warning: {warning}")
+    needs = ("panel", "fuse-panel") if layered else None
+    plan = Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel"), needs=needs)
+    run_filter(plan, files, stream, input)

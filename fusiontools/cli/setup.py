@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusiontools import recipe_file
-from fusiontools.cli.options import JournalOptions, complain, typed_models
+from fusiontools.cli.options import JournalOptions, complain
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
-from fusiontools.errors import InputError, UsageError
-from fusiontools.options import OptionsFor, merged
-from fusiontools.recipe import LimitOptions, Recipe, from_summary, summary
-from fusiontools.record import Record
+from fusiontools.errors import UsageError
+from fusiontools.options import merged
+from fusiontools.recipe import Recipe
+from fusiontools.resolve import Resolver
+from fusiontools.stage_options import LimitOptions
 
 
 def own_recipe(config: str | None) -> Recipe | None:
@@ -19,6 +20,11 @@ def own_recipe(config: str | None) -> Recipe | None:
     if config is None and not recipe_file.chosen_by_person():
         return None
     return recipe_file.load_recipe(config)
+
+
+def resolver(config: str | None, recipe: Recipe | None, journal: Mapping[str, Any]) -> Resolver:
+    """Return how a tool's options are found for each record."""
+    return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")))
 
 
 def make_door(
@@ -38,53 +44,6 @@ def make_door(
         )
 
     return make
-
-
-def options_for(
-    cls: type,
-    section: str,
-    config: str | None,
-    recipe: Recipe | None,
-    given: Mapping[str, Any],
-    *,
-    offline: bool = False,
-) -> OptionsFor[Any]:
-    """Return each record's options: what was typed, over `-c`, over the record's own recipe, over the default one.
-
-    The keys of typed models are asked for here, before anything is read; offline none is needed.
-    """
-    from fusiontools import jsonl
-
-    cache: dict[bytes, Any] = {}
-    base = recipe or Recipe(name="")
-    typed = typed_models(given, base)
-    if "models" in typed:
-        # Whoever names a model wants it asked, whatever the recipe would do without it.
-        typed.setdefault("method", "model")
-    if not offline:
-        from fusiontools.models.door import require_key
-
-        endpoints = recipe.endpoints if recipe else environment_endpoints(ENDPOINTS)
-        for model in typed.get("models", ()):
-            require_key(endpoints[model.endpoint])
-    if "template" in typed:
-        from fusiontools import prompts
-
-        prompts.load(typed["template"])
-
-    def default() -> Any:
-        return getattr(recipe or recipe_file.load_recipe(), section)
-
-    def resolve(record: Record) -> Any:
-        own = record.get("recipe", {}).get(section) if config is None else None
-        key = jsonl.dumps(own)
-        if key not in cache:
-            cache[key] = merged(default() if own is None else _read(cls, own, section), typed)
-            if own is not None:
-                _check_usable(cache[key], section)
-        return cache[key]
-
-    return resolve
 
 
 def open_journal(given: Mapping[str, Any], tool: str) -> Any:
@@ -127,33 +86,3 @@ def warm_up() -> None:
             http.warm_up()
 
     threading.Thread(target=work, name="warm-up", daemon=True).start()
-
-
-def _read(cls: type, own: Any, section: str) -> Any:
-    """Read a section of a record's own recipe; a fault in it is that record's alone."""
-    from dataclasses import replace
-
-    from fusiontools import jsonl, schemas
-
-    try:
-        options = from_summary(cls, own)
-        plain = jsonl.loads(jsonl.dumps({section: summary(replace(Recipe(name=""), **{section: options}))[section]}))
-    except (TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"cannot be read ({error}); choose a recipe with -c", f"$.recipe.{section}") from error
-    if not schemas.is_valid("recipe", plain):
-        path, reason = schemas.explain("recipe", plain)
-        raise InputError(f"{reason}; choose a recipe with -c", f"$.recipe{path[1:]}")
-    return options
-
-
-def _check_usable(options: Any, section: str) -> None:
-    """Refuse a record whose own recipe names what this installation does not have."""
-    from fusiontools import prompts
-
-    if not prompts.is_name(options.template):
-        # A record may come from anywhere; only a person may name a file.
-        raise InputError("a record names no file; give the recipe that does with -c", f"$.recipe.{section}.template")
-    try:
-        prompts.load(options.template)
-    except UsageError as error:
-        raise InputError(error.message, f"$.recipe.{section}.template") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusiontools.cli.options import JournalOptions, StreamOptions, command
-from fusiontools.recipe import LimitOptions, SynthOptions
+from fusiontools.stage_options import LimitOptions, SynthOptions
 
 HELP = """\
 \b
@@ -28,15 +28,12 @@ def main(
     journal: dict[str, Any],
     stream: dict[str, Any],
 ) -> None:
+    from fusiontools.chain import stage_of
     from fusiontools.cli.filter import Plan, run_filter
-    from fusiontools.cli.setup import make_door, options_for, own_recipe, warm_up
-    from fusiontools.errors import UsageError
-    from fusiontools.stages.synth import synth as synth_stage
+    from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
-    if len(synth.get("models", ())) > 1:
-        raise UsageError("one synthesizer writes the answer; its `fallbacks` in a recipe are asked when it fails")
     recipe = own_recipe(config)
-    stage = synth_stage(options_for(SynthOptions, "synth", config, recipe, synth, offline=bool(journal.get("offline"))))
+    stage = stage_of("synth", synth, resolver(config, recipe, journal))
     door = make_door(recipe, limit, journal, "fuse-synth")
     warm_up()
     run_filter(Plan("fuse-synth", stage, door, needs=("panel", "fuse-panel"), stream=True), files, stream)

@@ -14,12 +14,13 @@ from typing import Any
 
 from fusiontools.endpoints import Endpoint, unnamed_endpoint
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.model import Model
 from fusiontools.models.journal import Journal, request_key
 from fusiontools.models.ledger import Budget, Ledger, Slot
 from fusiontools.models.retry import Caller, call_with_retries
 from fusiontools.models.types import Backend, Completion, OnDelta, Request
-from fusiontools.recipe import LimitOptions, Model
 from fusiontools.record import Message
+from fusiontools.stage_options import LimitOptions
 
 _NO_SLOT = Slot()
 #: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.

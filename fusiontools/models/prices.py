@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.endpoints import Endpoint
+from fusiontools.model import Model
 from fusiontools.models.types import Completion
-from fusiontools.recipe import Model
 from fusiontools.record import Message, Usage, text_of
 
 #: Completion tokens assumed where nobody bounds them.

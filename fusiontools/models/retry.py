@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from fusiontools.endpoints import Endpoint
 from fusiontools.errors import CallFailed
+from fusiontools.model import Model
 from fusiontools.models import prices
 from fusiontools.models.ledger import Budget, Ledger, Slot
 from fusiontools.models.types import Backend, Completion, OnDelta, Request
-from fusiontools.recipe import LimitOptions, Model
+from fusiontools.stage_options import LimitOptions
 
 _LONGEST_WAIT_S = 60.0
 

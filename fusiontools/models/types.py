@@ -23,6 +23,8 @@ class Request:
         params: OpenAI chat parameters (`temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `tools`,
             `tool_choice`, `reasoning_effort`, …); an endpoint's extras go here too (`repeat_penalty`).
         sample: tells apart repeated samples of the same request; part of the journal's key.
+        cached_messages: how many leading messages other requests share, for endpoints that cache a marked prefix;
+            it decides nothing about the answer and is no part of the journal's key.
     """
 
     endpoint: str
@@ -30,6 +32,7 @@ class Request:
     messages: Sequence[Message]
     params: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
+    cached_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

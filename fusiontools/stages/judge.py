@@ -17,9 +17,9 @@ from typing import Any
 from fusiontools import compare, prompts
 from fusiontools.analysis import analysis_schema, labelled_as, merged, read_analysis
 from fusiontools.errors import CallFailed
+from fusiontools.model import Model
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.options import OptionsFor
-from fusiontools.recipe import JudgeOptions, Model
 from fusiontools.record import (
     Analysis,
     Degraded,
@@ -31,6 +31,7 @@ from fusiontools.record import (
     with_error,
     with_section,
 )
+from fusiontools.stage_options import JudgeOptions
 from fusiontools.stages.runtime import Runtime, Stage
 
 
@@ -111,18 +112,7 @@ async def _ask(
 
 def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> list[Message]:
     """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
-    sections = prompts.load(template)
-    mark = prompts.nonce(record["id"], record["panel"], list(labels.values()))
-    values = {
-        "nonce": mark,
-        "labels": ", ".join(labels),
-        "conversation": prompts.conversation(record["messages"]),
-        "responses": prompts.fenced_responses(record["panel"], labels, mark),
-    }
-    return [
-        {"role": "system", "content": sections["judge system"]},
-        {"role": "user", "content": prompts.fill(sections["judge user"], values)},
-    ]
+    return prompts.about_responses(record, "judge", template, labels)
 
 
 def _lexical(record: Record, usable: list[int]) -> dict[str, Any]:

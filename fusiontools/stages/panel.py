@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import CallFailed
+from fusiontools.model import Model
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.models.types import Completion, Request
 from fusiontools.options import OptionsFor
 from fusiontools.prompts import with_system
-from fusiontools.recipe import FewShot, Model, PanelOptions
 from fusiontools.record import (
     Degraded,
     Message,
@@ -32,6 +32,7 @@ from fusiontools.record import (
     with_error,
     with_section,
 )
+from fusiontools.stage_options import FewShot, PanelOptions
 from fusiontools.stages.runtime import Runtime, Stage
 
 #: What of the asker's parameters a member gets; the rest shapes the visible answer and is the synthesizer's.
@@ -48,8 +49,10 @@ class Planned:
     request: Request
 
 
-def panel(options_for: OptionsFor[PanelOptions], recipe: Mapping[str, Any] | None = None) -> Stage:
-    """Return the stage; `recipe` is the summary that the record will carry."""
+def panel(
+    options_for: OptionsFor[PanelOptions], carried: Callable[[Record, PanelOptions], dict[str, Any]] | None = None
+) -> Stage:
+    """Return the stage; `carried` gives the recipe that the record carries from here on."""
 
     async def run(record: Record, runtime: Runtime) -> Record:
         if "error" in record:
@@ -59,8 +62,8 @@ def panel(options_for: OptionsFor[PanelOptions], recipe: Mapping[str, Any] | Non
         planned = plan(record, options, runtime)
         outcomes = await _ask(planned, options, runtime, ledger)
         responses = [_response(call, outcome) for call, outcome in zip(planned, outcomes, strict=True)]
-        if recipe is not None:
-            record = {**record, "recipe": dict(recipe)}
+        if carried is not None:
+            record = {**record, "recipe": carried(record, options)}
         failed = _failed(responses)
         if len(failed) == len(responses):
             return _all_failed(record, responses, ledger)

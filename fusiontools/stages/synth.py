@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusiontools import compare, jsonl, prompts
+from fusiontools import answers, compare, jsonl, prompts
 from fusiontools.analysis import FIVE, labelled_as
 from fusiontools.errors import CallFailed
+from fusiontools.model import Model
 from fusiontools.models.ledger import Slot
 from fusiontools.models.types import Completion
 from fusiontools.options import OptionsFor
-from fusiontools.recipe import Model, SynthOptions
 from fusiontools.record import (
     Answer,
     Degraded,
@@ -30,6 +30,7 @@ from fusiontools.record import (
     with_error,
     with_section,
 )
+from fusiontools.stage_options import SynthOptions
 from fusiontools.stages.runtime import Runtime, Stage
 
 #: The asker's parameters that shape the visible answer.
@@ -58,12 +59,14 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         if not usable:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
-            return _copied(record, usable[0][0], _survivor(record))
+            return answers.copied(record, usable[0][0], answers.one_survivor(record, "synth"))
         if options.method == "copy" or (options.method == "auto" and _best_is_short(record)):
-            return _copied(record, best(record), [])
+            return answers.copied(record, answers.best(record), [])
         if not options.models:
             detail = "no synthesizer is named (-m, or a recipe): the best response is the answer"
-            return _copied(record, best(record), [{"stage": "synth", "code": "no_synth", "detail": detail}])
+            return answers.copied(
+                record, answers.best(record), [{"stage": "synth", "code": "no_synth", "detail": detail}]
+            )
         return await _written(record, options, runtime)
 
     return run
@@ -84,7 +87,7 @@ async def _written(record: Record, options: SynthOptions, runtime: Runtime) -> R
             "code": "synth_failed",
             "detail": f"{model.name}: {failure.message}; a panel response stands in",
         }
-        return _copied(record, best(record), [note], ledger.calls)
+        return answers.copied(record, answers.best(record), [note], ledger.calls)
     return with_section(record, "answer", _answer(completion), ledger.calls)
 
 
@@ -102,35 +105,10 @@ def synth_messages(record: Record, template: str) -> list[Message]:
         "conversation": prompts.conversation(record["messages"]),
         "responses": prompts.fenced_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, labels) if analysis else "(none)",
-        "best": panel[best(record)].get("content", ""),
+        "best": panel[answers.best(record)].get("content", ""),
     }
     turn: Message = {"role": "user", "content": prompts.fill(sections["synth user"], values)}
     return [*prompts.with_system(record["messages"], sections["synth system"]), turn]
-
-
-def best(record: Record) -> int:
-    """Return the panel position of the best ranked response, else of the longest finished one."""
-    usable = dict(answered(record))
-    for position in record.get("analysis", {}).get("ranking", []):
-        if position in usable:
-            return position
-    return max(
-        usable,
-        key=lambda i: (usable[i].get("finish_reason") in ("stop", "tool_calls"), len(usable[i].get("content", "")), -i),
-    )
-
-
-def _copied(record: Record, position: int, degraded: list[Degraded], calls: list[Any] | None = None) -> Record:
-    response = record["panel"][position]
-    answer: Answer = {
-        "content": response.get("content", ""),
-        "by": "panel",
-        "model": response["member"],
-        "finish_reason": response.get("finish_reason", "stop"),
-        "tool_calls": response.get("tool_calls", []),
-        "response": position,
-    }
-    return with_section(record, "answer", answer, calls, degraded)
 
 
 def _answer(completion: Completion) -> Answer:
@@ -141,13 +119,6 @@ def _answer(completion: Completion) -> Answer:
         "finish_reason": completion.finish_reason,
         "tool_calls": list(completion.tool_calls),
     }
-
-
-def _survivor(record: Record) -> list[Degraded]:
-    if len(record["panel"]) == 1:
-        return []
-    detail = f"one of {len(record['panel'])} responses came: it is the answer"
-    return [{"stage": "synth", "code": "one_survivor", "detail": detail}]
 
 
 def _template(record: Record, options: SynthOptions) -> str:
@@ -181,4 +152,4 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
 
 
 def _best_is_short(record: Record) -> bool:
-    return compare.is_short([record["panel"][best(record)].get("content", "")])
+    return compare.is_short([record["panel"][answers.best(record)].get("content", "")])

@@ -1,0 +1,39 @@
+"""Options as click options: what a shell parses from its arguments, a chain text parses from its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from fusiontools.options import Flag, flags_of
+
+_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
+
+
+def click_option(group: type, name: str, flag: Flag) -> click.Option:
+    """Return the click option of one field; what is not typed is None, or an empty tuple."""
+    declared = next(f for f in fields(group) if f.name == name)
+    kind = str(declared.type).split(" ")[0]
+    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
+    if flag.choices:
+        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
+    elif kind == "bool":
+        attributes |= {"is_flag": True, "metavar": None}
+    elif kind in _TYPES:
+        attributes["type"] = _TYPES[kind](min=flag.minimum)
+        attributes["type"].name = "whole number" if kind == "int" else "number"
+    if flag.multiple:
+        attributes["multiple"] = True
+    shown = declared.default
+    if shown not in (None, False, ()) and kind != "bool":
+        attributes["help"] += f"  [default: {shown:g}]" if isinstance(shown, float) else f"  [default: {shown}]"
+    return click.Option([*flag.names, name], **attributes)
+
+
+def given_of(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group's options that were typed."""
+    names = flags_of(group)
+    return {name: values[name] for name in names if values[name] is not None and values[name] != ()}
