@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusiontools.api import chain_of, fuse, open_runtime, question
-    from fusiontools.chain import compose, over
+    from fusiontools.chain import Chain, compose, over
     from fusiontools.errors import CallFailed, FusionError, InputError, UsageError
     from fusiontools.model import Model
     from fusiontools.models.door import Door
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "fusiontools.chain": ("compose", "over"),
+    "fusiontools.chain": ("Chain", "compose", "over"),
     "fusiontools.errors": ("CallFailed", "FusionError", "InputError", "UsageError"),
     "fusiontools.api": ("chain_of", "fuse", "open_runtime", "question"),
     "fusiontools.models.door": ("Door",),
@@ -66,6 +66,7 @@ __all__ = [
     "Answer",
     "Call",
     "CallFailed",
+    "Chain",
     "Door",
     "FusionError",
     "InputError",

@@ -19,12 +19,12 @@ FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "b
 def analysis_schema() -> dict[str, Any]:
     """Return the JSON schema that a judge's reply is constrained to: reasoning first, verdict after it."""
     text: dict[str, Any] = {"type": "string"}
-    return _object(
+    return strict_object(
         reasoning=text,
         consensus=_array(text),
-        contradictions=_array(_object(topic=text, stances=_array(_object(model=text, stance=text)))),
-        partial_coverage=_array(_object(models=_array(text), point=text)),
-        unique_insights=_array(_object(model=text, insight=text)),
+        contradictions=_array(strict_object(topic=text, stances=_array(strict_object(model=text, stance=text)))),
+        partial_coverage=_array(strict_object(models=_array(text), point=text)),
+        unique_insights=_array(strict_object(model=text, insight=text)),
         blind_spots=_array(text),
         ranking=_array(text),
     )
@@ -36,7 +36,7 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
     Survived are thoughts, code fences, prose around the JSON, trailing commas, plain strings where objects belong,
     and `position` for `stance`.
     """
-    data = _json_in(text)
+    data = json_in(text)
     if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
         return None
     found: dict[str, Any] = {
@@ -108,7 +108,7 @@ def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
     }
 
 
-def _json_in(text: str) -> Any:
+def json_in(text: str) -> Any:
     """Return the JSON object in a reply, mended where that can be done."""
     try:
         return jsonl.loads(text)
@@ -222,7 +222,7 @@ def _folded(item: Any) -> str:
     return re.sub(r"\W+", " ", text.casefold()).strip()
 
 
-def _object(**properties: Any) -> dict[str, Any]:
+def strict_object(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,

@@ -15,18 +15,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fusiontools.chain import compose
+from fusiontools.chain import Chain
 from fusiontools.models.door import Door
 from fusiontools.models.journal import Journal, default_path
-from fusiontools.options import fixed
 from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe
 from fusiontools.record import Message, Record, question_id
-from fusiontools.resolve import Resolver
-from fusiontools.stages.judge import judge
-from fusiontools.stages.panel import panel
 from fusiontools.stages.runtime import Runtime, Stage
-from fusiontools.stages.synth import synth
 
 
 def question(asked: str | Sequence[Message]) -> Record:
@@ -36,12 +31,8 @@ def question(asked: str | Sequence[Message]) -> Record:
 
 
 def chain_of(recipe: Recipe) -> Stage:
-    """Return the recipe's panel, judge and synthesizer as one stage."""
-    return compose(
-        panel(fixed(recipe.panel), Resolver(recipe, binding=True).carried),
-        judge(fixed(recipe.judge)),
-        synth(fixed(recipe.synth)),
-    )
+    """Return the recipe's chain as one stage: panel, judge and synthesizer, where it names no other."""
+    return Chain.parse(recipe.chain).bind(recipe)
 
 
 @asynccontextmanager
@@ -68,16 +59,20 @@ async def open_runtime(
         await door.aclose()
 
 
-async def fuse(asked: str | Sequence[Message], recipe: Recipe | str | None = None) -> Record:
-    """Ask, judge and synthesize one question.
+async def fuse(
+    asked: str | Sequence[Message], recipe: Recipe | str | None = None, chain: Chain | str | None = None
+) -> Record:
+    """Take one question through a chain.
 
     Args:
         asked: text, or chat messages.
         recipe: a recipe, its name or its path; by default the one the command line would take.
+        chain: by default the recipe's own.
 
     Returns:
         The record, with `answer`, or with `error` where nobody answered.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    steps = chain if isinstance(chain, Chain) else Chain.parse(chain or chosen.chain)
     async with open_runtime(chosen) as runtime:
-        return await chain_of(chosen)(question(asked), runtime)
+        return await steps.bind(chosen, binding=recipe is not None)(question(asked), runtime)

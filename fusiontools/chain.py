@@ -1,19 +1,94 @@
-"""Run stages over a stream of records: a bounded window, in order, each result as soon as it may leave."""
+"""Chains of stages: bound to a recipe and run on a record, or over a stream of records in a bounded window."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeVar
 
+from fusiontools.chain_text import ANSWERING, Step, parse
+from fusiontools.errors import UsageError
+from fusiontools.recipe import Recipe
 from fusiontools.record import Record
-from fusiontools.resolve import Resolver
+from fusiontools.resolve import Resolver, require_members, suited_to
 from fusiontools.stages.runtime import Runtime, Stage
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain as text and as steps: `panel | judge | synth` without the tools' prefix."""
+
+    text: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Chain:
+        """Read a chain.
+
+        Raises:
+            UsageError: what cannot work, with the column.
+        """
+        return cls(text, parse(text))
+
+    @property
+    def first_panel(self) -> int | None:
+        """The place of the step that makes the panel; None where the records bring one along."""
+        return next((i for i, s in enumerate(self.steps) if s.name == "panel" and not s.adds_layer), None)
+
+    @property
+    def answers(self) -> bool:
+        """Whether a step of it writes an answer."""
+        return any(step.name in ANSWERING for step in self.steps)
+
+    def bind(self, recipe: Recipe, *, binding: bool = True, offline: bool = False) -> Stage:
+        """Return the chain as one stage.
+
+        The steps up to the panel go by the recipe, the later ones by what the panel wrote of it into the record: as
+        in a shell pipeline where the recipe is given to the first tools.
+
+        Args:
+            binding: whether the recipe holds even over one that a record carries.
+            offline: ask for no keys.
+
+        Raises:
+            UsageError: options that cannot be, a missing key, a panel without members; with the column.
+        """
+        made = self.first_panel
+        if made is not None and not binding:
+            recipe = suited_to(recipe, self.steps[made].given)
+        stages = []
+        for i, step in enumerate(self.steps):
+            chosen = binding and (made is None or i <= made)
+            try:
+                if i == made:
+                    require_members(recipe, step.given, offline)
+                stages.append(stage_of(step.name, step.given, Resolver(recipe, chosen, offline)))
+            except UsageError as error:
+                raise UsageError(f"column {step.column}: {step.name}: {error.message}") from error
+        return self._run(stages)
+
+    def _run(self, stages: Sequence[Stage]) -> Stage:
+        """Return the stages as one; the text of an answer is heard from the step whose text will be the answer."""
+        last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
+        last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
+
+        async def run(record: Record, runtime: Runtime) -> Record:
+            runtime = runtime.timed()
+            quiet = replace(runtime, on_delta=None)
+            for i, (step, stage) in enumerate(zip(self.steps, stages, strict=True)):
+                if runtime.on_step is not None:
+                    runtime.on_step(step.name, record)
+                heard = i in (last_answer, last_panel) and self.answers
+                record = await stage(record, runtime if heard else quiet)
+            return record
+
+        return run
 
 
 def compose(*stages: Stage) -> Stage:

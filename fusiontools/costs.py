@@ -2,25 +2,26 @@
 
 Reads   calls (of any records), or for an estimate messages
 Adds    nothing
-Source  the same plan that the panel runs, the same prompts that judge and synthesizer read
+Source  an estimate runs the chain itself, behind a door whose backends make no call
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusiontools.chain import Chain
+from fusiontools.chain_text import Step
+from fusiontools.endpoints import ENDPOINTS
 from fusiontools.model import Model
 from fusiontools.models import prices
 from fusiontools.models.door import Door
-from fusiontools.prompts import with_system
+from fusiontools.models.imagined import Imagined
 from fusiontools.recipe import Recipe
-from fusiontools.record import Record, Response
-from fusiontools.stages.judge import judge_messages
-from fusiontools.stages.panel import plan
+from fusiontools.record import Call, Record, Spared
+from fusiontools.stage_options import LimitOptions
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.synth import synth_messages
 
 GROUPS = ("stage", "model", "endpoint", "record")
 
@@ -63,65 +64,74 @@ class Row:
 
 @dataclass(slots=True)
 class Costs:
-    """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records."""
+    """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records.
+
+    `solo` counts the records that one model answered alone. `spared` counts the calls that were planned and not made
+    because those asked first agreed, `spared_usd` what they would have cost: as much as the record's other calls to the
+    same model did, else the list price of as many tokens; `spared_unknown` counts those of which neither is known.
+    """
 
     by: Sequence[str]
     rows: dict[tuple[str, ...], Row] = field(default_factory=dict)
     total: Row = field(default_factory=lambda: Row(("total",)))
     records: int = 0
+    solo: int = 0
+    spared: int = 0
+    spared_usd: float = 0.0
+    spared_unknown: int = 0
 
     def add(self, record: Record) -> None:
-        """Add every call of a record."""
+        """Add every call of a record, and those it was spared."""
         self.records += 1
+        self.solo += 1 if record.get("route", {}).get("to") == "solo" else 0
+        for spared in record.get("spared", []):
+            cost_usd = _would_have_cost(spared, record)
+            self.spared += 1
+            self.spared_usd += cost_usd or 0.0
+            self.spared_unknown += cost_usd is None
         for call in record.get("calls", []):
             key = tuple(record["id"] if group == "record" else str(call.get(group, "")) for group in self.by)
             self.rows.setdefault(key, Row(key)).add(call)
             self.total.add(call)
 
 
-def estimate(recipe: Recipe, record: Record, completion_tokens: int) -> list[dict[str, Any]]:
-    """Return the calls that a recipe's panel, judge and synthesizer would make for a record, as a ledger.
+def _would_have_cost(spared: Spared, record: Record) -> float | None:
+    """Return what a spared call would have cost, by what the record's other calls of the panel were like."""
+    made = [call for call in record.get("calls", []) if call["stage"] == "panel" and call["status"] == "ok"]
+    alike = [call for call in made if (call["model"], call["endpoint"]) == (spared["model"], spared["endpoint"])]
+    paid = [call.get("saved_usd") if call["replayed"] else call["cost_usd"] for call in alike]
+    known = [usd for usd in paid if usd is not None]
+    if known:
+        return sum(known) / len(known)
+    endpoint = ENDPOINTS.get(spared["endpoint"])
+    usages = [call["usage"] for call in made if call["usage"]]
+    if endpoint is None or not usages:
+        return None
+    if endpoint.free:
+        return 0.0
+    mean: Any = {key: round(sum(usage.get(key, 0) for usage in usages) / len(usages)) for key in usages[0]}
+    return prices.listed_usd(endpoint, Model(spared["member"], spared["model"], spared["endpoint"]), mean)
+
+
+async def estimate(recipe: Recipe, chain: Chain, record: Record, completion_tokens: int) -> list[Call]:
+    """Return the calls that a chain would make for a record, as a ledger: the chain itself runs, without calls.
 
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
 
-    The costs are list prices; where no list knows a model, `cost_usd` is null.
+    Nobody agrees and the question is worth a fusion, so this is the dearest case. A router that is a shell command is
+    not run. The costs are list prices; where no list knows a model, `cost_usd` is null.
     """
     if "error" in record:
         return []
-    door = Door(recipe.endpoints)
-    planned = plan(record, recipe.panel, Runtime(door))
-    calls = []
-    panel: list[Response] = []
-    for call in planned:
-        tokens = min(completion_tokens, call.request.params.get("max_tokens") or completion_tokens)
-        calls.append(_foreseen("panel", door, call.model, call.request.messages, tokens))
-        filler = "word " * max(1, int(tokens * 3.5 / 5))
-        panel.append({"member": call.model.name, "sample": call.slot.sample or 0, "layer": 1, "content": filler})
-    answered: Record = {**record, "panel": panel}
-    labels = {str(i): i for i in range(len(panel))}
-    if len(panel) > 1 and recipe.judge.method == "model":
-        for model in recipe.judge.models:
-            messages = with_system(judge_messages(answered, recipe.judge.template, labels), model.system)
-            limit = model.max_tokens or recipe.judge.max_tokens or completion_tokens
-            calls.append(_foreseen("judge", door, model, messages, min(completion_tokens, limit)))
-    if len(panel) > 1 and recipe.synth.method != "copy":
-        wanted = record.get("params", {}).get("max_tokens")
-        for model in recipe.synth.models:
-            messages = with_system(synth_messages(answered, recipe.synth.template), model.system)
-            limit = wanted or model.max_tokens or recipe.synth.max_tokens or completion_tokens
-            calls.append(_foreseen("synth", door, model, messages, min(completion_tokens, limit)))
-    return calls
+    steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
+    imagined = Imagined(completion_tokens)
+    door = Door(recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined))
+    asked: Record = {**record, "calls": []}
+    done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(door))
+    return [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
 
 
-def _foreseen(stage: str, door: Door, model: Model, messages: Iterable[Any], tokens: int) -> dict[str, Any]:
-    endpoint = door.endpoints[model.endpoint]
-    messages = list(messages)
-    usage: Any = {
-        "prompt_tokens": prices.estimate_tokens(messages),
-        "completion_tokens": tokens,
-        "cached_tokens": 0,
-        "reasoning_tokens": 0,
-    }
-    cost_usd = 0.0 if endpoint.free else prices.listed_usd(endpoint, model, usage)
-    return {"stage": stage, "model": model.model, "endpoint": endpoint.name, "usage": usage, "cost_usd": cost_usd}
+def _runs_a_command(step: Step, recipe: Recipe) -> bool:
+    method = step.given.get("method") or ("command" if step.given.get("command") else recipe.route.method)
+    return step.name == "route" and method == "command"

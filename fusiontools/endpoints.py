@@ -55,6 +55,15 @@ class Endpoint:
         # Other weights at the same place give other answers.
         return f"local:{self.path}:{weights.st_size}:{weights.st_mtime_ns}"
 
+    def caches_prompts(self, model: str) -> bool:
+        """Return whether a marked prefix of the prompt is kept for the next request to this model.
+
+        Other endpoints cache by themselves or not at all; a mark would be refused or ignored.
+        """
+        if self.api == "anthropic":
+            return True
+        return "//openrouter.ai/" in self.base_url and model.startswith(("anthropic/", "google/gemini"))
+
     def key(self) -> str | None:
         """Return the key from the environment, or None where none is needed or set."""
         return os.environ.get(self.api_key_env, "").strip() or None if self.api_key_env else None
@@ -87,7 +96,8 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
     """Return the endpoints as the environment wants them.
 
     `FUSION_BASE_URL` takes every endpoint but the embedded engine to one server, with `FUSION_API_KEY`, else with the
-    key that belongs to that server: a key is never sent to a host it was not made for. Without it `FUSION_API_KEY`
+    key that belongs to that server: a key is never sent to a host it was not made for. It speaks OpenAI's chat
+    completions, whatever an endpoint spoke before. Without it `FUSION_API_KEY`
     stands in for OpenRouter's key, at OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
     """
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
@@ -106,6 +116,7 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
             changed[name] = replace(
                 endpoint,
                 base_url=url,
+                api="openai",
                 api_key_env=own_key or (known[0] if known else None),
                 free=endpoint.free and _origin(endpoint.base_url) == _origin(url),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +11,31 @@ import click
 from fusiontools.options import Flag, flags_of
 
 _TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
+
+
+class Mistyped(Exception):
+    """Words that are no options; `option_names` are the spellings of the option that is wrong, where it is one."""
+
+    def __init__(self, message: str, option_names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.option_names = option_names
+
+
+def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
+    """Return the options that words give, as a shell's arguments would.
+
+    Raises:
+        Mistyped: no such option, a value that cannot be, a word that belongs nowhere.
+    """
+    options: list[click.Parameter] = [click_option(group, name, flag) for name, flag in flags_of(group).items()]
+    command = click.Command("", params=options, add_help_option=False)
+    try:
+        context = command.make_context("", list(words))
+    except click.UsageError as error:
+        named, param = getattr(error, "option_name", None), getattr(error, "param", None)
+        names = [named] if named else [*param.opts, *param.secondary_opts] if param is not None else []
+        raise Mistyped(" ".join(error.format_message().split()).rstrip("."), names) from None
+    return given_of(group, context.params)
 
 
 def click_option(group: type, name: str, flag: Flag) -> click.Option:

@@ -95,7 +95,7 @@ def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str
     """Return the seed and a map from label to panel position, in an order that the record's id alone decides."""
     seed = digest("order", record_id)
     shuffled = sorted(positions, key=lambda position: digest(str(seed), str(position)))
-    return seed, {_label(i): position for i, position in enumerate(shuffled)}
+    return seed, {label_of(i): position for i, position in enumerate(shuffled)}
 
 
 def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str, int]:
@@ -104,21 +104,28 @@ def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str,
 
 
 def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
-    """Return the fences' nonce: a hash over all responses between them, so that nothing in there can know it.
+    """Return the fences' nonce for these responses."""
+    return nonce_of([record_id, *(said(panel[i]) for i in positions)])
+
+
+def nonce_of(texts: Sequence[str]) -> str:
+    """Return the fences' nonce: a hash over all texts between them, so that nothing in there can know it.
 
     The conversation was over before anybody responded, so it cannot know it either.
     """
-    text = "\0".join([record_id, *(said(panel[i]) for i in positions)])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
     """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
-    blocks = []
-    for label, position in labels.items():
-        body = said(panel[position])
-        blocks.append(f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>")
-    return "\n\n".join(blocks)
+    return fenced_texts({label: said(panel[position]) for label, position in labels.items()}, mark)
+
+
+def fenced_texts(texts: Mapping[str, str], mark: str) -> str:
+    """Return texts under their labels, each between fences."""
+    return "\n\n".join(
+        f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>" for label, body in texts.items()
+    )
 
 
 def fenced(title: str, body: str, mark: str) -> str:
@@ -182,7 +189,7 @@ def said(response: Response) -> str:
     return "\n".join([*([response["content"]] if response.get("content") else []), *proposed])
 
 
-def _label(index: int) -> str:
+def label_of(index: int) -> str:
     """Return A … Z, AA, AB, …"""
     letters = ""
     index += 1

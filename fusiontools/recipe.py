@@ -27,15 +27,6 @@ from fusiontools.stage_options import (
 _MODELS = ("models", "members", "guard_models", "agree_models")
 #: What a recipe without `chain:` does.
 CHAIN = "panel | judge | synth"
-#: The options class of every section of a recipe that is a stage, in the order of a chain.
-SECTIONS: dict[str, type] = {
-    "route": RouteOptions,
-    "panel": PanelOptions,
-    "judge": JudgeOptions,
-    "synth": SynthOptions,
-    "vote": VoteOptions,
-    "pick": PickOptions,
-}
 
 
 @dataclass(frozen=True, slots=True)

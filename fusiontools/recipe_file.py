@@ -13,11 +13,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fusiontools.chain_text import STAGES, parse
 from fusiontools.data import data_dir
 from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import UsageError, nearest
 from fusiontools.model import Model, merge_members, spelled
-from fusiontools.recipe import CHAIN, SECTIONS, Recipe, few_shot_from
+from fusiontools.recipe import CHAIN, Recipe, few_shot_from
 from fusiontools.stage_options import LimitOptions
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -76,7 +77,12 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
     )
     maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
-    sections = {name: _section(name, data.get(name, {}), maker, where) for name in SECTIONS}
+    if "chain" in data:
+        try:
+            parse(data["chain"])
+        except UsageError as error:
+            raise UsageError(f"{where}: $.chain: {error.message}") from None
+    sections = {name: _section(name, data.get(name, {}), maker, where) for name in STAGES}
     return Recipe(
         name=data.get("name", name),
         description=data.get("description", ""),
@@ -91,7 +97,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
 
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> Any:
     """Return a stage's options as a recipe spells them."""
-    cls = SECTIONS[name]
+    cls = STAGES[name]
     declared = {f.name: f.metadata["flag"] for f in fields(cls)}
     several = "members" if "members" in declared else "models"
     given = _mapping(data, several, f"{where}: $.{name}")

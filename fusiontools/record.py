@@ -171,6 +171,7 @@ class Spared(TypedDict):
 
     member: str
     sample: int
+    layer: int
     model: str
     endpoint: str
 
@@ -182,6 +183,7 @@ class Call(TypedDict):
     layer: NotRequired[int]
     member: NotRequired[str]
     sample: NotRequired[int]
+    step: NotRequired[str]
     attempt: int
     model: str
     endpoint: str

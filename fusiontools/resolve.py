@@ -7,19 +7,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fusiontools import jsonl, prompts, recipe_file, schemas
+from fusiontools.chain_text import STAGES
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
 from fusiontools.errors import InputError, UsageError
 from fusiontools.model import Model, merge_members
 from fusiontools.models.door import require_key
 from fusiontools.options import OptionsFor, flags_of, merged
-from fusiontools.recipe import SECTIONS, Recipe, from_summary, panel_with, parse_model, summary, summary_of
+from fusiontools.recipe import Recipe, from_summary, panel_with, parse_model, summary, summary_of
 from fusiontools.record import Record
 from fusiontools.stage_options import PanelOptions
 
 #: Options that exclude each other: typed together they are an error, one typed replaces one from a recipe.
 EXCLUSIVE = {"panel": ("debate", "sequential", "scout"), "pick": ("pairwise", "consistent")}
-#: Options that make `panel` add a layer to a panel that stands.
-LAYER_STEPS = ("revise", "debate", "sequential")
 #: The fields that the recipe's judge fills where they name nobody.
 _JUDGES = {"pick": "models", "synth": "guard_models", "panel": "agree_models"}
 
@@ -88,7 +87,7 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
         UsageError: a model that cannot be, options that contradict each other.
     """
     typed = dict(given)
-    for name, flag in flags_of(SECTIONS[section]).items():
+    for name, flag in flags_of(STAGES[section]).items():
         if not flag.model or name not in typed:
             continue
         if not flag.multiple:
@@ -100,7 +99,7 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
                 _asked_once(model, flag.names[-1])
     several = [name for name in EXCLUSIVE.get(section, ()) if typed.get(name)]
     if len(several) > 1:
-        first, second = (flags_of(SECTIONS[section])[name].names[-1] for name in several[:2])
+        first, second = (flags_of(STAGES[section])[name].names[-1] for name in several[:2])
         raise UsageError(f"{first} contradicts {second}")
     if "models" in typed and section in ("judge", "synth", "route"):
         # Whoever names a model wants it asked, whatever the recipe would do without it.
@@ -164,7 +163,8 @@ def models_of(typed: Mapping[str, Any]) -> list[Model]:
 def _complete(section: str, options: Any, judges: tuple[Model, ...]) -> Any:
     """Return the options with the recipe's judge where a judge is wanted and none is named; refuse what cannot be."""
     field = _JUDGES.get(section)
-    if field and judges and not getattr(options, field):
+    wanted = section == "pick" or (section == "synth" and options.guard) or getattr(options, "agree", "") == "judge"
+    if field and wanted and judges and not getattr(options, field):
         options = replace(options, **{field: judges[:1]})
     for rule in (_check_panel, _check_synth, _check_one_model, _check_route):
         rule(section, options)
@@ -220,7 +220,7 @@ def _read(section: str, own: Any) -> Any:
     """Read a section of a record's own recipe; a fault in it is that record's alone."""
     where = f"$.recipe.{section}"
     try:
-        options = from_summary(SECTIONS[section], own)
+        options = from_summary(STAGES[section], own)
         plain = jsonl.loads(jsonl.dumps(summary_of(section, options)))
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise InputError(f"cannot be read ({error}); choose a recipe with -c", where) from error

@@ -12,16 +12,17 @@ import pytest
 from conftest import Run
 from scripted import Scripted
 
+from fusiontools import costs
 from fusiontools.api import chain_of
-from fusiontools.chain import compose
-from fusiontools.costs import Costs, estimate
+from fusiontools.chain import Chain, compose
+from fusiontools.costs import Costs
 from fusiontools.endpoints import ENDPOINTS, Endpoint
 from fusiontools.model import Model
 from fusiontools.models import prices
 from fusiontools.models.door import Door
 from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe, recipe_names
-from fusiontools.record import Record, Usage
+from fusiontools.record import Call, Record, Usage
 from fusiontools.stage_options import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.stages.runtime import Runtime
 
@@ -230,6 +231,10 @@ def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str
     assert result.status == 0
     assert figures(result, "calls") == (10,)
     assert json.loads(result.out)["records"] == 2
+
+
+def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:
+    return asyncio.run(costs.estimate(recipe, Chain.parse(recipe.chain), record, tokens))
 
 
 def priced(name: str, **settings: Any) -> Model:

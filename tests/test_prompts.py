@@ -17,10 +17,16 @@ from fusiontools.record import Response
 
 TEXT = st.text(max_size=30)
 KNOWN = {
-    "judge system": set(),
     "judge user": {"nonce", "labels", "conversation", "responses"},
-    "synth system": set(),
     "synth user": {"nonce", "labels", "conversation", "responses", "analysis", "best"},
+    "revise user": {"nonce", "responses"},
+    "debate user": {"nonce", "own", "responses"},
+    "refine user": {"nonce", "labels", "conversation", "responses", "analysis", "best", "answer"},
+    "duel user": {"nonce", "conversation", "responses"},
+    "pick user": {"nonce", "labels", "conversation", "responses"},
+    "consistent user": {"nonce", "labels", "conversation", "responses"},
+    "agree user": {"nonce", "labels", "conversation", "responses"},
+    "route user": {"nonce", "conversation"},
 }
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
@@ -37,13 +43,13 @@ def call(arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", prompts.names())
-def test_a_shipped_template_has_four_sections_and_only_known_placeholders(name: str) -> None:
+def test_a_shipped_template_has_every_section_and_only_known_placeholders(name: str) -> None:
     sections = prompts.load(name)
 
     assert tuple(sections) == prompts.SECTIONS
     for section, text in sections.items():
         assert text.strip()
-        assert set(re.findall(r"\{\{(.*?)\}\}", text)) <= KNOWN[section]
+        assert set(re.findall(r"\{\{(.*?)\}\}", text)) <= KNOWN.get(section, set())
 
 
 @pytest.mark.parametrize("name", prompts.names())

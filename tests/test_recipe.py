@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import Run, Upstream
 
-from fusiontools import prompts, recipe_file, schemas
+from fusiontools import jsonl, prompts, recipe_file, schemas
 from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import UsageError
 from fusiontools.model import Model, merge_members
@@ -20,7 +20,16 @@ from fusiontools.models.http import HttpBackend
 from fusiontools.options import flags_of
 from fusiontools.recipe import Recipe, from_summary, panel_with, parse_model, summary
 from fusiontools.recipe_file import build_recipe, default_choice, load_recipe, recipe_names
-from fusiontools.stage_options import FewShot, JudgeOptions, LimitOptions, PanelOptions, SynthOptions
+from fusiontools.stage_options import (
+    FewShot,
+    JudgeOptions,
+    LimitOptions,
+    PanelOptions,
+    PickOptions,
+    RouteOptions,
+    SynthOptions,
+    VoteOptions,
+)
 
 KEYS = ("FUSION_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY")
 SECRET = "hunter2-hunter2"
@@ -84,9 +93,12 @@ def test_a_shipped_recipe_names_models_of_several_families() -> None:
 
 
 DECLARED = {
+    "route": (RouteOptions, {"model"}),
     "panel": (PanelOptions, set()),
     "judge": (JudgeOptions, {"model"}),
     "synth": (SynthOptions, {"model"}),
+    "vote": (VoteOptions, set()),
+    "pick": (PickOptions, {"model"}),
     "limits": (LimitOptions, set()),
     "model": (Model, set()),
 }
@@ -97,7 +109,8 @@ def test_the_schema_has_exactly_the_options_that_the_code_has(name: str) -> None
     declared, short_forms = DECLARED[name]
     properties = set(schemas.load("recipe")["$defs"][name]["properties"])
 
-    assert properties - short_forms == {field.name for field in fields(declared)}
+    said_in_chains = {field for field, flag in flags_of(declared).items() if not flag.recipe}
+    assert properties - short_forms == {field.name for field in fields(declared)} - said_in_chains
     assert short_forms <= properties
 
 
@@ -110,17 +123,19 @@ def test_the_schema_has_exactly_the_settings_of_endpoints_worked_turns_and_recip
     assert set(schema["properties"]) == {f.name for f in fields(Recipe)} - {"aliases"} | {"models"}
 
 
-@pytest.mark.parametrize("name", ["panel", "judge", "synth", "limits"])
+@pytest.mark.parametrize("name", sorted(DECLARED.keys() - {"model"}))
 def test_schema_and_command_line_agree_on_choices_and_bounds(name: str) -> None:
     properties = schemas.load("recipe")["$defs"][name]["properties"]
 
     for option, flag in flags_of(DECLARED[name][0]).items():
+        if not flag.recipe:
+            continue
         assert tuple(properties[option].get("enum", ())) == flag.choices
         if "exclusiveMinimum" not in properties[option]:
             assert properties[option].get("minimum") == flag.minimum
 
 
-@pytest.mark.parametrize("name", ["panel", "judge", "synth", "limits"])
+@pytest.mark.parametrize("name", sorted(DECLARED.keys() - {"model"}))
 def test_every_option_has_a_default(name: str) -> None:
     assert all(field.default is not MISSING for field in fields(DECLARED[name][0]))
 
@@ -135,11 +150,17 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
         models:
           m: {model: a/b, samples: 2, temperature: 0, top_p: 0.9, max_tokens: 7, reasoning_effort: low,
               system: Be brief., extra: {k: 1}, fallbacks: [c/d], price_usd_per_mtok: {prompt: 1, completion: 2}}
+        chain: panel | vote
+        route: {method: model, model: m, command: "true", fast: m, balanced: m, strong: m, min_chars: 3}
         panel: {members: [m, {model: e/f, name: second}], samples: 3, temperature: 0.1, diversity: false, jitter: 0.2,
-                max_tokens: 9, system: Hi., quorum: 1, grace_s: 0, extra: {top_k: 3},
+                max_tokens: 9, system: Hi., quorum: 1, grace_s: 0, extra: {top_k: 3}, window: 4, scout: 2,
+                stop_when_agreed: true, agree: judge, agree_models: [m], template: creative, prompt_cache: true,
                 few_shot: {turns: [[q, a]], unless: [why], max_chars: 5}}
-        judge: {models: [m], template: creative, temperature: 0.5, max_tokens: 11}
-        synth: {model: m, method: auto, template: creative, temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
+        judge: {models: [m], swap: true, template: creative, temperature: 0.5, max_tokens: 11}
+        synth: {model: m, method: auto, top: 2, refine: true, guard: true, guard_models: [m], template: creative,
+                temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
+        vote: {key: number, weights: {m: 2}}
+        pick: {model: m, pairwise: true, consistent: false, template: creative, temperature: 0.7, max_tokens: 13}
         limits: {timeout_s: 1, deadline_s: 2, retries: 0, backoff_s: 0, max_concurrency: 1, max_cost_usd: 0,
                  max_record_cost_usd: 3}
         """)
@@ -148,6 +169,7 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
     assert recipe == Recipe(
         name="all",
         description="everything",
+        chain="panel | vote",
         endpoint="mine",
         aliases={"m": m},
         endpoints={**ENDPOINTS, "mine": Endpoint("mine", "http://h/v1", "MY_KEY", True, {"X-Title": "t"}, None, 512)},
@@ -163,9 +185,19 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
             grace_s=0,
             few_shot=FewShot((("q", "a"),), unless=("why",), max_chars=5),
             extra={"top_k": 3},
+            window=4,
+            scout=2,
+            stop_when_agreed=True,
+            agree="judge",
+            agree_models=(m,),
+            template="creative",
+            prompt_cache=True,
         ),
-        judge=JudgeOptions((m,), "model", "creative", 0.5, 11),
-        synth=SynthOptions((m,), "auto", "creative", 0.6, 12, {"top_k": 4}),
+        route=RouteOptions("model", (m,), "true", m, m, m, 3),
+        judge=JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
+        synth=SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
+        vote=VoteOptions("number", {"m": 2}),
+        pick=PickOptions((m,), True, False, "creative", 0.7, 13),
         limits=LimitOptions(1, 2, 0, 0, 1, 0, 3),
     )
 
@@ -338,18 +370,17 @@ def test_typed_options_win_over_what_worked_turns_would_set() -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_summary_in_a_record_gives_judge_and_synth_back(name: str) -> None:
+def test_the_summary_in_a_record_gives_every_later_stage_back(name: str) -> None:
     recipe = load_recipe(name)
 
-    kept = summary(recipe)
+    kept = jsonl.loads(jsonl.dumps(summary(recipe)))
 
-    assert list(kept) == ["name", "judge", "synth"]
+    assert kept.keys() <= {"name", "panel", "judge", "synth", "vote", "pick"}
+    assert from_summary(PanelOptions, kept["panel"]) == recipe.panel
     assert from_summary(JudgeOptions, kept["judge"]) == recipe.judge
-    assert without_extra(from_summary(SynthOptions, kept["synth"])) == without_extra(recipe.synth)
-
-
-def without_extra(options: SynthOptions) -> SynthOptions:
-    return replace(options, models=tuple(replace(model, extra={}) for model in options.models))
+    assert from_summary(SynthOptions, kept["synth"]) == recipe.synth
+    assert from_summary(VoteOptions, kept.get("vote", {})) == recipe.vote
+    assert from_summary(PickOptions, kept.get("pick", {})) == recipe.pick
 
 
 def test_the_summary_keeps_what_else_a_model_is_sent() -> None:

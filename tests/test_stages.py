@@ -214,7 +214,7 @@ def test_a_new_panel_drops_what_was_made_of_the_old_one_and_keeps_the_ledger() -
 
 
 def test_the_record_carries_the_summary_of_its_recipe() -> None:
-    result = stage(panel(fixed(THREE), {"name": "mine"}), ASKED)
+    result = stage(panel(fixed(THREE), lambda record, options: {"name": "mine"}), ASKED)
 
     assert result["recipe"] == {"name": "mine"}
 
@@ -253,7 +253,8 @@ def test_samples_of_one_member_are_told_apart_to_whoever_watches() -> None:
 
     ask_panel(PanelOptions(members=(model("a", samples=2), B)), notify=told.append)
 
-    assert [event.label for event in told] == ["a#0", "a#1", "b"]
+    assert [event.label for event in told if event.began] == ["a#0", "a#1", "b"]
+    assert [event.label for event in told if not event.began] == ["a#0", "a#1", "b"]
 
 
 def test_a_member_is_asked_with_its_own_settings_over_the_panels() -> None:

@@ -30,6 +30,9 @@ class CostOptions:
     output: str = option("table", "-o", "--output", choices=("table", "json", "csv"), help="How to print it.")
     tee: bool = option(False, "--tee", help="Pass the records on to stdout; the costs go to stderr.")
     estimate: bool = option(False, "--estimate", help="Read questions; say what the recipe would cost for them.")
+    chain: str | None = option(
+        None, "--chain", metavar="TEXT", help="The chain to estimate.  [default: the recipe's own]"
+    )
     tokens: int = option(800, "--tokens", minimum=1, metavar="N", help="Length of an answer, for --estimate.")
 
 
@@ -51,6 +54,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     from fusiontools import jsonl
     from fusiontools.cli.options import StreamOptions, complain, leave
+    from fusiontools.cli.setup import read_chain
     from fusiontools.cli.source import Source
     from fusiontools.costs import Costs, estimate
     from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
@@ -60,6 +64,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
     costs = Costs(_groups(options.by))
     recipe = load_recipe(config) if options.estimate else None
+    chain = read_chain(options.chain, recipe) if recipe else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
     if not files and os.isatty(0):
         complain("fuse-cost", "reads records on stdin; press Ctrl-D to end (--help explains)")
@@ -74,8 +79,8 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                 complain("fuse-cost", f"{line.place}: {error.message}")
                 bad += 1
                 continue
-            if recipe is not None:
-                record = {**record, "calls": estimate(recipe, record, options.tokens)}  # type: ignore[typeddict-item]
+            if recipe is not None and chain is not None:
+                record = {**record, "calls": await estimate(recipe, chain, record, options.tokens)}
             costs.add(record)
             if options.tee:
                 _write(1, line.data.rstrip(b"\r\n") + b"\n")
@@ -83,6 +88,9 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
         complain("fuse-cost", "nothing came in: no records")
         return EXIT_NOTHING_USABLE
     _write(2 if options.tee else 1, _printed(costs, options.output, foreseen=options.estimate).encode())
+    if options.output == "table":
+        for saving in _savings(costs):
+            complain("fuse-cost", saving)
     if costs.total.unknown and options.output == "table":
         complain("fuse-cost", _about_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
@@ -106,6 +114,8 @@ def _printed(costs: Any, form: str, *, foreseen: bool) -> str:
 
         data = {
             "records": costs.records,
+            "solo": costs.solo,
+            "spared": {"calls": costs.spared, "saved_usd": _spared_usd(costs)},
             "total": _numbers(costs.total),
             "rows": [{**dict(zip(costs.by, row.key, strict=True)), **_numbers(row)} for row in rows],
         }
@@ -172,6 +182,22 @@ def _cells(row: Any) -> list[str]:
     saved = f"${row.saved_usd:.4f}" if row.replayed else "-"
     numbers = (row.calls, row.failed, row.replayed, row.prompt_tokens, row.completion_tokens)
     return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.latency_s:.1f} s"]
+
+
+def _savings(costs: Any) -> list[str]:
+    """Return what scouts and routers have saved, in words."""
+    said = []
+    if costs.spared:
+        usd = _spared_usd(costs)
+        worth = "at prices nobody knows" if usd is None else f"worth {'≥ ' if costs.spared_unknown else ''}${usd:.4f}"
+        said.append(f"{costs.spared} call{'s' if costs.spared > 1 else ''} spared, {worth}: those asked first agreed")
+    if costs.solo:
+        said.append(f"{costs.solo} of {costs.records} records answered by one model alone")
+    return said
+
+
+def _spared_usd(costs: Any) -> float | None:
+    return None if costs.spared and costs.spared == costs.spared_unknown else round(costs.spared_usd, 8)
 
 
 def _about_unknown(count: int) -> str:

@@ -57,7 +57,7 @@ def run_filter(
     """Run the filter to its end and leave with the right status."""
     options = StreamOptions(**stream)
     inputs = InputOptions(**(reading or {}))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         leave(runner.run(_Filter(plan, options, inputs).run(files)))
 
 
@@ -256,7 +256,7 @@ class _Filter:
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:

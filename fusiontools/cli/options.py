@@ -54,7 +54,12 @@ class InputOptions:
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
 
 
-def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None]], Callable[[], None]]:  # noqa: A002
+def command(
+    name: str,
+    *groups: type,
+    help: str,  # noqa: A002 - click's own word
+    arguments: str = "[FILE]...",
+) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Make a console script: options from the groups, files as arguments, errors in words.
 
     The function gets `files`, `config` and, for each group, the options that were typed, as a dict under the group's
@@ -71,7 +76,7 @@ def command(name: str, *groups: type, help: str) -> Callable[[Callable[..., None
                 leave(EXIT_INTERRUPTED)
 
         params: list[click.Parameter] = [
-            click.Argument(["files"], nargs=-1, metavar="[FILE]..."),
+            click.Argument(["files"], nargs=-1, metavar=arguments),
             click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes),
             *[click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
             click.Option(

@@ -30,11 +30,12 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
+    from fusiontools.chain_text import LAYER_STEPS
     from fusiontools.cli.filter import Plan, run_filter
     from fusiontools.cli.options import complain
     from fusiontools.cli.setup import make_door, resolver
     from fusiontools.recipe_file import load_recipe
-    from fusiontools.resolve import LAYER_STEPS, missing_keys, require_members, suited_to
+    from fusiontools.resolve import missing_keys, require_members, suited_to
 
     recipe = load_recipe(config)
     if config is None:

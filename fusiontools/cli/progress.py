@@ -55,7 +55,7 @@ class Progress:
 
     def settled(self, event: Event) -> None:
         """Say how one call went, while there is one question only."""
-        if not self._shown or self._arrived > 1 or (self.answer_is_live and event.failure is None):
+        if not self._shown or event.began or self._arrived > 1 or (self.answer_is_live and event.failure is None):
             return
         if event.replayed:
             self._replayed += 1

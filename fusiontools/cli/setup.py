@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusiontools import recipe_file
+from fusiontools.chain import Chain
 from fusiontools.cli.options import JournalOptions, complain
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
 from fusiontools.errors import UsageError
@@ -25,6 +26,16 @@ def own_recipe(config: str | None) -> Recipe | None:
 def resolver(config: str | None, recipe: Recipe | None, journal: Mapping[str, Any]) -> Resolver:
     """Return how a tool's options are found for each record."""
     return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")))
+
+
+def read_chain(text: str | None, recipe: Recipe) -> Chain:
+    """Return the chain that was typed, else the recipe's own."""
+    if text is None:
+        return Chain.parse(recipe.chain)
+    try:
+        return Chain.parse(text)
+    except UsageError as error:
+        raise UsageError(f"--chain: {error.message}") from error
 
 
 def make_door(

@@ -29,7 +29,7 @@ _OWN_LIMITS = frozenset({"budget", "record_budget", "deadline"})
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One call has settled: what a person wants to know of it."""
+    """One call has begun or settled: what a person wants to know of it."""
 
     stage: str
     record_id: str
@@ -38,6 +38,7 @@ class Event:
     cost_usd: float | None
     replayed: bool
     failure: CallFailed | None = None
+    began: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Door:
         journal: where finished calls are kept; None keeps nothing.
         replay: answer from the journal what it holds.
         offline: buy nothing; what the journal lacks fails as `offline_miss`.
-        notify: told of every settled call.
+        notify: told of every call that begins or settles.
         backends: made when first needed; given here by tests and embedders.
     """
 
@@ -75,9 +76,11 @@ class Door:
         """Open the ledger of one stage for one record; the record's deadline starts to run."""
         return Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s)
 
-    def request(self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0) -> Request:
-        """Return the request that this model would be sent."""
-        return Request(model.endpoint, model.model, messages, params, sample)
+    def request(
+        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+    ) -> Request:
+        """Return the request that this model would be sent; other requests share its first `cached` messages."""
+        return Request(model.endpoint, model.model, messages, params, sample, cached)
 
     def recall(self, request: Request, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT) -> Completion | None:
         """Return a finished call from the journal, without waiting; None where nothing is replayed or held."""
@@ -100,6 +103,9 @@ class Door:
             CallFailed: every model failed; the failure is the first one's.
         """
         started = time.monotonic()
+        if self.notify is not None:
+            label = slot.label or model.name
+            self.notify(Event(ledger.stage, ledger.record_id, label, 0.0, None, replayed=False, began=True))
         first: CallFailed | None = None
         shown = False
 
@@ -253,6 +259,10 @@ def _make_backend(endpoint: Endpoint) -> Backend:
         return LocalEngine(endpoint.path, endpoint.context_tokens)
     from fusiontools.models.http import HttpBackend
 
+    if endpoint.api == "anthropic":
+        from fusiontools.models.anthropic import MESSAGES
+
+        return HttpBackend(endpoint, dialect=MESSAGES)
     return HttpBackend(endpoint)
 
 

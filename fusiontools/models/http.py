@@ -1,4 +1,6 @@
-"""Ask an OpenAI-compatible endpoint over HTTP, once; with `h1`, the home of httpx.
+"""Ask an endpoint over HTTP, once; with `h1`, the home of httpx.
+
+OpenAI's chat completions are spoken here; what another API says differently is its `Dialect`.
 
 The seam is httpx's transport interface: everything above it is ours, everything below it is swapped by measurement.
 Below it is `h1`, for every call that no proxy carries. With 64 records at once `fuse-panel` took 0.19 ms of CPU a call
@@ -10,7 +12,8 @@ httpx's client layer (cookies, redirects, auth flows) is left out: it would doub
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -26,21 +29,50 @@ from fusiontools.models.types import Completion, OnDelta, Request
 _BODY_LIMIT_BYTES = 64 * 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What an API says in its own way over the same HTTP.
+
+    Args:
+        path: what follows the base URL.
+        key_header: the header that carries the key, and what stands before the key in it.
+        headers: what every request carries.
+        quirks: writes the bodies for one model and learns from its refusals; told whether to mark the cache.
+        answer: puts a plain answer into OpenAI's shape; None where it has it.
+        events: makes what does that for the events of one stream.
+    """
+
+    path: str = "/chat/completions"
+    key_header: tuple[str, str] = ("authorization", "Bearer ")
+    headers: Mapping[str, str] = field(default_factory=dict)
+    quirks: Callable[[bool], Quirks] = Quirks
+    answer: wire.Translate | None = None
+    events: Callable[[], wire.Translate] | None = None
+
+
+OPENAI = Dialect()
+
+
 class HttpBackend:
     """One endpoint.
 
     Args:
         transport: used for every call instead of the built-in choice: the seam for tests and embedders.
+        dialect: what the endpoint speaks.
     """
 
-    def __init__(self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None, dialect: Dialect = OPENAI
+    ) -> None:
         self._endpoint = endpoint
-        self._url = _url(endpoint)
+        self._dialect = dialect
+        self._url = _url(endpoint, dialect.path)
         self._headers = {
             "host": self._url.netloc.decode("ascii"),
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             "user-agent": f"fusiontools/{__version__}",
+            **dialect.headers,
             **endpoint.headers,
         }
         self._quirks: dict[str, Quirks] = {}
@@ -49,7 +81,10 @@ class HttpBackend:
 
     async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
         """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
-        quirks = self._quirks.setdefault(request.model, Quirks())
+        quirks = self._quirks.get(request.model)
+        if quirks is None:
+            marks_cache = self._endpoint.caches_prompts(request.model)
+            quirks = self._quirks[request.model] = self._dialect.quirks(marks_cache)
         body = quirks.body(request, stream=on_delta is not None)
         try:
             return await self._call(body, on_delta)
@@ -64,7 +99,7 @@ class HttpBackend:
 
     async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
-        key = self._endpoint.key()
+        key, speaks = self._endpoint.key(), self._dialect
         shown = False
 
         def show(text: str) -> None:
@@ -78,8 +113,9 @@ class HttpBackend:
                 if response.status_code >= 300:
                     raise failure(response.status_code, await _read(response), response.headers, key)
                 if on_delta is not None and "text/event-stream" in response.headers.get("content-type", ""):
-                    return await wire.streamed(_chunks(response), body["model"], show, started, key)
-                completion = wire.completion(await _read(response), body["model"], key)
+                    translate = speaks.events() if speaks.events is not None else None
+                    return await wire.streamed(_chunks(response), body["model"], show, started, key, translate)
+                completion = wire.completion(await _read(response), body["model"], key, speaks.answer)
             finally:
                 await response.aclose()
         except (httpx.RequestError, httpx.StreamError) as error:
@@ -91,7 +127,8 @@ class HttpBackend:
     async def _send(self, content: bytes, key: str | None) -> httpx.Response:
         headers = {**self._headers, "content-length": str(len(content))}
         if key:
-            headers["authorization"] = f"Bearer {key}"
+            name, before = self._dialect.key_header
+            headers[name] = before + key
         request = httpx.Request("POST", self._url, headers=headers, content=content)
         return await self._transport().handle_async_request(request)
 
@@ -108,9 +145,9 @@ def warm_up() -> None:
     from fusiontools.models import h1  # noqa: F401
 
 
-def _url(endpoint: Endpoint) -> httpx.URL:
+def _url(endpoint: Endpoint, path: str) -> httpx.URL:
     try:
-        url = httpx.URL(f"{endpoint.base_url.rstrip('/')}/chat/completions")
+        url = httpx.URL(f"{endpoint.base_url.rstrip('/')}{path}")
     except httpx.InvalidURL as error:
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:

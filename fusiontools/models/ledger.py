@@ -18,6 +18,8 @@ class Slot:
     layer: int | None = None
     #: What a person is shown; the member's or model's name by default.
     label: str | None = None
+    #: What the call is for, where a stage makes calls for more than one purpose.
+    step: str | None = None
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class Ledger:
             call["member"] = slot.member
         if slot.sample is not None:
             call["sample"] = slot.sample
+        if slot.step is not None:
+            call["step"] = slot.step
         call["attempt"] = attempt
         call["model"] = model
         call["endpoint"] = endpoint

@@ -44,9 +44,9 @@ def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:
     if model.price_usd_per_mtok:
         price = model.price_usd_per_mtok
         return (usage["prompt_tokens"] * price["prompt"] + usage["completion_tokens"] * price["completion"]) / 1e6
-    return _from_list(
-        endpoint.base_url, model.model, usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"]
-    )
+    written: Any = usage.get("cache_write_tokens", 0)
+    counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"], written)
+    return _from_list(endpoint.base_url, model.model, *counts)
 
 
 def upper_bound_usd(
@@ -80,7 +80,7 @@ def price_list_available() -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _from_list(
-    base_url: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int
+    base_url: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int, written_tokens: int
 ) -> float | None:
     try:
         from genai_prices import Usage as ListedUsage
@@ -88,7 +88,10 @@ def _from_list(
     except ImportError:
         return None
     usage = ListedUsage(
-        input_tokens=prompt_tokens, output_tokens=completion_tokens, cache_read_tokens=cached_tokens or None
+        input_tokens=prompt_tokens,
+        output_tokens=completion_tokens,
+        cache_read_tokens=cached_tokens or None,
+        cache_write_tokens=written_tokens or None,
     )
     # OpenRouter serves some models under a `-preview` name; the listed price is the same.
     for ref in (model, f"{model}-preview"):

@@ -28,6 +28,8 @@ _DROPPABLE = (
 
 #: What no parameter may say: it is the request itself, or how many answers are paid for.
 _OURS = frozenset({"model", "messages", "stream", "n"})
+#: Ends the part of a prompt that the endpoint is asked to keep for the next request.
+CACHE_MARK = {"type": "ephemeral"}
 
 
 @dataclass(slots=True)
@@ -35,8 +37,12 @@ class Quirks:
     """What one endpoint's model needs differently.
 
     `response_format` goes down a ladder: 0 as asked, 1 `json_object`, 2 left out.
+
+    Args:
+        marks_cache: the prefix that requests share is marked, for an endpoint that keeps it.
     """
 
+    marks_cache: bool = False
     max_tokens_name: str = "max_tokens"
     developer_role: bool = True
     format_rung: int = 0
@@ -44,7 +50,7 @@ class Quirks:
 
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the JSON body of the request as this endpoint wants it."""
-        body: dict[str, Any] = {"model": request.model, "messages": self._messages(request.messages)}
+        body: dict[str, Any] = {"model": request.model, "messages": self._messages(request)}
         for name, value in request.params.items():
             if name == "max_tokens":
                 body[self.max_tokens_name] = value
@@ -80,6 +86,8 @@ class Quirks:
             self.max_tokens_name = "max_completion_tokens"
         elif "developer" in said and any(m.get("role") == "developer" for m in body["messages"]):
             self.developer_role = False
+        elif "cache_control" in said and self.marks_cache:
+            self.marks_cache = False
         elif refused := next((name for name in _DROPPABLE if name in body and name in said), None):
             self.dropped.add(refused)
 
@@ -88,7 +96,10 @@ class Quirks:
             return asked
         return {"type": "json_object"} if self.format_rung == 1 else None
 
-    def _messages(self, messages: Sequence[Message]) -> list[Message]:
+    def _messages(self, request: Request) -> list[Message]:
+        messages = request.messages
+        if self.marks_cache and request.cached_messages:
+            messages = _marked(messages, request.cached_messages)
         if self.developer_role or not any(m.get("role") == "developer" for m in messages):
             return list(messages)
         return merge_system([{**m, "role": "system"} if m.get("role") == "developer" else m for m in messages])
@@ -103,3 +114,19 @@ def merge_system(messages: Sequence[Message]) -> list[Message]:
         return list(messages)
     joined = "\n\n".join(text_of(m) for m in messages[:leading])
     return [{"role": "system", "content": joined}, *messages[leading:]]
+
+
+def _marked(messages: Sequence[Message], shared: int) -> list[Message]:
+    """Return the messages with a mark on the last text among the first `shared` ones; only text parts carry one."""
+    marked = list(messages)
+    for i in range(min(shared, len(messages)) - 1, -1, -1):
+        content = messages[i].get("content")
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}]
+        if not isinstance(content, str):
+            parts = list(content or [])
+        for j in range(len(parts) - 1, -1, -1):
+            if parts[j].get("type") == "text" and parts[j].get("text"):
+                parts[j] = {**parts[j], "cache_control": CACHE_MARK}
+                marked[i] = {**messages[i], "content": parts}
+                return marked
+    return marked

@@ -11,6 +11,15 @@ from fusiontools.errors import CallFailed
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "timeout", 413: "context_length"}
 SHOWN = 300
+#: How endpoints say that the prompt, or the prompt and the answer, are too long for the model.
+_OF_CONTEXT = (
+    "context length",
+    "context_length",
+    "context size",
+    "context limit",
+    "too many tokens",
+    "prompt is too long",
+)
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
 _SHORTEST_KEY = 8
 
@@ -23,6 +32,8 @@ def failure(status: int, body: bytes, headers: Mapping[str, str], key: str | Non
     code = _CODES.get(status) or ("rate_limited" if status == 429 else "upstream" if status >= 500 else "bad_request")
     if code == "bad_request" and _speaks_of_context(message):
         code = "context_length"
+    elif code == "bad_request" and "credit balance is too low" in message:
+        code = "payment"
     return CallFailed(
         code,
         f"HTTP {status}: {message}",
@@ -64,7 +75,7 @@ def excerpt(body: bytes) -> str:
 
 def _speaks_of_context(message: str) -> bool:
     said = message.lower()
-    return "context length" in said or "context_length" in said or "context size" in said or "too many tokens" in said
+    return any(words in said for words in _OF_CONTEXT)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -6,7 +6,7 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,16 +17,19 @@ from fusiontools.models.refusal import SHOWN, excerpt, failure, without_key
 from fusiontools.models.types import Completion, OnDelta
 from fusiontools.record import Usage
 
+#: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
+Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 _DONE: dict[str, Any] = {}
 _THINK = "<think>"
 _LINE_LIMIT_BYTES = 16 * 2**20
 
 
-def completion(body: bytes, model: str, key: str | None = None) -> Completion:
+def completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
     """Read the body of a plain answer.
 
     Args:
         key: our key, which no failure's message may repeat.
+        translate: for an endpoint that does not speak OpenAI.
 
     Raises:
         CallFailed: not JSON, an error in a 200, no choices, nothing visible.
@@ -41,6 +44,7 @@ def completion(body: bytes, model: str, key: str | None = None) -> Completion:
             "bad_response", f"the endpoint did not answer a JSON object: {excerpt(without_key(body, key))}"
         )
     with _well_formed():
+        data = data if translate is None else translate(data) or {}
         _refuse_error(data, data, key)
         choices = data.get("choices") or []
         if not choices:
@@ -59,7 +63,12 @@ def completion(body: bytes, model: str, key: str | None = None) -> Completion:
 
 
 async def streamed(
-    chunks: AsyncIterator[bytes], model: str, on_delta: OnDelta, started: float, key: str | None = None
+    chunks: AsyncIterator[bytes],
+    model: str,
+    on_delta: OnDelta,
+    started: float,
+    key: str | None = None,
+    translate: Translate | None = None,
 ) -> Completion:
     """Read a server-sent event stream of chat completion chunks, handing on each piece of visible text.
 
@@ -68,7 +77,8 @@ async def streamed(
     """
     reply = _Reply(key)
     ttft_s: float | None = None
-    async for event in _events(chunks, key):
+    events = _events(chunks, key)
+    async for event in events if translate is None else _translated(events, translate):
         with _well_formed():
             text = reply.take(event)
         if text:
@@ -148,7 +158,7 @@ class _Reply:
 
 
 def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
-    """Return the tokens and the cost that an answer reports."""
+    """Return the tokens and the cost that an answer reports; tokens written to a cache only where there are any."""
     said = data.get("usage")
     if not isinstance(said, dict):
         return None, None
@@ -158,6 +168,8 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
         "cached_tokens": _count(said.get("prompt_tokens_details"), "cached_tokens"),
         "reasoning_tokens": _count(said.get("completion_tokens_details"), "reasoning_tokens"),
     }
+    if written := _count(said.get("prompt_tokens_details"), "cache_write_tokens"):
+        usage["cache_write_tokens"] = written  # type: ignore[typeddict-unknown-key]
     cost = said.get("cost")
     if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
         return usage, None
@@ -195,7 +207,8 @@ def _finished(
     usage, cost = usage_of(data)
     if finish_reason == "error":
         raise CallFailed("upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_paid(data))
-    if not content.strip() and not calls:
+    # What a model wrote before it refused is no answer.
+    if finish_reason == "refusal" or (not content.strip() and not calls):
         raise CallFailed(*_why_nothing(refusal, finish_reason, bool(reasoning or thought)), **_paid(data))
     return Completion(
         content=content,
@@ -256,6 +269,14 @@ def _without_thought(content: str) -> tuple[str, str]:
         return content, ""
     thought, closed, rest = stripped.removeprefix(_THINK).partition("</think>")
     return (rest.lstrip(), thought) if closed else ("", thought)
+
+
+async def _translated(events: AsyncIterator[dict[str, Any]], translate: Translate) -> AsyncIterator[dict[str, Any]]:
+    async for event in events:
+        with _well_formed():
+            said = translate(event)
+        if said is not None:
+            yield said
 
 
 async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterator[dict[str, Any]]:

@@ -1,151 +1,232 @@
-"""Ask every panel member the same question.
+"""Ask every panel member the same question; or, where a panel stands, let its members answer anew: the next layer.
 
-Reads   messages, params
-Adds    panel: [Response × members × samples], recipe order; recipe; calls
-Calls   members × samples completions at once; wall clock ≤ deadline_s
-Fails   all_failed when nobody answers; one member's failure is data in its response
-Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA, arXiv:2502.00674
+Reads   messages, params, route; recipe and panel for a later layer
+Adds    panel: [Response × members × samples], recipe order; recipe; layers; spared; calls
+Calls   members × samples completions at once, one for a solo record; in a later layer one for each response, for
+        `--sequential` (responses - 1) / (window - 1) for each member, one after the other; wall clock ≤ deadline_s
+Fails   all_failed when nobody answers; one member's failure is data in its response. In a later layer whoever fails
+        keeps the earlier response, and where all fail the earlier panel stands
+Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA and Self-MoA-Seq,
+        arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fusiontools.errors import CallFailed
-from fusiontools.model import Model
-from fusiontools.models.ledger import Ledger, Slot
-from fusiontools.models.types import Completion, Request
+from fusiontools import prompts
+from fusiontools.errors import CallFailed, InputError
+from fusiontools.models.ledger import Ledger
+from fusiontools.models.types import Completion
 from fusiontools.options import OptionsFor
-from fusiontools.prompts import with_system
 from fusiontools.record import (
     Degraded,
-    Message,
     Record,
     Response,
-    digest,
+    Spared,
+    answered,
     display_names,
     question_text,
     with_error,
     with_section,
 )
-from fusiontools.stage_options import FewShot, PanelOptions
+from fusiontools.stage_options import PanelOptions
+from fusiontools.stages.panel_asking import Outcomes, Patience, ask
+from fusiontools.stages.panel_calls import Planned, Planner, Seat, is_solo
 from fusiontools.stages.runtime import Runtime, Stage
 
-#: What of the asker's parameters a member gets; the rest shapes the visible answer and is the synthesizer's.
-MEMBER_PARAMS = ("tools", "tool_choice", "parallel_tool_calls")
-_LAYER = 1
+#: Gives the recipe that a record carries from its panel on.
+Carried = Callable[[Record, PanelOptions], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One call that the panel will make."""
-
-    model: Model
-    slot: Slot
-    request: Request
-
-
-def panel(
-    options_for: OptionsFor[PanelOptions], carried: Callable[[Record, PanelOptions], dict[str, Any]] | None = None
-) -> Stage:
-    """Return the stage; `carried` gives the recipe that the record carries from here on."""
+def panel(options_for: OptionsFor[PanelOptions], carried: Carried | None = None) -> Stage:
+    """Return the stage."""
 
     async def run(record: Record, runtime: Runtime) -> Record:
         if "error" in record:
             return record
         options = options_for(record)
-        ledger = runtime.ledger("panel", record)
-        planned = plan(record, options, runtime)
-        outcomes = await _ask(planned, options, runtime, ledger)
-        responses = [_response(call, outcome) for call, outcome in zip(planned, outcomes, strict=True)]
+        if not options.members and not is_solo(record):
+            raise InputError(
+                "no panel member is named; name some with -m, or choose a recipe with -c", "$.recipe.panel"
+            )
+        if options.revise or options.debate or options.sequential:
+            return await _next_layer(record, options, runtime)
         if carried is not None:
             record = {**record, "recipe": carried(record, options)}
-        failed = _failed(responses)
-        if len(failed) == len(responses):
-            return _all_failed(record, responses, ledger)
-        return with_section(record, "panel", responses, ledger.calls, failed)
+        return await _first_layer(record, options, runtime)
 
     return run
 
 
-def plan(record: Record, options: PanelOptions, runtime: Runtime) -> list[Planned]:
-    """Return every call the panel makes for a record, in recipe order."""
-    few_shot = options.few_shot if _is_short(record, options.few_shot) else None
-    samples = few_shot.samples if few_shot and few_shot.samples else options.samples
-    asked = [(model, sample) for model in options.members for sample in range(model.samples * samples)]
-    spread = _spread(asked, options, few_shot)
-    return [
-        Planned(
-            model,
-            Slot(model.name, sample, _LAYER, f"{model.name}#{sample}" if model.samples * samples > 1 else None),
-            runtime.door.request(
-                model,
-                _messages(record, options, model, few_shot),
-                _params(record, options, model, few_shot, temperature, sample, runtime),
-                sample,
-            ),
-        )
-        for (model, sample), temperature in zip(asked, spread, strict=True)
-    ]
+async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) -> Record:
+    ledger = runtime.ledger("panel", record)
+    planned = Planner(record, options, runtime).first()
+    outcomes, notes = await _asked(record, planned, options, runtime, ledger)
+    places = sorted(outcomes)
+    responses = [_response(planned[i], outcomes[i]) for i in places]
+    failed = _failed(responses)
+    if len(failed) == len(responses):
+        return _all_failed(record, responses, ledger)
+    new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes])
+    return _with_spared(new, [call for i, call in enumerate(planned) if i not in outcomes])
 
 
-async def _ask(
-    planned: list[Planned], options: PanelOptions, runtime: Runtime, ledger: Ledger
-) -> list[Completion | CallFailed]:
-    """Return each call's outcome: what the journal holds at once, the rest all at the same time."""
-    door = runtime.door
-    outcomes: dict[int, Completion | CallFailed] = {}
-    tasks: dict[asyncio.Task[Completion], int] = {}
-    for i, call in enumerate(planned):
-        recalled = door.recall(call.request, call.model, ledger, call.slot)
-        if recalled is not None:
-            outcomes[i] = recalled
+async def _asked(
+    record: Record, planned: list[Planned], options: PanelOptions, runtime: Runtime, ledger: Ledger
+) -> tuple[Outcomes, list[Degraded]]:
+    """Return the outcomes of all calls, or of the scouts alone where those agree."""
+    everyone = range(len(planned))
+    patience = _patience(record, planned, options)
+    if options.scout is None or options.scout >= len(planned):
+        return await ask(planned, everyone, runtime, ledger, patience), []
+    from fusiontools.stages.panel_agreement import agree
+
+    scouts, rest = everyone[: options.scout], everyone[options.scout :]
+    outcomes = await ask(planned, scouts, runtime, ledger, Patience())
+    heard = [_response(planned[i], outcomes[i]) for i in scouts]
+    agreed, notes = await agree(record, heard, options, runtime, ledger)
+    if not agreed:
+        outcomes |= await ask(planned, rest, runtime, ledger, patience)
+    return outcomes, notes
+
+
+def _patience(record: Record, planned: Sequence[Planned], options: PanelOptions) -> Patience:
+    if not options.stop_when_agreed:
+        return Patience(options.quorum, options.grace_s)
+    from fusiontools.stages.panel_agreement import majority_is_safe
+
+    def enough(outcomes: Outcomes) -> bool:
+        texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
+        outstanding = len(planned) - len(outcomes)
+        return outstanding > 0 and majority_is_safe(question_text(record), texts, options.agree, outstanding)
+
+    return Patience(options.quorum, options.grace_s, enough)
+
+
+async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -> Record:
+    """Return the record with one layer more; a record that one model answers alone has none."""
+    if "panel" not in record:
+        raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
+    usable = [response for _, response in answered(record)]
+    if is_solo(record) or not usable:
+        return record if usable else with_error(record, "panel", "all_failed", "no response in this panel is usable")
+    ledger = runtime.ledger("panel", record)
+    planner = Planner(record, options, runtime)
+    notes: list[Degraded] = []
+    if options.stop_when_agreed:
+        from fusiontools.stages.panel_agreement import agree
+
+        agreed, notes = await agree(record, usable, options, runtime, ledger)
+        if agreed:
+            return _with_spared(_with_calls(record, ledger, notes), planner.layer())
+    if options.sequential:
+        folders = planner.folders()
+        folds = [_folded(planner, seat, temperature, ledger, notes) for seat, temperature in folders]
+        outcomes = [(seat, fold) for (seat, _), fold in zip(folders, await asyncio.gather(*folds), strict=True)]
+    else:
+        planned = planner.layer()
+        patience = Patience(options.quorum, options.grace_s)
+        settled = await ask(planned, range(len(planned)), runtime, ledger, patience)
+        outcomes = [(_seat(call), settled[i]) for i, call in enumerate(planned)]
+    return _layered(record, outcomes, ledger, notes)
+
+
+async def _folded(
+    planner: Planner, seat: Seat, temperature: float, ledger: Ledger, notes: list[Degraded]
+) -> Completion | CallFailed:
+    """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
+    record, window = planner.record, planner.options.window
+    usable = [i for i, _ in answered(record)]
+    order = prompts.shown_to(record["id"], usable, f"{seat.model.name}/{seat.layer}").values()
+    left = [prompts.said(record["panel"][i]) for i in order]
+    folded: Completion | CallFailed | None = None
+    while left:
+        texts = [folded.content] if isinstance(folded, Completion) else []
+        room = window - len(texts)
+        texts, left = [*texts, *left[:room]], left[room:]
+        labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
+        call = planner.revision(seat, "revise", labelled, "", temperature)
+        try:
+            folded = await planner.runtime.door.complete(call.request, call.model, ledger, call.slot)
+        except CallFailed as failure:
+            if folded is None:
+                return failure
+            missing = len(left) + len(texts) - 1
+            detail = f"{seat.model.name}: {failure.message}; {missing} of {len(order)} responses are not in its fold"
+            notes.append({"stage": "panel", "code": "fold_cut", "detail": detail})
+            return folded
+    assert folded is not None  # noqa: S101 - at least one response is usable
+    return folded
+
+
+def _layered(
+    record: Record, outcomes: list[tuple[Seat, Completion | CallFailed]], ledger: Ledger, notes: list[Degraded]
+) -> Record:
+    """Return the record with the new panel; whoever failed keeps the earlier response."""
+    before = {(r["member"], r["sample"]): r for _, r in answered(record)}
+    standing = [note for note in record.get("degraded", []) if note.get("stage") == "panel"]
+    panel: list[Response] = []
+    answers = 0
+    for seat, outcome in outcomes:
+        earlier = before.get((seat.model.name, seat.sample))
+        answers += isinstance(outcome, Completion)
+        if isinstance(outcome, CallFailed) and earlier is not None:
+            detail = (
+                f"{seat.model.name}: {outcome.code}: {outcome.message}; its response of layer {earlier['layer']} stays"
+            )
+            notes.append({"stage": "panel", "code": "kept_earlier", "detail": detail})
+            panel.append(earlier)
         else:
-            asked = door.complete(call.request, call.model, ledger, call.slot)
-            tasks[asyncio.create_task(asked)] = i
-    try:
-        await _settle(tasks, outcomes, options)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return [outcomes[i] for i in range(len(planned))]
+            panel.append(_response_of(seat, outcome))
+    if not answers:
+        detail = f"nobody answered in layer {outcomes[0][0].layer}; the panel before it stands"
+        notes = [note for note in notes if note["code"] != "kept_earlier"]
+        whys = {f"{seat.model.name}: {o.code}: {o.message}" for seat, o in outcomes if isinstance(o, CallFailed)}
+        notes.append({"stage": "panel", "code": "layer_failed", "detail": f"{detail} ({'; '.join(sorted(whys))})"})
+        return _with_calls(record, ledger, notes)
+    new = with_section(record, "panel", panel, ledger.calls, [*standing, *notes, *_failed(panel)])
+    return {**new, "layers": [*record.get("layers", []), record["panel"]]}
 
 
-async def _settle(
-    tasks: Mapping[asyncio.Task[Completion], int],
-    outcomes: dict[int, Completion | CallFailed],
-    options: PanelOptions,
-) -> None:
-    """Wait for all calls, or for the quorum and its grace; then cancel the rest, sockets and all."""
-    pending = set(tasks)
-    cut_at: float | None = None
-    clock = asyncio.get_running_loop().time
-    while pending:
-        answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
-        if cut_at is None and options.quorum is not None and answered >= options.quorum:
-            cut_at = clock() + options.grace_s
-        left_s = None if cut_at is None else max(0.0, cut_at - clock())
-        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            failure = task.exception()
-            if failure is not None and not isinstance(failure, CallFailed):
-                raise failure
-            outcomes[tasks[task]] = failure if failure is not None else task.result()
-        if not done and pending:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending)
-            cut = CallFailed("cut", f"not in {options.grace_s:g} s after {answered} had answered (--quorum)")
-            outcomes.update({tasks[task]: cut for task in pending})
-            return
+def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record:
+    """Return the record with its panel as it stands, what was paid for since, and what there is to say of it."""
+    kept: dict[str, Any] = dict(record)
+    if ledger.calls:
+        kept["calls"] = [*record.get("calls", []), *ledger.calls]
+    if notes:
+        kept["degraded"] = [*record.get("degraded", []), *notes]
+    return kept  # type: ignore[return-value]
+
+
+def _with_spared(record: Record, calls: list[Planned]) -> Record:
+    if not calls:
+        return record
+    spared: list[Spared] = [
+        {
+            "member": call.model.name,
+            "sample": call.slot.sample or 0,
+            "layer": call.slot.layer or 1,
+            "model": call.model.model,
+            "endpoint": call.model.endpoint,
+        }
+        for call in calls
+    ]
+    return {**record, "spared": [*record.get("spared", []), *spared]}
+
+
+def _seat(call: Planned) -> Seat:
+    return Seat(call.model, call.slot.sample or 0, call.slot.layer or 1)
 
 
 def _response(call: Planned, outcome: Completion | CallFailed) -> Response:
-    response: Response = {"member": call.model.name, "sample": call.slot.sample or 0, "layer": _LAYER}
+    return _response_of(_seat(call), outcome)
+
+
+def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
+    response: Response = {"member": seat.model.name, "sample": seat.sample, "layer": seat.layer}
     if isinstance(outcome, CallFailed):
         response["error"] = {"code": outcome.code, "message": outcome.message}
         return response
@@ -172,74 +253,3 @@ def _all_failed(record: Record, responses: list[Response], ledger: Ledger) -> Re
     details = list(dict.fromkeys(f"{r['member']}: {r['error']['message']}" for r in responses))
     failed = with_section(record, "panel", responses, ledger.calls)
     return with_error(failed, "panel", code, "; ".join(details))
-
-
-def _spread(asked: list[tuple[Model, int]], options: PanelOptions, few_shot: FewShot | None) -> list[float]:
-    """Return each call's temperature: spread evenly over ±jitter, so that the drafts differ.
-
-    A member with a temperature of its own keeps it; its further samples spread around it.
-    """
-    middle = few_shot.temperature if few_shot and few_shot.temperature is not None else options.temperature
-    jitter = few_shot.jitter if few_shot and few_shot.jitter is not None else options.jitter
-    if not options.diversity:
-        jitter = 0.0
-    free = [i for i, (model, _) in enumerate(asked) if model.temperature is None]
-    temperatures = dict(zip(free, _evenly(middle, jitter, len(free)), strict=True))
-    for model in {m.name: m for m, _ in asked if m.temperature is not None}.values():
-        own = [i for i, (m, _) in enumerate(asked) if m.name == model.name]
-        temperatures.update(zip(own, _evenly(model.temperature or 0.0, jitter, len(own)), strict=True))
-    return [temperatures[i] for i in range(len(asked))]
-
-
-def _evenly(middle: float, jitter: float, count: int) -> list[float]:
-    if count < 2:
-        return [round(middle, 4)] * count
-    step = 2 * jitter / (count - 1)
-    return [round(min(2.0, max(0.0, middle - jitter + i * step)), 4) for i in range(count)]
-
-
-def _messages(record: Record, options: PanelOptions, model: Model, few_shot: FewShot | None) -> list[Message]:
-    if few_shot is None:
-        return with_system(record["messages"], model.system or options.system)
-    turns: list[Message] = []
-    for user, assistant in few_shot.turns:
-        turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-    return with_system([*turns, *record["messages"]], model.system or few_shot.system or options.system)
-
-
-def _params(
-    record: Record,
-    options: PanelOptions,
-    model: Model,
-    few_shot: FewShot | None,
-    temperature: float,
-    sample: int,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    asked = record.get("params", {})
-    few_shot_tokens = few_shot.max_tokens if few_shot else None
-    params: dict[str, Any] = {
-        "temperature": temperature,
-        "top_p": model.top_p,
-        "max_tokens": model.max_tokens or few_shot_tokens or options.max_tokens,
-        "reasoning_effort": model.reasoning_effort,
-        **{name: asked.get(name) for name in MEMBER_PARAMS},
-        **(options.extra or {}),
-        **model.extra,
-    }
-    endpoint = runtime.door.endpoints.get(model.endpoint)
-    if endpoint is not None and endpoint.embedded:
-        # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
-        params["seed"] = digest("seed", record["id"], model.name, str(sample))
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def _is_short(record: Record, few_shot: FewShot | None) -> bool:
-    """Return whether the worked turns fit this question: one short user turn that asks for no long answer."""
-    if few_shot is None or len(record["messages"]) != 1:
-        return False
-    question = question_text(record)
-    if len(question) > few_shot.max_chars or "\n" in question.strip():
-        return False
-    words = set(re.findall(r"[^\W\d_]+", question.lower()))
-    return words.isdisjoint(few_shot.unless)

@@ -1,29 +1,34 @@
-"""Write one answer, grounded in the panel's responses and in their analysis.
+"""Write one answer, grounded in the panel's responses and in their analysis; revise it; guard it.
 
-Reads   messages, params, panel, analysis (where there is one), recipe
+Reads   messages, params, panel, analysis (where there is one), route, recipe; answer for `--refine`
 Adds    answer; calls
-Calls   one completion; none where a response is copied
-Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer
-Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggregate and synthesize)
+Calls   one completion; none where a response is copied; one more for `--refine`; two for `--guard`
+Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer;
+        where a revision or the guard fails, what was written stays
+Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggregate and synthesize); Jiang et al.
+        2023, LLM-Blender, arXiv:2306.02561 (rank, then fuse the top); Madaan et al. 2023, Self-Refine,
+        arXiv:2303.17651
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools import answers, compare, jsonl, prompts
+from fusiontools import answers, compare, jsonl, policy, prompts
 from fusiontools.analysis import FIVE, labelled_as
 from fusiontools.errors import CallFailed
 from fusiontools.model import Model
-from fusiontools.models.ledger import Slot
-from fusiontools.models.types import Completion
+from fusiontools.models.ledger import Ledger, Slot
+from fusiontools.models.types import Completion, OnDelta
 from fusiontools.options import OptionsFor
 from fusiontools.record import (
     Answer,
     Degraded,
     Message,
     Record,
+    Text,
     answered,
     digest,
     display_names,
@@ -32,20 +37,6 @@ from fusiontools.record import (
 )
 from fusiontools.stage_options import SynthOptions
 from fusiontools.stages.runtime import Runtime, Stage
-
-#: The asker's parameters that shape the visible answer.
-ANSWER_PARAMS = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "stop",
-    "seed",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "reasoning_effort",
-)
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
@@ -64,51 +55,140 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return answers.copied(record, answers.best(record), [])
         if not options.models:
             detail = "no synthesizer is named (-m, or a recipe): the best response is the answer"
-            return answers.copied(
-                record, answers.best(record), [{"stage": "synth", "code": "no_synth", "detail": detail}]
-            )
-        return await _written(record, options, runtime)
+            note: Degraded = {"stage": "synth", "code": "no_synth", "detail": detail}
+            return answers.copied(record, answers.best(record), [note])
+        return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finished()
 
     return run
 
 
-async def _written(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
-    model = options.models[0]
-    ledger = runtime.ledger("synth", record)
-    messages = synth_messages(record, _template(record, options))
-    request = runtime.door.request(
-        model, prompts.with_system(messages, model.system), _params(record, options, model, runtime)
-    )
-    try:
-        completion = await runtime.door.complete(request, model, ledger, Slot(model.name), runtime.on_delta)
-    except CallFailed as failure:
-        note: Degraded = {
-            "stage": "synth",
-            "code": "synth_failed",
-            "detail": f"{model.name}: {failure.message}; a panel response stands in",
+@dataclass(slots=True)
+class _Writing:
+    """The passes over one answer: write, revise, guard."""
+
+    record: Record
+    options: SynthOptions
+    runtime: Runtime
+    ledger: Ledger
+    notes: list[Degraded] = field(default_factory=list)
+
+    async def finished(self) -> Record:
+        """Return the record with the answer that the last pass left."""
+        standing = self.record.get("answer") if self.options.refine else None
+        if standing is None:
+            answer = await self._written()
+        else:
+            answer = standing
+            self.notes += [note for note in self.record.get("degraded", []) if note.get("stage") == "synth"]
+        if self.options.refine and (standing is not None or answer["by"] == "synth"):
+            answer = await self._refined(answer)
+        if self.options.guard and answer["by"] == "synth":
+            answer = await self._guarded(answer)
+        return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
+
+    async def _written(self) -> Answer:
+        positions = self._fused()
+        messages = synth_messages(self.record, _template(self.record, self.options), positions)
+        try:
+            return _answer(await self._ask(messages, "", is_last=not self.options.refine))
+        except CallFailed as failure:
+            self._note("synth_failed", f"{failure.message}; a panel response stands in")
+            return answers.verbatim(self.record, positions[0])
+
+    async def _refined(self, before: Answer) -> Answer:
+        template = _template(self.record, self.options)
+        messages = synth_messages(self.record, template, self._fused(), before)
+        try:
+            after = _answer(await self._ask(messages, "refine", is_last=True))
+        except CallFailed as failure:
+            self._note("refine_failed", f"{failure.message}; the answer stays as it was")
+            if self._watched():
+                self.runtime.on_delta(before["content"])  # type: ignore[misc]
+            return before
+        return {**after, "draft": _text(before)}
+
+    async def _guarded(self, written: Answer) -> Answer:
+        """Return the better of the written answer and the best single response, as a blind judge sees them.
+
+        A tie goes to the response: what is no better than a member's own words need not have been written.
+        """
+        from fusiontools.stages.duel import duel
+
+        model = self.options.guard_models[0]
+        single = answers.verbatim(self.record, answers.best(self.record))
+        texts = (_said(written), _said(single))
+        fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger)
+        verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
+        if not {"synth", "panel", "tie"} & set(verdicts):
+            self._note("guard_failed", f"{fought.problem}; the written answer stays", model)
+            winner, loser = written, single
+        else:
+            winner, loser = (written, single) if fought.winner == 0 else (single, written)
+        if self.runtime.on_delta is not None:
+            self.runtime.on_delta(winner["content"])
+        name = "synth" if winner is written else "panel"
+        return {
+            **winner,
+            "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _text(loser)},
         }
-        return answers.copied(record, answers.best(record), [note], ledger.calls)
-    return with_section(record, "answer", _answer(completion), ledger.calls)
+
+    async def _ask(self, messages: list[Message], step: str, *, is_last: bool) -> Completion:
+        model = self.options.models[0]
+        params = _params(self.record, self.options, model, step, self.runtime)
+        request = self.runtime.door.request(model, prompts.with_system(messages, model.system), params)
+        on_delta: OnDelta | None = self.runtime.on_delta if is_last and self._watched() else None
+        slot = Slot(model.name, step=step or None)
+        return await self.runtime.door.complete(request, model, self.ledger, slot, on_delta)
+
+    def _watched(self) -> bool:
+        """Return whether somebody sees the answer as it is written; a guarded one is shown when it has won."""
+        return self.runtime.on_delta is not None and not self.options.guard
+
+    def _fused(self) -> list[int]:
+        """Return the positions that are fused, best first."""
+        ranked = answers.by_rank(self.record)
+        if self.options.top is None or self.options.top >= len(ranked):
+            return ranked
+        if not self.record.get("analysis", {}).get("ranking") and not any(
+            n["code"] == "no_ranking" for n in self.notes
+        ):
+            detail = f"no judge ranked the responses: the {self.options.top} longest finished ones are fused (--top)"
+            self.notes.append({"stage": "synth", "code": "no_ranking", "detail": detail})
+        return ranked[: self.options.top]
+
+    def _note(self, code: str, detail: str, model: Model | None = None) -> None:
+        name = (model or self.options.models[0]).name
+        self.notes.append({"stage": "synth", "code": code, "detail": f"{name}: {detail}"})
 
 
-def synth_messages(record: Record, template: str) -> list[Message]:
-    """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis."""
-    sections = prompts.load(template)
-    panel = record["panel"]
-    analysis = record.get("analysis")
-    usable = [position for position, _ in answered(record)]
-    labels = prompts.blind_order(record["id"], usable)[1]
-    mark = prompts.nonce(record["id"], panel, usable)
+def synth_messages(
+    record: Record, template: str, positions: list[int] | None = None, before: Answer | None = None
+) -> list[Message]:
+    """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis.
+
+    Args:
+        positions: the responses that are fused, best first; all usable ones by default.
+        before: the answer that is to be revised; None asks for a first one.
+    """
+    sections, asked = prompts.load(template), "synth" if before is None else "refine"
+    panel, analysis = record["panel"], record.get("analysis")
+    fused = answers.by_rank(record) if positions is None else positions
+    # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
+    everyone = prompts.blind_order(record["id"], [i for i, _ in answered(record)])[1]
+    labels = {label: i for label, i in everyone.items() if i in fused}
+    standing = [] if before is None else [_said(before)]
+    mark = prompts.nonce_of([record["id"], *(prompts.said(panel[i]) for i in sorted(fused)), *standing])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
         "conversation": prompts.conversation(record["messages"]),
         "responses": prompts.fenced_responses(panel, labels, mark),
-        "analysis": _analysis_text(analysis, panel, labels) if analysis else "(none)",
-        "best": panel[answers.best(record)].get("content", ""),
+        "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
+        "best": panel[fused[0]].get("content", ""),
+        "answer": "".join(standing),
     }
-    turn: Message = {"role": "user", "content": prompts.fill(sections["synth user"], values)}
-    return [*prompts.with_system(record["messages"], sections["synth system"]), turn]
+    turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
+    return [*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn]
 
 
 def _answer(completion: Completion) -> Answer:
@@ -121,26 +201,37 @@ def _answer(completion: Completion) -> Answer:
     }
 
 
+def _text(answer: Answer) -> Text:
+    """Return what is kept of an answer that another one replaced."""
+    kept: Text = {"content": _said(answer), "by": answer["by"], "model": answer.get("model", "")}
+    if "response" in answer:
+        kept["response"] = answer["response"]
+    return kept
+
+
+def _said(answer: Answer) -> str:
+    return prompts.said(answer)  # type: ignore[arg-type]
+
+
 def _template(record: Record, options: SynthOptions) -> str:
     """Return the template's name; a question with tools has a template of its own unless one was chosen."""
     tools = record.get("params", {}).get("tools")
     return "tool_calls" if tools and options.template == "default" else options.template
 
 
-def _params(record: Record, options: SynthOptions, model: Model, runtime: Runtime) -> dict[str, Any]:
-    asked = record.get("params", {})
-    own = {
+def _params(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
+    params = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
         "top_p": model.top_p,
         "max_tokens": model.max_tokens or options.max_tokens,
         "reasoning_effort": model.reasoning_effort,
         **(options.extra or {}),
         **model.extra,
+        **policy.asked(record.get("params", {}), policy.ANSWER),
     }
-    params = {**own, **{name: asked[name] for name in ANSWER_PARAMS if asked.get(name) is not None}}
     endpoint = runtime.door.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.embedded:
-        params.setdefault("seed", digest("seed", record["id"], model.name, "synth"))
+        params.setdefault("seed", digest("seed", record["id"], model.name, step or "synth"))
     return {name: value for name, value in params.items() if value is not None}
 
 

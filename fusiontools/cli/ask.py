@@ -1,0 +1,186 @@
+"""`fuse-ask`: one question through a whole chain, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.cli.options import JournalOptions, command
+from fusiontools.options import option
+from fusiontools.stage_options import LimitOptions
+
+HELP = """\
+\b
+  fuse-ask "CRDTs or OT for a shared editor?"
+  git diff | fuse-ask --chain "panel -m openai/gpt-5.5 -m x-ai/grok-4 | judge | synth --refine" "Review this:" -
+
+Take one question through a whole chain, in one process.
+
+On a terminal it shows who has answered, how long it took and what it cost, then the answer as it is written; elsewhere
+plain text. `-` stands for what comes in on standard input. The chain is the recipe's, else panel | judge | synth.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AskOptions:
+    """What `fuse-ask` can be told."""
+
+    chain: str | None = option(
+        None, "--chain", metavar="TEXT", help="Tools without their prefix: 'panel -m a -m b | judge | synth --refine'."
+    )
+    json: bool = option(False, "--json", help="Print the record instead of the answer.")
+    verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
+    quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
+
+
+@command("fuse-ask", AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+def main(
+    files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
+) -> None:
+    import asyncio
+
+    from fusiontools.cli.filter import loop_factory
+    from fusiontools.cli.options import complain, leave
+    from fusiontools.cli.setup import make_door, read_chain
+    from fusiontools.errors import UsageError
+    from fusiontools.recipe_file import load_recipe
+    from fusiontools.resolve import missing_keys
+
+    options = AskOptions(**ask)
+    recipe = load_recipe(config)
+    chain = read_chain(options.chain, recipe)
+    if chain.first_panel is None:
+        raise UsageError("--chain: a question needs a `panel` that answers it")
+    offline = bool(journal.get("offline"))
+    stage = chain.bind(recipe, binding=config is not None, offline=offline)
+    question = _question(files)
+    for warning in missing_keys(recipe, offline) if options.chain is None else []:
+        complain("fuse-ask", f"warning: {warning}")
+    door = make_door(recipe, limit, journal, "fuse-ask")
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        leave(runner.run(_asked(question, stage, door, options)))
+
+
+def _question(words: Sequence[str]) -> Any:
+    """Return the record of what was asked: the arguments, with `-` for standard input.
+
+    Raises:
+        UsageError: nothing was asked, or the input is no text.
+    """
+    import os
+    import sys
+
+    from fusiontools import jsonl
+    from fusiontools.errors import InputError, UsageError
+
+    if not words and os.isatty(0):
+        raise UsageError('ask something: fuse-ask "What is a CRDT?" (or `-` for standard input)')
+    words = words or ("-",)
+    if words.count("-") > 1:
+        raise UsageError("`-` may stand once: standard input is read once")
+    try:
+        pieces = [b"\n\n" + sys.stdin.buffer.read() + b"\n\n" if word == "-" else word.encode() for word in words]
+        return jsonl.from_text(b" ".join(pieces).strip())
+    except (InputError, OSError, UnicodeEncodeError) as error:
+        raise UsageError(f"the question cannot be read: {error}") from error
+
+
+async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> int:
+    """Run the chain, show it, print what came; return the exit status."""
+    import asyncio
+    import os
+    import signal
+
+    from fusiontools.cli.options import leave
+    from fusiontools.errors import EXIT_INTERRUPTED
+    from fusiontools.stages.runtime import Runtime
+
+    door = make()
+    view = None
+    if os.isatty(2) and not options.quiet:
+        from fusiontools.cli.view import View
+
+        view = View()
+        door.notify = view.notify
+    shown = _Shown(view) if os.isatty(1) and not (options.json or options.verbose) else None
+
+    def interrupted() -> None:
+        if view is not None:
+            view.close()
+        leave(EXIT_INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        record = await stage(question, Runtime(door, shown.take if shown else None))
+    finally:
+        if view is not None:
+            view.close()
+    status = _print(record, options, shown)
+    if view is not None:
+        view.close(record)
+    await door.aclose()
+    return _status(record, door, status)
+
+
+class _Shown:
+    """The answer on a terminal, as it is written."""
+
+    def __init__(self, view: Any) -> None:
+        self._view = view
+        self.text = ""
+
+    def take(self, text: str) -> None:
+        """Write a piece of the answer, below the table of calls."""
+        from fusiontools.cli.show import clean
+
+        if not self.text and self._view is not None:
+            self._view.close()
+        self.text += text
+        write_out(clean(text).encode("utf-8", "replace"))
+
+
+def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None) -> bool:
+    """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer."""
+    from fusiontools import jsonl
+    from fusiontools.cli import show
+    from fusiontools.cli.options import complain
+
+    if options.json:
+        write_out(jsonl.write(record))  # type: ignore[arg-type]
+    elif "error" not in record:
+        written = shown.text if shown else ""
+        if written:
+            write_out(b"\n")
+        whole = not written or written != record.get("answer", {}).get("content")
+        text = show.record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
+        if whole or options.verbose:
+            write_out(text.encode("utf-8", "replace"))
+    if not options.quiet:
+        for note in record.get("degraded", []):
+            complain("fuse-ask", f"{note['code']}: {note['detail']}")
+    if error := record.get("error"):
+        complain("fuse-ask", f"no answer: {error['code']}: {error['message']}")
+    return "error" not in record
+
+
+def _status(record: Mapping[str, Any], door: Any, answered: bool) -> int:
+    from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK
+
+    if door.budget.stopped:
+        return EXIT_BUDGET
+    return EXIT_OK if answered else EXIT_NOTHING_USABLE
+
+
+def write_out(data: bytes) -> None:
+    """Write to standard output now; a reader that has gone is no error."""
+    import os
+
+    from fusiontools.cli.options import leave
+
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        leave(0)

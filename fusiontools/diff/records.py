@@ -1,0 +1,257 @@
+"""Compare two records that answer the same question: what changed, of which kind the change is, and what each cost.
+
+Reads   everything; `calls` only for cost and time, which vary from run to run and are no difference
+Gives   plain data: `a` and `b` are the two sides of a value, and a side on which it is missing has no key;
+        of a list, what was `removed` and what was `added`
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fusiontools import jsonl
+
+Kind = Literal["failed", "answered", "answer", "analysis", "other"]
+Data = dict[str, Any]
+#: Sections that are told field by field, and item by item; `panel` and `layers` are told response by response.
+_OBJECTS = ("answer", "analysis", "route", "params", "meta", "recipe")
+_LISTS = ("degraded", "grades", "spared")
+#: The keys of an analysis whose items are told one by one.
+LISTED = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
+_SLOT = ("layer", "member", "sample")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What calls cost and took; `unknown` counts those whose cost nobody said, replayed ones cost nothing."""
+
+    calls: int = 0
+    unknown: int = 0
+    replayed: int = 0
+    known_usd: float = 0.0
+    time_s: float = 0.0
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost, or the known part of it; None where no call's cost is known, or where no call is on record."""
+        nothing_known = self.unknown > 0 and self.unknown == self.calls - self.replayed
+        return None if nothing_known or not self.calls else self.known_usd
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls + other.calls,
+            self.unknown + other.unknown,
+            self.replayed + other.replayed,
+            self.known_usd + other.known_usd,
+            self.time_s + other.time_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is compared of a record: all but its calls, and what they come to."""
+
+    record: Data
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed in a record, section by section."""
+
+    id: str
+    kind: Kind
+    sections: Data
+    a: Spent
+    b: Spent
+
+
+def side_of(record: Mapping[str, Any]) -> Side:
+    """Return what is compared of a record."""
+    return Side({key: value for key, value in record.items() if key != "calls"}, _spent(record.get("calls", [])))
+
+
+def compare(a: Side, b: Side, *, answers_only: bool = False) -> Change | None:
+    """Return what changed from one record to another, or None where nothing did.
+
+    Args:
+        answers_only: nothing but the text, the tool calls, and whether there is an answer at all.
+    """
+    sections = _changed_answer(a.record, b.record) if answers_only else _changed_sections(a.record, b.record)
+    if not sections:
+        return None
+    return Change(a.record["id"], _kind(a.record, b.record, sections), sections, a.spent, b.spent)
+
+
+def cost_data(a: Spent, b: Spent) -> Data:
+    """Return both costs and their difference; null is unknown."""
+    costs = [None if side.cost_usd is None else round(side.cost_usd, 8) for side in (a, b)]
+    return {"a": costs[0], "b": costs[1], "delta": cost_delta(a, b), "unknown": {"a": a.unknown, "b": b.unknown}}
+
+
+def time_data(a: Spent, b: Spent) -> Data:
+    """Return the seconds that the calls of either side took, added up, and their difference."""
+    return {"a": round(a.time_s, 4), "b": round(b.time_s, 4), "delta": round(b.time_s - a.time_s, 4)}
+
+
+def cost_delta(a: Spent, b: Spent) -> float | None:
+    """Return how much more the second side cost; None where a part of either cost is unknown."""
+    if a.unknown or b.unknown or a.cost_usd is None or b.cost_usd is None:
+        return None
+    return round(b.cost_usd - a.cost_usd, 8)
+
+
+def change_data(change: Change) -> Data:
+    """Return a change as one JSON object."""
+    return {
+        "id": change.id,
+        "change": change.kind,
+        "changed": change.sections,
+        "cost_usd": cost_data(change.a, change.b),
+        "call_time_s": time_data(change.a, change.b),
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are equal: 1 is 1.0, but not true."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def _spent(calls: Iterable[Mapping[str, Any]]) -> Spent:
+    count = unknown = replayed = 0
+    known_usd = time_s = 0.0
+    for call in calls:
+        count += 1
+        time_s += call.get("latency_s") or 0.0
+        if call.get("replayed"):
+            replayed += 1
+        elif call.get("cost_usd") is None:
+            unknown += 1
+        else:
+            known_usd += call["cost_usd"]
+    return Spent(count, unknown, replayed, known_usd, time_s)
+
+
+def _changed_sections(a: Data, b: Data) -> Data:
+    return {key: _told(key, a, b) or _sides(key, a, b) for key in _differing(a, b)}
+
+
+def _told(key: str, a: Data, b: Data) -> Data:
+    """Return a section's change in detail; empty where no detail says it, such as an empty list for a missing one."""
+    if key in _OBJECTS:
+        return _changed_fields(a.get(key, {}), b.get(key, {}), LISTED if key == "analysis" else ())
+    if key in _LISTS:
+        return _changed_items(a.get(key, []), b.get(key, []))
+    if key == "panel":
+        return _changed_responses(a.get(key, []), b.get(key, []))
+    if key == "layers":
+        return _changed_responses(sum(a.get(key, []), []), sum(b.get(key, []), []))
+    return {}
+
+
+def _changed_answer(a: Data, b: Data) -> Data:
+    if ("error" in a) != ("error" in b):
+        return {"error": _sides("error", a, b), **_changed_words(a, b)}
+    return _changed_words(a, b)
+
+
+def _changed_words(a: Data, b: Data) -> Data:
+    if _said(a) == _said(b):
+        return {}
+    fields = _changed_fields(a.get("answer", {}), b.get("answer", {}))
+    return {"answer": {key: fields[key] for key in ("content", "tool_calls") if key in fields}}
+
+
+def _changed_fields(a: Data, b: Data, listed: Iterable[str] = ()) -> Data:
+    return {
+        key: (_changed_items(a.get(key, []), b.get(key, [])) if key in listed else {}) or _sides(key, a, b)
+        for key in _differing(a, b)
+    }
+
+
+def _changed_items(a: list[Any], b: list[Any]) -> Data:
+    """Return what stands in one list and not in the other; empty where they differ in order only."""
+    removed, added = _missing(a, b), _missing(b, a)
+    return {"removed": removed, "added": added} if removed or added else {}
+
+
+def _missing(items: list[Any], others: list[Any]) -> list[Any]:
+    left = Counter(map(jsonl.canonical, others))
+    missing = []
+    for item in items:
+        key = jsonl.canonical(item)
+        if left[key]:
+            left[key] -= 1
+        else:
+            missing.append(item)
+    return missing
+
+
+def _changed_responses(a: list[Data], b: list[Data]) -> Data:
+    """Return how each member's responses changed, and the order of those that stand on both sides, if that did."""
+    ours, theirs = _by_slot(a), _by_slot(b)
+    responses = []
+    for slot in dict.fromkeys([*ours, *theirs]):
+        one, other = ours.get(slot, {}), theirs.get(slot, {})
+        fields = {key: sides for key, sides in _changed_fields(one, other).items() if key not in _SLOT}
+        if fields:
+            responses.append({**dict(zip(_SLOT, slot, strict=False)), "change": _fate(one, other), "changed": fields})
+    found: Data = {"responses": responses} if responses else {}
+    orders = [[f"{slot[1]}#{slot[2]}" for slot in side if slot in ours and slot in theirs] for side in (ours, theirs)]
+    if orders[0] != orders[1]:
+        found["order"] = {"a": orders[0], "b": orders[1]}
+    return found
+
+
+def _by_slot(responses: list[Data]) -> dict[tuple[Any, ...], Data]:
+    """Return responses by layer, member and sample; those that share all three by their number too."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    by_slot = {}
+    for response in responses:
+        slot = tuple(response[key] for key in _SLOT)
+        by_slot[(*slot, seen[slot])] = response
+        seen[slot] += 1
+    return by_slot
+
+
+def _fate(a: Data, b: Data) -> str:
+    if not a or not b:
+        return "gone" if a else "new"
+    if ("error" in a) != ("error" in b):
+        return "failed" if "error" in b else "answered"
+    return "other" if _words(a) == _words(b) else "answer"
+
+
+def _kind(a: Data, b: Data, sections: Data) -> Kind:
+    if ("error" in a) != ("error" in b):
+        return "failed" if "error" in b else "answered"
+    if _said(a) != _said(b):
+        return "answer"
+    return "analysis" if "analysis" in sections else "other"
+
+
+def _said(record: Data) -> Any:
+    return _words(record["answer"]) if "answer" in record else None
+
+
+def _words(answer: Data) -> Any:
+    """Return the text and the tool calls; a call's id is drawn anew in every run."""
+    functions = [call["function"] for call in answer.get("tool_calls") or []]
+    return answer.get("content"), [(function.get("name"), function.get("arguments")) for function in functions]
+
+
+def _differing(a: Data, b: Data) -> list[str]:
+    return [key for key in dict.fromkeys([*a, *b]) if key not in a or key not in b or not same(a[key], b[key])]
+
+
+def _sides(key: str, a: Data, b: Data) -> Data:
+    return {name: side[key] for name, side in (("a", a), ("b", b)) if key in side}

@@ -1,0 +1,55 @@
+"""Add up what a comparison of two files found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from fusiontools.diff.records import Change, Data, Side, Spent, cost_data, time_data
+
+KINDS = ("answer", "analysis", "failed", "answered", "other")
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many records fared how; every compared record is counted once.
+
+    `a` and `b` are what the compared records cost: what stands in one file only would compare unlike with like.
+    """
+
+    compared: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    only_in_a: int = 0
+    only_in_b: int = 0
+    a: Spent = field(default_factory=Spent)
+    b: Spent = field(default_factory=Spent)
+
+    @property
+    def same(self) -> int:
+        """How many of the compared records differ in nothing."""
+        return self.compared - self.kinds.total()
+
+    @property
+    def differ(self) -> bool:
+        """Whether anything differs."""
+        return self.same < self.compared or self.only_in_a + self.only_in_b > 0
+
+    def add(self, a: Side, b: Side, change: Change | None) -> None:
+        """Count a pair of records."""
+        self.compared += 1
+        self.a += a.spent
+        self.b += b.spent
+        if change is not None:
+            self.kinds[change.kind] += 1
+
+    def data(self) -> Data:
+        """Return the counts as one JSON object."""
+        return {
+            "compared": self.compared,
+            "same": self.same,
+            **{kind: self.kinds[kind] for kind in KINDS},
+            "only_in_a": self.only_in_a,
+            "only_in_b": self.only_in_b,
+            "cost_usd": cost_data(self.a, self.b),
+            "call_time_s": time_data(self.a, self.b),
+        }

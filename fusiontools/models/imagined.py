@@ -1,0 +1,66 @@
+"""A backend that makes no call: it gives every request an answer of a length to be expected, to see what would be made.
+
+Where a reply has a form, it says what makes a chain go on to the end: responses do not agree, and the question is
+worth a fusion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusiontools import jsonl
+from fusiontools.models import prices
+from fusiontools.models.types import Completion, OnDelta, Request
+
+_LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
+_REPLIES: dict[str, Any] = {
+    "ranking": _LETTERS,
+    "consensus": ["-"],
+    "best": "A",
+    "better": "A",
+    "agree": False,
+    "decision": "fuse",
+}
+
+
+class Imagined:
+    """Answers with filler.
+
+    Args:
+        completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
+    """
+
+    def __init__(self, completion_tokens: int) -> None:
+        self._tokens = completion_tokens
+        self._asked = 0
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        """Return the filler, with the tokens that the request would take."""
+        self._asked += 1
+        tokens = min(self._tokens, request.params.get("max_tokens") or self._tokens)
+        return Completion(
+            content=self._reply(request, tokens),
+            model=request.model,
+            usage={
+                "prompt_tokens": prices.estimate_tokens(request.messages),
+                "completion_tokens": tokens,
+                "cached_tokens": 0,
+                "reasoning_tokens": 0,
+            },
+        )
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _reply(self, request: Request, tokens: int) -> str:
+        schema = (request.params.get("response_format") or {}).get("json_schema", {}).get("schema", {})
+        if schema.get("properties"):
+            return jsonl.dumps(
+                {name: _REPLIES.get(name, _empty(kind)) for name, kind in schema["properties"].items()}
+            ).decode()
+        # No two of them say the same, or the panel would seem to agree.
+        return f"Answer{self._asked} " + "word " * max(1, int(tokens * 3.5 / 5))
+
+
+def _empty(kind: Any) -> Any:
+    return [] if kind.get("type") == "array" else ""

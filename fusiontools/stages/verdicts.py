@@ -1,0 +1,95 @@
+"""How a judge is asked for a verdict: JSON under a strict schema, cool, with the model's own settings over ours.
+
+Strict out, lenient in: a reply may be wrapped in thoughts, fences or prose, or be the one word that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fusiontools.analysis import json_in, strict_object
+from fusiontools.errors import CallFailed
+from fusiontools.model import Model
+from fusiontools.models.ledger import Ledger, Slot
+from fusiontools.prompts import with_system
+from fusiontools.record import Message
+from fusiontools.stages.runtime import Runtime
+
+_SHOWN_CHARS = 120
+
+
+def form(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `response_format` of a reply that must hold to a schema."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": dict(schema)}}
+
+
+def verdict_form(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `response_format` of a small verdict: one object with these properties, in this order."""
+    return form("verdict", strict_object(**properties))
+
+
+def settled(model: Model, temperature: float, max_tokens: int | None) -> Model:
+    """Return the model with a stage's settings where it has none of its own."""
+    own = model.temperature if model.temperature is not None else temperature
+    return replace(model, temperature=own, max_tokens=model.max_tokens or max_tokens)
+
+
+async def ask(
+    response_format: Mapping[str, Any],
+    messages: Sequence[Message],
+    model: Model,
+    runtime: Runtime,
+    ledger: Ledger,
+    slot: Slot,
+) -> str | CallFailed:
+    """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once."""
+    params: dict[str, Any] = {
+        "temperature": model.temperature if model.temperature is not None else 0.0,
+        "top_p": model.top_p,
+        "max_tokens": model.max_tokens,
+        "reasoning_effort": model.reasoning_effort,
+        "response_format": response_format,
+        **model.extra,
+    }
+    params = {name: value for name, value in params.items() if value is not None}
+    request = runtime.door.request(model, with_system(messages, model.system), params)
+    try:
+        completion = await runtime.door.complete(request, model, ledger, slot)
+    except CallFailed as failure:
+        return failure
+    return completion.content
+
+
+async def ask_for(
+    properties: Mapping[str, Any],
+    messages: Sequence[Message],
+    model: Model,
+    runtime: Runtime,
+    ledger: Ledger,
+    slot: Slot,
+) -> dict[str, Any] | CallFailed:
+    """Return the object of a judge's reply; an empty one where the reply holds none."""
+    reply = await ask(verdict_form(properties), messages, model, runtime, ledger, slot)
+    return reply if isinstance(reply, CallFailed) else object_in(reply)
+
+
+def object_in(reply: str) -> dict[str, Any]:
+    """Return the JSON object in a reply, mended where that can be done; an empty one where there is none."""
+    data = json_in(reply)
+    return data if isinstance(data, dict) else {}
+
+
+def word_in(reply: str, key: str) -> str:
+    """Return what a reply says under this key, or the reply itself where it is one word; else nothing."""
+    said = object_in(reply).get(key)
+    if isinstance(said, str):
+        return said.strip()
+    words = reply.strip(" \t\r\n*`\"'.").split()
+    return words[0] if len(words) == 1 and words[0].isalpha() else ""
+
+
+def unreadable(reply: str, wanted: str) -> str:
+    """Say that a reply is not what was asked for, and show how it begins."""
+    return f"the reply {wanted}: {' '.join(reply.split())[:_SHOWN_CHARS]!r}"
