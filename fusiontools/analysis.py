@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools import jsonl
 
 #: OpenRouter Fusion's five keys, in their written order.
 FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
+#: Where the words of a finding stand that is no plain text.
+_WORDING = {"contradictions": "topic", "partial_coverage": "point", "unique_insights": "insight"}
+_PUNCTUATION = ".,;:!?…\"'“”‘’«»()[]*`_"
+_GRAMMAR_TEXT = "a an the that this these those it its they their is are be being do does has have also"
+_GRAMMAR = frozenset(_GRAMMAR_TEXT.split())
+_RESPONSE = {"answer": "response", "reply": "response", "replie": "response"}
+#: Turns of phrase of judges, in words that `claim` has made plain.
+_AGREED = re.compile(r"^(?:(?:all|both|every|each)(?: of)? )?response(?: all)? (?:agree|say|state|note|mention) ")
+_UNSAID = re.compile(
+    r"^(?:(?:no|none of|neither)(?: of)? response|nobody|no one) (?:mention|discuss|address|cover|consider) "
+)
 
 
 def analysis_schema() -> dict[str, Any]:
@@ -51,34 +62,77 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
     return found if any(found.values()) else None
 
 
-def merged(analyses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return several judges' analyses as one: what any of them found, once, and their rankings by Borda count.
+def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> dict[str, Any]:
+    """Return several readings as one analysis: what any of them found, once, and their rankings by Borda count.
+
+    Args:
+        analyses: readings that name the same response by the same name.
+        judges: who made each reading; where more than one judge did, `supporters` says who found what.
+
+    Findings stand in the order and in the words in which they were first made. A contradiction takes in the stances of
+    members that had none there; a point takes in the members that make it.
 
     Source: Verga et al. 2024, arXiv:2404.18796 (a jury of judges).
     """
     if len(analyses) == 1:
         return dict(analyses[0])
-    union: dict[str, Any] = {
-        key: _once(item for found in analyses for item in found[key]) for key in FIVE if key != "contradictions"
-    }
-    topics: dict[str, dict[str, Any]] = {}
-    for item in (item for found in analyses for item in found["contradictions"]):
-        topic = topics.setdefault(_folded(item["topic"]), {"topic": item["topic"], "stances": []})
-        held = {stance["model"] for stance in topic["stances"]}
-        topic["stances"] += [stance for stance in item["stances"] if stance["model"] not in held]
-    return {
-        **union,
-        "contradictions": list(topics.values()),
-        "ranking": borda([found["ranking"] for found in analyses]),
-    }
+    whole: dict[str, Any] = {}
+    supporters: dict[str, list[list[str]]] = {}
+    for key in FIVE:
+        groups = _grouped(key, analyses)
+        whole[key] = [_joined(key, [item for _, item in group]) for group in groups]
+        supporters[key] = [list(dict.fromkeys(judges[i] for i, _ in group if judges)) for group in groups]
+    whole["ranking"] = borda([found["ranking"] for found in analyses])
+    if len(set(judges)) > 1:
+        whole["supporters"] = supporters
+    return whole
 
 
-def _once(items: Iterable[Any]) -> list[Any]:
-    """Return the items without those that say what an earlier one says."""
-    said: dict[str, Any] = {}
-    for item in items:
-        said.setdefault(_folded(item), item)
-    return list(said.values())
+def _grouped(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple[int, Any]]]:
+    """Return the findings under one key, each with the number of its reading, grouped by what they say."""
+    groups: dict[Any, list[tuple[int, Any]]] = {}
+    for i, found in enumerate(analyses):
+        for item in found[key]:
+            text = item if isinstance(item, str) else item[_WORDING[key]]
+            of = item["model"] if key == "unique_insights" else None
+            # Findings without words have nothing in common.
+            said: Any = (of, claim(text)) if claim(text) else len(groups)
+            groups.setdefault(said, []).append((i, item))
+    return list(groups.values())
+
+
+def _joined(key: str, items: Sequence[Any]) -> Any:
+    """Return findings that say the same as one."""
+    first = items[0]
+    if key == "partial_coverage":
+        return {**first, "models": list(dict.fromkeys(model for item in items for model in item["models"]))}
+    if key == "contradictions":
+        stances = list(first["stances"])
+        for item in items[1:]:
+            held = {stance["model"] or stance["stance"] for stance in stances}
+            stances += [stance for stance in item["stances"] if (stance["model"] or stance["stance"]) not in held]
+        return {**first, "stances": stances}
+    return first
+
+
+def claim(text: str) -> str:
+    """Return what two findings must share to be the same one: the words that carry the meaning, in their order.
+
+    Case, punctuation, plurals, grammar and a judge's turns of phrase are set aside. Another order of words, a number,
+    a symbol or a negation makes another claim: a wrong union hides a finding, a missed one only repeats it.
+    """
+    words = [word for typed in text.split() if (word := typed.strip(_PUNCTUATION))]
+    # Within a sentence, `A` is a name (`plan A`) and `a` is an article.
+    meant = [word for i, word in enumerate(words) if (word if i else word.casefold()) not in _GRAMMAR]
+    singular = [_singular(word.casefold()) for word in meant]
+    plain = " ".join(_RESPONSE.get(word, word) for word in singular)
+    return _UNSAID.sub("unsaid ", _AGREED.sub("", plain)) or plain
+
+
+def _singular(word: str) -> str:
+    if word.endswith("sses"):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
@@ -170,7 +224,7 @@ def _contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | Non
         if isinstance(stance, dict):
             words = _first(stance, "stance", "position", "view", "claim")
             stances.append(
-                {"model": _label(_first(stance, "model", "response", "label"), labels), "stance": str(words)}
+                {"model": label_in(_first(stance, "model", "response", "label"), labels), "stance": str(words)}
             )
         elif _string(stance):
             stances.append({"model": "", "stance": _string(stance)})
@@ -184,7 +238,7 @@ def _coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
     models = _first(item, "models", "model", "responses")
     models = models if isinstance(models, list) else [models] if models else []
     point = str(_first(item, "point", "topic", "insight", "description"))
-    return {"models": [_label(m, labels) for m in models], "point": point} if point else None
+    return {"models": [label_in(m, labels) for m in models], "point": point} if point else None
 
 
 def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
@@ -192,11 +246,11 @@ def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
         return {"model": "", "insight": _string(item)} if _string(item) else None
     insight = str(_first(item, "insight", "point", "description"))
     return (
-        {"model": _label(_first(item, "model", "response", "label"), labels), "insight": insight} if insight else None
+        {"model": label_in(_first(item, "model", "response", "label"), labels), "insight": insight} if insight else None
     )
 
 
-def _label(said: Any, labels: Mapping[str, int]) -> str:
+def label_in(said: Any, labels: Mapping[str, int]) -> str:
     """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
     if isinstance(said, str) and said in labels:
         return said
@@ -212,14 +266,8 @@ def _ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
     """Return panel positions, best first; labels that are none and repetitions are left out."""
     if isinstance(said, str):
         said = re.split(r"[>,;\s]+", said)
-    found = [labels.get(_label(item, labels)) for item in said] if isinstance(said, list) else []
+    found = [labels.get(label_in(item, labels)) for item in said] if isinstance(said, list) else []
     return list(dict.fromkeys(position for position in found if position is not None))
-
-
-def _folded(item: Any) -> str:
-    """Return what two items must share to be the same finding."""
-    text = item if isinstance(item, str) else jsonl.canonical(item).decode()
-    return re.sub(r"\W+", " ", text.casefold()).strip()
 
 
 def strict_object(**properties: Any) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def by_rank(record: Record) -> list[int]:
     return list(dict.fromkeys(ranked)) + rest
 
 
+def is_settled(record: Record) -> bool:
+    """Return whether the responses are known to agree, because the scouts were asked for just that: one is enough."""
+    return any(spared.get("why") == "scouts" for spared in record.get("spared", []))
+
+
 def verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> Answer:
     """Return a response as an answer; `extra` says how it came to be chosen.
 

@@ -104,7 +104,7 @@ def _would_have_cost(spared: Spared, record: Record) -> float | None:
     if known:
         return sum(known) / len(known)
     endpoint = ENDPOINTS.get(spared["endpoint"])
-    usages = [call["usage"] for call in made if call["usage"]]
+    usages: list[Any] = [call["usage"] for call in made if call["usage"]]
     if endpoint is None or not usages:
         return None
     if endpoint.free:

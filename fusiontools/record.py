@@ -167,13 +167,18 @@ class Route(TypedDict):
 
 
 class Spared(TypedDict):
-    """A call that was planned and not made, because those who were asked first agreed."""
+    """A call that was planned and not made, or cut off, because enough of the others agreed.
+
+    `why` is `scouts` (those asked first agreed), `majority` (it could not be changed any more), or `layer` (the panel
+    agreed, so it got no further layer).
+    """
 
     member: str
     sample: int
     layer: int
     model: str
     endpoint: str
+    why: Literal["scouts", "majority", "layer"]
 
 
 class Call(TypedDict):

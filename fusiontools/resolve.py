@@ -53,7 +53,12 @@ class Resolver:
             key = jsonl.dumps([carried.get(name) for name in (section, "judge")] if carried else None)
             if key not in cache:
                 options, judges = self._found(section, carried)
-                cache[key] = _complete(section, merge(section, options, typed), judges)
+                try:
+                    cache[key] = _complete(section, merge(section, options, typed), judges)
+                except UsageError as error:
+                    if carried is None:
+                        raise
+                    raise InputError(error.message, f"$.recipe.{section}") from error
             return cache[key]
 
         return resolve

@@ -10,6 +10,7 @@ Source: Anthropic's API reference and the messages that users of the API have re
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from typing import Any
 
@@ -124,7 +125,7 @@ def _order(turns: list[Any], traits: dict[str, str]) -> None:
             if roles[i - 1] != "user" or roles[i + 1 : i + 2] not in ([], ["assistant"]):
                 raise Refused(f"messages.{i}: a system message must follow a user message and precede an assistant's")
     spoken = [role for role in roles if role != "system"]
-    if any(a == b for a, b in zip(spoken, spoken[1:], strict=False)):
+    if any(a == b for a, b in itertools.pairwise(spoken)):
         raise Refused('messages: roles must alternate between "user" and "assistant", but found multiple in a row')
 
 
@@ -135,16 +136,18 @@ def _tool_order(turns: list[Any]) -> None:
         blocks = blocks_of(turn)
         kinds = [block["type"] for block in blocks]
         results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
-        for j, id in enumerate(results):
-            if id not in wanted or id in results[:j]:
-                raise Refused(f"messages.{i}.content.{j}: unexpected `tool_use_id` found in `tool_result` blocks: {id}")
-        missing = [id for id in wanted if id not in results]
+        for j, result in enumerate(results):
+            if result not in wanted or result in results[:j]:
+                raise Refused(
+                    f"messages.{i}.content.{j}: unexpected `tool_use_id` found in `tool_result` blocks: {result}"
+                )
+        missing = [use for use in wanted if use not in results]
         if missing or (results and set(kinds[: len(results)]) != {"tool_result"}):
             found = f"`tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}"
             raise Refused(f"messages.{i - 1}: {found}")
         wanted = [block["id"] for block in blocks if block["type"] == "tool_use"]
-        for j, id in enumerate(wanted):
-            if id in seen or id in wanted[:j]:
+        for j, use in enumerate(wanted):
+            if use in seen or use in wanted[:j]:
                 raise Refused(f"messages.{i}.content.{j}: `tool_use` ids must be unique")
         seen.update(wanted)
     if wanted:

@@ -205,9 +205,9 @@ def content_of(a: Answer, own: dict[str, str]) -> list[dict[str, Any]]:
         pieces = (a.text[:half], a.text[half:])
         blocks += [{"type": "text", "text": piece} for piece in pieces if piece]
     for n, call in enumerate(a.extra.get("tool_calls", ()) * (2 if "twice" in own else 1)):
-        id, function = call["id"].replace("call", "toolu"), call["function"]
+        own_id, function = call["id"].replace("call", "toolu"), call["function"]
         given = orjson.loads(function["arguments"])
-        blocks.append({"type": "tool_use", "id": f"{id}_{n}", "name": function["name"], "input": given})
+        blocks.append({"type": "tool_use", "id": f"{own_id}_{n}", "name": function["name"], "input": given})
     return blocks
 
 

@@ -59,25 +59,33 @@ def command(
     *groups: type,
     help: str,  # noqa: A002 - click's own word
     arguments: str = "[FILE]...",
+    count: int = -1,
+    recipe: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Make a console script: options from the groups, files as arguments, errors in words.
 
     The function gets `files`, `config` and, for each group, the options that were typed, as a dict under the group's
     name (`PanelOptions` → `panel`).
+
+    Args:
+        arguments: how the files are called in the usage line.
+        count: how many files there must be; -1 is any number.
+        recipe: whether the tool has use for one; without, there is no `-c` and no `config`.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
-        def callback(files: tuple[str, ...], config: str | None, **values: Any) -> None:
+        def callback(files: tuple[str, ...], **values: Any) -> None:
             given = {_group_name(group): given_of(group, values) for group in groups}
+            chosen = {"config": values["config"]} if recipe else {}
             try:
-                function(files=files, config=config, **given)
+                function(files=files, **chosen, **given)
             except KeyboardInterrupt:
                 # Before click sees it: click would put an empty line on standard error.
                 leave(EXIT_INTERRUPTED)
 
         params: list[click.Parameter] = [
-            click.Argument(["files"], nargs=-1, metavar=arguments),
-            click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes),
+            click.Argument(["files"], nargs=count, metavar=arguments),
+            *([_recipe_option()] if recipe else []),
             *[click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
             click.Option(
                 ["--version"],
@@ -184,6 +192,10 @@ def load_dotenv() -> None:
             dotenv.load_dotenv(".env", override=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f".env: cannot be read: {error}") from error
+
+
+def _recipe_option() -> click.Option:
+    return click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes)
 
 
 def _group_name(group: type) -> str:

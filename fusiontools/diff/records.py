@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from fusiontools import jsonl
 
 Kind = Literal["failed", "answered", "answer", "analysis", "other"]
 Data = dict[str, Any]
-#: Sections that are told field by field, and item by item; `panel` and `layers` are told response by response.
-_OBJECTS = ("answer", "analysis", "route", "params", "meta", "recipe")
+#: Sections that are told field by field, and item by item; `panel` and `layers` are told response by response. What may
+#: hold any key is told as a whole, so that nobody takes its own `a` for a side.
+_OBJECTS = ("answer", "analysis", "route")
 _LISTS = ("degraded", "grades", "spared")
 #: The keys of an analysis whose items are told one by one.
 LISTED = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
@@ -148,13 +150,15 @@ def _changed_sections(a: Data, b: Data) -> Data:
 def _told(key: str, a: Data, b: Data) -> Data:
     """Return a section's change in detail; empty where no detail says it, such as an empty list for a missing one."""
     if key in _OBJECTS:
-        return _changed_fields(a.get(key, {}), b.get(key, {}), LISTED if key == "analysis" else ())
+        on_both = key in a and key in b
+        return _changed_fields(a.get(key, {}), b.get(key, {}), LISTED if key == "analysis" and on_both else ())
     if key in _LISTS:
         return _changed_items(a.get(key, []), b.get(key, []))
     if key == "panel":
         return _changed_responses(a.get(key, []), b.get(key, []))
     if key == "layers":
-        return _changed_responses(sum(a.get(key, []), []), sum(b.get(key, []), []))
+        ours, theirs = (list(chain.from_iterable(side.get(key, []))) for side in (a, b))
+        return _changed_responses(ours, theirs)
     return {}
 
 

@@ -103,7 +103,7 @@ def _read(reply: str | CallFailed, meaning: dict[str, str]) -> tuple[str, str | 
     """Return the verdict, and what is wrong with it."""
     if isinstance(reply, CallFailed):
         return "failed", reply.message
-    said = word_in(reply, "better").casefold().removeprefix("response").strip(" _")
+    said = word_in(reply, "better").casefold().removeprefix("response").strip(" _.")
     if said not in meaning:
         return "unreadable", unreadable(reply, "names neither A nor B nor a tie")
     return meaning[said], None

@@ -2,23 +2,24 @@
 
 Reads   messages, panel, recipe
 Adds    analysis; calls
-Calls   one completion for each judge, all at once; none for `--method lexical`
+Calls   one completion for each judge, two with `--swap`, all at once; none for `--method lexical`
 Fails   never: without a readable analysis the record goes on with `bad_analysis` or `judge_failed` in `degraded`
-Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (blind, order drawn by lot);
+Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (blind, order drawn by lot; both orders for `--swap`);
         Verga et al. 2024, juries of small judges, arXiv:2404.18796 (several judges merged)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fusiontools import compare, prompts
-from fusiontools.analysis import analysis_schema, labelled_as, merged, read_analysis
+from fusiontools import answers, compare, prompts
+from fusiontools.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis
 from fusiontools.errors import CallFailed
 from fusiontools.model import Model
-from fusiontools.models.ledger import Ledger, Slot
+from fusiontools.models.ledger import Slot
 from fusiontools.options import OptionsFor
 from fusiontools.record import (
     Analysis,
@@ -33,6 +34,17 @@ from fusiontools.record import (
 )
 from fusiontools.stage_options import JudgeOptions
 from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.verdicts import ask, form, on_panel, settled, unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One judge's look at the responses in one order; `who` names both, as `degraded` shows them."""
+
+    model: Model
+    labels: Mapping[str, int]
+    slot: Slot
+    who: str
 
 
 def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
@@ -49,6 +61,8 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
         seed, labels = prompts.blind_order(record["id"], usable)
+        if answers.is_settled(record):
+            return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
             by_code = _complete_section(record, _lexical(record, usable), labels, seed)
             return with_section(record, "analysis", by_code, degraded=_without_model(options))
@@ -61,53 +75,86 @@ async def _by_model(
     record: Record, options: JudgeOptions, runtime: Runtime, labels: Mapping[str, int], seed: int
 ) -> Record:
     ledger = runtime.ledger("judge", record)
-    messages = judge_messages(record, options.template, labels)
-    degraded = _on_panel(record, options)
-    asked = [_ask(model, messages, options, runtime, ledger) for model in options.models]
-    outcomes = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
-    analyses: list[tuple[str, dict[str, Any]]] = []
-    for model, outcome in zip(options.models, outcomes, strict=True):
-        if isinstance(outcome, CallFailed):
-            degraded.append({"stage": "judge", "code": "judge_failed", "detail": f"{model.name}: {outcome.message}"})
-        elif (read := read_analysis(outcome, labels)) is None:
-            degraded.append(
-                {"stage": "judge", "code": "bad_analysis", "detail": f"{model.name}: {_unreadable(outcome)}"}
-            )
-        else:
-            analyses.append((model.name, read))
-            if not read["ranking"]:
-                detail = f"{model.name}: the analysis has no ranking; its reply may have been cut off"
-                degraded.append({"stage": "judge", "code": "partial_analysis", "detail": detail})
-    if not analyses:
+    degraded = on_panel(record, "judge", options.models)
+    readings = _readings(options, labels)
+    strictly = form("analysis", analysis_schema())
+    asked = [
+        ask(strictly, judge_messages(record, options.template, r.labels), r.model, runtime, ledger, r.slot)
+        for r in readings
+    ]
+    replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+    heard: list[tuple[_Reading, dict[str, Any]]] = []
+    for reading, reply in zip(readings, replies, strict=True):
+        found, notes = _heard(record, reading, reply)
+        degraded += notes
+        heard += [(reading, found)] if found else []
+    if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
-    section = {**merged([analysis for _, analysis in analyses]), "judges": [name for name, _ in analyses]}
-    named = labelled_as(
-        section, dict(zip(labels, (display_names(record["panel"])[i] for i in labels.values()), strict=True))
-    )
-    return with_section(record, "analysis", _complete_section(record, named, labels, seed), ledger.calls, degraded)
+    degraded += _order_sensitive(record, heard) if options.swap else []
+    section = _complete_section(record, _jointly(heard), labels, seed)
+    return with_section(record, "analysis", section, ledger.calls, degraded)
 
 
-async def _ask(
-    model: Model, messages: list[Message], options: JudgeOptions, runtime: Runtime, ledger: Ledger
-) -> str | CallFailed:
-    params: dict[str, Any] = {
-        "temperature": model.temperature if model.temperature is not None else options.temperature,
-        "top_p": model.top_p,
-        "max_tokens": model.max_tokens or options.max_tokens,
-        "reasoning_effort": model.reasoning_effort,
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "analysis", "strict": True, "schema": analysis_schema()},
-        },
-        **model.extra,
-    }
-    params = {name: value for name, value in params.items() if value is not None}
-    request = runtime.door.request(model, prompts.with_system(messages, model.system), params)
-    try:
-        completion = await runtime.door.complete(request, model, ledger, Slot(model.name))
-    except CallFailed as failure:
-        return failure
-    return completion.content
+def _readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
+    """Return who reads the responses in which order."""
+    models = [settled(model, options.temperature, options.max_tokens) for model in options.models]
+    if not options.swap:
+        return [_Reading(model, labels, Slot(model.name), model.name) for model in models]
+    reversed_labels = dict(zip(labels, list(labels.values())[::-1], strict=True))
+    return [
+        _Reading(model, shown, Slot(model.name, sample), f"{model.name}, {order} order")
+        for model in models
+        for sample, (order, shown) in enumerate((("first", labels), ("reversed", reversed_labels)))
+    ]
+
+
+def _heard(record: Record, reading: _Reading, reply: str | CallFailed) -> tuple[dict[str, Any] | None, list[Degraded]]:
+    """Return a reading's analysis with members' names in it, and what is wrong with it."""
+    if isinstance(reply, CallFailed):
+        return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{reading.who}: {reply.message}"}]
+    found = read_analysis(reply, reading.labels)
+    if found is None:
+        detail = f"{reading.who}: {unreadable(reply, 'is no analysis')}"
+        return None, [{"stage": "judge", "code": "bad_analysis", "detail": detail}]
+    names = display_names(record["panel"])
+    named = labelled_as(found, {label: names[position] for label, position in reading.labels.items()})
+    if found["ranking"]:
+        return named, []
+    detail = f"{reading.who}: the analysis has no ranking; its reply may have been cut off"
+    return named, [{"stage": "judge", "code": "partial_analysis", "detail": detail}]
+
+
+def _jointly(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
+    """Return what all readings found; where there are several, with what each of them said."""
+    judges = [reading.model.name for reading, _ in heard]
+    whole = {**merged([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
+    if len(heard) > 1:
+        whole["said"] = [
+            {
+                "judge": reading.model.name,
+                "order": list(reading.labels.values()),
+                **{key: found[key] for key in (*FIVE, "ranking")},
+            }
+            for reading, found in heard
+        ]
+    return whole
+
+
+def _order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> list[Degraded]:
+    """Say of each judge whose first place hangs on the order in which it read the responses."""
+    names = display_names(record["panel"])
+    first: dict[str, list[str]] = {}
+    for reading, found in heard:
+        first.setdefault(reading.model.name, []).extend(names[position] for position in found["ranking"][:1])
+    return [
+        {
+            "stage": "judge",
+            "code": "order_sensitive",
+            "detail": f"{judge_}: best is {best[0]} in the first order, {best[1]} in the reversed one",
+        }
+        for judge_, best in first.items()
+        if len(set(best)) > 1
+    ]
 
 
 def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> list[Message]:
@@ -130,7 +177,7 @@ def _lexical(record: Record, usable: list[int]) -> dict[str, Any]:
 def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str, int], seed: int) -> Analysis:
     """Return the section in its written order, with what is computed by code."""
     texts = [prompts.said(response) for _, response in answered(record)]
-    return {
+    section: Analysis = {
         "consensus": found["consensus"],
         "contradictions": found["contradictions"],
         "partial_coverage": found["partial_coverage"],
@@ -142,23 +189,14 @@ def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str
         "seed": seed,
         "judges": found["judges"],
     }
-
-
-def _on_panel(record: Record, options: JudgeOptions) -> list[Degraded]:
-    members = {response["member"] for response in record["panel"]}
-    return [
-        {"stage": "judge", "code": "judge_on_panel", "detail": f"{m.name} judges its own response"}
-        for m in options.models
-        if m.name in members
-    ]
+    if "supporters" in found:
+        section["supporters"] = found["supporters"]
+    if "said" in found:
+        section["said"] = found["said"]
+    return section
 
 
 def _without_model(options: JudgeOptions) -> list[Degraded]:
     if options.method == "lexical":
         return []
     return [{"stage": "judge", "code": "no_judge", "detail": "no judge is named (-m, or a recipe): compared by code"}]
-
-
-def _unreadable(text: str) -> str:
-    shown = " ".join(text.split())[:120]
-    return f"the reply is no analysis: {shown!r}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fusiontools import prompts
 from fusiontools.errors import CallFailed, InputError
@@ -71,7 +71,9 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     if len(failed) == len(responses):
         return _all_failed(record, responses, ledger)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes])
-    return _with_spared(new, [call for i, call in enumerate(planned) if i not in outcomes])
+    unasked = [call for i, call in enumerate(planned) if i not in outcomes]
+    scouted = options.scout is not None and len(outcomes) == options.scout
+    return _with_spared(new, unasked, "scouts" if scouted else "majority")
 
 
 async def _asked(
@@ -121,7 +123,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
 
         agreed, notes = await agree(record, usable, options, runtime, ledger)
         if agreed:
-            return _with_spared(_with_calls(record, ledger, notes), planner.layer())
+            return _with_spared(_with_calls(record, ledger, notes), planner.layer(), "layer")
     if options.sequential:
         folders = planner.folders()
         folds = [_folded(planner, seat, temperature, ledger, notes) for seat, temperature in folders]
@@ -201,7 +203,7 @@ def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record
     return kept  # type: ignore[return-value]
 
 
-def _with_spared(record: Record, calls: list[Planned]) -> Record:
+def _with_spared(record: Record, calls: list[Planned], why: Literal["scouts", "majority", "layer"]) -> Record:
     if not calls:
         return record
     spared: list[Spared] = [
@@ -211,6 +213,7 @@ def _with_spared(record: Record, calls: list[Planned]) -> Record:
             "layer": call.slot.layer or 1,
             "model": call.model.model,
             "endpoint": call.model.endpoint,
+            "why": why,
         }
         for call in calls
     ]

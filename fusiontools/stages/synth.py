@@ -2,7 +2,8 @@
 
 Reads   messages, params, panel, analysis (where there is one), route, recipe; answer for `--refine`
 Adds    answer; calls
-Calls   one completion; none where a response is copied; one more for `--refine`; two for `--guard`
+Calls   one completion; one more for `--refine`, two more for `--guard`; none where a response is copied, as it is where
+        scouts agreed
 Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer;
         where a revision or the guard fails, what was written stays
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggregate and synthesize); Jiang et al.
@@ -51,7 +52,11 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
             return answers.copied(record, usable[0][0], answers.one_survivor(record, "synth"))
-        if options.method == "copy" or (options.method == "auto" and _best_is_short(record)):
+        if (
+            answers.is_settled(record)
+            or options.method == "copy"
+            or (options.method == "auto" and _best_is_short(record))
+        ):
             return answers.copied(record, answers.best(record), [])
         if not options.models:
             detail = "no synthesizer is named (-m, or a recipe): the best response is the answer"

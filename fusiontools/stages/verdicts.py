@@ -14,7 +14,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.model import Model
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.prompts import with_system
-from fusiontools.record import Message
+from fusiontools.record import Degraded, Message, Record
 from fusiontools.stages.runtime import Runtime
 
 _SHOWN_CHARS = 120
@@ -34,6 +34,16 @@ def settled(model: Model, temperature: float, max_tokens: int | None) -> Model:
     """Return the model with a stage's settings where it has none of its own."""
     own = model.temperature if model.temperature is not None else temperature
     return replace(model, temperature=own, max_tokens=model.max_tokens or max_tokens)
+
+
+def on_panel(record: Record, stage: str, judges: Sequence[Model]) -> list[Degraded]:
+    """Say of each judge that sits on the panel, too."""
+    members = {response["member"] for response in record["panel"]}
+    return [
+        {"stage": stage, "code": "judge_on_panel", "detail": f"{judge.name} judges its own response"}
+        for judge in judges
+        if judge.name in members
+    ]
 
 
 async def ask(

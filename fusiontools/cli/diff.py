@@ -1,0 +1,56 @@
+"""`fuse-diff`: what changed between two runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.cli.options import StreamOptions, command
+from fusiontools.options import option
+
+HELP = """\
+\b
+  fuse-diff before.jsonl after.jsonl
+  fuse-synth -m openai/gpt-5.5 < before.jsonl | fuse-diff before.jsonl -
+
+What changed between two runs: answers word by word, analyses, panels, failures; and what each run cost and took.
+
+Pairs records by `id`, in whatever order they stand; the k-th record with an id meets the k-th with it in the other
+file. Everything is compared but `calls`, which vary from run to run: cost and time are shown, and make no difference.
+Removed words are shown [-so-], added words {+so+}. Call time is the time of all calls added up; the summary's cost and
+time are those of the records that stand in both files. `-` is standard input.
+
+The second file is read first, and what is compared of it waits in memory, or past 64 MiB on disk ($TMPDIR).
+
+\b
+Exit status:
+  0    the same
+  1    they differ
+  2    trouble: a file or a line that cannot be read, wrong usage
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DiffOptions:
+    """What `fuse-diff` can be told."""
+
+    answers: bool = option(False, "--answers", help="Compare only answers: text, tool calls, and whether there is one.")
+    as_json: bool = option(False, "--json", help="Write JSON Lines: each change, then the summary.")
+    brief: bool = option(False, "--brief", help="Write one line for each record that differs.")
+    max_line_mib: float = option(
+        StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
+    )
+    verbose: bool = option(False, "-v", "--verbose", help="Show the panel's words and unchanged text in full too.")
+    quiet: bool = option(False, "-q", "--quiet", help="Write nothing but errors; the exit status says the rest.")
+
+
+@command("fuse-diff", DiffOptions, help=HELP, arguments="A B", count=2, recipe=False)
+def main(files: tuple[str, str], diff: dict[str, Any]) -> None:
+    import asyncio
+
+    from fusiontools.cli.diff_run import Comparison
+    from fusiontools.cli.options import leave
+
+    comparison = Comparison(files, DiffOptions(**diff))
+    with asyncio.Runner() as runner:
+        leave(runner.run(comparison.run()))

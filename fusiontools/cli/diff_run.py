@@ -1,0 +1,178 @@
+"""Read two files of records, pair them, and report what changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+from fusiontools import jsonl
+from fusiontools.cli.diff_text import KIND_WORDS, Paint, Writer, one_line
+from fusiontools.cli.options import complain, leave
+from fusiontools.cli.sink import Sink
+from fusiontools.cli.source import Line, Source
+from fusiontools.diff.records import Change, Side, Spent, change_data, compare, side_of
+from fusiontools.diff.tally import Tally
+from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
+
+if TYPE_CHECKING:
+    from fusiontools.cli.diff import DiffOptions
+
+_SAME, _DIFFER, _TROUBLE = 0, 1, 2
+_HELD_BYTES = 64 << 20
+_DUPLICATES_SHOWN = 5
+#: What JSON may hold as it is, and a terminal could take for a command.
+_STEERING = re.compile("[\x7f-\x9f]")
+#: An id, and how many records with it stand before this one in the same file.
+Key = tuple[str, int]
+
+
+class Shelf:
+    """Records of one file that wait for their partners; what is known of each in memory is its key and its place."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES)  # noqa: SIM115 - lives as long as the shelf
+        self._places: dict[Key, tuple[int, int]] = {}
+        self._end = 0
+
+    def put(self, key: Key, side: Side) -> None:
+        """Lay down a record."""
+        data = jsonl.dumps([side.record, astuple(side.spent)])
+        self._file.write(data)
+        self._places[key] = (self._end, len(data))
+        self._end += len(data)
+
+    def take(self, key: Key) -> Side | None:
+        """Return a record, which no longer waits."""
+        if (place := self._places.pop(key, None)) is None:
+            return None
+        self._file.seek(place[0])
+        record, spent = jsonl.loads(self._file.read(place[1]))
+        return Side(record, Spent(*spent))
+
+    def ids(self) -> list[str]:
+        """Return the ids of those that still wait, in the order of their file."""
+        return [name for name, _ in self._places]
+
+
+class Comparison:
+    """One run of `fuse-diff`."""
+
+    def __init__(self, files: tuple[str, str], options: DiffOptions) -> None:
+        if files == ("-", "-"):
+            raise UsageError("only one of the two can be standard input; name a file for the other")
+        if options.brief and options.as_json:
+            raise UsageError("--brief and --json exclude each other; --json writes one line for each record anyway")
+        self.files = files
+        self.names = ("stdin" if files[0] == "-" else files[0], "stdin" if files[1] == "-" else files[1])
+        self.options = options
+        self.tally = Tally()
+        self.writer = Writer(Paint(_colour_is_welcome()), options.verbose)
+        self._problems = 0
+
+    async def run(self) -> int:
+        """Compare the files and return the exit status."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # Not the loop's own handler: that one would wait until a long comparison is over.
+            signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
+        if "-" in self.files and os.isatty(0):
+            complain("fuse-diff", "reads records on stdin; press Ctrl-D to end (--help explains)")
+        longest = int(self.options.max_line_mib * 2**20)
+        first, second = (Source([name], "jsonl", longest) for name in self.files)
+        self.sink = Sink()
+        try:
+            await self._compare(first, second)
+        except OSError as error:
+            raise UsageError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}") from error
+        finally:
+            self.sink.finish()
+        if self.sink.failure is not None:
+            raise UsageError(f"stdout: {self.sink.failure.strerror}")
+        return _TROUBLE if self._problems else _DIFFER if self.tally.differ else _SAME
+
+    async def _compare(self, first: Source, second: Source) -> None:
+        shelf = Shelf()
+        async for key, side in self._sides(second, self.names[1]):
+            shelf.put(key, side)
+        async for key, side in self._sides(first, self.names[0]):
+            await self._meet(side, shelf.take(key))
+            if self.sink.closed.is_set():
+                return
+        for name in shelf.ids():
+            self.tally.only_in_b += 1
+            await self._only(name, "only_in_b", self.names[1])
+        if self.options.as_json:
+            await self._write(_json_line({"summary": self.tally.data()}))
+        elif not self.options.brief:
+            await self._write(self.writer.summary(self.tally, self.names))
+
+    async def _sides(self, source: Source, name: str) -> AsyncIterator[tuple[Key, Side]]:
+        seen: Counter[str] = Counter()
+        async for batch in source.batches():
+            for line in batch:
+                if (side := self._read(line)) is not None:
+                    record_id = side.record["id"]
+                    seen[record_id] += 1
+                    yield (record_id, seen[record_id]), side
+        twice = [record_id for record_id, count in seen.items() if count > 1]
+        if twice and not self.options.quiet:
+            shown = ", ".join(map(one_line, twice[:_DUPLICATES_SHOWN]))
+            more = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
+            complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{more}")
+
+    def _read(self, line: Line) -> Side | None:
+        """Return what is compared of a record; a line that is none is reported, and the rest goes on."""
+        if line.problem and not line.number:
+            raise UsageError(f"{line.place}: {line.problem}")
+        try:
+            if line.problem:
+                raise InputError(line.problem)
+            return side_of(jsonl.parse(line.data))
+        except InputError as error:
+            complain("fuse-diff", f"{line.place}: {error.message}")
+            self._problems += 1
+            return None
+
+    async def _meet(self, a: Side, b: Side | None) -> None:
+        if b is None:
+            self.tally.only_in_a += 1
+            await self._only(a.record["id"], "only_in_a", self.names[0])
+            return
+        change = compare(a, b, answers_only=self.options.answers)
+        self.tally.add(a, b, change)
+        if change is not None and not self.options.quiet:
+            await self._write(self._told(change))
+
+    def _told(self, change: Change) -> str:
+        if self.options.as_json:
+            return _json_line(change_data(change))
+        if self.options.brief:
+            return f"{one_line(change.id)}: {KIND_WORDS[change.kind]}\n"
+        return self.writer.change(change)
+
+    async def _only(self, record_id: str, kind: str, name: str) -> None:
+        if self.options.as_json:
+            await self._write(_json_line({"id": record_id, "change": kind}))
+        else:
+            end = "\n" if self.options.brief else "\n\n"
+            await self._write(f"only in {one_line(name)}: {one_line(record_id)}{end}")
+
+    async def _write(self, text: str) -> None:
+        if not self.options.quiet:
+            await self.sink.put(text.encode("utf-8", "replace"))
+
+
+def _colour_is_welcome() -> bool:
+    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _json_line(data: Any) -> str:
+    # A record may be nested as deeply as our own writer goes, and here it stands some levels deeper.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

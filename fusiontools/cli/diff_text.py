@@ -1,0 +1,286 @@
+"""What changed between two records, as a person reads it: on paper by its marks, on a terminal in colour too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools import jsonl
+from fusiontools.cli.show import clean
+from fusiontools.diff.records import LISTED, Change, Spent, cost_delta
+from fusiontools.diff.tally import Tally
+from fusiontools.diff.words import word_diff
+
+KIND_WORDS = {
+    "answer": "answer changed",
+    "analysis": "analysis changed, answer the same",
+    "failed": "newly failed",
+    "answered": "newly answered",
+    "other": "changed, answer the same",
+}
+_COUNTED = {
+    "answer": ("changed answer", "changed answers"),
+    "analysis": ("changed analysis only", "changed analyses only"),
+    "failed": ("newly failed", "newly failed"),
+    "answered": ("newly answered", "newly answered"),
+    "other": ("changed otherwise", "changed otherwise"),
+}
+#: The order in which a record's sections are told; what is not named comes last.
+_ORDER = ("error", "answer", "route", "layers", "panel", "analysis", "degraded", "grades")
+#: What every section of its kind has: where that is on one side only, so is the section.
+_REQUIRED = {"answer": "content", "analysis": "consensus", "route": "to"}
+_FATES = {"gone": "gone", "new": "new", "answer": "answer changed", "other": "changed, answer the same"}
+#: How much unchanged text is shown on either side of a change, and how much must be left out for it to be worth it.
+_CONTEXT_CHARS = 60
+_WORTH_CHARS = 40
+_SHORT_CHARS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """Colours, where there are any."""
+
+    colour: bool
+
+    def removed(self, text: str) -> str:
+        """Return what is on the first side only."""
+        return self._in("31", text)
+
+    def added(self, text: str) -> str:
+        """Return what is on the second side only."""
+        return self._in("32", text)
+
+    def heading(self, text: str) -> str:
+        """Return a title."""
+        return self._in("1", text)
+
+    def aside(self, text: str) -> str:
+        """Return a remark of ours between a model's words."""
+        return self._in("2", text)
+
+    def _in(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[m" if self.colour else text
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Tells changes in lines; `whole` leaves nothing out."""
+
+    paint: Paint
+    whole: bool = False
+
+    def change(self, change: Change) -> str:
+        """Return a record's changes."""
+        lines = [self.paint.heading(f"--- {one_line(change.id)} --- {KIND_WORDS[change.kind]}")]
+        for key in sorted(change.sections, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER)):
+            lines += self._section(key, change.sections[key])
+        if spent := _spent_lines(change.a, change.b):
+            lines.append(", ".join(" ".join(line) for line in spent))
+        return "\n".join(lines) + "\n\n"
+
+    def summary(self, tally: Tally, names: tuple[str, str]) -> str:
+        """Return what all records come to."""
+        counts = [f"{tally.same:,} same"]
+        counts += [f"{n:,} {_COUNTED[kind][n > 1]}" for kind in _COUNTED if (n := tally.kinds[kind])]
+        records = "1 record" if tally.compared == 1 else f"{tally.compared:,} records"
+        lines = [f"{records} compared: {', '.join(counts)}" if tally.compared else "0 records compared"]
+        only = zip((tally.only_in_a, tally.only_in_b), names, strict=True)
+        lines += [f"only in {one_line(name)}: {count:,}" for count, name in only if count]
+        lines += [f"{name:<9}  {values}" for name, values in _spent_lines(tally.a, tally.b)]
+        return "\n".join([self.paint.heading(lines[0]), *lines[1:]]) + "\n"
+
+    def _section(self, key: str, told: Mapping[str, Any]) -> list[str]:
+        if key in _REQUIRED:
+            return self._object(key, told)
+        if "responses" in told or "order" in told:
+            responses = [line for response in told.get("responses", []) for line in self._response(response)]
+            order = self._value("order", told["order"]) if "order" in told else []
+            return [f"{key}:", *_indented([*responses, *order])]
+        if key == "error":
+            return self._arrow(key, *(_reason(told[side]) if side in told else "none" for side in ("a", "b")))
+        return self._field(one_line(key), told)
+
+    def _object(self, key: str, told: Mapping[str, Any]) -> list[str]:
+        """Return a section's fields; of one that stands on one side only, what it says and no more."""
+        sides = told.get(_REQUIRED[key], {})
+        on_one_side = len(sides) == 1 and "removed" not in sides
+        shown = [name for name in told if self.whole or not on_one_side or name == "content"]
+        fate = f" {'gone' if 'a' in sides else 'new'}" if on_one_side else ""
+        return [f"{key}:{fate}", *_indented([line for name in shown for line in self._field(name, told[name])])]
+
+    def _field(self, name: str, told: Mapping[str, Any]) -> list[str]:
+        if name == "content":
+            return self._words(told.get("a", ""), told.get("b", ""))
+        if name == "tool_calls" and any(told.values()):
+            return self._tool_calls(told.get("a") or [], told.get("b") or [])
+        if "removed" in told:
+            return [f"{name}:", *_indented(self._items(map(_item, told["removed"]), map(_item, told["added"])))]
+        if name in LISTED:
+            return [f"{name}:", *_indented(self._items(*(map(_item, told.get(side, [])) for side in ("a", "b"))))]
+        if name == "agreement" and len(shares := {side: f"{share:.0%}" for side, share in told.items()}.values()) > 1:
+            return self._arrow(name, *shares)
+        return self._value(one_line(name), told)
+
+    def _items(self, removed: Iterable[str], added: Iterable[str]) -> list[str]:
+        gone = [self.paint.removed(f"- {one_line(item)}") for item in removed]
+        return gone + [self.paint.added(f"+ {one_line(item)}") for item in added]
+
+    def _tool_calls(self, a: list[Any], b: list[Any]) -> list[str]:
+        before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
+        if before == after:
+            return ["tool_calls: the same but for their ids"]
+        return ["tool_calls:", *_indented(self._items(before, after))]
+
+    def _response(self, response: Mapping[str, Any]) -> list[str]:
+        changed = response["changed"]
+        sample = f"#{response['sample']}" if response["sample"] else ""
+        layer = f" (layer {response['layer']})" if response["layer"] > 1 else ""
+        name = one_line(response["member"]) + sample + layer
+        if "error" in changed:
+            sides = {side: _reason(error) for side, error in changed["error"].items()}
+            if len(sides) == 2 or response["change"] in ("failed", "answered"):
+                told = self._arrow(name, sides.get("a", "answered"), sides.get("b", "answered"))
+            else:
+                told = [f"{name}: {response['change']}, {one_line(*sides.values())}"]
+        else:
+            told = [f"{name}: {_FATES[response['change']]}"]
+        if self.whole:
+            shown = [field for field in changed if field != "error"]
+            told += _indented([line for field in shown for line in self._field(field, changed[field])])
+        return told
+
+    def _value(self, name: str, sides: Mapping[str, Any]) -> list[str]:
+        """Return `before → after` where both are short; else their difference in words."""
+        before, after = (_plain(sides[side]) if side in sides else "none" for side in ("a", "b"))
+        if before == after:
+            before, after = (_exact(sides[side]) if side in sides else "none" for side in ("a", "b"))
+        if max(len(before), len(after)) <= _SHORT_CHARS:
+            return self._arrow(name, before, after)
+        return [f"{name}:", *_indented(self._words(before, after))]
+
+    def _arrow(self, name: str, before: str, after: str) -> list[str]:
+        shown = [one_line(before), one_line(after)]
+        if shown[0] == shown[1]:
+            return [f"{name}:", *_indented(self._words(before, after))]
+        return [f"{name}: {self.paint.removed(shown[0])} → {self.paint.added(shown[1])}"]
+
+    def _words(self, a: str, b: str) -> list[str]:
+        """Return the lines of a word diff: `[-old-]{+new+}`."""
+        segments = word_diff(a, b)
+        shown = []
+        for number, (kind, text) in enumerate(segments):
+            if kind == "-":
+                shown.append(_marked(text, self.paint.removed, "[-", "-]"))
+            elif kind == "+":
+                shown.append(_marked(text, self.paint.added, "{+", "+}"))
+            elif self.whole:
+                shown.append(clean(text))
+            else:
+                shown.append(self._abridged(text, number == 0, number == len(segments) - 1))
+        return "".join(shown).removesuffix("\n").split("\n")
+
+    def _abridged(self, text: str, is_first: bool, is_last: bool) -> str:
+        """Return unchanged text without its middle; at the ends without what is far from any change."""
+        head = 0 if is_first else _word_end(text, _CONTEXT_CHARS)
+        tail = len(text) if is_last else len(text) - _word_end(text[::-1], _CONTEXT_CHARS)
+        if tail - head < _WORTH_CHARS:
+            return clean(text)
+        remark = self.paint.aside(f"[… {tail - head:,} characters …]")
+        return " ".join(filter(None, (clean(text[:head]), remark, clean(text[tail:]))))
+
+
+def one_line(text: str) -> str:
+    """Return text for a line of ours: a model's or a user's words must not look like another line."""
+    return " ".join(clean(text).split())
+
+
+def _word_end(text: str, start: int) -> int:
+    """Return where the word ends in which a place lies, but look no farther than a long word is."""
+    end = min(start, len(text))
+    while end < min(start + 20, len(text)) and not text[end].isspace():
+        end += 1
+    return end
+
+
+def _marked(text: str, paint: Any, opening: str, closing: str) -> str:
+    """Return changed text with its marks, line by line; what cannot be seen is spelled out, a line break as `↵`."""
+    *broken, last = text.split("\n")
+    lines = [f"{line}↵" for line in map(_visible, broken)] + ([_visible(last)] if last else [])
+    end = "" if last else "\n"
+    return "\n".join(paint(f"{opening}{line}{closing}") for line in lines) + end
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    # The joiners hold letters and signs together; without them the words would look different.
+    return "".join(c if c.isprintable() or c in "\t\u200c\u200d" else f"\\u{ord(c):04x}" for c in text)
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}".rstrip() for line in lines]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value and isinstance(value, list) and all(isinstance(item, (int, str)) for item in value):
+        return ", ".join(map(str, value))
+    return _exact(value)
+
+
+def _exact(value: Any) -> str:
+    return jsonl.dumps(value).decode()
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    return ": ".join(str(error[key]) for key in ("stage", "code", "message") if key in error)
+
+
+def _item(item: Any) -> str:
+    """Return one point of an analysis, or one note of a degradation, on a line."""
+    match item:
+        case str():
+            return item
+        case {"topic": topic, "stances": stances}:
+            return f"{topic} – " + "; ".join(f"{stance['model']}: {stance['stance']}" for stance in stances)
+        case {"point": point, "models": models}:
+            return f"{point} ({', '.join(models)})"
+        case {"insight": insight, "model": model}:
+            return f"{insight} ({model})"
+        case {"stage": stage, "code": code}:
+            return ": ".join(filter(None, (stage, code, item.get("detail"))))
+    return _exact(item)
+
+
+def _spent_lines(a: Spent, b: Spent) -> list[tuple[str, str]]:
+    """Return names and values of cost and time, before and after; nothing where nobody was called."""
+    if not a.calls and not b.calls:
+        return []
+    cost = f"{_cost(a)} → {_cost(b)}"
+    if delta := cost_delta(a, b):
+        sign = "-" if delta < 0 else "+"
+        cost += f" ({sign}{_usd(abs(delta))}{_percent(a.known_usd, delta)})"
+    delta_s = b.time_s - a.time_s
+    time = f"{a.time_s:.1f} s → {b.time_s:.1f} s"
+    if delta_s:
+        time += f" ({delta_s:+.1f} s{_percent(a.time_s, delta_s)})"
+    return [("cost", cost), ("call time", time)]
+
+
+def _cost(spent: Spent) -> str:
+    if spent.cost_usd is None:
+        return "unknown" if spent.calls else "no calls"
+    return ("≥ " if spent.unknown else "") + _usd(spent.cost_usd)
+
+
+def _usd(amount: float) -> str:
+    """Return an amount with four decimals, and with more where it is small."""
+    decimals = 4 if amount >= 0.01 else 6 if amount >= 0.0001 else 8
+    whole, _, cents = f"{amount:.{decimals}f}".partition(".")
+    return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
+
+
+def _percent(before: float, delta: float) -> str:
+    return f", {delta / before:+.1%}" if before else ""

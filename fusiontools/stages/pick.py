@@ -1,0 +1,196 @@
+"""Pick the best response, word for word: the first of the judge's ranking, or the one that a judge prefers when asked.
+
+Reads   messages, panel, analysis (where there is one), recipe
+Adds    answer; calls
+Calls   none where the analysis has a ranking; else one completion; two for each pair for `--pairwise`, all at once
+Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer
+Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (`--pairwise`: both orders of every pair); Chen et al.
+        2023, universal self-consistency, arXiv:2311.17311 (`--consistent`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from fusiontools import answers, prompts
+from fusiontools.analysis import label_in
+from fusiontools.errors import CallFailed
+from fusiontools.model import Model
+from fusiontools.models.ledger import Ledger, Slot
+from fusiontools.options import OptionsFor
+from fusiontools.record import Degraded, Record, answered, with_error, with_section
+from fusiontools.stage_options import PickOptions
+from fusiontools.stages.duel import Duel, duel
+from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.verdicts import ask, on_panel, settled, unreadable, verdict_form, word_in
+
+#: The most responses of which every pair is compared: 56 calls.
+MOST_PAIRED = 8
+_PROPERTIES = {"reasoning": {"type": "string"}, "best": {"type": "string"}}
+
+
+def pick(options_for: OptionsFor[PickOptions]) -> Stage:
+    """Return the stage."""
+
+    async def run(record: Record, runtime: Runtime) -> Record:
+        if "error" in record:
+            return record
+        options = options_for(record)
+        usable = [position for position, _ in answered(record)]
+        if not usable:
+            return with_error(record, "pick", "all_failed", "no response in this panel is usable")
+        if len(usable) == 1:
+            return answers.copied(record, usable[0], answers.one_survivor(record, "pick"), by="pick")
+        asks = options.pairwise or options.consistent
+        if not asks and set(_ranking(record)) & set(usable):
+            answer = answers.verbatim(record, answers.best(record), "pick", pick={"method": "ranking"})
+            return with_section(record, "answer", answer)
+        if not options.models:
+            detail = "no judge is named (-m, or a recipe)"
+            return _stood_in(record, [{"stage": "pick", "code": "no_judge", "detail": detail}])
+        return await _Picking(record, options, runtime, runtime.ledger("pick", record)).finished()
+
+    return run
+
+
+def _ranking(record: Record) -> Sequence[int]:
+    return record.get("analysis", {}).get("ranking", [])
+
+
+def _stood_in(record: Record, notes: list[Degraded], ledger: Ledger | None = None) -> Record:
+    """Return the record with the response that is best without a verdict; the last note says why and which."""
+    usable = {position for position, _ in answered(record)}
+    kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
+    last: Degraded = {**notes[-1], "detail": f"{notes[-1]['detail']}; the {kind} response stands in"}
+    calls = ledger.calls if ledger is not None else None
+    return answers.copied(record, answers.best(record), [*notes[:-1], last], calls, by="pick")
+
+
+@dataclass(slots=True)
+class _Picking:
+    """One record on its way to a judge and back."""
+
+    record: Record
+    options: PickOptions
+    runtime: Runtime
+    ledger: Ledger
+    notes: list[Degraded] = field(default_factory=list)
+
+    async def finished(self) -> Record:
+        """Return the record with the response that the judge prefers."""
+        self.notes += on_panel(self.record, "pick", [self._judge()])
+        picked = await (self._paired() if self.options.pairwise else self._asked())
+        if picked is None:
+            return _stood_in(self.record, self.notes, self.ledger)
+        position, how = picked
+        answer = answers.verbatim(self.record, position, "pick", pick=how)
+        return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
+
+    async def _asked(self) -> tuple[int, dict[str, Any]] | None:
+        """Ask once, over all responses; None where no response is named."""
+        judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
+        labels = prompts.blind_order(self.record["id"], [i for i, _ in answered(self.record)])[1]
+        messages = prompts.about_responses(self.record, kind, self.options.template, labels)
+        strictly = verdict_form(_PROPERTIES)
+        reply = await ask(strictly, messages, judge, self.runtime, self.ledger, Slot(judge.name))
+        if isinstance(reply, CallFailed):
+            self._note("pick_failed", reply.message)
+            return None
+        position = labels.get(label_in(word_in(reply, "best"), labels))
+        if position is None:
+            self._note("bad_pick", unreadable(reply, "names no response"))
+            return None
+        return position, {"method": "consistent" if self.options.consistent else "asked", "judge": judge.name}
+
+    async def _paired(self) -> tuple[int, dict[str, Any]] | None:
+        """Ask for every pair, in both orders, equal responses once; None where not one verdict can be read."""
+        texts = {position: prompts.said(self.record["panel"][position]) for position in self._compared()}
+        pairs = list(combinations(dict.fromkeys(texts.values()), 2))
+        duels = await asyncio.gather(*(self._duel(number, pair) for number, pair in enumerate(pairs)))
+        if not self._enough(duels):
+            return None
+        better = {frozenset(pair): pair[d.winner] for pair, d in zip(pairs, duels, strict=True) if d.winner is not None}
+        outcomes: dict[tuple[int, int], int | None] = {}
+        for one, other in combinations(texts, 2):
+            won = better.get(frozenset((texts[one], texts[other])))
+            outcomes[one, other] = None if won is None else one if won == texts[one] else other
+        points = points_of(outcomes)
+        best, tie = winner(points, outcomes, _ranking(self.record))
+        shown = {str(position): points[position] for position in points}
+        how = {"method": "pairwise", "judge": self._judge().name, "points": shown}
+        return best, how | ({"tie": tie} if tie else {})
+
+    async def _duel(self, number: int, texts: tuple[str, str]) -> Duel:
+        return await duel(
+            self.record,
+            texts,
+            self._judge(),
+            self.options.template,
+            self.runtime,
+            self.ledger,
+            first_sample=2 * number,
+        )
+
+    def _compared(self) -> list[int]:
+        """Return the positions that are compared, in panel order."""
+        ranked = answers.by_rank(self.record)
+        if len(ranked) > MOST_PAIRED:
+            by = "best ranked" if _ranking(self.record) else "longest finished"
+            detail = f"the {MOST_PAIRED} {by} of {len(ranked)} responses are compared"
+            self.notes.append({"stage": "pick", "code": "pairwise_bounded", "detail": detail})
+        return sorted(ranked[:MOST_PAIRED])
+
+    def _enough(self, duels: Sequence[Duel]) -> bool:
+        """Return whether any verdict can be read; say how many cannot."""
+        verdicts = [verdict for fought in duels for verdict in fought.verdicts]
+        missing = [verdict for verdict in verdicts if verdict in ("failed", "unreadable")]
+        if not missing:
+            return True
+        problem = next(fought.problem for fought in duels if fought.problem)
+        if len(missing) < len(verdicts):
+            self._note("partial_pick", f"{len(missing)} of {len(verdicts)} verdicts are missing: {problem}")
+            return True
+        self._note("bad_pick" if "unreadable" in missing else "pick_failed", str(problem))
+        return False
+
+    def _judge(self) -> Model:
+        return settled(self.options.models[0], self.options.temperature, self.options.max_tokens)
+
+    def _note(self, code: str, detail: str) -> None:
+        self.notes.append({"stage": "pick", "code": code, "detail": f"{self._judge().name}: {detail}"})
+
+
+def points_of(outcomes: Mapping[tuple[int, int], int | None]) -> dict[int, float]:
+    """Return each position's points, in panel order.
+
+    Args:
+        outcomes: for each pair of positions the better one, None where neither is: one point, or a half for both.
+    """
+    points = dict.fromkeys(sorted({position for pair in outcomes for position in pair}), 0.0)
+    for pair, better in outcomes.items():
+        for position in pair if better is None else (better,):
+            points[position] += 0.5 if better is None else 1.0
+    return points
+
+
+def winner(
+    points: Mapping[int, float], outcomes: Mapping[tuple[int, int], int | None], ranking: Sequence[int]
+) -> tuple[int, str | None]:
+    """Return who has the most points, and what broke a tie, where there was one.
+
+    A tie goes to the first in the analysis' ranking; else to who has the most points in the duels among the tied alone;
+    else to the earliest.
+    """
+    tied = [position for position in points if points[position] == max(points.values())]
+    if len(tied) == 1:
+        return tied[0], None
+    for position in ranking:
+        if position in tied:
+            return position, "ranking"
+    among = points_of({pair: better for pair, better in outcomes.items() if set(pair) <= set(tied)})
+    leaders = [position for position in tied if among[position] == max(among.values())]
+    return leaders[0], "duel" if len(leaders) == 1 else "earliest"
