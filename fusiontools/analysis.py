@@ -16,7 +16,7 @@ from fusiontools import jsonl
 FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
 #: Where the words of a finding stand that is no plain text.
 _WORDING = {"contradictions": "topic", "partial_coverage": "point", "unique_insights": "insight"}
-_PUNCTUATION = ".,;:!?…\"'“”‘’«»()[]*`_"
+_PUNCTUATION = ".,;:!?…\"'“”‘’«»()[]*`_–—"
 _GRAMMAR_TEXT = "a an the that this these those it its they their is are be being do does has have also"
 _GRAMMAR = frozenset(_GRAMMAR_TEXT.split())
 _RESPONSE = {"answer": "response", "reply": "response", "replie": "response"}
@@ -96,8 +96,8 @@ def _grouped(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple
             text = item if isinstance(item, str) else item[_WORDING[key]]
             of = item["model"] if key == "unique_insights" else None
             # Findings without words have nothing in common.
-            said: Any = (of, claim(text)) if claim(text) else len(groups)
-            groups.setdefault(said, []).append((i, item))
+            said = claim(text)
+            groups.setdefault((of, said) if said else len(groups), []).append((i, item))
     return list(groups.values())
 
 

@@ -23,7 +23,7 @@ Source  Ong et al. 2024, RouteLLM, arXiv:2406.18665, and Chen et al. 2023, Fruga
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,16 +34,18 @@ from fusiontools.routing_words import pattern
 FUSE = "fuse"
 #: The tiers of one model alone, cheapest first.
 TIERS = ("fast", "balanced", "strong")
+#: One model, of the tier that the rules say.
+SOLO = "solo"
 
 _SHORT_CHARS, _VERY_SHORT_CHARS, _SMALL_TALK_CHARS = 70, 24, 60
 #: Words are looked for where a request stands, at the beginning and at the end, and not inside what was pasted.
 _HEAD_CHARS, _TAIL_CHARS = 400, 200
 _REWORD_HEAD_CHARS, _REWORD_TAIL_CHARS, _DEMAND_CHARS = 80, 60, 60
-#: Shape is measured on so much; beyond it, a text is long whatever it holds.
-_READ_CHARS = 20_000
+#: So much is read of the beginning and the end; a longer text is long whatever stands between.
+_READ_HEAD_CHARS, _READ_TAIL_CHARS = 15_000, 5_000
 _MANY_QUESTIONS, _MANY_ITEMS, _MANY_NUMBERS, _CODE_LINES = 3, 3, 3, 2
 _CODE_SHARE = 0.06
-_SAID_CHARS, _QUOTED_CHARS = 40, 20
+_SAID_CHARS, _QUOTED_CHARS, _REASON_CHARS = 40, 20, 300
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _SYLLABLE = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
@@ -54,10 +56,10 @@ _FORMULA = re.compile(
     r"\\(?:int|sum|frac|sqrt|lim|prod)\b|[a-z\d)] ?\^ ?[\d({]|[∫∑√∂∈∀∃]|\d ?[a-z] ?[-+*/=] ?\d|\b[a-z] ?= ?-?\d"
 )
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.)、]|\(?[a-z]\))\s*\S", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\(?\d{1,2}[.)、]|\(?[a-z]\))[ \t]*\S", re.MULTILINE)
 _QUESTION = re.compile("[?？؟\u037e]+")
 _URL = re.compile(r"https?://\S+")
-_QUOTED = re.compile(rf"[\"“„«「]([^\"”“»」\n]{{{_QUOTED_CHARS},2000}})[\"”“»」]")
+_QUOTED = re.compile(rf"[\"“„«「][^\"“”„«»「」\n]{{{_QUOTED_CHARS},2000}}[\"“”»」]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,21 @@ def decide(record: Record, min_chars: int) -> Decision:
     return _raised(Decision("balanced", "an ordinary question"), record, message)
 
 
+def decision_in(data: Mapping[str, Any]) -> Decision | None:
+    """Return the decision that an object states (`decision`, or `to` and `tier`); None where it states none."""
+    to, tier = (str(data.get(key) or "").strip().casefold() for key in ("to", "tier"))
+    said = str(data.get("decision") or "").strip().casefold() or to
+    effort = tier if tier and said in ("", SOLO) else said
+    return Decision(effort, one_line(str(data.get("reason") or ""))) if effort in (FUSE, SOLO, *TIERS) else None
+
+
+def one_line(text: str) -> str:
+    """Return what somebody gives as a reason, short enough to be one."""
+    return " ".join(text.split())[:_REASON_CHARS]
+
+
 def _small_talk(turn: Turn) -> str | None:
-    if len(turn.prose) > _SMALL_TALK_CHARS or turn.code_lines:
+    if turn.chars > _SMALL_TALK_CHARS or turn.code_lines:
         return None
     if not turn.prose.strip():
         return "nothing is asked in words"
@@ -233,10 +248,12 @@ def _last_user_message(record: Record) -> Message:
 
 
 def _turn(text: str, min_chars: int) -> Turn:
-    prose, code_lines = _apart(text[:_READ_CHARS])
-    prose = _URL.sub(" ", prose).strip()
     # What was not read is prose as far as anybody knows.
-    unread = max(0, len(text) - _READ_CHARS)
+    unread = max(0, len(text) - _READ_HEAD_CHARS - _READ_TAIL_CHARS)
+    if unread:
+        text = f"{text[:_READ_HEAD_CHARS]}\n{text[-_READ_TAIL_CHARS:]}"
+    prose, code_lines = _apart(text)
+    prose = _URL.sub(" ", prose).strip()
     weight = len(prose) + 2 * len(_IDEOGRAPH.findall(prose)) + len(_SYLLABLE.findall(prose))
     asked = _QUOTED.sub(" ", prose)
     if len(asked) > _HEAD_CHARS + _TAIL_CHARS:

@@ -119,8 +119,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     ),
     "look up": (
         "who is|who was|who won|who wrote|who invented|when is|when was|when did|where is|what year|which year"
-        "|what time|how old|how many|how much|how far|how tall|how high|how deep|capital of|currency|synonym*|plural|spell"
-        "|list the|how do you say",
+        "|what time|how old|how many|how much|how far|how tall|how high|how deep|capital of|currency|synonym*|plural"
+        "|spell|list the|how do you say",
         "wer ist|wer war|wer hat|wann|wo ist|wo liegt|wie viel*|wie heißt|wie alt|wie hoch|wie groß|wie spät|wie weit"
         "|hauptstadt|plural von|welches jahr|welchem jahr",
         "qui a|qui est|qui était|quand|où est|combien|quelle heure|capitale|pluriel|féminin|quelle année",

@@ -737,7 +737,7 @@ BLOCKS = st.lists(
                 "type": st.just("tool_use"),
                 "id": st.text("abc", min_size=1),
                 "name": st.just("f"),
-                "input": st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=5), max_size=3),
+                "input": st.dictionaries(st.text(max_size=3), st.integers(-9, 9) | st.text(max_size=5), max_size=3),
             }
         ),
     ),

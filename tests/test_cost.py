@@ -202,7 +202,7 @@ def counted(data: bytes) -> dict[tuple[str, str], int]:
 @pytest.mark.parametrize("name", REMOTE)
 def test_what_is_foreseen_is_what_happens(run: Run, name: str) -> None:
     foreseen = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
-    executed = run(f"fuse-panel -c {name} | fuse-judge | fuse-synth | fuse-cost -o json", LONG)
+    executed = run(f"fuse-ask -c {name} --json - | fuse-cost -o json", LONG)
 
     assert (foreseen.status, executed.status) == (0, 0)
     assert counted(foreseen.out) == counted(executed.out)

@@ -169,7 +169,7 @@ def _drawn(alphabet: int, seed: int, size: int = 4000) -> list[int]:
         (_drawn(4000, 1), _drawn(4000, 2)),
         (list(range(4000)), list(range(4000))[::-1]),
         # Each anchor bares the next one, at the very edge of what is left.
-        ([n for i in range(2000) for n in (i + 1, i)], [n for i in range(2000) for n in (i, i + 1)]),
+        ([n for i in range(1000) for n in (-1, i + 1, -1, i)], [n for i in range(1000) for n in (-2, i + 1, -2, i)]),
     ],
     ids=["repeats", "three-words", "sixty-words", "many-words", "reversed", "peeled"],
 )

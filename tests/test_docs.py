@@ -38,6 +38,7 @@ import pytest
 from conftest import Run, Upstream
 
 from fusiontools import errors, prompts, recipe, recipe_file, schemas
+from fusiontools.chain_text import parse
 from fusiontools.endpoints import ENDPOINTS, Endpoint
 from fusiontools.errors import InputError
 from fusiontools.record import DERIVED
@@ -45,10 +46,11 @@ from fusiontools.record import DERIVED
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EXAMPLES = ROOT / "examples"
-TOOLS = ("fuse-panel", "fuse-judge", "fuse-synth", "fuse-cost")
+NAMES = "ask route panel judge synth vote pick cost diff"
+TOOLS = tuple(f"fuse-{name}" for name in NAMES.split())
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Sections of the record whose tools are not written yet.
-UNMADE = {"route", "grades"}
+UNMADE = {"grades"}
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 
 
@@ -333,7 +335,10 @@ def test_shipped_recipes_are_listed_as_they_are() -> None:
         assert judge == [m.name for m in shipped.judge.models]
         assert synth == [m.name for m in shipped.synth.models]
         samples = sum(m.samples * shipped.panel.samples for m in shipped.panel.members)
-        assert listed[name][4] == f"{samples} + {len(judge) + len(synth)}"
+        asked = [{"panel": samples, "judge": len(judge), "synth": len(synth) + 2 * step.given.get("guard", False)}
+                 .get(step.name, 0) for step in parse(shipped.chain)]  # fmt: skip
+        panels = sum(count for step, count in zip(parse(shipped.chain), asked, strict=True) if step.name == "panel")
+        assert listed[name][4] == f"{panels} + {sum(asked) - panels}"
 
 
 def test_templates_are_all_named() -> None:
@@ -366,8 +371,17 @@ def test_what_is_derived_from_what_is_told() -> None:
     told = " ".join(section("The record").split())
     made = {name: [s for s in stale if s not in UNMADE] for name, stale in DERIVED.items()}
 
-    assert made == {"panel": ["analysis", "answer"], "analysis": ["answer"], "answer": []}
-    assert "a new `panel` drops `analysis` and `answer`, a new `analysis` drops `answer`" in told
+    dropped = ["layers", "spared", "analysis", "answer"]
+    assert made == {
+        "route": ["layers", "panel", *dropped[1:]],
+        "panel": dropped,
+        "analysis": ["answer"],
+        "answer": [],
+    }
+    assert (
+        "a new `route` drops all that follows, a new `panel` drops `layers`, `spared`, `analysis` and `answer`, "
+        "a new `analysis` drops `answer`" in told
+    )
 
 
 def sources() -> Iterator[ast.Module]:

@@ -117,9 +117,9 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     finally:
         if view is not None:
             view.close()
-    status = _print(record, options, shown)
+    status = _print(record, options, shown, seen=view is not None)
     if view is not None:
-        view.close(record)
+        view.sum_up(record)
     await door.aclose()
     return _status(record, door, status)
 
@@ -141,8 +141,12 @@ class _Shown:
         write_out(clean(text).encode("utf-8", "replace"))
 
 
-def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None) -> bool:
-    """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer."""
+def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None, *, seen: bool) -> bool:
+    """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer.
+
+    Args:
+        seen: whether somebody has watched the calls, and so knows who failed.
+    """
     from fusiontools import jsonl
     from fusiontools.cli import show
     from fusiontools.cli.options import complain
@@ -159,6 +163,8 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None)
             write_out(text.encode("utf-8", "replace"))
     if not options.quiet:
         for note in record.get("degraded", []):
+            if seen and note["code"] == "member_failed":
+                continue
             complain("fuse-ask", f"{note['code']}: {note['detail']}")
     if error := record.get("error"):
         complain("fuse-ask", f"no answer: {error['code']}: {error['message']}")

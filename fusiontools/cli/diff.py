@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fusiontools.cli.options import StreamOptions, command
 from fusiontools.options import option
@@ -48,9 +48,24 @@ class DiffOptions:
 def main(files: tuple[str, str], diff: dict[str, Any]) -> None:
     import asyncio
 
-    from fusiontools.cli.diff_run import Comparison
+    from fusiontools.cli.diff_run import Comparison, Wanted
     from fusiontools.cli.options import leave
 
-    comparison = Comparison(files, DiffOptions(**diff))
+    options = DiffOptions(**diff)
+    longest = int(options.max_line_mib * 2**20)
+    wanted = Wanted(_form(options), answers_only=options.answers, whole=options.verbose, max_line_bytes=longest)
+    comparison = Comparison(files, wanted)
     with asyncio.Runner() as runner:
         leave(runner.run(comparison.run()))
+
+
+def _form(options: DiffOptions) -> Literal["text", "json", "brief", "nothing"]:
+    if options.brief and options.as_json:
+        from fusiontools.errors import UsageError
+
+        raise UsageError("--brief and --json exclude each other; --json writes one line for each record anyway")
+    if options.quiet:
+        return "nothing"
+    if options.as_json:
+        return "json"
+    return "brief" if options.brief else "text"

@@ -9,8 +9,8 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
 
 from fusiontools import jsonl
 from fusiontools.cli.diff_text import KIND_WORDS, Paint, Writer, one_line
@@ -21,9 +21,6 @@ from fusiontools.diff.records import Change, Side, Spent, change_data, compare, 
 from fusiontools.diff.tally import Tally
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
 
-if TYPE_CHECKING:
-    from fusiontools.cli.diff import DiffOptions
-
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2
 _HELD_BYTES = 64 << 20
 _DUPLICATES_SHOWN = 5
@@ -31,6 +28,16 @@ _DUPLICATES_SHOWN = 5
 _STEERING = re.compile("[\x7f-\x9f]")
 #: An id, and how many records with it stand before this one in the same file.
 Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is compared, and how it is told; `whole` leaves no text out."""
+
+    form: Literal["text", "json", "brief", "nothing"]
+    answers_only: bool
+    whole: bool
+    max_line_bytes: int
 
 
 class Shelf:
@@ -64,16 +71,14 @@ class Shelf:
 class Comparison:
     """One run of `fuse-diff`."""
 
-    def __init__(self, files: tuple[str, str], options: DiffOptions) -> None:
+    def __init__(self, files: tuple[str, str], wanted: Wanted) -> None:
         if files == ("-", "-"):
             raise UsageError("only one of the two can be standard input; name a file for the other")
-        if options.brief and options.as_json:
-            raise UsageError("--brief and --json exclude each other; --json writes one line for each record anyway")
         self.files = files
         self.names = ("stdin" if files[0] == "-" else files[0], "stdin" if files[1] == "-" else files[1])
-        self.options = options
+        self.wanted = wanted
         self.tally = Tally()
-        self.writer = Writer(Paint(_colour_is_welcome()), options.verbose)
+        self.writer = Writer(Paint(_colour_is_welcome()), wanted.whole)
         self._problems = 0
 
     async def run(self) -> int:
@@ -83,8 +88,7 @@ class Comparison:
             signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
         if "-" in self.files and os.isatty(0):
             complain("fuse-diff", "reads records on stdin; press Ctrl-D to end (--help explains)")
-        longest = int(self.options.max_line_mib * 2**20)
-        first, second = (Source([name], "jsonl", longest) for name in self.files)
+        first, second = (Source([name], "jsonl", self.wanted.max_line_bytes) for name in self.files)
         self.sink = Sink()
         try:
             await self._compare(first, second)
@@ -107,9 +111,9 @@ class Comparison:
         for name in shelf.ids():
             self.tally.only_in_b += 1
             await self._only(name, "only_in_b", self.names[1])
-        if self.options.as_json:
+        if self.wanted.form == "json":
             await self._write(_json_line({"summary": self.tally.data()}))
-        elif not self.options.brief:
+        elif self.wanted.form == "text":
             await self._write(self.writer.summary(self.tally, self.names))
 
     async def _sides(self, source: Source, name: str) -> AsyncIterator[tuple[Key, Side]]:
@@ -121,7 +125,7 @@ class Comparison:
                     seen[record_id] += 1
                     yield (record_id, seen[record_id]), side
         twice = [record_id for record_id, count in seen.items() if count > 1]
-        if twice and not self.options.quiet:
+        if twice and self.wanted.form != "nothing":
             shown = ", ".join(map(one_line, twice[:_DUPLICATES_SHOWN]))
             more = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
             complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{more}")
@@ -144,27 +148,27 @@ class Comparison:
             self.tally.only_in_a += 1
             await self._only(a.record["id"], "only_in_a", self.names[0])
             return
-        change = compare(a, b, answers_only=self.options.answers)
+        change = compare(a, b, answers_only=self.wanted.answers_only)
         self.tally.add(a, b, change)
-        if change is not None and not self.options.quiet:
+        if change is not None and self.wanted.form != "nothing":
             await self._write(self._told(change))
 
     def _told(self, change: Change) -> str:
-        if self.options.as_json:
+        if self.wanted.form == "json":
             return _json_line(change_data(change))
-        if self.options.brief:
+        if self.wanted.form == "brief":
             return f"{one_line(change.id)}: {KIND_WORDS[change.kind]}\n"
         return self.writer.change(change)
 
     async def _only(self, record_id: str, kind: str, name: str) -> None:
-        if self.options.as_json:
+        if self.wanted.form == "json":
             await self._write(_json_line({"id": record_id, "change": kind}))
         else:
-            end = "\n" if self.options.brief else "\n\n"
+            end = "\n\n" if self.wanted.form == "text" else "\n"
             await self._write(f"only in {one_line(name)}: {one_line(record_id)}{end}")
 
     async def _write(self, text: str) -> None:
-        if not self.options.quiet:
+        if self.wanted.form != "nothing":
             await self.sink.put(text.encode("utf-8", "replace"))
 
 

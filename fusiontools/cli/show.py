@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.record import Analysis, Contradiction, Record, Response, display_names
+from fusiontools.record import Analysis, Contradiction, Record, Response, Route, display_names
 
 _CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
 
@@ -23,23 +23,36 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
     """Return the record's last section, or all of them; ends with a newline."""
     parts: list[str] = []
     answer = record.get("answer")
+    if "route" in record and (verbose or not record.keys() & {"panel", "analysis", "answer"}):
+        parts.append(_route(record["route"]))
+    for number, layer in enumerate(record.get("layers", []) if verbose else [], start=1):
+        parts += _responses(layer, f"layer {number}, ")
     if "panel" in record and (verbose or answer is None):
         parts += _responses(record["panel"])
     if "analysis" in record and (verbose or answer is None):
         parts.append(_analysis(record["analysis"]))
     if answer is not None and with_answer:
-        heading = _rule(f"answer ({_author(record)})") + "\n" if verbose else ""
+        heading = _rule(f"answer ({author(record)})") + "\n" if verbose else ""
         parts.append(heading + _content(answer))
     return clean("\n\n".join(parts)) + "\n" if parts else ""
 
 
-def _responses(panel: list[Response]) -> list[str]:
+def _route(route: Route) -> str:
+    """Return the decision on one line: `fuse: why`, `solo NAME (tier): why`."""
+    who = f" {route['model']['name']}" if "model" in route else ""
+    tier = f" ({route['tier']})" if "tier" in route else ""
+    return f"{route['to']}{who}{tier}: {route.get('reason', '')}"
+
+
+def _responses(panel: list[Response], before: str = "") -> list[str]:
     shown = []
     for name, response in zip(display_names(panel), panel, strict=True):
         if "error" in response:
-            shown.append(f"{_rule(name)}\n(failed: {response['error']['code']}: {response['error']['message']})")
+            shown.append(
+                f"{_rule(before + name)}\n(failed: {response['error']['code']}: {response['error']['message']})"
+            )
         else:
-            shown.append(f"{_rule(name)}\n{_content(response)}")
+            shown.append(f"{_rule(before + name)}\n{_content(response)}")
     return shown
 
 
@@ -79,13 +92,17 @@ def _list(title: str, items: list[str]) -> list[str]:
     return [f"{title}:", *(f"  - {item}" for item in items)] if items else []
 
 
-def _author(record: Record) -> str:
-    answer = record["answer"]
-    return (
-        f"{answer.get('model', '')}, word for word"
-        if answer["by"] == "panel"
-        else f"written by {answer.get('model', '')}"
-    )
+def author(record: Record) -> str:
+    """Return whose words the answer is, and how it came to be the answer."""
+    answer: Any = record["answer"]
+    model = answer.get("model", "")
+    if vote := answer.get("vote"):
+        return f"{model}, with {vote['votes']:g} of {vote['of']:g} votes"
+    if guard := answer.get("guard"):
+        other = "the best response" if guard["winner"] == "synth" else "what was written"
+        return f"{model}, preferred to {other}"
+    words = {"panel": "{}, word for word", "pick": "{}, picked", "solo": "{} alone"}
+    return words.get(answer["by"], "written by {}").format(model)
 
 
 def _rule(title: str) -> str:

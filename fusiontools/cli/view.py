@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from fusiontools.cli import show
 from fusiontools.cli.show import clean
 from fusiontools.models.door import Event
 
@@ -41,6 +42,7 @@ class View:
         self._started = time.monotonic()
         self._spinner = Spinner("dots")
         self._live: Live | None = None
+        self._closed = False
 
     def notify(self, event: Event) -> None:
         """Take note of a call that begins or settles."""
@@ -51,7 +53,7 @@ class View:
             running[0].event = event
         else:
             self._rows.append(_Row(*_key(event), time.monotonic(), event))
-        if self._live is None:
+        if self._live is None and not self._closed:
             self._live = Live(
                 console=self._console,
                 get_renderable=self._drawn,
@@ -61,14 +63,19 @@ class View:
             )
             self._live.start()
 
-    def close(self, record: Any = None) -> None:
-        """Leave the table as it stands; what was never settled was cut off."""
+    def close(self) -> None:
+        """Leave the table as it stands; nothing is drawn any more, for the answer stands below it."""
+        self._closed = True
         if self._live is not None:
             self._rows = [row for row in self._rows if row.event is not None]
             self._live.stop()
             self._live = None
-        if record is not None:
-            self._console.print(Text(self._summary(record), style="dim"))
+            self._console.print()
+
+    def sum_up(self, record: Any) -> None:
+        """Say below the answer what it took."""
+        self._console.print()
+        self._console.print(Text(self._summary(record), style="dim"))
 
     def _drawn(self) -> Group:
         table = Table.grid(padding=(0, 2))
@@ -96,7 +103,8 @@ class View:
         known = sum(cost for cost in costs if cost is not None)
         bound = "≥ " if None in costs else ""
         count = f"{len(calls)} call{'' if len(calls) == 1 else 's'}"
-        return f"{count}, {bound}{_money(known) or '$0'}, {time.monotonic() - self._started:.1f} s"
+        by = show.author(record) + ", " if "answer" in record else ""
+        return clean(f"{by}{count}, {bound}{_money(known) or '$0'}, {time.monotonic() - self._started:.1f} s")
 
 
 def _key(event: Event) -> tuple[str, str]:

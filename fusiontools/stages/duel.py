@@ -84,7 +84,6 @@ def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[
     values = {
         # Over the texts in one order: the nonce, as the rules, is the same for both.
         "nonce": prompts.nonce_of([record["id"], *texts]),
-        "labels": "A, B",
         "conversation": prompts.conversation(record["messages"]),
     }
     orders = []

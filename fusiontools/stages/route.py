@@ -1,0 +1,179 @@
+"""Decide whether a question is fused or answered by one model alone, and say why.
+
+Reads   messages, params
+Adds    route; calls
+Calls   none; one completion for `--method model`
+Fails   never: a classifier that fails leaves the decision to the rules (`route_failed`, `bad_route`); a command that
+        fails (`route_failed`), or a solo route without a model for it (`no_solo_model`), is fused
+Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176; Ong et al. 2024, RouteLLM, arXiv:2406.18665 (route by what a
+        question needs); the rules of `heuristic` stand in routing.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools import prompts
+from fusiontools.errors import CallFailed, StageFailed
+from fusiontools.model import Model, plain_model
+from fusiontools.models.ledger import Ledger, Slot
+from fusiontools.options import OptionsFor
+from fusiontools.record import Degraded, Message, Record, Route, text_of, with_section
+from fusiontools.routing import FUSE, SOLO, TIERS, Decision, decide, decision_in
+from fusiontools.stage_options import RouteOptions
+from fusiontools.stages.route_command import ask_command
+from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
+
+_FORM = verdict_form({"reason": {"type": "string"}, "decision": {"type": "string", "enum": [*TIERS, FUSE]}})
+#: What a classifier reads of the last user turn, of every other message, and how many of these before and after it.
+_TURN_CHARS, _OTHER_CHARS, _BEFORE, _AFTER = 6_000, 600, 8, 4
+_SILENT = {"model": "the model gives no reason", "command": "the command gives no reason"}
+
+
+def route(options_for: OptionsFor[RouteOptions]) -> Stage:
+    """Return the stage."""
+
+    async def run(record: Record, runtime: Runtime) -> Record:
+        if "error" in record:
+            return record
+        # The recipe that a record brings along has no say: it may come from anywhere, and a command is run.
+        asked: Any = {key: value for key, value in record.items() if key != "recipe"}
+        return await _Routing(record, options_for(asked), runtime, runtime.ledger("route", record)).finished()
+
+    return run
+
+
+@dataclass(slots=True)
+class _Routing:
+    """The way to one record's decision."""
+
+    record: Record
+    options: RouteOptions
+    runtime: Runtime
+    ledger: Ledger
+    notes: list[Degraded] = field(default_factory=list)
+
+    async def finished(self) -> Record:
+        method, decision = await self._decided()
+        section = self._section(method, decision)
+        return with_section(self.record, "route", section, self.ledger.calls, self.notes)
+
+    async def _decided(self) -> tuple[str, Decision]:
+        """Return who has decided, and what."""
+        method = self.options.method
+        if method == "always":
+            return method, Decision(FUSE, "every question is fused (--method always)")
+        if method == "never":
+            return method, Decision(SOLO, f"no question is fused (--method never): {self._by_rules().reason}")
+        if method == "command":
+            return method, await self._by_command()
+        decision = await self._by_model() if method == "model" else None
+        return ("heuristic", self._by_rules()) if decision is None else (method, decision)
+
+    def _by_rules(self) -> Decision:
+        return decide(self.record, self.options.min_chars)
+
+    async def _by_command(self) -> Decision:
+        within_s = min(self.runtime.door.limits.timeout_s, self.ledger.remaining_s())
+        try:
+            return await ask_command(self.options.command or "", self.record, within_s)
+        except StageFailed as failure:
+            self._note(failure.code, f"{failure.message}; the question is fused")
+            return Decision(FUSE, "the router command gave no decision")
+
+    async def _by_model(self) -> Decision | None:
+        """Return what the classifier says; None where the rules must decide."""
+        model = self.options.models[0]
+        messages = route_messages(self.record)
+        reply = await ask(_FORM, messages, model, self.runtime, self.ledger, Slot(model.name))
+        if isinstance(reply, CallFailed):
+            self._note("route_failed", f"{model.name}: {reply.message}; the rules decide")
+            return None
+        decision = read_reply(reply)
+        if decision is None:
+            self._note("bad_route", f"{model.name}: {unreadable(reply, 'names no route')}; the rules decide")
+        return decision
+
+    def _section(self, method: str, decision: Decision) -> Route:
+        reason = decision.reason or _SILENT.get(method, "")
+        if decision.effort == FUSE:
+            return {"to": "fuse", "reason": reason, "method": method}
+        tier = self._tier() if decision.effort == SOLO else decision.effort
+        model = _model_for(tier, self.options)
+        if model is None:
+            self._note(
+                "no_solo_model",
+                f"{tier} is enough, but no model is named that answers alone (--fast, --balanced, --strong, or "
+                "`route:` in a recipe): the question is fused",
+            )
+            return {"to": "fuse", "reason": reason, "method": method}
+        return {"to": "solo", "reason": reason, "method": method, "tier": tier, "model": plain_model(model)}
+
+    def _tier(self) -> str:
+        """Return the tier that the rules say; what they would fuse needs a strong model."""
+        effort = self._by_rules().effort
+        return "strong" if effort == FUSE else effort
+
+    def _note(self, code: str, detail: str) -> None:
+        self.notes.append({"stage": "route", "code": code, "detail": detail})
+
+
+def _model_for(tier: str, options: RouteOptions) -> Model | None:
+    """Return the tier's model, else the next stronger one that is named, else the next weaker one."""
+    named = {"fast": options.fast, "balanced": options.balanced, "strong": options.strong}
+    place = TIERS.index(tier)
+    for other in (*TIERS[place:], *reversed(TIERS[:place])):
+        if (model := named[other]) is not None:
+            return model
+    return None
+
+
+def read_reply(reply: str) -> Decision | None:
+    """Return the decision in a classifier's reply: its object, or the one word that it or its last line is."""
+    if (decision := decision_in(object_in(reply))) is not None:
+        return decision
+    *_, last = reply.strip().splitlines() or [""]
+    return decision_in({"decision": word_in(reply, "decision") or word_in(last, "decision")})
+
+
+def route_messages(record: Record) -> list[Message]:
+    """Return what a classifier reads: its rules, then the conversation as fenced data, bounded.
+
+    The last user turn stands there nearly whole, what is around it is cut short, and pictures are only named: whoever
+    is asked how hard a question is need not read, or pay for, all of it.
+    """
+    sections = prompts.load("default")
+    shown = _shortened(record["messages"])
+    mark = prompts.nonce_of([record["id"], *(text_of(message) for message in shown)])
+    values = {"nonce": mark, "conversation": prompts.conversation(shown)}
+    return [
+        {"role": "system", "content": sections["route system"]},
+        {"role": "user", "content": prompts.fill(sections["route user"], values)},
+    ]
+
+
+def _shortened(messages: list[Message]) -> list[Message]:
+    last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
+    first, end = max(0, last - _BEFORE), last + 1
+    after = messages[end:][-_AFTER:]
+    shown = [_short(message, _OTHER_CHARS) for message in messages[first:last]]
+    shown += [_short(messages[last], _TURN_CHARS), *(_short(message, _OTHER_CHARS) for message in after)]
+    left_out = len(messages) - len(shown)
+    if left_out:
+        shown.insert(0, {"role": "…", "content": f"({left_out} more messages are not shown)"})
+    return shown
+
+
+def _short(message: Message, chars: int) -> Message:
+    """Return the message as text: cut in the middle, and with what it carries besides text only named."""
+    text = text_of(message)
+    if len(text) > chars:
+        cut = len(text) - chars
+        text = f"{text[: chars * 2 // 3]}\n(… {cut} characters are not shown …)\n{text[len(text) - chars // 3 :]}"
+    content: Any = message.get("content")
+    parts = [part["type"] for part in content if part.get("type") != "text"] if isinstance(content, list) else []
+    called = [call["function"]["name"] for call in message.get("tool_calls") or []]
+    more = [f"(attached: {part})" for part in parts] + [f"(calls {name})" for name in called]
+    return {"role": message.get("role", "user"), "content": "\n".join(filter(None, [text, *more]))}
