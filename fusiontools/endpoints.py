@@ -97,8 +97,8 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
 
     `FUSION_BASE_URL` takes every endpoint but the embedded engine to one server, with `FUSION_API_KEY`, else with the
     key that belongs to that server: a key is never sent to a host it was not made for. It speaks OpenAI's chat
-    completions, whatever an endpoint spoke before. Without it `FUSION_API_KEY`
-    stands in for OpenRouter's key, at OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
+    completions, whatever an endpoint spoke before. Without it `FUSION_API_KEY` stands in for OpenRouter's key, at
+    OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
     """
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
     if url and not url.startswith(("http://", "https://")):

@@ -38,12 +38,13 @@ class ToolCall(TypedDict):
 
 
 class Usage(TypedDict):
-    """Tokens of one attempt; cached are part of prompt, reasoning part of completion."""
+    """Tokens of one attempt; cached and cache_write are part of prompt, reasoning part of completion."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int
+    cache_write_tokens: NotRequired[int]
 
 
 class CallError(TypedDict):

@@ -49,7 +49,8 @@ class Resolver:
             prompts.load(typed["template"])
 
         def resolve(record: Record) -> Any:
-            carried = record.get("recipe") if not self.binding else None
+            # A router may be a shell command, and a record may come from anywhere: it names none.
+            carried = record.get("recipe") if not self.binding and section != "route" else None
             key = jsonl.dumps([carried.get(name) for name in (section, "judge")] if carried else None)
             if key not in cache:
                 options, judges = self._found(section, carried)

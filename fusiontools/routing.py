@@ -10,11 +10,12 @@ a tool called wrongly or a picture not seen costs more than is saved. A wanted f
 nothing: it says how the answer is written, not how hard it is. A conversation that ends with a tool's result stays with
 one strong model: an agent comes back so dozens of times in one task, and would pay for a panel at every step.
 
-Measured on tests/routes.jsonl, half of it held out while the lists were written. Plain questions, which say what they
+Measured on tests/routes.jsonl, half of it held out while the rules were tuned. Plain questions, which say what they
 want: `fuse` or not is right for 108 of 108 (tuning) and 108 of 108 (held out), the one of the four words for 108 and
-107. Questions as people type them: 57 of 61 and 48 of 56, the word for 54 and 45. The same hand wrote the rules and
-the questions of both halves, so expect less of yours; what is missed is mostly a matter of opinion that is asked
-without a word of weighing ("Was the euro good for Italy?"), which one model then answers.
+107. Questions as people type them: 57 of 61 and 48 of 56, the word for 54 and 45. One hand wrote the rules and the
+questions of both halves, and saw once which three of the plain ones held out were missed; so the last two numbers are
+the honest ones, and still expect less of yours. What is missed is mostly a matter of opinion that is asked without a
+word of weighing ("Was the euro good for Italy?"), which one model then answers.
 
 Source  Ong et al. 2024, RouteLLM, arXiv:2406.18665, and Chen et al. 2023, FrugalGPT, arXiv:2305.05176 (spend where it
         helps); the rules are our own

@@ -30,7 +30,7 @@ from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import CallFailed
 from fusiontools.model import Model
 from fusiontools.models import prices, wire
-from fusiontools.models.anthropic import DEFAULT_MAX_TOKENS, MESSAGES, MessagesQuirks
+from fusiontools.models.anthropic import MESSAGES, MessagesQuirks
 from fusiontools.models.anthropic_schema import closed
 from fusiontools.models.anthropic_wire import Events, answer
 from fusiontools.models.door import Door
@@ -97,7 +97,7 @@ def refused(*messages: Any, **params: Any) -> CallFailed:
 def test_a_question_is_sent_with_a_limit_of_its_tokens_and_no_more() -> None:
     assert sent(WHY) == {
         "model": "claude",
-        "max_tokens": DEFAULT_MAX_TOKENS,
+        "max_tokens": prices.ANTHROPIC_MAX_TOKENS,
         "messages": [{"role": "user", "content": [text("Why?")]}],
     }
 
@@ -196,6 +196,18 @@ def test_tool_calls_and_their_results_are_blocks_and_results_come_first() -> Non
         {"type": "tool_result", "tool_use_id": "a", "content": [text("1")]},
         text("Why?"),
     ]
+
+
+def test_results_come_first_even_where_the_user_has_spoken_before_them() -> None:
+    blocks = turns(WHY, calls(call()), WHY, result())[-1]["content"]
+
+    assert [block["type"] for block in blocks] == ["tool_result", "text"]
+
+
+def test_a_block_of_the_apis_own_travels_without_a_mark_of_its_own() -> None:
+    shown = {"type": "image", "source": {"type": "url", "url": "https://x.example/a.png"}}
+
+    assert turns({"role": "user", "content": [{**shown, **MARK}]})[0]["content"] == [shown]
 
 
 def test_a_tool_that_says_nothing_has_a_result_all_the_same() -> None:
@@ -338,7 +350,12 @@ def test_what_the_api_has_no_place_for_fails_by_name_and_costs_nothing(message: 
 def test_a_parameter_becomes_the_apis_own_or_stays_at_home(params: dict[str, Any], expected: dict[str, Any]) -> None:
     body = sent(WHY, **params)
 
-    assert body == {"model": "claude", "max_tokens": DEFAULT_MAX_TOKENS, "messages": body["messages"], **expected}
+    assert body == {
+        "model": "claude",
+        "max_tokens": prices.ANTHROPIC_MAX_TOKENS,
+        "messages": body["messages"],
+        **expected,
+    }
 
 
 @pytest.mark.parametrize(
@@ -419,6 +436,7 @@ def test_the_judges_schema_is_a_structured_output_as_it_stands() -> None:
             {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"type": "number"}}},
         ),
         ({"type": "object", "additionalProperties": {"type": "string"}}, None),
+        ({**NAMED, "additionalProperties": {"type": "string"}}, None),
         ({"type": "object"}, None),
         ({}, None),
         ({"oneOf": [{"type": "null"}]}, None),
@@ -445,6 +463,13 @@ def test_a_format_that_cannot_be_asked_for_is_asked_for_in_words(asked_for: dict
     assert "output_config" not in body
     assert body["system"][0] == text("Be kind.")
     assert words in body["system"][1]["text"]
+
+
+def test_a_schema_that_fans_out_is_read_in_time() -> None:
+    defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(100)}
+    wide = {"$ref": "#/$defs/a0", "$defs": {**defs, "a100": {"type": "null"}}}
+
+    assert closed(wide) == wide
 
 
 def test_an_effort_is_asked_for_with_adaptive_thinking_and_without_a_temperature() -> None:
@@ -577,6 +602,69 @@ def test_a_mark_in_openais_shape_stands_on_the_last_text_of_the_shared_messages(
     body = Quirks(marks_cache=True).body(request(shared, 3), stream=False)
 
     assert body["messages"] == [{"role": "user", "content": [text("Why?", **MARK)]}, *shared[1:]]
+
+
+def test_an_endpoint_that_refuses_marks_is_sent_none() -> None:
+    quirks, wanted = Quirks(marks_cache=True), request(SHARED, 2)
+    body = quirks.body(wanted, stream=False)
+
+    learned = quirks.learn(CallFailed("bad_request", "cache_control: unknown field", status=400), wanted, body)
+
+    assert learned
+    assert quirks.body(wanted, stream=False)["messages"] == SHARED
+
+
+# Lessons
+
+
+def taught(words: str, **params: Any) -> tuple[bool, dict[str, Any]]:
+    """Return whether a refusal in these words teaches anything, and what is sent from then on."""
+    quirks, wanted = MessagesQuirks(), request([WHY], **params)
+    body = quirks.body(wanted, stream=False)
+    learned = quirks.learn(CallFailed("bad_request", f"HTTP 400: {words}", status=400), wanted, body)
+    return learned, quirks.body(wanted, stream=False)
+
+
+STRUCTURED = {"type": "json_schema", "json_schema": {"name": "n", "schema": NAMED}}
+
+
+def test_an_effort_that_is_too_high_is_asked_for_as_high() -> None:
+    learned, body = taught("This model does not support effort level 'xhigh'.", reasoning_effort="xhigh")
+
+    assert learned
+    assert body["output_config"] == {"effort": "high"}
+
+
+def test_a_refused_effort_does_not_cost_the_format() -> None:
+    params = {"reasoning_effort": "high", "response_format": STRUCTURED}
+
+    _, body = taught("output_config.effort: Extra inputs are not permitted", **params)
+
+    assert body["output_config"].keys() == {"format"}
+    assert body["thinking"]["type"] == "enabled"
+
+
+def test_a_refused_format_does_not_cost_the_effort() -> None:
+    params = {"reasoning_effort": "high", "response_format": STRUCTURED}
+
+    _, body = taught("output_config.format: Extra inputs are not permitted", **params)
+
+    assert body["output_config"] == {"effort": "high"}
+
+
+@pytest.mark.parametrize(
+    "params", [{"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"reasoning_effort": "none"}]
+)
+def test_thinking_that_a_model_does_not_know_is_left_out(params: dict[str, Any]) -> None:
+    learned, body = taught('"thinking.type" is not supported for this model', **params)
+
+    assert learned
+    assert "thinking" not in body
+
+
+@pytest.mark.parametrize("words", ["tools.0.custom.input_schema: no", "model: not found", "system: no"])
+def test_a_refusal_that_names_nothing_of_ours_teaches_nothing(words: str) -> None:
+    assert not taught(words, tools=[LOOK_UP], response_format=STRUCTURED, temperature=1)[0]
 
 
 # What comes back
@@ -814,6 +902,19 @@ def test_an_input_that_came_whole_with_its_start_is_the_input() -> None:
     ]
 
     assert streamed(*pieces)[0].tool_calls[0]["function"]["arguments"] == '{"x":1}'
+
+
+def test_an_input_that_comes_in_pieces_is_the_pieces() -> None:
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 0}}
+    pieces = [
+        event("message_start", message=said()),
+        event("content_block_start", index=0, content_block=use),
+        event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '{"x": 1}'}),
+        event("content_block_stop", index=0),
+        event("message_stop"),
+    ]
+
+    assert streamed(*pieces)[0].tool_calls[0]["function"]["arguments"] == '{"x": 1}'
 
 
 def test_what_the_endpoints_own_tools_write_is_no_call_of_ours() -> None:
@@ -1107,7 +1208,7 @@ def test_the_key_the_version_and_the_body_are_all_that_is_sent(api: Upstream) ->
     assert "authorization" not in seen["headers"]
     assert seen["body"] == {
         "model": "claude",
-        "max_tokens": DEFAULT_MAX_TOKENS,
+        "max_tokens": prices.ANTHROPIC_MAX_TOKENS,
         "messages": [{"role": "user", "content": [text("Why?")]}],
     }
 
@@ -1292,6 +1393,14 @@ def test_tokens_read_from_the_cache_and_written_to_it_have_prices_of_their_own()
 
     # $5 in, $25 out, a tenth of the first for what is read, 1.25 of it for what is written; per million tokens.
     assert dear == pytest.approx((300 * 5 + 200 * 0.5 + 500 * 6.25 + 100 * 25) / 1e6)
+
+
+def test_what_is_reserved_is_what_the_call_may_write() -> None:
+    model = Model("m", "claude", "anthropic", price_usd_per_mtok={"prompt": 0, "completion": 1e6})
+
+    bounds = [prices.upper_bound_usd(ENDPOINTS["anthropic"], model, [], params) for params in ({}, {"max_tokens": 7})]
+
+    assert bounds == [sent(WHY)["max_tokens"], 7]
 
 
 def test_an_address_for_everything_speaks_openai(monkeypatch: pytest.MonkeyPatch) -> None:

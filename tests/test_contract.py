@@ -29,6 +29,7 @@ class Tool:
     models: tuple[str, ...]
     record: Any
     adds: str
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -38,20 +39,26 @@ class Tool:
         return self.calling(*self.models)
 
     def calling(self, *models: str) -> list[str]:
-        return [self.name, *(word for model in models for word in ("-m", model))]
+        return [self.name, *self.options, *(word for model in models for word in ("-m", model))]
 
 
-FILTERS = [
+CALLERS = [
+    Tool("fuse-route", ("fake/router+text=fuse",), question, "route", ("--method", "model")),
     Tool("fuse-panel", ("fake/a", "fake/b"), question, "panel"),
     Tool("fuse-judge", ("fake/judge",), panelled, "analysis"),
     Tool("fuse-synth", ("fake/s",), judged, "answer"),
+    Tool("fuse-pick", ("fake/judge+text=A",), panelled, "answer"),
 ]
-TOOLS = [*(tool.name for tool in FILTERS), "fuse-cost"]
+FILTERS = [*CALLERS, Tool("fuse-vote", (), panelled, "answer")]
+READERS = [*(tool.name for tool in FILTERS), "fuse-cost"]
+TOOLS = [*READERS, "fuse-ask", "fuse-diff"]
 #: How each tool passes records on.
 PASSING = [*(tool.args for tool in FILTERS), ["fuse-cost", "--tee"]]
 
 every_filter = pytest.mark.parametrize("tool", FILTERS, ids=str)
+every_caller = pytest.mark.parametrize("tool", CALLERS, ids=str)
 every_tool = pytest.mark.parametrize("name", TOOLS)
+every_reader = pytest.mark.parametrize("name", READERS)
 every_passage = pytest.mark.parametrize("args", PASSING, ids=lambda args: args[0])
 
 
@@ -114,7 +121,7 @@ def test_an_unknown_option_is_named_and_ends_with_2(name: str, run: Run) -> None
     assert "--no-such-option" in result.err
 
 
-@every_tool
+@every_reader
 def test_a_file_that_is_not_there_is_named_and_ends_with_2(name: str, run: Run) -> None:
     result = run([name, "nowhere.jsonl"])
 
@@ -125,7 +132,7 @@ def test_a_file_that_is_not_there_is_named_and_ends_with_2(name: str, run: Run) 
 # --- What comes in ---
 
 
-@every_tool
+@every_reader
 @pytest.mark.parametrize("nothing", [b"", b"\n \n\n", b"\xef\xbb\xbf"], ids=["empty", "blank", "bom"])
 def test_nothing_in_is_said_and_ends_with_3(name: str, nothing: bytes, run: Run) -> None:
     result = run([name], nothing)
@@ -200,9 +207,9 @@ def test_what_a_tool_does_not_own_survives(tool: Tool, run: Run) -> None:
 
     result = run(tool.args, lines([record]))
 
-    kept = {key: value for key, value in result.records[0].items() if key in record}
+    kept = {key: value for key, value in result.records[0].items() if key in record and key != tool.adds}
     assert result.status == 0
-    assert kept == record
+    assert kept == {key: value for key, value in record.items() if key != tool.adds}
 
 
 @every_filter
@@ -212,10 +219,11 @@ def test_keys_stand_in_the_order_in_which_they_were_added(tool: Tool, run: Run) 
     result = run(tool.args, lines([record]))
 
     recipe = ["recipe"] if tool.name == "fuse-panel" else []
-    assert list(result.records[0]) == [*record, *recipe, tool.adds, "calls"]
+    calls = ["calls"] if tool.models else []
+    assert list(result.records[0]) == [*record, *recipe, tool.adds, *calls]
 
 
-@every_filter
+@every_caller
 def test_records_leave_in_the_order_they_came_and_none_is_lost(tool: Tool, run: Run, upstream: Upstream) -> None:
     upstream.script(tool.models[0], "slow=0.3")
     names = [f"q{i}" for i in range(30)]
@@ -226,7 +234,7 @@ def test_records_leave_in_the_order_they_came_and_none_is_lost(tool: Tool, run: 
     assert [r["id"] for r in result.records] == names
 
 
-@every_filter
+@every_caller
 def test_unordered_records_leave_as_they_finish(tool: Tool, run: Run, upstream: Upstream) -> None:
     upstream.script(tool.models[0], "slow=0.3")
     names = [f"q{i}" for i in range(9)]
@@ -260,7 +268,7 @@ def test_only_failed_records_end_with_3_and_some_with_1(tool: Tool, run: Run) ->
     assert beside.status == 1
 
 
-@every_filter
+@every_caller
 def test_what_comes_out_fits_the_schema(tool: Tool, run: Run) -> None:
     failing = tool.calling(*(f"{model}+status=400" for model in tool.models))
     record = tool.record("q1", params={"max_tokens": 50, "stop": ["x"]}, meta={"a": 1})
@@ -295,7 +303,7 @@ def test_text_is_what_a_person_reads(tool: Tool, run: Run) -> None:
     assert result.err == f"{tool}: q2: no answer: nobody came\n"
 
 
-@every_filter
+@every_caller
 def test_a_replay_is_the_same_but_for_its_calls(tool: Tool, run: Run, upstream: Upstream) -> None:
     stdin = lines(map(tool.record, ("q1", "q2", "q3")))
     bought = run(tool.args, stdin)
@@ -341,7 +349,7 @@ def test_the_first_record_is_out_before_stdin_closes(args: list[str], env: dict[
     assert [json.loads(line)["id"] for line in (first, second)] == ["q1", "q2"]
 
 
-@every_filter
+@every_caller
 def test_ctrl_c_returns_at_once_while_a_call_hangs(
     tool: Tool, env: dict[str, str], upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -357,7 +365,7 @@ def test_ctrl_c_returns_at_once_while_a_call_hangs(
     poll(upstream, lambda stats: stats["in_flight"] == 0)
 
 
-@every_filter
+@every_caller
 def test_what_was_ready_is_out_when_ctrl_c_comes(
     tool: Tool, env: dict[str, str], upstream: Upstream, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 LAYERS = (
     "errors data record",
     "options flags endpoints model stage_options chain_text recipe recipe_file schemas jsonl",
-    "models prompts analysis compare gist points normal answers ballot diff policy routing",
+    "models prompts analysis compare gist points normal answers ballot diff policy routing routing_words",
     "stages",
     "resolve chain costs",
     "api cli serve",

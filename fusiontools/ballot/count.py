@@ -64,9 +64,9 @@ def _winner(tied: dict[str, list[int]], sure: Sequence[float | None]) -> tuple[s
     means = {key: sum(_sureness(sure[at]) for at in positions) / len(positions) for key, positions in tied.items()}
     highest = max(means.values())
     surest = [key for key in tied if means[key] == highest]
-    if len(surest) == 1 and min(means.values()) > -math.inf:
-        return surest[0], "confidence"
-    return next(iter(tied)), "order"
+    if min(means.values()) == -math.inf:
+        return next(iter(tied)), "order"
+    return surest[0], "confidence" if len(surest) == 1 else "order"
 
 
 def _sureness(confidence: float | None) -> float:

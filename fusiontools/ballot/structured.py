@@ -83,7 +83,7 @@ def by_path(steps: Sequence[str | int], text: str) -> str | None:
         for step in steps:
             value = _at(value, step)
         if value is not None:
-            return value_key(value) if isinstance(value, str) else canonical(_loose(value))
+            return value_key(value) if isinstance(value, str) else _loose_key(value)
     return None
 
 
@@ -93,14 +93,14 @@ def whole(text: str) -> str | None:
     if not (body.startswith(("{", "[")) and body.endswith(("}", "]"))):
         return None
     values = list(_values(body))
-    return canonical(_loose(values[0])) if len(values) == 1 and isinstance(values[0], dict | list) else None
+    return _loose_key(values[0]) if len(values) == 1 and isinstance(values[0], dict | list) else None
 
 
 def value_key(value: str) -> str | None:
     """Return the key of a value that is known to be the answer: a number where it is nothing but one, else text."""
     if isinstance(value, Spelled):
-        return numbers.spelled(normal.canonical(value))
-    folded = normal.fold(result.cleaned(value)).strip()
+        return _number(value)
+    folded = result.folded_of(value).strip()
     if result.refuses(folded, ""):
         return None
     nothing = gist.ask("")
@@ -114,24 +114,28 @@ def calls_key(calls: Sequence[Mapping[str, Any]]) -> str:
     """Return what tool calls vote for: their names and arguments as canonical JSON, in whatever order they stand."""
     said = []
     for call in calls:
-        function = call["function"]
+        name, text = call["function"]["name"], call["function"]["arguments"]
         try:
-            arguments = _exact(DECODER.decode(function["arguments"] or "{}"))
+            arguments = canonical(DECODER.decode(text or "{}"))
         except (ValueError, RecursionError):
-            arguments = function["arguments"]
-        said.append({"name": function["name"], "arguments": arguments})
-    return result.cut(canonical(sorted(said, key=canonical)))
+            arguments = canonical(text)
+        said.append(f'{{"name":{canonical(name)},"arguments":{arguments}}}')
+    return result.cut(f"[{','.join(sorted(said))}]")
 
 
 def canonical(value: Any) -> str:
-    """Return JSON on one line, keys sorted, numbers unquoted as they are spelled."""
+    """Return JSON on one line, keys sorted, each number in its one spelling."""
     if isinstance(value, Spelled):
-        return numbers.spelled(normal.canonical(value))
+        return _number(value)
     if isinstance(value, dict):
         return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _number(spelled: Spelled) -> str:
+    return numbers.spelled(normal.canonical(spelled.lower()))
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -166,6 +170,13 @@ def _at(value: Any, step: str | int) -> Any:
     return None
 
 
+def _loose_key(value: Any) -> str | None:
+    try:
+        return canonical(_loose(value))
+    except RecursionError:
+        return None
+
+
 def _loose(value: Any) -> Any:
     """Return a JSON value in which strings that say the same are the same, and numbers in quotes are numbers."""
     if isinstance(value, dict):
@@ -182,14 +193,14 @@ def _may_not_end(pattern: str) -> bool:
     """Say whether a regular expression repeats a group that itself repeats, both without end."""
     repeats = [False]
     closed = False
-    for token in REGEX_TOKEN.findall(pattern):
-        if token == ")" and len(repeats) > 1:
+    for piece in REGEX_TOKEN.findall(pattern):
+        if piece == ")" and len(repeats) > 1:
             closed = repeats.pop()
             repeats[-1] |= closed
             continue
-        if token == "(":
+        if piece == "(":
             repeats.append(False)
-        elif UNBOUNDED.fullmatch(token):
+        elif UNBOUNDED.fullmatch(piece):
             if closed:
                 return True
             repeats[-1] = True

@@ -92,6 +92,7 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     import os
     import signal
 
+    from fusiontools.cli.filter import give_up
     from fusiontools.cli.options import leave
     from fusiontools.errors import EXIT_INTERRUPTED
     from fusiontools.stages.runtime import Runtime
@@ -105,18 +106,23 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
         door.notify = view.notify
     shown = _Shown(view) if os.isatty(1) and not (options.json or options.verbose) else None
 
-    def interrupted() -> None:
-        if view is not None:
-            view.close()
-        leave(EXIT_INTERRUPTED)
+    work = asyncio.create_task(stage(question, Runtime(door, shown.take if shown else None)))
+    told: list[int] = []
 
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
-    try:
-        record = await stage(question, Runtime(door, shown.take if shown else None))
-    finally:
-        if view is not None:
-            view.close()
+    def interrupted(number: int) -> None:
+        told.append(number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
+    await asyncio.wait({work})
+    if view is not None:
+        view.close()
+    if told:
+        await give_up()
+        leave(EXIT_INTERRUPTED if told[0] == signal.SIGINT else 128 + told[0])
+    record = work.result()
     status = _print(record, options, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _IDS_REMEMBERED = 16_384
 _FAILURES_SHOWN = 10
+_GIVE_UP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,14 @@ class _Filter:
         self.answered = self.failed = self.rejected = 0
         self._seen: dict[str, str] = {}
         self._rejects: int | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def run(self, files: Sequence[str]) -> int:
         from fusiontools.cli.sink import Sink
         from fusiontools.cli.source import Source
 
         loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
         self._hint(files)
         if self.options.rejects:
             self._rejects = _create(self.options.rejects)
@@ -106,7 +109,10 @@ class _Filter:
         gone = asyncio.create_task(self.sink.closed.wait())
         work = asyncio.create_task(self._work(source))
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+        if self._leaving is not None:
+            await self._leaving  # it ends the process
         if not work.done():
+            await give_up()
             return self._output_gone()
         # On a thread, so that Ctrl-C still works while a slow reader takes the rest.
         await asyncio.to_thread(self.sink.finish)
@@ -251,9 +257,23 @@ class _Filter:
             complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
 
     def _interrupted(self, number: int) -> None:
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(number))
+
+    async def _leave(self, number: int) -> None:
         self.progress.close()
         self.sink.finish(timeout_s=0.2)
+        await give_up(self._main)
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
+
+
+async def give_up(main: asyncio.Task[Any] | None = None) -> None:
+    """Cancel what is under way and let it put things in order (a router command has children), but not for long."""
+    under_way = asyncio.all_tasks() - {asyncio.current_task(), main}
+    for task in under_way:
+        task.cancel()
+    if under_way:
+        await asyncio.wait(under_way, timeout=_GIVE_UP_S)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -21,11 +21,10 @@ from fusiontools.models import anthropic_wire
 from fusiontools.models.anthropic_messages import Conversation, bad_request
 from fusiontools.models.anthropic_schema import closed
 from fusiontools.models.http import Dialect
+from fusiontools.models.prices import ANTHROPIC_MAX_TOKENS
 from fusiontools.models.quirks import CACHE_MARK, Quirks
 from fusiontools.models.types import Request
 
-#: The API wants a limit. This one holds a long answer with its thoughts, and streams are no condition of it.
-DEFAULT_MAX_TOKENS = 16_384
 _LEAST_BUDGET = 1024
 #: What a reasoning effort is worth in tokens, for models that know no effort; at most half of `max_tokens`.
 _BUDGETS = {"low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 32_768}
@@ -94,7 +93,7 @@ class MessagesQuirks(Quirks):
         return body
 
     def _max_tokens(self, params: Mapping[str, Any]) -> int:
-        given = params.get("max_tokens") or params.get("max_completion_tokens") or DEFAULT_MAX_TOKENS
+        given = params.get("max_tokens") or params.get("max_completion_tokens") or ANTHROPIC_MAX_TOKENS
         return min(given, self.most_tokens) if self.most_tokens else given
 
     def _sampling(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,10 +180,11 @@ class MessagesQuirks(Quirks):
 
     def _think_less(self, body: dict[str, Any]) -> None:
         kind = body.get("thinking", {}).get("type")
-        if kind == "disabled" or self.thinking_rung == 2:
-            self.dropped.add("thinking")
+        if kind is None or kind == ("adaptive", "enabled", "")[self.thinking_rung]:
+            self.thinking_rung = min(2, self.thinking_rung + 1)
         else:
-            self.thinking_rung += 1
+            # None of our rungs: what was refused is the recipe's own wish, or that there be no thoughts.
+            self.dropped.add("thinking")
 
 
 def _thinks(body: Mapping[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from fusiontools.record import Message, Usage, text_of
 
 #: Completion tokens assumed where nobody bounds them.
 ASSUMED_COMPLETION_TOKENS = 4096
+#: What Anthropic's API, which wants a bound, is given where nobody else bounds them: a long answer with its thoughts.
+ANTHROPIC_MAX_TOKENS = 16_384
 
 
 def paid(
@@ -55,9 +57,10 @@ def upper_bound_usd(
     """Return what a call may cost at most, for a reservation; None where no price is known."""
     if endpoint.free:
         return 0.0
+    unbounded = ANTHROPIC_MAX_TOKENS if endpoint.api == "anthropic" else ASSUMED_COMPLETION_TOKENS
     usage: Usage = {
         "prompt_tokens": estimate_tokens(messages),
-        "completion_tokens": params.get("max_tokens") or ASSUMED_COMPLETION_TOKENS,
+        "completion_tokens": params.get("max_tokens") or unbounded,
         "cached_tokens": 0,
         "reasoning_tokens": 0,
     }

@@ -169,7 +169,7 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
         "reasoning_tokens": _count(said.get("completion_tokens_details"), "reasoning_tokens"),
     }
     if written := _count(said.get("prompt_tokens_details"), "cache_write_tokens"):
-        usage["cache_write_tokens"] = written  # type: ignore[typeddict-unknown-key]
+        usage["cache_write_tokens"] = written
     cost = said.get("cost")
     if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
         return usage, None

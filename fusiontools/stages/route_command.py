@@ -14,6 +14,7 @@ import os
 import re
 import signal
 from asyncio.subprocess import PIPE, Process
+from typing import Any
 
 from fusiontools import jsonl
 from fusiontools.errors import StageFailed
@@ -21,8 +22,8 @@ from fusiontools.record import Record
 from fusiontools.routing import SOLO, Decision, decision_in, one_line
 
 _MAX_OUTPUT_BYTES, _PIECE_BYTES, _COMPLAINT_BYTES, _SHOWN_CHARS = 65_536, 16_384, 4_096, 120
-#: How long a killed command is waited for; whoever has left its session cannot hold the record up.
-_REAPED_WITHIN_S = 2.0
+#: How long a killed command is waited for; whoever has left its group cannot hold the record up.
+_ENDED_WITHIN_S = 2.0
 _PRINTED = re.compile(r"(fuse|solo|fast|balanced|strong)(?:[\s:]+(fast|balanced|strong))?(?=[\s:;,.]|$)", re.IGNORECASE)
 
 
@@ -65,17 +66,19 @@ async def _output(command: str, data: bytes, within_s: float) -> str:
         )
     except (OSError, ValueError) as error:
         raise StageFailed("route_failed", f"the router command cannot be started: {error}") from error
-    ended = False
+    talk = asyncio.create_task(_talk(process, data))
+    ended: set[asyncio.Task[Any]] = set()
     try:
-        async with asyncio.timeout(within_s):
-            printed, complaint, _ = await asyncio.gather(_read(process), _complaint(process), _feed(process, data))
-            status = await process.wait()
-        ended = True
-    except TimeoutError:
-        raise StageFailed("route_failed", f"the router command did not end within {within_s:.3g} s") from None
+        ended, _ = await asyncio.wait({talk}, timeout=within_s)
     finally:
         if not ended:
-            await _end(process)
+            # Its pipes are read to their ends, which come with its own.
+            _kill(process)
+            await asyncio.wait({talk}, timeout=_ENDED_WITHIN_S)
+            talk.cancel()
+    if not ended:
+        raise StageFailed("route_failed", f"the router command did not end within {within_s:.3g} s")
+    printed, complaint, status = talk.result()
     if len(printed) > _MAX_OUTPUT_BYTES:
         raise StageFailed("route_failed", f"the router command printed more than {_MAX_OUTPUT_BYTES} bytes")
     if status != 0:
@@ -84,9 +87,17 @@ async def _output(command: str, data: bytes, within_s: float) -> str:
     return printed.decode("utf-8", "replace")
 
 
+async def _talk(process: Process, data: bytes) -> tuple[bytes, str, int]:
+    """Return what a command prints, the last line of its complaints, and its status."""
+    printed, complaint, _ = await asyncio.gather(_read(process), _complaint(process), _feed(process, data))
+    return printed, complaint, await process.wait()
+
+
 async def _feed(process: Process, data: bytes) -> None:
     """Write the record; a command that decides without reading it is free to."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
+    if process.stdin.is_closing():
+        return
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(data)
         await process.stdin.drain()
@@ -94,14 +105,15 @@ async def _feed(process: Process, data: bytes) -> None:
 
 
 async def _read(process: Process) -> bytes:
-    """Return all that is printed; whoever prints without end is killed."""
+    """Return what is printed; whoever prints without end is killed."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     printed = b""
     while piece := await process.stdout.read(_PIECE_BYTES):
+        if len(printed) > _MAX_OUTPUT_BYTES:
+            continue  # what was on its way when it was killed
         printed += piece
         if len(printed) > _MAX_OUTPUT_BYTES:
             _kill(process)
-            break
     return printed
 
 
@@ -113,13 +125,6 @@ async def _complaint(process: Process) -> str:
         last = (last + piece)[-_COMPLAINT_BYTES:]
     lines = last.decode("utf-8", "replace").strip().splitlines()
     return _shown(lines[-1]) if lines else ""
-
-
-async def _end(process: Process) -> None:
-    _kill(process)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_REAPED_WITHIN_S):
-            await process.wait()
 
 
 def _kill(process: Process) -> None:

@@ -1,0 +1,235 @@
+"""Read the one number that a piece of an answer gives, exactly, with its unit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from fusiontools import normal
+from fusiontools.ballot.result import bare
+
+#: How sure it is that a number is the answer: nothing else stands there; the question does not mention it; neither.
+ALONE, NEW, KNOWN = 2, 1, 0
+
+COUNT_TEXT = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+TENS_TEXT = "twenty thirty forty fifty sixty seventy eighty ninety"
+COUNTED = normal.COUNT | {word: 13 + at for at, word in enumerate(COUNT_TEXT.split())}
+COUNTED |= {word: 20 + 10 * at for at, word in enumerate(TENS_TEXT.split())}
+_COUNTS = "|".join(COUNTED)
+COUNT_RUN = re.compile(
+    rf"\b(?:{_COUNTS})\b(?:(?:[ -]|(?<=hundred) and )(?:{_COUNTS}|hundred|thousand|million|billion)\b){{0,12}}"
+)
+MIXED = re.compile(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
+SPACED_SLASH = re.compile(r"(?<=\d) / (?=\d)")
+SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")
+LONG_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,12}),(\d{4,12})(?![\d.,]*\d)")
+BRACKETED_COMMA = re.compile(r"(?<=\d),(?=-?\d)")
+PLUS = re.compile(r"(?<![\w)] )(?<![\w)])\+(?=[\d.])")
+ASIDE = re.compile(r"[(\[][^()\[\]]{0,300}[)\]]")
+SENTENCE_BREAK = re.compile(r"(?<=[.!?。！？])\s|(?<=[。！？])")
+JOINED_ASSIGNMENT = re.compile(r"(?:\bor|\band|,|;) [a-z] ?=")
+ASSIGNED = re.compile(r"\b[a-z] ?= ?")
+ASKS_PERCENT = re.compile(
+    r"\bpercentage|(?:what|which|how many|in|as a|as) (?:percent|%)|prozent|pourcentage|porcentaje"
+)
+
+UNIT_TEXT = """
+km kilometer kilometre,m meter metre,cm centimeter centimetre,mm millimeter millimetre,mi mile,ft foot feet,inch inches,
+yd yard,kg kilogram kilo,g gram,mg milligram,ton tonne,pound lb £,oz ounce,l liter litre,ml milliliter millilitre,
+s second sec,ms millisecond,min minute,h hour hr,day,week,month,year yr,% percent prozent,° degree deg,°c celsius,
+°f fahrenheit,$ dollar usd,€ euro eur,¥ yen,₹ rupee,cent,w watt,kw kilowatt,v volt,hz hertz,am,pm
+"""
+UNITS = {name: group.split()[0] for group in UNIT_TEXT.split(",") for name in group.split()}
+SYMBOLS = {symbol: UNITS[symbol] for symbol in "$€£¥₹"}
+UNIT_WORD = re.compile(r"[ -]?([a-z]+|[%$€£¥₹]|°[cf]?)([23]?)(?!\w)")
+UNIT_PER = re.compile(r" ?(?:/|per\b) ?([a-z]+)\b")
+POWERED_UNIT = re.compile(r"\b(square|cubic) ([a-z]{1,20}?)s?\b")
+DEGREES = re.compile(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
+CURRENCY_CODE = re.compile(r"\b(?:(?:usd|us\$)|(eur)|(gbp)) ?(?=\d)")
+INCHES = re.compile(r"(?<=\d) in(?=[.,;)]|$)")
+SCALES = {**normal.SCALE, "k": 3, "mn": 6, "bn": 9}
+MONEY_SCALES = {"m": 6, "b": 9}
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"((?:{'|'.join(MONTHS)})[a-z]{{0,6}})\.?"
+DATE = re.compile(
+    rf"\b(\d{{4}})[-/](\d\d?)[-/](\d\d?)\b|\b{_MONTH} (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})\b"
+    rf"|\b(\d\d?)(?:st|nd|rd|th)?(?: of)? {_MONTH},? (\d{{4}})\b"
+)
+
+#: The shapes of what gives one number, where `¤` stands for each number with its unit.
+_LEAD = (
+    r"\W{0,4}(?:(?:about|approximately|approx|roughly|around|exactly|only|just|it|there|is|are|was|were|so|the|a|an"
+    r"|total|result|value|of|to|equals|us)\b\W{1,3})*"
+)
+ONE = re.compile(rf"{_LEAD}¤(?:[ -][^\W\d_]+){{0,4}}[^\w¤]{{0,4}}")
+RANGE = re.compile(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+BETWEEN = re.compile(rf"{_LEAD}between ¤ and ¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+SEVERAL = re.compile(rf"{_LEAD}[(\[{{]?¤(?:(?:[,;]? (?:and|or) |[,;] ?| ?& ?| )¤)+[)\]}}]?[^\w¤]{{0,4}}")
+#: Expressions, inequalities, symbols: their value is not a number that stands there.
+NO_NUMBER = re.compile(r"[+*^<>±∞\\]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]")
+
+
+class Quantity(NamedTuple):
+    """A number in its canonical spelling, its unit or nothing, and how sure it is that it is the answer."""
+
+    value: str
+    unit: str
+    grade: int
+
+
+def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None:
+    """Read the number that a folded piece gives: alone, right of the last `=`, as a range, in a list, or in a sentence.
+
+    Args:
+        asked: the words of the question; of several numbers in a sentence, its own are no answer.
+        stated: whether the piece is said to be the answer. Then its first number counts, else the last one.
+    """
+    sentences = [sentence for sentence in SENTENCE_BREAK.split(piece) if normal.DIGIT.search(sentence)]
+    text = _countable(piece if stated or not sentences else sentences[-1])
+    if JOINED_ASSIGNMENT.search(text):
+        text = ASSIGNED.sub("", text)
+    _, equals, right = text.rpartition("=")
+    equation = bool(equals and normal.DIGIT.search(right))
+    text = right if equation else text
+    outside = ASIDE.sub(" ", text)
+    text = outside if normal.DIGIT.search(outside) else BRACKETED_COMMA.sub(", ", text)
+    shape, found = _shape(text)
+    by_zero = any("/" in value and normal.rational(value) is None for value, _ in found)
+    if not found or by_zero or DATE.search(text) or NO_NUMBER.search(shape):
+        return None
+    if len(found) == 2 and (RANGE.fullmatch(shape) or BETWEEN.fullmatch(shape)):
+        return Quantity(" to ".join(spelled(value) for value, _ in found), found[1][1] or found[0][1], ALONE)
+    several = len(set(found)) > 1
+    # In square brackets, numbers are an interval or a list; which of its ends belongs to it, only the brackets say.
+    if several and SEVERAL.fullmatch(shape) and "[" not in shape and "]" not in shape:
+        return Quantity(", ".join(_with_unit(*each) for each in found), "", ALONE)
+    new = [each for each in found if each[0] not in asked]
+    value, unit = (new or found)[0 if stated else -1]
+    alone = not several and (equation or ONE.fullmatch(shape))
+    return Quantity(value, unit, ALONE if alone else NEW if new else KNOWN)
+
+
+def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | None]:
+    """Return one key for each number, now that it is known in which units the others count."""
+    units = Counter(number.unit for number in numbers if number)
+    percent = units["%"] > 0 and ASKS_PERCENT.search(question) is not None
+    others = {unit: count for unit, count in units.items() if unit not in ("", "%")}
+    leading = [unit for unit, count in others.items() if count == max(others.values())]
+    assumed = "%" if percent else leading[0] if len(leading) == 1 else ""
+    keys: list[str | None] = []
+    for number in numbers:
+        if number is None:
+            keys.append(None)
+        elif number.unit == "%" and units[""] and not percent and (pair := normal.rational(number.value)):
+            share = Fraction(*pair) / 100
+            keys.append(spelled(f"{share.numerator}/{share.denominator}"))
+        else:
+            keys.append(_with_unit(number.value, number.unit or assumed))
+    return keys
+
+
+def spelled(number: str) -> str:
+    """Return a canonical number as people write it: 0.5 for 1/2, but 1/3."""
+    top, _, bottom = number.partition("/")
+    if len(number) > 60 or not (top.lstrip("-").isdecimal() and bottom.isdecimal() and int(bottom)):
+        return number
+    for places in range(13):
+        if 10**places % int(bottom) == 0:
+            digits = str(abs(int(top)) * 10**places // int(bottom)).zfill(places + 1)
+            whole, decimals = digits[: len(digits) - places], digits[len(digits) - places :]
+            return ("-" if top[0] == "-" else "") + (f"{whole}.{decimals}" if decimals else whole)
+    return number
+
+
+def with_iso_dates(folded: str) -> str:
+    """Return a folded text in which `July 20, 1969` and `20 July 1969` are `1969-07-20`."""
+    return DATE.sub(_iso, folded)
+
+
+def _iso(match: re.Match[str]) -> str:
+    if match[1]:
+        year, month, day = match[1], match[2], match[3]
+    elif match[6]:
+        year, month, day = match[6], match[4], match[5]
+    else:
+        year, month, day = match[9], match[8], match[7]
+    number = int(month) if month.isdecimal() else MONTHS.index(month[:3]) + 1
+    return f"{year}-{number:02}-{int(day):02}"
+
+
+def _countable(piece: str) -> str:
+    """Return a piece with each number in one piece of its own, and each unit in one word."""
+    text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", bare(piece))
+    text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
+    text = CURRENCY_CODE.sub(lambda match: "€" if match[1] else "£" if match[2] else "$", text)
+    if not normal.DIGIT.search(text):
+        lonely = len(text.split()) < 3
+        return COUNT_RUN.sub(lambda match: _counted(match[0]) if lonely or match[0] != "one" else "one", text)
+    text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
+    text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
+    return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)
+
+
+def _counted(words: str) -> str:
+    """Return `two hundred and five` in digits."""
+    total = current = 0
+    for word in re.findall("[a-z]+", words):
+        if word in COUNTED:
+            current += COUNTED[word]
+        elif word == "hundred":
+            current *= 100
+        elif word in normal.SCALE:
+            total, current = total + current * 10 ** normal.SCALE[word], 0
+    return str(total + current)
+
+
+def _improper(match: re.Match[str]) -> str:
+    whole, top, bottom = map(int, match.groups())
+    return f"{whole * bottom + top}/{bottom}" if top < bottom else match[0]
+
+
+def _shape(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a text with `¤` in the place of each number and its unit, and these in order."""
+    shape: list[str] = []
+    found: list[tuple[str, str]] = []
+    at = 0
+    for match in normal.TOKEN.finditer(text):
+        token = match[0]
+        if match.start() < at or not normal.is_number(token):
+            continue
+        before = text[at : match.start()]
+        symbol = SYMBOLS.get(token[1:2], "") or SYMBOLS.get(before.rstrip()[-1:], "")
+        tens, unit, at = _unit_at(text, match.end(), symbol)
+        value = normal.canonical(token, tens)
+        values = [value] if value != token or "," not in token else list(map(normal.canonical, token.split(",")))
+        shape += [before.rstrip(" $€£¥₹") + " " if symbol else before, ", ".join("¤" * len(values))]
+        found += [(each, unit) for each in values]
+    return "".join(shape) + text[at:], found
+
+
+def _unit_at(text: str, at: int, symbol: str) -> tuple[int, str, int]:
+    """Return the power of ten and the unit that stand behind a number, and where they end."""
+    tens, unit = 0, symbol
+    while match := UNIT_WORD.match(text, at):
+        scale = SCALES.get(match[1]) or (MONEY_SCALES.get(match[1]) if symbol else None)
+        if scale and not tens:
+            tens, at = scale, match.end()
+            continue
+        if known := _unit(match[1]):
+            unit, at = unit or known + match[2], match.end()
+        break
+    if unit and (per := UNIT_PER.match(text, at)):
+        unit, at = f"{unit}/{_unit(per[1])}".rstrip("/"), per.end()
+    return tens, unit, at
+
+
+def _unit(word: str) -> str:
+    return UNITS.get(word) or (UNITS.get(word[:-1], "") if word[-1] == "s" and len(word) > 2 else "")
+
+
+def _with_unit(value: str, unit: str) -> str:
+    return f"{spelled(value)}{'' if unit == '%' else ' '}{unit}".rstrip()

@@ -1,0 +1,130 @@
+"""Read a letter, a verdict, or the words themselves from a result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from fusiontools import gist, normal
+from fusiontools.ballot.numbers import ASSIGNED, BRACKETED_COMMA, spelled, with_iso_dates
+from fusiontools.ballot.result import Result, bare
+
+MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
+LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
+NAMED_LETTER = re.compile(
+    r"(?:\b(?:option|choice|choose|pick|select|go with)\W{1,3}|\()([a-z])(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b)"
+)
+SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
+#: `a` and `i` that are words: "I choose a book".
+ARTICLE = re.compile(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
+LEADING_LETTER = re.compile(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
+SPOKEN_VERDICT = re.compile(
+    r"\W{0,9}(yes|true|no|false)\b(?= (?:it|they|he|she|this|that|there|because|since|you|we|i)\b)"
+)
+
+COPULAS = frozenset({"is", "are", "was", "were", "be", "equals", "called", "named", "it", "ist", "est", "es", "sind"})
+LEADING_WORDS = COPULAS | gist.ARTICLES | {"that", "this", "answer", "final", "correct", "result"}
+COPULA_END = re.compile(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
+#: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2).
+MATH_SIGN = re.compile(
+    r"[\^<>=±|∞∪∩\\]|\b(?:sqrt|pi)\b|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
+    r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
+    r"|(?<=[\d)\]])\s?/|/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)|^[(\[][^\n]*,[^\n]*[)\]]$"
+)
+MATH_TOKEN = re.compile(rf"{normal.TOKEN.pattern}|[-+*/^<>=±|∞∪∩#()\[\]!]")
+
+
+def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
+    """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
+    pieces = [bare(piece) for piece in result.all_pieces]
+    for piece in pieces:
+        if letters := _letters(piece, options, question):
+            return letters
+    for piece in pieces if options else ():
+        found = _words(gist.CONTRAST.sub("", piece))
+        named = [letter for letter, option in options.items() if option and f" {option} " in f" {' '.join(found)} "]
+        # Of "New York" and "York", the longer one is meant.
+        named = [one for one in named if not any(options[one] in options[other] for other in named if other != one)]
+        if len(named) == 1 and gist.NEGATIONS.isdisjoint(set(found) - set(options[named[0]].split())):
+            return named[0].upper()
+    return None
+
+
+def options_of(question: str) -> dict[str, str]:
+    """Return the options that a folded question lists, from letter to words; fewer than two are none."""
+    found: list[tuple[str, int, int]] = []
+    for marker in MARKER.finditer(question):
+        if len(found) < 26 and marker[1] == chr(ord("a") + len(found)):
+            found.append((marker[1], marker.start(), marker.end()))
+    ends = [start for _, start, _ in found[1:]] + [len(question)]
+    texts = [question[start:end].strip().partition("\n")[0] for (_, _, start), end in zip(found, ends, strict=False)]
+    options = {letter: " ".join(_words(text)) for (letter, _, _), text in zip(found, texts, strict=True)}
+    return options if len(options) > 1 else {}
+
+
+def verdict_of(result: Result, asked: gist.Asked) -> str | None:
+    """Return `yes` or `no` where an answer opens with it, concludes with it, or denies or repeats the question."""
+    for piece in (*filter(None, [result.first]), *result.pieces):
+        text = bare(piece)
+        spoken = SPOKEN_VERDICT.match(text)
+        verdict = normal.YES_NO[spoken[1]] if spoken else normal.yes_no(text)
+        if not verdict and asked.polar and (said := gist.read(asked, text)):
+            verdict = said.verdict
+        if verdict:
+            return verdict
+    return None
+
+
+def key_of(piece: str, asked: gist.Asked) -> str:
+    """Return the words of a piece, or, of mathematics, its words and signs."""
+    text = bare(piece)
+    text = text[assigned.end() :] if (assigned := ASSIGNED.match(text)) else text
+    text = with_iso_dates(COPULA_END.sub("", text.strip(" \t.;,!?:\"'。！？")))
+    if not MATH_SIGN.search(text):
+        return " ".join(_words(text, asked))
+    spaced = BRACKETED_COMMA.sub(", ", text) if text[:1] in ("(", "[") else text
+    found = (match[0] for match in MATH_TOKEN.finditer(spaced))
+    return " ".join(spelled(normal.canonical(token)) if normal.is_number(token) else token for token in found)
+
+
+def _letters(piece: str, options: Mapping[str, str], question: str) -> str:
+    """Return the letter, or the sorted letters, that a piece names; nothing where it names none, or one not offered."""
+    found: set[str] = set()
+    if several := LETTERS.fullmatch(piece):
+        found = set(re.findall(r"\b[a-j]\b", several[1]))
+    elif (letter := normal.choice(piece, question)[0]) and not ARTICLE.match(piece):
+        found = {letter}
+    elif gist.NEGATIONS.isdisjoint(piece.split()):
+        found = set(NAMED_LETTER.findall(piece))
+        if options and not found and (said := LEADING_LETTER.match(piece) or SAID_LETTER.search(piece)):
+            found = {said[1]}
+        found = found if len(found) == 1 else set()
+    return ", ".join(sorted(found)).upper() if not options or options.keys() >= found else ""
+
+
+def _words(folded: str, asked: gist.Asked | None = None) -> list[str]:
+    """Return the words that carry a text's meaning; scripts without spaces stay whole."""
+    if normal.UNSPACED_RUN.search(folded):
+        words = [normal.canonical(match[0]) for match in normal.TOKEN.finditer(folded)]
+    else:
+        words = normal.tokens(folded)
+    if asked is not None and not asked.either:
+        words = _without_echo(words, asked.words)
+    kept = [word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:]
+    return [spelled(word) if normal.is_number(word) else word for word in kept]
+
+
+def _without_echo(words: list[str], question: frozenset[str]) -> list[str]:
+    """Return the words without `the capital of france is` before them, or `is the capital of france` after them."""
+    echo = [
+        (word in question or word in LEADING_WORDS) and word not in gist.NEGATIONS and not normal.is_number(word)
+        for word in words
+    ]
+    if all(echo):
+        return words
+    start, end = echo.index(False), len(words) - echo[::-1].index(False)
+    while start and words[start - 1] not in COPULAS:
+        start -= 1
+    while end < len(words) and words[end] not in COPULAS:
+        end += 1
+    return words[start:end]

@@ -1,0 +1,43 @@
+"""`fuse-vote`: the majority's answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusiontools.cli.options import StreamOptions, command
+from fusiontools.stage_options import VoteOptions
+
+HELP = """\
+\b
+  echo "What is 17 * 23? End with 'Answer: N'." | fuse-panel -m 'openai/gpt-5.5*5' | fuse-vote
+  fuse-vote --key json:result.label --weight openai/gpt-5.5=2 < panel.jsonl > answers.jsonl
+
+Count which answer most responses give, and pass on one of them, word for word. No model is asked.
+
+Reads records with a `panel`. Adds `answer`, with the count in `answer.vote`. Equal answers are counted as one however
+they are spelled: 1,000 and 1e3, "(B)" and "Option B". Who gives no answer abstains.
+
+A tie goes to the answer whose voters were the most confident (where the engine gave log probabilities for all that
+are tied), else to the one the analysis ranks best, else to the one given first; `answer.vote.tie` says which it was.
+
+regex:RE searches the last 4,000 characters of a response; a pattern that may search for ever is refused.
+"""
+
+
+@command("fuse-vote", VoteOptions, StreamOptions, help=HELP)
+def main(
+    files: tuple[str, ...],
+    config: str | None,
+    vote: dict[str, Any],
+    stream: dict[str, Any],
+) -> None:
+    from fusiontools import ballot
+    from fusiontools.chain import stage_of
+    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.setup import make_door, own_recipe, resolver
+
+    recipe = own_recipe(config)
+    ballot.check_key(vote.get("key") or (recipe.vote.key if recipe else "auto"))
+    stage = stage_of("vote", vote, resolver(config, recipe, {}))
+    door = make_door(recipe, {}, {"no_journal": True}, "fuse-vote")
+    run_filter(Plan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)

@@ -1,0 +1,119 @@
+"""Let the responses vote: the majority's answer, word for word; no model is asked.
+
+Reads   messages, panel; analysis where it breaks a tie
+Adds    answer, with the count in `answer.vote`
+Calls   none
+Fails   all_failed when no response is usable; where nobody can be counted, the best response is the answer, and
+        `nothing_to_count` stands in `degraded`
+Source  Wang et al. 2022, self-consistency, arXiv:2203.11171
+
+A tie goes, in this order, to the answer whose voters were the most confident (mean log probability, where the engine
+gave it for all that are tied), to the one the analysis ranks best, to the one given first in the panel's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fusiontools import answers, ballot
+from fusiontools.ballot import Tally
+from fusiontools.errors import InputError, UsageError
+from fusiontools.options import OptionsFor
+from fusiontools.record import Degraded, Record, Response, answered, question_text, with_error, with_section
+from fusiontools.stage_options import VoteOptions
+from fusiontools.stages.runtime import Runtime, Stage
+
+
+def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
+    """Return the stage."""
+
+    async def run(record: Record, runtime: Runtime) -> Record:
+        if "error" in record:
+            return record
+        options = options_for(record)
+        try:
+            ballot.check_key(options.key)
+        except UsageError as error:
+            raise InputError(f"{error.message}; give another with --key", "$.recipe.vote.key") from error
+        usable = answered(record)
+        if not usable:
+            return with_error(record, "vote", "all_failed", "no response in this panel is usable")
+        if len(usable) == 1:
+            return answers.copied(record, usable[0][0], answers.one_survivor(record, "vote"))
+        return _voted(record, options)
+
+    return run
+
+
+def _voted(record: Record, options: VoteOptions) -> Record:
+    usable = dict(answered(record))
+    notes = _unknown_weights(record, options)
+    kind, keys = _keys(record, usable, options.key)
+    weights = {i: (options.weights or {}).get(response["member"], 1.0) for i, response in usable.items()}
+    tally = _counted(record, usable, keys, weights)
+    if tally is None:
+        detail = f"no response can be counted as {kind}: the best response stands in"
+        notes.append({"stage": "vote", "code": "nothing_to_count", "detail": detail})
+        return answers.copied(record, answers.best(record), notes)
+    winners = [i for i in usable if keys[i] == tally.key and weights[i]]
+    position = max(winners, key=lambda i: _worth(i, usable[i]))
+    answer = answers.verbatim(record, position, "vote", vote=_section(kind, tally))
+    return with_section(record, "answer", answer, degraded=notes)
+
+
+def _keys(record: Record, usable: dict[int, Response], key: str) -> tuple[str, dict[int, str | None]]:
+    """Return the kind, and what each usable response votes for; tool calls speak for themselves under `auto`."""
+    calls = {i: found for i, response in usable.items() if key == "auto" and (found := response.get("tool_calls"))}
+    told = {i: response.get("content", "") for i, response in usable.items() if i not in calls}
+    kind, read = ballot.ballots(list(told.values()), key, question_text(record))
+    keys: dict[int, str | None] = {i: ballot.calls_key(found) for i, found in calls.items()}
+    keys.update(zip(told, read, strict=True))
+    return (kind if told else "json"), keys
+
+
+def _counted(
+    record: Record, usable: dict[int, Response], keys: dict[int, str | None], weights: dict[int, float]
+) -> Tally | None:
+    """Count the votes in the order in which a tie is broken: as ranked, where there is a ranking, then as they came."""
+    ranked = [i for i in record.get("analysis", {}).get("ranking", []) if i in usable]
+    order = list(dict.fromkeys([*ranked, *usable]))
+    confidence = [usable[i].get("mean_logprob") for i in order]
+    tally = ballot.tally([keys[i] for i in order], [weights[i] for i in order], confidence)
+    if tally is None:
+        return None
+    first = next(i for i in order if keys[i] == tally.key and weights[i])
+    tie = "ranking" if tally.tie == "order" and first in ranked else tally.tie
+    return replace(tally, winner=order[tally.winner], abstained=sorted(order[at] for at in tally.abstained), tie=tie)
+
+
+def _section(kind: str, tally: Tally) -> dict[str, Any]:
+    section = {
+        "key": tally.key,
+        "kind": kind,
+        "votes": _whole(tally.votes),
+        "of": _whole(tally.of),
+        "counts": {key: _whole(count) for key, count in tally.counts.items()},
+        "abstained": tally.abstained,
+    }
+    return {**section, "tie": tally.tie} if tally.tie else section
+
+
+def _worth(position: int, response: Response) -> tuple[bool, float, int]:
+    """Return what makes a response stand for those that say the same: finished, then confident, then early."""
+    confidence = response.get("mean_logprob")
+    finished = response.get("finish_reason") in ("stop", "tool_calls")
+    return finished, float("-inf") if confidence is None else confidence, -position
+
+
+def _whole(count: float) -> float:
+    return int(count) if count.is_integer() else count
+
+
+def _unknown_weights(record: Record, options: VoteOptions) -> list[Degraded]:
+    members = {response["member"] for response in record["panel"]}
+    return [
+        {"stage": "vote", "code": "unknown_weight", "detail": f"no member of this panel is called {name!r}"}
+        for name in options.weights or {}
+        if name not in members
+    ]
