@@ -21,7 +21,7 @@ ACCENTS = re.compile("[\u0300-\u036f]+")
 FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
 
 LATEX_WRAPPER = re.compile(r"\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:left|right|displaystyle|quad)|\\[,!;:$%() \[\]]")
-LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+LATEX_FRACTION = re.compile(r"((?<![\w)}\]])-)?\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
 POWER = re.compile(r"(?<![\d.,])(\d{1,4})\^\{?(\d{1,2})\}?(?!\d)")
 UNIT_POWER = re.compile(r"(?<=[^\W\d])\^\{?(-?\d)\}?")
 TEN_TO_THE = re.compile(r"(?<=\d) ?[*x] ?10\^\{?(-?\d{1,3})\}?(?!\d)")
@@ -84,7 +84,7 @@ def fold(text: str) -> str:
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
     text = text.casefold()
     if "\\" in text:
-        text = LATEX_FRACTION.sub(r" \1/\2 ", text.replace("{,}", ",").replace("\\times", "*").replace("\\cdot", "*"))
+        text = LATEX_FRACTION.sub(r" \1\2/\3 ", text.replace("{,}", ",").replace("\\times", "*").replace("\\cdot", "*"))
         text = LATEX_WRAPPER.sub("", text)
     if "^" in text:
         text = UNIT_POWER.sub(r"\1", TEN_TO_THE.sub(r"e\1", text))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fusiontools import jsonl, prompts, recipe_file, schemas
-from fusiontools.chain_text import STAGES
+from fusiontools.chain_text import LAYER_STEPS, STAGES
 from fusiontools.endpoints import ENDPOINTS, environment_endpoints
 from fusiontools.errors import InputError, UsageError
 from fusiontools.model import Model, merge_members
@@ -90,7 +90,7 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
     """Return typed options with names turned into models, `A=1` into weights, and what they imply filled in.
 
     Raises:
-        UsageError: a model that cannot be, options that contradict each other.
+        UsageError: a model or a key that cannot be, options that contradict each other.
     """
     typed = dict(given)
     for name, flag in flags_of(STAGES[section]).items():
@@ -112,6 +112,11 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
         typed.setdefault("method", "model")
     if "command" in typed and "models" not in typed:
         typed.setdefault("method", "command")
+    for key in (typed.get("key"), typed.get("agree")):
+        if key not in (None, "auto", "judge"):
+            from fusiontools import ballot
+
+            ballot.check_key(key)
     if "weights" in typed and not isinstance(typed["weights"], Mapping):
         typed["weights"] = dict(_weight(text) for text in typed["weights"])
     return typed
@@ -178,8 +183,12 @@ def _complete(section: str, options: Any, judges: tuple[Model, ...]) -> Any:
 
 
 def _check_panel(section: str, options: Any) -> None:
-    if section == "panel" and options.agree == "judge" and not options.agree_models:
+    if section != "panel" or options.agree != "judge":
+        return
+    if not options.agree_models:
         raise UsageError("--agree judge: no judge is named; give --agree-model, or a recipe with a judge")
+    if options.stop_when_agreed and not any(getattr(options, name) for name in LAYER_STEPS):
+        raise UsageError("--agree judge contradicts --stop-when-agreed: a judge cannot be asked at every answer")
 
 
 def _check_synth(section: str, options: Any) -> None:

@@ -38,10 +38,12 @@ import pytest
 from conftest import Run, Upstream
 
 from fusiontools import errors, prompts, recipe, recipe_file, schemas
-from fusiontools.chain_text import parse
+from fusiontools.chain_text import STAGES, parse
 from fusiontools.endpoints import ENDPOINTS, Endpoint
 from fusiontools.errors import InputError
+from fusiontools.model import Model
 from fusiontools.record import DERIVED
+from fusiontools.stage_options import FewShot, LimitOptions
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -311,7 +313,7 @@ def test_recipe_keys_are_the_schemas() -> None:
 
 def test_recipe_defaults_are_the_codes() -> None:
     listed = {code(row[0])[0]: row[1] for row in rows("Keys of a recipe")}
-    known = {**recipe_keys(), "models.*.samples": recipe.Model("", "", "").samples}
+    known = {**recipe_keys(), "models.*.samples": Model("", "", "").samples}
 
     for key, default in known.items():
         if isinstance(default, bool):
@@ -408,7 +410,7 @@ def failure_codes() -> set[str]:
 def code_parts(node: ast.AST) -> list[ast.expr]:
     """Return the parts of a piece of code that are codes of failures."""
     match node:
-        case ast.Call(func=ast.Name(id="CallFailed"), args=[first, *_]):
+        case ast.Call(func=ast.Name(id="CallFailed" | "StageFailed") | ast.Attribute(attr="_note"), args=[first, *_]):
             return [] if isinstance(first, ast.Starred) else [first]
         case ast.Call(func=ast.Name(id="with_error"), args=[_, _, third, *_]):
             return [third]
@@ -430,20 +432,18 @@ def recipe_keys() -> dict[str, Any]:
     schema = schemas.load("recipe")
     defs = schema["$defs"]
     made: dict[str, Any] = {
-        "panel": recipe.PanelOptions,
-        "judge": recipe.JudgeOptions,
-        "synth": recipe.SynthOptions,
-        "limits": recipe.LimitOptions,
-        "panel.few_shot": recipe.FewShot,
+        **STAGES,
+        "limits": LimitOptions,
+        "panel.few_shot": FewShot,
         "endpoints.*": Endpoint,
-        "models.*": recipe.Model,
+        "models.*": Model,
     }
-    parts = {name: defs[name] for name in ("panel", "judge", "synth", "limits")}
+    parts = {name: defs[name] for name in (*STAGES, "limits")}
     parts |= {"endpoints.*": defs["endpoint"], "models.*": defs["model"]}
     parts["panel.few_shot"] = defs["panel"]["properties"]["few_shot"]
     whole = recipe.Recipe("")
     keys: dict[str, Any] = dict.fromkeys(schema["properties"])
-    keys |= {"endpoint": whole.endpoint}
+    keys |= {"endpoint": whole.endpoint, "chain": whole.chain}
     for name, part in parts.items():
         defaults = {f.name: f.default for f in dataclasses.fields(made[name])}
         for key in part["properties"]:

@@ -20,6 +20,8 @@ first 4,000 and the last 12,000 characters are read, for JSON the last 200,000.
 Source  Wang et al. 2022, self-consistency, arXiv:2203.11171
 """
 
+from __future__ import annotations
+
 from fusiontools.ballot.count import Tally, tally
 from fusiontools.ballot.kinds import ballots, check_key
 from fusiontools.ballot.structured import calls_key

@@ -128,7 +128,8 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
             share = Fraction(*pair) / 100
             keys.append(spelled(f"{share.numerator}/{share.denominator}"))
         else:
-            keys.append(_with_unit(number.value, number.unit or assumed))
+            several = ", " in number.value
+            keys.append(_with_unit(number.value, number.unit or ("" if several else assumed)))
     return keys
 
 
@@ -167,8 +168,11 @@ def _countable(piece: str) -> str:
     text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
     text = CURRENCY_CODE.sub(lambda match: "€" if match[1] else "£" if match[2] else "$", text)
     if not normal.DIGIT.search(text):
-        lonely = len(text.split()) < 3
-        return COUNT_RUN.sub(lambda match: _counted(match[0]) if lonely or match[0] != "one" else "one", text)
+        # "One apple" counts; "no one" and "the one in Rome" do not.
+        counts = len(text.split()) < 4
+        return COUNT_RUN.sub(
+            lambda match: _counted(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
+        )
     text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
     text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)

@@ -33,7 +33,7 @@ SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
 STARRED_POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")
 SMALL_POWER = re.compile(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
 BIG = re.compile(r"(?<=\d)(?:(M)|B)\b")
-LONE_MINUS = re.compile(r"(?<=[=:]) {0,2}[-−–] (?=\d)")
+LONE_MINUS = re.compile(r"(?<=[=:]) {0,2}[-−–] (?=\d|\\[dt]?frac)")
 
 LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")

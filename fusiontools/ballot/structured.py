@@ -17,7 +17,7 @@ REGEX_CHARS, JSON_CHARS = 4_000, 200_000
 JSON_TRIES = 200
 PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
 JSON_BEGIN = re.compile(r"[{\[]")
-TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+")|,(?=\s*[}\]])', re.DOTALL)
+TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
 FENCE = re.compile(r"^```[a-zA-Z0-9]*\s|\s*```$")
 REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(|\)|(?:[*+]|\{\d*,\})[?+]?|.", re.DOTALL)
 #: What repeats without end and gives back what it took; a possessive `++` does not.

@@ -19,7 +19,7 @@ SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:be
 ARTICLE = re.compile(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
 LEADING_LETTER = re.compile(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
 SPOKEN_VERDICT = re.compile(
-    r"\W{0,9}(yes|true|no|false)\b(?= (?:it|they|he|she|this|that|there|because|since|you|we|i)\b)"
+    r"\W{0,9}(yes|true|no|false)\b(?=, | (?:it|they|he|she|this|that|there|because|since|you|we|i)\b)"
 )
 
 COPULAS = frozenset({"is", "are", "was", "were", "be", "equals", "called", "named", "it", "ist", "est", "es", "sind"})
@@ -29,7 +29,7 @@ COPULA_END = re.compile(r"(?<=\w)(?:です|でした|입니다|이에요|예요)
 MATH_SIGN = re.compile(
     r"[\^<>=±|∞∪∩\\]|\b(?:sqrt|pi)\b|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
-    r"|(?<=[\d)\]])\s?/|/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)|^[(\[][^\n]*,[^\n]*[)\]]$"
+    r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
 MATH_TOKEN = re.compile(rf"{normal.TOKEN.pattern}|[-+*/^<>=±|∞∪∩#()\[\]!]")
 
@@ -78,11 +78,13 @@ def verdict_of(result: Result, asked: gist.Asked) -> str | None:
 def key_of(piece: str, asked: gist.Asked) -> str:
     """Return the words of a piece, or, of mathematics, its words and signs."""
     text = bare(piece)
-    text = text[assigned.end() :] if (assigned := ASSIGNED.match(text)) else text
+    if (assigned := ASSIGNED.match(text)) and text[assigned.end() :].strip():
+        text = text[assigned.end() :]
     text = with_iso_dates(COPULA_END.sub("", text.strip(" \t.;,!?:\"'。！？")))
-    if not MATH_SIGN.search(text):
+    bracketed = text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
+    if not bracketed and not MATH_SIGN.search(text):
         return " ".join(_words(text, asked))
-    spaced = BRACKETED_COMMA.sub(", ", text) if text[:1] in ("(", "[") else text
+    spaced = BRACKETED_COMMA.sub(", ", text) if bracketed else text
     found = (match[0] for match in MATH_TOKEN.finditer(spaced))
     return " ".join(spelled(normal.canonical(token)) if normal.is_number(token) else token for token in found)
 

@@ -37,7 +37,7 @@ def main(
     from fusiontools.cli.setup import make_door, own_recipe, resolver
 
     recipe = own_recipe(config)
-    ballot.check_key(vote.get("key") or (recipe.vote.key if recipe else "auto"))
+    ballot.check_key(vote.get("key", recipe.vote.key if recipe else "auto"))
     stage = stage_of("vote", vote, resolver(config, recipe, {}))
     door = make_door(recipe, {}, {"no_journal": True}, "fuse-vote")
     run_filter(Plan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)

@@ -154,7 +154,10 @@ class _Picking:
         if len(missing) < len(verdicts):
             self._note("partial_pick", f"{len(missing)} of {len(verdicts)} verdicts are missing: {problem}")
             return True
-        self._note("bad_pick" if "unreadable" in missing else "pick_failed", str(problem))
+        if "unreadable" in missing:
+            self._note("bad_pick", str(problem))
+        else:
+            self._note("pick_failed", str(problem))
         return False
 
     def _judge(self) -> Model:

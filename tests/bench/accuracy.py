@@ -1,4 +1,4 @@
-"""How often the embedded model is right: one sample, greedy, and fused, by the real pipeline on questions of our own.
+"""How often the embedded model is right: one sample, greedy, by vote, and fused, by the real pipeline on questions of our own.
 
 Usage: python tests/bench/accuracy.py. Prints a Markdown table with standard errors; takes about four minutes.
 An answer counts as right where it contains the target as a whole word or number.
@@ -15,10 +15,11 @@ from pathlib import Path
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 
 
-def piped(*commands: str) -> list[dict]:
-    """Run the questions through a shell pipeline and return its records."""
+def piped(*commands: str, records: list[dict] | None = None) -> list[dict]:
+    """Run the questions, or records that have come further, through a shell pipeline and return its records."""
     line = " | ".join(commands)
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], input=QUESTIONS.read_bytes(), stdout=subprocess.PIPE)
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode() if records else QUESTIONS.read_bytes()
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], input=lines, stdout=subprocess.PIPE)
     return [json.loads(record) for record in done.stdout.splitlines()]
 
 
@@ -45,11 +46,13 @@ def cell(scores: list[float]) -> str:
 
 def main() -> None:
     fused = piped("fuse-panel -c local -q", "fuse-judge -q", "fuse-synth -q")
+    voted = piped("fuse-vote -q", records=fused)
     greedy = piped("fuse-panel -c local -q --samples 1 --temperature 0")
     rows = {
         "one sample (mean of the panel)": [(r, score(r, [p["content"] for p in r["panel"]])) for r in fused],
         "greedy (one call, temperature 0)": [(r, score(r, [r["panel"][0]["content"]])) for r in greedy],
-        "fused (five samples, compared by code)": [(r, score(r, [r["answer"]["content"]])) for r in fused],
+        "vote (the same five samples, `fuse-vote`)": [(r, score(r, [r["answer"]["content"]])) for r in voted],
+        "fused (the same five samples, compared by code)": [(r, score(r, [r["answer"]["content"]])) for r in fused],
     }
     print("| | tuned on (60) | held out (60) | all (120) |\n|---|---|---|---|")
     for name, scored in rows.items():

@@ -1,0 +1,788 @@
+"""What an answer votes for, and how votes are counted."""
+
+from __future__ import annotations
+
+import json
+import time
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fusiontools import normal
+from fusiontools.ballot import ballots, calls_key, check_key, tally
+from fusiontools.errors import UsageError
+
+CAPITAL = "What is the capital of France?"
+OPTIONS = "Which city is the capital of Australia?\nA) Sydney\nB) Canberra\nC) Perth"
+PRIME = "Is 91 prime?"
+
+PIECES_TEXT = r"""
+Paris Lyon 42 1,000 -5 3-5 1/2 50% $5 km yes not B) (C) Answer: \boxed{ } \frac{1}{2} -\frac12 ** 北京 = x { "a": [1] the is
+"""
+WORDS = st.sampled_from([*PIECES_TEXT.split(), "\n", "I don't know"])
+TEXTS = st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=8).map(" ".join))
+KEYS = st.sampled_from(["auto", "number", "choice", "text", "json:$", "json:a[0]", "regex:\\w+"])
+
+
+def key_of(text: str, key: str = "auto", question: str = "") -> str | None:
+    return ballots([text], key, question)[1][0]
+
+
+def voted(kind: str, *rows: tuple[str, str]) -> Any:
+    return pytest.mark.parametrize(("text", "key"), [pytest.param(*row, id=f"{kind}-{row[0][:30]!r}") for row in rows])
+
+
+# Numbers
+
+
+@voted(
+    "number",
+    ("42", "42"),
+    ("42.", "42"),
+    ("42.0", "42"),
+    ("007", "7"),
+    ("+5", "5"),
+    (".5", "0.5"),
+    ("1/2", "0.5"),
+    ("1 / 2", "0.5"),
+    ("3/6", "0.5"),
+    ("½", "0.5"),
+    ("1/3", "1/3"),
+    ("1 1/2", "1.5"),
+    ("1½", "1.5"),
+    ("-1 1/2", "-1.5"),
+    ("1e3", "1000"),
+    ("1.0e3", "1000"),
+    ("1E3", "1000"),
+    ("10^3", "1000"),
+    ("10**3", "1000"),
+    ("10³", "1000"),
+    ("1.5 × 10^3", "1500"),
+    ("2 × 10^-3", "0.002"),
+    ("10^{-3}", "0.001"),
+    ("2^10", "1024"),
+    ("1,234,567", "1234567"),
+    ("1'234'567", "1234567"),
+    ("1 234 567", "1234567"),
+    ("1_000", "1000"),
+    ("1.234,56", "1234.56"),
+    ("3,5", "3.5"),
+    ("3,14159", "3.14159"),
+    ("2.5 million", "2500000"),
+    ("8.3M", "8300000"),
+    ("100k", "100000"),
+    ("-5", "-5"),
+    ("−5", "-5"),
+    ("x = −5", "-5"),
+    ("x = - 5", "-5"),
+    ("Answer: - 5", "-5"),
+    ("3-5", "3 to 5"),
+    ("3–5", "3 to 5"),
+    ("3 to 5", "3 to 5"),
+    ("between 3 and 5", "3 to 5"),
+    ("three", "3"),
+    ("twenty-one apples", "21"),
+    ("two hundred and five", "205"),
+    ("１２", "12"),
+    ("٣٤", "34"),
+    ("12:30", "12:30"),
+    ("9" * 100, "9" * 100),
+)
+def test_a_number_has_one_spelling(text: str, key: str) -> None:
+    assert ballots([text], "auto") == ("number", [key])
+    assert ballots([text], "number") == ("number", [key])
+
+
+@voted(
+    "unit",
+    ("$1,234.50", "1234.5 $"),
+    ("1234.5 dollars", "1234.5 $"),
+    ("USD 1234.50", "1234.5 $"),
+    ("-$5", "-5 $"),
+    ("$-5", "-5 $"),
+    ("$5 million", "5000000 $"),
+    ("$5m", "5000000 $"),
+    ("5€", "5 €"),
+    ("€ 5.00", "5 €"),
+    ("£5", "5 pound"),
+    ("5 km", "5 km"),
+    ("5 kilometers", "5 km"),
+    ("5-kilometre", "5 km"),
+    ("5 m/s", "5 m/s"),
+    ("5 meters per second", "5 m/s"),
+    ("5 m²", "5 m2"),
+    ("5 square meters", "5 m2"),
+    ("20 °C", "20 °c"),
+    ("20 degrees Celsius", "20 °c"),
+    ("$20^\\circ$C", "20 °c"),
+    ("5 feet 10 inches", "5 ft, 10 inch"),
+    ("5 ft 10 in", "5 ft, 10 inch"),
+    ("3 hours and 20 minutes", "3 h, 20 min"),
+    ("$4.20 per gallon", "4.2 $"),
+    ("42 apples", "42"),
+    ("5 in total", "5"),
+    ("50%", "50%"),
+    ("50 %", "50%"),
+    ("50 percent", "50%"),
+    ("12,5 %", "12.5%"),
+    ("5-10%", "5 to 10%"),
+)
+def test_a_unit_belongs_to_the_number_and_has_one_name(text: str, key: str) -> None:
+    assert ballots([text]) == ("number", [key])
+
+
+@voted(
+    "stated",
+    ("\\boxed{42}", "42"),
+    ("\\boxed{-\\frac{84}{2}}", "-42"),
+    ("$x = -\\dfrac{84}{2}$", "-42"),
+    ("We get $\\boxed{42}$.", "42"),
+    ("$$\\boxed{42}$$", "42"),
+    ("\\[ x = 42 \\]", "42"),
+    ("\\boxed{\\frac{84}{2}}", "42"),
+    ("\\boxed{\\dfrac{84}{2}}", "42"),
+    ("\\boxed{\\text{42}}", "42"),
+    ("\\boxed{42\\text{ apples}}", "42"),
+    ("\\fbox{42}", "42"),
+    ("First \\boxed{7}, rather \\boxed{42}", "42"),
+    ("**Answer:** 42", "42"),
+    ("**Answer**: 42", "42"),
+    ("Answer:\n\n42", "42"),
+    ("## Final Answer\n42", "42"),
+    ("**Final answer**\n\n**42**\n\nThis took 3 steps and 12 lines.", "42"),
+    ("Final answer: 84/2", "42"),
+    ("The answer is $42$.", "42"),
+    ("Final Answer: The final answer is $x=42$. I hope it is correct.", "42"),
+    ("6 * 7 = 42\n#### 42", "42"),
+    ("Answer: 42 because 6*7 = 42 and 3 < 5", "42"),
+    ("Answer: 42 (of 100)", "42"),
+    ("Answer: 41. No, wait.\nAnswer: 42", "42"),
+    ("<think>Is it 7?</think>42", "42"),
+    ("So 12 + 30 = 42 apples.", "42"),
+    ("The total is **42** after 3 days.", "42"),
+    ("Therefore, 42.", "42"),
+    ("We count 3 and 4.\n\nThe total is 42.", "42"),
+    ("42\n\nI counted all of the boxes in the room one after another, and those outside.", "42"),
+    ("The total is 42.\n\nLet me know if you need 3 more!", "42"),
+    ("The total is 42 (per Model 1, Model 3)", "42"),
+    ("The total is 42 [1][3].", "42"),
+    ("I'm not sure, but I think it's 42.", "42"),
+)
+def test_what_an_answer_gives_as_its_result_is_counted(text: str, key: str) -> None:
+    assert key_of(text, "number", "How many are there?") == key
+    assert ballots([text], "auto", "How many are there?") == ("number", [key])
+
+
+def test_a_number_of_the_question_is_no_answer_where_another_stands() -> None:
+    assert key_of("Of the 100 students, 42 stay, that is out of 100", "number", "Of 100 students, how many?") == "42"
+
+
+@voted(
+    "none",
+    ("x > 5", ""),
+    ("x ≠ 5", ""),
+    ("±5", ""),
+    ("2n", ""),
+    ("2\\sqrt{3}", ""),
+    ("3π", ""),
+    ("0.1 + 0.2", ""),
+    ("3/0", ""),
+    ("July 20, 1969", ""),
+    ("1969-07-20", ""),
+    ("Paris", ""),
+    ("no one", ""),
+)
+def test_what_has_no_number_as_its_value_is_no_number(text: str, key: str) -> None:
+    assert (key_of(text, "number") or "") == key
+
+
+@voted(
+    "several",
+    ("x = 2 or x = 3", "2, 3"),
+    ("x = 2 and y = 3", "2, 3"),
+    ("2, 3", "2, 3"),
+    ("(2,3)", "2, 3"),
+    ("\\{2, 3\\}", "2, 3"),
+    ("a) x = 2\nb) y = 3", "2, 3"),
+)
+def test_several_numbers_are_one_answer(text: str, key: str) -> None:
+    assert ballots([text]) == ("number", [key])
+
+
+def test_a_bare_number_has_the_unit_that_most_others_name() -> None:
+    assert ballots(["5", "5 km", "5 kilometers", "5 miles"], "number")[1] == ["5 km", "5 km", "5 km", "5 mi"]
+    assert ballots(["5", "5 km", "5 miles"], "number")[1] == ["5", "5 km", "5 mi"]
+
+
+def test_a_percentage_is_a_share_but_a_bare_number_is_one_where_a_percentage_is_asked_for() -> None:
+    texts = ["50%", "50", "0.5"]
+
+    assert ballots(texts, "number", "What is the chance?")[1] == ["0.5", "50", "0.5"]
+    assert ballots(texts, "number", "What percentage is that?")[1] == ["50%", "50%", "0.5%"]
+    assert ballots(["$40", "40"], "number", "What is left of $50 after a 20% discount?")[1] == ["40 $", "40 $"]
+
+
+# Choices
+
+
+@voted(
+    "letter",
+    ("B", "B"),
+    ("b.", "B"),
+    ("(B)", "B"),
+    ("[B]", "B"),
+    ("**B**", "B"),
+    ("B)", "B"),
+    ("B) Canberra", "B"),
+    ("B. Canberra", "B"),
+    ("**B. Canberra**", "B"),
+    ("B: Canberra", "B"),
+    ("B - Canberra", "B"),
+    ("B, Canberra", "B"),
+    ("Option B", "B"),
+    ("Option B is right.", "B"),
+    ("The answer is (B).", "B"),
+    ("The answer is B: Canberra", "B"),
+    ("The correct answer is option B.", "B"),
+    ("Correct option: B", "B"),
+    ("Answer: **B** (Canberra)", "B"),
+    ("Answer: B) Canberra", "B"),
+    ("\\boxed{\\text{B}}", "B"),
+    ("\\boxed{\\textbf{(B)}}", "B"),
+    ("I'd go with B.", "B"),
+    ("It's B because Sydney is only larger.", "B"),
+    ("B is correct", "B"),
+    ("B\n\nSydney is the largest city, but it has never been the capital of the country.", "B"),
+    ("Answer: B\n\nThe answer is not A because it is only the largest.", "B"),
+    ("A) is wrong.\nB) is right.\nC) is wrong.\n\nSo B.", "B"),
+    ("Canberra", "B"),
+    ("canberra!", "B"),
+    ("Answer: Canberra", "B"),
+    ("The capital is Canberra, not Sydney.", "B"),
+    ("A and C", "A, C"),
+    ("C, A", "A, C"),
+)
+def test_a_choice_is_its_letter(text: str, key: str) -> None:
+    assert ballots([text], "auto", OPTIONS) == ("choice", [key])
+    assert ballots([text], "choice", OPTIONS) == ("choice", [key])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer depends on the context.",
+        "Answer depends",
+        "Synthesized Answer\nBecause it is so.",
+        "D",
+        "Sydney or Canberra",
+        "Not Canberra",
+        "It isn't (B).",
+        "A capital city is a matter of law.",
+        "",
+    ],
+)
+def test_what_chooses_nothing_is_no_choice(text: str) -> None:
+    assert key_of(text, "choice", OPTIONS) is None
+
+
+@pytest.mark.parametrize("text", ["A", "(A)", "A) Paris", "Option A", "a."])
+def test_a_letter_is_a_choice_also_where_the_question_lists_none(text: str) -> None:
+    assert ballots([text]) == ("choice", ["A"])
+
+
+def test_an_article_or_an_initial_is_no_choice() -> None:
+    assert key_of("I choose a book", "choice") is None
+    assert ballots(["A. Lincoln"]) == ("text", ["lincoln"])
+
+
+def test_the_longer_of_two_options_that_contain_each_other_is_meant() -> None:
+    assert key_of("New York it is", "choice", "Where? A) York B) New York") == "B"
+
+
+# Yes or no
+
+
+@voted(
+    "verdict",
+    ("Yes", "yes"),
+    ("**Yes**, because 91 has no divisor.", "yes"),
+    ("Yes it is.", "yes"),
+    ("True", "yes"),
+    ("No.", "no"),
+    ("No, 91 = 7 * 13.", "no"),
+    ("It is not prime.", "no"),
+    ("91 is not prime.", "no"),
+    ("Answer: no", "no"),
+    ("7 divides it.\n\nSo no, it is not.", "no"),
+    ("\\boxed{\\text{No}}", "no"),
+)
+def test_a_verdict_is_yes_or_no(text: str, key: str) -> None:
+    assert ballots([text], "auto", PRIME) == ("yes_no", [key])
+
+
+def test_no_one_is_not_a_no() -> None:
+    assert ballots(["No one knows."]) == ("text", ["no one knows"])
+
+
+# Text
+
+
+@voted(
+    "text",
+    ("Paris", "paris"),
+    ("**Paris**", "paris"),
+    ("_Paris_.", "paris"),
+    ("# Paris", "paris"),
+    ("- Paris", "paris"),
+    ("`paris`", "paris"),
+    ("“Paris”", "paris"),
+    ("It's Paris.", "paris"),
+    ("The answer is Paris.", "paris"),
+    ("The capital of France is Paris.", "paris"),
+    ("The capital of France is **Paris**.", "paris"),
+    ("Paris is the capital of France.", "paris"),
+    ("Let me think.\nThe capital is Paris.", "paris"),
+    ("Paris\n\nIt has been the seat of the government of the country for more than a thousand years.", "paris"),
+    ("not Paris", "not paris"),
+    ("The Hague", "hague"),
+    ("Vitamin A", "vitamin a"),
+    ("Café", "cafe"),
+    ("北京", "北京"),
+    ("答案是北京。", "北京"),
+    ("東京です。", "東京"),
+    ("July 20, 1969", "1969 7 20"),
+    ("20 July 1969", "1969 7 20"),
+    ("1969-07-20", "1969 7 20"),
+    ("C++", "c + +"),
+    ("C#", "c #"),
+    ("x+1", "x + 1"),
+    ("x - 1", "x - 1"),
+    ("y = x+1", "x + 1"),
+    ("[1, 2)", "[ 1 2 )"),
+    ("(1,2]", "( 1 2 ]"),
+    ("2\\sqrt{3}", "2 sqrt 3"),
+    ("2√3", "2 sqrt 3"),
+    ("unknown", "unknown"),
+)
+def test_text_is_compared_by_its_words(text: str, key: str) -> None:
+    assert key_of(text, "text", CAPITAL) == key
+
+
+def test_the_words_of_the_question_are_the_answer_where_it_names_the_alternatives() -> None:
+    assert ballots(["Tabs.", "spaces", "The tabs"], "text", "Is it tabs or spaces?")[1] == ["tabs", "spaces", "tabs"]
+
+
+def test_long_texts_that_differ_at_the_end_stay_apart_under_short_keys() -> None:
+    one, other = ballots(["word " * 100 + "a", "word " * 100 + "b"], "text")[1]
+
+    assert one != other
+    assert len(str(one)) == len(str(other)) == 120
+
+
+# Abstentions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n\t",
+        "...",
+        "**",
+        "\\boxed{}",
+        "<think>42</think>",
+        "no answer",
+        "I don't know",
+        "I don't really know.",
+        "I'm not sure.",
+        "Not sure",
+        "N/A",
+        "No idea",
+        "I have no idea.",
+        "It cannot be determined from this.",
+        "Cannot determine",
+        "Answer: I don't know",
+        "I'm sorry, but I can't help with that.",
+        "I can't answer that.",
+        "As an AI, I cannot say whether it is 42.",
+        "There is not enough information.",
+        "Unable to determine: 3 or 4",
+    ],
+)
+@pytest.mark.parametrize("key", ["auto", "number", "choice", "text"])
+def test_who_says_nothing_refuses_or_does_not_know_abstains(text: str, key: str) -> None:
+    assert key_of(text, key, OPTIONS) is None
+
+
+def test_a_refusal_that_still_answers_is_an_answer() -> None:
+    assert key_of("I cannot be certain.\n\nAnswer: 42", "number") == "42"
+
+
+def test_what_the_question_offers_is_an_answer_also_where_it_sounds_like_a_refusal() -> None:
+    question = "How many? A) 5 B) 6 C) Cannot be determined"
+
+    assert ballots(["Cannot be determined", "C"], "auto", question) == ("choice", ["C", "C"])
+
+
+# One kind for all
+
+
+@pytest.mark.parametrize(
+    ("texts", "question", "kind"),
+    [
+        (["42", "The total is 42.", "forty"], "How many?", "number"),
+        (["42", "I don't know", ""], "How many?", "number"),
+        (["42 km", "Paris", "Lyon"], "", "text"),
+        (["Apollo 11", "Apollo 13"], "Which mission?", "text"),
+        (["B", "(C)", "Canberra"], OPTIONS, "choice"),
+        (["Yes", "No, never.", "Perhaps"], "Is it?", "yes_no"),
+        (['{"a": 1}', '```json\n{"a": 1.0}\n```', "Paris"], "", "json"),
+        (["Paris", "42"], "", "text"),
+        ([], "", "text"),
+        (["", " "], "", "text"),
+    ],
+)
+def test_auto_takes_the_one_kind_that_suits_most_of_those_who_speak(texts: list[str], question: str, kind: str) -> None:
+    assert ballots(texts, "auto", question)[0] == kind
+
+
+def test_whoever_cannot_be_read_as_the_others_abstains() -> None:
+    assert ballots(["42", "Paris", "42.0"], "auto") == ("number", ["42", None, "42"])
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "key"),
+    [
+        ('{"label": "Spam"}', "label", "spam"),
+        ('{"label": "Spam"}', "$.label", "spam"),
+        ('```json\n{"label": "spam",}\n```', "label", "spam"),
+        ('Sure! {"label": "spam"} Anything else?', "label", "spam"),
+        ('See [1]: {"label": "spam"} {note}', "label", "spam"),
+        ('First {"label": "ham"}, then {"label": "spam"}', "label", "spam"),
+        ('{"a": {"b": [{"c": 1.0}]}}', "a.b[0].c", "1"),
+        ('{"a": [1, 2]}', "a[-1]", "2"),
+        ('{"a": [1, 2]}', "a.1", "2"),
+        ("[1e3]", "[0]", "1000"),
+        ('{"n": "1,000"}', "n", "1000"),
+        ('{"n": 0.1}', "n", "0.1"),
+        ('{"n": true}', "n", "true"),
+        ('{"n": {"b": 2, "a": 1.0}}', "n", '{"a":1,"b":2}'),
+        ("42", "$", "42"),
+        ('<think>{"a": 1}</think>{"a": 2}', "a", "2"),
+        ('{"a": 1e999999999}', "a", "1e999999999"),
+        ('{"a": null}', "a", None),
+        ('{"a": ""}', "a", None),
+        ('{"a": "I don\'t know"}', "a", None),
+        ('{"a": 1}', "b", None),
+        ('{"a": [1]}', "a[7]", None),
+        ('{"a": NaN}', "a", None),
+        ("no JSON", "a", None),
+        ('{"a": ', "a", None),
+        ("[" * 100_000, "a", None),
+    ],
+)
+def test_a_value_in_json_votes(text: str, path: str, key: str | None) -> None:
+    assert ballots([text], f"json:{path}") == ("json", [key])
+
+
+def test_half_an_emoji_can_be_written_as_a_key() -> None:
+    key = key_of('{"a": "\\ud83d x"}', "json:a")
+
+    assert key
+    assert key.encode()
+
+
+def test_tool_calls_agree_where_their_names_and_arguments_do() -> None:
+    def calls(*told: tuple[str, str]) -> str:
+        return calls_key([{"function": {"name": name, "arguments": arguments}} for name, arguments in told])
+
+    assert calls(("f", '{"a": 1, "b": [2.0]}')) == calls(("f", '{"b":[2],"a":1.0}'))
+    assert calls(("f", "{}"), ("g", "")) == calls(("g", "{}"), ("f", "{}"))
+    assert calls(("f", '{"a": "x"}')) != calls(("f", '{"a": "X"}'))
+    assert calls(("f", '{"a": 1}')) != calls(("f", '{"a": "1"}'))
+    assert calls(("f", "{broken")) == calls(("f", "{broken"))
+
+
+# Regular expressions
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "key"),
+    [
+        (r"id=(\d+)", "id=17, no: id=18.0", "18"),
+        (r"\d+", "17 and 18", "18"),
+        (r"<a>(.*)</a>", "<a>**The Beatles**</a>", "beatles"),
+        (r"(?i)LABEL: (\w+)", "label: Spam", "spam"),
+        (r"a(b)?", "a", None),
+        (r"a()", "a", None),
+        (r"z", "a", None),
+        (r"\d+", "<think>1</think>", None),
+        (r"x(\d)", "x1" + " " * 5_000, None),
+    ],
+)
+def test_the_last_match_votes(pattern: str, text: str, key: str | None) -> None:
+    assert ballots([text], f"regex:{pattern}") == ("regex", [key])
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    "key", ["auto", "number", "choice", "text", "json:a.b[0]", "json:$", "json:[0]", "regex:(a++)+", r"regex:(\d{3},)+"]
+)
+def test_a_key_that_can_be_is_taken(key: str) -> None:
+    check_key(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("nubmer", "did you mean 'number'?"),
+        ("yes_no", "known: auto"),
+        ("", "known: auto"),
+        ("json", "no key 'json'"),
+        ("json:", "no path"),
+        ("json:a..b", "no path"),
+        ("json:a[x]", "no path"),
+        ("json:a[", "no path"),
+        ("regex:", "is empty"),
+        ("regex:(", "no regular expression: missing )"),
+        ("regex:(a+)+$", "(a++)+"),
+        ("regex:(?:a*b?)*", "(a++)+"),
+        ("regex:((?:a{2,}))+?", "(a++)+"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_in_words(key: str, reason: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        check_key(key)
+
+    assert reason in refused.value.message
+    with pytest.raises(UsageError):
+        ballots(["42"], key)
+
+
+# Counting
+
+
+def test_the_most_votes_win() -> None:
+    counted = tally(["b", "a", None, "a"])
+
+    assert counted is not None
+    assert (counted.key, counted.winner, counted.votes, counted.of) == ("a", 1, 2.0, 3.0)
+    assert counted.counts == {"a": 2.0, "b": 1.0}
+    assert list(counted.counts) == ["a", "b"]
+    assert (counted.abstained, counted.tie) == ([2], None)
+
+
+def test_nobody_who_votes_is_no_result() -> None:
+    assert tally([]) is None
+    assert tally([None, None]) is None
+    assert tally(["a", "b"], [0, 0]) is None
+
+
+def test_an_empty_key_is_no_vote() -> None:
+    assert tally(["", ""]) is None
+    assert tally(["", "a"]).abstained == [0]  # type: ignore[union-attr]
+
+
+def test_weights_count_and_0_silences() -> None:
+    counted = tally(["a", "b", "b", "c"], [3, 1, 1, 0])
+
+    assert counted is not None
+    assert (counted.key, counted.votes, counted.of) == ("a", 3.0, 5.0)
+    assert counted.counts == {"a": 3.0, "b": 2.0}
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_silences(weight: float) -> None:
+    assert tally(["a", "b"], [weight, 1]).key == "b"  # type: ignore[union-attr]
+
+
+def test_weights_are_added_exactly() -> None:
+    counted = tally(["b", *["a"] * 10], [1, *[0.1] * 10])
+
+    assert counted is not None
+    assert (counted.key, counted.tie, counted.of) == ("b", "order", 2.0)
+
+
+def test_a_tie_goes_to_the_more_confident_where_that_is_known_of_all() -> None:
+    keys = ["a", "b", "b", "a", "c"]
+
+    sure = tally(keys, None, [-3.0, -1.0, -1.5, -0.1, None])
+    unknown = tally(keys, None, [-3.0, -1.0, -1.5, None, -0.1])
+    equal = tally(keys, None, [-1.0, -1.0, -1.0, -1.0, None])
+
+    assert sure is not None
+    assert unknown is not None
+    assert equal is not None
+    assert (sure.key, sure.winner, sure.tie) == ("b", 1, "confidence")
+    assert (unknown.key, unknown.winner, unknown.tie) == ("a", 0, "order")
+    assert (equal.key, equal.winner, equal.tie) == ("a", 0, "order")
+
+
+def test_the_most_confident_of_those_who_agree_stands_for_them() -> None:
+    assert tally(["a", "a", "a"], None, [-2.0, -1.0, None]).winner == 1  # type: ignore[union-attr]
+    assert tally(["a", "a"], None, [None, float("nan")]).winner == 0  # type: ignore[union-attr]
+
+
+# What holds for every text
+
+
+@given(TEXTS, KEYS, TEXTS)
+def test_no_text_votes_for_nothing(text: str, key: str, question: str) -> None:
+    found = key_of(text, key, question)
+
+    assert found is None or (found == found.strip() != "" and len(found) <= 120)
+
+
+@given(st.lists(TEXTS, max_size=6), KEYS, TEXTS, st.randoms(use_true_random=False))
+def test_a_permutation_of_the_voters_permutes_the_votes(texts: list[str], key: str, question: str, random: Any) -> None:
+    order = list(range(len(texts)))
+    random.shuffle(order)
+    kind, keys = ballots(texts, key, question)
+
+    moved = ballots([texts[at] for at in order], key, question)
+
+    assert moved == (kind, [keys[at] for at in order])
+    there, here = tally(keys), tally(moved[1])
+    assert (there is None) == (here is None)
+    if there and here:
+        assert (here.counts, here.of, here.votes) == (there.counts, there.of, there.votes)
+        assert here.tie or here.key == there.key
+
+
+@given(TEXTS, st.sampled_from(["number", "choice"]))
+def test_a_canonical_number_or_choice_is_its_own_canonical_form(text: str, kind: str) -> None:
+    key = key_of(text, kind)
+
+    assert key is None or key_of(key, kind) == key
+
+
+@given(st.text(alphabet="abcé 421/.,!?'\"*_北京", max_size=40))
+def test_a_canonical_text_is_its_own_canonical_form(text: str) -> None:
+    key = key_of(text, "text")
+
+    assert key is None or key_of(key, "text") == key
+
+
+@given(st.fractions(max_denominator=999), st.integers(1, 9))
+def test_spellings_of_the_same_rational_agree(value: Fraction, times: int) -> None:
+    top, bottom = value.numerator, value.denominator
+    assume(abs(top) < 10**15)
+    spellings = [
+        f"{top}/{bottom}",
+        f"{top * times}/{bottom * times}",
+        f"Answer: {top}/{bottom}.",
+        f"**{top}/{bottom}**",
+    ]
+    spellings.append(f"\\boxed{{{'-' if top < 0 else ''}\\frac{{{abs(top)}}}{{{bottom}}}}}")
+
+    assert len(set(ballots(spellings, "number")[1])) == 1
+
+
+@given(st.decimals(min_value=-(10**9), max_value=10**9, places=3))
+def test_spellings_of_the_same_decimal_agree(value: Any) -> None:
+    spellings = [
+        f"{value}",
+        f"{value}0",
+        f"{value:,}",
+        f"x = {value}",
+        f"{value:.6e}" if abs(value) >= 1 else f"{value}",
+    ]
+    spellings += [f"The answer is {value}.", f"${value}$", f"{value}".replace("-", "−")]
+    assume(Fraction(f"{value:.6e}") == Fraction(value) or abs(value) < 1)
+
+    [key, *others] = ballots(spellings, "number")[1]
+
+    assert others == [key] * len(others)
+    assert key is not None
+    assert Fraction(*normal.rational(key) or (0, 1)) == Fraction(value)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)))  # fmt: skip  # noqa: E501
+def test_json_votes_the_same_however_it_is_laid_out(value: Any) -> None:
+    compact, wide = json.dumps(value), json.dumps(value, indent=2, ensure_ascii=False)
+
+    one, other = ballots([compact, f"```json\n{wide}\n```"], "json:$")[1]
+
+    assert isinstance(value, str | int | None) or one == other
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", None]), max_size=8), st.lists(st.integers(0, 3), min_size=8, max_size=8)
+)
+def test_all_votes_are_counted_once(keys: list[str | None], weights: list[float]) -> None:
+    counted = tally(keys, weights[: len(keys)])
+
+    total = sum(weight for key, weight in zip(keys, weights, strict=False) if key)
+    assert total == (counted.of if counted else 0)
+    if counted:
+        assert sum(counted.counts.values()) == counted.of
+        assert counted.votes == max(counted.counts.values())
+        assert keys[counted.winner] == counted.key
+        assert counted.abstained == [at for at, key in enumerate(keys) if key is None]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        " ",
+        "\n",
+        "1",
+        "1,",
+        "1 ",
+        "100 ",
+        "1/",
+        "answer ",
+        "answer:*",
+        "\\boxed{",
+        "\\frac{",
+        "- ",
+        "1. ",
+        "(",
+        "[",
+        "'",
+        "北",
+        "!",
+        ".\t",
+        "^{",
+        "$",
+        "$a",
+        "**",
+        "a) ",
+        "{",
+        '{"a":',
+        '\\"',
+        ",",
+        ", ",
+        "<think>",
+        "```",
+        "one ",
+        "= ",
+        "so ",
+        "not ",
+        "is ",
+        "a, ",
+        "¤",
+        "5 km ",
+        "a=",
+        "I do not ",
+        "+",
+        "a/",
+        "-a ",
+    ],
+)
+@pytest.mark.parametrize("key", ["auto", "json:a", r"regex:\s*(\w+)\s*$"])
+def test_no_text_makes_it_slow(piece: str, key: str) -> None:
+    text = f"x{piece * (50_000 // len(piece))}x"
+
+    started = time.process_time()
+    ballots([text, f"({text}", f"Answer: {text}"], key, text)
+
+    assert time.process_time() - started < 20
