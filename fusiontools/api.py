@@ -16,11 +16,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fusiontools.chain import Chain
+from fusiontools.ids import question_id
 from fusiontools.models.door import Door
 from fusiontools.models.journal import Journal, default_path
 from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe
-from fusiontools.record import Message, Record, question_id
+from fusiontools.record import Message, Record
 from fusiontools.stages.runtime import Runtime, Stage
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from fusiontools.errors import InputError
-from fusiontools.record import Record, question_id
+from fusiontools.ids import question_id
+from fusiontools.record import Record
 from fusiontools.schemas import check_record
 
 #: Chat-request keys that say what is wanted of the answer; in a chat request they stand at the top level.

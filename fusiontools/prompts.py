@@ -16,7 +16,9 @@ from typing import Any
 
 from fusiontools.data import data_dir
 from fusiontools.errors import UsageError, nearest
-from fusiontools.record import Message, Record, Response, digest, text_of
+from fusiontools.ids import digest
+from fusiontools.record import Message, Record, Response
+from fusiontools.words import text_of
 
 #: What is asked with a prompt of its own; each has a `system` and a `user` section.
 ASKED = ("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route")

@@ -6,10 +6,7 @@ A stage returns a new record with `with_section`; nothing in here, or anywhere, 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Literal, NotRequired, TypedDict
-
-import orjson
 
 
 class Message(TypedDict, total=False):
@@ -250,16 +247,6 @@ DERIVED: dict[str, tuple[str, ...]] = {
 MAKERS = {"route": ("route",), "panel": ("panel",), "analysis": ("judge",), "answer": ("synth", "vote", "pick")}
 
 
-def question_id(messages: list[Message]) -> str:
-    """Return 16 hex digits of SHA-256 over the canonical JSON of the question."""
-    return hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
-
-
-def digest(*parts: str) -> int:
-    """Return a stable 31-bit number for these parts: seeds and shuffles that are the same on every machine."""
-    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:4], "big") >> 1
-
-
 def with_section(
     record: Record, section: str, value: Any, calls: list[Call] | None = None, degraded: list[Degraded] | None = None
 ) -> Record:
@@ -308,20 +295,3 @@ def display_names(panel: list[Response]) -> list[str]:
     for response in panel:
         counts[response["member"]] = counts.get(response["member"], 0) + 1
     return [r["member"] if counts[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
-
-
-def text_of(message: Message) -> str:
-    """Return a message's text; the text parts joined where the content is a list of parts."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(part.get("text", "")) for part in content or [] if part.get("type") == "text")
-
-
-def question_text(record: Record) -> str:
-    """Return the text of the last user message, or of the last message where no user spoke."""
-    messages = record["messages"]
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            return text_of(message)
-    return text_of(messages[-1])

@@ -29,8 +29,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fusiontools.normal import fold
-from fusiontools.record import Message, Record, text_of
+from fusiontools.record import Message, Record
 from fusiontools.routing_words import pattern
+from fusiontools.words import text_of
 
 FUSE = "fuse"
 #: The tiers of one model alone, cheapest first.

@@ -24,7 +24,7 @@ CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both
 @contextmanager
 def on_a_terminal(
     args: list[str], env: dict[str, str], cwd: Path, *, out: bool = True
-) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:  # noqa: E501
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a tool whose error stream, and unless `out` is false its output, is a terminal; yield our end of it."""
     ours, theirs = pty.openpty()
     piped = subprocess.PIPE if not out else theirs
@@ -231,7 +231,7 @@ def test_a_models_words_do_not_steer_the_terminal(env: dict[str, str], tmp_path:
 
     with on_a_terminal(
         ["fuse-ask", "-q", "--chain", "panel -m fake/a -m fake/b | synth -m fake/s", "x"], env, tmp_path
-    ) as (ours, process):  # noqa: E501
+    ) as (ours, process):
         screen = everything(ours)
         process.wait(60)
 

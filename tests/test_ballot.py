@@ -20,7 +20,8 @@ OPTIONS = "Which city is the capital of Australia?\nA) Sydney\nB) Canberra\nC) P
 PRIME = "Is 91 prime?"
 
 PIECES_TEXT = r"""
-Paris Lyon 42 1,000 -5 3-5 1/2 50% $5 km yes not B) (C) Answer: \boxed{ } \frac{1}{2} -\frac12 ** 北京 = x { "a": [1] the is
+Paris Lyon 42 1,000 -5 3-5 1/2 50% $5 km yes not B) (C) Answer: \boxed{ } \frac{1}{2} -\frac12 ** 北京 = x { "a": [1]
+the is
 """
 WORDS = st.sampled_from([*PIECES_TEXT.split(), "\n", "I don't know"])
 TEXTS = st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=8).map(" ".join))
@@ -202,6 +203,8 @@ def test_what_has_no_number_as_its_value_is_no_number(text: str, key: str) -> No
 @voted(
     "several",
     ("x = 2 or x = 3", "2, 3"),
+    ("x = 3 or x = 2", "2, 3"),
+    ("- x = 2\n- x = 3", "2, 3"),
     ("x = 2 and y = 3", "2, 3"),
     ("2, 3", "2, 3"),
     ("(2,3)", "2, 3"),
@@ -215,6 +218,8 @@ def test_several_numbers_are_one_answer(text: str, key: str) -> None:
 def test_a_bare_number_has_the_unit_that_most_others_name() -> None:
     assert ballots(["5", "5 km", "5 kilometers", "5 miles"], "number")[1] == ["5 km", "5 km", "5 km", "5 mi"]
     assert ballots(["5", "5 km", "5 miles"], "number")[1] == ["5", "5 km", "5 mi"]
+    assert ballots(["8:30 pm", "20:30"], "number")[1] == ["8:30 pm", "20:30"]
+    assert ballots(["2, 3", "5 km"], "number")[1] == ["2, 3", "5 km"]
 
 
 def test_a_percentage_is_a_share_but_a_bare_number_is_one_where_a_percentage_is_asked_for() -> None:
@@ -253,6 +258,8 @@ def test_a_percentage_is_a_share_but_a_bare_number_is_one_where_a_percentage_is_
     ("\\boxed{\\text{B}}", "B"),
     ("\\boxed{\\textbf{(B)}}", "B"),
     ("I'd go with B.", "B"),
+    ("I'd say B) since it is so.", "B"),
+    ("The answer is B, not A.", "B"),
     ("It's B because Sydney is only larger.", "B"),
     ("B is correct", "B"),
     ("B\n\nSydney is the largest city, but it has never been the capital of the country.", "B"),
@@ -340,6 +347,14 @@ def test_no_one_is_not_a_no() -> None:
     ("`paris`", "paris"),
     ("“Paris”", "paris"),
     ("It's Paris.", "paris"),
+    ("I think it is Paris", "paris"),
+    ("In Paris.", "paris"),
+    ("Capital: Paris", "paris"),
+    ("Result: Paris", "paris"),
+    ("Mission: Impossible", "mission impossible"),
+    ("1. Paris\n2. Lyon", "paris lyon"),
+    ("- Nice\n- Lyon", "nice lyon"),
+    ("$O(n \\log n)$", "o n log n"),
     ("The answer is Paris.", "paris"),
     ("The capital of France is Paris.", "paris"),
     ("The capital of France is **Paris**.", "paris"),
@@ -373,6 +388,19 @@ def test_text_is_compared_by_its_words(text: str, key: str) -> None:
 
 def test_the_words_of_the_question_are_the_answer_where_it_names_the_alternatives() -> None:
     assert ballots(["Tabs.", "spaces", "The tabs"], "text", "Is it tabs or spaces?")[1] == ["tabs", "spaces", "tabs"]
+
+
+def test_a_question_for_a_name_gives_all_but_the_name() -> None:
+    texts = ["Leonardo painted the Mona Lisa.", "The Mona Lisa was painted by Leonardo.", "It was Leonardo"]
+
+    assert ballots(texts, "auto", "Who painted the Mona Lisa?") == ("text", ["leonardo"] * 3)
+
+
+def test_a_question_for_a_year_is_answered_by_a_number() -> None:
+    texts = ["1945", "In 1945.", "World War II ended in 1945."]
+
+    assert ballots(texts, "auto", "When did World War II end?") == ("number", ["1945"] * 3)
+    assert key_of("September 2, 1945", "number", "In which year did it end?") == "1945"
 
 
 def test_long_texts_that_differ_at_the_end_stay_apart_under_short_keys() -> None:

@@ -19,7 +19,7 @@ ROOT = Path(fusiontools.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 #: From the ground up; a module imports from its own layer and from those below.
 LAYERS = (
-    "errors data record",
+    "errors data record ids words",
     "options flags endpoints model stage_options chain_text recipe recipe_file schemas jsonl",
     "models prompts analysis compare gist points normal answers ballot diff policy routing routing_words",
     "stages",
@@ -31,7 +31,7 @@ HOMES = {
     "click": {"cli.options", "flags"},
     "httpx": {"models.http", "models.h1"},
     "httptools": {"models.h1"},
-    "orjson": {"jsonl", "record", "schemas"},
+    "orjson": {"ids", "jsonl", "schemas"},
     "json_repair": {"analysis"},
     "yaml": {"recipe_file"},
     "jsonschema": {"schemas"},

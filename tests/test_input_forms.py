@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fusiontools import jsonl
 from fusiontools.errors import InputError
-from fusiontools.record import question_id
+from fusiontools.ids import question_id
 
 ASKED = [{"role": "user", "content": "Why?"}]
 ID = question_id(ASKED)  # type: ignore[arg-type]

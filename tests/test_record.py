@@ -14,7 +14,8 @@ from referencing import Registry, Resource
 
 from fusiontools import jsonl, record, schemas
 from fusiontools.errors import InputError
-from fusiontools.record import DERIVED, MAKERS, Record, question_id, with_error, with_section
+from fusiontools.ids import question_id
+from fusiontools.record import DERIVED, MAKERS, Record, with_error, with_section
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

@@ -18,9 +18,10 @@ from fusiontools.analysis import analysis_schema, borda, merged, read_analysis
 from fusiontools.chain import compose
 from fusiontools.endpoints import Endpoint
 from fusiontools.errors import CallFailed
+from fusiontools.ids import digest
 from fusiontools.models.door import Event
 from fusiontools.options import fixed
-from fusiontools.record import Record, digest
+from fusiontools.record import Record
 from fusiontools.stage_options import FewShot, JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel

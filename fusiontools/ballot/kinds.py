@@ -10,6 +10,8 @@ from fusiontools.ballot.numbers import Quantity
 from fusiontools.ballot.result import Result, cut, result_of
 from fusiontools.errors import UsageError, nearest
 
+#: Words with which a question asks for a year, or a date.
+ASKS_WHEN = frozenset({"when", "year"})
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
 
 
@@ -79,7 +81,7 @@ def _suiting(texts: Sequence[str], results: Sequence[Result | None], asked: gist
         if sum(map(bool, read)) > half:
             return kind, read
     counted = [_number(each, asked) for each in results]
-    enough = numbers.NEW if asked.number else numbers.ALONE
+    enough = numbers.NEW if asked.number or not ASKS_WHEN.isdisjoint(asked.words) else numbers.ALONE
     if len([number for number in counted if number and number.grade >= enough]) > half:
         return "number", numbers.keys_of(counted, asked.text)
     return "text", _as_text(results, asked)

@@ -63,7 +63,7 @@ DATE = re.compile(
 #: The shapes of what gives one number, where `¤` stands for each number with its unit.
 _LEAD = (
     r"\W{0,4}(?:(?:about|approximately|approx|roughly|around|exactly|only|just|it|there|is|are|was|were|so|the|a|an"
-    r"|total|result|value|of|to|equals|us)\b\W{1,3})*"
+    r"|total|result|value|of|to|in|on|by|at|equals|us)\b\W{1,3})*"
 )
 ONE = re.compile(rf"{_LEAD}¤(?:[ -][^\W\d_]+){{0,4}}[^\w¤]{{0,4}}")
 RANGE = re.compile(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
@@ -90,8 +90,11 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     """
     sentences = [sentence for sentence in SENTENCE_BREAK.split(piece) if normal.DIGIT.search(sentence)]
     text = _countable(piece if stated or not sentences else sentences[-1])
+    if "year" in asked:
+        text = DATE.sub(lambda match: match[1] or match[6] or match[9], text)
     if JOINED_ASSIGNMENT.search(text):
         text = ASSIGNED.sub("", text)
+    alternatives = " or " in text
     _, equals, right = text.rpartition("=")
     equation = bool(equals and normal.DIGIT.search(right))
     text = right if equation else text
@@ -106,7 +109,8 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     several = len(set(found)) > 1
     # In square brackets, numbers are an interval or a list; which of its ends belongs to it, only the brackets say.
     if several and SEVERAL.fullmatch(shape) and "[" not in shape and "]" not in shape:
-        return Quantity(", ".join(_with_unit(*each) for each in found), "", ALONE)
+        told = [_with_unit(*each) for each in found]
+        return Quantity(", ".join(sorted(told, key=_size) if alternatives else told), "", ALONE)
     new = [each for each in found if each[0] not in asked]
     value, unit = (new or found)[0 if stated else -1]
     alone = not several and (equation or ONE.fullmatch(shape))
@@ -128,8 +132,8 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
             share = Fraction(*pair) / 100
             keys.append(spelled(f"{share.numerator}/{share.denominator}"))
         else:
-            several = ", " in number.value
-            keys.append(_with_unit(number.value, number.unit or ("" if several else assumed)))
+            alone = not {",", ":"} & set(number.value)
+            keys.append(_with_unit(number.value, number.unit or (assumed if alone else "")))
     return keys
 
 
@@ -233,6 +237,11 @@ def _unit_at(text: str, at: int, symbol: str) -> tuple[int, str, int]:
 
 def _unit(word: str) -> str:
     return UNITS.get(word) or (UNITS.get(word[:-1], "") if word[-1] == "s" and len(word) > 2 else "")
+
+
+def _size(key: str) -> Fraction:
+    pair = normal.rational(key.split(" ", maxsplit=1)[0].rstrip("%"))
+    return Fraction(*pair) if pair else Fraction(0)
 
 
 def _with_unit(value: str, unit: str) -> str:

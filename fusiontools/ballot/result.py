@@ -29,6 +29,7 @@ PLAIN |= {
     "\\}": ")",
 }
 MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
+FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
 SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
 STARRED_POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")
 SMALL_POWER = re.compile(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
@@ -50,6 +51,8 @@ THEREFORE = re.compile(
     r"\W{0,9}(?:(?:so|thus|hence|therefore|finally|overall|in (?:short|conclusion|summary))\b[,: ]{1,3})+"
 )
 #: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
+#: An item of a list.
+ITEM = re.compile(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
 LABEL = re.compile(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
 
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
@@ -117,7 +120,7 @@ def folded_of(text: str) -> str:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
     for old, new in PLAIN.items():
         text = text.replace(old, new)
-    text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", MATH.sub(r"\1", text)))
+    text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", FUNCTION.sub("", MATH.sub(r"\1", text))))
     return SMALL_POWER.sub(r"1e-\1", normal.fold(LONE_MINUS.sub("-", BIG.sub(_scale, text))))
 
 
@@ -160,6 +163,9 @@ def _stated(folded: str) -> tuple[str, ...]:
 def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the line that gives the result, and before it what stands in bold there, where that is one thing."""
     line = lines[-1]
+    items = len(lines) - next((at for at in range(len(lines), 0, -1) if not ITEM.match(lines[at - 1])), 0)
+    if items > 1:
+        return (", ".join(ITEM.sub("", item, count=1) for item in lines[-items:]),)
     if len(lines) > 1 and _is_short_answer(lines[0]) and len(normal.tokens(line)) > LONG_WORDS:
         line = lines[0]
     opening = THEREFORE.match(line)

@@ -12,7 +12,8 @@ from fusiontools.ballot.result import Result, bare
 MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
 LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = re.compile(
-    r"(?:\b(?:option|choice|choose|pick|select|go with)\W{1,3}|\()([a-z])(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b)"
+    r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|\()([a-z])"
+    r"(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b)"
 )
 SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
 #: `a` and `i` that are words: "I choose a book".
@@ -23,7 +24,12 @@ SPOKEN_VERDICT = re.compile(
 )
 
 COPULAS = frozenset({"is", "are", "was", "were", "be", "equals", "called", "named", "it", "ist", "est", "es", "sind"})
-LEADING_WORDS = COPULAS | gist.ARTICLES | {"that", "this", "answer", "final", "correct", "result"}
+COPULAS |= {"by", "in", "at", "on", "think", "believe", "say"}
+LEADING_WORDS = COPULAS | gist.ARTICLES | {"that", "this", "answer", "final", "correct", "result", "i", "would", "most"}
+LEADING_WORDS |= {"likely", "probably"}
+#: What stands before a colon and is no part of the answer: "Label: spam".
+TITLE = re.compile(r"((?:[^\W\d_]+ )?[^\W\d_]+): (?=\w)")
+TITLES = frozenset({"label", "class", "category", "classification", "result", "output", "verdict", "conclusion"})
 COPULA_END = re.compile(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
 #: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2).
 MATH_SIGN = re.compile(
@@ -36,12 +42,12 @@ MATH_TOKEN = re.compile(rf"{normal.TOKEN.pattern}|[-+*/^<>=±|∞∪∩#()\[\]!]
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
     """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
-    pieces = [bare(piece) for piece in result.all_pieces]
+    pieces = [gist.CONTRAST.sub("", bare(piece)) for piece in result.all_pieces]
     for piece in pieces:
         if letters := _letters(piece, options, question):
             return letters
     for piece in pieces if options else ():
-        found = _words(gist.CONTRAST.sub("", piece))
+        found = _words(piece)
         named = [letter for letter, option in options.items() if option and f" {option} " in f" {' '.join(found)} "]
         # Of "New York" and "York", the longer one is meant.
         named = [one for one in named if not any(options[one] in options[other] for other in named if other != one)]
@@ -80,6 +86,8 @@ def key_of(piece: str, asked: gist.Asked) -> str:
     text = bare(piece)
     if (assigned := ASSIGNED.match(text)) and text[assigned.end() :].strip():
         text = text[assigned.end() :]
+    if (titled := TITLE.match(text)) and (asked.words | TITLES).issuperset(titled[1].split()):
+        text = text[titled.end() :]
     text = with_iso_dates(COPULA_END.sub("", text.strip(" \t.;,!?:\"'。！？")))
     bracketed = text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
     if not bracketed and not MATH_SIGN.search(text):
@@ -110,16 +118,17 @@ def _words(folded: str, asked: gist.Asked | None = None) -> list[str]:
         words = [normal.canonical(match[0]) for match in normal.TOKEN.finditer(folded)]
     else:
         words = normal.tokens(folded)
-    if asked is not None and not asked.either:
-        words = _without_echo(words, asked.words)
+    if asked is not None:
+        words = _without_echo(words, asked)
     kept = [word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:]
     return [spelled(word) if normal.is_number(word) else word for word in kept]
 
 
-def _without_echo(words: list[str], question: frozenset[str]) -> list[str]:
+def _without_echo(words: list[str], asked: gist.Asked) -> list[str]:
     """Return the words without `the capital of france is` before them, or `is the capital of france` after them."""
+    kept = gist.NEGATIONS.union(asked.either)
     echo = [
-        (word in question or word in LEADING_WORDS) and word not in gist.NEGATIONS and not normal.is_number(word)
+        (word in asked.words or word in LEADING_WORDS) and word not in kept and not normal.is_number(word)
         for word in words
     ]
     if all(echo):
@@ -127,6 +136,7 @@ def _without_echo(words: list[str], question: frozenset[str]) -> list[str]:
     start, end = echo.index(False), len(words) - echo[::-1].index(False)
     while start and words[start - 1] not in COPULAS:
         start -= 1
-    while end < len(words) and words[end] not in COPULAS:
+    # "Ada wrote it": a question for a name gives all but the name.
+    while end < len(words) and words[end] not in COPULAS and not (asked.name and end < len(words) - 1):
         end += 1
     return words[start:end]

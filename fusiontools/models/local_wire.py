@@ -10,7 +10,8 @@ from typing import Any
 from fusiontools.errors import CallFailed
 from fusiontools.models.types import Completion, Request
 from fusiontools.models.wire import usage_of
-from fusiontools.record import Message, text_of
+from fusiontools.record import Message
+from fusiontools.words import text_of
 
 Chunk = dict[str, Any]
 

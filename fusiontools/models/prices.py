@@ -14,7 +14,8 @@ from typing import Any
 from fusiontools.endpoints import Endpoint
 from fusiontools.model import Model
 from fusiontools.models.types import Completion
-from fusiontools.record import Message, Usage, text_of
+from fusiontools.record import Message, Usage
+from fusiontools.words import text_of
 
 #: Completion tokens assumed where nobody bounds them.
 ASSUMED_COMPLETION_TOKENS = 4096

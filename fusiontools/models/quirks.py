@@ -12,7 +12,8 @@ from typing import Any
 
 from fusiontools.errors import CallFailed
 from fusiontools.models.types import Request
-from fusiontools.record import Message, text_of
+from fusiontools.record import Message
+from fusiontools.words import text_of
 
 #: Parameters that may be left out when an endpoint refuses them; the answer changes little, the call goes through.
 _DROPPABLE = (

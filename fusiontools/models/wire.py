@@ -12,16 +12,14 @@ from typing import Any
 
 from fusiontools import jsonl
 from fusiontools.errors import CallFailed
-from fusiontools.models import tool_calls
+from fusiontools.models import sse, tool_calls
 from fusiontools.models.refusal import SHOWN, excerpt, failure, without_key
 from fusiontools.models.types import Completion, OnDelta
 from fusiontools.record import Usage
 
 #: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
-_DONE: dict[str, Any] = {}
 _THINK = "<think>"
-_LINE_LIMIT_BYTES = 16 * 2**20
 
 
 def completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
@@ -77,7 +75,7 @@ async def streamed(
     """
     reply = _Reply(key)
     ttft_s: float | None = None
-    events = _events(chunks, key)
+    events = sse.events(chunks, key)
     async for event in events if translate is None else _translated(events, translate):
         with _well_formed():
             text = reply.take(event)
@@ -107,7 +105,7 @@ class _Reply:
 
     def take(self, event: dict[str, Any]) -> str:
         """Add an event; returns the visible text that it brings."""
-        if event is _DONE:
+        if event is sse.DONE:
             # Some servers give no other sign that the answer is complete.
             self._finish_reason = self._finish_reason or "stop"
         if event.get("usage"):
@@ -277,31 +275,3 @@ async def _translated(events: AsyncIterator[dict[str, Any]], translate: Translat
             said = translate(event)
         if said is not None:
             yield said
-
-
-async def _events(chunks: AsyncIterator[bytes], key: str | None) -> AsyncIterator[dict[str, Any]]:
-    """Yield the JSON of each `data:` line, and `_DONE` for the end that it says itself."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LINE_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"a line of the stream is longer than {_LINE_LIMIT_BYTES >> 20} MiB")
-        for line in lines:
-            if (event := _event(line, key)) is not None:
-                yield event
-    if (event := _event(rest, key)) is not None:
-        yield event
-
-
-def _event(line: bytes, key: str | None) -> dict[str, Any] | None:
-    data = line.strip().removeprefix(b"data:").strip()
-    if not line.startswith(b"data:") or not data:
-        return None
-    if data == b"[DONE]":
-        return _DONE
-    try:
-        event = jsonl.loads(data)
-    except ValueError:
-        shown = excerpt(without_key(data, key))
-        raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
-    return event if isinstance(event, dict) else None

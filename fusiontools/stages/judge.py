@@ -21,20 +21,11 @@ from fusiontools.errors import CallFailed
 from fusiontools.model import Model
 from fusiontools.models.ledger import Slot
 from fusiontools.options import OptionsFor
-from fusiontools.record import (
-    Analysis,
-    Degraded,
-    Message,
-    Record,
-    answered,
-    display_names,
-    question_text,
-    with_error,
-    with_section,
-)
+from fusiontools.record import Analysis, Degraded, Message, Record, answered, display_names, with_error, with_section
 from fusiontools.stage_options import JudgeOptions
 from fusiontools.stages.runtime import Runtime, Stage
 from fusiontools.stages.verdicts import ask, form, on_panel, settled, unreadable
+from fusiontools.words import question_text
 
 
 @dataclass(frozen=True, slots=True)

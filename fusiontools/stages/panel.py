@@ -21,21 +21,12 @@ from fusiontools.errors import CallFailed, InputError
 from fusiontools.models.ledger import Ledger
 from fusiontools.models.types import Completion
 from fusiontools.options import OptionsFor
-from fusiontools.record import (
-    Degraded,
-    Record,
-    Response,
-    Spared,
-    answered,
-    display_names,
-    question_text,
-    with_error,
-    with_section,
-)
+from fusiontools.record import Degraded, Record, Response, Spared, answered, display_names, with_error, with_section
 from fusiontools.stage_options import PanelOptions
 from fusiontools.stages.panel_asking import Outcomes, Patience, ask
 from fusiontools.stages.panel_calls import Planned, Planner, Seat, is_solo
 from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.words import question_text
 
 #: Gives the recipe that a record carries from its panel on.
 Carried = Callable[[Record, PanelOptions], dict[str, Any]]

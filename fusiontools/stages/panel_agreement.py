@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from fusiontools import ballot, compare, prompts
 from fusiontools.errors import CallFailed
 from fusiontools.models.ledger import Ledger, Slot
-from fusiontools.record import Degraded, Record, Response, question_text
+from fusiontools.record import Degraded, Record, Response
 from fusiontools.stage_options import PanelOptions
 from fusiontools.stages.runtime import Runtime
 from fusiontools.stages.verdicts import ask_for
+from fusiontools.words import question_text
 
 _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 

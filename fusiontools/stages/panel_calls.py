@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools import policy, prompts
+from fusiontools.ids import digest
 from fusiontools.model import Model, model_from
 from fusiontools.models.ledger import Slot
 from fusiontools.models.types import Request
 from fusiontools.prompts import with_system
-from fusiontools.record import Message, Record, digest, question_text
+from fusiontools.record import Message, Record
 from fusiontools.stage_options import FewShot, PanelOptions
 from fusiontools.stages.runtime import Runtime
+from fusiontools.words import question_text
 
 
 @dataclass(frozen=True, slots=True)

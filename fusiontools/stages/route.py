@@ -19,12 +19,13 @@ from fusiontools.errors import CallFailed, StageFailed
 from fusiontools.model import Model, plain_model
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.options import OptionsFor
-from fusiontools.record import Degraded, Message, Record, Route, text_of, with_section
+from fusiontools.record import Degraded, Message, Record, Route, with_section
 from fusiontools.routing import FUSE, SOLO, TIERS, Decision, decide, decision_in
 from fusiontools.stage_options import RouteOptions
 from fusiontools.stages.route_command import ask_command
 from fusiontools.stages.runtime import Runtime, Stage
 from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
+from fusiontools.words import text_of
 
 _FORM = verdict_form({"reason": {"type": "string"}, "decision": {"type": "string", "enum": [*TIERS, FUSE]}})
 #: What a classifier reads of the last user turn, of every other message, and how many of these before and after it.

@@ -20,6 +20,7 @@ from typing import Any
 from fusiontools import answers, compare, jsonl, policy, prompts
 from fusiontools.analysis import FIVE, labelled_as
 from fusiontools.errors import CallFailed
+from fusiontools.ids import digest
 from fusiontools.model import Model
 from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.models.types import Completion, OnDelta
@@ -31,7 +32,6 @@ from fusiontools.record import (
     Record,
     Text,
     answered,
-    digest,
     display_names,
     with_error,
     with_section,

@@ -20,9 +20,10 @@ from fusiontools import answers, ballot
 from fusiontools.ballot import Tally
 from fusiontools.errors import InputError, UsageError
 from fusiontools.options import OptionsFor
-from fusiontools.record import Degraded, Record, Response, answered, question_text, with_error, with_section
+from fusiontools.record import Degraded, Record, Response, answered, with_error, with_section
 from fusiontools.stage_options import VoteOptions
 from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.words import question_text
 
 
 def vote(options_for: OptionsFor[VoteOptions]) -> Stage:

@@ -1,4 +1,4 @@
-"""How often the embedded model is right: one sample, greedy, by vote, and fused, by the real pipeline on questions of our own.
+"""How often the embedded model is right: one sample, greedy, by vote, and fused, by the real pipeline on our questions.
 
 Usage: python tests/bench/accuracy.py. Prints a Markdown table with standard errors; takes about four minutes.
 An answer counts as right where it contains the target as a whole word or number.
