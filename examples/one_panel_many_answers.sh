@@ -16,5 +16,3 @@ echo "== the best response, by the judge's ranking"
 fuse-pick "$work/judged.jsonl" | jq -r .answer.content
 echo "== written from all of them"
 fuse-synth -c "$recipe" --replay "$work/judged.jsonl" | jq -r .answer.content
-echo "== the majority after a second layer, in which the members read each other"
-fuse-panel -c "$recipe" --revise --replay "$work/panel.jsonl" | fuse-vote | jq -r .answer.content

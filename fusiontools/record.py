@@ -123,8 +123,8 @@ class Vote(TypedDict):
 
     key: str
     kind: str
-    votes: int
-    of: int
+    votes: float
+    of: float
     counts: dict[str, float]
     abstained: list[int]
     tie: NotRequired[str]

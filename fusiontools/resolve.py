@@ -177,7 +177,7 @@ def _complete(section: str, options: Any, judges: tuple[Model, ...]) -> Any:
     wanted = section == "pick" or (section == "synth" and options.guard) or getattr(options, "agree", "") == "judge"
     if field and wanted and judges and not getattr(options, field):
         options = replace(options, **{field: judges[:1]})
-    for rule in (_check_panel, _check_synth, _check_one_model, _check_route):
+    for rule in (_check_panel, _check_synth, _check_one_model, _check_route, _check_key):
         rule(section, options)
     return options
 
@@ -212,6 +212,14 @@ def _check_route(section: str, options: Any) -> None:
         raise UsageError("--method model: no model is named that decides (-m, or `route: {model: …}` in a recipe)")
     if options.method == "command" and not options.command:
         raise UsageError("--method command: no --command is given")
+
+
+def _check_key(section: str, options: Any) -> None:
+    key = getattr(options, "key" if section == "vote" else "agree", "auto")
+    if key not in ("auto", "judge"):
+        from fusiontools import ballot
+
+        ballot.check_key(key)
 
 
 def _asked_once(model: Model, flag: str) -> Model:

@@ -1,12 +1,12 @@
 r"""Read each answer as a vote: one canonical key for all answers that say the same, None for one that abstains.
 
 What counts in an answer is what it gives as its result: the last `\boxed{…}` or `#### …`, else `Answer: …` or "the
-answer is …", else the one thing in bold on the line that concludes it, else that line: the last one, or the first where
-only that is short. Then, by kind:
+answer is …", else the one thing in bold on the line that concludes it, else that line: the last one, the first where
+only that is short, or the list that the last one ends. Then, by kind:
 
 number  exact: 1.0 = 1, 1/2 = 0.5, 1e3 = 10^3 = 1,000. Units and currency are told apart and never converted; a bare
-        number has the unit that most others name. 50% is 1/2, but where the question asks for a percentage, 50 is 50%.
-        3-5 is a range. Expressions, inequalities and dates are no numbers.
+        number has the unit that most others name. 50% is 0.5, but where a percentage is asked for, a bare 50 is 50%.
+        3-5 is a range, `2 and 3` is both. Expressions, inequalities and dates are no numbers.
 choice  the letter; or the option's text, where the question lists options
 yes_no  what the answer, or its conclusion, opens with
 text    words, without Markdown, case, articles and punctuation, and without "The capital of France is" where the

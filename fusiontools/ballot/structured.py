@@ -18,7 +18,7 @@ JSON_TRIES = 200
 PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
 JSON_BEGIN = re.compile(r"[{\[]")
 TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
-FENCE = re.compile(r"^```[a-zA-Z0-9]*\s|\s*```$")
+FENCE = re.compile(r"```[a-zA-Z0-9]{0,20}\s")
 REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(|\)|(?:[*+]|\{\d*,\})[?+]?|.", re.DOTALL)
 #: What repeats without end and gives back what it took; a possessive `++` does not.
 UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\})\??")
@@ -89,7 +89,9 @@ def by_path(steps: Sequence[str | int], text: str) -> str | None:
 
 def whole(text: str) -> str | None:
     """Return the key of a text that is one JSON object or list, fences and thoughts apart."""
-    body = FENCE.sub("", result.spoken(text).strip()).strip()
+    body = result.spoken(text).strip()
+    if opening := FENCE.match(body):
+        body = body[opening.end() :].removesuffix("```").strip()
     if not (body.startswith(("{", "[")) and body.endswith(("}", "]"))):
         return None
     values = list(_values(body))

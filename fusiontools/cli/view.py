@@ -108,7 +108,9 @@ class View:
 
 
 def _key(event: Event) -> tuple[str, str]:
-    return event.stage, event.label
+    """Return what a row stands for; the first layer is just the panel."""
+    purpose = "" if event.purpose == "layer 1" else event.purpose
+    return " ".join(filter(None, (event.stage, purpose))), event.label
 
 
 def _money(usd: float | None) -> str:

@@ -31,13 +31,11 @@ def main(
     vote: dict[str, Any],
     stream: dict[str, Any],
 ) -> None:
-    from fusiontools import ballot
     from fusiontools.chain import stage_of
     from fusiontools.cli.filter import Plan, run_filter
     from fusiontools.cli.setup import make_door, own_recipe, resolver
 
     recipe = own_recipe(config)
-    ballot.check_key(vote.get("key", recipe.vote.key if recipe else "auto"))
     stage = stage_of("vote", vote, resolver(config, recipe, {}))
     door = make_door(recipe, {}, {"no_journal": True}, "fuse-vote")
     run_filter(Plan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)

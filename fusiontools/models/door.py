@@ -39,6 +39,8 @@ class Event:
     replayed: bool
     failure: CallFailed | None = None
     began: bool = False
+    #: What the call is for, where a stage makes several kinds: a later layer, a revision.
+    purpose: str = ""
 
 
 @dataclass(slots=True)
@@ -103,9 +105,7 @@ class Door:
             CallFailed: every model failed; the failure is the first one's.
         """
         started = time.monotonic()
-        if self.notify is not None:
-            label = slot.label or model.name
-            self.notify(Event(ledger.stage, ledger.record_id, label, 0.0, None, replayed=False, began=True))
+        self._tell(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
         shown = False
 
@@ -230,10 +230,12 @@ class Door:
         *,
         replayed: bool = False,
         failure: CallFailed | None = None,
+        began: bool = False,
     ) -> None:
         if self.notify is not None:
-            label = slot.label or model.name
-            self.notify(Event(ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure))
+            label, purpose = slot.label or model.name, slot.step or (f"layer {slot.layer}" if slot.layer else "")
+            about = (ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure, began, purpose)
+            self.notify(Event(*about))
 
 
 def require_key(endpoint: Endpoint) -> None:
