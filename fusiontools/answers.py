@@ -24,9 +24,15 @@ def by_rank(record: Record) -> list[int]:
     return list(dict.fromkeys(ranked)) + rest
 
 
+def is_solo(record: Record) -> bool:
+    """Return whether the record was routed to one model alone."""
+    return record.get("route", {}).get("to") == "solo"
+
+
 def is_settled(record: Record) -> bool:
     """Return whether the responses are known to agree, because the scouts were asked for just that: one is enough."""
-    return any(spared.get("why") == "scouts" for spared in record.get("spared", []))
+    layer = max((response.get("layer", 1) for response in record.get("panel", [])), default=1)
+    return any((s.get("why"), s.get("layer")) == ("scouts", layer) for s in record.get("spared", []))
 
 
 def verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> Answer:
@@ -35,7 +41,7 @@ def verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> 
     A record that was routed to one model alone says `solo`, whichever stage passes its response on.
     """
     response = record["panel"][position]
-    if record.get("route", {}).get("to") == "solo":
+    if is_solo(record):
         by = "solo"
     answer: Any = {
         "content": response.get("content", ""),

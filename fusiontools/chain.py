@@ -46,7 +46,7 @@ class Chain:
         """Whether a step of it writes an answer."""
         return any(step.name in ANSWERING for step in self.steps)
 
-    def bind(self, recipe: Recipe, *, binding: bool = True, offline: bool = False) -> Stage:
+    def bind(self, recipe: Recipe, *, binding: bool = True, offline: bool = False, limited: bool = False) -> Stage:
         """Return the chain as one stage.
 
         The steps up to the panel go by the recipe, the later ones by what the panel wrote of it into the record: as
@@ -55,6 +55,7 @@ class Chain:
         Args:
             binding: whether the recipe holds even over one that a record carries.
             offline: ask for no keys.
+            limited: a cost limit holds, which no price in a record may lift.
 
         Raises:
             UsageError: options that cannot be, a missing key, a panel without members; with the column.
@@ -68,7 +69,7 @@ class Chain:
             try:
                 if i == made:
                     require_members(recipe, step.given, offline)
-                stages.append(stage_of(step.name, step.given, Resolver(recipe, chosen, offline)))
+                stages.append(stage_of(step.name, step.given, Resolver(recipe, chosen, offline, limited)))
             except UsageError as error:
                 raise UsageError(f"column {step.column}: {step.name}: {error.message}") from error
         return self._run(stages)
@@ -81,9 +82,7 @@ class Chain:
         async def run(record: Record, runtime: Runtime) -> Record:
             runtime = runtime.timed()
             quiet = replace(runtime, on_delta=None)
-            for i, (step, stage) in enumerate(zip(self.steps, stages, strict=True)):
-                if runtime.on_step is not None:
-                    runtime.on_step(step.name, record)
+            for i, stage in enumerate(stages):
                 heard = i in (last_answer, last_panel) and self.answers
                 record = await stage(record, runtime if heard else quiet)
             return record

@@ -67,8 +67,9 @@ class Costs:
     """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records.
 
     `solo` counts the records that one model answered alone. `spared` counts the calls that were planned and not made
-    because those asked first agreed, `spared_usd` what they would have cost: as much as the record's other calls to the
-    same model did, else the list price of as many tokens; `spared_unknown` counts those of which neither is known.
+    because enough of the others agreed (one that was cut off may be billed), `spared_usd` what they would have cost: as
+    much as the record's other calls to the same model did, else the list price of as many tokens; `spared_unknown`
+    counts those of which neither is known.
     """
 
     by: Sequence[str]
@@ -85,6 +86,8 @@ class Costs:
         self.records += 1
         self.solo += 1 if record.get("route", {}).get("to") == "solo" else 0
         for spared in record.get("spared", []):
+            if _was_begun(spared, record):
+                continue
             cost_usd = _would_have_cost(spared, record)
             self.spared += 1
             self.spared_usd += cost_usd or 0.0
@@ -95,9 +98,18 @@ class Costs:
             self.total.add(call)
 
 
+def _was_begun(spared: Spared, record: Record) -> bool:
+    seat = (spared["member"], spared["sample"], spared["layer"])
+    return any((c.get("member"), c.get("sample"), c.get("layer")) == seat for c in record.get("calls", []))
+
+
 def _would_have_cost(spared: Spared, record: Record) -> float | None:
     """Return what a spared call would have cost, by what the record's other calls of the panel were like."""
-    made = [call for call in record.get("calls", []) if call["stage"] == "panel" and call["status"] == "ok"]
+    made = [
+        call
+        for call in record.get("calls", [])
+        if call["stage"] == "panel" and call["status"] == "ok" and "step" not in call
+    ]
     alike = [call for call in made if (call["model"], call["endpoint"]) == (spared["model"], spared["endpoint"])]
     paid = [call.get("saved_usd") if call["replayed"] else call["cost_usd"] for call in alike]
     known = [usd for usd in paid if usd is not None]
@@ -119,8 +131,9 @@ async def estimate(recipe: Recipe, chain: Chain, record: Record, completion_toke
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
 
-    Nobody agrees and the question is worth a fusion, so this is the dearest case. A router that is a shell command is
-    not run. The costs are list prices; where no list knows a model, `cost_usd` is null.
+    Nobody agrees, so this is the dearest case; a router's rules decide as they would, its model says `fuse`, and a
+    router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
+    null.
     """
     if "error" in record:
         return []

@@ -24,7 +24,8 @@ from fusiontools.stage_options import (
     VoteOptions,
 )
 
-_MODELS = ("models", "members", "guard_models", "agree_models")
+#: Where models are asked when nothing is said; a record says it only of another place.
+_DEFAULT_HOMES = ("openrouter", "local")
 #: What a recipe without `chain:` does.
 CHAIN = "panel | judge | synth"
 
@@ -77,7 +78,9 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     The router decides before there is anything to keep; what is left at its defaults by `vote` and `pick` is left out.
     """
     kept = {name: _plain(getattr(recipe, name)) for name in ("panel", "judge", "synth", "vote", "pick")}
-    return {"name": recipe.name} | {name: data for name, data in kept.items() if data or name in ("judge", "synth")}
+    home = {"endpoint": recipe.endpoint} if recipe.endpoint not in _DEFAULT_HOMES else {}
+    said = {name: data for name, data in kept.items() if data or name in ("judge", "synth")}
+    return {"name": recipe.name} | home | said
 
 
 def summary_of(section: str, options: object) -> dict[str, Any]:
@@ -89,9 +92,8 @@ def from_summary(cls: type, data: Mapping[str, Any]) -> Any:
     """Read a section of a record's `recipe` back into its options class; keys of a newer version are ignored."""
     known = {f.name for f in fields(cls)}
     kept = {key: value for key, value in data.items() if key in known}
-    for key in _MODELS:
-        if key in kept:
-            kept[key] = tuple(model_from(item) for item in kept[key])
+    for key in _model_lists(cls) & kept.keys():
+        kept[key] = tuple(model_from(item) for item in kept[key])
     if kept.get("few_shot"):
         kept["few_shot"] = few_shot_from(kept["few_shot"])
     return cls(**kept)
@@ -106,10 +108,13 @@ def few_shot_from(data: Mapping[str, Any]) -> FewShot:
 def _plain(options: object) -> dict[str, Any]:
     chain_only = {f.name for f in fields(options) if not f.metadata["flag"].recipe}  # type: ignore[arg-type]
     data = {key: value for key, value in given_only(options).items() if key not in chain_only}
-    for key in _MODELS:
-        if key in data:
-            data[key] = [plain_model(model) for model in data[key]]
+    for key in _model_lists(type(options)) & data.keys():
+        data[key] = [plain_model(model) for model in data[key]]
     if "few_shot" in data:
         turns = [list(turn) for turn in data["few_shot"].turns]
         data["few_shot"] = {**given_only(data["few_shot"]), "turns": turns, "unless": list(data["few_shot"].unless)}
     return data
+
+
+def _model_lists(cls: type) -> set[str]:
+    return {f.name for f in fields(cls) if f.metadata["flag"].model and f.metadata["flag"].multiple}

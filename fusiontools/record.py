@@ -110,12 +110,16 @@ class Analysis(TypedDict):
 
 
 class Text(TypedDict):
-    """A text that could have been the answer; `response` is the panel position it copies, where it is a copy."""
+    """A text that was the answer or could have been; `response` is the panel position it copies, where it is a copy."""
 
     content: str
     by: str
     model: str
     response: NotRequired[int]
+    vote: NotRequired[Vote]
+    pick: NotRequired[dict[str, Any]]
+    draft: NotRequired[Text]
+    guard: NotRequired[Guard]
 
 
 class Vote(TypedDict):

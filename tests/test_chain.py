@@ -292,6 +292,32 @@ def test_any_chain_gives_the_same_record_in_one_process(chain: str, run: Run, tm
     assert without_calls(alone.out) == without_calls(piped.out)
 
 
+def test_a_recipes_own_template_holds_for_the_whole_chain(run: Run, upstream: Upstream, tmp_path: Any) -> None:
+    (tmp_path / "mine.md").write_text("# judge system\n\nJudge as I say.\n")
+    (tmp_path / "mine.yaml").write_text(
+        "panel: [fake/a, fake/b]\njudge: {model: fake/judge, template: ./mine.md}\nsynth: fake/s\n"
+    )
+
+    asked = run(["fuse-ask", "-c", "mine.yaml", "--json", "Why?"])
+    voted = run("fuse-panel -c mine.yaml | fuse-vote", "Why?")
+    picked = run("fuse-panel -c mine.yaml | fuse-pick", "Why?")
+
+    assert (asked.status, voted.status, picked.status) == (0, 0, 0), asked.err + voted.err + picked.err
+    assert upstream.bodies("fake/judge")[0]["messages"][0]["content"] == "Judge as I say."
+
+
+def test_a_model_typed_later_is_asked_where_the_recipe_is_at_home(run: Run, tmp_path: Any, upstream: Upstream) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"endpoint: mine\nendpoints: {{mine: {{base_url: '{upstream.url}'}}}}\npanel: [fake/a, fake/b]\n"
+    )
+
+    alone = run(["fuse-ask", "-c", "mine.yaml", "--json", "--chain", "panel | synth -m fake/t", "Why?"])
+    piped = run("fuse-panel -c mine.yaml | fuse-synth -m fake/t", "Why?")
+
+    assert without_calls(alone.out) == without_calls(piped.out)
+    assert [call["endpoint"] for call in piped.records[0]["calls"]] == ["mine"] * 3
+
+
 def test_a_saved_panel_enters_a_chain_half_way() -> None:
     backend = Scripted(j=json.dumps({"consensus": ["x"], "ranking": ["A", "B"]}), s=said("Written."))
     saved = json.loads(lines([judged("q")]).splitlines()[0])

@@ -208,6 +208,13 @@ def test_what_is_foreseen_is_what_happens(run: Run, name: str) -> None:
     assert counted(foreseen.out) == counted(executed.out)
 
 
+@pytest.mark.parametrize(("name", "calls"), [("cascade", 7), ("debate", 9), ("guarded", 7), ("moa", 7), ("vote", 5)])
+def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> None:
+    result = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
+
+    assert figures(result, "calls") == (calls,)
+
+
 def test_the_embedded_recipe_happens_as_foreseen_and_costs_nothing() -> None:
     recipe = load_recipe("local")
     backend = Scripted(**{"smollm2-135m": "It is so because of many things that nobody knows. " * 10})

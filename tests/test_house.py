@@ -23,7 +23,7 @@ LAYERS = (
     "options flags endpoints model stage_options chain_text recipe recipe_file schemas jsonl",
     "models prompts analysis compare gist points normal answers ballot diff policy routing routing_words",
     "stages",
-    "resolve chain costs",
+    "typed carried resolve chain costs",
     "api cli serve",
 )
 #: The one home of each package that is not ours, and of the standard library's database.

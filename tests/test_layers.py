@@ -378,6 +378,96 @@ def test_what_scouting_spares_and_what_it_asks_is_the_whole_plan(texts: list[str
     assert not spared or len(set(asked)) == scouts
 
 
+ESSAYS = (
+    "CRDTs are the better choice for a shared editor, because they merge without a central server, work offline for as "
+    "long as anybody likes, and converge whatever the order of the edits. Their price is memory, since deleted text "
+    "leaves tombstones behind, and a library that is hard to write well. I recommend Yjs for a shared editor of today.",
+    "OT is the better choice for a shared editor, because a central server orders the edits, documents stay small "
+    "without tombstones, and decades of practice in a shared editor stand behind it. Its price is that server, and a "
+    "transformation that is hard to write well. I recommend ShareDB and not CRDTs for a shared editor of today.",
+)
+
+
+def test_long_texts_never_agree_by_code() -> None:
+    backend = Scripted(a=ESSAYS[0], b=ESSAYS[1], c="Both.")
+
+    result = ask(PanelOptions(members=(A, B, C), scout=2), backend, question())
+
+    assert backend.asked == ["a", "b", "c"]
+    assert "spared" not in result
+
+
+def test_scouts_count_for_the_quorum_and_for_the_majority() -> None:
+    members = tuple(model(name) for name in "abcd")
+
+    quorum = ask(
+        PanelOptions(members=members, scout=2, quorum=3, grace_s=0),
+        Scripted(a="4", b="5", c="6", d=HANG()),
+        question(),
+    )
+    majority = ask(
+        PanelOptions(members=(*members, model("e")), scout=2, stop_when_agreed=True),
+        Scripted(a="4", b="5", c="4", d="4", e=HANG()),
+        question(),
+    )
+
+    assert [r.get("error", {}).get("code") for r in quorum["panel"]] == [None, None, None, "cut"]
+    assert [s["member"] for s in majority["spared"]] == ["e"]
+
+
+def test_what_was_spared_before_a_layer_stays_spared() -> None:
+    first = ask(PanelOptions(members=(A, B, C), scout=2), Scripted(a="4", b="4"), question())
+
+    second = revised(Scripted(), first, members=(A, B))
+
+    assert second["spared"] == first["spared"]
+    assert second["layers"] == [first["panel"]]
+
+
+def test_a_fold_that_is_not_needed_spares_a_call_for_each_window() -> None:
+    stood = panelled(responses=[response("a", "42", sample=i) for i in range(7)])
+    options = PanelOptions(members=(model("a", samples=7),), sequential=True, window=4, stop_when_agreed=True)
+
+    result = ask(options, Scripted(), stood)
+
+    assert [(s["member"], s["layer"]) for s in result["spared"]] == [("a", 2)] * 2
+
+
+def test_a_fold_hands_on_proposed_tool_calls() -> None:
+    call: Any = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    stood = panelled(responses=[response("a", "", sample=i, tool_calls=[call]) for i in range(4)])
+    backend = Scripted(a=said("", "a", tool_calls=[call]))
+
+    ask(PanelOptions(members=(model("a", samples=4),), sequential=True, window=3), backend, stood)
+
+    assert all("look_up({})" in text for request in backend.requests for text in fenced(last_turn(request)))
+
+
+def test_notes_of_folds_stand_in_the_order_of_the_members() -> None:
+    slow, fast = asyncio.Event(), asyncio.Event()
+    fast.set()
+    stood = panelled(responses=[response("a", f"Text {i}.", sample=i) for i in range(5)])
+
+    def release(_: Request) -> CallFailed:
+        slow.set()
+        return DOWN
+
+    backend = Scripted(a=["Fold.", slow, DOWN], b=["Fold.", release])
+    result = ask(PanelOptions(members=(A, B), sequential=True, window=3), backend, stood)
+
+    assert [note["detail"][0] for note in result["degraded"]] == ["a", "b"]
+
+
+def test_the_judge_of_agreement_is_told_apart_in_the_ledger() -> None:
+    backend = Scripted(a=['{"agree": true}'], b="x")
+    stood = panelled(responses=[response("a", "42"), response("b", "41")])
+    options = PanelOptions(members=(A, B), revise=True, stop_when_agreed=True, agree="judge", agree_models=(A,))
+
+    result = ask(options, backend, stood)
+
+    assert [call.get("step") for call in result["calls"]] == ["agree"]
+
+
 # --- One model alone ---
 
 SOLO: Any = question(
@@ -467,3 +557,91 @@ def test_what_scouts_spare_shows_in_the_costs(run: Run) -> None:
     result = run("fuse-panel -m fake/a+text=4 -m fake/b+text=4 -m fake/b2+text=4 --scout 2 | fuse-cost", "2+2?")
 
     assert "1 call spared" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--revise --scout 2", "--revise contradicts --scout"),
+        ("--debate --sequential", "--debate contradicts --sequential"),
+        ("--sequential --quorum 1", "--sequential contradicts --quorum"),
+        ("--window 4", "--window goes with --sequential"),
+        ("--revise --samples 3", "--samples: in a later layer every response is revised once"),
+        ("--agree judge --agree-model fake/j --stop-when-agreed", "--agree judge contradicts --stop-when-agreed"),
+        ("--agree nonsense", "nonsense"),
+    ],
+)
+def test_options_that_say_nothing_together_are_refused(options: str, said: str, run: Run, upstream: Upstream) -> None:
+    members = "" if "--samples" in options else "-m fake/a -m fake/b"
+
+    result = run(f"fuse-panel {members} {options}", lines([panelled("q1")]))
+
+    assert (result.status, result.out) == (2, b"")
+    assert said in result.err
+    assert upstream.stats()["requests"] == 0
+
+
+def test_whoever_names_a_judge_of_agreement_has_it_asked(run: Run, upstream: Upstream) -> None:
+    run("fuse-panel -m fake/a -m fake/b -m fake/c --scout 2 --agree-model fake/j", "Why?")
+
+    assert upstream.stats()["per_model"]["fake/j"] == 1
+
+
+def test_a_layer_asks_no_strangers(run: Run, upstream: Upstream) -> None:
+    result = run("fuse-panel --revise", lines([panelled("q1")]))
+
+    assert result.status == 3
+    assert "nobody says who sat on this panel; name the members with -m, or a recipe with -c" in result.err
+    assert upstream.stats()["requests"] == 0
+
+
+def test_that_the_first_layer_stopped_early_says_nothing_of_the_next(run: Run) -> None:
+    result = run("fuse-panel -m 'fake/a+text=4*3' --stop-when-agreed | fuse-panel --revise", "2+2?")
+
+    assert {r["layer"] for r in result.records[0]["panel"]} == {2}
+
+
+def test_a_record_asks_for_a_bounded_number_of_calls(run: Run, upstream: Upstream) -> None:
+    member = {"name": "fake/a", "model": "fake/a", "endpoint": "openrouter", "samples": 900}
+    record = question("q1", recipe={"name": "x", "panel": {"members": [member, {**member, "name": "b"}]}})
+
+    result = run("fuse-panel", lines([record, question("q2", recipe={"panel": {"samples": 30_000_000}})]))
+
+    assert result.status == 3
+    assert "$.recipe.panel: it asks for 1,800 calls, more than 1,000" in result.err
+    assert upstream.stats()["requests"] == 0
+
+
+def test_no_price_from_a_record_lifts_a_limit(run: Run, upstream: Upstream) -> None:
+    free = {"prompt": 0, "completion": 0}
+    alone = {"name": "a", "model": "fake/a", "endpoint": "openrouter", "price_usd_per_mtok": free}
+    routed = question("q1", route={"to": "solo", "model": alone})
+    carried = question("q2", recipe={"name": "x", "panel": {"members": [alone]}})
+
+    result = run("fuse-panel --max-cost-usd 0.01", lines([routed, carried]))
+
+    assert [r["panel"][0]["error"]["code"] for r in result.records] == ["price_unknown"] * 2
+    assert upstream.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"to": "solo"},
+        {"to": "solo", "model": {"name": "a", "model": "fake/a", "endpoint": "x", "samples": "x"}},
+        {"to": "solo", "model": {"name": "a", "model": "fake/a", "endpoint": "x", "extra": [1]}},
+        {"to": "solo", "model": {"name": "a", "model": "fake/a"}},
+    ],
+)
+def test_a_route_that_cannot_be_is_that_records_fault(route: Any, run: Run) -> None:
+    result = run("fuse-panel -m fake/a", lines([question("q1", route=route), question("q2")]))
+
+    assert result.status == 1
+    assert [r["id"] for r in result.records] == ["q2"]
+    assert result.err.startswith("fuse-panel: stdin:1: $.route")
+
+
+def test_what_is_cut_off_is_not_called_saved(run: Run) -> None:
+    result = run("fuse-panel -m fake/a+text=4 -m fake/b+text=4 -m fake/c+hang --stop-when-agreed | fuse-cost", "2+2?")
+
+    assert "spared" not in result.err

@@ -161,6 +161,46 @@ def test_only_the_last_pass_is_heard() -> None:
     assert heard == ["Final."]
 
 
+def test_an_answer_that_stands_stays_where_nobody_can_revise_it() -> None:
+    standing = {**JUDGED, "answer": {"content": "What stands.", "by": "synth", "model": "old"}}
+
+    result = write(Scripted(), standing, refine=True, models=())
+
+    assert result["answer"] == standing["answer"]
+    assert [note["code"] for note in result["degraded"]] == ["no_synth"]
+
+
+def test_a_vote_among_scouts_can_be_revised_and_keeps_its_count() -> None:
+    spared = [{"member": "d", "sample": 0, "layer": 1, "model": "d", "endpoint": "there", "why": "scouts"}]
+    count = {"key": "4", "kind": "number", "votes": 2, "of": 2, "counts": {"4": 2}, "abstained": []}
+    voted = {"content": TEXTS[0], "by": "vote", "model": "a", "response": 0, "vote": count}
+
+    result = write(Scripted(s="Better."), {**JUDGED, "spared": spared, "answer": voted}, refine=True)
+
+    assert result["answer"]["content"] == "Better."
+    assert result["answer"]["draft"]["vote"] == count
+
+
+def test_every_earlier_text_and_what_was_said_of_it_is_kept() -> None:
+    note = {"stage": "pick", "code": "pick_failed", "detail": "x"}
+    picked = {**JUDGED, "answer": {"content": TEXTS[0], "by": "pick", "model": "a"}, "degraded": [note]}
+
+    once = write(Scripted(s="Second."), picked, refine=True)
+    twice = write(Scripted(s="Third."), once, refine=True)
+
+    assert twice["degraded"] == [note]
+    assert twice["answer"]["draft"]["content"] == "Second."
+    assert twice["answer"]["draft"]["draft"]["content"] == TEXTS[0]
+
+
+def test_a_revision_that_breaks_off_is_not_followed_by_what_stood_before(run: Run, upstream: Upstream) -> None:
+    standing = {**judged(), "answer": {"content": "AAAABBBB", "by": "synth", "model": "old"}}
+
+    result = run("fuse-synth --refine -m fake/s+text=XXXXYYYY+midfail --retries 0", lines([standing]))
+
+    assert result.records[0]["answer"]["content"] == "AAAABBBB"
+
+
 # --- Guard ---
 
 
@@ -293,7 +333,7 @@ def test_a_guard_that_nobody_can_stand_is_a_usage_error(run: Run, tmp_path: Any)
 
 def test_guard_and_refine_contradict_a_copy(run: Run) -> None:
     for flag in ("--guard", "--refine"):
-        result = run(f"fuse-synth --method copy {flag} --guard-model fake/j -m fake/s", lines([judged()]))
+        result = run(f"fuse-synth --method copy {flag} -m fake/s", lines([judged()]))
 
         assert result.status == 2
         assert f"{flag} contradicts --method copy" in result.err

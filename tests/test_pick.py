@@ -321,7 +321,8 @@ def test_a_panel_of_one_is_the_answer_and_nothing_is_missing() -> None:
 
 
 def test_an_answer_that_was_routed_to_one_model_stays_solo() -> None:
-    record = says("x", route={"to": "solo", "reason": "short", "method": "heuristic"})
+    model = {"name": "a", "model": "a", "endpoint": "there"}
+    record = says("x", route={"to": "solo", "reason": "short", "method": "heuristic", "model": model})
 
     assert run_pick(ONCE, record)["answer"]["by"] == "solo"
 

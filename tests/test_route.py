@@ -132,6 +132,14 @@ def test_where_a_tier_has_no_model_the_next_stronger_one_answers_else_the_next_w
     assert (found["tier"], found["model"]["name"]) == (tier, who)
 
 
+def test_a_question_that_asks_for_more_than_the_models_named_is_fused_and_not_given_to_a_weaker_one() -> None:
+    result = routed(RouteOptions(fast=FAST), asked("Why is the sky blue?"))
+
+    assert result["route"]["to"] == "fuse"
+    assert result["route"]["reason"].endswith(": balanced work, and no such model is named")
+    assert "degraded" not in result
+
+
 def test_where_nobody_answers_alone_the_question_is_fused_and_the_record_says_so() -> None:
     result = routed(RouteOptions(), asked(EASY))
 
@@ -171,7 +179,7 @@ def test_a_route_that_stands_is_decided_anew_and_what_came_after_it_is_dropped()
     theirs = {"stage": "theirs", "code": "x", "detail": "y"}
     panel = [{"member": "a", "sample": 0, "layer": 1, "content": "x", "finish_reason": "stop"}]
     answer = {"content": "x", "by": "panel", "model": "a", "finish_reason": "stop", "tool_calls": []}
-    record = asked(HARD, meta={"n": 1}, route={"to": "solo"}, panel=panel, answer=answer, degraded=[old, theirs])
+    record = asked(HARD, meta={"n": 1}, route={"to": "fuse"}, panel=panel, answer=answer, degraded=[old, theirs])
 
     result = routed(RouteOptions(), record)
 

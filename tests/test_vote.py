@@ -274,7 +274,7 @@ def test_a_panel_of_one_has_its_answer() -> None:
 
 
 def test_a_record_that_was_routed_to_one_model_says_so() -> None:
-    result = ask_vote(panel("Paris", route={"to": "solo", "reason": "short"}))
+    result = ask_vote(panel("Paris", route={"to": "solo", "model": {"name": "a", "model": "a", "endpoint": "x"}}))
 
     assert (result["answer"]["by"], result["answer"]["model"]) == ("solo", "a")
 
@@ -374,7 +374,7 @@ def test_a_record_with_a_bad_key_is_set_aside_and_the_rest_goes_on(run: Run) -> 
 
     assert result.status == 1
     assert [record["id"] for record in result.records] == ["q2"]
-    assert result.err.startswith("fuse-vote: stdin:1: $.recipe.vote.key: the key 'regex:('")
+    assert result.err.startswith("fuse-vote: stdin:1: $.recipe.vote: the key 'regex:('")
 
 
 def test_a_record_carries_its_own_key(run: Run) -> None:

@@ -53,7 +53,8 @@ def main(
     if chain.first_panel is None:
         raise UsageError("--chain: a question needs a `panel` that answers it")
     offline = bool(journal.get("offline"))
-    stage = chain.bind(recipe, binding=config is not None, offline=offline)
+    limited = bool({"max_cost_usd", "max_record_cost_usd"} & limit.keys())
+    stage = chain.bind(recipe, binding=config is not None, offline=offline, limited=limited)
     question = _question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain("fuse-ask", f"warning: {warning}")
@@ -187,12 +188,10 @@ def _status(record: Mapping[str, Any], door: Any, answered: bool) -> int:
 
 def write_out(data: bytes) -> None:
     """Write to standard output now; a reader that has gone is no error."""
-    import os
-
     from fusiontools.cli.options import leave
+    from fusiontools.cli.sink import write_all
 
     try:
-        while data:
-            data = data[os.write(1, data) :]
+        write_all(1, data)
     except BrokenPipeError:
         leave(0)

@@ -190,7 +190,9 @@ def _savings(costs: Any) -> list[str]:
     if costs.spared:
         usd = _spared_usd(costs)
         worth = "at prices nobody knows" if usd is None else f"worth {'≥ ' if costs.spared_unknown else ''}${usd:.4f}"
-        said.append(f"{costs.spared} call{'s' if costs.spared > 1 else ''} spared, {worth}: those asked first agreed")
+        said.append(
+            f"{costs.spared} call{'s' if costs.spared > 1 else ''} spared, {worth}: enough of the others agreed"
+        )
     if costs.solo:
         said.append(f"{costs.solo} of {costs.records} records answered by one model alone")
     return said
@@ -209,13 +211,11 @@ def _about_unknown(count: int) -> str:
 
 
 def _write(fd: int, data: bytes) -> None:
-    import os
-
     from fusiontools.cli.options import complain, leave
+    from fusiontools.cli.sink import write_all
 
     try:
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, data)
     except BrokenPipeError:
         leave(0)
     except OSError as error:

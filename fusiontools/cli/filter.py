@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fusiontools import jsonl
 from fusiontools.cli.options import InputOptions, StreamOptions, complain, leave
 from fusiontools.cli.progress import Progress
+from fusiontools.cli.sink import Sink, write_all
 from fusiontools.errors import (
     EXIT_BUDGET,
     EXIT_INTERRUPTED,
@@ -87,7 +88,6 @@ class _Filter:
         self._leaving: asyncio.Task[None] | None = None
 
     async def run(self, files: Sequence[str]) -> int:
-        from fusiontools.cli.sink import Sink
         from fusiontools.cli.source import Source
 
         loop = asyncio.get_running_loop()
@@ -224,7 +224,7 @@ class _Filter:
         complain(self.plan.tool, f"{line.place}: {reason}")
         if self._rejects is not None and line.data:
             try:
-                _write_all(self._rejects, line.data.rstrip(b"\n") + b"\n")
+                write_all(self._rejects, line.data.rstrip(b"\n") + b"\n")
             except OSError as error:
                 # The rest goes on; every further bad line is still reported with its place.
                 self._rejects = None
@@ -289,8 +289,3 @@ def _create(path: str) -> int:
         return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     except OSError as error:
         raise UsageError(f"--rejects {path}: cannot be written: {error.strerror}") from error
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

@@ -35,7 +35,7 @@ def main(
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
-    stage = stage_of("judge", judge, resolver(config, recipe, journal))
+    stage = stage_of("judge", judge, resolver(config, recipe, journal, limit))
     door = make_door(recipe, limit, journal, "fuse-judge")
     warm_up()
     run_filter(Plan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)

@@ -15,7 +15,8 @@ HELP = """\
 Ask every member of a panel the same question.
 
 Reads a question: plain text, or JSON Lines of records, prompts, chat requests or OpenAI Batch lines. Adds `panel`:
-one response for each member and sample, failures included.
+one response for each member and sample, failures included. With --revise, --debate or --sequential it reads records
+that have a panel, and adds the next layer.
 """
 
 
@@ -40,7 +41,7 @@ def main(
     recipe = load_recipe(config)
     if config is None:
         recipe = suited_to(recipe, panel)
-    found = resolver(config, recipe, journal)
+    found = resolver(config, recipe, journal, limit)
     stage = stage_of("panel", panel, found)
     layered = any(panel.get(name) for name in LAYER_STEPS)
     if not layered:

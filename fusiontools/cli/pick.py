@@ -35,7 +35,7 @@ def main(
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
-    stage = stage_of("pick", pick, resolver(config, recipe, journal))
+    stage = stage_of("pick", pick, resolver(config, recipe, journal, limit))
     door = make_door(recipe, limit, journal, "fuse-pick")
     warm_up()
     run_filter(Plan("fuse-pick", stage, door, needs=("panel", "fuse-panel")), files, stream)

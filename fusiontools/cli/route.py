@@ -39,5 +39,5 @@ def main(
     from fusiontools.recipe_file import load_recipe
 
     recipe = load_recipe(config)
-    stage = stage_of("route", route, resolver(config, recipe, journal))
+    stage = stage_of("route", route, resolver(config, recipe, journal, limit))
     run_filter(Plan("fuse-route", stage, make_door(recipe, limit, journal, "fuse-route")), files, stream, input)

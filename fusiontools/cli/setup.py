@@ -23,9 +23,13 @@ def own_recipe(config: str | None) -> Recipe | None:
     return recipe_file.load_recipe(config)
 
 
-def resolver(config: str | None, recipe: Recipe | None, journal: Mapping[str, Any]) -> Resolver:
+def resolver(
+    config: str | None, recipe: Recipe | None, journal: Mapping[str, Any], limit: Mapping[str, Any] | None = None
+) -> Resolver:
     """Return how a tool's options are found for each record."""
-    return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")))
+    limits = merged(recipe.limits if recipe else LimitOptions(), limit or {})
+    limited = limits.max_cost_usd is not None or limits.max_record_cost_usd is not None
+    return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")), limited=limited)
 
 
 def read_chain(text: str | None, recipe: Recipe) -> Chain:

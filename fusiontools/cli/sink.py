@@ -62,7 +62,7 @@ class Sink:
             if not data:
                 return
             try:
-                _write_all(data)
+                write_all(1, data)
             except OSError as error:
                 self.failure = None if isinstance(error, BrokenPipeError) else error
                 self._tell(self.closed)
@@ -77,11 +77,11 @@ class Sink:
             self._loop.call_soon_threadsafe(event.set)
 
 
-def _write_all(data: bytes) -> None:
-    """Write to standard output; another process may have made a shared pipe non-blocking."""
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it; another process may have made a shared pipe non-blocking."""
     view = memoryview(data)
     while view:
         try:
-            view = view[os.write(1, view) :]
+            view = view[os.write(fd, view) :]
         except BlockingIOError:
-            select.select([], [1], [])
+            select.select([], [fd], [])

@@ -33,7 +33,7 @@ def main(
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
-    stage = stage_of("synth", synth, resolver(config, recipe, journal))
+    stage = stage_of("synth", synth, resolver(config, recipe, journal, limit))
     door = make_door(recipe, limit, journal, "fuse-synth")
     warm_up()
     run_filter(Plan("fuse-synth", stage, door, needs=("panel", "fuse-panel"), stream=True), files, stream)

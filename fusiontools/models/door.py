@@ -19,7 +19,7 @@ from fusiontools.models.journal import Journal, request_key
 from fusiontools.models.ledger import Budget, Ledger, Slot
 from fusiontools.models.retry import Caller, call_with_retries
 from fusiontools.models.types import Backend, Completion, OnDelta, Request
-from fusiontools.record import Message
+from fusiontools.record import Call, Message
 from fusiontools.stage_options import LimitOptions
 
 _NO_SLOT = Slot()
@@ -104,7 +104,7 @@ class Door:
         Raises:
             CallFailed: every model failed; the failure is the first one's.
         """
-        started = time.monotonic()
+        started, entered = time.monotonic(), len(ledger.calls)
         self._tell(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
         shown = False
@@ -132,7 +132,7 @@ class Door:
                 if shown or failure.code in _OWN_LIMITS:
                     break
                 continue
-            self._tell(ledger, slot, model, time.monotonic() - started, _paid_usd(ledger, slot))
+            self._tell(ledger, slot, model, time.monotonic() - started, _paid_usd(ledger.calls[entered:], slot))
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
         self._tell(ledger, slot, model, time.monotonic() - started, None, failure=first)
@@ -268,7 +268,7 @@ def _make_backend(endpoint: Endpoint) -> Backend:
     return HttpBackend(endpoint)
 
 
-def _paid_usd(ledger: Ledger, slot: Slot) -> float | None:
+def _paid_usd(calls: Sequence[Call], slot: Slot) -> float | None:
     """Return what all attempts of a slot cost, or None where nobody knows it of one."""
-    costs = [c["cost_usd"] for c in ledger.calls if c.get("member") == slot.member and c.get("sample") == slot.sample]
+    costs = [c["cost_usd"] for c in calls if c.get("member") == slot.member and c.get("sample") == slot.sample]
     return None if None in costs else sum(cost for cost in costs if cost)

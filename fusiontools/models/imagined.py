@@ -58,8 +58,9 @@ class Imagined:
             return jsonl.dumps(
                 {name: _REPLIES.get(name, _empty(kind)) for name, kind in schema["properties"].items()}
             ).decode()
-        # No two of them say the same, or the panel would seem to agree.
-        return f"Answer{self._asked} " + "word " * max(1, int(tokens * 3.5 / 5))
+        # No two of them share a word, or the panel would seem to agree.
+        word = f"w{self._asked} "
+        return word * max(1, int(tokens * 3.5 / len(word)))
 
 
 def _empty(kind: Any) -> Any:

@@ -53,12 +53,14 @@ async def duel(
     ledger: Ledger,
     *,
     first_sample: int = 0,
+    step: str | None = None,
 ) -> Duel:
     """Return which of two texts a judge prefers.
 
     Args:
         texts: what each of the two says; they are shown as A and B, and nothing tells the judge whose they are.
         first_sample: the number under which the ledger keeps the first order; the other order has the next.
+        step: what the ledger calls it, where the stage makes other calls, too.
 
     Only what both orders say counts: a tie in one of them is a tie. Where one order has no verdict, the other decides.
     """
@@ -66,7 +68,7 @@ async def duel(
         return Duel(None, ("tie", "tie"))
     response_format = verdict_form(_PROPERTIES)
     asked = [
-        ask(response_format, messages, model, runtime, ledger, Slot(model.name, first_sample + order))
+        ask(response_format, messages, model, runtime, ledger, Slot(model.name, first_sample + order, step=step))
         for order, messages in enumerate(_both_orders(record, texts, template))
     ]
     replies = await asyncio.gather(*asked)

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from fusiontools import prompts
+from fusiontools import answers, prompts
 from fusiontools.errors import CallFailed, InputError
 from fusiontools.models.ledger import Ledger
 from fusiontools.models.types import Completion
@@ -24,7 +24,7 @@ from fusiontools.options import OptionsFor
 from fusiontools.record import Degraded, Record, Response, Spared, answered, display_names, with_error, with_section
 from fusiontools.stage_options import PanelOptions
 from fusiontools.stages.panel_asking import Outcomes, Patience, ask
-from fusiontools.stages.panel_calls import Planned, Planner, Seat, is_solo
+from fusiontools.stages.panel_calls import Planned, Planner, Seat
 from fusiontools.stages.runtime import Runtime, Stage
 from fusiontools.words import question_text
 
@@ -39,7 +39,7 @@ def panel(options_for: OptionsFor[PanelOptions], carried: Carried | None = None)
         if "error" in record:
             return record
         options = options_for(record)
-        if not options.members and not is_solo(record):
+        if not options.members and not answers.is_solo(record):
             raise InputError(
                 "no panel member is named; name some with -m, or choose a recipe with -c", "$.recipe.panel"
             )
@@ -64,26 +64,23 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes])
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     scouted = options.scout is not None and len(outcomes) == options.scout
-    return _with_spared(new, unasked, "scouts" if scouted else "majority")
+    return _with_spared(new, [_seat(call) for call in unasked], "scouts" if scouted else "majority")
 
 
 async def _asked(
     record: Record, planned: list[Planned], options: PanelOptions, runtime: Runtime, ledger: Ledger
 ) -> tuple[Outcomes, list[Degraded]]:
     """Return the outcomes of all calls, or of the scouts alone where those agree."""
-    everyone = range(len(planned))
     patience = _patience(record, planned, options)
     if options.scout is None or options.scout >= len(planned):
-        return await ask(planned, everyone, runtime, ledger, patience), []
+        return await ask(planned, {}, runtime, ledger, patience), []
     from fusiontools.stages.panel_agreement import agree
 
-    scouts, rest = everyone[: options.scout], everyone[options.scout :]
-    outcomes = await ask(planned, scouts, runtime, ledger, Patience())
-    heard = [_response(planned[i], outcomes[i]) for i in scouts]
+    scouts = planned[: options.scout]
+    outcomes = await ask(scouts, {}, runtime, ledger, Patience())
+    heard = [_response(call, outcomes[i]) for i, call in enumerate(scouts)]
     agreed, notes = await agree(record, heard, options, runtime, ledger)
-    if not agreed:
-        outcomes |= await ask(planned, rest, runtime, ledger, patience)
-    return outcomes, notes
+    return (outcomes if agreed else await ask(planned, outcomes, runtime, ledger, patience)), notes
 
 
 def _patience(record: Record, planned: Sequence[Planned], options: PanelOptions) -> Patience:
@@ -104,7 +101,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
     if "panel" not in record:
         raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
     usable = [response for _, response in answered(record)]
-    if is_solo(record) or not usable:
+    if answers.is_solo(record) or not usable:
         return record if usable else with_error(record, "panel", "all_failed", "no response in this panel is usable")
     ledger = runtime.ledger("panel", record)
     planner = Planner(record, options, runtime)
@@ -114,30 +111,30 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
 
         agreed, notes = await agree(record, usable, options, runtime, ledger)
         if agreed:
-            return _with_spared(_with_calls(record, ledger, notes), planner.layer(), "layer")
+            return _with_spared(_with_calls(record, ledger, notes), planner.layer_seats(), "layer")
     if options.sequential:
         folders = planner.folders()
-        folds = [_folded(planner, seat, temperature, ledger, notes) for seat, temperature in folders]
-        outcomes = [(seat, fold) for (seat, _), fold in zip(folders, await asyncio.gather(*folds), strict=True)]
+        folds = await asyncio.gather(*(_folded(planner, seat, heat, ledger) for seat, heat in folders))
+        outcomes = [(seat, fold) for (seat, _), (fold, _) in zip(folders, folds, strict=True)]
+        notes += [note for _, cut in folds for note in cut]
     else:
         planned = planner.layer()
-        patience = Patience(options.quorum, options.grace_s)
-        settled = await ask(planned, range(len(planned)), runtime, ledger, patience)
+        settled = await ask(planned, {}, runtime, ledger, Patience(options.quorum, options.grace_s))
         outcomes = [(_seat(call), settled[i]) for i, call in enumerate(planned)]
     return _layered(record, outcomes, ledger, notes)
 
 
 async def _folded(
-    planner: Planner, seat: Seat, temperature: float, ledger: Ledger, notes: list[Degraded]
-) -> Completion | CallFailed:
+    planner: Planner, seat: Seat, temperature: float, ledger: Ledger
+) -> tuple[Completion | CallFailed, list[Degraded]]:
     """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
     record, window = planner.record, planner.options.window
     usable = [i for i, _ in answered(record)]
     order = prompts.shown_to(record["id"], usable, f"{seat.model.name}/{seat.layer}").values()
     left = [prompts.said(record["panel"][i]) for i in order]
-    folded: Completion | CallFailed | None = None
+    folded: Completion | None = None
     while left:
-        texts = [folded.content] if isinstance(folded, Completion) else []
+        texts = [prompts.said(_response_of(seat, folded))] if folded is not None else []
         room = window - len(texts)
         texts, left = [*texts, *left[:room]], left[room:]
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
@@ -146,13 +143,12 @@ async def _folded(
             folded = await planner.runtime.door.complete(call.request, call.model, ledger, call.slot)
         except CallFailed as failure:
             if folded is None:
-                return failure
+                return failure, []
             missing = len(left) + len(texts) - 1
             detail = f"{seat.model.name}: {failure.message}; {missing} of {len(order)} responses are not in its fold"
-            notes.append({"stage": "panel", "code": "fold_cut", "detail": detail})
-            return folded
+            return folded, [{"stage": "panel", "code": "fold_cut", "detail": detail}]
     assert folded is not None  # noqa: S101 - at least one response is usable
-    return folded
+    return folded, []
 
 
 def _layered(
@@ -181,7 +177,8 @@ def _layered(
         notes.append({"stage": "panel", "code": "layer_failed", "detail": f"{detail} ({'; '.join(sorted(whys))})"})
         return _with_calls(record, ledger, notes)
     new = with_section(record, "panel", panel, ledger.calls, [*standing, *notes, *_failed(panel)])
-    return {**new, "layers": [*record.get("layers", []), record["panel"]]}
+    kept: Record = {**new, "layers": [*record.get("layers", []), record["panel"]]}
+    return {**kept, "spared": record["spared"]} if "spared" in record else kept
 
 
 def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record:
@@ -194,19 +191,19 @@ def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record
     return kept  # type: ignore[return-value]
 
 
-def _with_spared(record: Record, calls: list[Planned], why: Literal["scouts", "majority", "layer"]) -> Record:
-    if not calls:
+def _with_spared(record: Record, seats: list[Seat], why: Literal["scouts", "majority", "layer"]) -> Record:
+    if not seats:
         return record
     spared: list[Spared] = [
         {
-            "member": call.model.name,
-            "sample": call.slot.sample or 0,
-            "layer": call.slot.layer or 1,
-            "model": call.model.model,
-            "endpoint": call.model.endpoint,
+            "member": seat.model.name,
+            "sample": seat.sample,
+            "layer": seat.layer,
+            "model": seat.model.model,
+            "endpoint": seat.model.endpoint,
             "why": why,
         }
-        for call in calls
+        for seat in seats
     ]
     return {**record, "spared": [*record.get("spared", []), *spared]}
 

@@ -21,10 +21,14 @@ _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 
 
 def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
-    """Return whether all texts vote for the same; free texts are compared by what they say."""
+    """Return whether all texts vote for the same.
+
+    Short texts are compared by what they say. Of long ones code cannot tell whether they agree: they share their
+    subject's words, whatever they recommend.
+    """
     kind, keys = ballot.ballots(texts, key, question)
     if kind == "text" and key == "auto":
-        return compare.agreement(question, list(texts)) == 1.0
+        return compare.is_short(texts) and compare.agreement(question, list(texts)) == 1.0
     return keys[0] is not None and len(set(keys)) == 1
 
 
@@ -54,7 +58,9 @@ async def agree(
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
     messages = prompts.about_responses(before, "agree", options.template, labels)
-    said = await ask_for(_SCHEMA, messages, model, runtime, ledger, Slot(model.name, layer=responses[0]["layer"]))
+    said = await ask_for(
+        _SCHEMA, messages, model, runtime, ledger, Slot(model.name, layer=responses[0]["layer"], step="agree")
+    )
     if isinstance(said, CallFailed):
         note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {said.message}"}
         return False, [note]

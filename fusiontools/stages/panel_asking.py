@@ -31,19 +31,20 @@ class Patience:
 
 
 async def ask(
-    planned: Sequence[Planned], places: Sequence[int], runtime: Runtime, ledger: Ledger, patience: Patience
+    planned: Sequence[Planned], known: Outcomes, runtime: Runtime, ledger: Ledger, patience: Patience
 ) -> Outcomes:
-    """Return the outcomes of the calls at some places of the plan.
+    """Return the outcomes of a plan, of which some may be known.
 
     What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
     handed on as it is written.
     """
-    outcomes: Outcomes = {}
+    outcomes = dict(known)
     tasks: dict[asyncio.Task[Completion], int] = {}
     warm: dict[str, asyncio.Event] = {}
     on_delta = runtime.on_delta if len(planned) == 1 else None
-    for i in places:
-        call = planned[i]
+    for i, call in enumerate(planned):
+        if i in known:
+            continue
         recalled = runtime.door.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled

@@ -7,10 +7,10 @@ own. A record that was routed to one model alone has one call, with the paramete
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fusiontools import policy, prompts
+from fusiontools import answers, policy, prompts
 from fusiontools.ids import digest
 from fusiontools.model import Model, model_from
 from fusiontools.models.ledger import Slot
@@ -51,7 +51,7 @@ class Planner:
     def first(self) -> list[Planned]:
         """Return the calls of the first layer, in recipe order; the one call of a solo record."""
         few_shot = self.options.few_shot if _is_short(self.record, self.options.few_shot) else None
-        if is_solo(self.record):
+        if answers.is_solo(self.record):
             return [self._solo(few_shot)]
         samples = few_shot.samples if few_shot and few_shot.samples else self.options.samples
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
@@ -68,6 +68,14 @@ class Planner:
             self.revision(seat, *self._seen_by(seat), temperature)
             for seat, temperature in zip(seats, _spread(seats, self.options, None), strict=True)
         ]
+
+    def layer_seats(self) -> list[Seat]:
+        """Return a seat for every call that the next layer takes; who folds is called once for each window."""
+        if not self.options.sequential:
+            return self._seats()
+        usable = sum("error" not in response for response in self.record["panel"])
+        steps = max(1, -(-(usable - 1) // (self.options.window - 1)))
+        return [seat for seat, _ in self.folders() for _ in range(steps)]
 
     def folders(self) -> list[tuple[Seat, float]]:
         """Return who folds the responses into one: each member once, at its temperature."""
@@ -119,6 +127,9 @@ class Planner:
     def _solo(self, few_shot: FewShot | None) -> Planned:
         """Return the one call of a solo record: it writes the visible answer, so the asker's parameters are its own."""
         model = model_from(self.record["route"]["model"])
+        if self.runtime.door.budget.limited:
+            # No price that a record brings along may lift a limit; the price list's holds.
+            model = replace(model, price_usd_per_mtok=None)
         params = self._params(model, few_shot, model.temperature)
         wanted = policy.asked(self.record.get("params", {}), policy.ANSWER)
         return self._call(Seat(model, 0, 1), self._messages(model, few_shot), params | wanted)
@@ -158,11 +169,6 @@ class Planner:
             **model.extra,
         }
         return {name: value for name, value in params.items() if value is not None}
-
-
-def is_solo(record: Record) -> bool:
-    """Return whether the record was routed to one model alone."""
-    return record.get("route", {}).get("to") == "solo"
 
 
 def next_layer(record: Record) -> int:

@@ -46,6 +46,8 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
         if len(usable) == 1:
             return answers.copied(record, usable[0], answers.one_survivor(record, "pick"), by="pick")
         asks = options.pairwise or options.consistent
+        if not asks and answers.is_settled(record):
+            return answers.copied(record, answers.best(record), [], by="pick")
         if not asks and set(_ranking(record)) & set(usable):
             answer = answers.verbatim(record, answers.best(record), "pick", pick={"method": "ranking"})
             return with_section(record, "answer", answer)

@@ -102,7 +102,11 @@ class _Routing:
         if decision.effort == FUSE:
             return {"to": "fuse", "reason": reason, "method": method}
         tier = self._tier() if decision.effort == SOLO else decision.effort
-        model = _model_for(tier, self.options)
+        # Rules and a classifier may think a question easy; that a weaker model than they ask for will do is nobody's word.
+        weaker = method in ("never", "command")
+        model = _model_for(tier, self.options, weaker=weaker)
+        if model is None and _model_for(tier, self.options, weaker=True) is not None:
+            return {"to": "fuse", "reason": f"{reason}: {tier} work, and no such model is named", "method": method}
         if model is None:
             self._note(
                 "no_solo_model",
@@ -121,11 +125,11 @@ class _Routing:
         self.notes.append({"stage": "route", "code": code, "detail": detail})
 
 
-def _model_for(tier: str, options: RouteOptions) -> Model | None:
-    """Return the tier's model, else the next stronger one that is named, else the next weaker one."""
+def _model_for(tier: str, options: RouteOptions, *, weaker: bool) -> Model | None:
+    """Return the tier's model, else the next stronger one that is named, else, where that will do, the next weaker."""
     named = {"fast": options.fast, "balanced": options.balanced, "strong": options.strong}
     place = TIERS.index(tier)
-    for other in (*TIERS[place:], *reversed(TIERS[:place])):
+    for other in (*TIERS[place:], *(reversed(TIERS[:place]) if weaker else ())):
         if (model := named[other]) is not None:
             return model
     return None

@@ -20,13 +20,11 @@ class Runtime:
         door: the way to every model.
         on_delta: takes the answer's text as it is written, where somebody watches.
         deadline: monotonic time at which the record's time is over; None starts a deadline with each stage.
-        on_step: told by a chain which step begins, and the record as it is then.
     """
 
     door: Door
     on_delta: OnDelta | None = None
     deadline: float | None = None
-    on_step: Callable[[str, Record], None] | None = None
 
     def timed(self) -> Runtime:
         """Return the runtime with one deadline for all stages of a record, running from now."""

@@ -26,6 +26,7 @@ from fusiontools.models.ledger import Ledger, Slot
 from fusiontools.models.types import Completion, OnDelta
 from fusiontools.options import OptionsFor
 from fusiontools.record import (
+    MAKERS,
     Answer,
     Degraded,
     Message,
@@ -50,21 +51,32 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         usable = answered(record)
         if not usable:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
+        if options.refine and "answer" in record and not answers.is_solo(record):
+            return await _revised(record, options, runtime)
         if len(usable) == 1:
             return answers.copied(record, usable[0][0], answers.one_survivor(record, "synth"))
-        if (
-            answers.is_settled(record)
-            or options.method == "copy"
-            or (options.method == "auto" and _best_is_short(record))
-        ):
+        short = options.method == "auto" and _best_is_short(record)
+        if answers.is_settled(record) or options.method == "copy" or short:
             return answers.copied(record, answers.best(record), [])
         if not options.models:
-            detail = "no synthesizer is named (-m, or a recipe): the best response is the answer"
-            note: Degraded = {"stage": "synth", "code": "no_synth", "detail": detail}
-            return answers.copied(record, answers.best(record), [note])
+            return answers.copied(record, answers.best(record), [_nobody("the best response is the answer")])
         return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finished()
 
     return run
+
+
+async def _revised(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
+    """Return the record with the answer that stands revised; it stays where nobody can do that."""
+    standing = [n for n in record.get("degraded", []) if n.get("stage") in MAKERS["answer"]]
+    if not options.models:
+        notes = [*standing, _nobody("the answer stays as it was")]
+        return with_section(record, "answer", record["answer"], degraded=notes)
+    writing = _Writing(record, options, runtime, runtime.ledger("synth", record), standing)
+    return await writing.finished(record["answer"])
+
+
+def _nobody(so: str) -> Degraded:
+    return {"stage": "synth", "code": "no_synth", "detail": f"no synthesizer is named (-m, or a recipe): {so}"}
 
 
 @dataclass(slots=True)
@@ -76,16 +88,12 @@ class _Writing:
     runtime: Runtime
     ledger: Ledger
     notes: list[Degraded] = field(default_factory=list)
+    heard: bool = False
 
-    async def finished(self) -> Record:
-        """Return the record with the answer that the last pass left."""
-        standing = self.record.get("answer") if self.options.refine else None
-        if standing is None:
-            answer = await self._written()
-        else:
-            answer = standing
-            self.notes += [note for note in self.record.get("degraded", []) if note.get("stage") == "synth"]
-        if self.options.refine and (standing is not None or answer["by"] == "synth"):
+    async def finished(self, standing: Answer | None = None) -> Record:
+        """Return the record with the answer that the last pass left; one that stands is revised, none is written."""
+        answer = standing or await self._written()
+        if self.options.refine and (standing or answer["by"] == "synth"):
             answer = await self._refined(answer)
         if self.options.guard and answer["by"] == "synth":
             answer = await self._guarded(answer)
@@ -107,8 +115,8 @@ class _Writing:
             after = _answer(await self._ask(messages, "refine", is_last=True))
         except CallFailed as failure:
             self._note("refine_failed", f"{failure.message}; the answer stays as it was")
-            if self._watched():
-                self.runtime.on_delta(before["content"])  # type: ignore[misc]
+            if self.runtime.on_delta is not None and self._watched() and not self.heard:
+                self.runtime.on_delta(before["content"])
             return before
         return {**after, "draft": _text(before)}
 
@@ -122,7 +130,7 @@ class _Writing:
         model = self.options.guard_models[0]
         single = answers.verbatim(self.record, answers.best(self.record))
         texts = (_said(written), _said(single))
-        fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger)
+        fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
         if not {"synth", "panel", "tie"} & set(verdicts):
             self._note("guard_failed", f"{fought.problem}; the written answer stays", model)
@@ -141,9 +149,13 @@ class _Writing:
         model = self.options.models[0]
         params = _params(self.record, self.options, model, step, self.runtime)
         request = self.runtime.door.request(model, prompts.with_system(messages, model.system), params)
-        on_delta: OnDelta | None = self.runtime.on_delta if is_last and self._watched() else None
+        on_delta: OnDelta | None = self._hear if is_last and self._watched() else None
         slot = Slot(model.name, step=step or None)
         return await self.runtime.door.complete(request, model, self.ledger, slot, on_delta)
+
+    def _hear(self, text: str) -> None:
+        self.heard = True
+        self.runtime.on_delta(text)  # type: ignore[misc]
 
     def _watched(self) -> bool:
         """Return whether somebody sees the answer as it is written; a guarded one is shown when it has won."""
@@ -207,11 +219,11 @@ def _answer(completion: Completion) -> Answer:
 
 
 def _text(answer: Answer) -> Text:
-    """Return what is kept of an answer that another one replaced."""
-    kept: Text = {"content": _said(answer), "by": answer["by"], "model": answer.get("model", "")}
-    if "response" in answer:
-        kept["response"] = answer["response"]
-    return kept
+    """Return what is kept of an answer that another one replaced: its text, and how it came to be the answer."""
+    whole: Any = answer
+    told = {key: whole[key] for key in ("response", "vote", "pick", "draft", "guard") if key in whole}
+    kept: Any = {"content": _said(answer), "by": answer["by"], "model": answer.get("model", "")} | told
+    return kept  # type: ignore[no-any-return]
 
 
 def _said(answer: Answer) -> str:

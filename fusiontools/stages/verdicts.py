@@ -32,6 +32,8 @@ def verdict_form(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 def settled(model: Model, temperature: float, max_tokens: int | None) -> Model:
     """Return the model with a stage's settings where it has none of its own."""
+    if model.temperature is not None and (model.max_tokens or max_tokens is None):
+        return model
     own = model.temperature if model.temperature is not None else temperature
     return replace(model, temperature=own, max_tokens=model.max_tokens or max_tokens)
 

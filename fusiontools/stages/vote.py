@@ -112,7 +112,7 @@ def _whole(count: float) -> float:
 
 
 def _unknown_weights(record: Record, options: VoteOptions) -> list[Degraded]:
-    members = {response["member"] for response in record["panel"]}
+    members = {response["member"] for response in (*record["panel"], *record.get("spared", []))}
     return [
         {"stage": "vote", "code": "unknown_weight", "detail": f"no member of this panel is called {name!r}"}
         for name in options.weights or {}
