@@ -14,5 +14,5 @@ echo "== the majority"
 fuse-vote "$work/panel.jsonl" | jq -r '.answer | "\(.content)  (\(.vote.votes) of \(.vote.of) votes)"'
 echo "== the best response, by the judge's ranking"
 fuse-pick "$work/judged.jsonl" | jq -r .answer.content
-echo "== written from all of them"
+echo "== the fused answer"
 fuse-synth -c "$recipe" --replay "$work/judged.jsonl" | jq -r .answer.content

@@ -11,10 +11,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from fusiontools import jsonl, prompts, schemas
-from fusiontools.chain_text import STAGES
 from fusiontools.errors import InputError, UsageError
 from fusiontools.model import Model
 from fusiontools.recipe import from_summary, summary_of
+from fusiontools.stage_options import STAGES
 
 _MAX_CALLS = 1_000
 

@@ -20,6 +20,14 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+class StepRefused(UsageError):
+    """A step of a chain asks for something that cannot be; `reason` says what, without the place."""
+
+    def __init__(self, step: Step, reason: str) -> None:
+        super().__init__(f"column {step.column}: {step.name}: {reason}", code="chain")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A chain as text and as steps: `panel | judge | synth` without the tools' prefix."""
@@ -46,6 +54,15 @@ class Chain:
         """Whether a step of it writes an answer."""
         return any(step.name in ANSWERING for step in self.steps)
 
+    def with_members(self, members: tuple[str, ...]) -> Chain:
+        """Return the chain with these panel members, where its panel names none itself."""
+        made = self.first_panel
+        if made is None or not members or self.steps[made].given.get("members"):
+            return self
+        step = self.steps[made]
+        named = replace(step, given={**step.given, "members": members})
+        return replace(self, steps=(*self.steps[:made], named, *self.steps[made + 1 :]))
+
     def bind(self, recipe: Recipe, *, binding: bool = True, offline: bool = False, limited: bool = False) -> Stage:
         """Return the chain as one stage.
 
@@ -69,9 +86,11 @@ class Chain:
             try:
                 if i == made:
                     require_members(recipe, step.given, offline)
-                stages.append(stage_of(step.name, step.given, Resolver(recipe, chosen, offline, limited)))
+                resolver = Resolver(recipe, chosen, offline, limited)
+                resolver.check(step.name, step.given)
+                stages.append(stage_of(step.name, step.given, resolver))
             except UsageError as error:
-                raise UsageError(f"column {step.column}: {step.name}: {error.message}") from error
+                raise StepRefused(step, error.message) from error
         return self._run(stages)
 
     def _run(self, stages: Sequence[Stage]) -> Stage:

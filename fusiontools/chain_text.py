@@ -12,29 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import UsageError, nearest
-from fusiontools.stage_options import (
-    JudgeOptions,
-    PanelOptions,
-    PickOptions,
-    RouteOptions,
-    SynthOptions,
-    VoteOptions,
-)
+from fusiontools.options import flags_of
+from fusiontools.stage_options import STAGES, LimitOptions
 
-#: The stages that a chain is made of, and their options.
-STAGES: dict[str, type] = {
-    "route": RouteOptions,
-    "panel": PanelOptions,
-    "judge": JudgeOptions,
-    "synth": SynthOptions,
-    "vote": VoteOptions,
-    "pick": PickOptions,
-}
 #: Options of `panel` that add a layer to a panel that stands.
 LAYER_STEPS = ("revise", "debate", "sequential")
 ANSWERING = ("synth", "vote", "pick")
 #: A quote without its other half, a separator, or a word with quoted and escaped parts.
 _TOKEN = re.compile(r"""\s*(?:(\|)|((?:[^\s|'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|(.))""", re.DOTALL)
+#: Options of the tools that concern a run and not a stage.
+_OF_RUNS = "-c --config -j --jobs -o --output -v --verbose -q --quiet -h --help --version --replay --offline --journal"
+_OF_RUN = {*_OF_RUNS.split(), "--no-journal", "--lines", "--text", "--unordered", "--rejects", "--max-line-mib"}
 _PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""", re.DOTALL)
 
 
@@ -108,6 +96,9 @@ def _step(words: Sequence[Word]) -> Step:
         given = parse_words(STAGES[name], [word.text for word in rest])
     except Mistyped as error:
         message = str(error)
+        of_run = _OF_RUN | {name for flag in flags_of(LimitOptions).values() for name in flag.names}
+        if found := of_run & set(error.option_names):
+            message = f"{found.pop()} belongs to the run, not to a step: give it to the tool that runs the chain"
         column = _place_of(error.option_names, message, first, rest)
         raise _error(column, f"{name}: {message[:1].lower()}{message[1:]}") from None
     return Step(name, given, first.column)

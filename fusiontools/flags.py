@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fusiontools.options import Flag, flags_of
+from fusiontools.stage_options import STAGES, LimitOptions
 
 _TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
 
@@ -53,8 +54,10 @@ def click_option(group: type, name: str, flag: Flag) -> click.Option:
     if flag.multiple:
         attributes["multiple"] = True
     shown = declared.default
+    in_recipes = flag.recipe and group in (*STAGES.values(), LimitOptions)
     if shown not in (None, False, ()) and kind != "bool":
-        attributes["help"] += f"  [default: {shown:g}]" if isinstance(shown, float) else f"  [default: {shown}]"
+        default = f"{shown:g}" if isinstance(shown, float) else str(shown)
+        attributes["help"] += f"  [default: the recipe's, else {default}]" if in_recipes else f"  [default: {default}]"
     return click.Option([*flag.names, name], **attributes)
 
 

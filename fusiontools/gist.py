@@ -141,6 +141,9 @@ def agree(asked: Asked, one: Gist | None, other: Gist | None) -> bool:
         return _agree_mixed(one, other) if one.short else _agree_mixed(other, one)
     if one.number and other.number:
         return one.number == other.number
+    fewer = min(len(one.numbers), len(other.numbers))
+    if fewer > 1 and 2 * len(one.numbers & other.numbers) < fewer:
+        return False  # the same story with other figures is another story
     return len(one.stems & other.stems) >= LONG_OVERLAP * min(len(one.stems), len(other.stems))
 
 

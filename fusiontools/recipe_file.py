@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.chain_text import STAGES, parse
+from fusiontools.chain_text import parse
 from fusiontools.data import data_dir
 from fusiontools.endpoints import ENDPOINTS, Endpoint, environment_endpoints
 from fusiontools.errors import UsageError, nearest
 from fusiontools.model import Model, merge_members, spelled
 from fusiontools.recipe import CHAIN, Recipe, few_shot_from
-from fusiontools.stage_options import LimitOptions
+from fusiontools.stage_options import STAGES, LimitOptions
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 

@@ -16,7 +16,7 @@ from fusiontools.models.door import require_key
 from fusiontools.options import OptionsFor
 from fusiontools.recipe import Recipe, summary, summary_of
 from fusiontools.record import Record
-from fusiontools.stage_options import PanelOptions
+from fusiontools.stage_options import STAGES, PanelOptions
 from fusiontools.typed import adds_layer, check_keys, merge, models_of, read_typed
 
 #: The fields that the recipe's judge fills where they name nobody, and whether they are wanted.
@@ -62,6 +62,11 @@ class Resolver:
             return cache[key]
 
         return resolve
+
+    def check(self, section: str, given: Mapping[str, Any]) -> None:
+        """Raise `UsageError` for options that cannot hold for any record of a run by the chosen recipe."""
+        typed = read_typed(section, given, self.recipe or Recipe(name=""))
+        self._options(section, typed, self._summary(self.recipe, summary) if self.recipe and not self.binding else None)
 
     def carried(self, record: Record, panel: PanelOptions) -> dict[str, Any]:
         """Return the recipe that a record carries from its panel on, with the panel's options as they were."""
@@ -148,6 +153,18 @@ def _wants_judge(section: str, options: Any) -> bool:
     if section == "panel":
         return bool(options.agree == "judge")
     return section == "pick" or bool(options.guard)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `UsageError` for what a later tool would refuse, before the panel is bought."""
+    for section in STAGES:
+        options = getattr(recipe, section)
+        try:
+            check_keys({name: getattr(options, name, None) for name in ("key", "agree")})
+            if hasattr(options, "template"):
+                prompts.load(options.template)
+        except UsageError as error:
+            raise UsageError(f"{recipe.name}: $.{section}: {error.message}") from error
 
 
 def suited_to(recipe: Recipe, panel: Mapping[str, Any]) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Any
 from fusiontools.model import Model
 from fusiontools.options import option
 
-TEMPLATE_HELP = "The prompts: default, deep_research, code_review, creative, tool_calls, or a file of your own."
+TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
 
 
@@ -215,3 +215,14 @@ class LimitOptions:
     max_record_cost_usd: float | None = option(
         None, "--max-record-cost-usd", minimum=0, metavar="USD", help="Refuse calls past this cost for one record."
     )
+
+
+#: The stages that a chain is made of, and their options.
+STAGES: dict[str, type] = {
+    "route": RouteOptions,
+    "panel": PanelOptions,
+    "judge": JudgeOptions,
+    "synth": SynthOptions,
+    "vote": VoteOptions,
+    "pick": PickOptions,
+}

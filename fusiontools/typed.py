@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from fusiontools.chain_text import LAYER_STEPS, STAGES
+from fusiontools.chain_text import LAYER_STEPS
 from fusiontools.errors import UsageError
 from fusiontools.model import Model, merge_members
 from fusiontools.options import flags_of, merged
 from fusiontools.recipe import Recipe, panel_with, parse_model
+from fusiontools.stage_options import STAGES
 
 #: Options that exclude each other: typed together they are an error, one typed replaces one from a recipe.
 EXCLUSIVE = {

@@ -16,13 +16,13 @@ from scripted import HANG, Scripted, model, open_door, said
 
 import fusiontools
 from fusiontools import Chain
-from fusiontools.chain_text import STAGES, parse
+from fusiontools.chain_text import parse
 from fusiontools.errors import UsageError
 from fusiontools.options import flags_of
 from fusiontools.recipe import Recipe
 from fusiontools.recipe_file import load_recipe, recipe_names
 from fusiontools.record import Record
-from fusiontools.stage_options import JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.stage_options import STAGES, JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.stages.runtime import Runtime
 
 ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": "Why is that so?"}]}
@@ -98,7 +98,7 @@ def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
         ("panel | sinth", "column 9: no stage is called 'sinth'; did you mean 'synth'?"),
         ("panel extra | vote", "column 7: panel: got unexpected extra argument (extra)"),
         ("panel -m", "column 7: panel: option '-m' requires an argument"),
-        ("panel -m a -j 3", "column 12: panel: no such option '-j'"),
+        ("panel -m a -j 3", "column 12: panel: -j belongs to the run, not to a step: give it to the tool that runs the chain"),
         ("panel -m a --samples=0", "column 12: panel: invalid value for '--samples': 0 is not in the range x>=1"),
         ("panel | judge | synth --top x", "column 23: synth: invalid value for '--top': 'x' is not a valid whole number"),  # noqa: E501
         ("panel | judge --method x", "column 15: judge: invalid value for '--method': 'x' is not one of 'model', 'lexical'"),  # noqa: E501

@@ -358,3 +358,15 @@ def test_a_canonical_number_is_its_own_canonical_form(text: str) -> None:
     numbers = normal.tokens(normal.fold(text))
 
     assert [normal.canonical(number) for number in numbers] == numbers
+
+
+def test_long_answers_with_other_figures_do_not_agree() -> None:
+    told = (
+        "The company went public in {} at a price of {} dollars a share, and raised {} million dollars in its initial "
+        "public offering. It had been founded some years before, in a garage, as an online bookstore, and grew quickly "
+        "afterwards into all kinds of other goods."
+    )
+    asked = "When did the company go public, and what did it raise?"
+
+    assert agreement(asked, [told.format(1997, 18, 54), told.format(1997, 18, 54)]) == 1.0
+    assert agreement(asked, [told.format(1997, 18, 54), told.format(1999, 22, 84)]) == 0.5

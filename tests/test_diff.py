@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from samples import judged, lines, panelled, question, response
 
 from fusiontools.cli.diff_text import Paint, Writer
-from fusiontools.diff.records import Change, compare, cost_data, same, side_of
+from fusiontools.diff.leaves import changed_leaves
+from fusiontools.diff.records import Change, compare, same, side_of
+from fusiontools.diff.spent import cost_data
 from fusiontools.diff.tally import Tally
 from fusiontools.diff.words import changed_blocks, tokens, word_diff
 
@@ -420,8 +422,8 @@ def test_the_panel_says_who_changed_and_with_verbose_how() -> None:
         "    m/b: answer changed",
         "    m/c: answered → timeout: late",
         "    m/d: gone",
-        "    m/e#2 (layer 2): new",
-        "    order: m/a#0, m/b#0, m/c#0 → m/c#0, m/a#0, m/b#0",
+        "    m/e (layer 2): new",
+        "    order: m/a, m/b, m/c → m/c, m/a, m/b",
     ]
     assert "        It is [-red-]{+green+}." in whole
 
@@ -460,7 +462,7 @@ def test_an_analysis_says_for_each_list_what_came_and_went() -> None:
         "        + new (m/a)",
         "    ranking: 1, 0 → 0, 1",
         "    agreement: 50% → 100%",
-        "    judges: none → j, k",
+        "    judges: (absent) → j, k",
     ]
 
 
@@ -468,6 +470,111 @@ def test_a_section_that_is_gone_is_said_in_a_line() -> None:
     shown = written(BASE, without(BASE, "analysis", "calls", "answer"))
 
     assert shown[:3] == ["answer: gone", "    [-It is red.-]", "analysis: gone"]
+
+
+@given(JSON, JSON)
+def test_the_leaves_of_two_values_say_whether_they_differ(a: Any, b: Any) -> None:
+    leaves = changed_leaves("x", {"a": a, "b": b})
+
+    assert (not leaves) == same(a, b)
+    assert all(not same(*leaf.sides.values()) for leaf in leaves if len(leaf.sides) == 2)
+    assert len({leaf.path for leaf in leaves}) == len(leaves)
+
+
+@given(JSON)
+def test_what_stands_on_one_side_has_leaves_whatever_it_is(value: Any) -> None:
+    leaves = changed_leaves("x", {"b": value})
+
+    assert leaves
+    assert all(set(leaf.sides) == {"b"} for leaf in leaves)
+
+
+def test_an_object_that_changed_is_told_value_by_value_with_paths() -> None:
+    panel = {"samples": 5, "temperature": 0.35, "members": [{"model": "a"}, {"model": "c"}], "stop": ["x", "y"]}
+    other = {"samples": 3, "members": [{"model": "b"}, {"model": "c"}], "stop": ["x"], "tools": {}}
+
+    shown = written(question(recipe={"panel": panel}), question(recipe={"panel": other}))
+
+    assert shown == [
+        "recipe.panel.samples: 5 → 3",
+        "recipe.panel.temperature: 0.35 → (absent)",
+        "recipe.panel.members[0].model: a → b",
+        "recipe.panel.stop: x, y → x",
+        "recipe.panel.tools: (absent) → {}",
+    ]
+
+
+def test_a_vote_that_changed_is_told_value_by_value_below_the_answer() -> None:
+    vote = {"key": "paris", "votes": 2, "counts": {"paris": 2, "new york": 1}}
+    a, b = ({**BASE, "answer": {**BASE["answer"], "vote": v}} for v in (vote, {**vote, "counts": {"new york": 3}}))
+
+    shown = written(a, b)
+
+    assert shown[:3] == ["answer:", "    vote.counts.paris: 2 → (absent)", '    vote.counts["new york"]: 1 → 3']
+
+
+def test_a_long_text_within_an_object_is_told_in_words_or_shortened() -> None:
+    text = "It has been known for a long time that the sky is blue at noon."
+    a = question(meta={"said": text, "gone": text, "kept": text})
+    b = question(meta={"said": text.replace("blue", "red"), "kept": text, "kind": None})
+
+    shown, whole = written(a, b), written(a, b, whole=True)
+
+    assert shown == [
+        "meta.said:",
+        "    It has been known for a long time that the sky is [-blue-]{+red+} at noon.",
+        "meta.gone: It has been known for a long time that the sky … (63 characters) → (absent)",
+        "meta.kind: (absent) → null",
+    ]
+    assert whole[2:4] == ["meta.gone:", f"    [-{text}-]"]
+
+
+def test_an_object_with_many_values_on_one_side_only_is_a_line_but_with_verbose() -> None:
+    a, b = question(), question(meta={f"k{i}": i for i in range(20)})
+
+    shown, gone, whole = written(a, b), written(b, a), written(a, b, whole=True)
+
+    assert shown == ["meta: new (20 values; --verbose shows them)"]
+    assert gone == ["meta: gone (20 values; --verbose shows them)"]
+    assert whole == [f"meta.k{i}: (absent) → {i}" for i in range(20)]
+
+
+def test_a_sample_is_named_by_its_number_where_either_side_has_more_than_one() -> None:
+    a = panelled("q1", [response("m", "one"), response("n", "one")])
+    b = panelled("q1", [response("m", "two"), response("m", "two", sample=1), response("n", "two")])
+
+    forth, back = written(a, b), written(b, a)
+
+    assert forth == ["panel:", "    m#0: answer changed", "    m#1: new", "    n: answer changed"]
+    assert back == ["panel:", "    m#0: answer changed", "    m#1: gone", "    n: answer changed"]
+
+
+def test_samples_are_counted_in_each_layer_by_itself() -> None:
+    a, b = (question(layers=[[response("m", text)], [response("m", text, layer=2)]]) for text in ("one", "two"))
+
+    shown = written(a, b)
+
+    assert shown == ["layers:", "    m: answer changed", "    m (layer 2): answer changed"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("What is\n\x1b[31m--- q2 --- it?", "What is [31m--- q2 --- it?"),
+        ("word " * 40, f"{'word ' * 12}…"),
+        ("w" * 100, f"{'w' * 60}…"),
+        ("", ""),
+    ],
+    ids=["unclean", "long", "one-word", "empty"],
+)
+def test_a_heading_shows_how_the_question_begins_on_one_line(asked: str, shown: str) -> None:
+    a, b = ({**record, "messages": [{"role": "user", "content": asked}]} for record in (BASE, question()))
+    change = changed(a, b)
+    assert change is not None
+
+    heading = Writer(Paint(False)).change(change).split("\n")[0]
+
+    assert heading == "--- q1 --- answer changed" + (f" --- {shown}" if shown else "")
 
 
 # The tool
@@ -504,14 +611,14 @@ def test_a_report_lists_changes_in_the_order_of_the_first_file_and_ends_with_a_s
     assert (
         result.text
         == """\
---- q1 --- answer changed
+--- q1 --- answer changed --- What is q1?
 answer:
     It is [-red-]{+green+}.
 cost $0.0020 → $0.0030 (+$0.0010, +50.0%), call time 2.0 s → 3.0 s (+1.0 s, +50.0%)
 
 only in a.jsonl: q3
 
---- q4 --- newly failed
+--- q4 --- newly failed --- What is q4?
 error: none → panel: all_failed: nobody came
 answer: gone
     [-Here.-]
@@ -521,7 +628,7 @@ panel:
 analysis: gone
 cost $0.0000 → $0.0000, call time 2.0 s → 2.0 s
 
---- q5 --- changed, answer the same
+--- q5 --- changed, answer the same --- What is q5?
 route: new
 cost $0.5000 → unknown, call time 2.0 s → 2.0 s
 
@@ -613,6 +720,8 @@ def test_json_has_a_line_for_each_change_and_the_summary_last(run: Run, tmp_path
                 "same": 1,
                 **dict.fromkeys(("answer", "only_in_a", "only_in_b"), 1),
                 **dict.fromkeys(("analysis", "failed", "answered", "other"), 0),
+                "unread": {"a": 0, "b": 0},
+                "unpaired": {"a": 0, "b": 0},
                 "cost_usd": {"a": 0.002, "b": 0.5, "delta": None, "unknown": {"a": 1, "b": 1}},
                 "call_time_s": {"a": 4.0, "b": 5.5, "delta": 1.5},
             }
@@ -639,6 +748,22 @@ def test_quiet_says_all_by_the_exit_status(run: Run, tmp_path: Path) -> None:
 
     assert (differ.status, differ.out, differ.err) == (1, b"", "")
     assert (same_file.status, same_file.out, same_file.err) == (0, b"", "")
+
+
+def test_a_recipe_that_changed_alike_in_many_records_is_told_once(run: Run, tmp_path: Path) -> None:
+    def asked(name: str, samples: int) -> dict[str, Any]:
+        return question(name, recipe={"panel": {"samples": samples, "members": [{"name": "m"}]}})
+
+    a = [asked("q1", 5), asked("q2", 5), asked("q3", 4)]
+    b = [asked("q1", 3), asked("q2", 3), asked("q3", 3)]
+
+    result = run(pair(tmp_path, a, b))
+
+    assert [line for line in result.text.splitlines() if line.startswith("recipe")] == [
+        "recipe.panel.samples: 5 → 3",
+        "recipe: changed in the same way as in q1",
+        "recipe.panel.samples: 4 → 3",
+    ]
 
 
 # Trouble
@@ -676,9 +801,9 @@ def test_a_line_that_is_too_long_is_trouble(run: Run, tmp_path: Path) -> None:
         ([".", "a.jsonl"], ".: cannot be read: Is a directory"),
         (["-", "-"], "only one of the two can be standard input; name a file for the other"),
         (["a.jsonl", "a.jsonl", "--brief", "--json"], "--brief and --json exclude each other"),
-        (["a.jsonl"], "takes 2 values"),
-        ([], "Missing argument 'A B'"),
-        (["a.jsonl", "a.jsonl", "a.jsonl"], "unexpected extra argument"),
+        (["a.jsonl"], "fuse-diff: two files are compared: fuse-diff A B (see fuse-diff --help)\n"),
+        ([], "fuse-diff: two files are compared: fuse-diff A B (see fuse-diff --help)\n"),
+        (["a.jsonl"] * 3, "fuse-diff: two files are compared: fuse-diff A B (see fuse-diff --help)\n"),
     ],
 )
 def test_what_cannot_be_compared_is_said_and_ends_with_2(
@@ -706,7 +831,7 @@ def test_a_reader_that_has_enough_is_no_trouble(run: Run, tmp_path: Path) -> Non
 
     result = run("fuse-diff a.jsonl b.jsonl | head -1; echo ${PIPESTATUS[0]}")
 
-    assert (result.text, result.err) == ("--- q0 --- answer changed\n1\n", "")
+    assert (result.text, result.err) == ("--- q0 --- answer changed --- What is q0?\n1\n", "")
 
 
 def test_a_change_is_out_before_the_first_file_ends_and_ctrl_c_ends_with_130(
@@ -734,6 +859,69 @@ def test_a_change_is_out_before_the_first_file_ends_and_ctrl_c_ends_with_130(
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
+PROSE = "What is red?\nWhat is green?\n"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_may_stand_in_lines_that_cannot_be_read_is_not_called_missing(
+    swapped: bool, run: Run, tmp_path: Path
+) -> None:
+    command = pair(tmp_path, [answered(f"q{i}", "x") for i in range(3)], [])
+    (tmp_path / "b.jsonl").write_text(PROSE)
+    if swapped:
+        command[1:] = command[:0:-1]
+
+    text, data = run(command), run([*command, "--json"])
+    brief, quiet = run([*command, "--brief"]), run([*command, "-q"])
+
+    said = "b.jsonl: 2 lines could not be read; 3 records of a.jsonl may stand in them\n"
+    assert text.text == f"no record could be compared\n{said}"
+    assert (brief.text, quiet.text) == ("", "")
+    assert brief.err == quiet.err == f"{text.err}fuse-diff: {said}"
+    sides = "ba" if swapped else "ab"
+    summary = data.records[0]["summary"]
+    assert (summary["only_in_a"], summary["only_in_b"]) == (0, 0)
+    assert summary["unread"] == {sides[0]: 0, sides[1]: 2}
+    assert summary["unpaired"] == {sides[0]: 3, sides[1]: 0}
+    assert [result.status for result in (text, data, brief, quiet)] == [2, 2, 2, 2]
+
+
+def test_what_is_missing_from_a_file_that_could_be_read_is_still_said(run: Run, tmp_path: Path) -> None:
+    command = pair(tmp_path, [answered("q1", "x"), {}, answered("q2", "x")], [answered("q1", "x"), answered("q3", "x")])
+
+    result = run(command)
+
+    assert result.status == 2
+    assert result.text == (
+        "only in a.jsonl: q2\n\n"
+        "1 record compared: 1 same\n"
+        "only in a.jsonl: 1\n"
+        "a.jsonl: 1 line could not be read; 1 record of b.jsonl may stand in it\n"
+    )
+
+
+def test_a_file_of_prose_is_not_reported_line_by_line(run: Run, tmp_path: Path) -> None:
+    command = pair(tmp_path, [answered("q1", "x")], [])
+    (tmp_path / "b.jsonl").write_text(PROSE * 20)
+
+    result = run(command)
+
+    assert result.err.count("not JSON") == 5
+    assert result.err.splitlines()[5:] == ["fuse-diff: b.jsonl: and 35 more lines cannot be read"]
+
+
+def test_an_unexpected_failure_is_trouble_and_no_difference(env: dict[str, str], tmp_path: Path) -> None:
+    command = pair(tmp_path, [answered("q1", "one")], [answered("q1", "one")])
+    (tmp_path / "orjson.py").write_text("raise RuntimeError('broken')\n")
+
+    result = subprocess.run(
+        command, cwd=tmp_path, env={**env, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False
+    )
+
+    assert result.returncode == 2
+    assert b"RuntimeError: broken" in result.stderr
+
+
 # Colour
 
 
@@ -758,7 +946,7 @@ def test_colour_is_added_on_a_terminal_and_the_words_stay(env: dict[str, str], r
     shown = on_a_terminal(command, tmp_path, {**env, "TERM": "xterm"})
     plain = run(command)
 
-    assert shown.text.startswith("\x1b[1m--- q1 --- answer changed\x1b[m\n")
+    assert shown.text.startswith("\x1b[1m--- q1 --- answer changed --- What is q1?\x1b[m\n")
     assert "\x1b[31m[- red-]\x1b[m" in shown.text
     assert "\x1b[2J" not in shown.text
     assert "\x1b" not in plain.text

@@ -38,12 +38,12 @@ import pytest
 from conftest import Run, Upstream
 
 from fusiontools import errors, prompts, recipe, recipe_file, schemas
-from fusiontools.chain_text import STAGES, parse
+from fusiontools.chain_text import parse
 from fusiontools.endpoints import ENDPOINTS, Endpoint
 from fusiontools.errors import InputError
 from fusiontools.model import Model
 from fusiontools.record import DERIVED
-from fusiontools.stage_options import FewShot, LimitOptions
+from fusiontools.stage_options import STAGES, FewShot, LimitOptions
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -337,10 +337,10 @@ def test_shipped_recipes_are_listed_as_they_are() -> None:
         assert judge == [m.name for m in shipped.judge.models]
         assert synth == [m.name for m in shipped.synth.models]
         samples = sum(m.samples * shipped.panel.samples for m in shipped.panel.members)
-        asked = [{"panel": samples, "judge": len(judge), "synth": len(synth) + 2 * step.given.get("guard", False)}
-                 .get(step.name, 0) for step in parse(shipped.chain)]  # fmt: skip
-        asks_judge = shipped.panel.agree == "judge"
-        asked.append(int(asks_judge))
+        guarded = shipped.synth.guard or any(step.given.get("guard") for step in parse(shipped.chain))
+        calls = {"panel": samples, "judge": len(judge), "synth": len(synth) + 2 * guarded}
+        asked = [calls.get(step.name, 0) for step in parse(shipped.chain)]
+        asked.append(int(shipped.panel.agree == "judge"))
         panels = sum(count for step, count in zip(parse(shipped.chain), asked, strict=False) if step.name == "panel")
         assert listed[name][4] == f"{panels} + {sum(asked) - panels}"
 

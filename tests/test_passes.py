@@ -313,13 +313,13 @@ def test_one_model_alone_is_neither_revised_nor_guarded() -> None:
 
 
 def test_the_recipes_judge_stands_guard(run: Run, upstream: Upstream, tmp_path: Any) -> None:
-    (tmp_path / "mine.yaml").write_text("panel: [fake/a, fake/b]\njudge: fake/judge\nsynth: fake/s\n")
+    (tmp_path / "mine.yaml").write_text("panel: [fake/a, fake/b]\njudge: fake/judge+text=tie\nsynth: fake/s\n")
 
     result = run("fuse-panel -c mine.yaml | fuse-judge | fuse-synth --guard", "Why?")
 
     assert result.status == 0, result.err
-    assert upstream.stats()["per_model"]["fake/judge"] == 3
-    assert result.records[0]["answer"]["guard"]["judge"] == "fake/judge"
+    assert upstream.stats()["per_model"]["fake/judge+text=tie"] == 3
+    assert result.records[0]["answer"]["guard"]["judge"] == "fake/judge+text=tie"
 
 
 def test_a_guard_that_nobody_can_stand_is_a_usage_error(run: Run, tmp_path: Any) -> None:

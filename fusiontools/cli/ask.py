@@ -26,6 +26,10 @@ plain text. `-` stands for what comes in on standard input. The chain is the rec
 class AskOptions:
     """What `fuse-ask` can be told."""
 
+    models: tuple[str, ...] = option(
+        (), "-m", "--model", multiple=True, metavar="MODEL[*N][@ENDPOINT]",
+        help="A panel member; repeat for more.  [default: the recipe's]",
+    )  # fmt: skip
     chain: str | None = option(
         None, "--chain", metavar="TEXT", help="Tools without their prefix: 'panel -m a -m b | judge | synth --refine'."
     )
@@ -40,21 +44,27 @@ def main(
 ) -> None:
     import asyncio
 
+    from fusiontools.chain import StepRefused
     from fusiontools.cli.filter import loop_factory
     from fusiontools.cli.options import complain, leave
     from fusiontools.cli.setup import make_door, read_chain
     from fusiontools.errors import UsageError
     from fusiontools.recipe_file import load_recipe
-    from fusiontools.resolve import missing_keys
+    from fusiontools.resolve import check_recipe, missing_keys
 
     options = AskOptions(**ask)
     recipe = load_recipe(config)
-    chain = read_chain(options.chain, recipe)
+    check_recipe(recipe)
+    chain = read_chain(options.chain, recipe).with_members(options.models)
     if chain.first_panel is None:
         raise UsageError("--chain: a question needs a `panel` that answers it")
     offline = bool(journal.get("offline"))
     limited = bool({"max_cost_usd", "max_record_cost_usd"} & limit.keys())
-    stage = chain.bind(recipe, binding=config is not None, offline=offline, limited=limited)
+    try:
+        stage = chain.bind(recipe, binding=config is not None, offline=offline, limited=limited)
+    except StepRefused as error:
+        # Only a chain that was typed has columns that a person knows.
+        raise UsageError(f"--chain: {error.message}" if options.chain else error.reason) from error
     question = _question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain("fuse-ask", f"warning: {warning}")

@@ -41,8 +41,11 @@ def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input
     import asyncio
 
     from fusiontools.cli.options import leave
+    from fusiontools.errors import UsageError
 
     options, inputs = CostOptions(**cost), InputOptions(**input)
+    if options.chain is not None and not options.estimate:
+        raise UsageError("--chain goes with --estimate")
     with asyncio.Runner() as runner:
         leave(runner.run(_run(files, config, options, inputs)))
 

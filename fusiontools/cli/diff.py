@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fusiontools.cli.options import StreamOptions, command
+from fusiontools.errors import EXIT_USAGE, UsageError
 from fusiontools.options import option
 
 HELP = """\
@@ -44,13 +45,15 @@ class DiffOptions:
     quiet: bool = option(False, "-q", "--quiet", help="Write nothing but errors; the exit status says the rest.")
 
 
-@command("fuse-diff", DiffOptions, help=HELP, arguments="A B", count=2, recipe=False)
-def main(files: tuple[str, str], diff: dict[str, Any]) -> None:
+@command("fuse-diff", DiffOptions, help=HELP, arguments="A B", recipe=False, trouble=EXIT_USAGE)
+def main(files: tuple[str, ...], diff: dict[str, Any]) -> None:
     import asyncio
 
     from fusiontools.cli.diff_run import Comparison, Wanted
     from fusiontools.cli.options import leave
 
+    if len(files) != 2:
+        raise UsageError("two files are compared: fuse-diff A B (see fuse-diff --help)")
     options = DiffOptions(**diff)
     longest = int(options.max_line_mib * 2**20)
     wanted = Wanted(_form(options), answers_only=options.answers, whole=options.verbose, max_line_bytes=longest)
@@ -61,8 +64,6 @@ def main(files: tuple[str, str], diff: dict[str, Any]) -> None:
 
 def _form(options: DiffOptions) -> Literal["text", "json", "brief", "nothing"]:
     if options.brief and options.as_json:
-        from fusiontools.errors import UsageError
-
         raise UsageError("--brief and --json exclude each other; --json writes one line for each record anyway")
     if options.quiet:
         return "nothing"

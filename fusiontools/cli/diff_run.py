@@ -13,17 +13,20 @@ from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from fusiontools import jsonl
-from fusiontools.cli.diff_text import KIND_WORDS, Paint, Writer, one_line
+from fusiontools.cli.diff_text import KIND_WORDS, Paint, Writer, one_line, unread_lines
 from fusiontools.cli.options import complain, leave
 from fusiontools.cli.sink import Sink
 from fusiontools.cli.source import Line, Source
-from fusiontools.diff.records import Change, Side, Spent, change_data, compare, side_of
+from fusiontools.diff.records import Change, Side, change_data, compare, side_of
+from fusiontools.diff.spent import Spent
 from fusiontools.diff.tally import Tally
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
 
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2
 _HELD_BYTES = 64 << 20
 _DUPLICATES_SHOWN = 5
+#: A file that is no JSON Lines at all would fill the screen.
+_UNREAD_SHOWN = 5
 #: What JSON may hold as it is, and a terminal could take for a command.
 _STEERING = re.compile("[\x7f-\x9f]")
 #: An id, and how many records with it stand before this one in the same file.
@@ -79,7 +82,6 @@ class Comparison:
         self.wanted = wanted
         self.tally = Tally()
         self.writer = Writer(Paint(_colour_is_welcome()), wanted.whole)
-        self._problems = 0
 
     async def run(self) -> int:
         """Compare the files and return the exit status."""
@@ -98,40 +100,53 @@ class Comparison:
             self.sink.finish()
         if self.sink.failure is not None:
             raise UsageError(f"stdout: {self.sink.failure.strerror}")
-        return _TROUBLE if self._problems else _DIFFER if self.tally.differ else _SAME
+        return _TROUBLE if self.tally.unread_a or self.tally.unread_b else _DIFFER if self.tally.differ else _SAME
 
     async def _compare(self, first: Source, second: Source) -> None:
         shelf = Shelf()
-        async for key, side in self._sides(second, self.names[1]):
+        async for key, side in self._sides(second, 1):
             shelf.put(key, side)
-        async for key, side in self._sides(first, self.names[0]):
+        async for key, side in self._sides(first, 0):
             await self._meet(side, shelf.take(key))
             if self.sink.closed.is_set():
                 return
         for name in shelf.ids():
-            self.tally.only_in_b += 1
-            await self._only(name, "only_in_b", self.names[1])
+            await self._unmatched(name, 1)
         if self.wanted.form == "json":
             await self._write(_json_line({"summary": self.tally.data()}))
         elif self.wanted.form == "text":
             await self._write(self.writer.summary(self.tally, self.names))
+        elif self.tally.unpaired_a or self.tally.unpaired_b:
+            for line in unread_lines(self.tally, self.names):
+                complain("fuse-diff", line)
 
-    async def _sides(self, source: Source, name: str) -> AsyncIterator[tuple[Key, Side]]:
+    async def _sides(self, source: Source, number: int) -> AsyncIterator[tuple[Key, Side]]:
+        name = self.names[number]
         seen: Counter[str] = Counter()
+        unread = 0
         async for batch in source.batches():
             for line in batch:
-                if (side := self._read(line)) is not None:
-                    record_id = side.record["id"]
-                    seen[record_id] += 1
-                    yield (record_id, seen[record_id]), side
+                if (side := self._read(line, unread < _UNREAD_SHOWN)) is None:
+                    unread += 1
+                    continue
+                record_id = side.record["id"]
+                seen[record_id] += 1
+                yield (record_id, seen[record_id]), side
+        if number:
+            self.tally.unread_b = unread
+        else:
+            self.tally.unread_a = unread
+        if unread > _UNREAD_SHOWN:
+            more = unread - _UNREAD_SHOWN
+            complain("fuse-diff", f"{name}: and {more:,} more line{'s' * (more > 1)} cannot be read")
         twice = [record_id for record_id, count in seen.items() if count > 1]
         if twice and self.wanted.form != "nothing":
             shown = ", ".join(map(one_line, twice[:_DUPLICATES_SHOWN]))
-            more = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
-            complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{more}")
+            more_ids = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
+            complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{more_ids}")
 
-    def _read(self, line: Line) -> Side | None:
-        """Return what is compared of a record; a line that is none is reported, and the rest goes on."""
+    def _read(self, line: Line, reported: bool) -> Side | None:
+        """Return what is compared of a record; of a line that is none it is said why, and the rest goes on."""
         if line.problem and not line.number:
             raise UsageError(f"{line.place}: {line.problem}")
         try:
@@ -139,14 +154,13 @@ class Comparison:
                 raise InputError(line.problem)
             return side_of(jsonl.parse(line.data))
         except InputError as error:
-            complain("fuse-diff", f"{line.place}: {error.message}")
-            self._problems += 1
+            if reported:
+                complain("fuse-diff", f"{line.place}: {error.message}")
             return None
 
     async def _meet(self, a: Side, b: Side | None) -> None:
         if b is None:
-            self.tally.only_in_a += 1
-            await self._only(a.record["id"], "only_in_a", self.names[0])
+            await self._unmatched(a.record["id"], 0)
             return
         change = compare(a, b, answers_only=self.wanted.answers_only)
         self.tally.add(a, b, change)
@@ -160,12 +174,15 @@ class Comparison:
             return f"{one_line(change.id)}: {KIND_WORDS[change.kind]}\n"
         return self.writer.change(change)
 
-    async def _only(self, record_id: str, kind: str, name: str) -> None:
+    async def _unmatched(self, record_id: str, number: int) -> None:
+        """Report a record that stands in one file only; where the other could not be read, nobody knows whether."""
+        if not self.tally.count_unmatched(number):
+            return
         if self.wanted.form == "json":
-            await self._write(_json_line({"id": record_id, "change": kind}))
+            await self._write(_json_line({"id": record_id, "change": ("only_in_a", "only_in_b")[number]}))
         else:
             end = "\n\n" if self.wanted.form == "text" else "\n"
-            await self._write(f"only in {one_line(name)}: {one_line(record_id)}{end}")
+            await self._write(f"only in {one_line(self.names[number])}: {one_line(record_id)}{end}")
 
     async def _write(self, text: str) -> None:
         if self.wanted.form != "nothing":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools import jsonl
 from fusiontools.cli.show import clean
-from fusiontools.diff.records import LISTED, Change, Spent, cost_delta
+from fusiontools.diff.leaves import Leaf, changed_leaves
+from fusiontools.diff.records import LISTED, Change
+from fusiontools.diff.spent import spent_lines
 from fusiontools.diff.tally import Tally
 from fusiontools.diff.words import word_diff
 
@@ -35,6 +38,10 @@ _FATES = {"gone": "gone", "new": "new", "answer": "answer changed", "other": "ch
 _CONTEXT_CHARS = 60
 _WORTH_CHARS = 40
 _SHORT_CHARS = 48
+_QUESTION_CHARS = 60
+#: How many values of an object that stands on one side only are shown.
+_MANY = 12
+_ABSENT = "(absent)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +76,18 @@ class Writer:
 
     paint: Paint
     whole: bool = False
+    #: How recipes changed so far, and the first record in which each did so.
+    _recipes: dict[bytes, str] = field(default_factory=dict)
 
     def change(self, change: Change) -> str:
         """Return a record's changes."""
-        lines = [self.paint.heading(f"--- {one_line(change.id)} --- {KIND_WORDS[change.kind]}")]
+        asked = _beginning(change.question)
+        parts = [one_line(change.id), KIND_WORDS[change.kind], *([asked] if asked else [])]
+        lines = [self.paint.heading("--- " + " --- ".join(parts))]
         for key in sorted(change.sections, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER)):
-            lines += self._section(key, change.sections[key])
-        if spent := _spent_lines(change.a, change.b):
+            told = change.sections[key]
+            lines += self._recipe(change.id, told) if key == "recipe" else self._section(key, told)
+        if spent := spent_lines(change.a, change.b):
             lines.append(", ".join(" ".join(line) for line in spent))
         return "\n".join(lines) + "\n\n"
 
@@ -84,11 +96,21 @@ class Writer:
         counts = [f"{tally.same:,} same"]
         counts += [f"{n:,} {_COUNTED[kind][n > 1]}" for kind in _COUNTED if (n := tally.kinds[kind])]
         records = "1 record" if tally.compared == 1 else f"{tally.compared:,} records"
-        lines = [f"{records} compared: {', '.join(counts)}" if tally.compared else "0 records compared"]
+        nothing = "no record could be compared" if tally.unread_a or tally.unread_b else "0 records compared"
+        lines = [f"{records} compared: {', '.join(counts)}" if tally.compared else nothing]
         only = zip((tally.only_in_a, tally.only_in_b), names, strict=True)
         lines += [f"only in {one_line(name)}: {count:,}" for count, name in only if count]
-        lines += [f"{name:<9}  {values}" for name, values in _spent_lines(tally.a, tally.b)]
+        lines += unread_lines(tally, names)
+        lines += [f"{name:<9}  {values}" for name, values in spent_lines(tally.a, tally.b)]
         return "\n".join([self.paint.heading(lines[0]), *lines[1:]]) + "\n"
+
+    def _recipe(self, record_id: str, told: Mapping[str, Any]) -> list[str]:
+        """Return how a recipe changed; most often it did so in all records, and that is told once."""
+        leaves = changed_leaves("recipe", told)
+        change = hashlib.sha256(repr(leaves).encode("utf-8", "replace")).digest()
+        if (first := self._recipes.setdefault(change, record_id)) != record_id:
+            return [f"recipe: changed in the same way as in {one_line(first)}"]
+        return self._leaves("recipe", told, leaves)
 
     def _section(self, key: str, told: Mapping[str, Any]) -> list[str]:
         if key in _REQUIRED:
@@ -134,9 +156,8 @@ class Writer:
 
     def _response(self, response: Mapping[str, Any]) -> list[str]:
         changed = response["changed"]
-        sample = f"#{response['sample']}" if response["sample"] else ""
         layer = f" (layer {response['layer']})" if response["layer"] > 1 else ""
-        name = one_line(response["member"]) + sample + layer
+        name = one_line(response["name"]) + layer
         if "error" in changed:
             sides = {side: _reason(error) for side, error in changed["error"].items()}
             if len(sides) == 2 or response["change"] in ("failed", "answered"):
@@ -151,12 +172,26 @@ class Writer:
         return told
 
     def _value(self, name: str, sides: Mapping[str, Any]) -> list[str]:
-        """Return `before → after` where both are short; else their difference in words."""
-        before, after = (_plain(sides[side]) if side in sides else "none" for side in ("a", "b"))
+        """Return a line for each value that changed."""
+        return self._leaves(name, sides, changed_leaves(name, sides))
+
+    def _leaves(self, name: str, sides: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
+        if len(sides) == 1 and len(leaves) > _MANY and not self.whole:
+            fate = "gone" if "a" in sides else "new"
+            return [f"{one_line(name)}: {fate} ({len(leaves):,} values; --verbose shows them)"]
+        return [line for leaf in leaves for line in self._leaf(leaf)]
+
+    def _leaf(self, leaf: Leaf) -> list[str]:
+        """Return `path: before → after`; of long texts their difference in words, and of one alone its beginning."""
+        name, sides = one_line(leaf.path), leaf.sides
+        before, after = (_plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b"))
         if before == after:
-            before, after = (_exact(sides[side]) if side in sides else "none" for side in ("a", "b"))
-        if max(len(before), len(after)) <= _SHORT_CHARS:
-            return self._arrow(name, before, after)
+            before, after = (_exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b"))
+        short = _shortened(before), _shortened(after)
+        are_texts = len(sides) == 2 and all(isinstance(value, str) for value in sides.values())
+        if short == (before, after) or not (are_texts or self.whole or one_line(short[0]) == one_line(short[1])):
+            return self._arrow(name, *short)
+        before, after = (text if side in sides else "" for side, text in (("a", before), ("b", after)))
         return [f"{name}:", *_indented(self._words(before, after))]
 
     def _arrow(self, name: str, before: str, after: str) -> list[str]:
@@ -193,6 +228,37 @@ class Writer:
 def one_line(text: str) -> str:
     """Return text for a line of ours: a model's or a user's words must not look like another line."""
     return " ".join(clean(text).split())
+
+
+def unread_lines(tally: Tally, names: tuple[str, str]) -> list[str]:
+    """Return for each file with lines that could not be read how many there were, and what they leave unknown."""
+    a, b = map(one_line, names)
+    sides = ((a, tally.unread_a, b, tally.unpaired_b), (b, tally.unread_b, a, tally.unpaired_a))
+    lines = []
+    for name, unread, other, unpaired in sides:
+        line = f"{name}: {unread:,} line{'s' * (unread > 1)} could not be read"
+        if unpaired:
+            place = "them" if unread > 1 else "it"
+            line += f"; {unpaired:,} record{'s' * (unpaired > 1)} of {other} may stand in {place}"
+        lines += [line] if unread else []
+    return lines
+
+
+def _beginning(text: str) -> str:
+    """Return how a text begins, on one line, cut after a word."""
+    # What lies far behind is not worth the cleaning.
+    line = one_line(text[: 100 * _QUESTION_CHARS])
+    if len(line) <= _QUESTION_CHARS:
+        return line
+    head = line[: _QUESTION_CHARS + 1].rpartition(" ")[0]
+    return f"{head or line[:_QUESTION_CHARS]}…"
+
+
+def _shortened(text: str) -> str:
+    """Return a text for a line; of a long one its beginning and its length."""
+    if len(text) <= _SHORT_CHARS:
+        return text
+    return f"{text[:_SHORT_CHARS].rstrip()} … ({len(text):,} characters)"
 
 
 def _word_end(text: str, start: int) -> int:
@@ -252,35 +318,3 @@ def _item(item: Any) -> str:
         case {"stage": stage, "code": code}:
             return ": ".join(filter(None, (stage, code, item.get("detail"))))
     return _exact(item)
-
-
-def _spent_lines(a: Spent, b: Spent) -> list[tuple[str, str]]:
-    """Return names and values of cost and time, before and after; nothing where nobody was called."""
-    if not a.calls and not b.calls:
-        return []
-    cost = f"{_cost(a)} → {_cost(b)}"
-    if delta := cost_delta(a, b):
-        sign = "-" if delta < 0 else "+"
-        cost += f" ({sign}{_usd(abs(delta))}{_percent(a.known_usd, delta)})"
-    delta_s = b.time_s - a.time_s
-    time = f"{a.time_s:.1f} s → {b.time_s:.1f} s"
-    if delta_s:
-        time += f" ({delta_s:+.1f} s{_percent(a.time_s, delta_s)})"
-    return [("cost", cost), ("call time", time)]
-
-
-def _cost(spent: Spent) -> str:
-    if spent.cost_usd is None:
-        return "unknown" if spent.calls else "no calls"
-    return ("≥ " if spent.unknown else "") + _usd(spent.cost_usd)
-
-
-def _usd(amount: float) -> str:
-    """Return an amount with four decimals, and with more where it is small."""
-    decimals = 4 if amount >= 0.01 else 6 if amount >= 0.0001 else 8
-    whole, _, cents = f"{amount:.{decimals}f}".partition(".")
-    return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
-
-
-def _percent(before: float, delta: float) -> str:
-    return f", {delta / before:+.1%}" if before else ""

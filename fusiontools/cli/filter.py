@@ -138,7 +138,7 @@ class _Filter:
         """Take one line through the stage; None where it is no record."""
         try:
             record = self._parsed(line)
-            live = self._screen.open(record["id"]) if self._screen else None
+            live = self._screen.open(record) if self._screen else None
             result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
         except InputError as error:
             self._reject(line, error.message)
@@ -149,7 +149,12 @@ class _Filter:
     def _parsed(self, line: Line) -> Record:
         if line.problem:
             raise InputError(line.problem)
-        record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
+        try:
+            record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
+        except InputError as error:
+            if self.plan.needs and line.number == 1 and not line.data.lstrip().startswith((b"{", b"[")):
+                raise InputError(f"{error.message}; {self.plan.tool} reads what {self.plan.needs[1]} writes") from None
+            raise
         if self.plan.needs and "error" not in record:
             section, maker = self.plan.needs
             if section not in record:
@@ -184,7 +189,7 @@ class _Filter:
             return None
         text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
         begun = done.live is not None and done.live.begun
-        above = show.heading(record["id"]) if text and self.progress.is_batch and not begun else ""
+        above = show.heading(record) if text and self.progress.is_batch and not begun else ""
         return (above + text).encode("utf-8", "replace")
 
     def _say_failed(self, record: Record) -> None:

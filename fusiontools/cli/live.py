@@ -12,9 +12,9 @@ from fusiontools.record import Record
 class Live:
     """One answer on its way to the screen."""
 
-    def __init__(self, screen: Screen, record_id: str) -> None:
+    def __init__(self, screen: Screen, record: Record) -> None:
         self._screen = screen
-        self._record_id = record_id
+        self._record = record
         self._waiting: list[str] = []
         self._shown: list[str] = []
 
@@ -33,7 +33,7 @@ class Live:
         if self._waiting and self._screen.is_turn_of(self):
             text = "".join(self._waiting)
             if not self._shown:
-                self._screen.begin(self._record_id)
+                self._screen.begin(self._record)
             self._screen.write(clean(text).encode("utf-8", "replace"))
             self._shown.append(text)
             self._waiting.clear()
@@ -59,17 +59,17 @@ class Screen:
         self._open: deque[Live] = deque()
         self._begun = 0
 
-    def open(self, record_id: str) -> Live:
+    def open(self, record: Record) -> Live:
         """Return a new answer, last in the queue."""
-        live = Live(self, record_id)
+        live = Live(self, record)
         self._open.append(live)
         return live
 
-    def begin(self, record_id: str) -> None:
+    def begin(self, record: Record) -> None:
         """Say whose answer begins, from the second one on."""
         self._begun += 1
         if self._begun > 1:
-            self.write(heading(record_id).encode())
+            self.write(heading(record).encode())
 
     def is_turn_of(self, live: Live) -> bool:
         """Return whether this answer is the oldest unfinished one."""

@@ -59,8 +59,8 @@ def command(
     *groups: type,
     help: str,  # noqa: A002 - click's own word
     arguments: str = "[FILE]...",
-    count: int = -1,
     recipe: bool = True,
+    trouble: int = EXIT_SOME_FAILED,
 ) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Make a console script: options from the groups, files as arguments, errors in words.
 
@@ -69,8 +69,8 @@ def command(
 
     Args:
         arguments: how the files are called in the usage line.
-        count: how many files there must be; -1 is any number.
         recipe: whether the tool has use for one; without, there is no `-c` and no `config`.
+        trouble: the exit status where something fails that nobody expected.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
@@ -84,7 +84,7 @@ def command(
                 leave(EXIT_INTERRUPTED)
 
         params: list[click.Parameter] = [
-            click.Argument(["files"], nargs=count, metavar=arguments),
+            click.Argument(["files"], nargs=-1, metavar=arguments),
             *([_recipe_option()] if recipe else []),
             *[click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
             click.Option(
@@ -105,7 +105,7 @@ def command(
         )
 
         def main() -> None:
-            run_command(cli, name)
+            run_command(cli, name, trouble)
 
         main.command = cli  # type: ignore[attr-defined]
         return main
@@ -113,7 +113,7 @@ def command(
     return decorate
 
 
-def run_command(cli: click.Command, name: str) -> NoReturn:
+def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     """Run a command and leave by the one door: no traceback for what a user can cause."""
     _occupy_closed_streams()
     try:
@@ -137,14 +137,14 @@ def run_command(cli: click.Command, name: str) -> NoReturn:
         leave(0)
     except OSError as error:
         complain(name, f"{error.filename or 'stdout'}: {error.strerror}")
-        leave(EXIT_SOME_FAILED)
+        leave(trouble)
     except Exception:
         # Nobody expected this one: show all of it, and still leave by the one door.
         import traceback
 
         traceback.print_exc()
         complain(name, "this is a bug in fusiontools; finished calls are in the journal (--replay)")
-        leave(EXIT_SOME_FAILED)
+        leave(trouble)
     leave(0)
 
 

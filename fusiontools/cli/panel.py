@@ -36,9 +36,10 @@ def main(
     from fusiontools.cli.options import complain
     from fusiontools.cli.setup import make_door, resolver
     from fusiontools.recipe_file import load_recipe
-    from fusiontools.resolve import missing_keys, require_members, suited_to
+    from fusiontools.resolve import check_recipe, missing_keys, require_members, suited_to
 
     recipe = load_recipe(config)
+    check_recipe(recipe)
     if config is None:
         recipe = suited_to(recipe, panel)
     found = resolver(config, recipe, journal, limit)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fusiontools.record import Analysis, Contradiction, Record, Response, Route, display_names
+from fusiontools.words import question_text
 
+_ASKED_CHARS = 60
 _CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
 
 
@@ -14,9 +16,11 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def heading(record_id: str) -> str:
-    """Return the line above an answer that is one of several."""
-    return clean(f"\n--- {record_id} ---\n")
+def heading(record: Record) -> str:
+    """Return the line above an answer that is one of several: its record's id and how the question begins."""
+    asked = " ".join(question_text(record).split())
+    shown = asked if len(asked) <= _ASKED_CHARS else asked[: _ASKED_CHARS - 1] + "…"
+    return clean(f"\n--- {record['id']}: {shown} ---\n")
 
 
 def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -> str:

@@ -141,4 +141,5 @@ def _open(name: str) -> int:
     try:
         return os.open(name, os.O_RDONLY)
     except OSError as error:
-        raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
+        asked = "; a question comes on stdin (echo … | fuse-panel), or is fuse-ask's" if " " in name.strip() else ""
+        raise UsageError(f"{name}: cannot be read: {error.strerror}{asked}") from error

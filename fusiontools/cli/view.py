@@ -40,7 +40,7 @@ class View:
         self._console = Console(stderr=True)
         self._rows: list[_Row] = []
         self._started = time.monotonic()
-        self._spinner = Spinner("dots")
+        self._spinner: Any = Spinner("dots")
         self._live: Live | None = None
         self._closed = False
 
@@ -67,7 +67,7 @@ class View:
         """Leave the table as it stands; nothing is drawn any more, for the answer stands below it."""
         self._closed = True
         if self._live is not None:
-            self._rows = [row for row in self._rows if row.event is not None]
+            self._spinner = Text("·")
             self._live.stop()
             self._live = None
             self._console.print()
@@ -103,7 +103,11 @@ class View:
         known = sum(cost for cost in costs if cost is not None)
         bound = "≥ " if None in costs else ""
         count = f"{len(calls)} call{'' if len(calls) == 1 else 's'}"
+        if spared := len(record.get("spared", [])):
+            count += f" ({spared} spared)"
         by = show.author(record) + ", " if "answer" in record else ""
+        if record.get("route", {}).get("to") == "solo":
+            by += f"routed ({record['route'].get('reason', '')}), "
         return clean(f"{by}{count}, {bound}{_money(known) or '$0'}, {time.monotonic() - self._started:.1f} s")
 
 

@@ -14,6 +14,9 @@ from itertools import chain
 from typing import Any, Literal
 
 from fusiontools import jsonl
+from fusiontools.diff.spent import Spent, cost_data, spent_on, time_data
+from fusiontools.record import Response, display_names
+from fusiontools.words import question_text
 
 Kind = Literal["failed", "answered", "answer", "analysis", "other"]
 Data = dict[str, Any]
@@ -27,32 +30,6 @@ _SLOT = ("layer", "member", "sample")
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What calls cost and took; `unknown` counts those whose cost nobody said, replayed ones cost nothing."""
-
-    calls: int = 0
-    unknown: int = 0
-    replayed: int = 0
-    known_usd: float = 0.0
-    time_s: float = 0.0
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost, or the known part of it; None where no call's cost is known, or where no call is on record."""
-        nothing_known = self.unknown > 0 and self.unknown == self.calls - self.replayed
-        return None if nothing_known or not self.calls else self.known_usd
-
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.calls + other.calls,
-            self.unknown + other.unknown,
-            self.replayed + other.replayed,
-            self.known_usd + other.known_usd,
-            self.time_s + other.time_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Side:
     """What is compared of a record: all but its calls, and what they come to."""
 
@@ -62,9 +39,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed in a record, section by section."""
+    """What changed in a record, section by section; `question` is what it asks."""
 
     id: str
+    question: str
     kind: Kind
     sections: Data
     a: Spent
@@ -73,7 +51,7 @@ class Change:
 
 def side_of(record: Mapping[str, Any]) -> Side:
     """Return what is compared of a record."""
-    return Side({key: value for key, value in record.items() if key != "calls"}, _spent(record.get("calls", [])))
+    return Side({key: value for key, value in record.items() if key != "calls"}, spent_on(record.get("calls", [])))
 
 
 def compare(a: Side, b: Side, *, answers_only: bool = False) -> Change | None:
@@ -85,25 +63,8 @@ def compare(a: Side, b: Side, *, answers_only: bool = False) -> Change | None:
     sections = _changed_answer(a.record, b.record) if answers_only else _changed_sections(a.record, b.record)
     if not sections:
         return None
-    return Change(a.record["id"], _kind(a.record, b.record, sections), sections, a.spent, b.spent)
-
-
-def cost_data(a: Spent, b: Spent) -> Data:
-    """Return both costs and their difference; null is unknown."""
-    costs = [None if side.cost_usd is None else round(side.cost_usd, 8) for side in (a, b)]
-    return {"a": costs[0], "b": costs[1], "delta": cost_delta(a, b), "unknown": {"a": a.unknown, "b": b.unknown}}
-
-
-def time_data(a: Spent, b: Spent) -> Data:
-    """Return the seconds that the calls of either side took, added up, and their difference."""
-    return {"a": round(a.time_s, 4), "b": round(b.time_s, 4), "delta": round(b.time_s - a.time_s, 4)}
-
-
-def cost_delta(a: Spent, b: Spent) -> float | None:
-    """Return how much more the second side cost; None where a part of either cost is unknown."""
-    if a.unknown or b.unknown or a.cost_usd is None or b.cost_usd is None:
-        return None
-    return round(b.cost_usd - a.cost_usd, 8)
+    kind = _kind(a.record, b.record, sections)
+    return Change(a.record["id"], question_text(a.record), kind, sections, a.spent, b.spent)  # type: ignore[arg-type]
 
 
 def change_data(change: Change) -> Data:
@@ -126,21 +87,6 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)
-
-
-def _spent(calls: Iterable[Mapping[str, Any]]) -> Spent:
-    count = unknown = replayed = 0
-    known_usd = time_s = 0.0
-    for call in calls:
-        count += 1
-        time_s += call.get("latency_s") or 0.0
-        if call.get("replayed"):
-            replayed += 1
-        elif call.get("cost_usd") is None:
-            unknown += 1
-        else:
-            known_usd += call["cost_usd"]
-    return Spent(count, unknown, replayed, known_usd, time_s)
 
 
 def _changed_sections(a: Data, b: Data) -> Data:
@@ -203,14 +149,16 @@ def _missing(items: list[Any], others: list[Any]) -> list[Any]:
 def _changed_responses(a: list[Data], b: list[Data]) -> Data:
     """Return how each member's responses changed, and the order of those that stand on both sides, if that did."""
     ours, theirs = _by_slot(a), _by_slot(b)
+    names = _names([*dict.fromkeys([*ours, *theirs])])
     responses = []
-    for slot in dict.fromkeys([*ours, *theirs]):
+    for slot, name in names.items():
         one, other = ours.get(slot, {}), theirs.get(slot, {})
         fields = {key: sides for key, sides in _changed_fields(one, other).items() if key not in _SLOT}
         if fields:
-            responses.append({**dict(zip(_SLOT, slot, strict=False)), "change": _fate(one, other), "changed": fields})
+            head = {**dict(zip(_SLOT, slot, strict=False)), "name": name}
+            responses.append({**head, "change": _fate(one, other), "changed": fields})
     found: Data = {"responses": responses} if responses else {}
-    orders = [[f"{slot[1]}#{slot[2]}" for slot in side if slot in ours and slot in theirs] for side in (ours, theirs)]
+    orders = [[names[slot] for slot in side if slot in ours and slot in theirs] for side in (ours, theirs)]
     if orders[0] != orders[1]:
         found["order"] = {"a": orders[0], "b": orders[1]}
     return found
@@ -225,6 +173,16 @@ def _by_slot(responses: list[Data]) -> dict[tuple[Any, ...], Data]:
         by_slot[(*slot, seen[slot])] = response
         seen[slot] += 1
     return by_slot
+
+
+def _names(slots: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
+    """Return the name of each slot: with the sample's number where its layer has several of the member, on any side."""
+    names = dict.fromkeys(slots, "")
+    for layer in dict.fromkeys(slot[0] for slot in slots):
+        mates = [slot for slot in slots if slot[0] == layer]
+        panel: list[Response] = [{"layer": layer, "member": slot[1], "sample": slot[2]} for slot in mates]
+        names.update(zip(mates, display_names(panel), strict=True))
+    return names
 
 
 def _fate(a: Data, b: Data) -> str:

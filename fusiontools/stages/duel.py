@@ -78,7 +78,7 @@ async def duel(
         verdict, problem = _read(reply, meaning)
         verdicts.append(verdict)
         problems += [problem] if problem else []
-    return Duel(_winner(verdicts), tuple(verdicts), "; ".join(dict.fromkeys(problems)) or None)
+    return Duel(_winner(verdicts), tuple(verdicts), problems[0] if problems else None)
 
 
 def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[list[Message]]:

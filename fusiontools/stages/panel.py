@@ -241,6 +241,9 @@ def _failed(responses: list[Response]) -> list[Degraded]:
 def _all_failed(record: Record, responses: list[Response], ledger: Ledger) -> Record:
     codes = {r["error"]["code"] for r in responses}
     code = "budget" if codes == {"budget"} else "all_failed"
-    details = list(dict.fromkeys(f"{r['member']}: {r['error']['message']}" for r in responses))
+    whose: dict[str, dict[str, None]] = {}
+    for response in responses:
+        whose.setdefault(response["error"]["message"], {})[response["member"]] = None
+    details = [f"{', '.join(members)}: {message}" for message, members in whose.items()]
     failed = with_section(record, "panel", responses, ledger.calls)
     return with_error(failed, "panel", code, "; ".join(details))

@@ -102,7 +102,7 @@ class _Routing:
         if decision.effort == FUSE:
             return {"to": "fuse", "reason": reason, "method": method}
         tier = self._tier() if decision.effort == SOLO else decision.effort
-        # Rules and a classifier may think a question easy; that a weaker model than they ask for will do is nobody's word.
+        # Nobody said that a weaker model than the tier asks for will do, unless one model was insisted on.
         weaker = method in ("never", "command")
         model = _model_for(tier, self.options, weaker=weaker)
         if model is None and _model_for(tier, self.options, weaker=True) is not None:

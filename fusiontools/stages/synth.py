@@ -132,13 +132,13 @@ class _Writing:
         texts = (_said(written), _said(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
-        if not {"synth", "panel", "tie"} & set(verdicts):
-            self._note("guard_failed", f"{fought.problem}; the written answer stays", model)
-            winner, loser = written, single
-        else:
-            winner, loser = (written, single) if fought.winner == 0 else (single, written)
+        compared = bool({"synth", "panel", "tie"} & set(verdicts))
+        winner, loser = (single, written) if compared and fought.winner != 0 else (written, single)
         if self.runtime.on_delta is not None:
             self.runtime.on_delta(winner["content"])
+        if not compared:
+            self._note("guard_failed", f"{fought.problem}; the written answer stays", model)
+            return written
         name = "synth" if winner is written else "panel"
         return {
             **winner,
