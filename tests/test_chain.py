@@ -98,7 +98,7 @@ def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
         ("panel | sinth", "column 9: no stage is called 'sinth'; did you mean 'synth'?"),
         ("panel extra | vote", "column 7: panel: got unexpected extra argument (extra)"),
         ("panel -m", "column 7: panel: option '-m' requires an argument"),
-        ("panel -m a -j 3", "column 12: panel: -j belongs to the run, not to a step: give it to the tool that runs the chain"),
+        ("panel -m a -j 3", "column 12: panel: -j belongs to the run, not to a step: give it to the tool that runs the chain"),  # noqa: E501
         ("panel -m a --samples=0", "column 12: panel: invalid value for '--samples': 0 is not in the range x>=1"),
         ("panel | judge | synth --top x", "column 23: synth: invalid value for '--top': 'x' is not a valid whole number"),  # noqa: E501
         ("panel | judge --method x", "column 15: judge: invalid value for '--method': 'x' is not one of 'model', 'lexical'"),  # noqa: E501

@@ -523,10 +523,32 @@ def test_a_long_text_within_an_object_is_told_in_words_or_shortened() -> None:
     assert shown == [
         "meta.said:",
         "    It has been known for a long time that the sky is [-blue-]{+red+} at noon.",
-        "meta.gone: It has been known for a long time that the sky … (63 characters) → (absent)",
+        "meta.gone: It has been known for a long time that the sky… (63 characters) → (absent)",
         "meta.kind: (absent) → null",
     ]
     assert whole[2:4] == ["meta.gone:", f"    [-{text}-]"]
+
+
+@pytest.mark.parametrize("name", ["content", "agreement", "consensus", "tool_calls", "removed", "responses"])
+@pytest.mark.parametrize(
+    ("a", "b"), [(1, "x"), ([True], [False]), ({"a": 1}, {"a": 2})], ids=["plain", "list", "object"]
+)
+def test_a_key_of_the_user_is_told_as_any_other_whatever_its_name(name: str, a: Any, b: Any) -> None:
+    as_section = written(question(**{name: a}), question(**{name: b}))
+    as_any_other = written(question(mine=a), question(mine=b))
+
+    assert as_section == [line.replace("mine", name) for line in as_any_other]
+
+
+@pytest.mark.parametrize("name", ["agreement", "consensus"])
+def test_a_field_of_an_answer_is_not_taken_for_one_of_an_analysis(name: str) -> None:
+    a, b = ({**BASE, "answer": {**BASE["answer"], name: value}} for value in ("low", "high"))
+
+    assert written(a, b)[:2] == ["answer:", f"    {name}: low → high"]
+
+
+def test_a_list_of_truths_is_told_as_json() -> None:
+    assert written(question(mine=[True]), question(mine=[False])) == ["mine: [true] → [false]"]
 
 
 def test_an_object_with_many_values_on_one_side_only_is_a_line_but_with_verbose() -> None:
@@ -545,7 +567,7 @@ def test_a_sample_is_named_by_its_number_where_either_side_has_more_than_one() -
 
     forth, back = written(a, b), written(b, a)
 
-    assert forth == ["panel:", "    m#0: answer changed", "    m#1: new", "    n: answer changed"]
+    assert forth == ["panel:", "    m#0: answer changed", "    n: answer changed", "    m#1: new"]
     assert back == ["panel:", "    m#0: answer changed", "    m#1: gone", "    n: answer changed"]
 
 
@@ -561,7 +583,7 @@ def test_samples_are_counted_in_each_layer_by_itself() -> None:
     ("asked", "shown"),
     [
         ("What is\n\x1b[31m--- q2 --- it?", "What is [31m--- q2 --- it?"),
-        ("word " * 40, f"{'word ' * 12}…"),
+        ("word " * 40, f"{'word ' * 11}word…"),
         ("w" * 100, f"{'w' * 60}…"),
         ("", ""),
     ],
@@ -754,13 +776,14 @@ def test_a_recipe_that_changed_alike_in_many_records_is_told_once(run: Run, tmp_
     def asked(name: str, samples: int) -> dict[str, Any]:
         return question(name, recipe={"panel": {"samples": samples, "members": [{"name": "m"}]}})
 
-    a = [asked("q1", 5), asked("q2", 5), asked("q3", 4)]
-    b = [asked("q1", 3), asked("q2", 3), asked("q3", 3)]
+    a = [asked("q1", 5), asked("q1", 5), asked("q2", 5), asked("q3", 4)]
+    b = [asked("q1", 3), asked("q1", 3), asked("q2", 3), asked("q3", 3)]
 
     result = run(pair(tmp_path, a, b))
 
     assert [line for line in result.text.splitlines() if line.startswith("recipe")] == [
         "recipe.panel.samples: 5 → 3",
+        "recipe: changed in the same way as in q1",
         "recipe: changed in the same way as in q1",
         "recipe.panel.samples: 4 → 3",
     ]

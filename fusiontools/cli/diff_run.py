@@ -100,7 +100,7 @@ class Comparison:
             self.sink.finish()
         if self.sink.failure is not None:
             raise UsageError(f"stdout: {self.sink.failure.strerror}")
-        return _TROUBLE if self.tally.unread_a or self.tally.unread_b else _DIFFER if self.tally.differ else _SAME
+        return _TROUBLE if any(self.tally.unread) else _DIFFER if self.tally.differ else _SAME
 
     async def _compare(self, first: Source, second: Source) -> None:
         shelf = Shelf()
@@ -111,41 +111,34 @@ class Comparison:
             if self.sink.closed.is_set():
                 return
         for name in shelf.ids():
-            await self._unmatched(name, 1)
+            await self._alone(name, 1)
         if self.wanted.form == "json":
             await self._write(_json_line({"summary": self.tally.data()}))
         elif self.wanted.form == "text":
             await self._write(self.writer.summary(self.tally, self.names))
-        elif self.tally.unpaired_a or self.tally.unpaired_b:
+        elif any(self.tally.unpaired):
             for line in unread_lines(self.tally, self.names):
                 complain("fuse-diff", line)
 
-    async def _sides(self, source: Source, number: int) -> AsyncIterator[tuple[Key, Side]]:
-        name = self.names[number]
+    async def _sides(self, source: Source, file: int) -> AsyncIterator[tuple[Key, Side]]:
+        name = self.names[file]
         seen: Counter[str] = Counter()
-        unread = 0
         async for batch in source.batches():
             for line in batch:
-                if (side := self._read(line, unread < _UNREAD_SHOWN)) is None:
-                    unread += 1
+                if (side := self._read(line, file)) is None:
                     continue
                 record_id = side.record["id"]
                 seen[record_id] += 1
                 yield (record_id, seen[record_id]), side
-        if number:
-            self.tally.unread_b = unread
-        else:
-            self.tally.unread_a = unread
-        if unread > _UNREAD_SHOWN:
-            more = unread - _UNREAD_SHOWN
+        if (more := self.tally.unread[file] - _UNREAD_SHOWN) > 0:
             complain("fuse-diff", f"{name}: and {more:,} more line{'s' * (more > 1)} cannot be read")
         twice = [record_id for record_id, count in seen.items() if count > 1]
         if twice and self.wanted.form != "nothing":
             shown = ", ".join(map(one_line, twice[:_DUPLICATES_SHOWN]))
-            more_ids = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
-            complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{more_ids}")
+            and_more = ", …" if len(twice) > _DUPLICATES_SHOWN else ""
+            complain("fuse-diff", f"{name}: more than one record with the same id, paired in order: {shown}{and_more}")
 
-    def _read(self, line: Line, reported: bool) -> Side | None:
+    def _read(self, line: Line, file: int) -> Side | None:
         """Return what is compared of a record; of a line that is none it is said why, and the rest goes on."""
         if line.problem and not line.number:
             raise UsageError(f"{line.place}: {line.problem}")
@@ -154,13 +147,14 @@ class Comparison:
                 raise InputError(line.problem)
             return side_of(jsonl.parse(line.data))
         except InputError as error:
-            if reported:
+            self.tally.unread[file] += 1
+            if self.tally.unread[file] <= _UNREAD_SHOWN:
                 complain("fuse-diff", f"{line.place}: {error.message}")
             return None
 
     async def _meet(self, a: Side, b: Side | None) -> None:
         if b is None:
-            await self._unmatched(a.record["id"], 0)
+            await self._alone(a.record["id"], 0)
             return
         change = compare(a, b, answers_only=self.wanted.answers_only)
         self.tally.add(a, b, change)
@@ -174,15 +168,15 @@ class Comparison:
             return f"{one_line(change.id)}: {KIND_WORDS[change.kind]}\n"
         return self.writer.change(change)
 
-    async def _unmatched(self, record_id: str, number: int) -> None:
+    async def _alone(self, record_id: str, file: int) -> None:
         """Report a record that stands in one file only; where the other could not be read, nobody knows whether."""
-        if not self.tally.count_unmatched(number):
+        if not self.tally.add_alone(file):
             return
         if self.wanted.form == "json":
-            await self._write(_json_line({"id": record_id, "change": ("only_in_a", "only_in_b")[number]}))
+            await self._write(_json_line({"id": record_id, "change": ("only_in_a", "only_in_b")[file]}))
         else:
             end = "\n\n" if self.wanted.form == "text" else "\n"
-            await self._write(f"only in {one_line(self.names[number])}: {one_line(record_id)}{end}")
+            await self._write(f"only in {one_line(self.names[file])}: {one_line(record_id)}{end}")
 
     async def _write(self, text: str) -> None:
         if self.wanted.form != "nothing":

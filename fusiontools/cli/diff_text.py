@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools import jsonl
 from fusiontools.cli.show import clean
+from fusiontools.diff import values
 from fusiontools.diff.leaves import Leaf, changed_leaves
 from fusiontools.diff.records import LISTED, Change
 from fusiontools.diff.spent import spent_lines
@@ -37,7 +37,6 @@ _FATES = {"gone": "gone", "new": "new", "answer": "answer changed", "other": "ch
 #: How much unchanged text is shown on either side of a change, and how much must be left out for it to be worth it.
 _CONTEXT_CHARS = 60
 _WORTH_CHARS = 40
-_SHORT_CHARS = 48
 _QUESTION_CHARS = 60
 #: How many values of an object that stands on one side only are shown.
 _MANY = 12
@@ -81,7 +80,8 @@ class Writer:
 
     def change(self, change: Change) -> str:
         """Return a record's changes."""
-        asked = _beginning(change.question)
+        # What lies far behind the beginning is not worth the cleaning.
+        asked = values.beginning(one_line(change.question[: 100 * _QUESTION_CHARS]), _QUESTION_CHARS)
         parts = [one_line(change.id), KIND_WORDS[change.kind], *([asked] if asked else [])]
         lines = [self.paint.heading("--- " + " --- ".join(parts))]
         for key in sorted(change.sections, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER)):
@@ -96,20 +96,21 @@ class Writer:
         counts = [f"{tally.same:,} same"]
         counts += [f"{n:,} {_COUNTED[kind][n > 1]}" for kind in _COUNTED if (n := tally.kinds[kind])]
         records = "1 record" if tally.compared == 1 else f"{tally.compared:,} records"
-        nothing = "no record could be compared" if tally.unread_a or tally.unread_b else "0 records compared"
+        nothing = "no record could be compared" if any(tally.unread) else "0 records compared"
         lines = [f"{records} compared: {', '.join(counts)}" if tally.compared else nothing]
-        only = zip((tally.only_in_a, tally.only_in_b), names, strict=True)
+        only = zip(tally.only_in, names, strict=True)
         lines += [f"only in {one_line(name)}: {count:,}" for count, name in only if count]
         lines += unread_lines(tally, names)
-        lines += [f"{name:<9}  {values}" for name, values in spent_lines(tally.a, tally.b)]
+        lines += [f"{name:<9}  {amounts}" for name, amounts in spent_lines(tally.a, tally.b)]
         return "\n".join([self.paint.heading(lines[0]), *lines[1:]]) + "\n"
 
     def _recipe(self, record_id: str, told: Mapping[str, Any]) -> list[str]:
         """Return how a recipe changed; most often it did so in all records, and that is told once."""
         leaves = changed_leaves("recipe", told)
         change = hashlib.sha256(repr(leaves).encode("utf-8", "replace")).digest()
-        if (first := self._recipes.setdefault(change, record_id)) != record_id:
-            return [f"recipe: changed in the same way as in {one_line(first)}"]
+        if change in self._recipes:
+            return [f"recipe: changed in the same way as in {one_line(self._recipes[change])}"]
+        self._recipes[change] = record_id
         return self._leaves("recipe", told, leaves)
 
     def _section(self, key: str, told: Mapping[str, Any]) -> list[str]:
@@ -117,11 +118,12 @@ class Writer:
             return self._object(key, told)
         if "responses" in told or "order" in told:
             responses = [line for response in told.get("responses", []) for line in self._response(response)]
-            order = self._value("order", told["order"]) if "order" in told else []
+            order = self._arrow("order", *map(", ".join, told["order"].values())) if "order" in told else []
             return [f"{key}:", *_indented([*responses, *order])]
         if key == "error":
-            return self._arrow(key, *(_reason(told[side]) if side in told else "none" for side in ("a", "b")))
-        return self._field(one_line(key), told)
+            return self._arrow(key, *(values.reason(told[side]) if side in told else "none" for side in ("a", "b")))
+        # Only a list of ours has what was removed; a user's key may be called as a field of ours is.
+        return self._field(key, told) if "removed" in told else self._value(key, told)
 
     def _object(self, key: str, told: Mapping[str, Any]) -> list[str]:
         """Return a section's fields; of one that stands on one side only, what it says and no more."""
@@ -137,16 +139,18 @@ class Writer:
         if name == "tool_calls" and any(told.values()):
             return self._tool_calls(told.get("a") or [], told.get("b") or [])
         if "removed" in told:
-            return [f"{name}:", *_indented(self._items(map(_item, told["removed"]), map(_item, told["added"])))]
-        if name in LISTED:
-            return [f"{name}:", *_indented(self._items(*(map(_item, told.get(side, [])) for side in ("a", "b"))))]
-        if name == "agreement" and len(shares := {side: f"{share:.0%}" for side, share in told.items()}.values()) > 1:
-            return self._arrow(name, *shares)
-        return self._value(one_line(name), told)
+            return [f"{name}:", *_indented(self._items(told["removed"], told["added"]))]
+        if name in LISTED and all(isinstance(side, list) for side in told.values()):
+            return [f"{name}:", *_indented(self._items(told.get("a", []), told.get("b", [])))]
+        if name == "agreement" and all(isinstance(share, (int, float)) for share in told.values()):
+            shares = [f"{share:.0%}" for share in told.values()]
+            if len({*shares}) > 1:
+                return self._arrow(name, *shares)
+        return self._value(name, told)
 
-    def _items(self, removed: Iterable[str], added: Iterable[str]) -> list[str]:
-        gone = [self.paint.removed(f"- {one_line(item)}") for item in removed]
-        return gone + [self.paint.added(f"+ {one_line(item)}") for item in added]
+    def _items(self, removed: Iterable[Any], added: Iterable[Any]) -> list[str]:
+        gone = [self.paint.removed(f"- {one_line(values.item(item))}") for item in removed]
+        return gone + [self.paint.added(f"+ {one_line(values.item(item))}") for item in added]
 
     def _tool_calls(self, a: list[Any], b: list[Any]) -> list[str]:
         before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
@@ -159,7 +163,7 @@ class Writer:
         layer = f" (layer {response['layer']})" if response["layer"] > 1 else ""
         name = one_line(response["name"]) + layer
         if "error" in changed:
-            sides = {side: _reason(error) for side, error in changed["error"].items()}
+            sides = {side: values.reason(error) for side, error in changed["error"].items()}
             if len(sides) == 2 or response["change"] in ("failed", "answered"):
                 told = self._arrow(name, sides.get("a", "answered"), sides.get("b", "answered"))
             else:
@@ -184,14 +188,14 @@ class Writer:
     def _leaf(self, leaf: Leaf) -> list[str]:
         """Return `path: before → after`; of long texts their difference in words, and of one alone its beginning."""
         name, sides = one_line(leaf.path), leaf.sides
-        before, after = (_plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b"))
-        if before == after:
-            before, after = (_exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b"))
-        short = _shortened(before), _shortened(after)
+        short = [values.shown(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        full = [values.plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        if full[0] == full[1]:
+            short = full = [values.exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
         are_texts = len(sides) == 2 and all(isinstance(value, str) for value in sides.values())
-        if short == (before, after) or not (are_texts or self.whole or one_line(short[0]) == one_line(short[1])):
+        if short == full or not (are_texts or self.whole or one_line(short[0]) == one_line(short[1])):
             return self._arrow(name, *short)
-        before, after = (text if side in sides else "" for side, text in (("a", before), ("b", after)))
+        before, after = (text if side in sides else "" for side, text in zip(("a", "b"), full, strict=True))
         return [f"{name}:", *_indented(self._words(before, after))]
 
     def _arrow(self, name: str, before: str, after: str) -> list[str]:
@@ -232,33 +236,15 @@ def one_line(text: str) -> str:
 
 def unread_lines(tally: Tally, names: tuple[str, str]) -> list[str]:
     """Return for each file with lines that could not be read how many there were, and what they leave unknown."""
-    a, b = map(one_line, names)
-    sides = ((a, tally.unread_a, b, tally.unpaired_b), (b, tally.unread_b, a, tally.unpaired_a))
     lines = []
-    for name, unread, other, unpaired in sides:
-        line = f"{name}: {unread:,} line{'s' * (unread > 1)} could not be read"
+    for number, (name, unread) in enumerate(zip(names, tally.unread, strict=True)):
+        other, unpaired = names[1 - number], tally.unpaired[1 - number]
+        line = f"{one_line(name)}: {unread:,} line{'s' * (unread > 1)} could not be read"
         if unpaired:
             place = "them" if unread > 1 else "it"
-            line += f"; {unpaired:,} record{'s' * (unpaired > 1)} of {other} may stand in {place}"
+            line += f"; {unpaired:,} record{'s' * (unpaired > 1)} of {one_line(other)} may stand in {place}"
         lines += [line] if unread else []
     return lines
-
-
-def _beginning(text: str) -> str:
-    """Return how a text begins, on one line, cut after a word."""
-    # What lies far behind is not worth the cleaning.
-    line = one_line(text[: 100 * _QUESTION_CHARS])
-    if len(line) <= _QUESTION_CHARS:
-        return line
-    head = line[: _QUESTION_CHARS + 1].rpartition(" ")[0]
-    return f"{head or line[:_QUESTION_CHARS]}…"
-
-
-def _shortened(text: str) -> str:
-    """Return a text for a line; of a long one its beginning and its length."""
-    if len(text) <= _SHORT_CHARS:
-        return text
-    return f"{text[:_SHORT_CHARS].rstrip()} … ({len(text):,} characters)"
 
 
 def _word_end(text: str, start: int) -> int:
@@ -286,35 +272,3 @@ def _visible(text: str) -> str:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}".rstrip() for line in lines]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if value and isinstance(value, list) and all(isinstance(item, (int, str)) for item in value):
-        return ", ".join(map(str, value))
-    return _exact(value)
-
-
-def _exact(value: Any) -> str:
-    return jsonl.dumps(value).decode()
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    return ": ".join(str(error[key]) for key in ("stage", "code", "message") if key in error)
-
-
-def _item(item: Any) -> str:
-    """Return one point of an analysis, or one note of a degradation, on a line."""
-    match item:
-        case str():
-            return item
-        case {"topic": topic, "stances": stances}:
-            return f"{topic} – " + "; ".join(f"{stance['model']}: {stance['stance']}" for stance in stances)
-        case {"point": point, "models": models}:
-            return f"{point} ({', '.join(models)})"
-        case {"insight": insight, "model": model}:
-            return f"{insight} ({model})"
-        case {"stage": stage, "code": code}:
-            return ": ".join(filter(None, (stage, code, item.get("detail"))))
-    return _exact(item)

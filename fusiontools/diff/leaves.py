@@ -16,7 +16,8 @@ from fusiontools.diff.records import Data, same
 
 _SIMPLE_KEY = re.compile(r"[\w-]+")
 _KEY_CHARS = 60
-_LIST_CHARS = 48
+#: A longer list is told item by item.
+LIST_CHARS = 100
 
 
 class Leaf(NamedTuple):
@@ -52,4 +53,4 @@ def _step(key: str) -> str:
 
 def _is_short(items: list[Any]) -> bool:
     plain = all(item is None or isinstance(item, (bool, int, float, str)) for item in items)
-    return plain and sum(len(str(item)) + 2 for item in items) <= _LIST_CHARS
+    return plain and sum(len(str(item)) + 2 for item in items) <= LIST_CHARS

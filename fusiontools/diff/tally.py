@@ -16,18 +16,15 @@ class Tally:
     """How many records fared how; every compared record is counted once.
 
     `a` and `b` are what the compared records cost: what stands in one file only would compare unlike with like.
-    `unread_*` counts a file's lines that could not be read, `unpaired_*` its records whose partner may stand in such a
-    line of the other file.
+    For either file: `only_in` counts its records that the other one has not, `unread` its lines that could not be read,
+    `unpaired` its records whose partner may stand in such a line of the other file.
     """
 
     compared: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    only_in_a: int = 0
-    only_in_b: int = 0
-    unread_a: int = 0
-    unread_b: int = 0
-    unpaired_a: int = 0
-    unpaired_b: int = 0
+    only_in: list[int] = field(default_factory=lambda: [0, 0])
+    unread: list[int] = field(default_factory=lambda: [0, 0])
+    unpaired: list[int] = field(default_factory=lambda: [0, 0])
     a: Spent = field(default_factory=Spent)
     b: Spent = field(default_factory=Spent)
 
@@ -39,7 +36,7 @@ class Tally:
     @property
     def differ(self) -> bool:
         """Whether anything differs."""
-        return self.same < self.compared or self.only_in_a + self.only_in_b > 0
+        return self.same < self.compared or any(self.only_in)
 
     def add(self, a: Side, b: Side, change: Change | None) -> None:
         """Count a pair of records."""
@@ -49,22 +46,15 @@ class Tally:
         if change is not None:
             self.kinds[change.kind] += 1
 
-    def count_unmatched(self, number: int) -> bool:
-        """Count a record without a partner; return whether it is sure that it stands in its file only.
+    def add_alone(self, file: int) -> bool:
+        """Count a record without a partner; return whether it is sure that there is none.
 
         Args:
-            number: 0 for a record of the first file, 1 for one of the second.
+            file: 0 for a record of the first file, 1 for one of the second.
         """
-        match number, bool(self.unread_a if number else self.unread_b):
-            case 0, False:
-                self.only_in_a += 1
-            case _, False:
-                self.only_in_b += 1
-            case 0, True:
-                self.unpaired_a += 1
-            case _:
-                self.unpaired_b += 1
-        return not (self.unread_a if number else self.unread_b)
+        is_sure = not self.unread[1 - file]
+        (self.only_in if is_sure else self.unpaired)[file] += 1
+        return is_sure
 
     def data(self) -> Data:
         """Return the counts as one JSON object."""
@@ -72,10 +62,10 @@ class Tally:
             "compared": self.compared,
             "same": self.same,
             **{kind: self.kinds[kind] for kind in KINDS},
-            "only_in_a": self.only_in_a,
-            "only_in_b": self.only_in_b,
-            "unread": {"a": self.unread_a, "b": self.unread_b},
-            "unpaired": {"a": self.unpaired_a, "b": self.unpaired_b},
+            "only_in_a": self.only_in[0],
+            "only_in_b": self.only_in[1],
+            "unread": dict(zip("ab", self.unread, strict=True)),
+            "unpaired": dict(zip("ab", self.unpaired, strict=True)),
             "cost_usd": cost_data(self.a, self.b),
             "call_time_s": time_data(self.a, self.b),
         }
