@@ -151,7 +151,7 @@ def test_where_nothing_can_be_read_nobody_wins() -> None:
 
     assert fought.winner is None
     assert fought.verdicts == ("unreadable", "failed")
-    assert fought.problem == "the reply names neither A nor B nor a tie: '{}'; HTTP 401: bad key"
+    assert fought.problem == "the reply names neither A nor B nor a tie: '{}'"
 
 
 @pytest.mark.parametrize(
