@@ -19,7 +19,9 @@ from fusiontools.record import Record
 from fusiontools.stage_options import STAGES, PanelOptions
 from fusiontools.typed import adds_layer, check_keys, merge, models_of, read_typed
 
-#: The fields that the recipe's judge fills where they name nobody, and whether they are wanted.
+#: The most that one record's panel may ask, whoever wants it.
+MOST_CALLS = 10_000
+#: The fields that the recipe's judge fills where they name nobody.
 _JUDGES = {"pick": "models", "synth": "guard_models", "panel": "agree_models"}
 
 
@@ -134,6 +136,8 @@ def check(section: str, options: Any) -> None:
     check_keys({name: getattr(options, name, None) for name in ("key", "agree")})
     if section in ("synth", "pick", "route") and len(options.models) > 1:
         raise UsageError(f"one model is asked by `{section}`; its `fallbacks` in a recipe are asked when it fails")
+    if section == "panel" and (calls := sum(m.samples for m in options.members) * options.samples) > MOST_CALLS:
+        raise UsageError(f"the panel asks for {calls:,} calls for one record, more than {MOST_CALLS:,}")
     if section == "panel" and options.agree == "judge":
         if not options.agree_models:
             raise UsageError("--agree judge: no judge is named; give --agree-model, or a recipe with a judge")

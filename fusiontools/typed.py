@@ -19,6 +19,7 @@ EXCLUSIVE = {
     "pick": (("pairwise", "consistent"),),
     "synth": (),
 }
+_MOST_WEIGHT = 1_000_000
 #: Options that say nothing without another one.
 NEEDS = {"panel": {"window": "sequential"}}
 #: Options that mean another one, too: whoever names a model wants it asked, whatever the recipe would do without it.
@@ -118,6 +119,6 @@ def _weight(text: str) -> tuple[str, float]:
         value = float(weight)
     except ValueError:
         value = -1.0
-    if not member or not 0 <= value < float("inf"):
-        raise UsageError(f"--weight {text!r}: write MEMBER=W, where W is a number that is not negative")
+    if not member or not 0 <= value <= _MOST_WEIGHT:
+        raise UsageError(f"--weight {text!r}: write MEMBER=W, where W is a number from 0 to {_MOST_WEIGHT:,}")
     return member, value

@@ -794,8 +794,8 @@ def test_why_a_model_stopped_is_said_in_openais_words(stop_reason: Any, finish_r
         ({"type": "error", "error": {"type": "of_tomorrow", "message": "Odd"}}, "upstream", "HTTP 502: Odd", True),
         ({"error": "broken"}, "upstream", "HTTP 502: broken", True),
         ({}, "empty", "the endpoint answered no choices", True),
-        ({"content": 3}, "bad_response", "the endpoint's answer is no chat completion", False),
-        ({"content": ["x"]}, "bad_response", "the endpoint's answer is no chat completion", False),
+        ({"content": 3}, "bad_response", "the endpoint's answer cannot be read", False),
+        ({"content": ["x"]}, "bad_response", "the endpoint's answer cannot be read", False),
     ],
 )
 def test_what_is_no_answer_fails_by_name(message: Any, code: str, words: str, retryable: bool) -> None:
@@ -1524,3 +1524,8 @@ def test_a_chain_hands_on_the_answer_as_it_is_written(
 
     assert "".join(shown) == record["answer"]["content"]
     assert len(shown) > 2
+
+
+@pytest.mark.parametrize("kind", ["_call__", "_class__", "_init__", "inputs", "usage", "count", None, 5, ["error"], {}])
+def test_an_event_that_nobody_knows_says_nothing(kind: Any) -> None:
+    assert Events()({"type": kind}) is None

@@ -278,3 +278,10 @@ def test_the_embedded_model_answers_for_real(run: Run, env: dict[str, str]) -> N
     assert result.status == 0, result.err
     assert record["answer"]["vote"]["of"] == 3
     assert json.dumps(record["answer"]["content"])
+
+
+def test_a_closed_input_cannot_be_read(run: Run) -> None:
+    result = run(f"fuse-ask --chain '{CHAIN}' - <&-")
+
+    assert (result.status, result.out) == (2, b"")
+    assert result.err == "fuse-ask: stdin: cannot be read: Bad file descriptor\n"

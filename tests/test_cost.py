@@ -347,3 +347,18 @@ def test_a_reservation_takes_the_longest_answer_for_granted() -> None:
     assert prices.upper_bound_usd(OPENROUTER, model, messages, {"max_tokens": 5}) == pytest.approx((14 + 50) / 1e6)
     assert prices.upper_bound_usd(OPENROUTER, model, messages, {}) == pytest.approx((14 + 40960) / 1e6)
     assert prices.upper_bound_usd(ENDPOINTS["ollama"], model, messages, {}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--estimate --tokens 99999999999999999999999", "no answer is longer than 1,000,000 tokens"),
+        ("--estimate --chain 'panel --samples 100000000 -m a | vote'", "calls for one record, more than 10,000"),
+        ("--chain 'panel | vote'", "--chain goes with --estimate"),
+    ],
+)
+def test_what_would_never_end_or_says_nothing_is_refused(options: str, said: str, run: Run) -> None:
+    result = run(f"fuse-cost {options}", LONG)
+
+    assert (result.status, result.out) == (2, b"")
+    assert said in result.err

@@ -466,3 +466,22 @@ def test_what_a_broken_stream_cost_is_kept_where_it_is_said() -> None:
     failure = stream_failure(event(usage={**USAGE, "cost": 0.25}), event({"content": "Pa"}))
 
     assert (failure.usage, failure.cost_usd) == (COUNTED, 0.25)
+
+
+@pytest.mark.parametrize("count", [1e30, 1e999, float("nan"), 2**70, -5, "7", True, None, [1]])
+def test_a_count_that_cannot_be_is_no_count(count: Any) -> None:
+    usage, _ = wire.usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}})
+
+    assert usage is not None
+    assert usage["prompt_tokens"] == 3
+    assert usage["completion_tokens"] in (0, 1)
+
+
+@pytest.mark.parametrize("call", [{"function": {"name": 5, "arguments": "5"}}, {"id": 7, "function": {"name": "f"}}])
+def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[str, Any]) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "x", "tool_calls": [call]}}]}).encode()
+
+    with pytest.raises(CallFailed) as failed:
+        wire.completion(body, "m")
+
+    assert failed.value.code == "bad_response"

@@ -80,7 +80,6 @@ def _question(words: Sequence[str]) -> Any:
         UsageError: nothing was asked, or the input is no text.
     """
     import os
-    import sys
 
     from fusiontools import jsonl
     from fusiontools.errors import InputError, UsageError
@@ -91,10 +90,17 @@ def _question(words: Sequence[str]) -> Any:
     if words.count("-") > 1:
         raise UsageError("`-` may stand once: standard input is read once")
     try:
-        pieces = [b"\n\n" + sys.stdin.buffer.read() + b"\n\n" if word == "-" else word.encode() for word in words]
+        pieces = [b"\n\n" + _stdin() + b"\n\n" if word == "-" else word.encode() for word in words]
         return jsonl.from_text(b" ".join(pieces).strip())
-    except (InputError, OSError, UnicodeEncodeError) as error:
+    except OSError as error:
+        raise UsageError(f"stdin: cannot be read: {error.strerror}") from error
+    except (InputError, UnicodeEncodeError) as error:
         raise UsageError(f"the question cannot be read: {error}") from error
+
+
+def _stdin() -> bytes:
+    with open(0, "rb", closefd=False) as stdin:
+        return stdin.read()
 
 
 async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> int:

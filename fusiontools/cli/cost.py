@@ -10,6 +10,7 @@ from fusiontools.cli.options import InputOptions, command
 from fusiontools.options import option
 
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
+_MOST_TOKENS = 1_000_000
 HELP = """\
 \b
   fuse-cost < answers.jsonl
@@ -46,6 +47,8 @@ def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input
     options, inputs = CostOptions(**cost), InputOptions(**input)
     if options.chain is not None and not options.estimate:
         raise UsageError("--chain goes with --estimate")
+    if options.tokens > _MOST_TOKENS:
+        raise UsageError(f"--tokens {options.tokens}: no answer is longer than {_MOST_TOKENS:,} tokens")
     with asyncio.Runner() as runner:
         leave(runner.run(_run(files, config, options, inputs)))
 

@@ -63,6 +63,17 @@ def answer(data: dict[str, Any]) -> dict[str, Any]:
     return {"model": data.get("model"), "choices": [choice], "usage": _usage(data.get("usage") or {})}
 
 
+_EVENTS = (
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+    "message_delta",
+    "message_stop",
+    "error",
+)
+
+
 class Events:
     """One stream's events, each as a chunk of a chat completion, or None where it says nothing.
 
@@ -77,8 +88,9 @@ class Events:
         self._inputs: dict[int, str] = {}
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any] | None:
-        read = getattr(self, f"_{event.get('type')}", None)
-        return read(event) if read is not None else None
+        kind = event.get("type")
+        # Only events that are named here: what an endpoint sends must not choose among our methods.
+        return getattr(self, f"_{kind}")(event) if kind in _EVENTS else None
 
     def _message_start(self, event: dict[str, Any]) -> dict[str, Any]:
         message = event["message"]

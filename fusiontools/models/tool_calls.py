@@ -12,6 +12,8 @@ from fusiontools.record import ToolCall
 def read(call: Mapping[str, Any], index: int) -> ToolCall:
     """Return a call as it stands on the wire, with an id and arguments where a server leaves them out."""
     function = call.get("function") or {}
+    if not isinstance(function.get("name") or "", str) or not isinstance(call.get("id") or "", str):
+        raise TypeError("a tool call's id and name are text")
     return {
         "id": call.get("id") or f"call_{index}",
         "type": "function",

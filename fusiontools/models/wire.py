@@ -20,6 +20,8 @@ from fusiontools.record import Usage
 #: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 _THINK = "<think>"
+#: No answer has more tokens; a number beyond is no count.
+_MOST_TOKENS = 2**40
 
 
 def completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
@@ -176,7 +178,7 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
 
 def _count(said: Any, name: str) -> int:
     value = said.get(name) if isinstance(said, dict) else None
-    return max(0, int(value)) if isinstance(value, int | float) else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
 
 
 @contextmanager
@@ -184,8 +186,9 @@ def _well_formed() -> Iterator[None]:
     """Fail by name where a value is not of the kind that it must be: what an endpoint sends is not ours to trust."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CallFailed("bad_response", f"the endpoint's answer is no chat completion: {error}") from error
+    except (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        what = "a value in it is not of the kind that it must be"
+        raise CallFailed("bad_response", f"the endpoint's answer cannot be read: {what}") from error
 
 
 def _finished(
