@@ -33,7 +33,7 @@ def question(asked: str | Sequence[Message]) -> Record:
 
 def chain_of(recipe: Recipe) -> Stage:
     """Return the recipe's chain as one stage: panel, judge and synthesizer, where it names no other."""
-    return Chain.parse(recipe.chain).bind(recipe)
+    return Chain.parse(recipe.chain).bind(recipe, offline=True)
 
 
 @asynccontextmanager
@@ -76,4 +76,4 @@ async def fuse(
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     steps = chain if isinstance(chain, Chain) else Chain.parse(chain or chosen.chain)
     async with open_runtime(chosen) as runtime:
-        return await steps.bind(chosen, binding=recipe is not None)(question(asked), runtime)
+        return await steps.bind(chosen, binding=recipe is not None, offline=True)(question(asked), runtime)

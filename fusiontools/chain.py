@@ -71,7 +71,7 @@ class Chain:
 
         Args:
             binding: whether the recipe holds even over one that a record carries.
-            offline: ask for no keys.
+            offline: ask for no keys; a key that is missing is then the failure of a call.
             limited: a cost limit holds, which no price in a record may lift.
 
         Raises:

@@ -169,10 +169,9 @@ class Route(TypedDict):
 
 
 class Spared(TypedDict):
-    """A call that was planned and not made, or cut off, because enough of the others agreed.
+    """A planned call that was not made, or was cut off, because enough of the others agreed.
 
-    `why` is `scouts` (those asked first agreed), `majority` (it could not be changed any more), or `layer` (the panel
-    agreed, so it got no further layer).
+    `why`: the `scouts` agreed, the `majority` was safe, or the whole panel agreed and got no further `layer`.
     """
 
     member: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from fractions import Fraction
 from typing import Any
@@ -551,7 +552,7 @@ def test_tool_calls_agree_where_their_names_and_arguments_do() -> None:
         (r"a()", "a", None),
         (r"z", "a", None),
         (r"\d+", "<think>1</think>", None),
-        (r"x(\d)", "x1" + " " * 5_000, None),
+        (r"x(\d)", "x1" + " " * 2_001, None),
     ],
 )
 def test_the_last_match_votes(pattern: str, text: str, key: str | None) -> None:
@@ -562,7 +563,27 @@ def test_the_last_match_votes(pattern: str, text: str, key: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["auto", "number", "choice", "text", "json:a.b[0]", "json:$", "json:[0]", "regex:(a++)+", r"regex:(\d{3},)+"]
+    "key",
+    ["auto", "number", "choice", "text", "json:a.b[0]", "json:$", "json:[0]", "regex:(a++)+", r"regex:(\d{3},)+"]
+    + [
+        r"regex:Answer: (\d+)",
+        "regex:answer is ([A-D])",
+        r"regex:\b(\d+(?:\.\d+)?)\s*%",
+        r"regex:label=(\w+)",
+        r'regex:"score":\s*(\d+)',
+        r"regex:(?i)final:\s*(.+)$",
+        "regex:<answer>(.*?)</answer>",
+        r"regex:(?s)Answer:.*?(\d+)",
+        r"regex:Answer.*is.*?([A-D])\.",
+        r"regex:\$?(\d[\d,]*(?:\.\d+)?)",
+        r"regex:(\w+)\s+(\w+)$",
+        r"regex:(?:Monday|Tuesday|Sunday), (\d+)",
+        r"regex:\s*(\w+)\s*$",
+        "regex:[a-d]",
+        "regex:(?:a|b)+c",
+        r"regex:(?<=id=)\d+",
+        r"regex:\(([A-J])\)",
+    ],
 )
 def test_a_key_that_can_be_is_taken(key: str) -> None:
     check_key(key)
@@ -584,6 +605,29 @@ def test_a_key_that_can_be_is_taken(key: str) -> None:
         ("regex:(a+)+$", "(a++)+"),
         ("regex:(?:a*b?)*", "(a++)+"),
         ("regex:((?:a{2,}))+?", "(a++)+"),
+        ("regex:(a|a)*$", "inside"),
+        ("regex:(?:foo|bar)+$", "inside"),
+        ("regex:(a|aa)*b", "inside"),
+        ("regex:^(a?){40}a{40}$", "inside"),
+        ("regex:(?:a{1,9}){1,99}$", "inside"),
+        ("regex:(?:(?:a|b+)c){2}", "inside"),
+        ("regex:(?=(a+)+b)a", "lookaround"),
+        ("regex:(?!a*b)a", "lookaround"),
+        (r"regex:(a+)\1b", "refers back"),
+        (r"regex:(a)?(?(1)b|c)", "refers back"),
+        ("regex:a*a*a*a*a*a*b", "in a row"),
+        ("regex:a*a*b", "in a row"),
+        ("regex:a*b*a*c", "in a row"),
+        ("regex:a*(?:b+)?a*c", "in a row"),
+        (r"regex:\w*\w*\W", "in a row"),
+        (r"regex:\w*[^ ]*!", "in a row"),
+        ("regex:[а-я]*[г-ё]*!", "in a row"),
+        ("regex:(?i)[a-f]*[D-X]*!", "in a row"),
+        ("regex:ab.*c.*d.*e", "in a row"),
+        ("regex:a{0,500}a{0,500}b", "in a row"),
+        (r"regex:\d*\d{5,}", "in a row"),
+        (f"regex:{'a?' * 40}{'a' * 40}", "optional parts"),
+        (f"regex:{'(?:ab|a)' * 40}c", "optional parts"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_in_words(key: str, reason: str) -> None:
@@ -593,6 +637,17 @@ def test_a_key_that_cannot_be_is_refused_in_words(key: str, reason: str) -> None
     assert reason in refused.value.message
     with pytest.raises(UsageError):
         ballots(["42"], key)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?:.*)[xy]", r"\b(\d+(?:\.\d+)?)\s*%", "aa.*aa.*c", "(a++)+b", r"\w+\s+\w+\s*=\s*!", "a{0,999}b"]
+)
+@pytest.mark.parametrize("piece", ["a", "1", "1.", "a ", " ", "x\n", "aaa= "])
+def test_no_pattern_that_is_taken_makes_it_slow(pattern: str, piece: str) -> None:
+    started = time.process_time()
+    ballots([piece * 3_900 + "!"], f"regex:{pattern}")
+
+    assert time.process_time() - started < 5
 
 
 # Counting
@@ -630,6 +685,16 @@ def test_weights_count_and_0_silences() -> None:
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_is_none_silences(weight: float) -> None:
     assert tally(["a", "b"], [weight, 1]).key == "b"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("weights", [[1e308, 1e308, 1e308], [1.7976931348623157e308, 5e-324, 1e308], [5e-324] * 3])
+def test_no_finite_weight_is_too_large_or_too_small(weights: list[float]) -> None:
+    counted = tally(["a", "a", "b"], weights)
+
+    assert counted is not None
+    assert counted.key == "a"
+    assert math.isfinite(counted.of)
+    assert math.isfinite(counted.votes)
 
 
 def test_weights_are_added_exactly() -> None:

@@ -12,7 +12,7 @@ yes_no  what the answer, or its conclusion, opens with
 text    words, without Markdown, case, articles and punctuation, and without "The capital of France is" where the
         question has those words. Signs stay where they are mathematics: x+1 is not x-1, C++ is not C.
 json    the value at a path: of JSON in a fence or amid prose, also with trailing commas
-regex   the first group (or all) of the last match in the last 4,000 characters, read as a number or as text
+regex   the first group (or all) of the last match in the last 2,000 characters, read as a number or as text
 
 Who says that he does not know, or refuses, abstains, unless the question offers that very answer. Of a long answer the
 first 4,000 and the last 12,000 characters are read, for JSON the last 200,000.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -49,9 +50,9 @@ def tally(
     return Tally(
         key=winner,
         winner=max(voters[winner], key=lambda position: (_sureness(sure[position]), -position)),
-        votes=float(most),
-        of=float(sum(counts.values())),
-        counts={key: float(counts[key]) for key in sorted(voters, key=lambda key: -counts[key])},
+        votes=_float(most),
+        of=_float(sum(counts.values(), Fraction(0))),
+        counts={key: _float(counts[key]) for key in sorted(voters, key=lambda key: -counts[key])},
         abstained=[position for position, key in enumerate(keys) if not key],
         tie=tie,
     )
@@ -76,3 +77,8 @@ def _sureness(confidence: float | None) -> float:
 
 def _exactly(weight: float) -> Fraction:
     return Fraction(str(weight)) if 0 < weight < math.inf else Fraction(0)
+
+
+def _float(votes: Fraction) -> float:
+    """Return votes as a number; what is too many for one is the largest there is."""
+    return float(min(votes, Fraction(sys.float_info.max)))

@@ -8,20 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fusiontools import gist, normal
-from fusiontools.ballot import numbers, result, words
+from fusiontools.ballot import numbers, patterns, result, words
 from fusiontools.errors import UsageError
 
 #: How much of an answer's end is read.
-REGEX_CHARS, JSON_CHARS = 4_000, 200_000
+REGEX_CHARS, JSON_CHARS = 2_000, 200_000
 #: In how many places JSON is looked for.
 JSON_TRIES = 200
 PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
 JSON_BEGIN = re.compile(r"[{\[]")
 TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
 FENCE = re.compile(r"```[a-zA-Z0-9]{0,20}\s")
-REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(|\)|(?:[*+]|\{\d*,\})[?+]?|.", re.DOTALL)
-#: What repeats without end and gives back what it took; a possessive `++` does not.
-UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\})\??")
 
 
 class Spelled(str):
@@ -37,8 +34,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """Return a regular expression.
 
     Raises:
-        UsageError: it is none, it is empty, or it repeats a group that itself repeats, both without end. That is the
-            common way to a search that never ends, not the only one; what is searched is short for the others' sake.
+        UsageError: it is none, it is empty, or its search may not come to an end.
     """
     where = f"the key 'regex:{pattern}'"
     try:
@@ -47,11 +43,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
         raise UsageError(f"{where}: no regular expression: {error}") from None
     if not pattern:
         raise UsageError(f"{where}: the regular expression is empty; write regex:RE")
-    if _may_not_end(pattern):
-        raise UsageError(
-            f"{where}: a repeated group that repeats inside, as in (a+)+, may search for ever; "
-            "make one of them possessive: (a++)+"
-        )
+    if reason := patterns.why_endless(pattern):
+        raise UsageError(f"{where}: it may search for ever: {reason}; make a repeat possessive: (a++)+")
     return found
 
 
@@ -189,22 +182,3 @@ def _loose(value: Any) -> Any:
         return value
     key = value_key(value) or value.strip()
     return Spelled(key) if normal.rational(key) else key
-
-
-def _may_not_end(pattern: str) -> bool:
-    """Say whether a regular expression repeats a group that itself repeats, both without end."""
-    repeats = [False]
-    closed = False
-    for piece in REGEX_TOKEN.findall(pattern):
-        if piece == ")" and len(repeats) > 1:
-            closed = repeats.pop()
-            repeats[-1] |= closed
-            continue
-        if piece == "(":
-            repeats.append(False)
-        elif UNBOUNDED.fullmatch(piece):
-            if closed:
-                return True
-            repeats[-1] = True
-        closed = False
-    return False
