@@ -564,8 +564,8 @@ def test_the_last_match_votes(pattern: str, text: str, key: str | None) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["auto", "number", "choice", "text", "json:a.b[0]", "json:$", "json:[0]", "regex:(a++)+", r"regex:(\d{3},)+"]
-    + [
+    [
+        *["auto", "number", "choice", "text", "json:a.b[0]", "json:$", "json:[0]", "regex:(a++)+", r"regex:(\d{3},)+"],
         r"regex:Answer: (\d+)",
         "regex:answer is ([A-D])",
         r"regex:\b(\d+(?:\.\d+)?)\s*%",
@@ -626,6 +626,9 @@ def test_a_key_that_can_be_is_taken(key: str) -> None:
         ("regex:ab.*c.*d.*e", "in a row"),
         ("regex:a{0,500}a{0,500}b", "in a row"),
         (r"regex:\d*\d{5,}", "in a row"),
+        (r"regex:\w*\w++\W", "in a row"),
+        (r"regex:\w*\w{500}-", "in a row"),
+        (r"regex:.*(?=a{500})b", "lookaround"),
         (f"regex:{'a?' * 40}{'a' * 40}", "optional parts"),
         (f"regex:{'(?:ab|a)' * 40}c", "optional parts"),
     ],
