@@ -34,6 +34,7 @@ What happened
 
 Next
   make demo Q='your own question'
+  In one go:     fuse-ask "your own question", or a vote: fuse-ask --chain "panel | vote" "What is 7 times 8?"
   Real models:   export OPENROUTER_API_KEY=…, then the same pipeline without -c local.
   Their words:   the tools talk in JSON Lines; end the pipeline with  | fuse-synth > answer.jsonl  and look inside.
 END
