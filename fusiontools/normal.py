@@ -14,9 +14,11 @@ import unicodedata
 #: Typographic characters whose compatibility form would lose their meaning (10² is not 102) or that have none.
 SIGNS = {"−": "-", "–": "-", "—": " - ", "’": "'", "‘": "'", "×": "*", "·": "*", "÷": "/", "⁄": "/", "√": " sqrt "}
 SIGNS |= {"π": " pi ", "\u00a0": "'", "\u202f": "'", "\u2009": "'", "：": ": ", "ß": "ss"}
-SIGNS |= {sup: f"^{digit}" for digit, sup in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 SIGNS |= {vulgar: f" {part}" for vulgar, part in zip("½⅓⅔¼¾", ("1/2", "1/3", "2/3", "1/4", "3/4"), strict=True)}
 SIGN = re.compile(f"[{''.join(SIGNS)}]")
+SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+#: A run of superscripts with its sign is one exponent.
+EXPONENT = re.compile("⁺?(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})")
 ACCENTS = re.compile("[\u0300-\u036f]+")
 FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
 
@@ -49,6 +51,8 @@ ASCII_TOKEN = re.compile(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
 WORD = re.compile(r"\w+", re.ASCII)
 DIGIT = re.compile("[0-9]")
 NUMBER = re.compile(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
+#: The Indian way: 1,00,000.
+LAKH = re.compile(r"-?\D?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
 GROUPED = re.compile(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
 POINT_GROUPED = re.compile(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
 DECIMAL_COMMA = re.compile(r"-?\D?\d+,\d{1,2}")
@@ -75,12 +79,17 @@ YES_NO |= {"はい": "yes", "いいえ": "no", "네": "yes", "아니요": "no", 
 LEADING_YES_NO = re.compile(
     rf"[\W_]{{0,5}}({'|'.join(YES_NO)})(?:\s?[\"'*]{{0,3}}(?:[,.;:!，。；！]| - )(?! ?\d)|\W{{0,5}}$)"
 )
-LETTER = re.compile(r"[\W_]{0,4}((?:option|choice|answer|i (?:choose|pick)) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)")
+#: A sign right before the letter makes it a formula: -x, !x.
+LETTER = re.compile(
+    r"(?![\W_]{0,3}[-+!¬/^√±|<>=≤≥~]\w)[\W_]{0,4}"
+    r"((?:option|choice|answer|i (?:choose|pick)) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)"
+)
 
 
 def fold(text: str) -> str:
     """Return the text without case, accents, typography and LaTeX wrapping; still readable, still in sentences."""
     if not text.isascii():
+        text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
         text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
         text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
@@ -137,7 +146,7 @@ def rational(text: str) -> tuple[int, int] | None:
     if len(text) > 60:
         return None
     text = text.replace(" ", "")
-    if GROUPED.match(text):
+    if GROUPED.match(text) or LAKH.fullmatch(text):
         text = text.replace(",", "").replace("'", "")
     elif POINT_GROUPED.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")

@@ -91,7 +91,30 @@ def voted(kind: str, *rows: tuple[str, str]) -> Any:
     ("１２", "12"),
     ("٣٤", "34"),
     ("12:30", "12:30"),
+    ("3 : 2", "3:2"),
     ("9" * 100, "9" * 100),
+    ("1.6 × 10⁻¹", "0.16"),
+    ("6.022 × 10²³", "602200000000000000000000"),
+    ("10¹⁰", "10000000000"),
+    ("2¹⁰", "1024"),
+    ("- 5", "-5"),
+    ("minus five", "-5"),
+    ("negative 5", "-5"),
+    ("The answer is - 5", "-5"),
+    ("one half", "0.5"),
+    ("a half", "0.5"),
+    ("one third", "1/3"),
+    ("two-fifths", "0.4"),
+    ("three quarters", "0.75"),
+    ("one and a half", "1.5"),
+    ("0.(3)", "1/3"),
+    ("0.1(6)", "1/6"),
+    ("0.\\overline{3}", "1/3"),
+    ("0.333… repeating", "1/3"),
+    ("0.3 repeating", "1/3"),
+    ("0.333...", "1/3"),
+    ("0.333", "0.333"),
+    ("1,00,000", "100000"),
 )
 def test_a_number_has_one_spelling(text: str, key: str) -> None:
     assert ballots([text], "auto") == ("number", [key])
@@ -131,6 +154,33 @@ def test_a_number_has_one_spelling(text: str, key: str) -> None:
     ("50 percent", "50%"),
     ("12,5 %", "12.5%"),
     ("5-10%", "5 to 10%"),
+    ("minus 40 degrees Fahrenheit", "-40 °f"),
+    ("5 GB", "5 gb"),
+    ("5 gigabytes", "5 gb"),
+    ("5 Mb", "5 mbit"),
+    ("5 MB", "5 mb"),
+    ("10 N", "10 newton"),
+    ("10 mN", "10 mn"),
+    ("10 MN", "10 meganewton"),
+    ("10 kN", "10 kn"),
+    ("300 K", "300 kelvin"),
+    ("5 µm", "5 μm"),
+    ("5 kΩ", "5 kω"),
+    ("60 mph", "60 mi/h"),
+    ("60 miles per hour", "60 mi/h"),
+    ("CHF 500", "500 chf"),
+    ("500 Swiss francs", "500 chf"),
+    ("A$500", "500 aud"),
+    ("CAD 500", "500 cad"),
+    ("Rs. 5,00,000", "500000 ₹"),
+    ("INR 5", "5 ₹"),
+    ("500 kr", "500 kr"),
+    ("44 BC", "44 bc"),
+    ("AD 44", "44 ad"),
+    ("the 1960s", "1960 era"),
+    ("3:45 PM", "3:45 pm"),
+    ("3:45 p.m.", "3:45 pm"),
+    ("3:45 a.m.", "3:45 am"),
 )
 def test_a_unit_belongs_to_the_number_and_has_one_name(text: str, key: str) -> None:
     assert ballots([text]) == ("number", [key])
@@ -172,6 +222,12 @@ def test_a_unit_belongs_to_the_number_and_has_one_name(text: str, key: str) -> N
     ("The total is 42 (per Model 1, Model 3)", "42"),
     ("The total is 42 [1][3].", "42"),
     ("I'm not sure, but I think it's 42.", "42"),
+    ("There are 42 left, out of 50.", "42"),
+    ("It is 42 if you count 8 of them twice.", "42"),
+    ("Tom had 50 apples and ate 8, leaving 42.", "42"),
+    ("I first thought 41, but it is 42.", "42"),
+    ("It's not 41; it is 42.", "42"),
+    ("It is 42, i.e. 0.7 times 60.", "42"),
 )
 def test_what_an_answer_gives_as_its_result_is_counted(text: str, key: str) -> None:
     assert key_of(text, "number", "How many are there?") == key
@@ -196,6 +252,10 @@ def test_a_number_of_the_question_is_no_answer_where_another_stands() -> None:
     ("1969-07-20", ""),
     ("Paris", ""),
     ("no one", ""),
+    ("5!", ""),
+    ("x ≤ 5", ""),
+    ("⌊3.5⌋", ""),
+    ("∛2", ""),
 )
 def test_what_has_no_number_as_its_value_is_no_number(text: str, key: str) -> None:
     assert (key_of(text, "number") or "") == key
@@ -221,6 +281,47 @@ def test_a_bare_number_has_the_unit_that_most_others_name() -> None:
     assert ballots(["5", "5 km", "5 miles"], "number")[1] == ["5", "5 km", "5 mi"]
     assert ballots(["8:30 pm", "20:30"], "number")[1] == ["8:30 pm", "20:30"]
     assert ballots(["2, 3", "5 km"], "number")[1] == ["2, 3", "5 km"]
+
+
+def test_things_that_are_counted_are_told_apart_where_not_all_count_the_same() -> None:
+    assert ballots(["5 apples", "5", "5 apples"], "number")[1] == ["5", "5", "5"]
+    assert ballots(["5 apples", "5 pears"], "number")[1] == ["5 apple", "5 pear"]
+    assert ballots(["5 apples", "5 pears", "5"], "number", "How many apples?")[1] == ["5", "5", "5"]
+
+
+def test_a_decade_is_no_year() -> None:
+    assert ballots(["1960s", "1960"], "number", "When?")[1] == ["1960 era", "1960"]
+
+
+def test_a_bare_number_has_the_currency_that_most_others_name() -> None:
+    assert ballots(["500", "CHF 500", "500 CHF", "$500"], "number")[1] == ["500 chf", "500 chf", "500 chf", "500 $"]
+
+
+@pytest.mark.parametrize(
+    ("question", "texts", "keys"),
+    [
+        (
+            "What is the latest Python version?",
+            ["3.10", "3.1", "Python 3.10", "v3.10."],
+            ["3.10", "3.1", "3.10", "3.10"],
+        ),
+        ("Latest Python version?", ["3.10", "3.1"], ["3.10", "3.1"]),
+        ("What is his id?", ["007", "7", "The id is 007."], ["007", "7", "007"]),
+    ],
+)
+def test_a_version_an_id_or_a_code_is_no_number(question: str, texts: list[str], keys: list[str]) -> None:
+    assert ballots(texts, "auto", question) == ("text", keys)
+
+
+def test_what_code_prints_is_a_number() -> None:
+    assert ballots(["42", "42.0"], "auto", "What is the output of this code?") == ("number", ["42", "42"])
+
+
+def test_the_number_of_a_list_item_is_no_answer() -> None:
+    texts = ["1. Red\n2. Yellow\n3. Blue", "1. Green\n2. Yellow\n3. Pink", "red, yellow, blue"]
+
+    keys = ["red yellow blue", "green yellow pink", "red yellow blue"]
+    assert ballots(texts, "auto", "List three colours.") == ("text", keys)
 
 
 def test_a_percentage_is_a_share_but_a_bare_number_is_one_where_a_percentage_is_asked_for() -> None:
@@ -272,6 +373,12 @@ def test_a_percentage_is_a_share_but_a_bare_number_is_one_where_a_percentage_is_
     ("The capital is Canberra, not Sydney.", "B"),
     ("A and C", "A, C"),
     ("C, A", "A, C"),
+    ("Option A is incorrect. Option B is correct.", "B"),
+    ("A is wrong because it is the larger one. So B.", "B"),
+    ("A - no. B - yes. C - no.", "B"),
+    ("C is tempting, however B is correct", "B"),
+    ("(A) is close, but (B) is best", "B"),
+    ("It's not A; it's B", "B"),
 )
 def test_a_choice_is_its_letter(text: str, key: str) -> None:
     assert ballots([text], "auto", OPTIONS) == ("choice", [key])
@@ -289,6 +396,13 @@ def test_a_choice_is_its_letter(text: str, key: str) -> None:
         "Not Canberra",
         "It isn't (B).",
         "A capital city is a matter of law.",
+        "Option A is wrong.",
+        "A is wrong. C is wrong.",
+        "-a",
+        "!b",
+        "- b + c",
+        "sin(a)",
+        "∀b P(b)",
         "",
     ],
 )
@@ -299,6 +413,11 @@ def test_what_chooses_nothing_is_no_choice(text: str) -> None:
 @pytest.mark.parametrize("text", ["A", "(A)", "A) Paris", "Option A", "a."])
 def test_a_letter_is_a_choice_also_where_the_question_lists_none(text: str) -> None:
     assert ballots([text]) == ("choice", ["A"])
+
+
+@pytest.mark.parametrize("text", ["B", "B) False", "B: False", "B - False", "(B) False.", "False", "A is wrong. So B."])
+def test_the_words_of_an_option_reject_nothing(text: str) -> None:
+    assert key_of(text, "choice", "Is it so? A) True B) False") == "B"
 
 
 def test_an_article_or_an_initial_is_no_choice() -> None:
@@ -324,6 +443,9 @@ def test_the_longer_of_two_options_that_contain_each_other_is_meant() -> None:
     ("It is not prime.", "no"),
     ("91 is not prime.", "no"),
     ("Answer: no", "no"),
+    ("Nope.", "no"),
+    ("Absolutely not.", "no"),
+    ("Absolutely.", "yes"),
     ("7 divides it.\n\nSo no, it is not.", "no"),
     ("\\boxed{\\text{No}}", "no"),
 )
@@ -372,6 +494,8 @@ def test_no_one_is_not_a_no() -> None:
     ("July 20, 1969", "1969 7 20"),
     ("20 July 1969", "1969 7 20"),
     ("1969-07-20", "1969 7 20"),
+    ("Sunday, July 20, 1969", "1969 7 20"),
+    ("Nice, Lyon, and Metz", "nice lyon metz"),
     ("C++", "c + +"),
     ("C#", "c #"),
     ("x+1", "x + 1"),
@@ -382,6 +506,24 @@ def test_no_one_is_not_a_no() -> None:
     ("2\\sqrt{3}", "2 sqrt 3"),
     ("2√3", "2 sqrt 3"),
     ("unknown", "unknown"),
+    ("x ≤ 3", "x ≤ 3"),
+    ("x \\leq 3", "x ≤ 3"),
+    ("x <= 3", "x ≤ 3"),
+    ("x ≥ 3", "x ≥ 3"),
+    ("p ∧ q", "p ∧ q"),
+    ("p ∨ q", "p ∨ q"),
+    ("¬p", "¬ p"),
+    ("∀x P", "∀ x p"),
+    ("A ∉ B", "a ¬ ∈ b"),
+    ("A ⊂ B", "a ⊂ b"),
+    ("⌈3.5⌉", "⌈ 3.5 ⌉"),
+    ("∜2", "∜ 2"),
+    ("5!", "5 !"),
+    ("Paris!", "paris"),
+    ("-x", "- x"),
+    ("!x", "! x"),
+    ("-\\sin x", "- sin x"),
+    ("x²³", "x23"),
 )
 def test_text_is_compared_by_its_words(text: str, key: str) -> None:
     assert key_of(text, "text", CAPITAL) == key
@@ -389,6 +531,13 @@ def test_text_is_compared_by_its_words(text: str, key: str) -> None:
 
 def test_the_words_of_the_question_are_the_answer_where_it_names_the_alternatives() -> None:
     assert ballots(["Tabs.", "spaces", "The tabs"], "text", "Is it tabs or spaces?")[1] == ["tabs", "spaces", "tabs"]
+
+
+def test_a_word_that_the_question_offers_is_an_answer_in_a_sentence_of_its_own() -> None:
+    texts = ["positive", "The sentiment is positive.", "not positive"]
+
+    keys = ["positive", "positive", "not positive"]
+    assert ballots(texts, "auto", "Classify the sentiment: positive, negative or neutral.") == ("text", keys)
 
 
 def test_a_question_for_a_name_gives_all_but_the_name() -> None:
@@ -401,6 +550,7 @@ def test_a_question_for_a_year_is_answered_by_a_number() -> None:
     texts = ["1945", "In 1945.", "World War II ended in 1945."]
 
     assert ballots(texts, "auto", "When did World War II end?") == ("number", ["1945"] * 3)
+    assert ballots(["In 1945 Japan gave up.", "In 1945 Germany lost."], "number", "When?")[1] == ["1945", "1945"]
     assert key_of("September 2, 1945", "number", "In which year did it end?") == "1945"
 
 
@@ -872,6 +1022,17 @@ def test_all_votes_are_counted_once(keys: list[str | None], weights: list[float]
         "+",
         "a/",
         "-a ",
+        "minus 5 ",
+        "so 5 ",
+        "not 5 ",
+        "5 so ",
+        "0.3",
+        "a is wrong, ",
+        "1. a\n",
+        "rs. 5 ",
+        "1,00",
+        "a half ",
+        "¹",
     ],
 )
 @pytest.mark.parametrize("key", ["auto", "json:a", r"regex:\s*(\w+)\s*$"])

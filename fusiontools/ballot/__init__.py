@@ -6,7 +6,8 @@ only that is short, or the list that the last one ends. Then, by kind:
 
 number  exact: 1.0 = 1, 1/2 = 0.5, 1e3 = 10^3 = 1,000. Units and currency are told apart and never converted; a bare
         number has the unit that most others name. 50% is 0.5, but where a percentage is asked for, a bare 50 is 50%.
-        3-5 is a range, `2 and 3` is both. Expressions, inequalities and dates are no numbers.
+        3-5 is a range, `2 and 3` is both. Expressions, inequalities and dates are no numbers. Of several in a sentence,
+        the first counts, or the one behind `so`, `leaving`, `but`. Where a version, an id or a code is asked for, text.
 choice  the letter; or the option's text, where the question lists options
 yes_no  what the answer, or its conclusion, opens with
 text    words, without Markdown, case, articles and punctuation, and without "The capital of France is" where the

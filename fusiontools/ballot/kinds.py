@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from fusiontools import gist
@@ -10,8 +11,15 @@ from fusiontools.ballot.numbers import Quantity
 from fusiontools.ballot.result import Result, cut, result_of
 from fusiontools.errors import UsageError, nearest
 
-#: Words with which a question asks for a year, or a date.
-ASKS_WHEN = frozenset({"when", "year"})
+#: A question for a name in digits: there, 3.10 is not 3.1, and 007 is not 7.
+_CODED = (
+    r"(?:version|release|id|identifier|hash|serial|(?:zip|post|area|error|status|product|country) ?code|postcode"
+    r"|(?:phone|telephone|room|serial|model|part|flight) number|ip|isbn|pin|password)"
+)
+ASKS_CODE = re.compile(
+    rf"\b(?:what|which)(?: is)?(?: [\w+#]+){{0,3}} (?:{_CODED}|code)\b"
+    rf"(?! (?:print|output|return|do|produce|evaluate|compute|give)s?\b)(?<!this code)|\b{_CODED}\W*$"
+)
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
 
 
@@ -80,8 +88,10 @@ def _suiting(texts: Sequence[str], results: Sequence[Result | None], asked: gist
     for kind, read in (("json", whole), ("choice", letters), ("yes_no", verdicts)):
         if sum(map(bool, read)) > half:
             return kind, read
+    if ASKS_CODE.search(asked.text):
+        return "text", [words.literal_of(each.pieces[0], asked) if each else None for each in results]
     counted = [_number(each, asked) for each in results]
-    enough = numbers.NEW if asked.number or not ASKS_WHEN.isdisjoint(asked.words) else numbers.ALONE
+    enough = numbers.NEW if asked.number or not numbers.WHEN.isdisjoint(asked.words) else numbers.ALONE
     if len([number for number in counted if number and number.grade >= enough]) > half:
         return "number", numbers.keys_of(counted, asked.text)
     return "text", _as_text(results, asked)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from fusiontools import normal
+from fusiontools.ballot import units
 from fusiontools.ballot.result import bare
 
 #: How sure it is that a number is the answer: nothing else stands there; the question does not mention it; neither.
@@ -29,36 +30,25 @@ LONG_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,12}),(\d{4,12})(?![\d.,]*\d)"
 BRACKETED_COMMA = re.compile(r"(?<=\d),(?=-?\d)")
 PLUS = re.compile(r"(?<![\w)] )(?<![\w)])\+(?=[\d.])")
 ASIDE = re.compile(r"[(\[][^()\[\]]{0,300}[)\]]")
-SENTENCE_BREAK = re.compile(r"(?<=[.!?。！？])\s|(?<=[。！？])")
+SENTENCE_BREAK = re.compile(r"(?<=[.!?。！？])(?<!i\.e\.)(?<!e\.g\.)(?<!\bca\.)\s|(?<=[。！？])")
 JOINED_ASSIGNMENT = re.compile(r"(?:\bor|\band|,|;) [a-z] ?=")
 ASSIGNED = re.compile(r"\b[a-z] ?= ?")
 ASKS_PERCENT = re.compile(
     r"\bpercentage|(?:what|which|how many|in|as a|as) (?:percent|%)|prozent|pourcentage|porcentaje"
 )
 
-UNIT_TEXT = """
-km kilometer kilometre,m meter metre,cm centimeter centimetre,mm millimeter millimetre,mi mile,ft foot feet,inch inches,
-yd yard,kg kilogram kilo,g gram,mg milligram,ton tonne,pound lb £,oz ounce,l liter litre,ml milliliter millilitre,
-s second sec,ms millisecond,min minute,h hour hr,day,week,month,year yr,% percent prozent,° degree deg,°c celsius,
-°f fahrenheit,$ dollar usd,€ euro eur,¥ yen,₹ rupee,cent,w watt,kw kilowatt,v volt,hz hertz,am,pm
-"""
-UNITS = {name: group.split()[0] for group in UNIT_TEXT.split(",") for name in group.split()}
-SYMBOLS = {symbol: UNITS[symbol] for symbol in "$€£¥₹"}
-UNIT_WORD = re.compile(r"[ -]?([a-z]+|[%$€£¥₹]|°[cf]?)([23]?)(?!\w)")
-UNIT_PER = re.compile(r" ?(?:/|per\b) ?([a-z]+)\b")
 POWERED_UNIT = re.compile(r"\b(square|cubic) ([a-z]{1,20}?)s?\b")
 DEGREES = re.compile(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
-CURRENCY_CODE = re.compile(r"\b(?:(?:usd|us\$)|(eur)|(gbp)) ?(?=\d)")
 INCHES = re.compile(r"(?<=\d) in(?=[.,;)]|$)")
-SCALES = {**normal.SCALE, "k": 3, "mn": 6, "bn": 9}
-MONEY_SCALES = {"m": 6, "b": 9}
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+SYMBOL_CHARS = " " + "".join(units.SYMBOLS)
 _MONTH = rf"((?:{'|'.join(MONTHS)})[a-z]{{0,6}})\.?"
 DATE = re.compile(
     rf"\b(\d{{4}})[-/](\d\d?)[-/](\d\d?)\b|\b{_MONTH} (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})\b"
     rf"|\b(\d\d?)(?:st|nd|rd|th)?(?: of)? {_MONTH},? (\d{{4}})\b"
 )
+WEEKDAY = re.compile(rf"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,? (?=\d|(?:{'|'.join(MONTHS)})[a-z]{{0,6}}\.? \d)")
 
 #: The shapes of what gives one number, where `¤` stands for each number with its unit.
 _LEAD = (
@@ -70,7 +60,21 @@ RANGE = re.compile(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^
 BETWEEN = re.compile(rf"{_LEAD}between ¤ and ¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
 SEVERAL = re.compile(rf"{_LEAD}[(\[{{]?¤(?:(?:[,;]? (?:and|or) |[,;] ?| ?& ?| )¤)+[)\]}}]?[^\w¤]{{0,4}}")
 #: Expressions, inequalities, symbols: their value is not a number that stands there.
-NO_NUMBER = re.compile(r"[+*^<>±∞\\]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]")
+NO_NUMBER = re.compile(r"[+*^<>±∞\\≤≥∧∨¬∀∃∈∉⊂⊆∪∩⌊⌋⌈⌉∛∜→⇒⇔]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]")
+
+FACTORIAL = re.compile(r"[\W_]{0,3}(?:\d{1,4}|\(\d{1,4}\))![\W_]{0,3}")
+#: Behind this stands what a sentence concludes.
+CUE = re.compile(
+    r"\b(?:leav(?:es?|ing)|so|thus|hence|therefore|giv(?:es?|ing)|mak(?:es?|ing)|but|rather|instead|equals|then"
+    r"|total of|totall?ing|result(?:s|ing)? in)\b"
+)
+DENIED = re.compile(r"\bnot (?:just |only )?(?=¤)")
+#: Words with which a question asks for a year, or a date: nothing is counted there.
+WHEN = frozenset({"when", "year"})
+#: What marks a unit that is no known one.
+THING = "?"
+#: Units that no bare number takes from others.
+NEVER_ASSUMED = frozenset({"", "%", "era"})
 
 
 class Quantity(NamedTuple):
@@ -88,6 +92,8 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
         asked: the words of the question; of several numbers in a sentence, its own are no answer.
         stated: whether the piece is said to be the answer. Then its first number counts, else the last one.
     """
+    if FACTORIAL.fullmatch(piece):
+        return None
     sentences = [sentence for sentence in SENTENCE_BREAK.split(piece) if normal.DIGIT.search(sentence)]
     text = _countable(piece if stated or not sentences else sentences[-1])
     if "year" in asked:
@@ -100,35 +106,59 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     text = right if equation else text
     outside = ASIDE.sub(" ", text)
     text = outside if normal.DIGIT.search(outside) else BRACKETED_COMMA.sub(", ", text)
-    shape, found = _shape(text)
+    shape, found = _shape(text, asked)
     by_zero = any("/" in value and normal.rational(value) is None for value, _ in found)
     if not found or by_zero or DATE.search(text) or NO_NUMBER.search(shape):
         return None
     if len(found) == 2 and (RANGE.fullmatch(shape) or BETWEEN.fullmatch(shape)):
         return Quantity(" to ".join(spelled(value) for value, _ in found), found[1][1] or found[0][1], ALONE)
+    things = {unit for _, unit in found if unit.startswith(THING)}
+    if len(found) > 1 and len(things) == 1:
+        found = [(value, "" if unit in things else unit) for value, unit in found]
     several = len(set(found)) > 1
     # In square brackets, numbers are an interval or a list; which of its ends belongs to it, only the brackets say.
     if several and SEVERAL.fullmatch(shape) and "[" not in shape and "]" not in shape:
         told = [_with_unit(*each) for each in found]
         return Quantity(", ".join(sorted(told, key=_size) if alternatives else told), "", ALONE)
     new = [each for each in found if each[0] not in asked]
-    value, unit = (new or found)[0 if stated else -1]
+    value, unit = (new or found)[0] if stated else _concluded(shape, found, new)
     alone = not several and (equation or ONE.fullmatch(shape))
     return Quantity(value, unit, ALONE if alone else NEW if new else KNOWN)
 
 
+def _concluded(shape: str, found: list[tuple[str, str]], new: list[tuple[str, str]]) -> tuple[str, str]:
+    """Return the new number behind the last word that concludes, else the first new one of the sentence.
+
+    What comes after the first number mostly qualifies it: `3 left, out of 5`, `3 days at 8 hours a day`.
+    """
+    # "not 391, it is 401"
+    denied = {shape.count("¤", 0, match.end()) for match in DENIED.finditer(shape)}
+    wanted = set(new)
+    said = [at for at, each in enumerate(found) if (not new or each in wanted) and at not in denied]
+    if not said:
+        return (new or found)[0]
+    for cue in reversed(list(CUE.finditer(shape))):
+        before = shape.count("¤", 0, cue.end())
+        if before <= said[-1]:
+            return found[next(at for at in said if at >= before)]
+    return found[said[0]]
+
+
 def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | None]:
     """Return one key for each number, now that it is known in which units the others count."""
-    units = Counter(number.unit for number in numbers if number)
-    percent = units["%"] > 0 and ASKS_PERCENT.search(question) is not None
-    others = {unit: count for unit, count in units.items() if unit not in ("", "%")}
+    # Where all count the same thing, whether they name it makes no difference.
+    if len({number.unit for number in numbers if number and number.unit}) == 1:
+        numbers = [number._replace(unit=number.unit.partition(THING)[0]) if number else None for number in numbers]
+    named = Counter(number.unit for number in numbers if number)
+    percent = named["%"] > 0 and ASKS_PERCENT.search(question) is not None
+    others = {unit: count for unit, count in named.items() if unit not in NEVER_ASSUMED}
     leading = [unit for unit, count in others.items() if count == max(others.values())]
     assumed = "%" if percent else leading[0] if len(leading) == 1 else ""
     keys: list[str | None] = []
     for number in numbers:
         if number is None:
             keys.append(None)
-        elif number.unit == "%" and units[""] and not percent and (pair := normal.rational(number.value)):
+        elif number.unit == "%" and named[""] and not percent and (pair := normal.rational(number.value)):
             share = Fraction(*pair) / 100
             keys.append(spelled(f"{share.numerator}/{share.denominator}"))
         else:
@@ -152,7 +182,7 @@ def spelled(number: str) -> str:
 
 def with_iso_dates(folded: str) -> str:
     """Return a folded text in which `July 20, 1969` and `20 July 1969` are `1969-07-20`."""
-    return DATE.sub(_iso, folded)
+    return DATE.sub(_iso, WEEKDAY.sub("", folded))
 
 
 def _iso(match: re.Match[str]) -> str:
@@ -170,13 +200,14 @@ def _countable(piece: str) -> str:
     """Return a piece with each number in one piece of its own, and each unit in one word."""
     text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", bare(piece))
     text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
-    text = CURRENCY_CODE.sub(lambda match: "€" if match[1] else "£" if match[2] else "$", text)
+    text = units.with_fractions(units.with_symbols(text))
     if not normal.DIGIT.search(text):
         # "One apple" counts; "no one" and "the one in Rome" do not.
         counts = len(text.split()) < 4
-        return COUNT_RUN.sub(
+        text = COUNT_RUN.sub(
             lambda match: _counted(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
         )
+    text = units.with_minus(text)
     text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
     text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)
@@ -200,7 +231,7 @@ def _improper(match: re.Match[str]) -> str:
     return f"{whole * bottom + top}/{bottom}" if top < bottom else match[0]
 
 
-def _shape(text: str) -> tuple[str, list[tuple[str, str]]]:
+def _shape(text: str, asked: Collection[str]) -> tuple[str, list[tuple[str, str]]]:
     """Return a text with `¤` in the place of each number and its unit, and these in order."""
     shape: list[str] = []
     found: list[tuple[str, str]] = []
@@ -210,33 +241,42 @@ def _shape(text: str) -> tuple[str, list[tuple[str, str]]]:
         if match.start() < at or not normal.is_number(token):
             continue
         before = text[at : match.start()]
-        symbol = SYMBOLS.get(token[1:2], "") or SYMBOLS.get(before.rstrip()[-1:], "")
-        tens, unit, at = _unit_at(text, match.end(), symbol)
+        symbol = units.SYMBOLS.get(token[1:2], "") or units.SYMBOLS.get(before.rstrip()[-1:], "")
+        tens, unit, at = _unit_at(text, match.end(), symbol, asked)
         value = normal.canonical(token, tens)
         values = [value] if value != token or "," not in token else list(map(normal.canonical, token.split(",")))
-        shape += [before.rstrip(" $€£¥₹") + " " if symbol else before, ", ".join("¤" * len(values))]
+        shape += [before.rstrip(SYMBOL_CHARS) + " " if symbol else before, ", ".join("¤" * len(values))]
         found += [(each, unit) for each in values]
     return "".join(shape) + text[at:], found
 
 
-def _unit_at(text: str, at: int, symbol: str) -> tuple[int, str, int]:
-    """Return the power of ten and the unit that stand behind a number, and where they end."""
+def _unit_at(text: str, at: int, symbol: str, asked: Collection[str]) -> tuple[int, str, int]:
+    """Return the power of ten and the unit that stand behind a number, and where they end.
+
+    An unknown word is a thing that is counted, unless the question has it: `3 apples` is `3` there.
+    """
     tens, unit = 0, symbol
-    while match := UNIT_WORD.match(text, at):
-        scale = SCALES.get(match[1]) or (MONEY_SCALES.get(match[1]) if symbol else None)
+    things = WHEN.isdisjoint(asked)
+    while match := units.UNIT_WORD.match(text, at):
+        word = match[1]
+        scale = units.SCALES.get(word) or (units.MONEY_SCALES.get(word) if symbol else None)
         if scale and not tens:
             tens, at = scale, match.end()
             continue
-        if known := _unit(match[1]):
+        if known := units.unit_of(word):
             unit, at = unit or known + match[2], match.end()
+        elif (
+            things
+            and not unit
+            and match[0] == f" {word}"
+            and word not in asked
+            and (thing := units.counted_thing(word))
+        ):
+            unit, at = f"{THING}{thing}", match.end()
         break
-    if unit and (per := UNIT_PER.match(text, at)):
-        unit, at = f"{unit}/{_unit(per[1])}".rstrip("/"), per.end()
+    if unit and (per := units.UNIT_PER.match(text, at)):
+        unit, at = f"{unit}/{units.unit_of(per[1])}".rstrip("/"), per.end()
     return tens, unit, at
-
-
-def _unit(word: str) -> str:
-    return UNITS.get(word) or (UNITS.get(word[:-1], "") if word[-1] == "s" and len(word) > 2 else "")
 
 
 def _size(key: str) -> Fraction:
@@ -245,4 +285,4 @@ def _size(key: str) -> Fraction:
 
 
 def _with_unit(value: str, unit: str) -> str:
-    return f"{spelled(value)}{'' if unit == '%' else ' '}{unit}".rstrip()
+    return f"{spelled(value)}{'' if unit == '%' else ' '}{unit.removeprefix(THING)}".rstrip()

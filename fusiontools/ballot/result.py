@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fusiontools import gist, normal
+from fusiontools.ballot import units
 
 #: How much of a long answer is read: its beginning and its end, where results stand.
 HEAD_CHARS, TAIL_CHARS, KEY_CHARS = 4_000, 12_000, 120
@@ -25,6 +26,13 @@ PLAIN |= {
     "\\sim": " ",
     "\\pm": "±",
     "¤": "",
+    "\\leq": "≤",
+    "\\geq": "≥",
+    "\\le ": "≤",
+    "\\ge ": "≥",
+    "∉": "¬∈",
+    "<=": "≤",
+    ">=": "≥",
     "\\{": "(",
     "\\}": ")",
 }
@@ -34,7 +42,18 @@ SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
 STARRED_POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")
 SMALL_POWER = re.compile(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
 BIG = re.compile(r"(?<=\d)(?:(M)|B)\b")
-LONE_MINUS = re.compile(r"(?<=[=:]) {0,2}[-−–] (?=\d|\\[dt]?frac)")
+LONE_MINUS = re.compile(
+    r"(?:(?<=[=:])|(?<= is\b)|(?<=equals\b)|\A\s{0,9}(?=[-−–] [^\s\w]?[\d.,]{1,20}[^\w\n]{0,3}\Z))"
+    r" {0,2}[-−–] (?=\d|\\[dt]?frac)"
+)
+#: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
+CAPITAL_UNIT = re.compile(r"(?<=\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
+MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
+HALF_DAY = re.compile(r"(?<=\d)\s?([AaPp])\.\s?[Mm]\b\.?")
+RATIO = re.compile(r"(?<=\d) : (?=\d)")
+#: Its point ends no sentence.
+RUPEES = re.compile(r"\b(R[sS])\.\s{0,2}(?=\d)")
+CAPITAL_NAMES = {"A": " ampere", "N": " newton", "J": " joule", "K": " kelvin"}
 
 LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
@@ -104,7 +123,7 @@ def result_of(text: str, question: str) -> Result | None:
         parts = [LABEL.sub("", line) for line in lines]
         in_parts = all(map(LABEL.match, lines))
         return Result((", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces), False, "")
-    return Result(pieces, False, lines[0])
+    return Result(pieces, False, _unnumbered(lines))
 
 
 def refuses(piece: str, question: str) -> bool:
@@ -121,11 +140,20 @@ def folded_of(text: str) -> str:
     for old, new in PLAIN.items():
         text = text.replace(old, new)
     text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", FUNCTION.sub("", MATH.sub(r"\1", text))))
-    return SMALL_POWER.sub(r"1e-\1", normal.fold(LONE_MINUS.sub("-", BIG.sub(_scale, text))))
+    text = CAPITAL_UNIT.sub(_capital, text)
+    text = RATIO.sub(":", HALF_DAY.sub(r" \1m", RUPEES.sub(r"\1 ", text)))
+    return units.with_periods(SMALL_POWER.sub(r"1e-\1", normal.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))))
 
 
 def _scale(match: re.Match[str]) -> str:
     return " million" if match[1] else " billion"
+
+
+def _capital(match: re.Match[str]) -> str:
+    single, kelvin, mega, bits = match.groups()
+    if mega:
+        return MEGA_NAMES[mega]
+    return f" {bits[:-1]}bit" if bits else CAPITAL_NAMES[single or kelvin]
 
 
 def spoken(text: str) -> str:
@@ -175,6 +203,12 @@ def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
     if len(bold) == 1 and not bold[0].rstrip().endswith(":") and not gist.STOP.issuperset(normal.tokens(bold[0])):
         return (bold[0], line)
     return (line,)
+
+
+def _unnumbered(lines: Sequence[str]) -> str:
+    """Return the first line, without its number where it begins a list."""
+    listed = len(lines) > 1 and all(map(ITEM.match, lines[:2]))
+    return ITEM.sub("", lines[0], count=1) if listed else lines[0]
 
 
 def _is_short_answer(line: str) -> bool:

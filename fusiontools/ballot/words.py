@@ -12,38 +12,73 @@ from fusiontools.ballot.result import Result, bare
 MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
 LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = re.compile(
-    r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|\()([a-z])"
+    r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|(?<![\w(])\()([a-z])"
     r"(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b)"
 )
 SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
 #: `a` and `i` that are words: "I choose a book".
 ARTICLE = re.compile(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
 LEADING_LETTER = re.compile(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
+#: Where a sentence turns from one option to another, and what says of an option that it is not the one.
+TURN = re.compile(
+    r"(?<=[.;!?])\s|[,;]?\s(?:but|however|yet|while|whereas|although|though)\b,?\s"
+    r"|\s(?=(?:so|thus|hence),? )|,\s"
+)
+REJECTED = re.compile(
+    r"\W{0,4}(?:it (?:is )?|the answer (?:is )?|(?:and|so|i think|while|although) ){0,2}"
+    r"(?:not (?:option |choice |answer )?\(?[a-j]\)?\W{0,4}$"
+    r"|(?:option |choice |answer )?\(?([a-j])\)?(?: is|( ?[-:])) (?:(?:also|clearly|definitely|just|simply) )?"
+    r"(incorrect|wrong|false|no\b|not\b|out\b|tempting|close\b|eliminated|ruled out|too\b|implausible|invalid))"
+)
 SPOKEN_VERDICT = re.compile(
     r"\W{0,9}(yes|true|no|false)\b(?=, | (?:it|they|he|she|this|that|there|because|since|you|we|i)\b)"
+)
+#: The same, of a question for yes or no only.
+PLAIN_VERDICT = re.compile(
+    r"\W{0,4}(?:(nope|nah|not at all|absolutely not|definitely not|certainly not|of course not)"
+    r"|(?:yep|yeah|yup|absolutely|definitely|certainly|of course|indeed|correct))(?:[.,!;]|$)"
 )
 
 COPULAS = frozenset({"is", "are", "was", "were", "be", "equals", "called", "named", "it", "ist", "est", "es", "sind"})
 COPULAS |= {"by", "in", "at", "on", "think", "believe", "say"}
+TO_BE = frozenset({"is", "are", "was", "were", "be"})
 LEADING_WORDS = COPULAS | gist.ARTICLES | {"that", "this", "answer", "final", "correct", "result", "i", "would", "most"}
 LEADING_WORDS |= {"likely", "probably"}
 #: What stands before a colon and is no part of the answer: "Label: spam".
 TITLE = re.compile(r"((?:[^\W\d_]+ )?[^\W\d_]+): (?=\w)")
 TITLES = frozenset({"label", "class", "category", "classification", "result", "output", "verdict", "conclusion"})
+#: "red, yellow, and blue" lists the same as "red, yellow, blue".
+LAST_ITEM = re.compile(r", (?:and|or) ")
+#: The letter of a version number.
+VERSION = re.compile(r"^v(?=\d)")
+FACTORIAL = re.compile(r"(?:[\d.,]{1,9}|[a-z]|\([^()]{1,40}\))\s?![\s.]{0,3}")
+NEGATED = re.compile(r"!\s?(?=[\w(])")
 COPULA_END = re.compile(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
+#: Signs that stand in formulas only.
+FORMULA = "≤≥∧∨¬∀∃∈⊂⊃⊆⊇∪∩⌊⌋⌈⌉∛∜→←↔⇒⇐⇔∝∅∂∇∫∑∏"
 #: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2).
 MATH_SIGN = re.compile(
-    r"[\^<>=±|∞∪∩\\]|\b(?:sqrt|pi)\b|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
+    rf"[\^<>=±|∞\\{FORMULA}]|\b(?:sqrt|pi)\b|(?<!\w)-\s?(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b|(?<!\w)!\s?(?=\w)"
+    r"|(?:(?<=[\d)])|(?<=\b[a-z]))\s?!|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
-MATH_TOKEN = re.compile(rf"{normal.TOKEN.pattern}|[-+*/^<>=±|∞∪∩#()\[\]!]")
+MATH_TOKEN = re.compile(rf"{normal.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
     """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
     pieces = [gist.CONTRAST.sub("", bare(piece)) for piece in result.all_pieces]
-    for piece in pieces:
+    for at, piece in enumerate(pieces):
+        clauses = [clause for clause in TURN.split(piece) if clause]
+        kept = [clause for clause in clauses if not _rejects(clause, options, several=len(clauses) > 1)]
+        if len(kept) < len(clauses):
+            # Some options are rejected: the one that is left counts, else none.
+            chosen = {letters for clause in kept if (letters := _letters(clause, options, question))}
+            if len(chosen) == 1:
+                return chosen.pop()
+            pieces[at] = "" if chosen else " ".join(kept)
+    for piece in filter(None, pieces):
         if letters := _letters(piece, options, question):
             return letters
     for piece in pieces if options else ():
@@ -74,6 +109,8 @@ def verdict_of(result: Result, asked: gist.Asked) -> str | None:
         text = bare(piece)
         spoken = SPOKEN_VERDICT.match(text)
         verdict = normal.YES_NO[spoken[1]] if spoken else normal.yes_no(text)
+        if not verdict and asked.polar and (plain := PLAIN_VERDICT.match(text)):
+            verdict = "no" if plain[1] else "yes"
         if not verdict and asked.polar and (said := gist.read(asked, text)):
             verdict = said.verdict
         if verdict:
@@ -88,13 +125,30 @@ def key_of(piece: str, asked: gist.Asked) -> str:
         text = text[assigned.end() :]
     if (titled := TITLE.match(text)) and (asked.words | TITLES).issuperset(titled[1].split()):
         text = text[titled.end() :]
-    text = with_iso_dates(COPULA_END.sub("", text.strip(" \t.;,!?:\"'。！？")))
+    text = with_iso_dates(COPULA_END.sub("", _trimmed(text)))
     bracketed = text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
     if not bracketed and not MATH_SIGN.search(text):
         return " ".join(_words(text, asked))
     spaced = BRACKETED_COMMA.sub(", ", text) if bracketed else text
     found = (match[0] for match in MATH_TOKEN.finditer(spaced))
     return " ".join(spelled(normal.canonical(token)) if normal.is_number(token) else token for token in found)
+
+
+def literal_of(piece: str, asked: gist.Asked) -> str:
+    """Return the words of a piece with each number as it is spelled, for versions and codes."""
+    words = [word.strip(".,;:!?\"'()[]") for word in bare(piece).split()]
+    words = [VERSION.sub("", word) for word in words if any(map(str.isalnum, word))]
+    words = _without_echo(words, asked) if words else []
+    while len(words) > 1 and words[0] in asked.words:
+        words = words[1:]
+    return " ".join(words)
+
+
+def _trimmed(text: str) -> str:
+    """Return a text without the marks around it; the sign of a factorial or of a negation is none."""
+    if FACTORIAL.fullmatch(text) or NEGATED.match(text):
+        return text.rstrip(" \t.;,?:")
+    return text.strip(" \t.;,!?:\"'。！？")
 
 
 def _letters(piece: str, options: Mapping[str, str], question: str) -> str:
@@ -112,12 +166,21 @@ def _letters(piece: str, options: Mapping[str, str], question: str) -> str:
     return ", ".join(sorted(found)).upper() if not options or options.keys() >= found else ""
 
 
+def _rejects(clause: str, options: Mapping[str, str], *, several: bool) -> bool:
+    """Say whether a clause says of an option that it is not the one; `B - False` may also give the option's text."""
+    found = REJECTED.match(clause)
+    if found is None:
+        return False
+    letter, marked, word = found.groups()
+    return not marked or (several and not options.get(letter, "").startswith(word))
+
+
 def _words(folded: str, asked: gist.Asked | None = None) -> list[str]:
     """Return the words that carry a text's meaning; scripts without spaces stay whole."""
     if normal.UNSPACED_RUN.search(folded):
         words = [normal.canonical(match[0]) for match in normal.TOKEN.finditer(folded)]
     else:
-        words = normal.tokens(folded)
+        words = normal.tokens(LAST_ITEM.sub(", ", folded))
     if asked is not None:
         words = _without_echo(words, asked)
     kept = [word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:]
@@ -132,7 +195,9 @@ def _without_echo(words: list[str], asked: gist.Asked) -> list[str]:
         for word in words
     ]
     if all(echo):
-        return words
+        # "The sentiment is positive", where the question offers that very word.
+        said = len(words) - next((at for at, word in enumerate(reversed(words)) if word in TO_BE), len(words))
+        return words[said:] or words
     start, end = echo.index(False), len(words) - echo[::-1].index(False)
     while start and words[start - 1] not in COPULAS:
         start -= 1

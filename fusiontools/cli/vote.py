@@ -20,7 +20,7 @@ they are spelled: 1,000 and 1e3, "(B)" and "Option B". Who gives no answer absta
 A tie goes to the answer whose voters were the most confident (where the engine gave log probabilities for all that
 are tied), else to the one the analysis ranks best, else to the one given first; `answer.vote.tie` says which it was.
 
-regex:RE searches the last 4,000 characters of a response; a pattern that may search for ever is refused.
+regex:RE searches the last 2,000 characters of a response; a pattern that may search for ever is refused.
 """
 
 
