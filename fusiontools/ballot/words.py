@@ -130,7 +130,10 @@ def key_of(piece: str, asked: gist.Asked) -> str:
     if not bracketed and not MATH_SIGN.search(text):
         return " ".join(_words(text, asked))
     spaced = BRACKETED_COMMA.sub(", ", text) if bracketed else text
-    found = (match[0] for match in MATH_TOKEN.finditer(spaced))
+    found = [match[0] for match in MATH_TOKEN.finditer(spaced)]
+    # A star with nothing before it is Markdown that is left over.
+    while found[:1] == ["*"]:
+        found = found[1:]
     return " ".join(spelled(normal.canonical(token)) if normal.is_number(token) else token for token in found)
 
 
