@@ -460,6 +460,7 @@ def test_a_judge_named_without_its_key_is_refused_before_anything_is_read(run: R
 
 # --- Disks ---
 
+# Linux has it; elsewhere no disk can be made full without harm.
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 
 

@@ -176,7 +176,7 @@ def steady(text: str) -> str:
 def skip_without_jq(text: str) -> None:
     """Leave out what types `jq` where it is not installed: the tools do without it, so `make test` must too."""
     if re.search(r"\bjq\b", text) and not shutil.which("jq"):
-        pytest.skip("jq is not installed")
+        pytest.skip("jq is not installed")  # it is the reader's tool, not ours: all that needs none runs
 
 
 def help_of(tool: str) -> str:
@@ -596,7 +596,7 @@ def test_no_file_names_a_developers_machine_or_a_package_registry() -> None:
     registry = re.compile(rb"\b(?:pypi|npmjs|pythonhosted|crates|anaconda|rubygems)[.](?:org|com|io)\b", re.IGNORECASE)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
     if listed.returncode:
-        pytest.skip("not a checkout")
+        pytest.skip("not a checkout")  # an sdist has no list of what is tracked
 
     found = []
     for name in listed.stdout.decode().split("\0"):

@@ -12,7 +12,7 @@ from samples import judged, lines, response
 from scripted import Scripted, model, open_door
 
 from fusiontools.errors import CallFailed
-from fusiontools.models.types import Request
+from fusiontools.models.types import Completion, OnDelta, Request
 from fusiontools.options import fixed
 from fusiontools.record import Record
 from fusiontools.schemas import check_record
@@ -193,12 +193,24 @@ def test_every_earlier_text_and_what_was_said_of_it_is_kept() -> None:
     assert twice["answer"]["draft"]["draft"]["content"] == TEXTS[0]
 
 
-def test_a_revision_that_breaks_off_is_not_followed_by_what_stood_before(run: Run, upstream: Upstream) -> None:
-    standing = {**judged(), "answer": {"content": "AAAABBBB", "by": "synth", "model": "old"}}
+class BreaksOff(Scripted):
+    """A model whose stream ends in the middle of a sentence."""
 
-    result = run("fuse-synth --refine -m fake/s+text=XXXXYYYY+midfail --retries 0", lines([standing]))
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        if on_delta is not None:
+            on_delta("Half of a sen")
+        raise CallFailed("connection", "the stream ended early")
 
-    assert result.records[0]["answer"]["content"] == "AAAABBBB"
+
+def test_a_revision_that_breaks_off_is_not_followed_by_what_stood_before() -> None:
+    standing = {**JUDGED, "answer": {"content": "What stands.", "by": "synth", "model": "old"}}
+    heard: list[str] = []
+
+    result = write(BreaksOff(), standing, heard=heard, refine=True)
+
+    assert heard == ["Half of a sen"]
+    assert result["answer"] == standing["answer"]
+    assert [note["code"] for note in result["degraded"]] == ["refine_failed"]
 
 
 # --- Guard ---
