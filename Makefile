@@ -23,8 +23,8 @@ $(VENV)/.dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
 	@touch $@
 
-$(VENV)/.weights: $(VENV)/.installed fusiontools/models/weights.py
-	@$(BIN)/python -m fusiontools.models.weights >/dev/null
+$(VENV)/.weights: $(VENV)/.installed fusiontools/llm/weights.py
+	@$(BIN)/python -m fusiontools.llm.weights >/dev/null
 	@touch $@
 
 demo: $(VENV)/.weights
@@ -60,7 +60,7 @@ eval: $(VENV)/.weights
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/eval/run.sh
 
 wheel: $(VENV)/.dev $(VENV)/.weights
-	@sh tests/wheel.sh "$(CURDIR)/$(BIN)/python"
+	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"
 
 clean:
 	rm -rf $(VENV) .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,8 @@ import asyncio
 import sys
 
 import fusiontools
-from fusiontools import Record, Runtime
+from fusiontools.record.types import Record
+from fusiontools.stages.runtime import Runtime
 
 
 async def without_duplicates(record: Record, runtime: Runtime) -> Record:

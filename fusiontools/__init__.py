@@ -9,17 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusiontools.api import chain_of, fuse, open_runtime, question
-    from fusiontools.chain import Chain, compose, over
-    from fusiontools.errors import CallFailed, FusionError, InputError, UsageError
-    from fusiontools.model import Model
-    from fusiontools.models.door import Door
-    from fusiontools.models.journal import Journal
-    from fusiontools.options import fixed
-    from fusiontools.recipe import Recipe
-    from fusiontools.recipe_file import load_recipe
-    from fusiontools.record import Analysis, Answer, Call, Message, Record, Response
-    from fusiontools.stage_options import (
+    from fusiontools.chain import Chain, chain_of, compose, fuse, open_runtime, over, question
+    from fusiontools.config.models import Model
+    from fusiontools.config.options import fixed
+    from fusiontools.config.recipe import Recipe
+    from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.config.stage_table import (
         JudgeOptions,
         LimitOptions,
         PanelOptions,
@@ -28,23 +23,22 @@ if TYPE_CHECKING:
         SynthOptions,
         VoteOptions,
     )
+    from fusiontools.errors import CallFailed, FusionError, InputError, UsageError, __version__
+    from fusiontools.llm.client import Client
+    from fusiontools.llm.journal import Journal
+    from fusiontools.record.types import Analysis, Answer, Call, Message, Record, Response
     from fusiontools.stages.judge import judge
     from fusiontools.stages.panel import panel
     from fusiontools.stages.runtime import Runtime, Stage
     from fusiontools.stages.synth import synth
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "fusiontools.chain": ("Chain", "compose", "over"),
-    "fusiontools.errors": ("CallFailed", "FusionError", "InputError", "UsageError"),
-    "fusiontools.api": ("chain_of", "fuse", "open_runtime", "question"),
-    "fusiontools.models.door": ("Door",),
-    "fusiontools.models.journal": ("Journal",),
-    "fusiontools.options": ("fixed",),
-    "fusiontools.model": ("Model",),
-    "fusiontools.recipe": ("Recipe",),
-    "fusiontools.stage_options": (
+    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "open_runtime", "over", "question"),
+    "fusiontools.config.models": ("Model",),
+    "fusiontools.config.options": ("fixed",),
+    "fusiontools.config.recipe": ("Recipe",),
+    "fusiontools.config.recipe_yaml": ("load_recipe",),
+    "fusiontools.config.stage_table": (
         "JudgeOptions",
         "LimitOptions",
         "PanelOptions",
@@ -53,8 +47,10 @@ _HOMES = {
         "SynthOptions",
         "VoteOptions",
     ),
-    "fusiontools.recipe_file": ("load_recipe",),
-    "fusiontools.record": ("Analysis", "Answer", "Call", "Message", "Record", "Response"),
+    "fusiontools.errors": ("CallFailed", "FusionError", "InputError", "UsageError", "__version__"),
+    "fusiontools.llm.client": ("Client",),
+    "fusiontools.llm.journal": ("Journal",),
+    "fusiontools.record.types": ("Analysis", "Answer", "Call", "Message", "Record", "Response"),
     "fusiontools.stages.judge": ("judge",),
     "fusiontools.stages.panel": ("panel",),
     "fusiontools.stages.runtime": ("Runtime", "Stage"),
@@ -67,7 +63,7 @@ __all__ = [
     "Call",
     "CallFailed",
     "Chain",
-    "Door",
+    "Client",
     "FusionError",
     "InputError",
     "Journal",

@@ -11,6 +11,8 @@ Every `message` is for a person: what failed, why, and what to do where somethin
 
 from __future__ import annotations
 
+__version__ = "0.1.0"
+
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.options import JournalOptions, command
-from fusiontools.options import option
-from fusiontools.stage_options import LimitOptions
+from fusiontools.cli.command import command
+from fusiontools.config.options import option
+from fusiontools.config.stage_table import JournalOptions, LimitOptions
 
 HELP = """\
 \b
@@ -45,16 +45,16 @@ def main(
     import asyncio
 
     from fusiontools.chain import StepRefused
+    from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.options import complain, leave
     from fusiontools.cli.setup import make_door, read_chain
+    from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.config.resolve import check_calls, missing_keys
     from fusiontools.errors import UsageError
-    from fusiontools.recipe_file import load_recipe
-    from fusiontools.resolve import check_recipe, missing_keys
 
     options = AskOptions(**ask)
     recipe = load_recipe(config)
-    check_recipe(recipe)
+    check_calls(recipe)
     chain = read_chain(options.chain, recipe).with_members(options.models)
     if chain.first_panel is None:
         raise UsageError("--chain: a question needs a `panel` that answers it")
@@ -81,8 +81,8 @@ def _question(words: Sequence[str]) -> Any:
     """
     import os
 
-    from fusiontools import jsonl
     from fusiontools.errors import InputError, UsageError
+    from fusiontools.record import jsonl
 
     if not words and os.isatty(0):
         raise UsageError('ask something: fuse-ask "What is a CRDT?" (or `-` for standard input)')
@@ -109,15 +109,15 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     import os
     import signal
 
+    from fusiontools.cli.command import leave
     from fusiontools.cli.filter import give_up
-    from fusiontools.cli.options import leave
     from fusiontools.errors import EXIT_INTERRUPTED
     from fusiontools.stages.runtime import Runtime
 
     door = make()
     view = None
     if os.isatty(2) and not options.quiet:
-        from fusiontools.cli.view import View
+        from fusiontools.cli.progress import View
 
         view = View()
         door.notify = view.notify
@@ -156,7 +156,7 @@ class _Shown:
 
     def take(self, delta: Any) -> None:
         """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
-        from fusiontools.cli.show import clean
+        from fusiontools.cli.text import clean
 
         if not isinstance(delta, str):
             return
@@ -172,9 +172,9 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
     Args:
         seen: whether somebody has watched the calls, and so knows who failed.
     """
-    from fusiontools import jsonl
-    from fusiontools.cli import show
-    from fusiontools.cli.options import complain
+    from fusiontools.cli.command import complain
+    from fusiontools.cli.text import record_as_text
+    from fusiontools.record import jsonl
 
     if options.json:
         write_out(jsonl.write(record))  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
         if written:
             write_out(b"\n")
         whole = not written or written != record.get("answer", {}).get("content")
-        text = show.record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
+        text = record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
         if whole or options.verbose:
             write_out(text.encode("utf-8", "replace"))
     if not options.quiet:
@@ -206,8 +206,8 @@ def _status(record: Mapping[str, Any], door: Any, answered: bool) -> int:
 
 def write_out(data: bytes) -> None:
     """Write to standard output now; a reader that has gone is no error."""
-    from fusiontools.cli.options import leave
-    from fusiontools.cli.sink import write_all
+    from fusiontools.cli.command import leave
+    from fusiontools.cli.io import write_all
 
     try:
         write_all(1, data)

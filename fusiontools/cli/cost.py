@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.options import InputOptions, command
-from fusiontools.options import option
+from fusiontools.cli.command import command
+from fusiontools.config.options import option
+from fusiontools.config.stage_table import InputOptions
 
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
 _MOST_TOKENS = 1_000_000
@@ -41,7 +42,7 @@ class CostOptions:
 def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input: dict[str, Any]) -> None:  # noqa: A002
     import asyncio
 
-    from fusiontools.cli.options import leave
+    from fusiontools.cli.command import leave
     from fusiontools.errors import UsageError
 
     options, inputs = CostOptions(**cost), InputOptions(**input)
@@ -58,13 +59,13 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     import os
     import signal
 
-    from fusiontools import jsonl
-    from fusiontools.cli.options import StreamOptions, complain, leave
+    from fusiontools.chain import Costs, estimate_calls
+    from fusiontools.cli.io import Source
     from fusiontools.cli.setup import read_chain
-    from fusiontools.cli.source import Source
-    from fusiontools.costs import Costs, estimate
+    from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.config.stage_table import StreamOptions
     from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
-    from fusiontools.recipe_file import load_recipe
+    from fusiontools.record import jsonl
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
@@ -86,7 +87,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                 bad += 1
                 continue
             if recipe is not None and chain is not None:
-                record = {**record, "calls": await estimate(recipe, chain, record, options.tokens)}
+                record = {**record, "calls": await estimate_calls(recipe, chain, record, options.tokens)}
             costs.add(record)
             if options.tee:
                 _write(1, line.data.rstrip(b"\r\n") + b"\n")
@@ -103,7 +104,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
 
 def _groups(by: str) -> list[str]:
-    from fusiontools.costs import GROUPS
+    from fusiontools.chain import GROUPS
     from fusiontools.errors import UsageError, nearest
 
     groups = [group.strip() for group in by.split(",") if group.strip()]
@@ -116,7 +117,7 @@ def _groups(by: str) -> list[str]:
 def _printed(costs: Any, form: str, *, foreseen: bool) -> str:
     rows = sorted(costs.rows.values(), key=lambda row: (-row.cost_usd, row.key))
     if form == "json":
-        from fusiontools import jsonl
+        from fusiontools.record import jsonl
 
         data = {
             "records": costs.records,
@@ -209,7 +210,7 @@ def _spared_usd(costs: Any) -> float | None:
 
 
 def _about_unknown(count: int) -> str:
-    from fusiontools.models.prices import price_list_available
+    from fusiontools.llm.prices import price_list_available
 
     hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"
     calls = f"{count} call{'s' if count > 1 else ''}"
@@ -217,8 +218,8 @@ def _about_unknown(count: int) -> str:
 
 
 def _write(fd: int, data: bytes) -> None:
-    from fusiontools.cli.options import complain, leave
-    from fusiontools.cli.sink import write_all
+    from fusiontools.cli.command import complain, leave
+    from fusiontools.cli.io import write_all
 
     try:
         write_all(fd, data)

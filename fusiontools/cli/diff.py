@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fusiontools.cli.options import StreamOptions, command
+from fusiontools.cli.command import command, leave
+from fusiontools.config.options import option
+from fusiontools.config.stage_table import StreamOptions
 from fusiontools.errors import EXIT_USAGE, UsageError
-from fusiontools.options import option
 
 HELP = """\
 \b
@@ -50,7 +51,6 @@ def main(files: tuple[str, ...], diff: dict[str, Any]) -> None:
     import asyncio
 
     from fusiontools.cli.diff_run import Comparison, Wanted
-    from fusiontools.cli.options import leave
 
     if len(files) != 2:
         raise UsageError("two files are compared: fuse-diff A B (see fuse-diff --help)")

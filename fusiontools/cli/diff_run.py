@@ -1,4 +1,4 @@
-"""Read two files of records, pair them, and report what changed."""
+"""One run of `fuse-diff`; apart from `diff.py`, whose `--help` needs nothing of it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from collections.abc import AsyncIterator
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from fusiontools import jsonl
-from fusiontools.cli.diff_text import KIND_WORDS, Paint, Writer, one_line, unread_lines
-from fusiontools.cli.options import complain, leave
-from fusiontools.cli.sink import Sink
-from fusiontools.cli.source import Line, Source
-from fusiontools.diff.records import Change, Side, change_data, compare, side_of
-from fusiontools.diff.spent import Spent
-from fusiontools.diff.tally import Tally
+from fusiontools.cli.command import complain, leave
+from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, Paint, one_line, unread_lines
+from fusiontools.cli.io import Line, Sink, Source
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
+from fusiontools.evaluation.diff.records import Change, FileSpending, RecordCounts, Side, change_data, compare, side_of
+from fusiontools.record import jsonl
 
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2
 _HELD_BYTES = 64 << 20
@@ -43,7 +40,7 @@ class Wanted:
     max_line_bytes: int
 
 
-class Shelf:
+class PendingRecords:
     """Records of one file that wait for their partners; what is known of each in memory is its key and its place."""
 
     def __init__(self) -> None:
@@ -64,7 +61,7 @@ class Shelf:
             return None
         self._file.seek(place[0])
         record, spent = jsonl.loads(self._file.read(place[1]))
-        return Side(record, Spent(*spent))
+        return Side(record, FileSpending(*spent))
 
     def ids(self) -> list[str]:
         """Return the ids of those that still wait, in the order of their file."""
@@ -80,8 +77,8 @@ class Comparison:
         self.files = files
         self.names = ("stdin" if files[0] == "-" else files[0], "stdin" if files[1] == "-" else files[1])
         self.wanted = wanted
-        self.tally = Tally()
-        self.writer = Writer(Paint(_colour_is_welcome()), wanted.whole)
+        self.tally = RecordCounts()
+        self.writer = DiffPrinter(Paint(_colour_is_welcome()), wanted.whole)
 
     async def run(self) -> int:
         """Compare the files and return the exit status."""
@@ -103,7 +100,7 @@ class Comparison:
         return _TROUBLE if any(self.tally.unread) else _DIFFER if self.tally.differ else _SAME
 
     async def _compare(self, first: Source, second: Source) -> None:
-        shelf = Shelf()
+        shelf = PendingRecords()
         async for key, side in self._sides(second, 1):
             shelf.put(key, side)
         async for key, side in self._sides(first, 0):

@@ -1,4 +1,7 @@
-"""What changed between two records, as a person reads it: on paper by its marks, on a terminal in colour too."""
+"""Say a value in a few words, for a line; what a terminal must not see is not taken out here.
+
+What changed between two records, as a person reads it: on paper by its marks, on a terminal in colour too.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,70 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.cli.show import clean
-from fusiontools.diff import values
-from fusiontools.diff.leaves import Leaf, changed_leaves
-from fusiontools.diff.records import LISTED, Change
-from fusiontools.diff.spent import spent_lines
-from fusiontools.diff.tally import Tally
-from fusiontools.diff.words import word_diff
+from fusiontools.cli.text import clean
+from fusiontools.evaluation.diff.records import (
+    LIST_CHARS,
+    LISTED,
+    Change,
+    Leaf,
+    RecordCounts,
+    changed_leaves,
+    spent_lines,
+)
+from fusiontools.evaluation.diff.word_diff import word_diff
+from fusiontools.record import jsonl
+
+_SHORT_CHARS = 48
+
+
+def shown(value: Any) -> str:
+    """Return a value as `plain` does, but of a long one the beginning and the length."""
+    text, limit = plain(value), LIST_CHARS if isinstance(value, list) else _SHORT_CHARS
+    return text if len(text) <= limit else f"{beginning(text, limit)} ({len(text):,} characters)"
+
+
+def beginning(text: str, limit: int) -> str:
+    """Return how a text begins, cut after a word where there is one."""
+    if len(text) <= limit:
+        return text
+    head = text[: limit + 1].rpartition(" ")[0].rstrip()
+    return f"{head or text[:limit]}…"
+
+
+def plain(value: Any) -> str:
+    """Return a text as it is, a list of words or numbers with commas, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    if value and isinstance(value, list) and all(type(item) in (int, str) for item in value):
+        return ", ".join(map(str, value))
+    return exact(value)
+
+
+def exact(value: Any) -> str:
+    """Return a value as JSON."""
+    return jsonl.dumps(value).decode()
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """Return why a record or a response failed."""
+    return ": ".join(str(error[key]) for key in ("stage", "code", "message") if key in error)
+
+
+def item(point: Any) -> str:
+    """Return one point of an analysis, or one note of a degradation, on a line."""
+    match point:
+        case str():
+            return point
+        case {"topic": topic, "stances": stances}:
+            return f"{topic} – " + "; ".join(f"{stance['model']}: {stance['stance']}" for stance in stances)
+        case {"point": text, "models": models}:
+            return f"{text} ({', '.join(models)})"
+        case {"insight": insight, "model": model}:
+            return f"{insight} ({model})"
+        case {"stage": stage, "code": code}:
+            return ": ".join(filter(None, (stage, code, point.get("detail"))))
+    return exact(point)
+
 
 KIND_WORDS = {
     "answer": "answer changed",
@@ -70,7 +130,7 @@ class Paint:
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class DiffPrinter:
     """Tells changes in lines; `whole` leaves nothing out."""
 
     paint: Paint
@@ -81,7 +141,7 @@ class Writer:
     def change(self, change: Change) -> str:
         """Return a record's changes."""
         # What lies far behind the beginning is not worth the cleaning.
-        asked = values.beginning(one_line(change.question[: 100 * _QUESTION_CHARS]), _QUESTION_CHARS)
+        asked = beginning(one_line(change.question[: 100 * _QUESTION_CHARS]), _QUESTION_CHARS)
         parts = [one_line(change.id), KIND_WORDS[change.kind], *([asked] if asked else [])]
         lines = [self.paint.heading("--- " + " --- ".join(parts))]
         for key in sorted(change.sections, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER)):
@@ -91,7 +151,7 @@ class Writer:
             lines.append(", ".join(" ".join(line) for line in spent))
         return "\n".join(lines) + "\n\n"
 
-    def summary(self, tally: Tally, names: tuple[str, str]) -> str:
+    def summary(self, tally: RecordCounts, names: tuple[str, str]) -> str:
         """Return what all records come to."""
         counts = [f"{tally.same:,} same"]
         counts += [f"{n:,} {_COUNTED[kind][n > 1]}" for kind in _COUNTED if (n := tally.kinds[kind])]
@@ -121,7 +181,7 @@ class Writer:
             order = self._arrow("order", *map(", ".join, told["order"].values())) if "order" in told else []
             return [f"{key}:", *_indented([*responses, *order])]
         if key == "error":
-            return self._arrow(key, *(values.reason(told[side]) if side in told else "none" for side in ("a", "b")))
+            return self._arrow(key, *(reason(told[side]) if side in told else "none" for side in ("a", "b")))
         # Only a list of ours has what was removed; a user's key may be called as a field of ours is.
         return self._field(key, told) if "removed" in told else self._value(key, told)
 
@@ -149,8 +209,8 @@ class Writer:
         return self._value(name, told)
 
     def _items(self, removed: Iterable[Any], added: Iterable[Any]) -> list[str]:
-        gone = [self.paint.removed(f"- {one_line(values.item(item))}") for item in removed]
-        return gone + [self.paint.added(f"+ {one_line(values.item(item))}") for item in added]
+        gone = [self.paint.removed(f"- {one_line(item(item))}") for item in removed]
+        return gone + [self.paint.added(f"+ {one_line(item(item))}") for item in added]
 
     def _tool_calls(self, a: list[Any], b: list[Any]) -> list[str]:
         before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
@@ -163,7 +223,7 @@ class Writer:
         layer = f" (layer {response['layer']})" if response["layer"] > 1 else ""
         name = one_line(response["name"]) + layer
         if "error" in changed:
-            sides = {side: values.reason(error) for side, error in changed["error"].items()}
+            sides = {side: reason(error) for side, error in changed["error"].items()}
             if len(sides) == 2 or response["change"] in ("failed", "answered"):
                 told = self._arrow(name, sides.get("a", "answered"), sides.get("b", "answered"))
             else:
@@ -188,10 +248,10 @@ class Writer:
     def _leaf(self, leaf: Leaf) -> list[str]:
         """Return `path: before → after`; of long texts their difference in words, and of one alone its beginning."""
         name, sides = one_line(leaf.path), leaf.sides
-        short = [values.shown(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
-        full = [values.plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        short = [shown(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        full = [plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
         if full[0] == full[1]:
-            short = full = [values.exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+            short = full = [exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
         are_texts = len(sides) == 2 and all(isinstance(value, str) for value in sides.values())
         if short == full or not (are_texts or self.whole or one_line(short[0]) == one_line(short[1])):
             return self._arrow(name, *short)
@@ -234,7 +294,7 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def unread_lines(tally: Tally, names: tuple[str, str]) -> list[str]:
+def unread_lines(tally: RecordCounts, names: tuple[str, str]) -> list[str]:
     """Return for each file with lines that could not be read how many there were, and what they leave unknown."""
     lines = []
     for number, (name, unread) in enumerate(zip(names, tally.unread, strict=True)):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusiontools import jsonl
-from fusiontools.cli.options import InputOptions, StreamOptions, complain, leave
+from fusiontools.cli.command import complain, leave
+from fusiontools.cli.io import Sink, write_all
 from fusiontools.cli.progress import Progress
-from fusiontools.cli.sink import Sink, write_all
+from fusiontools.config.stage_table import InputOptions, StreamOptions
 from fusiontools.errors import (
     EXIT_BUDGET,
     EXIT_INTERRUPTED,
@@ -22,12 +22,13 @@ from fusiontools.errors import (
     InputError,
     UsageError,
 )
-from fusiontools.record import Record
+from fusiontools.record import jsonl
+from fusiontools.record.types import Record
 from fusiontools.stages.runtime import Runtime, Stage
 
 if TYPE_CHECKING:
-    from fusiontools.cli.live import Live, Screen
-    from fusiontools.cli.source import Line, Source
+    from fusiontools.cli.io import Line, Source
+    from fusiontools.cli.text import Live, Screen
 
 _IDS_REMEMBERED = 16_384
 _FAILURES_SHOWN = 10
@@ -35,7 +36,7 @@ _GIVE_UP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilterPlan:
     """What a command wants done.
 
     Args:
@@ -56,7 +57,7 @@ class Plan:
 
 
 def run_filter(
-    plan: Plan, files: Sequence[str], stream: Mapping[str, Any], reading: Mapping[str, Any] | None = None
+    plan: FilterPlan, files: Sequence[str], stream: Mapping[str, Any], reading: Mapping[str, Any] | None = None
 ) -> None:
     """Run the filter to its end and leave with the right status."""
     options = StreamOptions(**stream)
@@ -78,7 +79,7 @@ class _Done:
 class _Filter:
     """One run of a filter: its counts, and its ways out."""
 
-    def __init__(self, plan: Plan, options: StreamOptions, inputs: InputOptions) -> None:
+    def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions) -> None:
         self.plan = plan
         self.options = options
         self.inputs = inputs
@@ -90,7 +91,7 @@ class _Filter:
         self._leaving: asyncio.Task[None] | None = None
 
     async def run(self, files: Sequence[str]) -> int:
-        from fusiontools.cli.source import Source
+        from fusiontools.cli.io import Source
 
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
@@ -181,7 +182,7 @@ class _Filter:
         return jsonl.write(record) if done.passed_on is None else jsonl.as_it_came(done.passed_on, record)
 
     def _as_text(self, done: _Done) -> bytes | None:
-        from fusiontools.cli import show
+        from fusiontools.cli.text import heading, record_as_text
 
         record = done.record
         shown = done.live.finish(record) if done.live else False
@@ -191,9 +192,9 @@ class _Filter:
             return None
         if self.plan.as_text is not None:
             return self.plan.as_text(record).encode("utf-8", "replace")
-        text = show.record_as_text(record, self.options.verbose, with_answer=not shown)
+        text = record_as_text(record, self.options.verbose, with_answer=not shown)
         begun = done.live is not None and done.live.begun
-        above = show.heading(record) if text and self.progress.is_batch and not begun else ""
+        above = heading(record) if text and self.progress.is_batch and not begun else ""
         return (above + text).encode("utf-8", "replace")
 
     def _say_failed(self, record: Record) -> None:
@@ -208,7 +209,7 @@ class _Filter:
         """Return where answers are shown as they are written, where somebody watches."""
         if not (self.plan.stream and self.as_text and os.isatty(1)) or self.options.verbose or self.options.unordered:
             return None
-        from fusiontools.cli.live import Screen
+        from fusiontools.cli.text import Screen
 
         return Screen(self.sink.put_nowait)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.cli.options import JournalOptions, StreamOptions, command
-from fusiontools.stage_options import GradeOptions, LimitOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import GradeOptions, JournalOptions, LimitOptions, StreamOptions
 
 if TYPE_CHECKING:
-    from fusiontools.model import Model
-    from fusiontools.record import Grade, Record
-    from fusiontools.resolve import Resolver
+    from fusiontools.config.models import Model
+    from fusiontools.config.resolve import Resolver
+    from fusiontools.record.types import Grade, Record
 
 HELP = """\
 \b
@@ -53,9 +53,9 @@ def main(
     journal: dict[str, Any],
     stream: dict[str, Any],
 ) -> None:
-    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
-    from fusiontools.stages.grade import grade as stage
+    from fusiontools.evaluation.grade import grade as stage
 
     recipe = own_recipe(config)
     resolving = resolver(config, recipe, journal, limit)
@@ -63,7 +63,7 @@ def main(
     work = stage(options, _judges_for(resolving), StreamOptions(**stream).jobs)
     door = make_door(recipe, limit, journal, "fuse-grade")
     warm_up()
-    run_filter(Plan("fuse-grade", work, door, needs=("messages", "fuse-synth"), as_text=as_text), files, stream)
+    run_filter(FilterPlan("fuse-grade", work, door, needs=("messages", "fuse-synth"), as_text=as_text), files, stream)
 
 
 def _typed(given: Mapping[str, Any], resolving: Resolver) -> dict[str, Any]:
@@ -72,11 +72,9 @@ def _typed(given: Mapping[str, Any], resolving: Resolver) -> dict[str, Any]:
     Raises:
         UsageError: a model that cannot be, or whose key is missing.
     """
-    from fusiontools.endpoints import ENDPOINTS, environment_endpoints
+    from fusiontools.config.models import ENDPOINTS, environment_endpoints, merge_members, require_key
+    from fusiontools.config.recipe import Recipe, parse_model
     from fusiontools.errors import UsageError
-    from fusiontools.model import merge_members
-    from fusiontools.models.door import require_key
-    from fusiontools.recipe import Recipe, parse_model
 
     if "models" not in given:
         return dict(given)
@@ -95,8 +93,8 @@ def _judges_for(resolving: Resolver) -> Callable[[Record], tuple[Model, ...]]:
     """Return who judges a record where nobody was typed: the judge of its own recipe, else of the chosen one."""
 
     def judges(record: Record) -> tuple[Model, ...]:
-        from fusiontools.carried import judges_of
-        from fusiontools.recipe_file import load_recipe
+        from fusiontools.config.recipe import judges_of
+        from fusiontools.config.recipe_yaml import load_recipe
 
         carried = record.get("recipe") if not resolving.binding else None
         if carried is not None and "judge" in carried:
@@ -110,7 +108,7 @@ def _judges_for(resolving: Resolver) -> Callable[[Record], tuple[Model, ...]]:
 
 def as_text(record: Record) -> str:
     """Return a record's scores on one line: of the answer, then of everybody."""
-    from fusiontools.cli.show import clean
+    from fusiontools.cli.text import clean
 
     grades = record.get("grades")
     if grades is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import JournalOptions, StreamOptions, command
-from fusiontools.stage_options import JudgeOptions, LimitOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import JournalOptions, JudgeOptions, LimitOptions, StreamOptions
 
 HELP = """\
 \b
@@ -31,11 +31,11 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
     stage = stage_of("judge", judge, resolver(config, recipe, journal, limit))
     door = make_door(recipe, limit, journal, "fuse-judge")
     warm_up()
-    run_filter(Plan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)
+    run_filter(FilterPlan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)

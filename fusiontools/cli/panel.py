@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import InputOptions, JournalOptions, StreamOptions, command
-from fusiontools.stage_options import LimitOptions, PanelOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, PanelOptions, StreamOptions
 
 HELP = """\
 \b
@@ -31,15 +31,15 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
-    from fusiontools.chain_text import LAYER_STEPS
-    from fusiontools.cli.filter import Plan, run_filter
-    from fusiontools.cli.options import complain
+    from fusiontools.cli.command import complain
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, resolver
-    from fusiontools.recipe_file import load_recipe
-    from fusiontools.resolve import check_recipe, missing_keys, require_members, suited_to
+    from fusiontools.config.chain_syntax import LAYER_STEPS
+    from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
 
     recipe = load_recipe(config)
-    check_recipe(recipe)
+    check_calls(recipe)
     if config is None:
         recipe = suited_to(recipe, panel)
     found = resolver(config, recipe, journal, limit)
@@ -50,5 +50,5 @@ def main(
         for warning in missing_keys(recipe, found.offline):
             complain("fuse-panel", f"warning: {warning}")
     needs = ("panel", "fuse-panel") if layered else None
-    plan = Plan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel"), needs=needs)
+    plan = FilterPlan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel"), needs=needs)
     run_filter(plan, files, stream, input)

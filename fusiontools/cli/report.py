@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import command
-from fusiontools.cli.report_options import ReportOptions
+from fusiontools.cli.command import command, leave
+from fusiontools.config.stage_table import ReportOptions
 from fusiontools.errors import UsageError
 
 HELP = """\
@@ -36,11 +36,10 @@ Exit status:
 def main(files: tuple[str, ...], report: dict[str, Any]) -> None:
     import asyncio
 
-    from fusiontools.cli.options import leave
+    from fusiontools.cli.report_run import run
 
     options = ReportOptions(**report)
     _check(files, options)
-    from fusiontools.cli.report_run import run
 
     with asyncio.Runner() as runner:
         leave(runner.run(run(files, options)))

@@ -1,4 +1,4 @@
-"""Read graded records, print what they say, and give the exit status that a build waits for."""
+"""One run of `fuse-report`; apart from `report.py`, whose `--help` needs nothing of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fusiontools import jsonl
-from fusiontools.cli import report_forms, report_text
-from fusiontools.cli.options import complain, leave
-from fusiontools.cli.report_options import ReportOptions
-from fusiontools.cli.sink import write_all
-from fusiontools.cli.source import Source
+from fusiontools.cli import report_export, report_text
+from fusiontools.cli.command import complain, leave
+from fusiontools.cli.io import Source, write_all
+from fusiontools.config.stage_table import ReportOptions
 from fusiontools.errors import (
     EXIT_CONDITION,
     EXIT_INTERRUPTED,
@@ -23,11 +21,11 @@ from fusiontools.errors import (
     UsageError,
     nearest,
 )
-from fusiontools.report.gathered import Gathered
-from fusiontools.report.resampling import Draws
-from fusiontools.report.runs import Runs, compare_runs
-from fusiontools.report.statistics import Interval
-from fusiontools.report.summary import Summary, Summing
+from fusiontools.evaluation.report.comparisons import Runs, compare_runs
+from fusiontools.evaluation.report.scores import ScoreTable
+from fusiontools.evaluation.report.statistics import Draws, Interval
+from fusiontools.evaluation.report.summary import Summary, SummaryBuilder
+from fusiontools.record import jsonl
 
 _TOOL = "fuse-report"
 #: A file that is no JSON Lines at all would fill the screen.
@@ -40,7 +38,7 @@ _SLOW = 3_000_000
 class _Input:
     """What was read of one run."""
 
-    gathered: Gathered = field(default_factory=Gathered)
+    gathered: ScoreTable = field(default_factory=ScoreTable)
     unread: int = 0
 
 
@@ -98,21 +96,21 @@ def _nothing(taken: _Input) -> str | None:
     return None
 
 
-def _reported(gathered: Gathered, options: ReportOptions, draws: Draws) -> list[str]:
+def _reported(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
     """Print one run; return the conditions that it does not meet."""
-    summing = Summing(gathered, options.system, draws)
+    summing = SummaryBuilder(gathered, options.system, draws)
     summary = summing.summary()
     rivals = {rival: _interval(summary, summing, rival) for rival in options.worse}
     if options.plot:
-        from fusiontools.report.plot import draw
+        from fusiontools.evaluation.report.plot import draw
 
         draw(summary, options.plot)
-    _print(report_forms.printed(summary, options.output) or report_text.printed(summary, _colour_is_welcome()))
+    _print(report_export.printed(summary, options.output) or report_text.printed(summary, _colour_is_welcome()))
     score = summary.row(summary.subject).score.mean
     return [*_under(summary.subject, score, options), *_worse(summary.subject, rivals)]
 
 
-def _compared(runs: Sequence[Gathered], options: ReportOptions, draws: Draws) -> list[str]:
+def _compared(runs: Sequence[ScoreTable], options: ReportOptions, draws: Draws) -> list[str]:
     """Print what changed between two runs; return the conditions that the second does not meet."""
     changes = compare_runs(runs[0], runs[1], draws)
     if not changes.tasks:
@@ -122,7 +120,7 @@ def _compared(runs: Sequence[Gathered], options: ReportOptions, draws: Draws) ->
     if subject is None and (options.system or options.worse or options.fail_under is not None):
         known = [each.name for each in changes.systems]
         raise UsageError(f"no system is called {name!r} in both files{nearest(name, known)}")
-    _print(report_forms.printed_runs(changes, options.output) or _runs_text(changes))
+    _print(report_export.printed_runs(changes, options.output) or _runs_text(changes))
     if subject is None:
         return []
     rivals = dict.fromkeys(options.worse, subject.difference.interval)
@@ -133,7 +131,7 @@ def _runs_text(changes: Runs) -> str:
     return report_text.printed_runs(changes, _colour_is_welcome())
 
 
-def _interval(summary: Summary, summing: Summing, rival: str) -> Interval:
+def _interval(summary: Summary, summing: SummaryBuilder, rival: str) -> Interval:
     """Return the interval of the difference to a rival: of a comparison by its name, or of a system."""
     for contest in summary.contests:
         if contest.against == rival:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import InputOptions, JournalOptions, StreamOptions, command
-from fusiontools.stage_options import LimitOptions, RouteOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, RouteOptions, StreamOptions
 
 HELP = """\
 \b
@@ -34,10 +34,10 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, resolver
-    from fusiontools.recipe_file import load_recipe
+    from fusiontools.config.recipe_yaml import load_recipe
 
     recipe = load_recipe(config)
     stage = stage_of("route", route, resolver(config, recipe, journal, limit))
-    run_filter(Plan("fuse-route", stage, make_door(recipe, limit, journal, "fuse-route")), files, stream, input)
+    run_filter(FilterPlan("fuse-route", stage, make_door(recipe, limit, journal, "fuse-route")), files, stream, input)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import JournalOptions, command
-from fusiontools.serve.options import ServeOptions
-from fusiontools.stage_options import LimitOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.server.serve_options import ServeOptions
 
 HELP = """\
 \b
@@ -26,14 +26,14 @@ def main(
 ) -> None:
     import os
 
-    from fusiontools.cli.options import complain
+    from fusiontools.cli.command import complain
     from fusiontools.errors import UsageError
 
     if files:
         raise UsageError(f"{files[0]!r}: a server reads no files")
     try:
-        from fusiontools.serve.run import serve as run
-        from fusiontools.serve.server import KEYS_VARIABLE, Typed
+        from fusiontools.server.run import serve as run
+        from fusiontools.server.state import KEYS_VARIABLE, ServerArguments
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed: pip install 'fusiontools[serve]'") from error
 
@@ -45,4 +45,4 @@ def main(
                 "fuse-serve", f"clients: base URL {url}/v1 (Anthropic's: {url}), model `fusion`, {key}; Ctrl-C ends it"
             )
 
-    run(Typed(config, ServeOptions(**serve), limit, journal), say)
+    run(ServerArguments(config, ServeOptions(**serve), limit, journal), say)

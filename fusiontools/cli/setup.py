@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from fusiontools import recipe_file
 from fusiontools.chain import Chain
-from fusiontools.cli.options import JournalOptions, complain
-from fusiontools.endpoints import ENDPOINTS, environment_endpoints
+from fusiontools.cli.command import complain
+from fusiontools.config import recipe_yaml
+from fusiontools.config.models import ENDPOINTS, environment_endpoints
+from fusiontools.config.options import merged
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.resolve import Resolver
+from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
-from fusiontools.options import merged
-from fusiontools.recipe import Recipe
-from fusiontools.resolve import Resolver
-from fusiontools.stage_options import LimitOptions
 
 
 def own_recipe(config: str | None) -> Recipe | None:
     """Return the recipe that a person chose, by flag, environment or file; None where the record's own shall hold."""
-    if config is None and not recipe_file.chosen_by_person():
+    if config is None and not recipe_yaml.chosen_by_person():
         return None
-    return recipe_file.load_recipe(config)
+    return recipe_yaml.load_recipe(config)
 
 
 def resolver(
@@ -48,12 +49,13 @@ def make_door(
     """Return what makes the door, once the event loop runs."""
 
     def make() -> Any:
-        from fusiontools.models.door import Door
+        from fusiontools.llm.client import Client
+        from fusiontools.llm.journal import open_journal
 
-        return Door(
+        return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
             limits=merged(recipe.limits if recipe else LimitOptions(), limit),
-            journal=open_journal(journal, tool),
+            journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
         )
@@ -61,41 +63,19 @@ def make_door(
     return make
 
 
-def open_journal(given: Mapping[str, Any], tool: str) -> Any:
-    """Open the journal that the options name; None where nothing is to be kept.
-
-    A default journal that cannot be written is warned about, for the answers do not depend on it; a journal that was
-    asked for by name, or is to be read, must open.
-    """
-    from pathlib import Path
-
-    from fusiontools.models.journal import Journal, default_path
-
-    options = JournalOptions(**given)
-    if options.no_journal:
-        if options.replay or options.offline or options.journal:
-            raise UsageError("--no-journal contradicts --replay, --offline and --journal")
-        return None
-    try:
-        return Journal(Path(options.journal) if options.journal else default_path())
-    except UsageError as error:
-        if options.journal or options.replay or options.offline:
-            raise
-        complain(tool, f"warning: {error.message}; going on without it")
-        return None
-
-
 def warm_up() -> None:
     """Import and build what the first record will need, on a thread, while the tool on the left is still working."""
     import threading
 
     def work() -> None:
-        from fusiontools import jsonl, prompts, recipe_file, schemas
+        from fusiontools.config import recipe_yaml
+        from fusiontools.config.templates import load_template
+        from fusiontools.record import jsonl, schemas
 
         schemas.is_valid("record", jsonl.loads(b"{}"))
         schemas.is_valid("recipe", jsonl.loads(b"{}"))
-        prompts.load("default")
-        if recipe_file.default_choice() != "local":
-            from fusiontools.models import http  # noqa: F401 - the import is what takes time
+        load_template("default")
+        if recipe_yaml.default_choice() != "local":
+            from fusiontools.llm import http  # noqa: F401 - the import is what takes time
 
     threading.Thread(target=work, name="warm-up", daemon=True).start()

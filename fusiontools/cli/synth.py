@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import JournalOptions, StreamOptions, command
-from fusiontools.stage_options import LimitOptions, SynthOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import JournalOptions, LimitOptions, StreamOptions, SynthOptions
 
 HELP = """\
 \b
@@ -29,11 +29,11 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
 
     recipe = own_recipe(config)
     stage = stage_of("synth", synth, resolver(config, recipe, journal, limit))
     door = make_door(recipe, limit, journal, "fuse-synth")
     warm_up()
-    run_filter(Plan("fuse-synth", stage, door, needs=("panel", "fuse-panel"), stream=True), files, stream)
+    run_filter(FilterPlan("fuse-synth", stage, door, needs=("panel", "fuse-panel"), stream=True), files, stream)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.cli.options import command, complain
-from fusiontools.options import option
+from fusiontools.cli.command import command, complain
+from fusiontools.config.options import option
 
 if TYPE_CHECKING:
-    from fusiontools.record import Record
-    from fusiontools.tasks.draft import Bad
-    from fusiontools.tasks.sets import Sets
+    from fusiontools.evaluation.tasks.datasets import Sets
+    from fusiontools.evaluation.tasks.rows import BadRow
+    from fusiontools.record.types import Record
 
 _TOOL = "fuse-tasks"
 _IDS_REMEMBERED = 16_384
@@ -65,9 +65,9 @@ class TasksOptions:
 
 @command(_TOOL, TasksOptions, help=HELP, arguments="[NAME]...", recipe=False)
 def main(files: tuple[str, ...], tasks: dict[str, Any]) -> None:
-    from fusiontools.cli.options import leave
+    from fusiontools.cli.command import leave
     from fusiontools.errors import UsageError
-    from fusiontools.tasks.sets import load_sets
+    from fusiontools.evaluation.tasks.datasets import load_sets
 
     options = TasksOptions(**tasks)
     sets = load_sets()
@@ -83,7 +83,7 @@ class _Run:
     """One run: what was emitted, and what was not."""
 
     def __init__(self, options: TasksOptions, sets: Sets) -> None:
-        from fusiontools.tasks.draft import typed_prompts
+        from fusiontools.evaluation.tasks.rows import typed_prompts
 
         self.options = options
         self.sets = sets
@@ -102,14 +102,14 @@ class _Run:
             return EXIT_NOTHING_USABLE
         return EXIT_SOME_FAILED if self.rejected else EXIT_OK
 
-    def _source(self, name: str) -> Callable[[], Iterator[Record | Bad]]:
+    def _source(self, name: str) -> Callable[[], Iterator[Record | BadRow]]:
         """Return what reads the tasks of a set or a file; a set's name is never a path."""
         from dataclasses import replace
         from pathlib import Path
 
         from fusiontools.errors import UsageError, nearest
-        from fusiontools.tasks.files import SUFFIXES
-        from fusiontools.tasks.sets import own_tasks, set_tasks
+        from fusiontools.evaluation.tasks.datasets import own_tasks, set_tasks
+        from fusiontools.evaluation.tasks.files import SUFFIXES
 
         if (known := self.sets.sets.get(name)) is not None:
             asked = replace(known, prompts=self.prompts) if self.prompts else known
@@ -120,16 +120,16 @@ class _Run:
             raise UsageError(f"{name}: no such file")
         raise UsageError(f"no set is called {name!r}{nearest(name, list(self.sets.sets))}")
 
-    def _emit(self, name: str, source: Callable[[], Iterator[Record | Bad]]) -> None:
-        from fusiontools import jsonl
-        from fusiontools.tasks.choose import Chooser
-        from fusiontools.tasks.draft import Bad, repeated
+    def _emit(self, name: str, source: Callable[[], Iterator[Record | BadRow]]) -> None:
+        from fusiontools.evaluation.tasks.rows import BadRow, repeated
+        from fusiontools.evaluation.tasks.sample import Chooser
+        from fusiontools.record import jsonl
 
         options = self.options
         chooser = Chooser(options.categories, options.split, options.number, options.seed)
         before = self.emitted
         for task in chooser.of(source()):
-            if isinstance(task, Bad):
+            if isinstance(task, BadRow):
                 self.rejected += 1
                 complain(_TOOL, f"{task.place}: {task.reason}")
                 continue
@@ -172,8 +172,8 @@ def _listed(sets: Sets) -> str:
 
 
 def _write(data: bytes) -> None:
-    from fusiontools.cli.options import leave
-    from fusiontools.cli.sink import write_all
+    from fusiontools.cli.command import leave
+    from fusiontools.cli.io import write_all
 
     try:
         write_all(1, data)

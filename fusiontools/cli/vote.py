@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.options import StreamOptions, command
-from fusiontools.stage_options import VoteOptions
+from fusiontools.cli.command import command
+from fusiontools.config.stage_table import StreamOptions, VoteOptions
 
 HELP = """\
 \b
@@ -32,10 +32,10 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import Plan, run_filter
+    from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_door, own_recipe, resolver
 
     recipe = own_recipe(config)
     stage = stage_of("vote", vote, resolver(config, recipe, {}))
     door = make_door(recipe, {}, {"no_journal": True}, "fuse-vote")
-    run_filter(Plan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)
+    run_filter(FilterPlan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)

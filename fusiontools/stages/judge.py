@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools import answers, compare, prompts
-from fusiontools.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis
+from fusiontools.answers import lexical
+from fusiontools.config.models import Model
+from fusiontools.config.options import OptionsFor
+from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
-from fusiontools.model import Model
-from fusiontools.models.ledger import Slot
-from fusiontools.options import OptionsFor
-from fusiontools.record import Analysis, Degraded, Message, Record, answered, display_names, with_error, with_section
-from fusiontools.stage_options import JudgeOptions
+from fusiontools.llm.ledger import Slot
+from fusiontools.record import sections
+from fusiontools.record.sections import answered, display_names, question_text, with_error, with_section
+from fusiontools.record.types import Analysis, Degraded, Message, Record
+from fusiontools.stages import prompts
+from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis
 from fusiontools.stages.runtime import Runtime, Stage
 from fusiontools.stages.verdicts import ask, form, on_panel, settled, unreadable
-from fusiontools.words import question_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
         seed, labels = prompts.blind_order(record["id"], usable)
-        if answers.is_settled(record):
+        if sections.is_settled(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
             by_code = _complete_section(record, _lexical(record, usable), labels, seed)
@@ -156,7 +158,7 @@ def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> 
 def _lexical(record: Record, usable: list[int]) -> dict[str, Any]:
     """Compare by code: no model is asked, and the section says so."""
     panel, names = record["panel"], display_names(record["panel"])
-    found = compare.analyse(
+    found = lexical.analyse(
         question_text(record),
         [names[i] for i in usable],
         [panel[i].get("content", "") for i in usable],
@@ -175,7 +177,7 @@ def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str
         "unique_insights": found["unique_insights"],
         "blind_spots": found["blind_spots"],
         "ranking": found["ranking"],
-        "agreement": compare.agreement(question_text(record), texts),
+        "agreement": lexical.agreement_share(question_text(record), texts),
         "labels": dict(labels),
         "seed": seed,
         "judges": found["judges"],

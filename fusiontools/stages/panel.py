@@ -8,26 +8,45 @@ Fails   all_failed when nobody answers; one member's failure is data in its resp
         keeps the earlier response, and where all fail the earlier panel stands
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA and Self-MoA-Seq,
         arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325
+
+Ask models that stand outside the panel, to compare with: like members, and seen by nobody who compares or writes.
+
+Reads   messages, params
+Adds    baselines; calls, under the stage `baseline`
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from fusiontools import answers, prompts
+from fusiontools.config.options import OptionsFor
+from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed, InputError
-from fusiontools.models.ledger import Ledger
-from fusiontools.models.types import Completion
-from fusiontools.options import OptionsFor
-from fusiontools.record import Degraded, Record, Response, Spared, answered, display_names, with_error, with_section
-from fusiontools.stage_options import PanelOptions
-from fusiontools.stages.panel_asking import Outcomes, Patience, ask
-from fusiontools.stages.panel_baselines import ask_baselines
-from fusiontools.stages.panel_calls import Planned, Planner, Seat
+from fusiontools.llm.completion import Completion
+from fusiontools.llm.ledger import Ledger
+from fusiontools.record import sections
+from fusiontools.record.sections import answered, display_names, question_text, with_error, with_section
+from fusiontools.record.types import Call, Degraded, Record, Response, Spared
+from fusiontools.stages import prompts
+from fusiontools.stages.panel_gather import Outcomes, Patience, ask
+from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import Runtime, Stage
-from fusiontools.words import question_text
+
+
+async def ask_baselines(
+    record: Record, options: PanelOptions, runtime: Runtime
+) -> tuple[list[tuple[PlannedCall, Completion | CallFailed]], list[Call]]:
+    """Return each call with its outcome, and the ledger's lines."""
+    if not options.baselines:
+        return [], []
+    ledger = runtime.ledger("baseline", record)
+    planned = PanelPlanner(record, replace(options, members=options.baselines), runtime).first()
+    outcomes = await ask(planned, {}, replace(runtime, on_delta=None), ledger, Patience())
+    return [(call, outcomes[i]) for i, call in enumerate(planned)], ledger.calls
+
 
 #: Gives the recipe that a record carries from its panel on.
 Carried = Callable[[Record, PanelOptions], dict[str, Any]]
@@ -40,7 +59,7 @@ def panel(options_for: OptionsFor[PanelOptions], carried: Carried | None = None)
         if "error" in record:
             return record
         options = options_for(record)
-        if not options.members and not answers.is_solo(record):
+        if not options.members and not sections.is_solo(record):
             raise InputError(
                 "no panel member is named; name some with -m, or choose a recipe with -c", "$.recipe.panel"
             )
@@ -55,8 +74,8 @@ def panel(options_for: OptionsFor[PanelOptions], carried: Carried | None = None)
 
 async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) -> Record:
     ledger = runtime.ledger("panel", record)
-    planned = Planner(record, options, runtime).first()
-    if options.baselines and not answers.is_solo(record):
+    planned = PanelPlanner(record, options, runtime).first()
+    if options.baselines and not sections.is_solo(record):
         (outcomes, notes), beside = await asyncio.gather(
             _asked(record, planned, options, runtime, ledger), ask_baselines(record, options, runtime)
         )
@@ -77,13 +96,13 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
 
 
 async def _asked(
-    record: Record, planned: list[Planned], options: PanelOptions, runtime: Runtime, ledger: Ledger
+    record: Record, planned: list[PlannedCall], options: PanelOptions, runtime: Runtime, ledger: Ledger
 ) -> tuple[Outcomes, list[Degraded]]:
     """Return the outcomes of all calls, or of the scouts alone where those agree."""
     patience = _patience(record, planned, options)
     if options.scout is None or options.scout >= len(planned):
         return await ask(planned, {}, runtime, ledger, patience), []
-    from fusiontools.stages.panel_agreement import agree
+    from fusiontools.stages.panel_gather import agree
 
     scouts = planned[: options.scout]
     outcomes = await ask(scouts, {}, runtime, ledger, Patience())
@@ -92,10 +111,10 @@ async def _asked(
     return (outcomes if agreed else await ask(planned, outcomes, runtime, ledger, patience)), notes
 
 
-def _patience(record: Record, planned: Sequence[Planned], options: PanelOptions) -> Patience:
+def _patience(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
     if not options.stop_when_agreed:
         return Patience(options.quorum, options.grace_s)
-    from fusiontools.stages.panel_agreement import majority_is_safe
+    from fusiontools.stages.panel_gather import majority_is_safe
 
     def enough(outcomes: Outcomes) -> bool:
         texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
@@ -110,13 +129,13 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
     if "panel" not in record:
         raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
     usable = [response for _, response in answered(record)]
-    if answers.is_solo(record) or not usable:
+    if sections.is_solo(record) or not usable:
         return record if usable else with_error(record, "panel", "all_failed", "no response in this panel is usable")
     ledger = runtime.ledger("panel", record)
-    planner = Planner(record, options, runtime)
+    planner = PanelPlanner(record, options, runtime)
     notes: list[Degraded] = []
     if options.stop_when_agreed:
-        from fusiontools.stages.panel_agreement import agree
+        from fusiontools.stages.panel_gather import agree
 
         agreed, notes = await agree(record, usable, options, runtime, ledger)
         if agreed:
@@ -134,7 +153,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
 
 
 async def _folded(
-    planner: Planner, seat: Seat, temperature: float, ledger: Ledger
+    planner: PanelPlanner, seat: Seat, temperature: float, ledger: Ledger
 ) -> tuple[Completion | CallFailed, list[Degraded]]:
     """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
     record, window = planner.record, planner.options.window
@@ -167,10 +186,10 @@ def _layered(
     before = {(r["member"], r["sample"]): r for _, r in answered(record)}
     standing = [note for note in record.get("degraded", []) if note.get("stage") == "panel"]
     panel: list[Response] = []
-    answers = 0
+    sections = 0
     for seat, outcome in outcomes:
         earlier = before.get((seat.model.name, seat.sample))
-        answers += isinstance(outcome, Completion)
+        sections += isinstance(outcome, Completion)
         if isinstance(outcome, CallFailed) and earlier is not None:
             detail = (
                 f"{seat.model.name}: {outcome.code}: {outcome.message}; its response of layer {earlier['layer']} stays"
@@ -179,7 +198,7 @@ def _layered(
             panel.append(earlier)
         else:
             panel.append(_response_of(seat, outcome))
-    if not answers:
+    if not sections:
         detail = f"nobody answered in layer {outcomes[0][0].layer}; the panel before it stands"
         notes = [note for note in notes if note["code"] != "kept_earlier"]
         whys = {f"{seat.model.name}: {o.code}: {o.message}" for seat, o in outcomes if isinstance(o, CallFailed)}
@@ -218,11 +237,11 @@ def _with_spared(record: Record, seats: list[Seat], why: Literal["scouts", "majo
     return {**record, "spared": [*record.get("spared", []), *spared]}
 
 
-def _seat(call: Planned) -> Seat:
+def _seat(call: PlannedCall) -> Seat:
     return Seat(call.model, call.slot.sample or 0, call.slot.layer or 1)
 
 
-def _response(call: Planned, outcome: Completion | CallFailed) -> Response:
+def _response(call: PlannedCall, outcome: Completion | CallFailed) -> Response:
     return _response_of(_seat(call), outcome)
 
 

@@ -16,15 +16,17 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from fusiontools import answers, prompts
-from fusiontools.analysis import label_in
+from fusiontools.config.models import Model
+from fusiontools.config.options import OptionsFor
+from fusiontools.config.stage_table import PickOptions
 from fusiontools.errors import CallFailed
-from fusiontools.model import Model
-from fusiontools.models.ledger import Ledger, Slot
-from fusiontools.options import OptionsFor
-from fusiontools.record import Degraded, Record, answered, with_error, with_section
-from fusiontools.stage_options import PickOptions
-from fusiontools.stages.duel import Duel, duel
+from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.record import sections
+from fusiontools.record.sections import answered, with_error, with_section
+from fusiontools.record.types import Degraded, Record
+from fusiontools.stages import prompts
+from fusiontools.stages.analysis import label_in
+from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.runtime import Runtime, Stage
 from fusiontools.stages.verdicts import ask, on_panel, settled, unreadable, verdict_form, word_in
 
@@ -44,12 +46,12 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
         if not usable:
             return with_error(record, "pick", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
-            return answers.copied(record, usable[0], answers.one_survivor(record, "pick"), by="pick")
+            return sections.copied(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
         asks = options.pairwise or options.consistent
-        if not asks and answers.is_settled(record):
-            return answers.copied(record, answers.best(record), [], by="pick")
+        if not asks and sections.is_settled(record):
+            return sections.copied(record, sections.best(record), [], by="pick")
         if not asks and set(_ranking(record)) & set(usable):
-            answer = answers.verbatim(record, answers.best(record), "pick", pick={"method": "ranking"})
+            answer = sections.verbatim(record, sections.best(record), "pick", pick={"method": "ranking"})
             return with_section(record, "answer", answer)
         if not options.models:
             detail = "no judge is named (-m, or a recipe)"
@@ -69,7 +71,7 @@ def _stood_in(record: Record, notes: list[Degraded], ledger: Ledger | None = Non
     kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
     last: Degraded = {**notes[-1], "detail": f"{notes[-1]['detail']}; the {kind} response stands in"}
     calls = ledger.calls if ledger is not None else None
-    return answers.copied(record, answers.best(record), [*notes[:-1], last], calls, by="pick")
+    return sections.copied(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class _Picking:
         if picked is None:
             return _stood_in(self.record, self.notes, self.ledger)
         position, how = picked
-        answer = answers.verbatim(self.record, position, "pick", pick=how)
+        answer = sections.verbatim(self.record, position, "pick", pick=how)
         return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
 
     async def _asked(self) -> tuple[int, dict[str, Any]] | None:
@@ -126,7 +128,7 @@ class _Picking:
         how = {"method": "pairwise", "judge": self._judge().name, "points": shown}
         return best, how | ({"tie": tie} if tie else {})
 
-    async def _duel(self, number: int, texts: tuple[str, str]) -> Duel:
+    async def _duel(self, number: int, texts: tuple[str, str]) -> PairwiseVerdict:
         return await duel(
             self.record,
             texts,
@@ -139,14 +141,14 @@ class _Picking:
 
     def _compared(self) -> list[int]:
         """Return the positions that are compared, in panel order."""
-        ranked = answers.by_rank(self.record)
+        ranked = sections.by_rank(self.record)
         if len(ranked) > MOST_PAIRED:
             by = "best ranked" if _ranking(self.record) else "longest finished"
             detail = f"the {MOST_PAIRED} {by} of {len(ranked)} responses are compared"
             self.notes.append({"stage": "pick", "code": "pairwise_bounded", "detail": detail})
         return sorted(ranked[:MOST_PAIRED])
 
-    def _enough(self, duels: Sequence[Duel]) -> bool:
+    def _enough(self, duels: Sequence[PairwiseVerdict]) -> bool:
         """Return whether any verdict can be read; say how many cannot."""
         verdicts = [verdict for fought in duels for verdict in fought.verdicts]
         missing = [verdict for verdict in verdicts if verdict in ("failed", "unreadable")]

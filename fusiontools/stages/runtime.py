@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from fusiontools.models.door import Door
-from fusiontools.models.ledger import Budget, Event, Ledger
-from fusiontools.models.types import OnDelta
-from fusiontools.record import Call, Record
-from fusiontools.stage_options import LimitOptions
+from fusiontools.config.stage_table import LimitOptions
+from fusiontools.llm.client import Client
+from fusiontools.llm.completion import OnDelta
+from fusiontools.llm.ledger import Budget, Event, Ledger
+from fusiontools.record.types import Call, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Runtime:
         notify: told of every call of this record that begins or settles.
     """
 
-    door: Door
+    door: Client
     on_delta: OnDelta | None = None
     deadline: float | None = None
     limits: LimitOptions | None = None

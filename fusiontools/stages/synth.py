@@ -17,27 +17,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools import answers, compare, jsonl, policy, prompts
-from fusiontools.analysis import FIVE, labelled_as
+from fusiontools.answers import lexical
+from fusiontools.config.models import Model
+from fusiontools.config.options import OptionsFor
+from fusiontools.config.stage_table import SynthOptions
+from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
-from fusiontools.ids import digest
-from fusiontools.model import Model
-from fusiontools.models.ledger import Ledger, Slot
-from fusiontools.models.types import Completion, Delta, OnDelta
-from fusiontools.options import OptionsFor
-from fusiontools.record import (
+from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.record import jsonl
+from fusiontools.record.params import ANSWER, select_params
+from fusiontools.record.sections import (
     MAKERS,
-    Answer,
-    Degraded,
-    Message,
-    Record,
-    Text,
     answered,
+    best,
+    by_rank,
+    copied,
+    digest,
     display_names,
+    is_settled,
+    is_solo,
+    one_survivor,
+    verbatim,
     with_error,
     with_section,
 )
-from fusiontools.stage_options import SynthOptions
+from fusiontools.record.types import Answer, Degraded, Message, Record, Text
+from fusiontools.stages import prompts
+from fusiontools.stages.analysis import FIVE, labelled_as
 from fusiontools.stages.runtime import Runtime, Stage
 
 
@@ -51,15 +58,15 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         usable = answered(record)
         if not usable:
             return with_error(record, "synth", "all_failed", "no response in this panel is usable")
-        if options.refine and "answer" in record and not answers.is_solo(record):
+        if options.refine and "answer" in record and not is_solo(record):
             return await _revised(record, options, runtime)
         if len(usable) == 1:
-            return answers.copied(record, usable[0][0], answers.one_survivor(record, "synth"))
+            return copied(record, usable[0][0], one_survivor(record, "synth"))
         short = options.method == "auto" and _best_is_short(record)
-        if answers.is_settled(record) or options.method == "copy" or short:
-            return answers.copied(record, answers.best(record), [])
+        if is_settled(record) or options.method == "copy" or short:
+            return copied(record, best(record), [])
         if not options.models:
-            return answers.copied(record, answers.best(record), [_nobody("the best response is the answer")])
+            return copied(record, best(record), [_nobody("the best response is the answer")])
         return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finished()
 
     return run
@@ -106,7 +113,7 @@ class _Writing:
             return _answer(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
             self._note("synth_failed", f"{failure.message}; a panel response stands in")
-            return answers.verbatim(self.record, positions[0])
+            return verbatim(self.record, positions[0])
 
     async def _refined(self, before: Answer) -> Answer:
         template = prompts.suited(self.options.template, self.record)
@@ -125,10 +132,10 @@ class _Writing:
 
         A tie goes to the response: what is no better than a member's own words need not have been written.
         """
-        from fusiontools.stages.duel import duel
+        from fusiontools.stages.pairwise import duel
 
         model = self.options.guard_models[0]
-        single = answers.verbatim(self.record, answers.best(self.record))
+        single = verbatim(self.record, best(self.record))
         texts = (_said(written), _said(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
@@ -163,7 +170,7 @@ class _Writing:
 
     def _fused(self) -> list[int]:
         """Return the positions that are fused, best first."""
-        ranked = answers.by_rank(self.record)
+        ranked = by_rank(self.record)
         if self.options.top is None or self.options.top >= len(ranked):
             return ranked
         if not self.record.get("analysis", {}).get("ranking") and not any(
@@ -187,9 +194,9 @@ def synth_messages(
         positions: the responses that are fused, best first; all usable ones by default.
         before: the answer that is to be revised; None asks for a first one.
     """
-    sections, asked = prompts.load(template), "synth" if before is None else "refine"
+    sections, asked = load_template(template), "synth" if before is None else "refine"
     panel, analysis = record["panel"], record.get("analysis")
-    fused = answers.by_rank(record) if positions is None else positions
+    fused = by_rank(record) if positions is None else positions
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
     everyone = prompts.blind_order(record["id"], [i for i, _ in answered(record)])[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
@@ -238,7 +245,7 @@ def _params(record: Record, options: SynthOptions, model: Model, step: str, runt
         "reasoning_effort": model.reasoning_effort,
         **(options.extra or {}),
         **model.extra,
-        **policy.asked(record.get("params", {}), policy.ANSWER),
+        **select_params(record.get("params", {}), ANSWER),
     }
     endpoint = runtime.door.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.embedded:
@@ -254,4 +261,4 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
 
 
 def _best_is_short(record: Record) -> bool:
-    return compare.is_short([record["panel"][answers.best(record)].get("content", "")])
+    return lexical.is_short([record["panel"][best(record)].get("content", "")])

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fusiontools.analysis import json_in, strict_object
+from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed
-from fusiontools.model import Model
-from fusiontools.models.ledger import Ledger, Slot
-from fusiontools.prompts import with_system
-from fusiontools.record import Degraded, Message, Record
+from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.record.types import Degraded, Message, Record
+from fusiontools.stages.analysis import json_in, strict_object
+from fusiontools.stages.prompts import with_system
 from fusiontools.stages.runtime import Runtime
 
 _SHOWN_CHARS = 120

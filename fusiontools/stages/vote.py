@@ -16,14 +16,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fusiontools import answers, ballot
-from fusiontools.ballot import Tally
+from fusiontools.answers.keys import check_key, vote_keys
+from fusiontools.answers.structured import calls_key
+from fusiontools.answers.tally import Tally, count_votes
+from fusiontools.config.options import OptionsFor
+from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError, UsageError
-from fusiontools.options import OptionsFor
-from fusiontools.record import Degraded, Record, Response, answered, with_error, with_section
-from fusiontools.stage_options import VoteOptions
+from fusiontools.record import sections
+from fusiontools.record.sections import answered, question_text, with_error, with_section
+from fusiontools.record.types import Degraded, Record, Response
 from fusiontools.stages.runtime import Runtime, Stage
-from fusiontools.words import question_text
 
 
 def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
@@ -34,14 +36,14 @@ def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
             return record
         options = options_for(record)
         try:
-            ballot.check_key(options.key)
+            check_key(options.key)
         except UsageError as error:
             raise InputError(f"{error.message}; give another with --key", "$.recipe.vote.key") from error
         usable = answered(record)
         if not usable:
             return with_error(record, "vote", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
-            return answers.copied(record, usable[0][0], answers.one_survivor(record, "vote"))
+            return sections.copied(record, usable[0][0], sections.one_survivor(record, "vote"))
         return _voted(record, options)
 
     return run
@@ -56,10 +58,10 @@ def _voted(record: Record, options: VoteOptions) -> Record:
     if tally is None:
         detail = f"no response can be counted as {kind}: the best response stands in"
         notes.append({"stage": "vote", "code": "nothing_to_count", "detail": detail})
-        return answers.copied(record, answers.best(record), notes)
+        return sections.copied(record, sections.best(record), notes)
     winners = [i for i in usable if keys[i] == tally.key and weights[i]]
     position = max(winners, key=lambda i: _worth(i, usable[i]))
-    answer = answers.verbatim(record, position, "vote", vote=_section(kind, tally))
+    answer = sections.verbatim(record, position, "vote", vote=_section(kind, tally))
     return with_section(record, "answer", answer, degraded=notes)
 
 
@@ -67,8 +69,8 @@ def _keys(record: Record, usable: dict[int, Response], key: str) -> tuple[str, d
     """Return the kind, and what each usable response votes for; tool calls speak for themselves under `auto`."""
     calls = {i: found for i, response in usable.items() if key == "auto" and (found := response.get("tool_calls"))}
     told = {i: response.get("content", "") for i, response in usable.items() if i not in calls}
-    kind, read = ballot.ballots(list(told.values()), key, question_text(record))
-    keys: dict[int, str | None] = {i: ballot.calls_key(found) for i, found in calls.items()}
+    kind, read = vote_keys(list(told.values()), key, question_text(record))
+    keys: dict[int, str | None] = {i: calls_key(found) for i, found in calls.items()}
     keys.update(zip(told, read, strict=True))
     return (kind if told else "json"), keys
 
@@ -80,7 +82,7 @@ def _counted(
     ranked = [i for i in record.get("analysis", {}).get("ranking", []) if i in usable]
     order = list(dict.fromkeys([*ranked, *usable]))
     confidence = [usable[i].get("mean_logprob") for i in order]
-    tally = ballot.tally([keys[i] for i in order], [weights[i] for i in order], confidence)
+    tally = count_votes([keys[i] for i in order], [weights[i] for i in order], confidence)
     if tally is None:
         return None
     first = next(i for i in order if keys[i] == tally.key and weights[i])

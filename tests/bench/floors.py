@@ -15,7 +15,7 @@ from pathlib import Path
 def records(path: str, count: str) -> None:
     from stand import lines_of
 
-    from fusiontools import jsonl
+    from fusiontools.record import jsonl
 
     lines = list(lines_of(Path(path), int(count)))
     jsonl.parse(lines[0])

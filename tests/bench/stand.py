@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-UPSTREAM = Path(__file__).parent.parent / "upstream.py"
+UPSTREAM = Path(__file__).parents[1] / "support" / "upstream.py"
 FLOORS = Path(__file__).with_name("floors.py")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from clients.calling_upstream import calling
-from conftest import Upstream
+from workdir import Upstream
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples" / "clients"

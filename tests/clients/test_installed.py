@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from clients.serving import ANSWER, EDITED, EXAMPLES, HERE, Server, run_client, start_server, start_upstream
-from conftest import Upstream
+from workdir import Upstream
 
 if "FUSION_CLIENTS" not in os.environ:
     pytest.skip("`make test-clients` installs what these tests need", allow_module_level=True)

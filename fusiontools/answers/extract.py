@@ -1,0 +1,224 @@
+"""Find what an answer gives as its result, and see who gives none: empty, refusing, not knowing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fusiontools.answers import agreement, normalize, units
+
+#: How much of a long answer is read: its beginning and its end, where results stand.
+HEAD_CHARS, TAIL_CHARS, KEY_CHARS = 4_000, 12_000, 120
+#: A first line that is an answer, and a last one that is an explanation.
+SHORT_WORDS, LONG_WORDS = 6, 12
+
+#: LaTeX and signs that `normal.fold` would lose or misread, in words that it understands.
+PLAIN = {"\\%": "%", "\\$": "$", "\\fbox{": "\\boxed{", "\\boxed{}": "", "^\\circ": "°", "^{\\circ}": "°"}
+PLAIN |= {
+    "≠": "<>",
+    "\\neq": "<>",
+    "\\ne ": "<>",
+    "≈": "=",
+    "\\approx": "=",
+    "\\sim": " ",
+    "\\pm": "±",
+    "¤": "",
+    "\\leq": "≤",
+    "\\geq": "≥",
+    "\\le ": "≤",
+    "\\ge ": "≥",
+    "∉": "¬∈",
+    "<=": "≤",
+    ">=": "≥",
+    "\\{": "(",
+    "\\}": ")",
+}
+MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
+FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
+SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
+STARRED_POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")
+SMALL_POWER = re.compile(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
+BIG = re.compile(r"(?<=\d)(?:(M)|B)\b")
+LONE_MINUS = re.compile(
+    r"(?:(?<=[=:])|(?<= is\b)|(?<=equals\b)|\A\s{0,9}(?=[-−–] [^\s\w]?[\d.,]{1,20}[^\w\n]{0,3}\Z))"
+    r" {0,2}[-−–] (?=\d|\\[dt]?frac)"
+)
+#: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
+CAPITAL_UNIT = re.compile(r"(?<=\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
+MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
+HALF_DAY = re.compile(r"(?<=\d)\s?([AaPp])\.\s?[Mm]\b\.?")
+RATIO = re.compile(r"(?<=\d) : (?=\d)")
+#: Its point ends no sentence.
+RUPEES = re.compile(r"\b(R[sS])\.\s{0,2}(?=\d)")
+CAPITAL_NAMES = {"A": " ampere", "N": " newton", "J": " joule", "K": " kelvin"}
+
+LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
+EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
+BRACE = re.compile(r"[{}]")
+BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
+ANSWER_HEADING = re.compile(
+    r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"
+)
+CHATTER = re.compile(
+    r"\W{0,9}(?:let me know|(?:i )?hope (?:this|that)|feel free|would you like|is there anything"
+    r"|(?:sources?|references?|notes?|confidence)\b\W{0,4}:"
+    r"|(?:as )?(?:per|via|from|see|cf|according to) (?:model|response|member|answer|source|draft)s? )"
+)
+THEREFORE = re.compile(
+    r"\W{0,9}(?:(?:so|thus|hence|therefore|finally|overall|in (?:short|conclusion|summary))\b[,: ]{1,3})+"
+)
+#: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
+#: An item of a list.
+ITEM = re.compile(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
+LABEL = re.compile(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
+
+DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
+REFUSAL = re.compile(
+    r"\W{0,9}(?:n/a\W*$|no answer|no idea|idk\b|unable to|not (?:sure|certain)\W*$|i abstain|(?:i am |i'm )?sorry\b"
+    r"|as an ai\b|(?:i|we) (?:"
+    rf"(?:can|could|ca|will|wo) not (?:\w+ ){{0,2}}(?:{DOING})|(?:really |honestly )?do not (?:really )?know\b"
+    r"|(?:do not have|have no) (?:\w+ )?(?:idea|way|information|data|access|knowledge|answer|context)|must decline)"
+    r"|(?:i|we)(?: am| are|'m|'re) (?:not (?:\w+ )?(?:able|sure|certain|aware|familiar)|unable)"
+    rf"|(?:it |this |that |the \w+ )?(?:(?:can|could) not be|can not|is (?:not possible|impossible) to) (?:{DOING})"
+    r"|(?:there is )?(?:not enough|insufficient) (?:information|data|context))"
+)
+HEDGE = re.compile(
+    r"\W{0,9}(?:i|we)(?: am| do|'m) not (?:\w+ )?(?:sure|certain|know)\b[^.\n]{0,40}"
+    r"\bbut (?:i (?:think|believe|guess) )?(?=(.+))"
+)
+
+
+class Result(NamedTuple):
+    """What an answer gives as its result: folded pieces, best first."""
+
+    pieces: tuple[str, ...]
+    #: Whether the answer says itself that this is its result.
+    stated: bool
+    #: The answer's first line, where a letter, a verdict or a number may stand; nothing beside a stated result.
+    first: str
+
+    @property
+    def all_pieces(self) -> tuple[str, ...]:
+        return (*self.pieces, self.first) if self.first else self.pieces
+
+
+def result_of(text: str, question: str) -> Result | None:
+    """Return what an answer to a folded question gives as its result; None where it abstains."""
+    folded = folded_of(text)
+    lines = [line for line in folded.split("\n") if _says(line)]
+    if not lines:
+        return None
+    stated = _stated(folded)
+    if stated:
+        return None if refuses(stated[0], question) else Result(stated, True, "")
+    if hedged := HEDGE.match(bare(lines[0])):
+        return Result((hedged[1],), False, hedged[1])
+    pieces = _concluding([line for line in lines if not CHATTER.match(line)] or lines)
+    if refuses(lines[0], question) or refuses(pieces[-1], question):
+        return None
+    if len(set(LABEL.findall(folded))) > 1:
+        # Every option is spoken of, or every part of the question answered: the letter before a line chooses nothing.
+        parts = [LABEL.sub("", line) for line in lines]
+        in_parts = all(map(LABEL.match, lines))
+        return Result((", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces), False, "")
+    return Result(pieces, False, _unnumbered(lines))
+
+
+def refuses(piece: str, question: str) -> bool:
+    """Say whether a folded piece gives no answer; what the question offers in these words is one."""
+    refused = REFUSAL.match(bare(piece))
+    return refused is not None and refused[0].strip() not in question
+
+
+def folded_of(text: str) -> str:
+    """Return what a text visibly says at its beginning and end, folded; its LaTeX and signs in a form that survives."""
+    text = spoken(text)
+    if len(text) > HEAD_CHARS + TAIL_CHARS:
+        text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    for old, new in PLAIN.items():
+        text = text.replace(old, new)
+    text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", FUNCTION.sub("", MATH.sub(r"\1", text))))
+    text = CAPITAL_UNIT.sub(_capital, text)
+    text = RATIO.sub(":", HALF_DAY.sub(r" \1m", RUPEES.sub(r"\1 ", text)))
+    return units.with_periods(SMALL_POWER.sub(r"1e-\1", normalize.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))))
+
+
+def _scale(match: re.Match[str]) -> str:
+    return " million" if match[1] else " billion"
+
+
+def _capital(match: re.Match[str]) -> str:
+    single, kelvin, mega, bits = match.groups()
+    if mega:
+        return MEGA_NAMES[mega]
+    return f" {bits[:-1]}bit" if bits else CAPITAL_NAMES[single or kelvin]
+
+
+def spoken(text: str) -> str:
+    """Return a text without what was only thought."""
+    return text.rpartition("</think>")[2].partition("<think>")[0]
+
+
+def bare(piece: str) -> str:
+    """Return a folded piece on one line, without Markdown and braces."""
+    marks = LEADING_MARK.match(piece)
+    return " ".join(BRACE.sub(" ", EMPHASIS.sub("", piece[marks.end() :] if marks else piece)).split())
+
+
+def cut(key: str) -> str:
+    """Return a key that can be written and is of bearable length; long ones that differ stay apart."""
+    key = key.encode("utf-8", "replace").decode()
+    if len(key) <= KEY_CHARS:
+        return key
+    return f"{key[: KEY_CHARS - 12]}… {hashlib.sha256(key.encode()).hexdigest()[:10]}"
+
+
+def _stated(folded: str) -> tuple[str, ...]:
+    r"""Return what a folded answer calls its answer, the last first; `\boxed{…}` and `#### 42` go before all else."""
+    given = normalize.stated(folded)
+    if given and "\\boxed{" in folded:
+        return (given,)
+    found = [*normalize.MARKED.finditer(folded), *ANSWER_HEADING.finditer(folded)]
+    told = [match[1] for match in sorted(found, key=lambda match: -match.end())]
+    values = [normalize.STATED_END.split(value, maxsplit=1)[0].strip(" *.`\"'") for value in told]
+    if given and given not in values:
+        values = [given, *values]
+    return tuple(filter(_says, values))
+
+
+def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the line that gives the result, and before it what stands in bold there, where that is one thing."""
+    line = lines[-1]
+    items = len(lines) - next((at for at in range(len(lines), 0, -1) if not ITEM.match(lines[at - 1])), 0)
+    if items > 1:
+        return (", ".join(ITEM.sub("", item, count=1) for item in lines[-items:]),)
+    if len(lines) > 1 and _is_short_answer(lines[0]) and len(normalize.tokens(line)) > LONG_WORDS:
+        line = lines[0]
+    opening = THEREFORE.match(line)
+    if opening and _says(line[opening.end() :]):
+        line = line[opening.end() :]
+    bold = BOLD.findall(line)
+    if (
+        len(bold) == 1
+        and not bold[0].rstrip().endswith(":")
+        and not agreement.STOP.issuperset(normalize.tokens(bold[0]))
+    ):
+        return (bold[0], line)
+    return (line,)
+
+
+def _unnumbered(lines: Sequence[str]) -> str:
+    """Return the first line, without its number where it begins a list."""
+    listed = len(lines) > 1 and all(map(ITEM.match, lines[:2]))
+    return ITEM.sub("", lines[0], count=1) if listed else lines[0]
+
+
+def _is_short_answer(line: str) -> bool:
+    ends_open = line.rstrip(" *").endswith(":") or line.lstrip().startswith("#")
+    return not ends_open and len(normalize.tokens(line)) <= SHORT_WORDS
+
+
+def _says(text: str) -> bool:
+    return any(map(str.isalnum, text))

@@ -1,0 +1,346 @@
+"""Compare answers by code, without a model: who agrees with whom, on what, and what nobody mentions.
+
+Short answers are compared whole: by the letter chosen, yes or no, the last number, else by the words that are not the
+question's own. Long ones are grouped by overlap and analysed sentence by sentence. Everything is lexical: a paraphrase
+that shares no words counts as another point, and nothing here knows what is true.
+
+Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confidence); the rest is our own
+
+Take long answers apart into sentences that can be compared: the same point, an opposed one, or another.
+
+Precision over recall: two sentences make the same point only where they share most of their content words, and they are
+opposed only where, beside nearly the same words, their numbers differ or one of them denies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from fusiontools.answers import agreement, normalize
+from fusiontools.answers.agreement import (
+    HEAD_CHARS,
+    SHORT_CHARS,
+    SHORT_WORDS,
+    STEM_CHARS,
+    STOP,
+    TAIL_CHARS,
+    AnswerKey,
+    agree,
+    ask,
+    contradict,
+    read,
+)
+
+#: What is compared of long answers: characters and sentences of each, sentences of all together.
+ANSWER_CHARS, ANSWER_SENTENCES, ALL_SENTENCES = 6_000, 40, 200
+#: The longest sentence quoted; the fewest content words with which a sentence makes a point, or two share one.
+SENTENCE_CHARS, MIN_WORDS = 300, 3
+#: Shares of the shorter and of the longer sentence's words that must be shared.
+ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
+FENCE = re.compile(r"\s*(?:```|~~~)")
+BULLETS = re.compile(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
+WORD = re.compile(r"[^\W\d_]\w*")
+
+
+class Point(NamedTuple):
+    """One sentence of one answer; `words` are stems, without numbers and negations."""
+
+    owner: int
+    text: str
+    words: frozenset[str]
+    numbers: frozenset[str]
+    negated: bool
+
+
+def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
+    """Return the sentences of the answers, in the given order of answers.
+
+    Headings, code and tables make no point; an answer without any sentence of three content words is one point.
+    """
+    points: dict[Point, None] = {}
+    limit = min(ANSWER_SENTENCES, ALL_SENTENCES // max(1, len(order)))
+    for owner in order:
+        mine: dict[Point, None] = {}
+        for sentence in _sentences(answers[owner][:ANSWER_CHARS]):
+            point = _point(owner, sentence)
+            if len(point.words) >= MIN_WORDS:
+                mine[point] = None
+            if len(mine) == limit:
+                break
+        points |= mine or {_point(owner, answers[owner]): None}
+    return list(points)
+
+
+def alike(one: Point, other: Point) -> bool:
+    """Say whether two sentences make the same point: most content shared, no number and no negation apart."""
+    if one.negated != other.negated:
+        return False
+    shared = len(one.words & other.words)
+    fewer, more = sorted((len(one.words), len(other.words)))
+    if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
+        return False
+    return one.numbers <= other.numbers or one.numbers >= other.numbers
+
+
+def opposed(one: Point, other: Point) -> bool:
+    """Say whether two answers' sentences say nearly the same with other numbers, or one denies the other."""
+    if one.owner == other.owner or len(one.numbers) != len(other.numbers):
+        return False
+    if (one.negated == other.negated) == (one.numbers == other.numbers):
+        return False
+    shared = len(one.words & other.words)
+    return shared >= MIN_WORDS and shared >= OPPOSED_OF_MORE * max(len(one.words), len(other.words))
+
+
+def topic_of(one: Point, other: Point) -> str:
+    """Name what two sentences are about: the words they share, in order."""
+    shared = one.words & other.words
+    words = [
+        word for word in WORD.findall(one.text) if not shared.isdisjoint(_stems(normalize.tokens(normalize.fold(word))))
+    ]
+    return " ".join(words)
+
+
+def cut(text: str, limit: int = SENTENCE_CHARS) -> str:
+    """Return the text on one line, with an ellipsis where it is longer than the limit."""
+    line = " ".join(text[: 2 * limit].split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def _point(owner: int, sentence: str) -> Point:
+    text = cut(sentence)
+    found = normalize.tokens(normalize.fold(text))
+    numbers = frozenset(filter(normalize.is_number, found))
+    words = frozenset(_stems(found)) - agreement.NEGATIONS
+    return Point(owner, text, words, numbers, not agreement.NEGATIONS.isdisjoint(found))
+
+
+def _stems(found: Sequence[str]) -> list[str]:
+    return [
+        word[: agreement.STEM_CHARS] for word in found if word not in agreement.STOP and not normalize.is_number(word)
+    ]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    in_code = False
+    for line in text.splitlines():
+        if FENCE.match(line):
+            in_code = not in_code
+        elif not in_code and not line.startswith("|"):
+            plain = line.replace("**", "").replace("__", "")
+            yield from SENTENCE_END.split(plain[_bullet_end(plain) :])
+
+
+def _bullet_end(line: str) -> int:
+    match = BULLETS.match(line)
+    return match.end() if match else 0
+
+
+MAX_ENTRIES, MAX_TOPIC_CHARS, MAX_BLIND_WORDS, MIN_BLIND_CHARS = 8, 120, 5, 4
+BLIND_WORD = re.compile(r"[^\W\d_]{4,40}")
+#: Words with which a question is asked and which no answer need repeat.
+ASKING_TEXT = """
+please explain describe compare discuss write list give tell show find name state define suggest recommend many much
+best better good between like want need help make using used does question sentence sentences brief briefly short
+detail reason reasons example examples difference differences words steps step think know mean means
+"""
+ASKING = frozenset(ASKING_TEXT.split())
+
+
+def cluster(question: str, answers: Sequence[str]) -> list[list[int]]:
+    """Group the positions of answers that agree, largest group first, ties by the earliest position.
+
+    Agreement is carried over: what agrees with a member of a cluster belongs to it. Empty answers stand alone. Of each
+    answer the first 2,000 and the last 1,000 characters are read, so the time does not grow with longer ones.
+    """
+    asked = ask(question)
+    said = {text: read(asked, text) for text in dict.fromkeys(answers)}
+    clusters: list[list[int]] = []
+    for position, answer in enumerate(answers):
+        joined, apart = [position], []
+        for group in clusters:
+            if any(agree(asked, said[answer], said[answers[other]]) for other in group):
+                joined += group
+            else:
+                apart.append(group)
+        clusters = [*apart, sorted(joined)]
+    return sorted(clusters, key=lambda group: (-len(group), group[0]))
+
+
+def agreement_share(question: str, answers: Sequence[str]) -> float:
+    """Return the share of answers in the largest agreeing cluster: 0.0 for no answers, 1.0 for one."""
+    if not answers:
+        return 0.0
+    return round(len(cluster(question, answers)[0]) / len(answers), 2)
+
+
+def same(question: str, one: str, other: str) -> bool:
+    """Say whether two answers to the question agree; symmetric, and never true of an empty answer."""
+    asked = ask(question)
+    return agree(asked, read(asked, one), read(asked, other))
+
+
+def is_short(answers: Sequence[str]) -> bool:
+    """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
+    return all(
+        len(text) <= SHORT_CHARS
+        and len(SENTENCE_END.findall(text)) < 2
+        and len(normalize.tokens(normalize.fold(text))) <= SHORT_WORDS
+        for text in map(str.strip, answers)
+    )
+
+
+def rank(clusters: Sequence[Sequence[int]], confidence: Sequence[float | None]) -> list[int]:
+    """Order positions best first: by size of cluster, then mean log probability (unknown last), then position."""
+
+    def key(at: tuple[int, int]) -> tuple[int, bool, float, int]:
+        size, position = at
+        sure = confidence[position]
+        if sure is None or sure != sure:  # NaN
+            return -size, True, 0.0, position
+        return -size, False, -sure, position
+
+    return [position for _, position in sorted(((len(c), position) for c in clusters for position in c), key=key)]
+
+
+def analyse(
+    question: str, names: Sequence[str], answers: Sequence[str], confidence: Sequence[float | None]
+) -> dict[str, Any]:
+    """Describe by code how the answers relate.
+
+    Args:
+        names: the display name of each answer's member.
+        confidence: the mean log probability of each answer, None where unknown.
+
+    Returns:
+        OpenRouter Fusion's five keys, in the shapes of `record.Analysis`, and `ranking`: positions in `answers`, best
+        first, empty answers last. At most 8 entries of 300 characters each. Of long answers, 6,000 characters and 40
+        sentences each, 200 in all, are compared.
+    """
+    clusters = cluster(question, answers)
+    ranking = sorted(rank(clusters, confidence), key=lambda position: not answers[position].strip())
+    told = [position for position in ranking if answers[position].strip()]
+    if is_short(answers):
+        analysis = _whole(question, names, answers, clusters, told)
+    else:
+        analysis = _by_sentence(question, names, answers, told)
+    return {**{key: entries[:MAX_ENTRIES] for key, entries in analysis.items()}, "ranking": ranking}
+
+
+def _whole(
+    question: str, names: Sequence[str], answers: Sequence[str], clusters: list[list[int]], told: list[int]
+) -> dict[str, list[Any]]:
+    """Analyse short answers: what most say, and, where they differ, what each says."""
+    analysis = _empty()
+    groups = [group for group in clusters if group[0] in told]
+    if len(told) == 1:
+        analysis["unique_insights"] = [{"model": names[told[0]], "insight": cut(answers[told[0]])}]
+    elif told and 2 * len(groups[0]) > len(told):
+        best = next(position for position in told if position in groups[0])
+        analysis["consensus"] = [cut(answers[best])]
+    if len(groups) > 1:
+        stances = {position: answers[position] for position in told}
+        analysis["contradictions"] = [_contradiction(question, names, stances)]
+    return analysis
+
+
+def _by_sentence(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> dict[str, list[Any]]:
+    """Analyse long answers: who makes which point, in the words of the best ranked who makes it."""
+    analysis = _empty()
+    points = points_of(answers, told)
+    disputes, contested = _disputes(names, points)
+    analysis["contradictions"] = _results(question, names, answers, told) + disputes
+    placed: set[Point] = set()
+    for lead in points:
+        if lead in placed:
+            continue
+        group = [lead, *(point for point in points if point is not lead and point not in placed and alike(lead, point))]
+        placed.update(group)
+        owners = sorted({point.owner for point in group})
+        if len(owners) > 1 and 2 * len(owners) > len(told):
+            analysis["consensus"].append(lead.text)
+        elif not contested.isdisjoint(group):
+            continue
+        elif len(owners) > 1:
+            analysis["partial_coverage"].append({"models": [names[owner] for owner in owners], "point": lead.text})
+        else:
+            analysis["unique_insights"].append({"model": names[lead.owner], "insight": lead.text})
+    analysis["unique_insights"] = _in_turn(analysis["unique_insights"])
+    analysis["blind_spots"] = _blind_spots(question, [answers[position] for position in told])
+    return analysis
+
+
+def _in_turn(insights: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return everyone's first insight, then everyone's second: the longest answer must not fill the list."""
+    turns: dict[str, int] = {}
+    numbered = []
+    for insight in insights:
+        turns[insight["model"]] = turns.get(insight["model"], 0) + 1
+        numbered.append((turns[insight["model"]], insight))
+    return [insight for _, insight in sorted(numbered, key=lambda entry: entry[0])]
+
+
+def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str, Any]], set[Point]]:
+    """Return the contradictions between sentences, and the sentences that take part in one."""
+    disputes: list[dict[str, Any]] = []
+    contested: set[Point] = set()
+    for lead in points:
+        against = [] if lead in contested else [point for point in points if opposed(lead, point)]
+        if not against:
+            continue
+        stances: dict[int, str] = {}
+        for point in [lead, *against]:
+            stances.setdefault(point.owner, point.text)
+        disputes.append(_contradiction(topic_of(lead, against[0]), names, stances))
+        contested.update([lead, *against])
+    return disputes, contested
+
+
+def _results(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> list[dict[str, Any]]:
+    """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
+    asked = ask(question)
+    said = {position: read(asked, answers[position]) for position in told}
+    given = {position: _result(one, answers[position]) for position, one in said.items() if one}
+    results = {position: result for position, result in given.items() if result}
+    for position in results:
+        if any(contradict(asked, said[position], said[other]) for other in results):
+            return [_contradiction(question, names, results)]
+    return []
+
+
+def _result(said: AnswerKey, answer: str) -> str:
+    """Return in a word what an answer gives as its result; nothing where it only talks."""
+    if is_short([answer]):
+        return answer
+    stated = normalize.stated(normalize.fold(answer[-TAIL_CHARS:]))
+    return stated or said.choice or said.verdict or ("" if said.short else said.number)
+
+
+def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) -> dict[str, Any]:
+    """Write a contradiction, its stances in panel order."""
+    told = [{"model": names[position], "stance": cut(stances[position])} for position in sorted(stances)]
+    return {"topic": cut(topic, MAX_TOPIC_CHARS), "stances": told}
+
+
+def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:
+    """Name the content words of the question that no answer uses; all of every answer is searched."""
+    folded = [normalize.fold(answer) for answer in answers]
+    missing = []
+    for word in dict.fromkeys(BLIND_WORD.findall(question[-HEAD_CHARS:])):
+        [term, *more] = normalize.tokens(normalize.fold(word)) or [""]
+        # Of a script without spaces, one cannot tell which pairs of characters are words.
+        if more or len(term) < MIN_BLIND_CHARS or term in ASKING or term in STOP:
+            continue
+        beginning = term[: min(STEM_CHARS, max(MIN_BLIND_CHARS, len(term) - 3))]
+        if not any(beginning in text for text in folded):
+            missing.append(word)
+    return [f"No answer mentions: {', '.join(missing[:MAX_BLIND_WORDS])}"] if missing and answers else []
+
+
+def _empty() -> dict[str, list[Any]]:
+    keys = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
+    return {key: [] for key in keys}

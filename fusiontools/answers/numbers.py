@@ -1,0 +1,287 @@
+"""Read the one number that a piece of an answer gives, exactly, with its unit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from fusiontools.answers import normalize, units
+from fusiontools.answers.extract import bare
+
+#: How sure it is that a number is the answer: nothing else stands there; the question does not mention it; neither.
+ALONE, NEW, KNOWN = 2, 1, 0
+
+COUNT_TEXT = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+TENS_TEXT = "twenty thirty forty fifty sixty seventy eighty ninety"
+COUNTED = normalize.COUNT | {word: 13 + at for at, word in enumerate(COUNT_TEXT.split())}
+COUNTED |= {word: 20 + 10 * at for at, word in enumerate(TENS_TEXT.split())}
+_COUNTS = "|".join(COUNTED)
+COUNT_RUN = re.compile(
+    rf"\b(?:{_COUNTS})\b(?:(?:[ -]|(?<=hundred) and )(?:{_COUNTS}|hundred|thousand|million|billion)\b){{0,12}}"
+)
+MIXED = re.compile(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
+SPACED_SLASH = re.compile(r"(?<=\d) / (?=\d)")
+SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")
+LONG_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,12}),(\d{4,12})(?![\d.,]*\d)")
+BRACKETED_COMMA = re.compile(r"(?<=\d),(?=-?\d)")
+PLUS = re.compile(r"(?<![\w)] )(?<![\w)])\+(?=[\d.])")
+ASIDE = re.compile(r"[(\[][^()\[\]]{0,300}[)\]]")
+SENTENCE_BREAK = re.compile(r"(?<=[.!?。！？])(?<!i\.e\.)(?<!e\.g\.)(?<!\bca\.)\s|(?<=[。！？])")
+JOINED_ASSIGNMENT = re.compile(r"(?:\bor|\band|,|;) [a-z] ?=")
+ASSIGNED = re.compile(r"\b[a-z] ?= ?")
+ASKS_PERCENT = re.compile(
+    r"\bpercentage|(?:what|which|how many|in|as a|as) (?:percent|%)|prozent|pourcentage|porcentaje"
+)
+
+POWERED_UNIT = re.compile(r"\b(square|cubic) ([a-z]{1,20}?)s?\b")
+DEGREES = re.compile(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
+INCHES = re.compile(r"(?<=\d) in(?=[.,;)]|$)")
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+SYMBOL_CHARS = " " + "".join(units.SYMBOLS)
+_MONTH = rf"((?:{'|'.join(MONTHS)})[a-z]{{0,6}})\.?"
+DATE = re.compile(
+    rf"\b(\d{{4}})[-/](\d\d?)[-/](\d\d?)\b|\b{_MONTH} (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})\b"
+    rf"|\b(\d\d?)(?:st|nd|rd|th)?(?: of)? {_MONTH},? (\d{{4}})\b"
+)
+WEEKDAY = re.compile(rf"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,? (?=\d|(?:{'|'.join(MONTHS)})[a-z]{{0,6}}\.? \d)")
+
+#: The shapes of what gives one number, where `¤` stands for each number with its unit.
+_LEAD = (
+    r"\W{0,4}(?:(?:about|approximately|approx|roughly|around|exactly|only|just|it|there|is|are|was|were|so|the|a|an"
+    r"|total|result|value|of|to|in|on|by|at|equals|us)\b\W{1,3})*"
+)
+ONE = re.compile(rf"{_LEAD}¤(?:[ -][^\W\d_]+){{0,4}}[^\w¤]{{0,4}}")
+RANGE = re.compile(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+BETWEEN = re.compile(rf"{_LEAD}between ¤ and ¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+SEVERAL = re.compile(rf"{_LEAD}[(\[{{]?¤(?:(?:[,;]? (?:and|or) |[,;] ?| ?& ?| )¤)+[)\]}}]?[^\w¤]{{0,4}}")
+#: Expressions, inequalities, symbols: their value is not a number that stands there.
+NO_NUMBER = re.compile(r"[+*^<>±∞\\≤≥∧∨¬∀∃∈∉⊂⊆∪∩⌊⌋⌈⌉∛∜→⇒⇔]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]")
+
+FACTORIAL = re.compile(r"[\W_]{0,3}(?:\d{1,4}|\(\d{1,4}\))![\W_]{0,3}")
+#: Behind this stands what a sentence concludes.
+CUE = re.compile(
+    r"\b(?:leav(?:es?|ing)|so|thus|hence|therefore|giv(?:es?|ing)|mak(?:es?|ing)|but|rather|instead|equals|then"
+    r"|total of|totall?ing|result(?:s|ing)? in)\b"
+)
+DENIED = re.compile(r"\bnot (?:just |only )?(?=¤)")
+#: Words with which a question asks for a year, or a date: nothing is counted there.
+WHEN = frozenset({"when", "year"})
+#: What marks a unit that is no known one.
+THING = "?"
+#: Units that no bare number takes from others.
+NEVER_ASSUMED = frozenset({"", "%", "era"})
+
+
+class Quantity(NamedTuple):
+    """A number in its canonical spelling, its unit or nothing, and how sure it is that it is the answer."""
+
+    value: str
+    unit: str
+    grade: int
+
+
+def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None:
+    """Read the number that a folded piece gives: alone, right of the last `=`, as a range, in a list, or in a sentence.
+
+    Args:
+        asked: the words of the question; of several numbers in a sentence, its own are no answer.
+        stated: whether the piece is said to be the answer. Then its first number counts, else the last one.
+    """
+    if FACTORIAL.fullmatch(piece):
+        return None
+    sentences = [sentence for sentence in SENTENCE_BREAK.split(piece) if normalize.DIGIT.search(sentence)]
+    text = _countable(piece if stated or not sentences else sentences[-1])
+    if "year" in asked:
+        text = DATE.sub(lambda match: match[1] or match[6] or match[9], text)
+    if JOINED_ASSIGNMENT.search(text):
+        text = ASSIGNED.sub("", text)
+    alternatives = " or " in text
+    _, equals, right = text.rpartition("=")
+    equation = bool(equals and normalize.DIGIT.search(right))
+    text = right if equation else text
+    outside = ASIDE.sub(" ", text)
+    text = outside if normalize.DIGIT.search(outside) else BRACKETED_COMMA.sub(", ", text)
+    shape, found = _shape(text, asked)
+    by_zero = any("/" in value and normalize.rational(value) is None for value, _ in found)
+    if not found or by_zero or DATE.search(text) or NO_NUMBER.search(shape):
+        return None
+    if len(found) == 2 and (RANGE.fullmatch(shape) or BETWEEN.fullmatch(shape)):
+        return Quantity(" to ".join(spelled(value) for value, _ in found), found[1][1] or found[0][1], ALONE)
+    things = {unit for _, unit in found if unit.startswith(THING)}
+    if len(found) > 1 and len(things) == 1:
+        found = [(value, "" if unit in things else unit) for value, unit in found]
+    several = len(set(found)) > 1
+    # In square brackets, numbers are an interval or a list; which of its ends belongs to it, only the brackets say.
+    if several and SEVERAL.fullmatch(shape) and "[" not in shape and "]" not in shape:
+        told = [_with_unit(*each) for each in found]
+        return Quantity(", ".join(sorted(told, key=_size) if alternatives else told), "", ALONE)
+    new = [each for each in found if each[0] not in asked]
+    value, unit = (new or found)[0] if stated else _concluded(shape, found, new)
+    alone = not several and (equation or ONE.fullmatch(shape))
+    return Quantity(value, unit, ALONE if alone else NEW if new else KNOWN)
+
+
+def _concluded(shape: str, found: list[tuple[str, str]], new: list[tuple[str, str]]) -> tuple[str, str]:
+    """Return the new number behind the last word that concludes, else the first new one of the sentence.
+
+    What comes after the first number mostly qualifies it: `3 left, out of 5`, `3 days at 8 hours a day`.
+    """
+    # "not 391, it is 401"
+    denied = {shape.count("¤", 0, match.end()) for match in DENIED.finditer(shape)}
+    wanted = set(new)
+    said = [at for at, each in enumerate(found) if (not new or each in wanted) and at not in denied]
+    if not said:
+        return (new or found)[0]
+    for cue in reversed(list(CUE.finditer(shape))):
+        before = shape.count("¤", 0, cue.end())
+        if before <= said[-1]:
+            return found[next(at for at in said if at >= before)]
+    return found[said[0]]
+
+
+def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | None]:
+    """Return one key for each number, now that it is known in which units the others count."""
+    # Where all count the same thing, whether they name it makes no difference.
+    if len({number.unit for number in numbers if number and number.unit}) == 1:
+        numbers = [number._replace(unit=number.unit.partition(THING)[0]) if number else None for number in numbers]
+    named = Counter(number.unit for number in numbers if number)
+    percent = named["%"] > 0 and ASKS_PERCENT.search(question) is not None
+    others = {unit: count for unit, count in named.items() if unit not in NEVER_ASSUMED}
+    leading = [unit for unit, count in others.items() if count == max(others.values())]
+    assumed = "%" if percent else leading[0] if len(leading) == 1 else ""
+    keys: list[str | None] = []
+    for number in numbers:
+        if number is None:
+            keys.append(None)
+        elif number.unit == "%" and named[""] and not percent and (pair := normalize.rational(number.value)):
+            share = Fraction(*pair) / 100
+            keys.append(spelled(f"{share.numerator}/{share.denominator}"))
+        else:
+            alone = not {",", ":"} & set(number.value)
+            keys.append(_with_unit(number.value, number.unit or (assumed if alone else "")))
+    return keys
+
+
+def spelled(number: str) -> str:
+    """Return a canonical number as people write it: 0.5 for 1/2, but 1/3."""
+    top, _, bottom = number.partition("/")
+    if len(number) > 60 or not (top.lstrip("-").isdecimal() and bottom.isdecimal() and int(bottom)):
+        return number
+    for places in range(13):
+        if 10**places % int(bottom) == 0:
+            digits = str(abs(int(top)) * 10**places // int(bottom)).zfill(places + 1)
+            whole, decimals = digits[: len(digits) - places], digits[len(digits) - places :]
+            return ("-" if top[0] == "-" else "") + (f"{whole}.{decimals}" if decimals else whole)
+    return number
+
+
+def with_iso_dates(folded: str) -> str:
+    """Return a folded text in which `July 20, 1969` and `20 July 1969` are `1969-07-20`."""
+    return DATE.sub(_iso, WEEKDAY.sub("", folded))
+
+
+def _iso(match: re.Match[str]) -> str:
+    if match[1]:
+        year, month, day = match[1], match[2], match[3]
+    elif match[6]:
+        year, month, day = match[6], match[4], match[5]
+    else:
+        year, month, day = match[9], match[8], match[7]
+    number = int(month) if month.isdecimal() else MONTHS.index(month[:3]) + 1
+    return f"{year}-{number:02}-{int(day):02}"
+
+
+def _countable(piece: str) -> str:
+    """Return a piece with each number in one piece of its own, and each unit in one word."""
+    text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", bare(piece))
+    text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
+    text = units.with_fractions(units.with_symbols(text))
+    if not normalize.DIGIT.search(text):
+        # "One apple" counts; "no one" and "the one in Rome" do not.
+        counts = len(text.split()) < 4
+        text = COUNT_RUN.sub(
+            lambda match: _counted(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
+        )
+    text = units.with_minus(text)
+    text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
+    text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
+    return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)
+
+
+def _counted(words: str) -> str:
+    """Return `two hundred and five` in digits."""
+    total = current = 0
+    for word in re.findall("[a-z]+", words):
+        if word in COUNTED:
+            current += COUNTED[word]
+        elif word == "hundred":
+            current *= 100
+        elif word in normalize.SCALE:
+            total, current = total + current * 10 ** normalize.SCALE[word], 0
+    return str(total + current)
+
+
+def _improper(match: re.Match[str]) -> str:
+    whole, top, bottom = map(int, match.groups())
+    return f"{whole * bottom + top}/{bottom}" if top < bottom else match[0]
+
+
+def _shape(text: str, asked: Collection[str]) -> tuple[str, list[tuple[str, str]]]:
+    """Return a text with `¤` in the place of each number and its unit, and these in order."""
+    shape: list[str] = []
+    found: list[tuple[str, str]] = []
+    at = 0
+    for match in normalize.TOKEN.finditer(text):
+        token = match[0]
+        if match.start() < at or not normalize.is_number(token):
+            continue
+        before = text[at : match.start()]
+        symbol = units.SYMBOLS.get(token[1:2], "") or units.SYMBOLS.get(before.rstrip()[-1:], "")
+        tens, unit, at = _unit_at(text, match.end(), symbol, asked)
+        value = normalize.canonical(token, tens)
+        values = [value] if value != token or "," not in token else list(map(normalize.canonical, token.split(",")))
+        shape += [before.rstrip(SYMBOL_CHARS) + " " if symbol else before, ", ".join("¤" * len(values))]
+        found += [(each, unit) for each in values]
+    return "".join(shape) + text[at:], found
+
+
+def _unit_at(text: str, at: int, symbol: str, asked: Collection[str]) -> tuple[int, str, int]:
+    """Return the power of ten and the unit that stand behind a number, and where they end.
+
+    An unknown word is a thing that is counted, unless the question has it: `3 apples` is `3` there.
+    """
+    tens, unit = 0, symbol
+    things = WHEN.isdisjoint(asked)
+    while match := units.UNIT_WORD.match(text, at):
+        word = match[1]
+        scale = units.SCALES.get(word) or (units.MONEY_SCALES.get(word) if symbol else None)
+        if scale and not tens:
+            tens, at = scale, match.end()
+            continue
+        if known := units.unit_of(word):
+            unit, at = unit or known + match[2], match.end()
+        elif (
+            things
+            and not unit
+            and match[0] == f" {word}"
+            and word not in asked
+            and (thing := units.counted_thing(word))
+        ):
+            unit, at = f"{THING}{thing}", match.end()
+        break
+    if unit and (per := units.UNIT_PER.match(text, at)):
+        unit, at = f"{unit}/{units.unit_of(per[1])}".rstrip("/"), per.end()
+    return tens, unit, at
+
+
+def _size(key: str) -> Fraction:
+    pair = normalize.rational(key.split(" ", maxsplit=1)[0].rstrip("%"))
+    return Fraction(*pair) if pair else Fraction(0)
+
+
+def _with_unit(value: str, unit: str) -> str:
+    return f"{spelled(value)}{'' if unit == '%' else ' '}{unit.removeprefix(THING)}".rstrip()

@@ -1,0 +1,183 @@
+"""Votes in a form of their own: JSON values, tool calls, and what a regular expression finds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fusiontools.answers import agreement, extract, normalize, numbers, patterns, words
+from fusiontools.errors import UsageError
+
+#: How much of an answer's end is read.
+REGEX_CHARS, JSON_CHARS = 2_000, 200_000
+#: In how many places JSON is looked for.
+JSON_TRIES = 200
+PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
+JSON_BEGIN = re.compile(r"[{\[]")
+TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
+FENCE = re.compile(r"```[a-zA-Z0-9]{0,20}\s")
+
+
+class Spelled(str):
+    """A JSON number as it is spelled: no float has rounded it, and a long one costs nothing."""
+
+    __slots__ = ()
+
+
+DECODER = json.JSONDecoder(parse_float=Spelled, parse_int=Spelled, parse_constant=lambda name: None)
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression.
+
+    Raises:
+        UsageError: it is none, it is empty, or its search may not come to an end.
+    """
+    where = f"the key 'regex:{pattern}'"
+    try:
+        found = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{where}: no regular expression: {error}") from None
+    if not pattern:
+        raise UsageError(f"{where}: the regular expression is empty; write regex:RE")
+    if reason := patterns.why_endless(pattern):
+        raise UsageError(f"{where}: it may search for ever: {reason}; make a repeat possessive: (a++)+")
+    return found
+
+
+def by_pattern(pattern: re.Pattern[str], text: str) -> str | None:
+    """Return what the first group (or all) of the last match says."""
+    last = None
+    for match in pattern.finditer(extract.spoken(text)[-REGEX_CHARS:]):
+        last = match
+    value = None if last is None else last[1] if pattern.groups else last[0]
+    return value_key(value) if value else None
+
+
+def steps_of(path: str) -> list[str | int]:
+    """Read `result.items[0].name`; a `$` before it is the whole.
+
+    Raises:
+        UsageError: it is no such path.
+    """
+    rest = path.removeprefix("$")
+    found = list(PATH_STEP.finditer(rest))
+    if not path or "".join(match[0] for match in found) != rest:
+        raise UsageError(f"the key 'json:{path}': no path; write names and positions: json:result.items[0].name")
+    return [match[1] if match[1] is not None else int(match[2]) for match in found]
+
+
+def by_path(steps: Sequence[str | int], text: str) -> str | None:
+    """Return what stands at the path, in the last JSON of the text that has something there."""
+    for value in reversed(list(_values(text))):
+        for step in steps:
+            value = _at(value, step)
+        if value is not None:
+            return value_key(value) if isinstance(value, str) else _loose_key(value)
+    return None
+
+
+def whole(text: str) -> str | None:
+    """Return the key of a text that is one JSON object or list, fences and thoughts apart."""
+    body = extract.spoken(text).strip()
+    if opening := FENCE.match(body):
+        body = body[opening.end() :].removesuffix("```").strip()
+    if not (body.startswith(("{", "[")) and body.endswith(("}", "]"))):
+        return None
+    values = list(_values(body))
+    return _loose_key(values[0]) if len(values) == 1 and isinstance(values[0], dict | list) else None
+
+
+def value_key(value: str) -> str | None:
+    """Return the key of a value that is known to be the answer: a number where it is nothing but one, else text."""
+    if isinstance(value, Spelled):
+        return _number(value)
+    folded = extract.folded_of(value).strip()
+    if extract.refuses(folded, ""):
+        return None
+    nothing = agreement.ask("")
+    number = numbers.read(folded, nothing.words, stated=True)
+    if number is not None and number.grade == numbers.ALONE:
+        return numbers.keys_of([number], "")[0]
+    return words.key_of(folded, nothing) or None
+
+
+def calls_key(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Return what tool calls vote for: their names and arguments as canonical JSON, in whatever order they stand."""
+    said = []
+    for call in calls:
+        name, text = call["function"]["name"], call["function"]["arguments"]
+        try:
+            arguments = canonical(DECODER.decode(text or "{}"))
+        except (ValueError, RecursionError):
+            arguments = canonical(text)
+        said.append(f'{{"name":{canonical(name)},"arguments":{arguments}}}')
+    return extract.cut(f"[{','.join(sorted(said))}]")
+
+
+def canonical(value: Any) -> str:
+    """Return JSON on one line, keys sorted, each number in its one spelling."""
+    if isinstance(value, Spelled):
+        return _number(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(spelled: Spelled) -> str:
+    return numbers.spelled(normalize.canonical(spelled.lower()))
+
+
+def _values(text: str) -> Iterator[Any]:
+    """Yield the JSON values in a text: the text itself where it is one, else every object and list in it."""
+    text = extract.spoken(text)[-JSON_CHARS:].strip()
+    try:
+        yield DECODER.decode(text)
+    except (ValueError, RecursionError):
+        yield from _values_amid(TRAILING_COMMA.sub(lambda match: match[1] or "", text))
+
+
+def _values_amid(text: str) -> Iterator[Any]:
+    at = 0
+    for _ in range(JSON_TRIES):
+        begun = JSON_BEGIN.search(text, at)
+        if begun is None:
+            return
+        try:
+            value, at = DECODER.raw_decode(text, begun.start())
+        except (ValueError, RecursionError):
+            at = begun.end()
+        else:
+            yield value
+
+
+def _at(value: Any, step: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(str(step))
+    if isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", str(step)):
+        position = int(step)
+        return value[position] if -len(value) <= position < len(value) else None
+    return None
+
+
+def _loose_key(value: Any) -> str | None:
+    try:
+        return canonical(_loose(value))
+    except RecursionError:
+        return None
+
+
+def _loose(value: Any) -> Any:
+    """Return a JSON value in which strings that say the same are the same, and numbers in quotes are numbers."""
+    if isinstance(value, dict):
+        return {key: _loose(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_loose(each) for each in value]
+    if not isinstance(value, str) or isinstance(value, Spelled):
+        return value
+    key = value_key(value) or value.strip()
+    return Spelled(key) if normalize.rational(key) else key

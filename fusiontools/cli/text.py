@@ -1,0 +1,193 @@
+"""A record as a person reads it, and an answer as it is being written.
+
+Answers shown as they are written, in order: the oldest unfinished one live, the others when it is their turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fusiontools.llm.completion import Delta
+from fusiontools.record.sections import display_names, question_text
+from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route
+
+_ASKED_CHARS = 60
+_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
+
+
+def clean(text: str) -> str:
+    """Return text without control characters: a model's words must not steer a terminal."""
+    return text.translate(_CONTROL)
+
+
+def heading(record: Record) -> str:
+    """Return the line above an answer that is one of several: its record's id and how the question begins."""
+    asked = " ".join(question_text(record).split())
+    shown = asked if len(asked) <= _ASKED_CHARS else asked[: _ASKED_CHARS - 1] + "…"
+    return clean(f"\n--- {record['id']}: {shown} ---\n")
+
+
+def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -> str:
+    """Return the record's last section, or all of them; ends with a newline."""
+    parts: list[str] = []
+    answer = record.get("answer")
+    if "route" in record and (verbose or not record.keys() & {"panel", "analysis", "answer"}):
+        parts.append(_route(record["route"]))
+    for number, layer in enumerate(record.get("layers", []) if verbose else [], start=1):
+        parts += _responses(layer, f"layer {number}, ")
+    if "panel" in record and (verbose or answer is None):
+        parts += _responses(record["panel"])
+    if "analysis" in record and (verbose or answer is None):
+        parts.append(_analysis(record["analysis"]))
+    if answer is not None and with_answer:
+        heading = _rule(f"answer ({author(record)})") + "\n" if verbose else ""
+        parts.append(heading + _content(answer))
+    return clean("\n\n".join(parts)) + "\n" if parts else ""
+
+
+def _route(route: Route) -> str:
+    """Return the decision on one line: `fuse: why`, `solo NAME (tier): why`."""
+    who = f" {route['model']['name']}" if "model" in route else ""
+    tier = f" ({route['tier']})" if "tier" in route else ""
+    return f"{route['to']}{who}{tier}: {route.get('reason', '')}"
+
+
+def _responses(panel: list[Response], before: str = "") -> list[str]:
+    shown = []
+    for name, response in zip(display_names(panel), panel, strict=True):
+        if "error" in response:
+            shown.append(
+                f"{_rule(before + name)}\n(failed: {response['error']['code']}: {response['error']['message']})"
+            )
+        else:
+            shown.append(f"{_rule(before + name)}\n{_content(response)}")
+    return shown
+
+
+def _content(section: Any) -> str:
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in section.get("tool_calls", [])]
+    return "\n".join([*([section["content"].strip()] if section.get("content") else []), *calls])
+
+
+def _analysis(analysis: Analysis) -> str:
+    lines = [_rule(f"analysis (by {_judges(analysis)})")]
+    if "agreement" in analysis:
+        lines.append(f"agreement: {analysis['agreement']:.0%} of the responses say the same")
+    lines += _list("consensus", analysis["consensus"])
+    lines += _list("contradictions", [_contradiction(item) for item in analysis["contradictions"]])
+    lines += _list(
+        "partial coverage", [f"{p['point']} ({', '.join(p['models'])})" for p in analysis["partial_coverage"]]
+    )
+    lines += _list("unique insights", [f"{u['insight']} ({u['model']})" for u in analysis["unique_insights"]])
+    lines += _list("blind spots", analysis["blind_spots"])
+    return "\n".join(lines)
+
+
+def _judges(analysis: Analysis) -> str:
+    return ", ".join("code" if name == "lexical" else name for name in analysis.get("judges", ["?"]))
+
+
+def _contradiction(item: Contradiction) -> str:
+    """Return a topic with each stance once, after the names of those who hold it."""
+    holders: dict[str, list[str]] = {}
+    for stance in item["stances"]:
+        holders.setdefault(stance["stance"], []).append(stance["model"])
+    stances = [f"\n      {', '.join(filter(None, names))}: {stance}" for stance, names in holders.items()]
+    return item["topic"] + "".join(stances)
+
+
+def _list(title: str, items: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  - {item}" for item in items)] if items else []
+
+
+def author(record: Record) -> str:
+    """Return whose words the answer is, and how it came to be the answer."""
+    answer: Any = record["answer"]
+    model = answer.get("model", "")
+    if vote := answer.get("vote"):
+        return f"{model}, with {vote['votes']:g} of {vote['of']:g} votes"
+    if guard := answer.get("guard"):
+        other = "the best response" if guard["winner"] == "synth" else "what was written"
+        return f"{model}, preferred to {other}"
+    words = {"panel": "{}, word for word", "pick": "{}, picked", "solo": "{} alone"}
+    return words.get(answer["by"], "written by {}").format(model)
+
+
+def _rule(title: str) -> str:
+    return f"── {title} " + "─" * max(3, 70 - len(title))
+
+
+class Live:
+    """One answer on its way to the screen."""
+
+    def __init__(self, screen: Screen, record: Record) -> None:
+        self._screen = screen
+        self._record = record
+        self._waiting: list[str] = []
+        self._shown: list[str] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been shown."""
+        return bool(self._shown)
+
+    def take(self, delta: Delta) -> None:
+        """Show a piece of the answer, now or when it is this answer's turn; tool calls are shown when all are here."""
+        if isinstance(delta, str):
+            self._waiting.append(delta)
+            self.show_waiting()
+
+    def show_waiting(self) -> None:
+        """Show what has come, if it is this answer's turn."""
+        if self._waiting and self._screen.is_turn_of(self):
+            text = "".join(self._waiting)
+            if not self._shown:
+                self._screen.begin(self._record)
+            self._screen.write(clean(text).encode("utf-8", "replace"))
+            self._shown.append(text)
+            self._waiting.clear()
+
+    def finish(self, record: Record) -> bool:
+        """Return whether the record's answer stands on the screen; ends its line where anything does."""
+        self.show_waiting()
+        if self._shown:
+            self._screen.write(b"\n")
+        self._screen.next_turn(self)
+        return bool(self._shown) and "".join(self._shown) == record.get("answer", {}).get("content")
+
+
+class Screen:
+    """Where live answers are written.
+
+    Args:
+        write: takes bytes for standard output.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+        self._open: deque[Live] = deque()
+        self._begun = 0
+
+    def open(self, record: Record) -> Live:
+        """Return a new answer, last in the queue."""
+        live = Live(self, record)
+        self._open.append(live)
+        return live
+
+    def begin(self, record: Record) -> None:
+        """Say whose answer begins, from the second one on."""
+        self._begun += 1
+        if self._begun > 1:
+            self.write(heading(record).encode())
+
+    def is_turn_of(self, live: Live) -> bool:
+        """Return whether this answer is the oldest unfinished one."""
+        return self._open[0] is live
+
+    def next_turn(self, live: Live) -> None:
+        """Let the next answer be shown."""
+        self._open.remove(live)
+        if self._open:
+            self._open[0].show_waiting()

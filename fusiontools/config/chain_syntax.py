@@ -1,0 +1,152 @@
+"""Read a chain text, such as `route | panel -m a*3 | judge | synth --refine`, into steps; errors point at the column.
+
+The words of a step are parsed by the very options of the tool of that name. What comes after a `|` is checked as far
+as the text alone decides: whether every step finds what it reads, and whether none throws away what another has made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.config.options import flags_of
+from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.errors import UsageError, nearest
+
+#: Options of `panel` that add a layer to a panel that stands.
+LAYER_STEPS = ("revise", "debate", "sequential")
+ANSWERING = ("synth", "vote", "pick")
+#: A quote without its other half, a separator, or a word with quoted and escaped parts.
+_TOKEN = re.compile(r"""\s*(?:(\|)|((?:[^\s|'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|(.))""", re.DOTALL)
+#: Options of the tools that concern a run and not a stage.
+_OF_RUNS = "-c --config -j --jobs -o --output -v --verbose -q --quiet -h --help --version --replay --offline --journal"
+_OF_RUN = {*_OF_RUNS.split(), "--no-journal", "--lines", "--text", "--unordered", "--rejects", "--max-line-mib"}
+_PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a chain text and the column where it begins, counted from 1."""
+
+    text: str
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of a chain with the options that were said, as the shell would have parsed them."""
+
+    name: str
+    given: Mapping[str, Any]
+    column: int
+
+    @property
+    def adds_layer(self) -> bool:
+        """Whether this is a `panel` that goes on from the panel before it."""
+        return self.name == "panel" and any(self.given.get(name) for name in LAYER_STEPS)
+
+
+def parse(text: str) -> tuple[Step, ...]:
+    """Return the steps of a chain.
+
+    Raises:
+        UsageError: no such stage or option, a value that cannot be, steps in an order that cannot work.
+    """
+    steps = tuple(_step(words) for words in _pieces(text))
+    _check_order(steps)
+    return steps
+
+
+def _pieces(text: str) -> list[list[Word]]:
+    """Return the words of each step."""
+    pieces: list[list[Word]] = [[]]
+    separators: list[int] = []
+    for found in _TOKEN.finditer(text.rstrip()):
+        column = found.start(found.lastindex or 0) + 1
+        if found[1]:
+            pieces.append([])
+            separators.append(column)
+        elif found[2]:
+            pieces[-1].append(Word(_PART.sub(_unquoted, found[2]), column))
+        else:
+            raise _error(column, f"{found[3]} has no other half" if found[3] in "'\"" else f"{found[3]} ends the text")
+    for i, words in enumerate(pieces):
+        if not words:
+            at = separators[i] if i < len(separators) else len(text.rstrip()) or 1
+            raise _error(at, "a stage is missing here" if separators else f"the chain is empty; stages: {_known()}")
+    return pieces
+
+
+def _unquoted(part: re.Match[str]) -> str:
+    if part[2] is not None:
+        return re.sub(r"\\([\"\\$`])", r"\1", part[2])
+    return str(part[1] if part[1] is not None else part[3])
+
+
+def _step(words: Sequence[Word]) -> Step:
+    from fusiontools.config.click_options import Mistyped, parse_words
+
+    first, *rest = words
+    name = first.text.removeprefix("fuse-")
+    if name not in STAGES:
+        raise _error(first.column, f"no stage is called {first.text!r}{nearest(name, list(STAGES))}")
+    try:
+        given = parse_words(STAGES[name], [word.text for word in rest])
+    except Mistyped as error:
+        message = str(error)
+        of_run = _OF_RUN | {name for flag in flags_of(LimitOptions).values() for name in flag.names}
+        if found := of_run & set(error.option_names):
+            message = f"{found.pop()} belongs to the run, not to a step: give it to the tool that runs the chain"
+        column = _place_of(error.option_names, message, first, rest)
+        raise _error(column, f"{name}: {message[:1].lower()}{message[1:]}") from None
+    return Step(name, given, first.column)
+
+
+def _place_of(option_names: Sequence[str], message: str, first: Word, rest: Sequence[Word]) -> int:
+    """Return the column of the word that an error is about: the option it names, else a word it repeats."""
+    for word in rest:
+        if any(word.text == name or word.text.startswith(f"{name}=") for name in option_names):
+            return word.column
+    if option_names and (short := [word for word in rest if word.text[:2] in option_names]):
+        return short[0].column
+    for word in rest:
+        if not word.text.startswith("-") and re.search(rf"(?<![^\s(]){re.escape(word.text)}(?![^\s)])", message):
+            return word.column
+    return first.column
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    """Refuse what cannot work, or would pay for something that the next step throws away."""
+    has_panel = any(step.name == "panel" and not step.adds_layer for step in steps)
+    panel_stands = judged = False
+    answered_by = ""
+    for i, step in enumerate(steps):
+        if step.name == "route" and i:
+            raise _error(step.column, "`route` decides what is asked: it comes first")
+        if step.name == "panel" and not step.adds_layer:
+            if panel_stands:
+                raise _error(step.column, "a second `panel` throws the first away; `panel --revise` adds a layer to it")
+            if i and steps[i - 1].name != "route":
+                raise _error(step.column, f"`panel` asks anew and throws away what `{steps[i - 1].name}` has made")
+            panel_stands = True
+            continue
+        if step.name != "route" and has_panel and not panel_stands:
+            raise _error(step.column, f"`{step.name}` reads a panel, and `panel` comes only after it")
+        if answered_by and not (step.name == "synth" and step.given.get("refine")):
+            raise _error(step.column, f"`{step.name}` throws away the answer of `{answered_by}`")
+        if step.adds_layer and judged:
+            raise _error(step.column, "a new layer throws away the analysis; judge after the last layer")
+        if step.name == "judge" and judged:
+            raise _error(step.column, "a second `judge` throws the first away; `judge -m a -m b` asks several")
+        judged = judged or step.name == "judge"
+        answered_by = step.name if step.name in ANSWERING else answered_by
+
+
+def _known() -> str:
+    return ", ".join(STAGES)
+
+
+def _error(column: int, what: str) -> UsageError:
+    return UsageError(f"column {column}: {what}", code="chain")

@@ -1,0 +1,67 @@
+"""Options as click options: what a shell parses from its arguments, a chain text parses from its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from fusiontools.config.options import Flag, flags_of
+from fusiontools.config.stage_table import STAGES, LimitOptions
+
+_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
+
+
+class Mistyped(Exception):
+    """Words that are no options; `option_names` are the spellings of the option that is wrong, where it is one."""
+
+    def __init__(self, message: str, option_names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.option_names = option_names
+
+
+def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
+    """Return the options that words give, as a shell's arguments would.
+
+    Raises:
+        Mistyped: no such option, a value that cannot be, a word that belongs nowhere.
+    """
+    options: list[click.Parameter] = [click_option(group, name, flag) for name, flag in flags_of(group).items()]
+    command = click.Command("", params=options, add_help_option=False)
+    try:
+        context = command.make_context("", list(words))
+    except click.UsageError as error:
+        named, param = getattr(error, "option_name", None), getattr(error, "param", None)
+        names = [named] if named else [*param.opts, *param.secondary_opts] if param is not None else []
+        raise Mistyped(" ".join(error.format_message().split()).rstrip("."), names) from None
+    return given_of(group, context.params)
+
+
+def click_option(group: type, name: str, flag: Flag) -> click.Option:
+    """Return the click option of one field; what is not typed is None, or an empty tuple."""
+    declared = next(f for f in fields(group) if f.name == name)
+    kind = str(declared.type).split(" ")[0]
+    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
+    if flag.choices:
+        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
+    elif kind == "bool":
+        attributes |= {"is_flag": True, "metavar": None}
+    elif kind in _TYPES:
+        attributes["type"] = _TYPES[kind](min=flag.minimum, max=flag.maximum)
+        attributes["type"].name = "whole number" if kind == "int" else "number"
+    if flag.multiple:
+        attributes["multiple"] = True
+    shown = declared.default
+    in_recipes = flag.recipe and group in (*STAGES.values(), LimitOptions)
+    if shown not in (None, False, ()) and kind != "bool":
+        default = f"{shown:g}" if isinstance(shown, float) else str(shown)
+        attributes["help"] += f"  [default: the recipe's, else {default}]" if in_recipes else f"  [default: {default}]"
+    return click.Option([*flag.names, name], **attributes)
+
+
+def given_of(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group's options that were typed."""
+    names = flags_of(group)
+    return {name: values[name] for name in names if values[name] is not None and values[name] != ()}

@@ -1,0 +1,227 @@
+"""Recipes: YAML in, frozen dataclasses out.
+
+Unknown keys are refused with the nearest known one, names that nobody defined too, and so is any credential.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fusiontools.config.chain_syntax import parse
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, spelled
+from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
+from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.errors import UsageError, nearest
+from fusiontools.record.schemas import data_dir
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in data_dir("configs").glob("*.yaml"))
+
+
+def chosen_by_person() -> bool:
+    """Return whether the environment or the working directory names a recipe."""
+    return bool(os.environ.get("FUSION_CONFIG")) or Path("fusion.yaml").is_file()
+
+
+def default_choice() -> str:
+    """Return what `-c` means when it is not given; see the README's section on recipes."""
+    if chosen := os.environ.get("FUSION_CONFIG"):
+        return chosen
+    if Path("fusion.yaml").is_file():
+        return "./fusion.yaml"
+    keyed = any(os.environ.get(name) for name in ("FUSION_API_KEY", "FUSION_BASE_URL", "OPENROUTER_API_KEY"))
+    return "budget" if keyed else "local"
+
+
+def load_recipe(choice: str | None = None) -> Recipe:
+    """Load a recipe by name or path.
+
+    Raises:
+        UsageError: no such recipe, unreadable YAML, an unknown key, a model alias nobody defined, a key in the file.
+    """
+    path = _locate(choice or default_choice())
+    import yaml
+
+    try:
+        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
+    return build_recipe(data, str(path), path.stem)
+
+
+def build_recipe(data: Any, where: str, name: str) -> Recipe:
+    """Turn a recipe's data into a `Recipe`; `where` names its source in errors."""
+    from fusiontools.record.schemas import validate_recipe
+
+    if isinstance(data, dict):
+        try:
+            _refuse(data, where, "$")
+        except RecursionError:
+            raise UsageError(f"{where}: nested too deep, or an alias that holds itself") from None
+    validate_recipe(data, where)
+    endpoint = data.get("endpoint", "openrouter")
+    endpoints = environment_endpoints(
+        {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
+    )
+    maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
+    if "chain" in data:
+        try:
+            parse(data["chain"])
+        except UsageError as error:
+            raise UsageError(f"{where}: $.chain: {error.message}") from None
+    sections = {name: _section(name, data.get(name, {}), maker, where) for name in STAGES}
+    return Recipe(
+        name=data.get("name", name),
+        description=data.get("description", ""),
+        chain=data.get("chain", CHAIN),
+        tool_fusion=data.get("tool_fusion", TOOL_FUSIONS[0]),
+        limits=LimitOptions(**data.get("limits", {})),
+        endpoint=endpoint,
+        aliases=maker.aliases(),
+        endpoints=endpoints,
+        **sections,
+    )
+
+
+def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> Any:
+    """Return a stage's options as a recipe spells them."""
+    cls = STAGES[name]
+    declared = {f.name: f.metadata["flag"] for f in fields(cls)}
+    several = "members" if "members" in declared else "models"
+    given = _mapping(data, several, f"{where}: $.{name}")
+    for key, flag in declared.items():
+        if not flag.model or key not in given:
+            continue
+        if flag.multiple:
+            given[key] = maker.all(given[key], f"$.{name}" if key == several else f"$.{name}.{key}")
+        else:
+            given[key] = maker.one(given[key], f"$.{name}.{key}")
+    if "members" in given:
+        given["members"] = merge_members(given["members"])
+    if given.get("few_shot") is not None:
+        given["few_shot"] = few_shot_from(given["few_shot"])
+    return cls(**given)
+
+
+def _locate(choice: str) -> Path:
+    shipped = data_dir("configs") / f"{choice}.yaml"
+    if NAME.fullmatch(choice) and shipped.is_file():
+        return shipped
+    path = Path(choice)
+    if path.is_file():
+        return path
+    if NAME.fullmatch(choice) and not choice.endswith((".yaml", ".yml")):
+        raise UsageError(f"no recipe is called {choice!r}{nearest(choice, recipe_names())}")
+    raise UsageError(f"{choice}: no such recipe file; shipped recipes: {', '.join(recipe_names())}")
+
+
+_SECRET_KEY = re.compile(
+    r"((api|access|secret|private|subscription)[-_]?key|(?<!max_)token|secret|password|authorization|cookie)$",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(
+    r"\s*((Bearer|Basic)\s+\S{8,}\s*$|(sk-|sk_|xai-|gsk_|AIza|hf_)[A-Za-z0-9_-]{8,}|https?://[^/\s]*@)"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _refuse(data: Any, where: str, path: str) -> None:
+    """Refuse a credential wherever it stands in a recipe, without repeating it; and what YAML says and JSON cannot."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(data, dict) and not isinstance(key, str):
+            raise UsageError(f"{where}: {path}: the key {key!r} is not text; put it in quotes")
+        at = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+        if _is_secret(key, value):
+            raise UsageError(
+                f"{where}: {at}: a key must not stand in a recipe; export it and name the variable: `api_key_env: NAME`"
+            )
+        if isinstance(value, dict | list):
+            _refuse(value, where, at)
+        elif isinstance(value, int | float):
+            if not math.isfinite(value) or abs(value) >= 2**63:
+                raise UsageError(f"{where}: {at}: {value} is no number that can be used")
+        elif value is not None and not isinstance(value, str):
+            raise UsageError(f"{where}: {at}: {value} is not text; put it in quotes")
+
+
+def _is_secret(key: str | int, value: Any) -> bool:
+    if isinstance(key, str) and _SECRET_KEY.search(key):
+        return True
+    if not isinstance(value, str):
+        return False
+    return bool(_SECRET_VALUE.match(value)) or (key == "api_key_env" and not _VARIABLE.fullmatch(value))
+
+
+def _mapping(section: str | list[Any] | dict[str, Any], list_key: str, place: str) -> dict[str, Any]:
+    """Return a section written in its short forms (a name, a list of names) as a mapping."""
+    if isinstance(section, str):
+        return {list_key: [section]}
+    if isinstance(section, list):
+        return {list_key: section}
+    section = {**section}
+    if "model" in section:
+        if list_key in section:
+            raise UsageError(f"{place}: give `model` or `{list_key}`, not both")
+        section[list_key] = [section.pop("model")]
+    return section
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelMaker:
+    """Turns a recipe's spellings of a model into `Model`s, and refuses names that nobody defined."""
+
+    where: str
+    endpoint: str
+    endpoints: Mapping[str, Endpoint]
+    table: Mapping[str, Any]
+
+    def all(self, specs: list[Any], path: str) -> tuple[Model, ...]:
+        return tuple(self.one(spec, f"{path}[{i}]") for i, spec in enumerate(specs))
+
+    def aliases(self) -> dict[str, Model]:
+        return {alias: self._built(spec, alias, f"$.models.{alias}") for alias, spec in self.table.items()}
+
+    def one(self, spec: Any, path: str) -> Model:
+        if isinstance(spec, dict):
+            return self._built(spec, spec.get("name") or spec["model"], path)
+        name, samples, endpoint = spelled(spec, self.endpoints, f"{self.where}: {path}: ")
+        if name in self.table and endpoint is None:
+            alias = self._built(self.table[name], name, f"$.models.{name}")
+            return replace(alias, samples=samples) if samples else alias
+        if self.table and "/" not in name and endpoint is None:
+            raise UsageError(
+                f"{self.where}: {path}: no model is called {name!r} under `models:`{nearest(name, list(self.table))}"
+            )
+        return self._built({"model": name, "samples": samples or 1, "endpoint": endpoint or self.endpoint}, name, path)
+
+    def _built(self, spec: Any, name: str, path: str) -> Model:
+        given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec
+        fallbacks = tuple(given.get("fallbacks", ()))
+        model = Model(**{"endpoint": self.endpoint, **given, "name": name, "fallbacks": fallbacks})
+        if model.endpoint not in self.endpoints:
+            raise UsageError(
+                f"{self.where}: {path}: no endpoint is called {model.endpoint!r}"
+                f"{nearest(model.endpoint, list(self.endpoints))}"
+            )
+        endpoint = self.endpoints[model.endpoint]
+        if endpoint.embedded and endpoint.path:
+            # The weights are this file's, whatever the recipe called them.
+            weights = Path(endpoint.path).stem
+            return replace(model, name=weights, model=weights)
+        return model

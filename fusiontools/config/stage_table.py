@@ -1,0 +1,316 @@
+"""What each stage can be told, and what bounds its calls: the options of the command line, recipes and chain texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.config.models import Model
+from fusiontools.config.options import option
+
+#: How a text can be graded; `auto` takes what fits the target.
+GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
+TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
+KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """Worked turns put before a short question: what makes a very small model answer in the wanted form."""
+
+    turns: tuple[tuple[str, str], ...]
+    system: str | None = None
+    max_chars: int = 160
+    unless: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    samples: int | None = None
+    temperature: float | None = None
+    jitter: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What `fuse-route` can be told."""
+
+    method: str = option(
+        "heuristic", "--method", choices=("heuristic", "model", "command", "always", "never"),
+        help="Decide by rules, by a model, by a shell command, or always or never fuse.",
+    )  # fmt: skip
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="The model that decides (--method model).",
+    )  # fmt: skip
+    command: str | None = option(
+        None, "--command", metavar="SHELL",
+        help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
+    )  # fmt: skip
+    fast: Model | None = option(
+        None, "--fast", model=True, metavar="MODEL[@ENDPOINT]", help="Who answers an easy question alone."
+    )
+    balanced: Model | None = option(
+        None, "--balanced", model=True, metavar="MODEL[@ENDPOINT]", help="Who answers an ordinary question alone."
+    )
+    strong: Model | None = option(
+        None, "--strong", model=True, metavar="MODEL[@ENDPOINT]", help="Who answers a demanding question alone."
+    )
+    min_chars: int = option(
+        280, "--min-chars", minimum=1, metavar="N", help="A longer question is fused (--method heuristic)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PanelOptions:
+    """What `fuse-panel` can be told."""
+
+    members: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
+        help="A panel member; repeat for more. MODEL*3 asks it three times.",
+    )  # fmt: skip
+    samples: int = option(1, "--samples", minimum=1, metavar="N", help="Ask every member N times.")
+    temperature: float = option(0.7, "--temperature", minimum=0, metavar="T", help="The middle of the spread.")
+    diversity: bool = option(
+        True, "--diversity/--no-diversity", help="Spread the temperatures, so that the drafts differ."
+    )
+    jitter: float = option(0.3, "--jitter", minimum=0, metavar="T", help="How far the spread reaches to each side.")
+    max_tokens: int | None = option(
+        None, "--max-tokens", minimum=1, metavar="N", help="Longest response of a member, in tokens."
+    )
+    system: str | None = option(None, "--system", metavar="TEXT", help="A system prompt for every member.")
+    quorum: int | None = option(
+        None, "--quorum", minimum=1, metavar="K", help="Once K responses are in, wait only --grace longer."
+    )
+    grace_s: float = option(
+        2.0, "--grace", minimum=0, metavar="S", help="Seconds that stragglers get after the quorum."
+    )
+    revise: bool = option(
+        False, "--revise", recipe=False, help="The next layer: members see the earlier responses and answer anew."
+    )
+    debate: bool = option(
+        False,
+        "--debate",
+        recipe=False,
+        help="The next layer: each member sees its own response as its own, and revises it.",
+    )
+    sequential: bool = option(
+        False,
+        "--sequential",
+        recipe=False,
+        help="The next layer: fold the responses, --window of them at a time, into one.",
+    )
+    window: int = option(
+        6, "--window", minimum=2, metavar="W", help="How many responses one step of --sequential reads."
+    )
+    scout: int | None = option(
+        None, "--scout", minimum=2, metavar="K", help="Ask the first K only; the rest where those do not agree."
+    )
+    stop_when_agreed: bool = option(
+        False, "--stop-when-agreed",
+        help="Cut off who still answers once nobody can change the majority; add no layer to a panel that agrees.",
+    )  # fmt: skip
+    agree: str = option(
+        "auto", "--agree", metavar="HOW",
+        help="What counts as agreement: a key of fuse-vote (auto, number, choice, text, json:PATH, regex:RE) or judge.",
+    )  # fmt: skip
+    agree_models: tuple[Model, ...] = option(
+        (), "--agree-model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="Who judges for --agree judge.  [default: the recipe's judge]",
+    )  # fmt: skip
+    baselines: tuple[Model, ...] = option(
+        (), "--baseline", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
+        help="Ask this model as well, like a member; no judge and no synthesizer sees it. For comparisons.",
+    )  # fmt: skip
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    prompt_cache: bool = option(
+        False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
+    )
+    few_shot: FewShot | None = option(None)
+    extra: Mapping[str, Any] = option(None)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """What `fuse-judge` can be told."""
+
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="The judge; repeat for a panel of judges, whose analyses are merged.",
+    )  # fmt: skip
+    method: str = option(
+        "model", "--method", choices=("model", "lexical"), help="Compare by a model, or by code without any call."
+    )
+    swap: bool = option(
+        False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
+    )
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
+    max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
+
+
+@dataclass(frozen=True, slots=True)
+class SynthOptions:
+    """What `fuse-synth` can be told."""
+
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]", help="The synthesizer."
+    )  # fmt: skip
+    method: str = option(
+        "model", "--method", choices=("model", "copy", "auto"),
+        help="Write with the model, copy the best response, or copy short responses and write long ones.",
+    )  # fmt: skip
+    top: int | None = option(None, "--top", minimum=1, metavar="K", help="Fuse the K best responses only.")
+    refine: bool = option(
+        False, "--refine", help="One more pass of self-critique over the answer; writes one first where none stands."
+    )
+    guard: bool = option(
+        False, "--guard", help="Let a blind judge compare the answer with the best single response; keep the better."
+    )
+    guard_models: tuple[Model, ...] = option(
+        (), "--guard-model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="Who judges for --guard.  [default: the recipe's judge]",
+    )  # fmt: skip
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    temperature: float | None = option(
+        None, "--temperature", minimum=0, metavar="T", help="The synthesizer's temperature."
+    )
+    max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens.")
+    extra: Mapping[str, Any] = option(None)
+
+
+@dataclass(frozen=True, slots=True)
+class VoteOptions:
+    """What `fuse-vote` can be told."""
+
+    key: str = option("auto", "--key", metavar="KEY", help=KEY_HELP)
+    weights: Mapping[str, float] = option(
+        None, "--weight", multiple=True, metavar="MEMBER=W", help="What a member's vote counts; repeat for more.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PickOptions:
+    """What `fuse-pick` can be told."""
+
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="Who compares.  [default: the recipe's judge]",
+    )  # fmt: skip
+    pairwise: bool = option(False, "--pairwise", help="Ask for every pair which response is better, in both orders.")
+    consistent: bool = option(
+        False, "--consistent", help="Ask which response agrees most with all (universal self-consistency)."
+    )
+    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The comparing model's temperature.")
+    max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest verdict, in tokens.")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """What bounds every call and every run."""
+
+    timeout_s: float = option(120.0, "--timeout", minimum=0.001, metavar="S", help="Longest wait for one call.")
+    deadline_s: float = option(600.0, "--deadline", minimum=0.001, metavar="S", help="Longest time for one record.")
+    retries: int = option(2, "--retries", minimum=0, metavar="N", help="Tries after the first, where a retry can help.")
+    backoff_s: float = option(0.5, "--backoff", minimum=0, metavar="S", help="First wait between tries; it doubles.")
+    max_concurrency: int = option(
+        256, "--max-concurrency", minimum=1, metavar="N", help="Calls in flight at once, over all records."
+    )
+    max_cost_usd: float | None = option(
+        None, "--max-cost-usd", minimum=0, metavar="USD", help="Stop the run before it costs more (exit 4)."
+    )
+    max_record_cost_usd: float | None = option(
+        None, "--max-record-cost-usd", minimum=0, metavar="USD", help="Refuse calls past this cost for one record."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GradeOptions:
+    """What `fuse-grade` can be told."""
+
+    grader: str | None = option(
+        None, "--grader", choices=GRADERS, help="How texts are graded.  [default: what the task says, else auto]"
+    )
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="Who grades for rubric and pairwise; repeat for several, whose scores are averaged.",
+    )  # fmt: skip
+    runs: int = option(1, "--runs", minimum=1, metavar="N", help="How often each of them grades; scores are averaged.")
+    layers: bool = option(True, "--layers/--no-layers", help="Grade the responses of earlier layers too.")
+    unsafe: bool = option(
+        False, "--unsafe", help="Run model-written programs (grader code) where no sandbox is to be had."
+    )
+    code_s: float = option(10.0, "--code-timeout", minimum=0.1, metavar="S", help="Longest run of a program.")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOptions:
+    """Which calls are answered from disk, and where finished calls are kept."""
+
+    replay: bool = option(False, "--replay", help="Answer from the journal what it holds; buy the rest.")
+    offline: bool = option(False, "--offline", help="Answer from the journal only; a miss is a failed call.")
+    journal: str | None = option(None, "--journal", metavar="PATH", help="The journal's file.")
+    no_journal: bool = option(False, "--no-journal", help="Keep nothing on disk.")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How records come in and leave."""
+
+    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
+    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
+    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
+    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
+    output: str | None = option(
+        None, "-o", "--output", choices=("text", "jsonl"), help="Text on a terminal, else JSON Lines."
+    )
+    verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
+    quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """How plain text is read; only by tools that read a question."""
+
+    lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
+    text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What `fuse-report` can be told."""
+
+    output: str = option(
+        "table", "-o", "--output", choices=("table", "json", "csv", "markdown"), help="How to print it."
+    )
+    plot: str | None = option(None, "--plot", metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
+    compare: bool = option(False, "--compare", help="Compare two runs, task by task: BEFORE AFTER.")
+    system: str | None = option(
+        None, "--system", metavar="SYSTEM", help="Whom to compare with the others.  [default: fusion]"
+    )
+    fail_under: float | None = option(
+        None, "--fail-under", minimum=0, metavar="SCORE", help="Exit 5 where its score (0 to 1) is lower."
+    )
+    worse: tuple[str, ...] = option(
+        (),
+        "--fail-if-worse-than",
+        multiple=True,
+        metavar="RIVAL",
+        help="Exit 5 where the interval of the difference lies below 0: best-single, same-cost, judge, vote, a system; "
+        "with --compare: before.",
+    )
+    seed: int = option(0, "--seed", minimum=0, metavar="N", help="Seed of the resampling.")
+    resamples: int = option(2000, "--resamples", minimum=200, metavar="N", help="How often is drawn.")
+    max_line_mib: float = option(
+        StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
+    )
+
+
+#: The stages that a chain is made of, and their options.
+STAGES: dict[str, type] = {
+    "route": RouteOptions,
+    "panel": PanelOptions,
+    "judge": JudgeOptions,
+    "synth": SynthOptions,
+    "vote": VoteOptions,
+    "pick": PickOptions,
+}

@@ -1,0 +1,1 @@
+"""Is the fusion better? Tasks in; grades, statistics, reports and diffs out."""

@@ -1,0 +1,290 @@
+"""Grade texts by running the programs in them, on threads, so many at a time as there are processors to run them.
+
+Find the program in a text, and put before it what the task gave.
+
+Run a program and its checks, each in a process of its own, apart from the machine and from each other.
+
+Each process has an empty environment, no network, a temporary directory, limits on time, memory, files and processes,
+and a process group that is killed as a whole. Jobs come in through files without a name, never on a command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import hashlib
+import math
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from fusiontools.answers.extract import spoken
+from fusiontools.errors import UsageError
+from fusiontools.evaluation.task import Code
+from fusiontools.record import jsonl
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
+_PYTHON = frozenset({"", "python", "py", "python3", "py3"})
+
+
+def program_of(text: str, code: Code) -> str | None:
+    """Return the program to be checked; None where the text holds none.
+
+    Of several fenced blocks it is the last that defines what is wanted, else the longest. What does not define it goes
+    on from the prompt; before what does stand the prompt's own imports and helpers.
+    """
+    visible = spoken(text)
+    fenced = [found for found in _FENCE.finditer(visible) if found[3].strip()]
+    blocks = [_at_margin(found[3]) for found in fenced if found[2].lower() in _PYTHON]
+    if fenced and not blocks:
+        return None
+    body = _chosen(blocks or [visible], code.entry_point)
+    if not body.strip():
+        return None
+    if not code.prompt or (code.entry_point and _defines(body, code.entry_point)):
+        return f"{head_of(code)}\n{body}"
+    goes_on = [f"{code.prompt}{body}", f"{code.prompt}\n{body}", f"{code.prompt}\n{_indented(body)}"]
+    return next(filter(_is_python, goes_on), f"{head_of(code)}\n{body}")
+
+
+def head_of(code: Code) -> str:
+    """Return what the prompt brings along before the function that is wanted: imports and helpers."""
+    if not code.entry_point:
+        return ""
+    found = list(
+        re.finditer(rf"^(?:@.*\n)*(?:async )?(?:def|class) {re.escape(code.entry_point)}\b", code.prompt, re.M)
+    )
+    head = code.prompt[: found[-1].start()] if found else ""
+    return head if _is_python(head) else ""
+
+
+def program_key(program: str) -> str | None:
+    """Return a key that is the same for programs that differ in comments, docstrings and layout only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(program)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+                node.body = node.body[1:] or [ast.Pass()]
+        plain = ast.unparse(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return f"program {hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()[:16]}"
+
+
+def _chosen(blocks: list[str], entry_point: str) -> str:
+    defining = [block for block in blocks if entry_point and _defines(block, entry_point)]
+    return defining[-1] if defining else max(blocks, key=len)
+
+
+def _defines(text: str, name: str) -> bool:
+    return re.search(rf"^(?:(?:async )?def|class) {re.escape(name)}\b|^{re.escape(name)} *[:=]", text, re.M) is not None
+
+
+def _at_margin(block: str) -> str:
+    """Return a block that begins with a definition without its indent: it stands in a list."""
+    opens = re.match(r"\s*\n?[ \t]+(?:(?:async )?def|class|import|from|@)\b", block)
+    return textwrap.dedent(block) if opens else block
+
+
+def _indented(body: str) -> str:
+    return "".join(f"    {line}" for line in body.splitlines(keepends=True))
+
+
+def _is_python(text: str) -> bool:
+    """Say whether a text compiles: unlike parsing, that finds a `return` outside of a function."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(text, "<text>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+INSTALL = (
+    "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, pacman -S bubblewrap), or let such programs "
+    "run with your own rights: --unsafe"
+)
+_ROOT = Path(__file__).parents[1]
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from fusiontools.evaluation.sandbox.{} import main; main()"
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
+_DISK_BYTES = 64 * 2**20
+_VERDICT_BYTES = 4_096
+_TRIAL_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramOutcome:
+    """How a program fared; `said` says it in words."""
+
+    passed: bool
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Where programs run.
+
+    Args:
+        prefix: the command line that shuts a process in; empty where nothing does.
+    """
+
+    prefix: tuple[str, ...] = ()
+    _site: tuple[str, ...] = field(default_factory=lambda: _site_paths())
+
+    def run(self, program: str, code: Code, seconds: float) -> ProgramOutcome:
+        """Run a program against its checks; blocks, at most for so many seconds."""
+        nonce = secrets.token_hex(16)
+        bounds = {"cpu_s": math.ceil(seconds), "boxed": bool(self.prefix), "site": self._site}
+        checks = {"tests": code.tests, "head": head_of(code), "entry_point": code.entry_point, "nonce": nonce}
+        with contextlib.ExitStack() as stack:
+            room = None if self.prefix else stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            verdict = stack.enter_context(tempfile.TemporaryFile())
+            self._start(stack, "program", {"program": program, **bounds}, theirs, None, room)
+            theirs.close()
+            process = self._start(stack, "checks", {**checks, **bounds}, ours, verdict, room)
+            ours.close()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return ProgramOutcome(False, f"timeout: not through after {seconds:g} s")
+            verdict.seek(0)
+            return _outcome(verdict.read(_VERDICT_BYTES).decode("utf-8", "replace"), nonce)
+
+    def _start(
+        self, stack: contextlib.ExitStack, side: str, job: Any, link: socket.socket, out: IO[bytes] | None, room: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start one side; it is dead when the stack unwinds."""
+        told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        told.write(jsonl.dumps(job))
+        told.seek(0)
+        command = [*self.prefix, *_python(side), str(link.fileno())]
+        process = subprocess.Popen(
+            command,
+            stdin=told,
+            stdout=out or subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd=room or "/",
+            pass_fds=[link.fileno()],
+            start_new_session=True,
+        )
+        stack.callback(_kill, process)
+        return process
+
+
+def find_sandbox() -> Sandbox | None:
+    """Return the sandbox that this machine offers, tried out; None where there is none."""
+    bwrap = shutil.which("bwrap")
+    for stricter in (["--unshare-user", "--uid", "65534", "--gid", "65534"], []) if bwrap else ():
+        sandbox = Sandbox(tuple(_bubble(str(bwrap), stricter)))
+        if sandbox.run("", Code("pass"), _TRIAL_S).passed:
+            return sandbox
+    return None
+
+
+def _bubble(bwrap: str, stricter: Sequence[str]) -> list[str]:
+    command = [bwrap, "--unshare-all", *stricter, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
+    command += ["--proc", "/proc", "--dev", "/dev", *_temporary(bwrap), "/tmp"]  # noqa: S108 - inside the sandbox
+    own = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), str(_ROOT), *_site_paths()]
+    for path in dict.fromkeys([*_SYSTEM, *own]):
+        command += ["--ro-bind-try", path, path]
+    return [*command, "--chdir", "/tmp", "--"]  # noqa: S108
+
+
+def _temporary(bwrap: str) -> list[str]:
+    """Return how a directory in memory is made, bounded where this version can."""
+    said = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    return ["--size", str(_DISK_BYTES), "--tmpfs"] if "--size" in said else ["--tmpfs"]
+
+
+def _python(side: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-B", "-c", _BOOT.format(side), str(_ROOT.parent)]
+
+
+def _site_paths() -> tuple[str, ...]:
+    """Return where installed packages are, so that a program may use them."""
+    return tuple(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
+
+
+def _outcome(verdict: str, nonce: str) -> ProgramOutcome:
+    word, _, rest = verdict.partition("\n")
+    if word == "passed" and secrets.compare_digest(rest.encode(), nonce.encode()):
+        return ProgramOutcome(True, "passed")
+    if word == "failed" and rest:
+        return ProgramOutcome(False, f"failed: {rest}")
+    return ProgramOutcome(False, "failed: the checks did not run to their end")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class CodeGrader:
+    """Where programs are run; the sandbox is looked for when the first one comes.
+
+    Args:
+        jobs: the most programs that run at once.
+        unsafe: run them where no sandbox is to be had.
+        seconds: the longest run.
+    """
+
+    def __init__(self, jobs: int, *, unsafe: bool, seconds: float) -> None:
+        self._unsafe = unsafe
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(max(1, min(jobs, _processors())), thread_name_prefix="grade")
+        self._looking = threading.Lock()
+        self._sandbox: Sandbox | None = None
+
+    async def graded(self, texts: Sequence[str], code: Code) -> list[dict[str, Any]]:
+        """Return for each text what its grade says beside whose it is.
+
+        Raises:
+            UsageError: there is no sandbox, and nobody has said that it can do without.
+        """
+        sandbox = await asyncio.get_running_loop().run_in_executor(self._threads, self._found)
+        return await asyncio.gather(*(self._run(sandbox, text, code) for text in texts))
+
+    async def _run(self, sandbox: Sandbox, text: str, code: Code) -> dict[str, Any]:
+        program = program_of(text, code)
+        if program is None:
+            return {"score": 0.0, "said": "no program", "key": None}
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(self._threads, sandbox.run, program, code, self._seconds)
+        return {"score": float(outcome.passed), "said": outcome.said, "key": program_key(program)}
+
+    def _found(self) -> Sandbox:
+        with self._looking:
+            self._sandbox = self._sandbox or find_sandbox()
+            if self._sandbox is None and not self._unsafe:
+                message = f"a task runs model-written programs, and this machine has no sandbox for them: {INSTALL}"
+                raise UsageError(message, code="no_sandbox")
+            self._sandbox = self._sandbox or Sandbox()
+            return self._sandbox
+
+
+def _processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

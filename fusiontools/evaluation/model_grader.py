@@ -1,0 +1,165 @@
+"""Grade texts by asking models: criterion by criterion, or against a reference in both orders.
+
+A judge sees the conversation, the text and what it is held against, each between fences, and no model's name. A verdict
+that is missing or cannot be read is said in the grade's `error`; it never counts for the text.
+
+Source  DRACO, Zhong et al. 2026, arXiv:2602.11685 (rubric);
+        Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (pairwise)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from fusiontools.config.models import Model
+from fusiontools.config.templates import load_template
+from fusiontools.errors import CallFailed
+from fusiontools.evaluation.rubric import Criterion, runs_of
+from fusiontools.evaluation.task import Task
+from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.record.types import Degraded, Message, Record
+from fusiontools.stages import prompts
+from fusiontools.stages.pairwise import PairwiseVerdict, duel
+from fusiontools.stages.runtime import Runtime
+from fusiontools.stages.verdicts import ask, object_in, settled, unreadable, verdict_form, word_in
+
+_TEMPLATE = "default"
+_PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
+_WORDS = {"true": True, "yes": True, "met": True, "false": False, "no": False, "unmet": False, "not met": False}
+_POINTS = {0: 1.0, 1: 0.0, None: 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Why there is no verdict."""
+
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class ModelGrader:
+    """Those who grade one record.
+
+    Args:
+        judges: each of them grades `runs` times; a repetition differs from the first run by its seed.
+    """
+
+    record: Record
+    task: Task
+    judges: Sequence[Model]
+    runs: int
+    runtime: Runtime
+    ledger: Ledger
+    notes: list[Degraded] = field(default_factory=list)
+
+    async def graded(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return for each text what its grade says beside whose it is; all texts are graded at once."""
+        grade = self._by_rubric if self.task.grader == "rubric" else self._against_reference
+        return await asyncio.gather(*(grade(number, text) for number, text in enumerate(texts)))
+
+    @property
+    def _readers(self) -> list[Model]:
+        """One judge for each run."""
+        judges = [settled(judge, 0.0, None) for judge in self.judges]
+        again = [
+            [replace(judge, extra={**judge.extra, "seed": run}) if run else judge for run in range(self.runs)]
+            for judge in judges
+        ]
+        return [reader for runs in again for reader in runs]
+
+    async def _by_rubric(self, number: int, text: str) -> dict[str, Any]:
+        readers, criteria = self._readers, self.task.rubric
+        first = number * len(criteria) * len(readers)
+        asked = [
+            self._verdict(text, criterion, reader, first + at * len(readers) + run)
+            for at, criterion in enumerate(criteria)
+            for run, reader in enumerate(readers)
+        ]
+        heard = await asyncio.gather(*asked)
+        rows = [heard[at * len(readers) : (at + 1) * len(readers)] for at in range(len(criteria))]
+        verdicts = [[None if isinstance(one, _Missing) else one for one in row] for row in rows]
+        runs = runs_of(criteria, verdicts)
+        told = [_told(criterion, row) for criterion, row in zip(criteria, verdicts, strict=True)]
+        missing = [one for one in heard if isinstance(one, _Missing)]
+        return {"score": fmean(runs), "runs": runs, "criteria": told} | self._said_missing(missing, len(heard))
+
+    async def _verdict(self, text: str, criterion: Criterion, judge: Model, number: int) -> bool | _Missing:
+        messages = _about(self.record, text, criterion)
+        slot = Slot(judge.name, number, step="criterion")
+        reply = await ask(verdict_form(_PROPERTIES), messages, judge, self.runtime, self.ledger, slot)
+        if isinstance(reply, CallFailed):
+            return _Missing("judge_failed", f"{judge.name}: {reply.message}")
+        verdict = met_in(reply)
+        if verdict is None:
+            return _Missing("bad_verdict", f"{judge.name}: {unreadable(reply, 'says neither met nor not met')}")
+        return verdict
+
+    async def _against_reference(self, number: int, text: str) -> dict[str, Any]:
+        readers = self._readers
+        first = 2 * number * len(readers)
+        duels = await asyncio.gather(*(self._duel(text, reader, first + 2 * run) for run, reader in enumerate(readers)))
+        missing = [
+            _Missing(
+                "judge_failed" if "failed" in fought.verdicts else "bad_verdict", f"{judge.name}: {fought.problem}"
+            )
+            for judge, fought in zip(readers, duels, strict=True)
+            for verdict in fought.verdicts
+            if verdict in ("failed", "unreadable")
+        ]
+        # A duel without any verdict is no tie.
+        runs = [_POINTS[fought.winner] if _was_fought(fought) else 0.0 for fought in duels]
+        known = [points for points, fought in zip(runs, duels, strict=True) if _was_fought(fought)]
+        said = self._said_missing(missing, 2 * len(duels))
+        return {"score": fmean(known) if known else 0.0, "runs": runs} | said
+
+    async def _duel(self, text: str, judge: Model, number: int) -> PairwiseVerdict:
+        texts = (text, self.task.targets[0])
+        return await duel(
+            self.record, texts, judge, _TEMPLATE, self.runtime, self.ledger, first_sample=number, step="pairwise"
+        )
+
+    def _said_missing(self, missing: Sequence[_Missing], of: int) -> dict[str, Any]:
+        """Return what a grade says of verdicts that are missing, and note it."""
+        if not missing:
+            return {}
+        message = f"{len(missing)} of {of} verdicts are missing: {missing[0].message}"
+        self.notes.append({"stage": "grade", "code": missing[0].code, "detail": message})
+        return {"error": {"code": missing[0].code, "message": message}}
+
+
+def met_in(reply: str) -> bool | None:
+    """Return the verdict of a judge's reply; None where it gives none."""
+    verdict = object_in(reply).get("met")
+    if isinstance(verdict, bool):
+        return verdict
+    return _WORDS.get(" ".join(word_in(reply, "met").casefold().strip(" .").split()))
+
+
+def _about(record: Record, text: str, criterion: Criterion) -> list[Message]:
+    sections = load_template(_TEMPLATE)
+    mark = prompts.nonce_of([record["id"], text, criterion.text])
+    values: dict[str, Any] = {
+        "nonce": mark,
+        "conversation": prompts.conversation(record["messages"], record.get("params", {}).get("tools")),
+        "response": prompts.fenced("RESPONSE", text, mark),
+        "criterion": prompts.fenced("CRITERION", criterion.text, mark),
+    }
+    return [
+        {"role": "system", "content": sections["criterion system"]},
+        {"role": "user", "content": prompts.fill(sections["criterion user"], values)},
+    ]
+
+
+def _told(criterion: Criterion, verdicts: Sequence[bool | None]) -> dict[str, Any]:
+    """Return a criterion as a grade has it."""
+    category = {} if criterion.category is None else {"category": criterion.category}
+    return {"criterion": criterion.text, "weight": criterion.weight, **category, "verdicts": list(verdicts)}
+
+
+def _was_fought(fought: PairwiseVerdict) -> bool:
+    return any(verdict in ("first", "second", "tie") for verdict in fought.verdicts)

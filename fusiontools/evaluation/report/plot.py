@@ -1,0 +1,272 @@
+"""A report as a picture: cost against score with the Pareto front, categories, what the judge's ranking is worth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusiontools.errors import UsageError
+from fusiontools.evaluation.report.statistics import Interval, wilson
+from fusiontools.evaluation.report.summary import Category, Summary, SummaryRow
+from fusiontools.evaluation.report.systems import ORACLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FORMS = ("svg", "png", "pdf")
+_INK, _GREY, _PALE, _FAINT = "#1f3b57", "#5c5c5c", "#d5dce3", "#9a9a9a"
+#: Told apart without colour: by mark in the first panel, by lightness and hatching in the others.
+_MARKS = {"fusion": "*", "vote": "s", "pick": "D", "member": "o", "baseline": "^", "votes": "v"}
+_KINDS = {
+    "fusion": "fusion",
+    "vote": "vote of the panel",
+    "pick": "judge's pick",
+    "member": "member alone",
+    "baseline": "baseline alone",
+    "votes": "vote of one\nmodel's samples",
+}
+_FILLS = (("#5b7fa3", ""), ("#b4c2cf", "//"), ("#eef1f4", ".."))
+_CATEGORIES = 12
+#: From so large a factor between the costs on, they are drawn on a logarithmic scale.
+_WIDE = 20
+#: In parts of the picture: how far marks stand apart whose names are not stacked, where names go to the left, a line.
+_CLOSE, _RIGHTMOST, _LINE = 0.05, 0.7, 0.042
+#: Fixed, so that the same report gives the same file.
+_SALT = "fusiontools"
+
+
+def draw(summary: Summary, path: str) -> None:
+    """Draw a report into a file; its name's ending says in which form.
+
+    Raises:
+        UsageError: no such form, no plotting library, or the file cannot be written.
+    """
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in _FORMS:
+        raise UsageError(f"--plot {path}: the name must end in .svg, .png or .pdf")
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise UsageError("--plot needs matplotlib: install fusiontools[eval]") from None
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": _SALT, "font.family": "sans-serif", "font.size": 9}
+    drawn = io.BytesIO()
+    with mpl.rc_context(settings):
+        figure = _figure(summary)
+        dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[form]
+        figure.savefig(drawn, format=form, dpi=150, metadata={"Title": _title(summary), **dates})
+    try:
+        Path(path).write_bytes(drawn.getvalue())
+    except OSError as error:
+        raise UsageError(f"--plot {path}: cannot be written: {error.strerror}") from error
+
+
+def _figure(summary: Summary) -> Any:
+    from matplotlib.figure import Figure
+
+    ranks = [rank for rank in summary.panel.ranks if rank.n]
+    beside = [bool(summary.categories), bool(ranks)]
+    figure = Figure(figsize=(10.5, 5.2 + 3.6 * any(beside)), layout="constrained")
+    figure.suptitle(_title(summary), fontsize=12, fontweight="bold", x=0.01, ha="left")
+    if not any(beside):
+        _draw_costs(figure.subplots(), summary)
+        return figure
+    grid = figure.add_gridspec(2, 5, height_ratios=(5, 3.4))
+    _draw_costs(figure.add_subplot(grid[0, :]), summary)
+    split = 3 if all(beside) else 5 if beside[0] else 0
+    if beside[0]:
+        _draw_categories(figure.add_subplot(grid[1, :split]), summary)
+    if beside[1]:
+        _draw_ranks(figure.add_subplot(grid[1, split:]), summary)
+    return figure
+
+
+def _title(summary: Summary) -> str:
+    return f"{summary.subject}: score against cost, {summary.tasks:,} tasks, intervals of 95 %"
+
+
+def _draw_costs(axes: Axes, summary: Summary) -> None:
+    rows = [row for row in summary.rows if row.system != ORACLE]
+    costs = [row.cost.of(summary.measure) for row in rows]
+    positive = [cost for cost in costs if cost > 0]
+    if len(positive) == len(costs) and max(positive) > _WIDE * min(positive):
+        axes.set_xscale("log")
+        axes.set_xlim(min(costs) / 1.3, 1.3 * max(costs))
+    else:
+        axes.set_xlim(0, 1.08 * max(costs) or 1)
+    front = _front(rows, costs)
+    xs, ys = zip(*front, strict=True)
+    axes.step(xs, [100 * y for y in ys], where="post", color=_FAINT, linewidth=1, linestyle="--", zorder=1)
+    if (ceiling := summary.panel.ceiling) is not None:
+        axes.axhline(100 * ceiling.mean, color=_FAINT, linewidth=1, linestyle=":")
+    for row, cost in zip(rows, costs, strict=True):
+        is_subject = row.name == summary.subject
+        axes.errorbar(
+            cost,
+            100 * row.score.mean,
+            yerr=_whiskers([(row.score.mean, row.score.interval)]),
+            fmt=_MARKS[_mark(row)],
+            color=_INK if is_subject else _GREY,
+            markerfacecolor=_INK if is_subject else "white",
+            markersize=13 if row.system.kind == "fusion" else 7,
+            capsize=3,
+            linewidth=1,
+            zorder=3,
+        )
+    _label(axes, rows, costs)
+    least = "at least, " if any(row.cost.unknown for row in rows) else ""
+    axes.set_xlabel(f"cost of a task ({least}USD)" if summary.measure == "usd" else "calls for a task")
+    axes.set_ylabel(_unit(summary))
+    axes.set_title("Cost against score", loc="left", fontsize=10)
+    _explain(axes, rows, summary)
+    _plain(axes)
+
+
+def _mark(row: SummaryRow) -> str:
+    return "votes" if row.system.votes else row.system.kind
+
+
+def _unit(summary: Summary) -> str:
+    return "right, %" if summary.binary else "score, points of 100"
+
+
+def _explain(axes: Axes, rows: Sequence[SummaryRow], summary: Summary) -> None:
+    """Say what the marks and lines are, beside the picture, where it hides nothing."""
+    from matplotlib.lines import Line2D
+
+    used = dict.fromkeys(_mark(row) for row in rows)
+    shown = [
+        Line2D([], [], linestyle="", color=_GREY, markerfacecolor="white", marker=_MARKS[kind], label=_KINDS[kind])
+        for kind in used
+    ]
+    shown.append(Line2D([], [], color=_FAINT, linestyle="--", linewidth=1, label="Pareto front"))
+    if summary.panel.ceiling is not None:
+        ceiling = "ceiling of any choice\namong the responses"
+        shown.append(Line2D([], [], color=_FAINT, linestyle=":", linewidth=1, label=ceiling))
+    axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
+
+
+def _label(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) -> None:
+    """Write each name beside its mark; names of marks that stand close are stacked, with a line to each mark."""
+    axes.autoscale_view()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    placed = [(*to_axes.transform((cost, 100 * row.score.mean)), row) for row, cost in zip(rows, costs, strict=True)]
+    placed.sort(key=lambda each: each[:2])
+    columns: list[list[tuple[float, float, SummaryRow]]] = []
+    for each in placed:
+        if columns and each[0] - columns[-1][0][0] < _CLOSE:
+            columns[-1].append(each)
+        else:
+            columns.append([each])
+    for column in columns:
+        column.sort(key=lambda each: each[1])
+        heights = _spread([y for _, y, _ in column])
+        is_left = column[-1][0] > _RIGHTMOST
+        edge = min(x for x, *_ in column) - 0.018 if is_left else max(x for x, *_ in column) + 0.018
+        for (x, y, row), height in zip(column, heights, strict=True):
+            is_moved = abs(height - y) > _LINE / 2 or abs(edge - x) > 0.03
+            axes.annotate(
+                row.name,
+                (x, y),
+                (edge, height),
+                xycoords="axes fraction",
+                textcoords="axes fraction",
+                fontsize=8.5,
+                ha="right" if is_left else "left",
+                va="center",
+                zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+                fontweight="bold" if row.system.kind == "fusion" else "normal",
+                arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.5} if is_moved else None,
+            )
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Return ascending heights moved apart, so that lines of text do not cover each other, and not off the picture."""
+    spread: list[float] = []
+    for height in heights:
+        spread.append(max(height, spread[-1] + _LINE) if spread else height)
+    moved = sum(spread) / len(spread) - sum(heights) / len(heights)
+    lowest = max(_LINE / 2, spread[0] - moved)
+    return [height - spread[0] + lowest for height in spread]
+
+
+def _front(rows: Sequence[SummaryRow], costs: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the systems that nobody beats at their cost, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(zip(costs, (row.score.mean for row in rows), strict=True), key=lambda p: (p[0], -p[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front
+
+
+def _draw_categories(axes: Axes, summary: Summary) -> None:
+    categories = sorted(summary.categories, key=lambda category: (-category.tasks, category.name))[:_CATEGORIES]
+    rivals = [contest.rival for contest in summary.contests if contest.against in ("same-cost", "best-single")]
+    names = list(dict.fromkeys([summary.subject, *rivals]))
+    width = 0.8 / len(names)
+    for i, (name, (colour, hatch)) in enumerate(zip(names, _FILLS, strict=False)):
+        scored = [(place, category.scores.get(name)) for place, category in enumerate(categories)]
+        known = [(place, score) for place, score in scored if score is not None]
+        axes.bar(
+            [place - 0.4 + width * (i + 0.5) for place, _ in known],
+            [100 * score.mean for _, score in known],
+            width,
+            yerr=_whiskers([(score.mean, score.interval) for _, score in known]),
+            color=colour,
+            edgecolor="#3c3c3c",
+            linewidth=0.6,
+            hatch=hatch,
+            label=name,
+            error_kw={"linewidth": 0.9, "capsize": 2, "ecolor": "black"},
+        )
+    axes.set_xticks(range(len(categories)), [_ticked(category) for category in categories], fontsize=8)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel(_unit(summary))
+    axes.set_title("By category", loc="left", fontsize=10)
+    axes.legend(loc="upper right", fontsize=8, ncols=3, bbox_to_anchor=(1, 1.16), frameon=False)
+    _plain(axes)
+
+
+def _ticked(category: Category) -> str:
+    return f"{category.name or '(none)'}\n{category.tasks:,}"
+
+
+def _draw_ranks(axes: Axes, summary: Summary) -> None:
+    ranks = [rank for rank in summary.panel.ranks if rank.n]
+    means = [rank.score / rank.n for rank in ranks]
+    whiskers = None
+    if summary.panel.co_failure is not None:
+        whiskers = _whiskers([(m, wilson(r.score, r.n)) for m, r in zip(means, ranks, strict=True)])
+    axes.bar(
+        range(1, len(ranks) + 1),
+        [100 * mean for mean in means],
+        0.6,
+        yerr=whiskers,
+        color=_PALE,
+        edgecolor="#3c3c3c",
+        linewidth=0.6,
+        error_kw={"linewidth": 0.9, "capsize": 2},
+    )
+    chance = summary.panel.chance
+    axes.axhline(100 * chance.score / chance.n, color="#3c3c3c", linewidth=1, linestyle="--", label="one drawn by lot")
+    axes.set_xticks(range(1, len(ranks) + 1))
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("place in the judge's ranking")
+    axes.set_title(
+        f"The judge's ranking: is the k-th {'right, %' if summary.binary else 'good, points'}", loc="left", fontsize=10
+    )
+    axes.legend(loc="upper right", fontsize=8, frameon=False)
+    _plain(axes)
+
+
+def _whiskers(scores: Sequence[tuple[float, Interval]]) -> list[list[float]]:
+    below = [100 * (mean - low) for mean, (low, _) in scores]
+    return [below, [100 * (high - mean) for mean, (_, high) in scores]]
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)

@@ -1,0 +1,284 @@
+"""The numbers of a whole run: a few for each record and system, never a text.
+
+How the members of a panel go together: who agrees with whom, who errs alike, and what the judge's ranking is worth.
+
+Source  Kim et al. 2025, arXiv:2506.07962 (models that err agree on the error); phi is Pearson's correlation of right
+        and wrong
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, Outcome, System, outcomes
+from fusiontools.record.types import Grade, Record
+
+#: More members are not compared with each other: the pairs grow with their square.
+_MOST = 12
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two responses of the same panels, counted over records."""
+
+    n: int = 0
+    #: Both can be read as a vote, and for the same.
+    voted: int = 0
+    same: int = 0
+    #: Both are wrong and voted, and of these for the same.
+    wrong: int = 0
+    same_wrong: int = 0
+    both: float = 0.0
+    one: float = 0.0
+    other: float = 0.0
+    one_squared: float = 0.0
+    other_squared: float = 0.0
+
+    def add(self, one: Grade, other: Grade) -> None:
+        """Count a record."""
+        a, b = one["score"], other["score"]
+        self.n += 1
+        self.both += a * b
+        self.one += a
+        self.other += b
+        self.one_squared += a * a
+        self.other_squared += b * b
+        if one["key"] and other["key"]:
+            is_same, are_wrong = one["key"] == other["key"], a < 1 and b < 1
+            self.voted += 1
+            self.same += is_same
+            self.wrong += are_wrong
+            self.same_wrong += is_same and are_wrong
+
+    @property
+    def correlation(self) -> float | None:
+        """Return how much the scores go together; None where one of them never varies."""
+        spread = (self.n * self.one_squared - self.one**2) * (self.n * self.other_squared - self.other**2)
+        return (self.n * self.both - self.one * self.other) / math.sqrt(spread) if spread > 1e-9 else None
+
+
+@dataclass(slots=True)
+class Rank:
+    """The responses that a judge put in one place of its ranking."""
+
+    n: int = 0
+    score: float = 0.0
+
+
+@dataclass(slots=True)
+class PanelTally:
+    """Counts over all panels; what is kept grows with the panel, not with the records."""
+
+    pairs: dict[tuple[str, str], Pair] = field(default_factory=dict)
+    ranks: list[Rank] = field(default_factory=list)
+    #: What a response is worth that is drawn by lot from those ranked.
+    chance: Rank = field(default_factory=Rank)
+    #: Whether any panel had more than one response to choose from.
+    has_choice: bool = False
+    is_binary: bool = True
+
+    def add(self, grades: Sequence[Grade], ranking: Sequence[int]) -> None:
+        """Count a record's panel."""
+        panel = [grade for grade in grades if grade["of"] == "panel"]
+        self.has_choice |= len(panel) > 1
+        self.is_binary &= all(grade["score"] in (0, 1) for grade in panel)
+        self._add_pairs([grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1] or panel)
+        self._add_ranks([panel[i] for i in ranking if i < len(panel)])
+
+    def _add_pairs(self, panel: Sequence[Grade]) -> None:
+        first = [grade for grade in panel if grade["sample"] == 0]
+        # One model sampled several times is compared with itself.
+        asked = first if len(first) > 1 else panel
+        names = [grade["member"] + (f"#{grade['sample']}" if asked is panel else "") for grade in asked]
+        seats = sorted(zip(names, asked, strict=True), key=lambda seat: seat[0])[:_MOST]
+        for i, (name, grade) in enumerate(seats):
+            for other_name, other in seats[i + 1 :]:
+                self.pairs.setdefault((name, other_name), Pair()).add(grade, other)
+
+    def _add_ranks(self, ranked: Sequence[Grade]) -> None:
+        if len(ranked) < 2:
+            return
+        for place, grade in enumerate(ranked):
+            if place == len(self.ranks):
+                self.ranks.append(Rank())
+            for rank in (self.ranks[place], self.chance):
+                rank.n += 1
+                rank.score += grade["score"]
+
+
+_REPETITION = re.compile(r"#\d+\Z")
+#: What `SYSTEM` can be besides a model's name.
+_WORDS = {"best-single", "same-cost", "judge", "before"}
+
+
+@dataclass(slots=True)
+class Column:
+    """One system over all records; NaN where it was not asked, or its time not measured."""
+
+    scores: array[float] = field(default_factory=lambda: array("d"))
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    calls: float = 0.0
+    usd: float = 0.0
+    unknown: float = 0.0
+    tokens: float = 0.0
+    failed: float = 0.0
+
+    def put(self, row: int, outcome: Outcome) -> None:
+        """Enter what happened on a record; those before it that are missing were not asked."""
+        missing = row - len(self.scores)
+        self.scores.extend([math.nan] * missing)
+        self.scores.append(outcome.score)
+        self.latencies.append(outcome.spent.latency_s)
+        self.calls += outcome.spent.calls
+        self.usd += outcome.spent.usd
+        self.unknown += outcome.spent.unknown
+        self.tokens += outcome.spent.tokens
+        self.failed += outcome.failed
+
+
+@dataclass(slots=True)
+class ScoreTable:
+    """What was read so far; `finish` closes it."""
+
+    columns: dict[System, Column] = field(default_factory=dict)
+    panel: PanelTally = field(default_factory=PanelTally)
+    records: int = 0
+    graded: int = 0
+    #: Records with an `error`, and those that nobody graded.
+    errors: int = 0
+    ungraded: int = 0
+    #: How many answers were written by whom (`answer.by`), and how many records have a ranking.
+    by: dict[str, int] = field(default_factory=dict)
+    ranked: int = 0
+    answers: int = 0
+    keys: int = 0
+    #: Models, with their endpoints, that judged, that wrote, and that were asked alone as this or that system.
+    judges: set[tuple[str, str]] = field(default_factory=set)
+    writers: set[tuple[str, str]] = field(default_factory=set)
+    models: dict[System, set[tuple[str, str]]] = field(default_factory=dict)
+    categories: list[str] = field(default_factory=list)
+    repeated: int = 0
+    _tasks: dict[str, int] = field(default_factory=dict)
+    _task_of: array[int] = field(default_factory=lambda: array("l"))
+    _category_of: list[int] = field(default_factory=list)
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+    #: Records in which whoever has no grade scores 0, and whether he failed.
+    _lost: dict[int, bool] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        """Take a record's numbers."""
+        row, self.records = self.records, self.records + 1
+        self._place(record)
+        grades, failed = record.get("grades") or [], "error" in record
+        self.errors += failed
+        self.graded += bool(grades)
+        self.ungraded += not grades and not failed
+        if failed or not grades:
+            self._lost[row] = failed
+        for system, outcome in outcomes(record).items():
+            if not grades and not failed:
+                # Nobody knows whether it failed: nobody looked.
+                outcome.failed = 0.0
+            self.columns.setdefault(system, Column()).put(row, outcome)
+        self.answers += any(grade["of"] == "answer" for grade in grades)
+        self.keys += any(grade["key"] for grade in grades)
+        self._name_models(record)
+        if "answer" in record:
+            by = record["answer"].get("by", "")
+            self.by[by] = self.by.get(by, 0) + 1
+        ranking = record.get("analysis", {}).get("ranking", [])
+        self.ranked += bool(ranking)
+        self.panel.add(grades, ranking)
+
+    def finish(self) -> None:
+        """Fill in what is missing: 0 where a record failed as a whole, and no system that nobody is."""
+        if not self.answers:
+            self.columns.pop(FUSION, None)
+        if not self.ranked:
+            self.columns.pop(PICK, None)
+        if not self.keys:
+            for system in [system for system in self.columns if system == VOTE or system.votes]:
+                del self.columns[system]
+        if ORACLE in self.columns and not self.panel.has_choice:
+            for system in (ORACLE, VOTE, PICK):
+                self.columns.pop(system, None)
+        for column in self.columns.values():
+            column.scores.extend([math.nan] * (self.records - len(column.scores)))
+            for row, failed in self._lost.items():
+                if math.isnan(column.scores[row]):
+                    column.scores[row] = 0.0
+                    column.failed += failed
+        self._seen.clear()
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the tasks' names, in the order in which they came."""
+        return list(self._tasks)
+
+    def of_tasks(self, system: System) -> list[float]:
+        """Return a system's score on each task, the mean over its repetitions; NaN where it was not asked."""
+        sums, counts = [0.0] * len(self._tasks), [0] * len(self._tasks)
+        for task, score in zip(self._task_of, self.columns[system].scores, strict=True):
+            if score == score:
+                sums[task] += score
+                counts[task] += 1
+        return [total / count if count else math.nan for total, count in zip(sums, counts, strict=True)]
+
+    def tasks_of(self, category: str) -> list[int]:
+        """Return the numbers of the tasks of a category."""
+        wanted = self.categories.index(category)
+        return [task for task, found in enumerate(self._category_of) if found == wanted]
+
+    def labels(self) -> dict[System, str]:
+        """Return a name for each system: its model's, unless two would be called the same."""
+        labels: dict[System, str] = {}
+        taken = {*_WORDS, *(system.kind for system in (FUSION, VOTE, PICK, ORACLE))}
+        for system in sorted(self.columns, key=lambda s: (s.model != "", s.kind != "member", s.model, s.votes)):
+            name = system.model + (f"*{system.votes}" if system.votes else "") if system.model else system.kind
+            if system.model and name in taken:
+                name = f"{system.kind}:{name}"
+            taken.add(name)
+            labels[system] = name
+        return labels
+
+    def _place(self, record: Record) -> None:
+        """Note of which task a record is, and of which category the task."""
+        meta: Mapping[str, Any] = record.get("meta", {})
+        epoch = record.get("epoch") or 0
+        name = str(meta.get("task") or (_REPETITION.sub("", record["id"]) if epoch else record["id"]))
+        task = self._tasks.setdefault(name, len(self._tasks))
+        self._task_of.append(task)
+        self.repeated += (record["id"], epoch) in self._seen
+        self._seen.add((record["id"], epoch))
+        if task == len(self._category_of):
+            category = str(meta.get("category") or "")
+            if category not in self.categories:
+                self.categories.append(category)
+            self._category_of.append(self.categories.index(category))
+
+    def _name_models(self, record: Record) -> None:
+        for call in record.get("calls", []):
+            identity = (call["model"], call["endpoint"])
+            stage = call["stage"]
+            if stage == "judge":
+                self.judges.add(identity)
+            elif stage == "synth":
+                self.writers.add(identity)
+            elif stage in ("panel", "baseline") and "step" not in call and "member" in call:
+                kind = "member" if stage == "panel" else "baseline"
+                self.models.setdefault(System(kind, call["member"]), set()).add(identity)
+
+
+def present(scores: Iterable[float]) -> list[float]:
+    """Return the numbers among numbers and NaNs."""
+    return [score for score in scores if score == score]
+
+
+def is_binary(scores: Sequence[float]) -> bool:
+    """Return whether every text is either right or wrong."""
+    return all(score in (0.0, 1.0) for score in scores)

@@ -1,0 +1,414 @@
+"""What systems cost, and which of one model alone costs as much as the fusion does.
+
+Compared is money, where all of it is known and somebody pays; else the number of calls.
+
+What a reader must know before he believes a report: what is missing, what was chosen on the same tasks.
+
+Everything that a report says of one run, computed: systems, comparisons, categories, the panel, and what to heed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fusiontools.errors import UsageError, nearest
+from fusiontools.evaluation.report.comparisons import Contest, contest, corrected
+from fusiontools.evaluation.report.scores import Column, Pair, Rank, ScoreTable, is_binary, present
+from fusiontools.evaluation.report.statistics import Draws, Mean, Paired, means, paired, quantile
+from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, System
+
+Measure = Literal["usd", "calls"]
+#: How far a cost may lie from the fusion's and still be called the same: the half, or twice as much.
+_NEAR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a system costs for one record; `unknown` calls make `usd` a lower bound."""
+
+    usd: float
+    calls: float
+    tokens: float
+    unknown: float
+
+    def of(self, measure: Measure) -> float:
+        """Return the cost that is compared."""
+        return self.usd if measure == "usd" else self.calls
+
+
+def cost_of(column: Column) -> Cost:
+    """Return what a system costs for one record that it was asked."""
+    asked = len(present(column.scores)) or 1
+    return Cost(column.usd / asked, column.calls / asked, column.tokens / asked, column.unknown)
+
+
+def usd_per_right(column: Column) -> float | None:
+    """Return what a right answer costs: nobody knows where a cost is unknown, or nothing is right."""
+    right = math.fsum(present(column.scores))
+    return column.usd / right if right and not column.unknown else None
+
+
+def measure_of(gathered: ScoreTable, subject: System) -> Measure:
+    """Return whether money can be compared."""
+    alone = [column for system, column in gathered.columns.items() if system.model]
+    columns = [gathered.columns[subject], *alone]
+    return "usd" if all(column.usd > 0 and not column.unknown for column in columns) else "calls"
+
+
+def ratios(gathered: ScoreTable, subject: System) -> dict[System, float]:
+    """Return what each system costs as a multiple of what the subject does; none where that is nothing."""
+    measure = measure_of(gathered, subject)
+    whole = cost_of(gathered.columns[subject]).of(measure)
+    if not whole:
+        return {}
+    return {system: cost_of(column).of(measure) / whole for system, column in gathered.columns.items()}
+
+
+def nearest_in_cost(gathered: ScoreTable, subject: System) -> dict[System, float]:
+    """Return of each model alone the one use whose cost is nearest to the subject's: so many samples, and their vote.
+
+    Its value is what it costs as a multiple of what the subject does.
+    """
+    uses: dict[tuple[str, str], dict[System, float]] = {}
+    for system, ratio in ratios(gathered, subject).items():
+        if system.model and system != subject and ratio > 0:
+            uses.setdefault((system.kind, system.model), {})[system] = ratio
+    chosen = (min(each, key=lambda system: (abs(math.log(each[system])), system.votes)) for each in uses.values())
+    return {system: uses[system.kind, system.model][system] for system in chosen}
+
+
+def is_near(ratio: float) -> bool:
+    """Return whether a cost may be called the same."""
+    return 1 / _NEAR <= ratio <= _NEAR
+
+
+_FEW = 30
+
+
+@dataclass(frozen=True, slots=True)
+class NoteContext:
+    """What the notes are made of."""
+
+    gathered: ScoreTable
+    subject: str
+    #: The comparisons that are shown.
+    shown: Collection[str]
+    #: Of how many members the best is named.
+    members: int
+    #: Of how many records each system has a score.
+    asked: Mapping[str, int]
+    #: Systems whose cost is not known whole.
+    unknown: Sequence[str]
+    #: Models alone that cost less than half, or more than twice, of what the subject does.
+    far: Mapping[str, float]
+    #: Parts in the fusion whose model was asked alone too.
+    parts: Collection[str]
+
+
+def notes(heeded: NoteContext) -> list[str]:
+    """Return the notes, in the order of their weight."""
+    return [*_of_records(heeded.gathered), *_of_comparisons(heeded), *_of_systems(heeded)]
+
+
+def _of_records(gathered: ScoreTable) -> Iterator[str]:
+    if gathered.errors:
+        yield f"{_records(gathered.errors)} failed as a whole and count 0 for everybody who has no grade there."
+    if gathered.ungraded:
+        yield f"{_records(gathered.ungraded)} without any grade: counted 0 for every system (fuse-grade them)."
+    if gathered.repeated:
+        yield f"{_records(gathered.repeated)} with an id that came before: counted as repetitions of one task."
+    if len(gathered.tasks) < _FEW:
+        yield f"Only {len(gathered.tasks)} tasks: take every number here as a hint."
+
+
+def _of_comparisons(heeded: NoteContext) -> Iterator[str]:
+    if heeded.members > 1:
+        yield (
+            f"The best of {heeded.members} members is chosen on the same tasks, so it looks better than it is; p and "
+            "interval hold whichever is best: `better` needs a win over every member, `worse` pays for the choice."
+        )
+    if "same-cost" not in heeded.shown:
+        nearest = ", ".join(f"{name} at {ratio:.2g}×" for name, ratio in sorted(heeded.far.items()))
+        seen = f" (nearest: {nearest})" if nearest else ""
+        yield (
+            f"No single model was asked at about the cost of {heeded.subject}{seen}: `fuse-panel --baseline MODEL*N` "
+            "asks one N times, and its vote is the comparison that counts."
+        )
+    for part, did, models in (
+        ("judge", "compared", heeded.gathered.judges),
+        ("synth", "wrote", heeded.gathered.writers),
+    ):
+        if models and part not in heeded.parts:
+            names = ", ".join(sorted(model for model, _ in models))
+            yield f"The model that {did} ({names}) was not asked alone: `fuse-panel --baseline MODEL` does."
+
+
+def _of_systems(heeded: NoteContext) -> Iterator[str]:
+    partly = [f"{name} on {n:,}" for name, n in heeded.asked.items() if n < heeded.gathered.records]
+    if partly:
+        of = f"of {heeded.gathered.records:,} records"
+        yield f"Not asked everywhere ({', '.join(partly)} {of}): compared on the tasks that both were asked."
+    if heeded.unknown:
+        yield (
+            f"Costs marked ≥, or unknown, lack calls whose price nobody said ({', '.join(heeded.unknown)}): what a "
+            "right answer costs is unknown there."
+        )
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record{'s' if count > 1 else ''}"
+
+
+_ORDER = {"fusion": 0, "vote": 1, "pick": 2, "member": 3, "baseline": 4, "oracle": 6}
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """One system: its score, and what it takes for one record."""
+
+    name: str
+    system: System
+    #: `judge` and `synth`, where its model had these parts in the fusion.
+    parts: tuple[str, ...]
+    score: Mean
+    records: int
+    cost: Cost
+    #: What it costs as a multiple of what the subject does, in the measure of the summary.
+    ratio: float | None
+    usd_per_right: float | None
+    p50_s: float | None
+    p95_s: float | None
+    failed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """The tasks of one category; `differences` are the subject's, against the rivals of the whole."""
+
+    name: str
+    tasks: int
+    scores: dict[str, Mean]
+    differences: dict[str, Paired]
+
+
+@dataclass(frozen=True, slots=True)
+class PanelSummary:
+    """What can be said of the panel: pairs of members, the ceiling of any selection, the judge's ranking."""
+
+    pairs: dict[tuple[str, str], Pair]
+    #: The score of whoever always chooses the best response.
+    ceiling: Mean | None
+    #: The share of tasks that nobody gets right; None where texts can be right in part.
+    co_failure: float | None
+    #: How much of the way from the best member to the ceiling the subject goes; None where there is no way.
+    recovered: float | None
+    ranks: list[Rank]
+    chance: Rank
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A report."""
+
+    tasks: int
+    records: int
+    draws: Draws
+    subject: str
+    measure: Measure
+    binary: bool
+    rows: list[SummaryRow]
+    contests: list[Contest]
+    categories: list[Category]
+    panel: PanelSummary
+    notes: list[str]
+
+    def row(self, name: str) -> SummaryRow:
+        """Return a system's row."""
+        return next(row for row in self.rows if row.name == name)
+
+
+class SummaryBuilder:
+    """One run on its way to a report.
+
+    Args:
+        gathered: a run, finished.
+        subject: the name of the system that is compared with the others; the fusion where none is given.
+    """
+
+    def __init__(self, gathered: ScoreTable, subject: str | None, draws: Draws) -> None:
+        self.gathered = gathered
+        self.draws = draws
+        self.labels = gathered.labels()
+        self.systems = {name: system for system, name in self.labels.items()}
+        self.subject = (
+            self._found(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
+        )
+        self.near = nearest_in_cost(gathered, self.subject)
+        self._scores: dict[System, list[float]] = {}
+
+    def summary(self) -> Summary:
+        """Return the report."""
+        rows = self._rows()
+        contests = self._contests()
+        subject = self.labels[self.subject]
+        return Summary(
+            tasks=len(self.gathered.tasks),
+            records=self.gathered.records,
+            draws=self.draws,
+            subject=subject,
+            measure=measure_of(self.gathered, self.subject),
+            binary=all(
+                is_binary(present(self.gathered.columns[row.system].scores)) for row in rows if not row.system.model
+            ),
+            rows=rows,
+            contests=contests,
+            categories=self._categories(rows, contests),
+            panel=self._panel(rows, contests),
+            notes=notes(self._heeded(rows, contests)),
+        )
+
+    def difference(self, rival: str) -> Paired:
+        """Compare the subject with one system that a person named."""
+        found = paired([(self._of(self.subject), self._of(self._found(rival)))], self.draws)[0]
+        if found is None:
+            raise UsageError(f"{self.labels[self.subject]} and {rival} have no task in common")
+        return found
+
+    def _found(self, name: str) -> System:
+        if name not in self.systems:
+            raise UsageError(f"no system is called {name!r} here{nearest(name, list(self.systems))}")
+        return self.systems[name]
+
+    def _of(self, system: System) -> list[float]:
+        if system not in self._scores:
+            self._scores[system] = self.gathered.of_tasks(system)
+        return self._scores[system]
+
+    def _shown(self) -> list[System]:
+        """Return the systems of the table; of votes of one model only those that cost what the subject does."""
+        shown = [s for s in self.labels if not s.votes or s == self.subject or s in self.near]
+        scores = {s: math.fsum(known) / len(known) if (known := present(self._of(s))) else -1.0 for s in shown}
+        return sorted(shown, key=lambda s: (_ORDER[s.kind] + bool(s.votes), -scores[s], self.labels[s]))
+
+    def _rows(self) -> list[SummaryRow]:
+        shown = self._shown()
+        cost_ratios = ratios(self.gathered, self.subject)
+        rows = []
+        for system, score in zip(shown, means([self._of(s) for s in shown], self.draws), strict=True):
+            if score is None:
+                continue
+            column = self.gathered.columns[system]
+            times = present(column.latencies)
+            is_real = system != ORACLE
+            rows.append(
+                SummaryRow(
+                    name=self.labels[system],
+                    system=system,
+                    parts=self._parts(system),
+                    score=score,
+                    records=len(present(column.scores)),
+                    cost=cost_of(column),
+                    ratio=cost_ratios.get(system) if is_real else None,
+                    usd_per_right=usd_per_right(column) if is_real else None,
+                    p50_s=quantile(times, 0.5) if times and is_real else None,
+                    p95_s=quantile(times, 0.95) if times and is_real else None,
+                    failed=column.failed,
+                )
+            )
+        return rows
+
+    def _parts(self, system: System) -> tuple[str, ...]:
+        """Return what else this model did in the fusion."""
+        if not system.model or system.votes:
+            return ()
+        models = self.gathered.models.get(system, set())
+        had = (("judge", self.gathered.judges), ("synth", self.gathered.writers))
+        return tuple(part for part, by in had if models & by)
+
+    def _contests(self) -> list[Contest]:
+        """Compare the subject with what it must beat to be worth its cost."""
+        asked: dict[str, list[System]] = {
+            "same-cost": [system for system, ratio in self.near.items() if is_near(ratio)],
+            "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
+        }
+        asked |= self._part_rivals()
+        copied = self.gathered.by
+        for system, name in ((VOTE, "vote"), (PICK, "pick")):
+            is_the_same = self.subject == FUSION and set(copied) == {name}
+            asked[name] = [system] if system in self.labels and not is_the_same else []
+        wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival != self.subject]
+        found = paired([(self._of(self.subject), self._of(rival)) for _, rival in wanted], self.draws)
+        grouped: dict[str, dict[str, Paired]] = {}
+        for (name, rival), pair in zip(wanted, found, strict=True):
+            if pair is not None:
+                grouped.setdefault(name, {})[self.labels[rival]] = pair
+        return corrected([contest(name, rivals) for name, rivals in grouped.items()])
+
+    def _part_rivals(self) -> dict[str, list[System]]:
+        """Return the models that judged or wrote, asked alone, one comparison for each; a baseline before a member."""
+        found: dict[str, list[System]] = {}
+        alone = [s for s in self.labels if s.model and not s.votes]
+        seen: set[tuple[str, str]] = set()
+        for part in ("judge", "synth"):
+            for system in sorted(alone, key=lambda s: s.kind):
+                models = self.gathered.models.get(system, set())
+                if part in self._parts(system) and not models & seen:
+                    seen |= models
+                    found[f"{part} {self.labels[system]}" if part in found else part] = [system]
+        return found
+
+    def _categories(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> list[Category]:
+        names = sorted(self.gathered.categories)
+        if len(names) < 2:
+            return []
+        rivals = list(dict.fromkeys(c.rival for c in contests if c.against in ("same-cost", "best-single")))
+        tasks = {name: self.gathered.tasks_of(name) for name in names}
+        scores = {row.name: self._of(row.system) for row in rows}
+        subject = scores[self.labels[self.subject]]
+
+        def within(column: Sequence[float], name: str) -> list[float]:
+            return [column[task] for task in tasks[name]]
+
+        every = [(name, row.name) for name in names for row in rows]
+        found = means([within(scores[row], name) for name, row in every], self.draws)
+        pairs = [(name, rival) for name in names for rival in rivals]
+        differ = paired([(within(subject, name), within(scores[rival], name)) for name, rival in pairs], self.draws)
+        return [
+            Category(
+                name,
+                len(tasks[name]),
+                {row: mean for (of, row), mean in zip(every, found, strict=True) if of == name and mean},
+                {rival: pair for (of, rival), pair in zip(pairs, differ, strict=True) if of == name and pair},
+            )
+            for name in names
+        ]
+
+    def _panel(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> PanelSummary:
+        tally = self.gathered.panel
+        ceiling = next((row.score for row in rows if row.system == ORACLE), None)
+        subject = next((row.score.mean for row in rows if row.system == self.subject), math.nan)
+        best = next((each for each in contests if each.against == "best-single"), None)
+        recovered = None
+        if ceiling is not None and best is not None:
+            start = subject - best.pair.mean
+            way = ceiling.mean - start
+            recovered = best.pair.mean / way if way > 1e-9 and self.subject != ORACLE else None
+        co_failure = 1 - ceiling.mean if ceiling is not None and tally.is_binary else None
+        return PanelSummary(tally.pairs, ceiling, co_failure, recovered, tally.ranks, tally.chance)
+
+    def _heeded(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> NoteContext:
+        shown = {each.against for each in contests}
+        far = {self.labels[s]: ratio for s, ratio in self.near.items() if not is_near(ratio)}
+        return NoteContext(
+            gathered=self.gathered,
+            subject=self.labels[self.subject],
+            shown=shown,
+            members=len(next((c.rivals for c in contests if c.against == "best-single"), {})),
+            asked={row.name: row.records for row in rows},
+            unknown=[row.name for row in rows if row.cost.unknown and row.system != ORACLE],
+            far=far,
+            parts={part for row in rows for part in row.parts},
+        )

@@ -1,0 +1,221 @@
+"""The systems that one graded record holds: what each of them scored on it, and what it spent.
+
+What a system spent on one record: calls, money, tokens, and the time on the wall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fusiontools.record.types import Grade, Record
+
+#: Stages that no system pays for: they measure.
+BESIDE = frozenset(("baseline", "grade"))
+#: A member's name and the number of its sample.
+Seat = tuple[str, int]
+
+
+@dataclass(slots=True)
+class SystemSpending:
+    """Sums of calls; `unknown` counts those whose cost nobody said, a latency is NaN where calls were replayed."""
+
+    calls: float = 0.0
+    usd: float = 0.0
+    unknown: float = 0.0
+    tokens: float = 0.0
+    latency_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Calls:
+    """A record's calls, by who needs them."""
+
+    panel: list[Mapping[str, Any]] = field(default_factory=list)
+    judge: list[Mapping[str, Any]] = field(default_factory=list)
+    #: All calls that the fusion's answer took.
+    fusion: list[Mapping[str, Any]] = field(default_factory=list)
+    #: The calls of one response of the first layer, and of one baseline's.
+    members: dict[Seat, list[Mapping[str, Any]]] = field(default_factory=dict)
+    baselines: dict[Seat, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
+    """Return the calls of a record by who needs them."""
+    sorted_calls = Calls()
+    for call in calls:
+        stage = call["stage"]
+        seat = (call.get("member", ""), call.get("sample", 0))
+        if stage == "baseline":
+            sorted_calls.baselines.setdefault(seat, []).append(call)
+        if stage in BESIDE:
+            continue
+        sorted_calls.fusion.append(call)
+        if stage == "judge":
+            sorted_calls.judge.append(call)
+        elif stage == "panel":
+            sorted_calls.panel.append(call)
+            # A step is a call about responses, none of a member's own.
+            if call.get("layer", 1) == 1 and "step" not in call:
+                sorted_calls.members.setdefault(seat, []).append(call)
+    return sorted_calls
+
+
+def spent_on(calls: Sequence[Mapping[str, Any]]) -> SystemSpending:
+    """Return what these calls come to; a replayed call costs what it cost when it was bought."""
+    spent = SystemSpending(calls=len(calls), latency_s=wall_clock(calls))
+    for call in calls:
+        usage = call.get("usage") or {}
+        spent.tokens += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        usd = call.get("saved_usd" if call.get("replayed") else "cost_usd")
+        if usd is None:
+            spent.unknown += 1
+        else:
+            spent.usd += usd
+    return spent
+
+
+def mean_spent(spendings: Sequence[SystemSpending]) -> SystemSpending:
+    """Return what one of several samples takes on average."""
+    if (n := len(spendings)) == 1:
+        return spendings[0]
+    return SystemSpending(
+        calls=sum(s.calls for s in spendings) / n,
+        usd=sum(s.usd for s in spendings) / n,
+        unknown=sum(s.unknown for s in spendings) / n,
+        tokens=sum(s.tokens for s in spendings) / n,
+        latency_s=sum(s.latency_s for s in spendings) / n,
+    )
+
+
+def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
+    """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
+
+    A seat's attempts come one after the other. NaN where there is no call, or one was replayed: nobody measured.
+    """
+    groups: dict[tuple[Any, ...], dict[Seat, float]] = {}
+    for call in calls:
+        if call.get("replayed"):
+            return math.nan
+        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step")), {})
+        seat = (call.get("member", ""), call.get("sample", 0))
+        lanes[seat] = lanes.get(seat, 0.0) + call.get("latency_s", 0.0)
+    return sum(max(lanes.values()) for lanes in groups.values()) if groups else math.nan
+
+
+class System(NamedTuple):
+    """Who answers: `fusion`, `vote`, `pick`, `oracle`, or one model alone.
+
+    `kind` of a model is `member` or `baseline`; with `votes` it is the vote of the first so many of its samples.
+    """
+
+    kind: str
+    model: str = ""
+    votes: int = 0
+
+
+FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), System("oracle")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a system fared on one record; `failed` is the share of its texts that are failures."""
+
+    score: float
+    failed: float
+    spent: SystemSpending
+
+
+def outcomes(record: Record) -> dict[System, Outcome]:
+    """Return every system that can be told from a record.
+
+    A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
+    """
+    grades = record.get("grades") or []
+    calls = sorted_out(record.get("calls", []))
+    panel = [grade for grade in grades if grade["of"] == "panel"]
+    found: dict[System, Outcome] = {FUSION: _of_answer(grades, spent_on(calls.fusion))}
+    found |= _alone("member", _first_layer(grades), calls.members)
+    found |= _alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
+    if not panel:
+        return found
+    asked, compared = spent_on(calls.panel), spent_on([*calls.panel, *calls.judge])
+    found[VOTE] = _outcome(voted(panel), panel, asked)
+    found[PICK] = _outcome(_picked(panel, record.get("analysis", {}).get("ranking", [])), panel, compared)
+    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, asked)
+    return found
+
+
+def voted(grades: Sequence[Grade]) -> Grade:
+    """Return the grade that stands for the majority: a tie goes to the earliest, as does a vote where nobody votes."""
+    counts: dict[str, int] = {}
+    for grade in grades:
+        if grade["key"]:
+            counts[grade["key"]] = counts.get(grade["key"], 0) + 1
+    if not counts:
+        return _earliest(grades)
+    winner = max(counts, key=lambda key: counts[key])
+    return next(grade for grade in grades if grade["key"] == winner)
+
+
+def _first_layer(grades: Sequence[Grade]) -> list[Grade]:
+    """Return the grades of what members answered alone, before they saw each other's responses."""
+    earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
+    return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
+
+
+def _of_answer(grades: Sequence[Grade], spent: SystemSpending) -> Outcome:
+    answer = next((grade for grade in grades if grade["of"] == "answer"), None)
+    if answer is None:
+        return Outcome(0.0, 1.0, spent)
+    return _outcome(answer, [answer], spent)
+
+
+def _outcome(grade: Grade, texts: Sequence[Grade], spent: SystemSpending) -> Outcome:
+    failed = all("error" in text for text in texts)
+    return Outcome(grade["score"], float(failed), spent if failed else _bought(spent))
+
+
+def _bought(spent: SystemSpending) -> SystemSpending:
+    """Return what a text cost: one that no call is known of was not free for that."""
+    return spent if spent.calls else SystemSpending(unknown=1, latency_s=math.nan)
+
+
+def _picked(panel: Sequence[Grade], ranking: Sequence[int]) -> Grade:
+    first = next((i for i in ranking if i < len(panel) and "error" not in panel[i]), None)
+    return _earliest(panel) if first is None else panel[first]
+
+
+def _earliest(grades: Sequence[Grade]) -> Grade:
+    return next((grade for grade in grades if "error" not in grade), grades[0])
+
+
+def _alone(
+    kind: str, grades: Sequence[Grade], calls: Mapping[Seat, Sequence[Mapping[str, Any]]]
+) -> dict[System, Outcome]:
+    """Return each model by itself: one answer of it, and the votes of its first samples."""
+    graded: dict[str, list[Grade]] = {}
+    for grade in sorted(grades, key=lambda grade: grade["sample"]):
+        graded.setdefault(grade["member"], []).append(grade)
+    found: dict[System, Outcome] = {}
+    for model in dict.fromkeys([*graded, *(model for model, _ in calls)]):
+        samples = graded.get(model, [])
+        asked = sorted({*(grade["sample"] for grade in samples), *(n for name, n in calls if name == model)})
+        each = [spent_on(calls.get((model, number), [])) for number in asked]
+        found[System(kind, model)] = _on_average(samples, each)
+        for votes in range(2, len(samples) + 1):
+            first = samples[:votes]
+            together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
+            found[System(kind, model, votes)] = _outcome(voted(first), first, spent_on(together))
+    return found
+
+
+def _on_average(samples: Sequence[Grade], each: Sequence[SystemSpending]) -> Outcome:
+    if not samples:
+        return Outcome(math.nan, 0.0, mean_spent(each))
+    n = len(samples)
+    failed = sum("error" in grade for grade in samples) / n
+    spent = mean_spent(each)
+    return Outcome(sum(grade["score"] for grade in samples) / n, failed, spent if failed == 1 else _bought(spent))

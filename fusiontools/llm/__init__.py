@@ -1,0 +1,1 @@
+"""Ask a model once: journalled, retried, priced, within its limits."""

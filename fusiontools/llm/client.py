@@ -1,0 +1,277 @@
+"""The one door to a model: `complete`, with the journal, the retries, the ledger and the transport behind it.
+
+A request is looked up in the journal (`replay`), joined to an identical one under way (single flight), or bought and
+then kept. Cancelling whoever asked cancels the call, socket and all; who has waited for it then buys it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
+from fusiontools.config.stage_table import LimitOptions
+from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.ledger import Budget, Event, Ledger, Slot
+from fusiontools.llm.retry import Caller, call_with_retries
+from fusiontools.record.types import Call, Message
+
+_NO_SLOT = Slot()
+#: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
+_OWN_LIMITS = frozenset({"budget", "record_budget", "caller_budget", "deadline"})
+
+
+@dataclass(slots=True)
+class Client:
+    """Everything that stands between a stage and a model.
+
+    Args:
+        endpoints: by name, as the environment wants them.
+        limits: timeouts, retries, concurrency and money.
+        journal: where finished calls are kept; None keeps nothing.
+        replay: answer from the journal what it holds.
+        offline: buy nothing; what the journal lacks fails as `offline_miss`.
+        shares: whether identical calls under way at once are made once.
+        notify: told of every call that begins or settles, of records that nobody watches apart.
+        backends: made when first needed; given here by tests and embedders.
+    """
+
+    endpoints: Mapping[str, Endpoint]
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    journal: Journal | None = None
+    replay: bool = False
+    offline: bool = False
+    shares: bool = True
+    notify: Callable[[Event], None] | None = None
+    backends: dict[str, Backend] = field(default_factory=dict)
+    budget: Budget = field(init=False)
+    _slots: asyncio.Semaphore = field(init=False)
+    _embedded_slot: asyncio.Semaphore = field(init=False)
+    _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.max_cost_usd)
+        self._slots = asyncio.Semaphore(self.limits.max_concurrency)
+        self._embedded_slot = asyncio.Semaphore(1)
+
+    def ledger(self, stage: str, record_id: str) -> Ledger:
+        """Open the ledger of one stage for one record; the record's deadline starts to run."""
+        ledger = Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s, notify=self.notify)
+        ledger.budgets = self.budgets(self.limits.max_record_cost_usd)
+        return ledger
+
+    def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget, ...]:
+        """Return the purses with a limit: the run's, and one for a record that has cost so much already."""
+        run = () if self.budget.limit_usd is None else (self.budget,)
+        return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
+
+    def request(
+        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+    ) -> CompletionRequest:
+        """Return the request that this model would be sent; other requests share its first `cached` messages."""
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached)
+
+    def recall(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
+    ) -> Completion | None:
+        """Return a finished call from the journal, without waiting; None where nothing is replayed or held."""
+        if self.journal is None or not (self.replay or self.offline):
+            return None
+        found = self.journal.get(request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch))
+        if found is None:
+            return None
+        completion, saved_usd = found
+        self._enter_replayed(completion, request, ledger, slot, saved_usd)
+        self._tell(ledger, slot, model, 0.0, 0.0, replayed=True)
+        return completion
+
+    async def complete(
+        self,
+        request: CompletionRequest,
+        model: Model,
+        ledger: Ledger,
+        slot: Slot = _NO_SLOT,
+        on_delta: OnDelta | None = None,
+    ) -> Completion:
+        """Return a completion of the request, or of the first of the model's fallbacks that gives one.
+
+        Raises:
+            CallFailed: every model failed; the failure is the first one's.
+        """
+        started, entered = time.monotonic(), len(ledger.calls)
+        self._tell(ledger, slot, model, 0.0, None, began=True)
+        first: CallFailed | None = None
+        shown = False
+
+        def show(delta: Delta) -> None:
+            nonlocal shown
+            shown = True
+            on_delta(delta)  # type: ignore[misc]
+
+        for name in (request.model, *model.fallbacks):
+            asked, priced = request, model
+            if name != request.model:
+                # The recipe's price is the first model's own.
+                asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
+            if (recalled := self.recall(asked, model, ledger, slot)) is not None:
+                if on_delta is not None:
+                    on_delta(recalled.content)
+                return recalled
+            try:
+                if self.offline:
+                    raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
+                completion = await self._shared(asked, priced, ledger, slot, show if on_delta else None)
+            except CallFailed as failure:
+                first = first or failure
+                if shown or failure.code in _OWN_LIMITS:
+                    break
+                continue
+            self._tell(ledger, slot, model, time.monotonic() - started, _paid_usd(ledger.calls[entered:], slot))
+            return completion
+        assert first is not None  # noqa: S101 - the loop ran at least once
+        self._tell(ledger, slot, model, time.monotonic() - started, None, failure=first)
+        raise first
+
+    @property
+    def slots(self) -> asyncio.Semaphore:
+        """The turns of all calls but the embedded engine's."""
+        return self._slots
+
+    def backend_of(self, name: str) -> Backend:
+        """Return the backend of an endpoint, for what goes there as it stands.
+
+        Raises:
+            CallFailed: there is no such endpoint, or no key for it.
+        """
+        return self._backend(self._endpoint(name))
+
+    async def aclose(self) -> None:
+        """Close the endpoints' connections and the journal."""
+        for backend in self.backends.values():
+            await backend.aclose()
+        if self.journal is not None:
+            self.journal.close()
+
+    async def _shared(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Buy the call, or wait for the identical one that is under way."""
+        if not self.shares:
+            return await self._bought(request, model, ledger, slot, on_delta)
+        key = request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
+        while (flight := self._flights.get(key)) is not None:
+            try:
+                completion = await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not flight.cancelled() or (task is not None and task.cancelling()):
+                    raise
+                # Whoever was buying it has been cut off; it is our turn, or the next waiter's.
+                continue
+            except CallFailed as failure:
+                # Another record's deadline or money is not ours; the run's money is everybody's.
+                if failure.code not in ("deadline", "record_budget", "caller_budget"):
+                    raise
+                continue
+            self._enter_replayed(completion, request, ledger, slot, None)
+            if on_delta is not None:
+                on_delta(completion.content)
+            return completion
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        try:
+            completion = await self._bought(request, model, ledger, slot, on_delta)
+            flight.set_result(completion)
+            return completion
+        except CallFailed as failure:
+            flight.set_exception(failure)
+            flight.exception()  # nobody may be waiting
+            raise
+        finally:
+            flight.cancel()
+            del self._flights[key]
+
+    async def _bought(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        endpoint = self._endpoint(request.endpoint)
+        # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
+        slots = self._embedded_slot if endpoint.embedded else self._slots
+        caller = Caller(self._backend(endpoint), endpoint, model, ledger.limits or self.limits, slots, ledger, slot)
+        completion, paid_usd = await call_with_retries(request, caller, on_delta)
+        if self.journal is not None:
+            await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)
+        return completion
+
+    def _endpoint(self, name: str) -> Endpoint:
+        endpoint = self.endpoints.get(name) or unnamed_endpoint(name)
+        if endpoint is None:
+            known = f"the endpoint {name!r} is not known here; give the recipe that defines it with -c"
+            raise CallFailed("unknown_endpoint", known)
+        return endpoint
+
+    def _backend(self, endpoint: Endpoint) -> Backend:
+        if endpoint.name not in self.backends:
+            self.backends[endpoint.name] = _make_backend(endpoint)
+        return self.backends[endpoint.name]
+
+    def _enter_replayed(
+        self, completion: Completion, request: CompletionRequest, ledger: Ledger, slot: Slot, saved_usd: float | None
+    ) -> None:
+        ledger.enter(
+            slot,
+            attempt=1,
+            model=completion.model,
+            endpoint=request.endpoint,
+            usage=completion.usage,
+            cost_usd=0.0,
+            cost_source="free",
+            replayed=True,
+            saved_usd=saved_usd,
+        )
+
+    def _tell(
+        self,
+        ledger: Ledger,
+        slot: Slot,
+        model: Model,
+        latency_s: float,
+        cost_usd: float | None,
+        *,
+        replayed: bool = False,
+        failure: CallFailed | None = None,
+        began: bool = False,
+    ) -> None:
+        if ledger.notify is not None:
+            label, purpose = slot.label or model.name, slot.step or (f"layer {slot.layer}" if slot.layer else "")
+            about = (ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure, began, purpose)
+            ledger.notify(Event(*about))
+
+
+def _make_backend(endpoint: Endpoint) -> Backend:
+    try:
+        require_key(endpoint)
+    except UsageError as error:
+        # Between records it is one call's failure, like any other; what was paid for goes on.
+        raise CallFailed("auth", error.message) from error
+    if endpoint.embedded:
+        from fusiontools.llm.local import LocalEngine
+
+        return LocalEngine(endpoint.path, endpoint.context_tokens)
+    from fusiontools.llm.http import HttpBackend
+
+    if endpoint.api == "anthropic":
+        from fusiontools.llm.anthropic import MESSAGES
+
+        return HttpBackend(endpoint, dialect=MESSAGES)
+    return HttpBackend(endpoint)
+
+
+def _paid_usd(calls: Sequence[Call], slot: Slot) -> float | None:
+    """Return what all attempts of a slot cost, or None where nobody knows it of one."""
+    costs = [c["cost_usd"] for c in calls if c.get("member") == slot.member and c.get("sample") == slot.sample]
+    return None if None in costs else sum(cost for cost in costs if cost)

@@ -1,0 +1,115 @@
+"""What goes through the door to a model and what comes back, whichever kind of model it is.
+
+Read native tool calls, whole or in the pieces of a stream, in the spellings that servers really use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusiontools.record import jsonl
+from fusiontools.record.types import Message, ToolCall, Usage
+
+#: A piece of an answer: visible text, or OpenAI's deltas of tool calls, of which the first of each call has its id.
+Delta = str | Sequence[Mapping[str, Any]]
+#: Called with each piece as it arrives; must not block.
+OnDelta = Callable[[Delta], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One question to one model: everything that decides the answer, and nothing else.
+
+    Args:
+        endpoint: the endpoint's name; its URL and key are the transport's business.
+        model: the model's name as the endpoint knows it.
+        messages: OpenAI chat messages.
+        params: OpenAI chat parameters (`temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `tools`,
+            `tool_choice`, `reasoning_effort`, …); an endpoint's extras go here too (`repeat_penalty`).
+        sample: tells apart repeated samples of the same request; part of the journal's key.
+        cached_messages: how many leading messages other requests share, for endpoints that cache a marked prefix;
+            it decides nothing about the answer and is no part of the journal's key.
+    """
+
+    endpoint: str
+    model: str
+    messages: Sequence[Message]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+    cached_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished answer. Empty content without tool calls is never a completion: it is `CallFailed("empty")`."""
+
+    content: str
+    model: str
+    finish_reason: str = "stop"
+    tool_calls: Sequence[ToolCall] = ()
+    reasoning: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
+    mean_logprob: float | None = None
+    #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.
+    ttft_s: float | None = None
+    #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.
+    latency_s: float | None = None
+
+
+class Backend(Protocol):
+    """Something that answers a request once: no retries, no journal, no ledger.
+
+    Raises `CallFailed` for everything that an endpoint can do wrong. Cancelling the task stops the generation.
+    """
+
+    async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion: ...
+
+    async def aclose(self) -> None: ...
+
+
+def read(call: Mapping[str, Any], index: int) -> ToolCall:
+    """Return a call as it stands on the wire, with an id and arguments where a server leaves them out."""
+    function = call.get("function") or {}
+    if not isinstance(function.get("name") or "", str) or not isinstance(call.get("id") or "", str):
+        raise TypeError("a tool call's id and name are text")
+    return {
+        "id": call.get("id") or f"call_{index}",
+        "type": "function",
+        "function": {"name": function.get("name") or "", "arguments": _arguments(function) or "{}"},
+    }
+
+
+def merge(calls: dict[int, Any], deltas: list[Any]) -> list[dict[str, Any]]:
+    """Add a stream's pieces to the calls so far, by index; a piece without one belongs to the latest call.
+
+    Returns:
+        The pieces as OpenAI spells them: `index` on each, `id` and `type` on the first of each call.
+    """
+    pieces: list[dict[str, Any]] = []
+    for delta in deltas:
+        index = delta.get("index")
+        if index is None:
+            index = len(calls) if delta.get("id") or not calls else max(calls)
+        function = delta.get("function") or {}
+        name, arguments = function.get("name") or "", _arguments(function)
+        call = calls.get(index)
+        if call is None:
+            call = calls[index] = {"id": delta.get("id") or f"call_{index}", "function": {"name": "", "arguments": ""}}
+            first = {"name": name, "arguments": arguments}
+            pieces.append({"index": index, "id": call["id"], "type": "function", "function": first})
+        else:
+            more = {"name": name} if name else {}
+            pieces.append({"index": index, "function": {**more, "arguments": arguments}})
+        call["function"]["name"] += name
+        call["function"]["arguments"] += arguments
+    return pieces
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    """Return a call's arguments as JSON text, which some servers send as the object itself."""
+    said = function.get("arguments")
+    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()

@@ -1,0 +1,65 @@
+"""A backend that makes no call: it gives every request an answer of a length to be expected, to see what would be made.
+
+Where a reply has a form, it says what makes a chain go on to the end: responses do not agree, and the question is
+worth a fusion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+from fusiontools.llm.prices import estimate_tokens
+from fusiontools.record import jsonl
+
+_LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
+_REPLIES: dict[str, Any] = {
+    "ranking": _LETTERS,
+    "consensus": ["-"],
+    "best": "A",
+    "better": "A",
+    "agree": False,
+    "decision": "fuse",
+}
+
+
+class DryRun:
+    """Answers with filler.
+
+    Args:
+        completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
+    """
+
+    def __init__(self, completion_tokens: int) -> None:
+        self._tokens = completion_tokens
+        self._asked = 0
+
+    async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
+        """Return the filler, with the tokens that the request would take."""
+        self._asked += 1
+        tokens = min(self._tokens, request.params.get("max_tokens") or self._tokens)
+        return Completion(
+            content=self._reply(request, tokens),
+            model=request.model,
+            usage={
+                "prompt_tokens": estimate_tokens(request.messages),
+                "completion_tokens": tokens,
+                "cached_tokens": 0,
+                "reasoning_tokens": 0,
+            },
+        )
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _reply(self, request: CompletionRequest, tokens: int) -> str:
+        match request.params.get("response_format"):
+            case {"json_schema": {"schema": {"properties": dict(wanted)}}} if wanted:
+                return jsonl.dumps({name: _REPLIES.get(name, _empty(kind)) for name, kind in wanted.items()}).decode()
+        # No two of them share a word, or the panel would seem to agree.
+        word = f"w{self._asked} "
+        return word * max(1, int(tokens * 3.5 / len(word)))
+
+
+def _empty(kind: Any) -> Any:
+    return [] if isinstance(kind, dict) and kind.get("type") == "array" else ""

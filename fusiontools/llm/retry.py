@@ -1,0 +1,183 @@
+"""Try a call again where that can help: the only place that retries.
+
+408, 409, 425, 429, 5xx and connection failures are tried again after a wait with full jitter, or after what the
+endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes out
+again at once. Every attempt is entered in the ledger, whatever becomes of it.
+
+Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+from fusiontools.config.models import Endpoint, Model
+from fusiontools.config.stage_table import LimitOptions
+from fusiontools.errors import CallFailed
+from fusiontools.llm import prices
+from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
+from fusiontools.llm.ledger import Ledger, Slot, reserve, settle
+
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How and for whom attempts are made."""
+
+    backend: Backend
+    endpoint: Endpoint
+    model: Model
+    limits: LimitOptions
+    slots: asyncio.Semaphore
+    ledger: Ledger
+    slot: Slot
+
+
+async def call_with_retries(
+    request: CompletionRequest, caller: Caller, on_delta: OnDelta | None
+) -> tuple[Completion, float | None]:
+    """Return the completion and what it cost.
+
+    Raises:
+        CallFailed: the last attempt's failure, or the first that no retry can mend.
+    """
+    attempt = retried = 0
+    while True:
+        attempt += 1
+        try:
+            await _take_turn(caller)
+            try:
+                return await _attempt(request, caller, on_delta, attempt)
+            finally:
+                caller.slots.release()
+        except CallFailed as failure:
+            if failure.adapted:
+                continue
+            if not failure.retryable or retried >= caller.limits.retries:
+                raise
+            wait_s = _wait_s(failure, retried, caller.limits)
+            if wait_s >= caller.ledger.remaining_s():
+                raise
+        retried += 1
+        await asyncio.sleep(wait_s)
+
+
+async def _take_turn(caller: Caller) -> None:
+    """Wait for a free slot, at most until the record's deadline; until then no attempt has been made."""
+    if caller.slots.locked():
+        try:
+            async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+                await caller.slots.acquire()
+        except TimeoutError:
+            raise _too_late(caller) from None
+    else:
+        # Free at once: the common case, and the timeout would cost more than the slot.
+        await caller.slots.acquire()
+    if caller.ledger.remaining_s() <= 0:
+        caller.slots.release()
+        raise _too_late(caller)
+
+
+def _too_late(caller: Caller) -> CallFailed:
+    return CallFailed("deadline", f"the record's {caller.limits.deadline_s:g} s were over (--deadline)")
+
+
+def _wait_s(failure: CallFailed, retried: int, limits: LimitOptions) -> float:
+    if failure.retry_after_s is not None:
+        return failure.retry_after_s
+    return random.uniform(0, min(_LONGEST_WAIT_S, limits.backoff_s * 2.0 ** min(retried, 64)))  # noqa: S311 - jitter, no secret
+
+
+async def _attempt(
+    request: CompletionRequest, caller: Caller, on_delta: OnDelta | None, attempt: int
+) -> tuple[Completion, float | None]:
+    ledger, endpoint = caller.ledger, caller.endpoint
+    reserved_usd = 0.0
+    if ledger.budgets:
+        bound = prices.upper_bound_usd(endpoint, caller.model, request.messages, request.params)
+        reserved_usd = reserve(ledger.budgets, bound, request.model)
+    paid_usd: float | None = 0.0
+    started = time.monotonic()
+    try:
+        completion = await _timed(request, caller, on_delta)
+        paid_usd, source = prices.paid_for(endpoint, caller.model, completion)
+        ledger.enter(
+            caller.slot,
+            attempt=attempt,
+            model=completion.model,
+            endpoint=endpoint.name,
+            usage=completion.usage,
+            cost_usd=paid_usd,
+            cost_source=source,
+            latency_s=completion.latency_s if completion.latency_s is not None else time.monotonic() - started,
+            ttft_s=completion.ttft_s,
+        )
+        return completion, paid_usd
+    except CallFailed as failure:
+        paid_usd, source = _paid_for_failure(failure, caller)
+        _enter_failure(caller, attempt, request, failure.code, started, paid_usd, source, failure)
+        raise
+    except asyncio.CancelledError:
+        # The endpoint may bill what it wrote until now; nobody knows.
+        paid_usd = 0.0 if endpoint.free else None
+        _enter_failure(
+            caller, attempt, request, "cancelled", started, paid_usd, "free" if endpoint.free else None, None
+        )
+        raise
+    finally:
+        if ledger.budgets:
+            settle(ledger.budgets, reserved_usd, paid_usd)
+
+
+async def _timed(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
+    """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
+    timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
+    try:
+        async with asyncio.timeout(min(timeout_s, remaining_s)):
+            return await caller.backend.complete(request, on_delta)
+    except TimeoutError:
+        if timeout_s < remaining_s:
+            raise CallFailed("timeout", f"no answer within {timeout_s:g} s (--timeout)") from None
+        raise _too_late(caller) from None
+
+
+def _loop_time(monotonic: float) -> float:
+    return asyncio.get_running_loop().time() + (monotonic - time.monotonic())
+
+
+def _paid_for_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
+    """Return what a failed attempt cost: refusals and dead endpoints cost nothing, a cut answer nobody knows what."""
+    if failure.usage is not None or failure.cost_usd is not None:
+        return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
+    if caller.endpoint.free:
+        return 0.0, "free"
+    if failure.status is not None or failure.code == "connect":
+        return 0.0, "free"
+    return None, None
+
+
+def _enter_failure(
+    caller: Caller,
+    attempt: int,
+    request: CompletionRequest,
+    status: str,
+    started: float,
+    paid_usd: float | None,
+    source: str | None,
+    failure: CallFailed | None,
+) -> None:
+    caller.ledger.enter(
+        caller.slot,
+        attempt=attempt,
+        model=request.model,
+        endpoint=caller.endpoint.name,
+        status=status,
+        usage=failure.usage if failure else None,  # type: ignore[arg-type]
+        cost_usd=paid_usd,
+        cost_source=source,
+        latency_s=time.monotonic() - started,
+    )

@@ -1,0 +1,1 @@
+"""What travels: types, sections, JSON Lines, schemas, and the table of request parameters."""

@@ -1,0 +1,66 @@
+"""What becomes of each parameter of a request: one table.
+
+A member drafts, the answer is what the person sees. So whatever shapes the visible answer goes to who writes it: the
+synthesizer, or the one model that answers alone. Members get what their drafts must know as well: the tools, and the
+form, for a draft may have to stand in for the answer. A judge gets none, for its reply has a form of its own; it reads
+the tools in its prompt. What goes straight to a member by its own name goes there as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: For members and for the answer; for the answer alone; for the server; for nobody; and what is refused.
+BOTH, WRITER, SERVER, NOBODY, REFUSED = "members and answer", "answer", "server", "nobody", "refused"
+#: By OpenAI's name. What is not named here goes to nobody.
+POLICY: dict[str, str] = {
+    "tools": BOTH,
+    "tool_choice": BOTH,
+    "parallel_tool_calls": BOTH,
+    "response_format": BOTH,
+    "max_tokens": WRITER,
+    "max_completion_tokens": WRITER,
+    "temperature": WRITER,
+    "top_p": WRITER,
+    "stop": WRITER,
+    "seed": WRITER,
+    "presence_penalty": WRITER,
+    "frequency_penalty": WRITER,
+    "reasoning_effort": WRITER,
+    "reasoning": WRITER,
+    "verbosity": WRITER,
+    "model": SERVER,
+    "messages": SERVER,
+    "stream": SERVER,
+    "stream_options": SERVER,
+    "fusion": SERVER,
+    "plugins": SERVER,
+    "n": REFUSED,
+    "modalities": REFUSED,
+    "audio": REFUSED,
+    "functions": REFUSED,
+    "function_call": REFUSED,
+    "logprobs": NOBODY,
+    "top_logprobs": NOBODY,
+    "logit_bias": NOBODY,
+    "prediction": NOBODY,
+    "web_search_options": NOBODY,
+    "user": NOBODY,
+    "safety_identifier": NOBODY,
+    "prompt_cache_key": NOBODY,
+    "metadata": NOBODY,
+    "store": NOBODY,
+    "service_tier": NOBODY,
+}
+#: Spellings of the same thing, which a record knows under one name.
+SYNONYMS = ("max_completion_tokens", "reasoning")
+#: Parameters of a panel member.
+MEMBER = tuple(name for name, whose in POLICY.items() if whose == BOTH)
+#: Parameters of whoever writes the visible answer.
+ANSWER = tuple(name for name, whose in POLICY.items() if whose in (BOTH, WRITER) and name not in SYNONYMS)
+
+
+def select_params(params: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the asker said of these parameters; null says nothing."""
+    return {name: params[name] for name in names if params.get(name) is not None}

@@ -1,0 +1,113 @@
+"""Check records and recipes against `schemas/`: find out fast, explain well.
+
+`jsonschema-rs` says whether something is wrong, which is all that the good case needs; `jsonschema` is imported only
+to explain a failure, because its error tree finds the fault that a person would name.
+
+Where the files that ship with the package are: schemas, recipes and prompt templates.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fusiontools.errors import InputError, UsageError, nearest
+
+
+def data_dir(kind: str) -> Path:
+    """Return the folder of `schemas` or `configs`: inside an installed package, else beside it in a checkout."""
+    here = Path(__file__).parents[1]
+    inside = here / "data" / kind
+    return inside if inside.is_dir() else here.parent / kind
+
+
+@functools.cache
+def load(name: str) -> dict[str, Any]:
+    """Return the schema `schemas/<name>.schema.json`."""
+    schema: dict[str, Any] = orjson.loads((data_dir("schemas") / f"{name}.schema.json").read_bytes())
+    return schema
+
+
+def names() -> list[str]:
+    """Return the names of all schemas."""
+    return sorted(path.name.removesuffix(".schema.json") for path in data_dir("schemas").glob("*.schema.json"))
+
+
+@functools.cache
+def _fast(name: str, mask: str | None = None) -> Any:
+    import jsonschema_rs
+
+    schema = load(name)
+    registry = jsonschema_rs.Registry([(load(other)["$id"], load(other)) for other in names()])
+    return jsonschema_rs.validator_for(schema, registry=registry, mask=mask)
+
+
+def is_valid(name: str, data: Any) -> bool:
+    """Return whether the data fits the schema."""
+    return bool(_fast(name).is_valid(data))
+
+
+def explain(name: str, data: Any, *, quoting: bool = True) -> tuple[str, str]:
+    """Return the JSON path of what is most wrong, and why.
+
+    Args:
+        quoting: whether the reason may show the value. Without, the first fault is named, quickly, however much there
+            is: for what a stranger sends.
+    """
+    if not quoting:
+        return _first_fault(name, data)
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from referencing import Registry, Resource
+
+    registry: Any = Registry().with_resources([(load(n)["$id"], Resource.from_contents(load(n))) for n in names()])
+    error = best_match(Draft202012Validator(load(name), registry=registry).iter_errors(data))
+    if error is None:
+        return "$", "not accepted"
+    return error.json_path, _words(error)
+
+
+def _first_fault(name: str, data: Any) -> tuple[str, str]:
+    import jsonschema_rs
+
+    try:
+        _fast(name, "it").validate(data)
+    except jsonschema_rs.ValidationError as error:
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+        return f"${path}", error.message if len(error.message) < 400 else error.message[:400] + "…"
+    return "$", "not accepted"
+
+
+def _words(error: Any) -> str:
+    """Return the reason in words that stay short however large the offending value is."""
+    shown = repr(error.instance)
+    message = str(error.message)
+    if len(shown) > 80 and shown in message:
+        message = message.replace(shown, shown[:60] + "…")
+    if error.validator == "additionalProperties" and isinstance(error.schema.get("properties"), dict):
+        known = list(error.schema["properties"])
+        unknown = [key for key in error.instance if key not in known]
+        return f"unknown key {unknown[0]!r}{nearest(unknown[0], known)}"
+    if error.validator == "anyOf" and all(branch.validator == "required" for branch in error.context):
+        missing = [name for branch in error.context for name in branch.validator_value if name not in branch.instance]
+        return f"has neither {' nor '.join(map(repr, missing))}"
+    return message if len(message) < 400 else message[:400] + "…"
+
+
+def check_record(record: Any) -> None:
+    """Raise `InputError` with path and reason unless this is a record."""
+    if not is_valid("record", record):
+        path, reason = explain("record", record)
+        raise InputError(reason, path)
+
+
+def validate_recipe(data: Any, where: str) -> None:
+    """Raise `UsageError` naming file, path and reason unless this is a recipe."""
+    if not isinstance(data, dict):
+        raise UsageError(f"{where}: a recipe is a mapping of keys such as `panel:`, `judge:` and `synth:`")
+    if not is_valid("recipe", data):
+        path, reason = explain("recipe", data)
+        raise UsageError(f"{where}: {path}: {reason}")

@@ -1,0 +1,1 @@
+"""The same chains behind HTTP; one folder for the three wire protocols."""

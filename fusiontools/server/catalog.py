@@ -1,0 +1,216 @@
+"""What the server offers: recipes as models, and the members' own models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from typing import Any
+
+from fusiontools.chain import Chain
+from fusiontools.config.models import Endpoint, Model, require_key
+from fusiontools.config.options import merged
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
+from fusiontools.config.resolve import check_calls
+from fusiontools.config.stage_table import STAGES
+from fusiontools.errors import UsageError
+from fusiontools.llm import prices
+from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.serve_options import ServeOptions
+
+FUSION = "fusion"
+#: As `--recipe`: every shipped one that has its keys.
+_ALL = "all"
+#: What OpenRouter calls the same thing.
+OPENROUTER = "openrouter/fusion"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What can be asked for.
+
+    Args:
+        recipes: by name; the first is what `fusion` means.
+        chains: of each recipe, ready to be bound.
+        models: those that a client may name, with their settings and the recipe they come from.
+        globs: patterns of further models, asked at the first recipe's endpoint.
+    """
+
+    recipes: Mapping[str, Recipe]
+    chains: Mapping[str, Chain]
+    models: Mapping[str, Model]
+    endpoints: Mapping[str, Endpoint]
+    globs: tuple[str, ...] = ()
+
+    @property
+    def default(self) -> str:
+        """The name of the recipe that `fusion` means."""
+        return next(iter(self.recipes))
+
+    def recipe_called(self, model: str) -> str | None:
+        """Return which recipe a model's name means; None where it is no fusion.
+
+        Raises:
+            Refused: a fusion that is not offered.
+        """
+        if model in (FUSION, OPENROUTER, f"{OPENROUTER}-flash"):
+            return self.default
+        if not model.startswith(f"{FUSION}/"):
+            return None
+        return self.known_recipe(model.removeprefix(f"{FUSION}/"))
+
+    def known_recipe(self, name: str) -> str:
+        """Return the name of a recipe that is offered.
+
+        Raises:
+            Refused: it is not.
+        """
+        if name not in self.recipes:
+            raise ApiError(
+                404,
+                "model_not_found",
+                f"no recipe {name!r} is offered here; there are: {_names(self.recipes)}",
+                "model",
+            )
+        return name
+
+    def model_called(self, name: str) -> Model | None:
+        """Return the model that a client may name so; None where it may not."""
+        if name in self.models:
+            return self.models[name]
+        if any(fnmatchcase(name, glob) for glob in self.globs):
+            home = self.recipes[self.default].endpoint
+            return None if self.endpoints[home].embedded else Model(name, name, home)
+        return None
+
+    def unknown(self, name: str) -> ApiError:
+        """Return the error for a model that nobody offers, with what there is."""
+        there = _names([FUSION, *(f"{FUSION}/{recipe}" for recipe in self.recipes), *self.models])
+        return ApiError(404, "model_not_found", f"no model {name!r} is offered here; there are: {there}", "model")
+
+    def listing(self, created: int) -> list[dict[str, Any]]:
+        """Return the entries of `/v1/models`."""
+        fusions = [(FUSION, self.recipes[self.default])]
+        fusions += [(f"{FUSION}/{name}", recipe) for name, recipe in self.recipes.items()]
+        entries = [self._fusion_entry(name, recipe, created) for name, recipe in fusions]
+        return entries + [self._model_entry(name, model, created) for name, model in self.models.items()]
+
+    def _fusion_entry(self, name: str, recipe: Recipe, created: int) -> dict[str, Any]:
+        contexts = [self._context(model) for model in models_of(recipe)]
+        entry = _entry(name, "fusiontools", created) | {"description": recipe.description}
+        if contexts and None not in contexts:
+            entry["context_length"] = min(contexts)  # type: ignore[type-var]
+        return entry | {"supported_parameters": ["tools", "tool_choice", "response_format", "max_tokens", "stop"]}
+
+    def _model_entry(self, name: str, model: Model, created: int) -> dict[str, Any]:
+        entry = _entry(name, model.endpoint, created)
+        if (context := self._context(model)) is not None:
+            entry["context_length"] = context
+        if (price := prices.per_token_usd(self.endpoints[model.endpoint], model)) is not None:
+            entry["pricing"] = {kind: f"{usd:.12g}" for kind, usd in price.items()}
+        return entry
+
+    def _context(self, model: Model) -> int | None:
+        return prices.context_tokens(self.endpoints[model.endpoint], model)
+
+
+def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, Any]) -> Catalog:
+    """Return what is offered.
+
+    Args:
+        config: the recipe that `fusion` means; by default the one that the command line would take.
+        limit: options of `LimitOptions` that were typed: they hold over every recipe's own.
+
+    Raises:
+        UsageError: a recipe that cannot be, or that cannot be asked here.
+    """
+    first = load_recipe(config)
+    found = {first.name: first}
+    for choice in options.recipes:
+        recipe = first if choice == _ALL else load_recipe(choice)
+        if found.setdefault(recipe.name, recipe) != recipe:
+            raise UsageError(
+                f"--recipe {choice}: two recipes are called {recipe.name!r}; give one a `name:` of its own"
+            )
+    for recipe in map(load_recipe, recipe_names() if _offers_all(config, options) else ()):
+        if _has_keys(recipe):
+            found.setdefault(recipe.name, recipe)
+    for recipe in found.values():
+        check_calls(recipe)
+        _require_what_it_needs(recipe)
+    found = {name: replace(recipe, limits=merged(recipe.limits, limit)) for name, recipe in found.items()}
+    chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
+    if options.chain is not None:
+        chains[first.name] = _own_chain(options.chain)
+    for name, chain in chains.items():
+        if chain.first_panel is None or not chain.answers:
+            raise UsageError(
+                f"{name}: the chain {chain.text!r} answers no question; it needs a `panel` and what answers"
+            )
+    models: dict[str, Model] = {}
+    endpoints: dict[str, Endpoint] = {}
+    for recipe in found.values():
+        for model in models_of(recipe):
+            models.setdefault(model.name, model)
+        for name, endpoint in recipe.endpoints.items():
+            if endpoints.setdefault(name, endpoint) != endpoint:
+                raise UsageError(
+                    f"{recipe.name}: the endpoint {name!r} is another one in {first.name}: rename one of them"
+                )
+    return Catalog(found, chains, models, endpoints, options.allow_models)
+
+
+def models_of(recipe: Recipe) -> list[Model]:
+    """Return every model that a recipe names, in the order in which they are asked, once each and for one sample."""
+    named: dict[str, Model] = {}
+    for model in _named(recipe):
+        named.setdefault(model.name, replace(model, samples=1))
+    return list(named.values())
+
+
+def _named(recipe: Recipe) -> Iterator[Model]:
+    for section in ("panel", "judge", "synth", "route", "pick"):
+        options = getattr(recipe, section)
+        for field in fields(STAGES[section]):
+            value = getattr(options, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, Model):
+                    yield item
+
+
+def _own_chain(text: str) -> Chain:
+    try:
+        return Chain.parse(text)
+    except UsageError as error:
+        raise UsageError(f"--chain: {error.message}") from error
+
+
+def _offers_all(config: str | None, options: ServeOptions) -> bool:
+    """Return whether every shipped recipe is offered; whoever gives a file of their own wants that one and no other."""
+    return _ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
+
+
+def _require_what_it_needs(recipe: Recipe) -> None:
+    for model in _named(recipe):
+        endpoint = recipe.endpoints[model.endpoint]
+        if endpoint.embedded and find_spec("xllamacpp") is None:
+            raise UsageError(f"{recipe.name}: the embedded engine is not installed: pip install 'fusiontools[local]'")
+        require_key(endpoint)
+
+
+def _has_keys(recipe: Recipe) -> bool:
+    try:
+        _require_what_it_needs(recipe)
+    except UsageError:
+        return False
+    return True
+
+
+def _entry(name: str, owner: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}
+
+
+def _names(names: Any) -> str:
+    return ", ".join(names)

@@ -1,0 +1,344 @@
+"""From a request to what is done for it: which recipe, which chain with whose overrides, or which model alone.
+
+Nothing that a client says names a URL, a key, a file or a command, or a model that the operator does not offer.
+
+What a request changes of a chain's steps, and how many calls they come to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fusiontools.chain import Chain
+from fusiontools.config.chain_syntax import ANSWERING, Step
+from fusiontools.config.models import Model, spelled
+from fusiontools.config.options import flags_of
+from fusiontools.config.recipe import Recipe, parse_model
+from fusiontools.config.stage_table import STAGES, PanelOptions
+from fusiontools.config.templates import is_template_name, template_names
+from fusiontools.errors import InputError, UsageError, nearest
+from fusiontools.record import jsonl, schemas
+from fusiontools.server.catalog import FUSION, Catalog
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.serve_options import ServeOptions
+from fusiontools.stages.runtime import Stage
+
+
+def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
+    """Return how often models are asked for a response at most; a later layer may seat others."""
+    few_shot = recipe.panel.few_shot
+    usual = max(recipe.panel.samples, (few_shot.samples or 1) if few_shot else 1)
+    seats = calls = 0
+    for step in steps:
+        if step.name == "panel":
+            members = tuple(parse_model(text, recipe) for text in step.given.get("members") or ())
+            if not (members or step.adds_layer):
+                members = recipe.panel.members
+            seats = max(seats, step.given.get("samples", usual) * sum(member.samples for member in members))
+            calls += seats
+    return calls
+
+
+def given(steps: tuple[Step, ...], name: str, **given: Any) -> tuple[Step, ...]:
+    """Return the steps with more said to the first of this name; who writes, writes every pass."""
+    places = [i for i, step in enumerate(steps) if step.name == name]
+    if not places:
+        said = ", ".join(given)
+        raise UsageError(f"{said}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
+    meant = places if (name, *given) == ("synth", "models") else places[:1]
+    return tuple(replace(s, given={**s.given, **given}) if i in meant else s for i, s in enumerate(steps))
+
+
+def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
+    """Return the steps with so many layers of the panel, later ones as the chain has them: a debate stays one."""
+    kept = tuple(step for step in steps if not step.adds_layer)
+    made = next(i for i, step in enumerate(kept) if step.name == "panel")
+    layer = next((step for step in steps if step.adds_layer), Step("panel", {"revise": True}, kept[made].column))
+    return (*kept[: made + 1], *(layer,) * (layers - 1), *kept[made + 1 :])
+
+
+def tooled(steps: tuple[Step, ...], manner: str) -> tuple[Step, ...]:
+    """Return the steps for an answer that may be a tool call."""
+    if manner == "fuse":
+        return steps
+    made = next(i for i, step in enumerate(steps) if step.name == "panel")
+    if manner == "first":
+        hasty = replace(steps[made], given={**steps[made].given, "quorum": 1, "grace_s": 0.0})
+        return (*steps[:made], hasty, Step("synth", {"method": "copy"}, 1))
+    kept = tuple(step for step in steps if step.name not in ANSWERING)
+    judged = () if any(step.name == "judge" for step in kept) else (Step("judge", {}, 1),)
+    return (*kept, *judged, Step("pick", {}, 1))
+
+
+_KEPT = 1024
+#: The most steps of a chain that a client writes; `--max-calls` bounds the panel alone.
+_MOST_STEPS = 12
+_NO_NUMBER = 2**63
+#: Shapes of the three recipes that OpenRouter's presets stand for.
+_PRESETS = {"general-high": "quality", "general-budget": "budget", "general-fast": "budget"}
+_PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done for a request: a chain for a record, or one model that is asked alone.
+
+    Args:
+        stage: the chain, bound.
+        model: who is asked alone, where one is.
+        fusion: the overrides that hold, checked.
+    """
+
+    recipe: Recipe
+    chain: str
+    stage: Stage
+    model: Model | None = None
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An order that is not bound yet."""
+
+    recipe: Recipe
+    chain: Chain
+    fusion: Mapping[str, Any]
+    alone: Model | None = None
+
+
+@dataclass(slots=True)
+class Planner:
+    """Takes requests as orders; equal ones are bound once."""
+
+    menu: Catalog
+    options: ServeOptions
+    limited: bool
+    _bound: dict[bytes, Plan] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
+        known = list(schemas.load("fusion")["properties"])
+        for key in self._allowed() or ():
+            if key not in known:
+                raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
+
+    def take(self, asked: ChatRequest) -> Plan:
+        """Return the order of a request.
+
+        Raises:
+            Refused: an unknown model, an override that is not allowed or cannot be.
+        """
+        # Hashed: what a client says, however much it is, is not kept.
+        said = jsonl.canonical([asked.model, asked.fusion, _may_call(asked)])
+        key = hashlib.sha256(said).digest()
+        found = self._bound.get(key)
+        if found is None:
+            found = self._bind(self._planned(asked))
+            if len(self._bound) >= _KEPT:
+                del self._bound[next(iter(self._bound))]
+            self._bound[key] = found
+        return found
+
+    def chain_of(self, asked: ChatRequest) -> tuple[Recipe, Chain]:
+        """Return the recipe and the chain of a request, to see what it would cost.
+
+        Raises:
+            Refused: as `take`.
+        """
+        plan = self._planned(asked)
+        return plan.recipe, plan.chain
+
+    def _planned(self, asked: ChatRequest) -> _Draft:
+        fusion = self._checked(asked.fusion)
+        name = self.menu.recipe_called(asked.model)
+        if name is None:
+            model = self.menu.model_called(asked.model)
+            if model is None:
+                raise self.menu.unknown(asked.model)
+            if fuses(asked):
+                # OpenRouter's plugin beside a model's name: that model writes.
+                return self._planned(replace(asked, model=FUSION, fusion={"synth": asked.model, **asked.fusion}))
+            return self._alone(model, replace(self.menu.recipes[self.menu.default], name=model.name), fusion)
+        name = self.menu.known_recipe(fusion.get("recipe", name))
+        recipe = self._knowing_models(self.menu.recipes[name])
+        manner = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(asked) else "fuse"
+        if manner == "pass":
+            return self._alone(self._who_passes(recipe, fusion), recipe, fusion)
+        return _Draft(recipe, self._chain(name, recipe, fusion, manner), fusion)
+
+    def _bind(self, plan: _Draft) -> Plan:
+        try:
+            stage = plan.chain.bind(plan.recipe, offline=True, limited=self.limited)
+        except (InputError, UsageError) as error:
+            raise _bad("fusion", error.message) from error
+        return Plan(plan.recipe, plan.chain.text, stage, plan.alone, plan.fusion)
+
+    def _alone(self, model: Model, home: Recipe, fusion: Mapping[str, Any]) -> _Draft:
+        """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
+        model = replace(model, samples=1)
+        panel = PanelOptions(members=(model,))
+        recipe = Recipe(home.name, panel=panel, limits=home.limits, endpoints=self.menu.endpoints)
+        return _Draft(recipe, replace(Chain.parse("panel | synth --method copy"), text="panel"), fusion, model)
+
+    def _who_passes(self, recipe: Recipe, fusion: Mapping[str, Any]) -> Model:
+        """Return who answers alone where tools are passed: the synthesizer, else the first member."""
+        if "synth" not in fusion:
+            return (*recipe.synth.models, *recipe.panel.members)[0]
+        self._refuse_strangers((fusion["synth"],), "fusion.synth")
+        try:
+            return parse_model(fusion["synth"], recipe)
+        except UsageError as error:
+            raise _bad("fusion.synth", error.message) from error
+
+    def _allowed(self) -> tuple[str, ...] | None:
+        """Return which overrides clients may say; None is all of them."""
+        said = self.options.overrides
+        if said in ("all", "none"):
+            return None if said == "all" else ()
+        return tuple(key.strip() for key in said.split(","))
+
+    def _checked(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the overrides in our own words."""
+        fusion = _with_plugins(said)
+        if isinstance(fusion.get("recipe"), str):
+            # As `/v1/models` spells it, too.
+            fusion["recipe"] = fusion["recipe"].removeprefix(f"{FUSION}/")
+        if isinstance(fusion.get("include"), str):
+            fusion["include"] = [fusion["include"]]
+        if not schemas.is_valid("fusion", fusion):
+            path, reason = schemas.explain("fusion", fusion)
+            raise _bad(f"fusion{path.removeprefix('$')}", reason)
+        # 2.0 is an integer to JSON Schema, and none to `range`.
+        fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
+        allowed = self._allowed()
+        for key in fusion:
+            if allowed is not None and key not in allowed:
+                raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
+        return fusion
+
+    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], manner: str) -> Chain:
+        offered = self.menu.chains[name]
+        chain = self._typed_chain(fusion["chain"]) if "chain" in fusion else offered
+        try:
+            steps = tooled(self._overridden(chain.steps, fusion), manner)
+            calls, own = panel_calls(steps, recipe), panel_calls(offered.steps, recipe)
+        except UsageError as error:
+            raise _bad("fusion", error.message) from error
+        if calls > max(self.options.max_calls, own):
+            why = f"the panel would be asked {calls:,} times, more than {self.options.max_calls:,} (--max-calls)"
+            raise _bad("fusion", why, "too_many_calls")
+        text = " | ".join(step.name for step in steps) if steps != chain.steps else chain.text
+        return Chain(text, steps)
+
+    def _typed_chain(self, text: str) -> Chain:
+        """Return a chain that a client wrote, with nothing in it that only an operator may say."""
+        try:
+            chain = Chain.parse(text)
+        except UsageError as error:
+            raise _bad("fusion.chain", error.message) from error
+        if chain.first_panel is None or not chain.answers:
+            raise _bad(
+                "fusion.chain", "it answers no question; it needs a `panel` and what answers (synth, vote, pick)"
+            )
+        if len(chain.steps) > _MOST_STEPS:
+            raise _bad("fusion.chain", f"{len(chain.steps)} steps are more than {_MOST_STEPS}", "too_many_calls")
+        for step in chain.steps:
+            self._refuse_reaching_out(step)
+        return chain
+
+    def _refuse_reaching_out(self, step: Step) -> None:
+        if step.given.get("command") or step.given.get("method") == "command":
+            raise _bad("fusion.chain", "a request names no command", "override_not_allowed")
+        template = step.given.get("template")
+        if template is not None and (not is_template_name(template) or template not in template_names()):
+            why = f"--template {template!r}: a request names no file{nearest(template, template_names())}"
+            raise _bad("fusion.chain", why, "override_not_allowed")
+        for name, value in step.given.items():
+            if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < _NO_NUMBER):
+                raise _bad("fusion.chain", f"{name}: {value} is no number that can be used")
+        for name, flag in flags_of(STAGES[step.name]).items():
+            if flag.model and name in step.given:
+                said = step.given[name]
+                self._refuse_strangers(said if flag.multiple else (said,), "fusion.chain")
+
+    def _refuse_strangers(self, names: Sequence[str], where: str) -> None:
+        for text in names:
+            try:
+                name, _, endpoint = spelled(text, self.menu.endpoints, "")
+            except UsageError as error:
+                raise _bad(where, error.message) from error
+            if endpoint is not None or self.menu.model_called(name) is None:
+                why = f"no model {text!r} may be named here; there are: {', '.join(self.menu.models)}"
+                raise _bad(where, why, "override_not_allowed")
+
+    def _overridden(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
+        """Return the steps with what a request says of them."""
+        if "panel" in fusion:
+            self._refuse_strangers(fusion["panel"], "fusion.panel")
+            steps = given(steps, "panel", members=tuple(fusion["panel"]))
+        if "samples" in fusion:
+            steps = given(steps, "panel", samples=fusion["samples"])
+        if "judge" in fusion:
+            judges = (fusion["judge"],) if isinstance(fusion["judge"], str) else tuple(fusion["judge"])
+            self._refuse_strangers(judges, "fusion.judge")
+            steps = given(steps, "judge", models=judges)
+        if "synth" in fusion:
+            self._refuse_strangers((fusion["synth"],), "fusion.synth")
+            steps = given(steps, "synth", models=(fusion["synth"],))
+        for name in ("refine", "guard"):
+            if fusion.get(name) or (name in fusion and any(step.name == "synth" for step in steps)):
+                steps = given(steps, "synth", **{name: fusion[name]})
+        if "layers" in fusion:
+            steps = layered(steps, fusion["layers"])
+        return steps
+
+    def _knowing_models(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with every model that may be named under its own name and settings."""
+        return replace(recipe, aliases={**self.menu.models, **recipe.aliases}, endpoints=self.menu.endpoints)
+
+
+def _bad(where: str, why: str, code: str = "invalid_override") -> ApiError:
+    return ApiError(400, code, f"{where}: {why}", where)
+
+
+def fuses(asked: ChatRequest) -> bool:
+    """Return whether OpenRouter's plugin asks for a fusion, whatever the model is."""
+    plugins = asked.fusion.get("plugins") or []
+    return any(_is_fusion(plugin) for plugin in plugins)
+
+
+def _is_fusion(plugin: Mapping[str, Any]) -> bool:
+    return plugin.get("id") == "fusion" and plugin.get("enabled") is not False
+
+
+def _may_call(asked: ChatRequest) -> bool:
+    """Return whether the answer may be a tool call."""
+    return bool(asked.params.get("tools")) and asked.params.get("tool_choice") != "none"
+
+
+def _with_plugins(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides with OpenRouter's spelling of them translated; what is said in ours wins."""
+    fusion = {key: value for key, value in said.items() if key != "plugins" and value is not None}
+    plugins = said.get("plugins") or []
+    if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
+        raise _bad("plugins", "not a list of objects")
+    for plugin in plugins:
+        if not _is_fusion(plugin):
+            continue
+        unknown = [key for key in plugin if key not in _PLUGIN_KEYS]
+        if unknown:
+            raise _bad("plugins", f"unknown key {unknown[0]!r}{nearest(unknown[0], list(_PLUGIN_KEYS))}")
+        theirs: dict[str, Any] = {}
+        if (preset := plugin.get("preset")) is not None:
+            theirs["recipe"] = _PRESETS.get(preset, preset) if isinstance(preset, str) else preset
+        if plugin.get("analysis_models") is not None:
+            theirs["panel"] = plugin["analysis_models"]
+        for name in ("judge_model", "model"):
+            if (analyst := plugin.get(name)) is not None:
+                theirs |= {"judge": analyst, "synth": analyst}
+        fusion = theirs | fusion
+    return fusion

@@ -1,0 +1,1 @@
+"""The wire formats: Chat Completions, Responses, Anthropic's Messages."""

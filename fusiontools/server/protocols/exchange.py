@@ -1,0 +1,191 @@
+"""What the server's protocols have in common: a request as we understand it, and an answer as it is to be said.
+
+A dialect (`chat`, `responses`, `messages`) reads a body into an `Asked` and says what comes of it in its own words. It
+knows nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusiontools.errors import FusionError
+from fusiontools.record.types import Message, ToolCall
+
+
+class ApiError(FusionError):
+    """A request that gets an error for an answer.
+
+    Args:
+        status: the HTTP status.
+        code: a word for programs.
+        message: what is wrong, where, and what to do, for a person.
+        param: the parameter that is at fault, where one is: `messages[2].content`.
+        headers: what else the response says, such as `retry-after`.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(code, message)
+        self.status = status
+        self.param = param
+        self.headers = headers or {}
+
+    @property
+    def kind(self) -> str:
+        """The error's `type` in OpenAI's envelope."""
+        return _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+
+
+_KINDS = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    424: "upstream_error",
+    429: "rate_limit_error",
+    502: "upstream_error",
+    503: "overloaded_error",
+    504: "upstream_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request in the words of the record, whichever protocol it came in.
+
+    Args:
+        model: as the client names it.
+        messages: OpenAI chat messages.
+        params: what is wanted of the visible answer, under OpenAI's chat names.
+        stream: whether the answer is to be said as it is written.
+        fusion: the client's overrides as it spelled them; checked elsewhere.
+        says_usage: whether a stream ends with what it took.
+        echo: what the dialect itself will say again in its answer.
+        unanswerable: why no fusion can answer it; an endpoint that it passes through to may know better.
+    """
+
+    model: str
+    messages: list[Message]
+    params: dict[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    says_usage: bool = False
+    echo: Mapping[str, Any] = field(default_factory=dict)
+    unanswerable: ApiError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseMeta:
+    """What every part of one response repeats.
+
+    Args:
+        id: 32 hex digits; a dialect puts its own prefix before them.
+        created: Unix time, in seconds.
+        model: as the client named it.
+        prompt_tokens: about how many tokens the request itself has, for who wants to know before the end.
+    """
+
+    id: str
+    created: int
+    model: str
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpending:
+    """Tokens and money of one response; `cost_usd` is None where nobody knows it of a call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """A finished answer.
+
+    Args:
+        finish_reason: `stop`, `length`, `tool_calls` or `content_filter`.
+        fusion: the `fusion` block of the response: recipe, members, degradation, costs, timings.
+    """
+
+    content: str
+    tool_calls: Sequence[ToolCall]
+    finish_reason: str
+    spent: RequestSpending
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StreamWriter(Protocol):
+    """Says one stream; each method returns the bytes that it puts on the wire, possibly none.
+
+    `open` comes first. Then any number of `text`, `calls`, `progress`, `alive` and `event`, then either `close` or
+    `broken`. Text and calls come in the order in which the model wrote them. Pieces of calls are OpenAI's deltas:
+    `index` on each, `id` and the name on the first of each call, then pieces of `arguments`.
+    """
+
+    def open(self) -> bytes: ...
+
+    def text(self, text: str) -> bytes: ...
+
+    def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes: ...
+
+    def progress(self, words: str) -> bytes:
+        """Say what goes on, to who does not read it a comment: `panel 2/3`."""
+        ...
+
+    def alive(self) -> bytes:
+        """Keep the line open while nothing happens."""
+        ...
+
+    def event(self, event: Mapping[str, Any]) -> bytes:
+        """Say something richer, to a client that asked for events."""
+        ...
+
+    def close(self, done: ChatResult) -> bytes: ...
+
+    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+        """End a stream that failed half way; `done` holds what was bought and can stand in."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStyle:
+    """How the operator wants streams to sound.
+
+    Args:
+        keepalive: `comment`, `chunk` (an event that says nothing) or `off`.
+        progress: `comment`, `reasoning` (as the model's thoughts, where the protocol has a place for them) or `off`.
+    """
+
+    keepalive: str = "comment"
+    progress: str = "comment"
+
+
+class WireProtocol(Protocol):
+    """A protocol."""
+
+    def read(self, body: dict[str, Any]) -> ChatRequest:
+        """Read a request.
+
+        Raises:
+            Refused: with 400 and the place of what is wrong.
+        """
+        ...
+
+    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+        """Return the body of a plain response."""
+        ...
+
+    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> StreamWriter:
+        """Return what says a stream."""
+        ...
+
+    def error(self, refused: ApiError) -> dict[str, Any]:
+        """Return the body of an error."""
+        ...

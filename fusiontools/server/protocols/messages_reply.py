@@ -1,0 +1,266 @@
+"""Say an answer in the words of Anthropic's Messages API: a message, the events of a stream, an error.
+
+Source: Anthropic's API reference, "Messages", "Streaming Messages", "Handling stop reasons" and "Errors".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools.llm.anthropic_request import arguments_object
+from fusiontools.record import jsonl
+from fusiontools.record.types import ToolCall
+from fusiontools.server.protocols import sse
+from fusiontools.server.protocols.exchange import (
+    ApiError,
+    ChatRequest,
+    ChatResult,
+    RequestSpending,
+    ResponseMeta,
+    StreamStyle,
+)
+
+_STOP = {"length": "max_tokens", "content_filter": "refusal"}
+_ERRORS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    424: "api_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+#: The words by which clients know that a conversation must be made shorter.
+_TOO_LONG = "prompt is too long"
+#: Clients send a thought back only where it is signed; `messages_turns` leaves it out again.
+_SIGNATURE = "ZnVzaW9udG9vbHM="
+_TEXT_ENDS = b"}}\n\n"
+_ALIVE = b": alive\n\n"
+_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
+def message(asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    """Return a whole answer."""
+    ids = CallIds(asked, about)
+    content: list[dict[str, Any]] = [{"type": "text", "text": done.content}] if done.content else []
+    content += [_tool_use(ids.of(call["id"]), call) for call in done.tool_calls]
+    said = {**_head(about), "content": content, "stop_reason": _stop_reason(done), "stop_sequence": None}
+    return {**said, "usage": _bill(done.spent), "fusion": done.fusion}
+
+
+def error(refused: ApiError) -> dict[str, Any]:
+    """Return the body of an error."""
+    words = refused.message
+    if refused.code == "context_length" and _TOO_LONG not in words.lower():
+        words = f"{_TOO_LONG}: {words}"
+    kind = _ERRORS.get(refused.status, "invalid_request_error" if refused.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": words}}
+
+
+class CallIds:
+    """Ids for the calls of one answer, none of which the conversation has already.
+
+    Many servers count from `call_0` in every turn; a client that keeps calls by their ids would mix them up.
+    """
+
+    def __init__(self, asked: ChatRequest, about: ResponseMeta) -> None:
+        self._answer = about.id[:12]
+        self._taken = {call["id"] for told in asked.messages for call in told.get("tool_calls") or []}
+
+    def of(self, given: str) -> str:
+        """Return the id that a call goes out with."""
+        unique, count = given or f"toolu_{self._answer}", 1
+        while unique in self._taken:
+            unique = f"{given or 'toolu'}_{self._answer}" + (f"_{count}" if count > 1 else "")
+            count += 1
+        self._taken.add(unique)
+        return unique
+
+
+class _Call:
+    """A call as far as it has come; `said` is how many of its pieces have gone out."""
+
+    __slots__ = ("id", "name", "pieces", "said")
+
+    def __init__(self, id: str, name: str) -> None:  # noqa: A002
+        self.id, self.name = id, name
+        self.pieces: list[str] = []
+        self.said = 0
+
+    def is_whole(self) -> bool:
+        try:
+            jsonl.loads("".join(self.pieces))
+        except ValueError:
+            return False
+        return True
+
+
+class MessagesWriter:
+    """The events of one message: blocks one after the other, each closed before the next begins."""
+
+    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
+        self._about, self._manner = about, manner
+        self._ids = CallIds(asked, about)
+        self._index = -1
+        #: The kind of the block that is open, and its call.
+        self._kind = ""
+        self._call: _Call | None = None
+        self._text_begins = b""
+        self._answering = False
+        self._calls: dict[int, _Call] = {}
+        #: Calls that are not closed; the first one goes out as it comes, the others wait until it is whole.
+        self._waiting: list[_Call] = []
+
+    def open(self) -> bytes:
+        """Say whose message it is, and about how long the request was."""
+        usage = _usage(RequestSpending(prompt_tokens=self._about.prompt_tokens))
+        begun = {**_head(self._about), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        return _event("message_start", message=begun)
+
+    def text(self, text: str) -> bytes:
+        """Say a piece of the answer."""
+        if not text:
+            return b""
+        if self._kind == "text":
+            return b"%b%b%b" % (self._text_begins, sse.line(text), _TEXT_ENDS)
+        self._answering = True
+        opened = self._end_calls() + self._begin("text", text="")
+        delta = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % self._index
+        self._text_begins = b"event: content_block_delta\ndata: " + delta
+        return opened + self.text(text)
+
+    def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say pieces of tool calls."""
+        self._answering = True
+        said = b""
+        for delta in deltas:
+            function = delta.get("function") or {}
+            index = delta.get("index") or 0
+            call = self._calls.get(index)
+            if call is None:
+                call = self._calls[index] = _Call(self._ids.of(delta.get("id") or ""), function.get("name") or "")
+                self._waiting.append(call)
+            if piece := function.get("arguments"):
+                call.pieces.append(piece)
+            said += self._go_on()
+        return said
+
+    def progress(self, words: str) -> bytes:
+        """Say what goes on; as a thought only before the answer, which it would cut in two."""
+        line = " ".join(words.split())
+        if self._manner.progress == "off" or not line:
+            return b""
+        if self._manner.progress == "comment" or self._answering:
+            return f": {line}\n\n".encode()
+        begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
+        return begun + self._delta("thinking_delta", thinking=f"{line}\n")
+
+    def alive(self) -> bytes:
+        """Keep the line open."""
+        return {"comment": _ALIVE, "chunk": _PING}.get(self._manner.keepalive, b"")
+
+    def event(self, event: Mapping[str, Any]) -> bytes:
+        """Say something richer, as a comment: strict clients fail on an event that they do not know."""
+        return b": fusion %b\n\n" % sse.line(event)
+
+    def close(self, done: ChatResult) -> bytes:
+        """Say how it ended and what it took."""
+        ended = {"stop_reason": _stop_reason(done), "stop_sequence": None}
+        last = _event("message_delta", delta=ended, usage=_bill(done.spent), fusion=done.fusion)
+        return self._end_calls() + self._end() + last + _event("message_stop")
+
+    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+        """Say the error in band; what was bought and can stand in comes with it."""
+        said = error(refused)
+        if done is not None:
+            said["fusion"] = {**done.fusion, "answer": done.content}
+        return _frame("error", said)
+
+    def _go_on(self) -> bytes:
+        """Say what has come of the calls, up to the first one that is not whole."""
+        said = b""
+        while self._waiting:
+            said += self._say(self._waiting[0])
+            if len(self._waiting) == 1 or not self._waiting[0].is_whole():
+                break
+            self._waiting.pop(0)
+        return said
+
+    def _end_calls(self) -> bytes:
+        said = b"".join(self._say(call) for call in self._waiting)
+        self._waiting.clear()
+        return said
+
+    def _say(self, call: _Call) -> bytes:
+        """Say what is new of a call, in a block of its own."""
+        begun = b""
+        if self._call is not call:
+            begun = self._begin("tool_use", id=call.id, name=call.name, input={})
+            self._call = call
+        new = "".join(call.pieces[call.said :])
+        call.said = len(call.pieces)
+        return begun + (self._delta("input_json_delta", partial_json=new) if new else b"")
+
+    def _begin(self, kind: str, **fields: Any) -> bytes:
+        """Begin a block after the one that is open."""
+        ended = self._end()
+        self._index += 1
+        self._kind = kind
+        return ended + _event("content_block_start", index=self._index, content_block={"type": kind, **fields})
+
+    def _delta(self, kind: str, **fields: str) -> bytes:
+        return _event("content_block_delta", index=self._index, delta={"type": kind, **fields})
+
+    def _end(self) -> bytes:
+        if not self._kind:
+            return b""
+        signed = self._delta("signature_delta", signature=_SIGNATURE) if self._kind == "thinking" else b""
+        self._kind, self._call = "", None
+        return signed + _event("content_block_stop", index=self._index)
+
+
+def _head(about: ResponseMeta) -> dict[str, Any]:
+    return {"id": f"msg_{about.id}", "type": "message", "role": "assistant", "model": about.model}
+
+
+def _stop_reason(done: ChatResult) -> str:
+    # Clients run calls where they are told to: some servers say `stop` beside them.
+    return _STOP.get(done.finish_reason) or ("tool_use" if done.tool_calls else "end_turn")
+
+
+def _usage(spent: RequestSpending) -> dict[str, Any]:
+    """Return the tokens as Anthropic counts them, which is without the cached ones."""
+    said: dict[str, Any] = {
+        "input_tokens": max(0, spent.prompt_tokens - spent.cached_tokens - spent.cache_write_tokens),
+        "cache_creation_input_tokens": spent.cache_write_tokens,
+        "cache_read_input_tokens": spent.cached_tokens,
+        "output_tokens": spent.completion_tokens,
+    }
+    if spent.reasoning_tokens:
+        said["output_tokens_details"] = {"thinking_tokens": spent.reasoning_tokens}
+    return said
+
+
+def _bill(spent: RequestSpending) -> dict[str, Any]:
+    return {**_usage(spent), "cost": spent.cost_usd}
+
+
+def _tool_use(id: str, call: ToolCall) -> dict[str, Any]:  # noqa: A002
+    return {
+        "type": "tool_use",
+        "id": id,
+        "name": call["function"]["name"],
+        "input": arguments_object(call["function"]["arguments"]),
+    }
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return _frame(kind, {"type": kind, **fields})
+
+
+def _frame(kind: str, data: Mapping[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), sse.line(data))

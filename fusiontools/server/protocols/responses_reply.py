@@ -1,0 +1,362 @@
+"""The pieces of a response of OpenAI's Responses API: items of its output, and the `response` object around them.
+
+Answers in the words of OpenAI's Responses API: a whole response, and the events of a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.record import jsonl
+from fusiontools.server.protocols import sse
+from fusiontools.server.protocols.exchange import (
+    ApiError,
+    ChatRequest,
+    ChatResult,
+    RequestSpending,
+    ResponseMeta,
+    StreamStyle,
+)
+from fusiontools.server.protocols.responses_request import named
+
+#: Why a response is incomplete, by how its text ended.
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
+#: The item that a call of each kind of tool is.
+_KINDS = {"function": "function_call", "custom": "custom_tool_call"}
+_CONTENT = {"message": "content", "reasoning": "summary", "function_call": "arguments", "custom_tool_call": "input"}
+
+Item = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Part:
+    """One item of the output while it grows: a `message`, a call, or `reasoning` that shows what goes on.
+
+    Args:
+        about: the response's id, from which the item's own is made.
+        number: which of its kind it is.
+        index: its place in the output.
+        namespace: the group that the client has the tool in, where it has it in one.
+    """
+
+    kind: str
+    about: str
+    number: int = 0
+    index: int = 0
+    call_id: str = ""
+    name: str = ""
+    namespace: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return f"{_PREFIXES[self.kind]}_{self.about}_{self.number}"
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What every event about the item says of it."""
+        return {"item_id": self.id, "output_index": self.index}
+
+    def opening(self) -> Item:
+        """Return the item as it is announced: nothing in it yet."""
+        return self._with("in_progress", [] if self.kind in ("message", "reasoning") else "")
+
+    def item(self, status: str) -> Item:
+        """Return the item with all that it has come to hold."""
+        if self.kind == "message":
+            return self._with(status, [text_part(self.text)])
+        if self.kind == "reasoning":
+            return self._with(status, [summary_part(self.text)])
+        return self._with(status, _input_of(self.text) if self.kind == "custom_tool_call" else self.text)
+
+    def closing(self, item: Item) -> list[tuple[str, dict[str, Any]]]:
+        """Return the events that come right before the item is done."""
+        if self.kind == "message":
+            place, part = {"content_index": 0}, item["content"][0]
+            text = {"text": part["text"], "logprobs": []}
+            return [
+                ("response.output_text.done", {**place, **text}),
+                ("response.content_part.done", {**place, "part": part}),
+            ]
+        if self.kind == "reasoning":
+            place, part = {"summary_index": 0}, item["summary"][0]
+            return [
+                ("response.reasoning_summary_text.done", {**place, "text": part["text"]}),
+                ("response.reasoning_summary_part.done", {**place, "part": part}),
+            ]
+        if self.kind == "function_call":
+            return [("response.function_call_arguments.done", {"arguments": item["arguments"]})]
+        # A custom tool's input can be read only when the arguments that it is wrapped in are whole.
+        said = [("response.custom_tool_call_input.delta", {"delta": item["input"]})] if item["input"] else []
+        return [*said, ("response.custom_tool_call_input.done", {"input": item["input"]})]
+
+    def _with(self, status: str, content: Any) -> Item:
+        item: Item = {"id": self.id, "type": self.kind, "status": status}
+        if self.kind == "message":
+            item["role"] = "assistant"
+        elif self.kind != "reasoning":
+            item |= {"call_id": self.call_id or f"call_{self.about}_{self.number}", "name": self.name}
+            if self.namespace:
+                item["namespace"] = self.namespace
+        return {**item, _CONTENT[self.kind]: content}
+
+
+def message_part(about: ResponseMeta, number: int = 0) -> Part:
+    """Return a message that is to be written."""
+    return Part("message", about.id, number)
+
+
+def call_part(asked: ChatRequest, about: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
+    """Return a call that is to be written; it goes back as the client has declared the tool."""
+    name = (call.get("function") or {}).get("name") or ""
+    tool = _tool_called(asked.echo.get("tools", {}), name)
+    part = Part(_KINDS[tool["kind"]], about.id, number, call_id=call.get("id") or "", name=tool["name"])
+    part.namespace = tool["namespace"]
+    return part
+
+
+def _tool_called(declared: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
+    """Return the tool that a model means; some leave out what stands before the tool's own name."""
+    meant = [name] if name in declared else named(declared, name)
+    return declared[meant[0]] if len(meant) == 1 else {"kind": "function", "name": name, "namespace": ""}
+
+
+def text_part(text: str) -> Item:
+    """Return the one part of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def summary_part(text: str) -> Item:
+    """Return the one part of a reasoning item."""
+    return {"type": "summary_text", "text": text}
+
+
+def _input_of(arguments: str) -> str:
+    """Return the text that a custom tool was called with; a model may forget to wrap it."""
+    try:
+        given = jsonl.loads(arguments)
+    except ValueError:
+        return arguments
+    if isinstance(given, dict) and isinstance(given.get("input"), str):
+        return str(given["input"])
+    return given if isinstance(given, str) else arguments
+
+
+def unfinished(asked: ChatRequest, about: ResponseMeta) -> dict[str, Any]:
+    """Return the response as it stands before anything is said."""
+    head = {"id": f"resp_{about.id}", "object": "response", "created_at": about.created, "status": "in_progress"}
+    never = {"background": False, "store": False, "previous_response_id": None}
+    state: Item = {"error": None, "incomplete_details": None, "model": about.model, "output": [], "usage": None}
+    return {**head, **never, **state, **asked.echo.get("response", {})}
+
+
+def finished(begun: Mapping[str, Any], output: list[Item], done: ChatResult) -> dict[str, Any]:
+    """Return the response as it stands at the end."""
+    reason = _INCOMPLETE.get(done.finish_reason)
+    return {
+        **begun,
+        "status": ended(done),
+        "incomplete_details": {"reason": reason} if reason else None,
+        "output": output,
+        "usage": _usage(done.spent),
+        "fusion": dict(done.fusion),
+    }
+
+
+def failed(begun: Mapping[str, Any], output: list[Item], refused: ApiError, done: ChatResult | None) -> dict[str, Any]:
+    """Return the response that broke off: what was said so far, and beside it what was bought and can stand in."""
+    response = {**begun, "status": "failed", "error": _error(refused), "output": output}
+    if done is None:
+        return response
+    return {**response, "usage": _usage(done.spent), "fusion": {**done.fusion, "answer": done.content}}
+
+
+def ended(done: ChatResult) -> str:
+    """Return the status of a response, and of its last item."""
+    return "incomplete" if done.finish_reason in _INCOMPLETE else "completed"
+
+
+def _usage(spent: RequestSpending) -> dict[str, Any]:
+    return {
+        "input_tokens": spent.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": spent.cached_tokens,
+            "cache_write_tokens": spent.cache_write_tokens,
+        },
+        "output_tokens": spent.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": spent.reasoning_tokens},
+        "total_tokens": spent.prompt_tokens + spent.completion_tokens,
+        "cost": spent.cost_usd,
+    }
+
+
+def _error(refused: ApiError) -> dict[str, Any]:
+    """Return a failure in the few codes that the protocol knows; our own stands in `type`.
+
+    Codex asks again after all of them but `invalid_prompt`. So that is what a failure is called after which nobody is
+    to ask again by himself: it would buy the panel again.
+    """
+    final = refused.status < 500 or refused.headers.get("x-should-retry") == "false"
+    code = "rate_limit_exceeded" if refused.status == 429 else "invalid_prompt" if final else "server_error"
+    return {"code": code, "message": refused.message, "type": refused.code, "param": refused.param}
+
+
+def whole(asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    """Return the `response` object of a finished answer."""
+    parts = []
+    if done.content or not done.tool_calls:
+        parts.append(message_part(about))
+        parts[0].pieces.append(done.content)
+    for number, call in enumerate(done.tool_calls):
+        parts.append(call_part(asked, about, number, call))
+        parts[-1].pieces.append(call["function"]["arguments"])
+    statuses = [*["completed"] * (len(parts) - 1), ended(done)]
+    output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
+    return finished(unfinished(asked, about), output, done)
+
+
+class ResponsesWriter:
+    """Says one stream; see `dialect.Writer`.
+
+    Items open as the model gets to them. What is no call closes before anything else opens, because clients hold only
+    one such item at a time; calls may be written side by side, so they close at the end.
+    """
+
+    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
+        self._asked, self._about, self._manner = asked, about, manner
+        self._unfinished = unfinished(asked, about)
+        self._snapshot = sse.line(self._unfinished)
+        self._number = 0
+        self._parts: list[Part] = []
+        self._output: dict[int, Item] = {}
+        self._calls: dict[int, Part] = {}
+        #: The message or the reasoning that is open, and all before the text of the next piece of a message.
+        self._alone: Part | None = None
+        self._pieces: list[str] = []
+        self._delta = b""
+
+    def open(self) -> bytes:
+        """Say that the response is under way."""
+        return self._lifecycle("response.created") + self._lifecycle("response.in_progress")
+
+    def text(self, text: str) -> bytes:
+        """Say a piece of the answer."""
+        if not text:
+            return b""
+        opening = b"" if self._delta else self._open_message()
+        self._pieces.append(text)
+        number = self._number
+        self._number += 1
+        return b'%b%b%b,"sequence_number":%d}\n\n' % (opening, self._delta, sse.line(text), number)
+
+    def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say pieces of calls; those of a custom tool wait until its input can be read."""
+        frames = []
+        for delta in deltas:
+            index = delta.get("index") or 0
+            part = self._calls.get(index)
+            if part is None:
+                frames.append(self._close_alone())
+                part = self._calls[index] = call_part(self._asked, self._about, len(self._calls), delta)
+                frames.append(self._open_part(part))
+            piece = (delta.get("function") or {}).get("arguments")
+            if piece:
+                part.pieces.append(piece)
+                if part.kind == "function_call":
+                    frames.append(self._say("response.function_call_arguments.delta", **part.place, delta=piece))
+        return b"".join(frames)
+
+    def progress(self, words: str) -> bytes:
+        """Say what goes on; as reasoning only before the answer, which it would cut in two."""
+        line = " ".join(words.split())
+        if self._manner.progress == "off" or not line:
+            return b""
+        part = self._alone
+        if self._manner.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
+            return f": {line}\n\n".encode()
+        opening = b""
+        if part is None:
+            part = self._alone = Part("reasoning", self._about.id)
+            opening = self._open_part(part)
+            opening += self._say(
+                "response.reasoning_summary_part.added", **part.place, summary_index=0, part=summary_part("")
+            )
+        said = f"\n{line}" if part.pieces else line
+        part.pieces.append(said)
+        return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=said)
+
+    def alive(self) -> bytes:
+        """Keep the line open."""
+        if self._manner.keepalive == "comment":
+            return b": alive\n\n"
+        return self._lifecycle("response.in_progress") if self._manner.keepalive == "chunk" else b""
+
+    def event(self, event: Mapping[str, Any]) -> bytes:
+        """Say something richer, as an event of our own."""
+        return self._say("response.fusion.event", fusion=dict(event))
+
+    def close(self, done: ChatResult) -> bytes:
+        """Say what of the answer has not been said yet, close what is open, and end with the whole response."""
+        said = "".join(part.text for part in self._parts if part.kind == "message")
+        rest = done.content[len(said) :] if done.content.startswith(said) else ""
+        frames = [self.text(rest)]
+        unsaid = enumerate(done.tool_calls[len(self._calls) :], max(self._calls, default=-1) + 1)
+        frames.append(self.calls([{"index": index, **call} for index, call in unsaid]))
+        if not self._delta and not self._calls:
+            frames.append(self._open_message())
+        left = [part for part in self._parts if part.index not in self._output]
+        frames.extend(self._close_part(part, ended(done) if part is left[-1] else "completed") for part in left)
+        response = finished(self._unfinished, [self._output[part.index] for part in self._parts], done)
+        frames.append(self._say(f"response.{response['status']}", response=response))
+        return b"".join(frames)
+
+    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+        """End with the error, what was said so far, and what can stand in."""
+        output = [self._output.get(part.index) or part.item("incomplete") for part in self._parts]
+        return self._say("response.failed", response=failed(self._unfinished, output, refused, done))
+
+    def _say(self, kind: str, **fields: Any) -> bytes:
+        number = self._number
+        self._number += 1
+        data = sse.line({"type": kind, **fields, "sequence_number": number})
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+
+    def _lifecycle(self, kind: str) -> bytes:
+        """Say that the response is under way; its many words are written once."""
+        number = self._number
+        self._number += 1
+        name = kind.encode()
+        head = b'event: %b\ndata: {"type":"%b","response":' % (name, name)
+        return head + self._snapshot + b',"sequence_number":%d}\n\n' % number
+
+    def _open_part(self, part: Part) -> bytes:
+        part.index = len(self._parts)
+        self._parts.append(part)
+        return self._say("response.output_item.added", output_index=part.index, item=part.opening())
+
+    def _open_message(self) -> bytes:
+        closing = self._close_alone()
+        part = message_part(self._about, sum(part.kind == "message" for part in self._parts))
+        opened = self._open_part(part)
+        self._alone, self._pieces = part, part.pieces
+        place = {**part.place, "content_index": 0}
+        head = sse.line({"type": "response.output_text.delta", **place, "logprobs": []})
+        self._delta = b'event: response.output_text.delta\ndata: %b,"delta":' % head[:-1]
+        return closing + opened + self._say("response.content_part.added", **place, part=text_part(""))
+
+    def _close_alone(self) -> bytes:
+        return b"" if self._alone is None else self._close_part(self._alone, "completed")
+
+    def _close_part(self, part: Part, status: str) -> bytes:
+        if part is self._alone:
+            self._alone, self._delta = None, b""
+        item = self._output[part.index] = part.item(status)
+        frames = [self._say(kind, **part.place, **fields) for kind, fields in part.closing(item)]
+        return b"".join(frames) + self._say("response.output_item.done", output_index=part.index, item=item)

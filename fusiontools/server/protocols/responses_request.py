@@ -1,0 +1,493 @@
+"""The `input` of OpenAI's Responses API read as chat messages.
+
+Items come one by one where a chat has turns: calls that follow each other are one assistant message, and each call's
+output stands right behind it, wherever it came. So the chat is valid whatever a client left out or cut off.
+
+The tools of a request to OpenAI's Responses API: as chat models see them, and as the client knows them.
+
+A namespace is a group of tools that the client runs itself: Codex sends its MCP servers so. A chat has
+no groups, so each tool of one is shown as the function `NAMESPACE__NAME`. A call of it goes back under both names,
+because the client finds the tool by nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.record import jsonl
+from fusiontools.record.types import Message, ToolCall
+from fusiontools.server.protocols.exchange import ApiError
+
+ROLES = ("user", "assistant", "system", "developer")
+#: Calls of tools that a client runs itself, and where each says what is to be done.
+_CALLS = {
+    "function_call": "arguments",
+    "custom_tool_call": "input",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+}
+_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "summary_text": "text", "refusal": "refusal"}
+#: What stands in for an output that never came: chat endpoints refuse a call without one.
+NO_OUTPUT = "(no output was given for this call)"
+
+Part = dict[str, Any]
+
+
+def refuse(where: str, why: str, code: str = "invalid_request") -> ApiError:
+    """Return the refusal of one parameter; `where` is its JSON path."""
+    return ApiError(400, code, f"{where}: {why}", where)
+
+
+def text_at(value: Any, where: str, *, empty: bool = True) -> str:
+    """Return a text, or refuse what is none."""
+    if not isinstance(value, str) or not (value or empty):
+        raise refuse(where, "must be a text" if empty else "must be a text that is not empty")
+    return value
+
+
+def object_at(value: Any, where: str) -> dict[str, Any]:
+    """Return an object, or refuse what is none."""
+    if not isinstance(value, dict):
+        raise refuse(where, "must be an object")
+    return value
+
+
+def flag_at(value: Any, where: str) -> bool:
+    """Return a truth value, or refuse what is none."""
+    if not isinstance(value, bool):
+        raise refuse(where, "must be true or false")
+    return value
+
+
+def list_at(value: Any, where: str) -> list[Any]:
+    """Return a list, or refuse what is none."""
+    if not isinstance(value, list):
+        raise refuse(where, "must be a list")
+    return value
+
+
+def optional(given: Mapping[str, Any], where: str, kinds: Mapping[str, Callable[[Any, str], Any]]) -> dict[str, Any]:
+    """Return these keys where something is said under them, checked."""
+    return {name: at(given[name], f"{where}.{name}") for name, at in kinds.items() if given.get(name) is not None}
+
+
+def read_messages(instructions: str | None, given: Any, name_of: Callable[[str, str], str]) -> list[Message]:
+    """Return the conversation that `instructions` and `input` stand for.
+
+    Args:
+        name_of: gives the name by which models know a tool, for its namespace ("" for none) and name.
+
+    Raises:
+        Refused: an item that cannot be understood, or nothing to answer.
+    """
+    conversation = _ItemTurns(name_of)
+    if instructions:
+        conversation.say({"role": "system", "content": instructions})
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list):
+        raise refuse("input", "must be a text or a list of items")
+    for index, item in enumerate(given):
+        _read_item(conversation, object_at(item, f"input[{index}]"), f"input[{index}]")
+    messages = conversation.messages()
+    if len(messages) == (1 if instructions else 0):
+        raise refuse("input", "holds nothing to answer: send at least one message with content")
+    return messages
+
+
+def _read_item(conversation: _ItemTurns, item: dict[str, Any], where: str) -> None:
+    kind = item.get("type") or ("message" if "role" in item else None)
+    if not isinstance(kind, str):
+        raise refuse(f"{where}.type", "must name the kind of the item: `message`, `function_call`, …")
+    if kind == "message":
+        _read_message(conversation, item, where)
+    elif kind in _CALLS:
+        _read_call(conversation, item, kind, where)
+    elif kind.removesuffix("_output") in _CALLS:
+        conversation.hear(_call_id(item, where), _read_output(item.get("output"), f"{where}.output"))
+    elif kind == "item_reference":
+        # Left out, it would take earlier turns out of the conversation, and nobody would know.
+        raise refuse(where, "nothing is stored here: send the item itself, with `store: false`", "unsupported")
+    # Everything else (`reasoning`, `web_search_call`, what is yet to be invented) is nothing that another model could
+    # be shown.
+
+
+def _read_message(conversation: _ItemTurns, item: dict[str, Any], where: str) -> None:
+    role = item.get("role")
+    if role not in ROLES:
+        raise refuse(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+    parts = _read_parts(item.get("content"), f"{where}.content", strict=role == "user")
+    if role == "user":
+        content: Any = parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
+    else:
+        # The texts of one answer are pieces of it; those of instructions are paragraphs.
+        content = _text_of(parts, "" if role == "assistant" else "\n\n")
+    if content:
+        conversation.say({"role": role, "content": content})
+
+
+def _read_call(conversation: _ItemTurns, item: dict[str, Any], kind: str, where: str) -> None:
+    key = _CALLS[kind]
+    said = item.get(key)
+    if kind in ("function_call", "custom_tool_call"):
+        namespace = optional(item, where, {"namespace": text_at}).get("namespace", "")
+        name = conversation.name_of(namespace, text_at(item.get("name"), f"{where}.name", empty=False))
+    else:
+        name = kind.removesuffix("_call")
+    if kind == "custom_tool_call":
+        said = {"input": text_at(said, f"{where}.{key}")}
+    elif not isinstance(said, dict):
+        said = text_at(said, f"{where}.{key}")
+    arguments = said if isinstance(said, str) else _dump(said, f"{where}.{key}")
+    conversation.call({
+        "id": _call_id(item, where),
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    })  # fmt: skip
+
+
+def _call_id(item: dict[str, Any], where: str) -> str:
+    """Return what ties a call and its output together; `local_shell_call` may have nothing but its own id."""
+    return text_at(item.get("call_id") or item.get("id"), f"{where}.call_id", empty=False)
+
+
+def _read_output(output: Any, where: str) -> list[Part]:
+    if output is None:
+        return []
+    if isinstance(output, str) or (isinstance(output, list) and all(_reader(part) for part in output)):
+        return _read_parts(output, where, strict=False)
+    return [_text(_dump(output, where))]
+
+
+def _read_parts(content: Any, where: str, *, strict: bool) -> list[Part]:
+    """Return content as chat parts, empty texts left out; `strict` refuses a part that would be lost."""
+    if content is None or isinstance(content, str):
+        return [_text(content)] if content else []
+    parts = []
+    for index, given in enumerate(list_at(content, where)):
+        part = object_at(given, f"{where}[{index}]")
+        read = _reader(part)
+        if read is not None:
+            parts.append(read(part, f"{where}[{index}]"))
+        elif strict:
+            kind = part.get("type")
+            raise refuse(f"{where}[{index}].type", f"a part of the kind {kind!r} cannot be shown to a model")
+    return [part for part in parts if part["type"] != "text" or part["text"]]
+
+
+def _reader(part: Any) -> Callable[[Part, str], Part] | None:
+    """Return what reads such a part, where anything does."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return _PARTS.get(kind) if isinstance(kind, str) else None
+
+
+def _read_text(part: Part, where: str) -> Part:
+    key = _TEXTS[part["type"]]
+    return _text(text_at(part.get(key), f"{where}.{key}"))
+
+
+def _read_image(part: Part, where: str) -> Part:
+    url = part.get("image_url")
+    if url is None and part.get("file_id") is not None:
+        raise _not_stored(f"{where}.file_id")
+    image = {"url": text_at(url, f"{where}.image_url", empty=False)}
+    if part.get("detail") is not None:
+        image["detail"] = text_at(part["detail"], f"{where}.detail")
+    return {"type": "image_url", "image_url": image}
+
+
+def _read_file(part: Part, where: str) -> Part:
+    given = "file_url" if part.get("file_data") is None and part.get("file_url") is not None else "file_data"
+    if part.get(given) is None and part.get("file_id") is not None:
+        raise _not_stored(f"{where}.file_id")
+    # A chat has one place for a file's data; the endpoints that fetch a file take its address there.
+    file = {"file_data": text_at(part.get(given), f"{where}.{given}", empty=False)}
+    if part.get("filename") is not None:
+        file["filename"] = text_at(part["filename"], f"{where}.filename")
+    return {"type": "file", "file": file}
+
+
+def _read_audio(part: Part, where: str) -> Part:
+    return {"type": "input_audio", "input_audio": object_at(part.get("input_audio"), f"{where}.input_audio")}
+
+
+_PARTS: dict[str, Callable[[Part, str], Part]] = {
+    **dict.fromkeys(_TEXTS, _read_text),
+    "input_image": _read_image,
+    "input_file": _read_file,
+    "input_audio": _read_audio,
+}
+
+
+def _not_stored(where: str) -> ApiError:
+    return refuse(where, "no files are stored here: send the data itself, as a data URL", "unsupported")
+
+
+def _text(text: str) -> Part:
+    return {"type": "text", "text": text}
+
+
+def _text_of(parts: Iterable[Part], between: str) -> str:
+    return between.join(part["text"] for part in parts if part["type"] == "text")
+
+
+def _dump(value: Any, where: str) -> str:
+    try:
+        return jsonl.dumps(value).decode()
+    except TypeError:
+        raise refuse(where, "nested too deeply to be passed on") from None
+
+
+class _CallRun:
+    """Calls that one assistant message makes, and what came back for each."""
+
+    def __init__(self, content: str | None) -> None:
+        self.content = content
+        self.calls: list[ToolCall] = []
+        self.outputs: dict[str, list[Part]] = {}
+
+    def messages(self) -> list[Message]:
+        called: Message = {"role": "assistant", "content": self.content, "tool_calls": self.calls}
+        answers, media = [], []
+        for call in self.calls:
+            parts = self.outputs.get(call["id"])
+            text = NO_OUTPUT if parts is None else _text_of(parts, "\n")
+            shown = [part for part in parts or () if part["type"] != "text"]
+            answer: Message = {"role": "tool", "tool_call_id": call["id"], "content": text}
+            if shown and not text:
+                answer["content"] = "(shown in the next message)"
+            answers.append(answer)
+            media.extend(shown)
+        # A tool message holds text only; what else a tool gave follows as if the user had shown it.
+        return [called, *answers, *([Message(role="user", content=media)] if media else [])]
+
+
+class _ItemTurns:
+    """Messages in the making."""
+
+    def __init__(self, name_of: Callable[[str, str], str]) -> None:
+        self.name_of = name_of
+        self._turns: list[Message | _CallRun] = []
+        self._open: dict[str, _CallRun] = {}
+
+    def say(self, message: Message) -> None:
+        self._turns.append(message)
+
+    def call(self, call: ToolCall) -> None:
+        run = self._turns[-1] if self._turns else None
+        if not isinstance(run, _CallRun) or run.outputs or call["id"] in (made["id"] for made in run.calls):
+            run = _CallRun(self._last_words())
+            self._turns.append(run)
+        run.calls.append(call)
+        self._open[call["id"]] = run
+
+    def hear(self, call_id: str, output: list[Part]) -> None:
+        """Put an output behind its call; one whose call is not in the input becomes a message of its own."""
+        run = self._open.pop(call_id, None)
+        if run is not None:
+            run.outputs[call_id] = output
+            return
+        said = [_text(f"Output of the tool call {call_id}, which is not shown:"), *output]
+        self._turns.append({"role": "user", "content": said})
+
+    def messages(self) -> list[Message]:
+        return [m for turn in self._turns for m in (turn.messages() if isinstance(turn, _CallRun) else [turn])]
+
+    def _last_words(self) -> str | None:
+        """Take what the assistant said right before it called: one turn in a chat."""
+        last = self._turns[-1] if self._turns else None
+        if isinstance(last, _CallRun) or last is None or last.get("role") != "assistant":
+            return None
+        self._turns.pop()
+        content: Any = last["content"]
+        return str(content)
+
+
+_KINDS = ("function", "custom")
+_STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_NAME = 64
+#: The namespace of tools that are in none, for clients that name it all the same.
+_NO_NAMESPACE = "functions"
+_INPUT = "Input of the tool: one text, exactly as the tool wants it."
+
+
+@dataclass(slots=True)
+class Tools:
+    """The tools that models are shown.
+
+    Args:
+        shown: as a chat has them.
+        declared: by the name that models call: the `kind`, `name` and `namespace` that the client has given each.
+        names: the name that models call, by namespace ("" for none) and name.
+    """
+
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    declared: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def name_of(self, namespace: str, name: str) -> str:
+        """Return the name by which models know a tool, even one that is not declared any more."""
+        known = self.names.get((namespace, name))
+        if known is not None:
+            return known
+        return name if namespace in ("", _NO_NAMESPACE) else _joined(namespace, name)
+
+    def add(self, namespace: str, name: str, kind: str, function: Mapping[str, Any]) -> None:
+        """Show a tool to models; one that its namespace has already is no other."""
+        flat = name
+        if namespace:
+            if (namespace, name) in self.names:
+                return
+            flat = _joined(namespace, name)
+            if flat in self.declared:
+                flat = _marked(flat, namespace, name)
+        self.names[namespace, name] = flat
+        self.declared[flat] = {"kind": kind, "name": name, "namespace": namespace}
+        self.shown.append({"type": "function", "function": {"name": flat, **function}})
+
+    def meant_by(self, said: Mapping[str, Any]) -> list[str]:
+        """Return the names, as models call them, of the tools that a choice names."""
+        kind = said.get("type")
+        nested = said.get("function") or said.get("custom")
+        said = nested if isinstance(nested, dict) else said
+        name, namespace = said.get("name"), said.get("namespace")
+        if not isinstance(name, str):
+            return []
+        if kind == "namespace":
+            return [flat for flat, tool in self.declared.items() if tool["namespace"] == name]
+        if isinstance(namespace, str) and namespace:
+            known = self.names.get((namespace, name))
+            return [] if known is None else [known]
+        return [name] if name in self.declared else named(self.declared, name)
+
+
+def named(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str]:
+    """Return the tools that have this name in some namespace."""
+    return [flat for flat, tool in declared.items() if tool["name"] == name]
+
+
+def read_tools(given: list[Any]) -> Tools:
+    """Return the tools that the client runs.
+
+    What a model would call and nobody here can run (`web_search`, `mcp`, …) is not shown to it.
+
+    Raises:
+        Refused: a tool that cannot be understood.
+    """
+    tools = Tools()
+    namespaces = []
+    for index, item in enumerate(given):
+        where = f"tools[{index}]"
+        if _kind_of(item, where) == "namespace":
+            namespaces.append((item, where))
+        else:
+            _read_tool(tools, item, where)
+    # Tools in no namespace keep their names, whatever names the others come to have.
+    for item, where in namespaces:
+        _read_namespace(tools, item, where)
+    return tools
+
+
+def _read_namespace(tools: Tools, item: Mapping[str, Any], where: str) -> None:
+    name = text_at(item.get("name"), f"{where}.name", empty=False)
+    about = optional(item, where, {"description": text_at}).get("description")
+    first = len(tools.shown)
+    for index, tool in enumerate(list_at(item.get("tools"), f"{where}.tools")):
+        _read_tool(tools, tool, f"{where}.tools[{index}]", name)
+    if about and len(tools.shown) > first:
+        # What is said of all of them is said once: it may be long.
+        function = tools.shown[first]["function"]
+        own = function.get("description")
+        function["description"] = f"{own}\n\nOf all tools of {name}: {about}" if own else about
+
+
+def _read_tool(tools: Tools, item: Any, where: str, namespace: str = "") -> None:
+    kind = _kind_of(item, where)
+    if kind not in _KINDS:
+        return
+    if isinstance(item.get(kind), dict):  # chat's nested spelling
+        item, where = item[kind], f"{where}.{kind}"
+    name = text_at(item.get("name"), f"{where}.name", empty=False)
+    tools.add(namespace, name, kind, _custom(item, where) if kind == "custom" else _function(item, where))
+
+
+def _kind_of(item: Any, where: str) -> str:
+    return text_at(object_at(item, where).get("type"), f"{where}.type", empty=False)
+
+
+def _function(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return optional(item, where, {"description": text_at, "parameters": object_at, "strict": flag_at})
+
+
+def _custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a tool that takes free text as a function of one text; its grammar can only be described."""
+    form: Any = object_at(item.get("format") or {}, f"{where}.format")
+    form = form["grammar"] if isinstance(form.get("grammar"), dict) else form  # chat's nested spelling
+    described = list(optional(item, where, {"description": text_at}).values())
+    if isinstance(definition := form.get("definition"), str):
+        described.append(f"`input` must follow this grammar ({form.get('syntax', 'lark')}):\n\n{definition}")
+    said = {"description": "\n\n".join(described)} if described else {}
+    properties = {"input": {"type": "string", "description": _INPUT}}
+    schema = {"type": "object", "properties": properties, "required": ["input"], "additionalProperties": False}
+    return {**said, "parameters": schema}
+
+
+def _joined(namespace: str, name: str) -> str:
+    """Return one name for a namespace and a name; `mcp__demo__` and `mcp__demo` are both spelled by clients."""
+    flat = _STRANGE.sub("_", f"{namespace.rstrip('_')}__{name.lstrip('_')}")
+    return flat if len(flat) <= _LONGEST_NAME else _marked(flat, namespace, name)
+
+
+def _marked(flat: str, namespace: str, name: str) -> str:
+    """Return a name that no other tool has, and the same one in every turn."""
+    mark = hashlib.sha256(f"{namespace}\0{name}".encode()).hexdigest()[:12]
+    return f"{flat[: _LONGEST_NAME - len(mark) - 1]}_{mark}"
+
+
+def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
+    """Return the tools that may be called, and how; endpoints refuse the rest where there are none.
+
+    Raises:
+        Refused: a choice that cannot be understood, or of a tool that is not there.
+    """
+    choice, shown = body.get("tool_choice"), tools.shown
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        choice, shown = _read_allowed(choice, tools)
+    chosen = _read_chosen(choice, tools)
+    if not shown:
+        return {}
+    said = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _read_allowed(choice: dict[str, Any], tools: Tools) -> tuple[Any, list[dict[str, Any]]]:
+    """Return the mode and the tools that are allowed: what may not be called need not be shown."""
+    where = "tool_choice.allowed_tools" if isinstance(choice.get("allowed_tools"), dict) else "tool_choice"
+    choice = choice["allowed_tools"] if where != "tool_choice" else choice
+    allowed: set[str] = set()
+    for index, tool in enumerate(list_at(choice.get("tools"), f"{where}.tools")):
+        allowed.update(tools.meant_by(object_at(tool, f"{where}.tools[{index}]")))
+    if (mode := choice.get("mode", "auto")) not in ("auto", "required"):
+        raise refuse(f"{where}.mode", "must be `auto` or `required`")
+    return mode, [tool for tool in tools.shown if tool["function"]["name"] in allowed]
+
+
+def _read_chosen(choice: Any, tools: Tools) -> Any:
+    """Return chat's spelling of a choice; one of a tool that is not shown to models says nothing."""
+    if choice is None or (isinstance(choice, str) and choice in ("auto", "none", "required")):
+        return choice
+    if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
+        raise refuse("tool_choice", "must be `auto`, `none`, `required`, or an object with a `type`")
+    if choice["type"] not in _KINDS:
+        return None
+    meant = tools.meant_by(choice)
+    if len(meant) > 1:
+        raise refuse("tool_choice.name", f"is in more than one namespace: say which in `namespace`: {', '.join(meant)}")
+    if not meant:
+        raise refuse("tool_choice.name", "must be the name of a tool in `tools` that can be called")
+    return {"type": "function", "function": {"name": meant[0]}}

@@ -1,0 +1,90 @@
+"""A request's body and head, read within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from fusiontools.errors import InputError
+from fusiontools.llm.http import DEPTH_HEADER
+from fusiontools.record import jsonl
+from fusiontools.server import access
+from fusiontools.server.jobs import Receive
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.state import Server
+
+#: How many levels an answer puts around what was asked: an event, its `fusion`, the record in it, `params`, …
+_AROUND = 16
+_DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
+#: The place of what is no JSON, and the text that stands there.
+_QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
+
+
+async def read_body(receive: Receive, server: Server) -> dict[str, Any]:
+    """Return a request's body.
+
+    Raises:
+        Refused: too large, too slow, not JSON.
+    """
+    try:
+        async with asyncio.timeout(server.options.read_s):
+            data = await _read_all(receive, server.entrance.max_body_bytes)
+    except TimeoutError:
+        why = f"the body did not come in within {server.options.read_s:g} s (--read-timeout)"
+        raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
+    try:
+        return jsonl.read_object(data, "a request's body", levels=_AROUND)
+    except InputError as error:
+        # What was said stays out of errors, which clients keep in logs.
+        raise ApiError(400, "invalid_json", _QUOTED.sub(r"\1", error.message)) from None
+
+
+async def _read_all(receive: Receive, limit_bytes: int) -> bytes:
+    message = await _read_some(receive)
+    data = message.get("body", b"")
+    if not message.get("more_body") and len(data) <= limit_bytes:
+        return data  # type: ignore[no-any-return]
+    parts = bytearray(data)
+    while message.get("more_body") and len(parts) <= limit_bytes:
+        message = await _read_some(receive)
+        parts += message.get("body", b"")
+    if len(parts) > limit_bytes:
+        raise access.too_large(limit_bytes)
+    return bytes(parts)
+
+
+async def _read_some(receive: Receive) -> Any:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ApiError(400, "client_left", "the client left before its request was whole")
+    return message
+
+
+def check_size(asked: ChatRequest, server: Server) -> None:
+    """Raise `Refused` for a conversation with too many messages."""
+    if len(asked.messages) > server.options.max_messages:
+        why = f"{len(asked.messages):,} messages are more than {server.options.max_messages:,} (--max-messages)"
+        raise ApiError(400, "too_many_messages", why, "messages")
+
+
+def refuse_unanswerable(asked: ChatRequest) -> None:
+    """Raise `Refused` for what only an endpoint itself could answer."""
+    if asked.unanswerable is not None:
+        raise asked.unanswerable
+
+
+def depth_of(scope: Any, most: int) -> int:
+    """Return how many fusion servers a request has been through.
+
+    Raises:
+        Refused: too many: it may come from this very server, as a member of its own panel.
+    """
+    depth = 0
+    for name, value in scope["headers"]:
+        if name in _DEPTHS:
+            depth = max(depth, int(value) if value.isdigit() and len(value) < 9 else most)
+    if depth >= most:
+        why = f"the request has been through {depth} fusion server(s) already; does one sit on its own panel?"
+        raise ApiError(400, "fusion_loop", why)
+    return depth

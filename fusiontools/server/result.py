@@ -1,0 +1,183 @@
+"""What became of a request: the answer, what it took, and what there is to say of how it came about; or the error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools.record.types import Call, Record
+from fusiontools.server.plan import Plan
+from fusiontools.server.protocols.exchange import ApiError, ChatResult, RequestSpending
+
+#: What clients that know no better would try again, and what a second try would buy a second time.
+_NO_RETRY = {"x-should-retry": "false"}
+#: What an endpoint says when it is the server's own key or account that it refuses.
+_OWN_ACCOUNT = re.compile(r"HTTP (?:40[1237]|429): .*", re.DOTALL)
+_ADDRESS = re.compile(r"https?://[^\s,;]+")
+_PURSES = {"budget", "record_budget", "caller_budget"}
+_OF_REQUEST = {"bad_request", "context_length"}
+_OWN_CODES = {
+    "auth": "the endpoint does not accept this server's key or account",
+    "payment": "the endpoint does not accept this server's key or account",
+    "rate_limited": "the endpoint limits how often this server may ask",
+}
+
+
+def done_of(record: Record, order: Plan, usage: str, *, cached: bool = False) -> ChatResult:
+    """Return a record's answer as it is to be said.
+
+    Args:
+        usage: `total`, or `answer` for the tokens of the call that wrote it.
+
+    Raises:
+        Refused: it has none.
+    """
+    answer: Any = record.get("answer")
+    if "error" in record or answer is None:
+        raise refusal_of(record)
+    calls = () if cached else record.get("calls", [])
+    reason = answer.get("finish_reason")
+    if answer["tool_calls"]:
+        reason = "tool_calls"
+    elif reason not in ("stop", "length", "content_filter"):
+        reason = "stop"
+    spent = spent_on(calls) if usage == "total" else _spent_on_answer(record, calls)
+    return ChatResult(
+        answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, order, calls, cached)
+    )
+
+
+def spent_on(calls: Sequence[Call]) -> RequestSpending:
+    """Return the tokens of all calls and what they cost; a replayed call took neither."""
+    totals = dict.fromkeys(
+        ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"), 0
+    )
+    cost_usd: float | None = 0.0
+    for call in calls:
+        if call["replayed"]:
+            continue
+        usage: Any = call["usage"] or {}
+        for name in usage:
+            totals[name] += usage[name]
+        paid = call["cost_usd"]
+        cost_usd = None if paid is None or cost_usd is None else cost_usd + paid
+    return RequestSpending(**totals, cost_usd=None if cost_usd is None else round(cost_usd, 10))
+
+
+def _spent_on_answer(record: Record, calls: Sequence[Call]) -> RequestSpending:
+    """Return the tokens of the call that wrote the answer, and what all calls cost."""
+    whole, answer = spent_on(calls), record["answer"]
+    written = [
+        call for call in calls if call["status"] == "ok" and call["stage"] == "synth" and call.get("step") != "guard"
+    ]
+    if "response" in answer:
+        told = record["panel"][answer["response"]]
+        seat = (told["member"], told["sample"], told["layer"])
+        written = [
+            c for c in calls if c["status"] == "ok" and (c.get("member"), c.get("sample"), c.get("layer")) == seat
+        ]
+    own = spent_on(written[-1:])
+    return RequestSpending(
+        own.prompt_tokens,
+        own.completion_tokens,
+        own.cached_tokens,
+        own.cache_write_tokens,
+        own.reasoning_tokens,
+        whole.cost_usd,
+    )
+
+
+def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
+    """Return the response's `fusion` object; what is long is in it where the client asked for it."""
+    include = order.fusion.get("include", ())
+    costs: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    unknown = 0
+    for call in calls:
+        stage = call["stage"]
+        seconds[stage] = max(seconds.get(stage, 0.0), call["latency_s"])
+        if call["cost_usd"] is None:
+            unknown += 1
+        else:
+            costs[stage] = round(costs.get(stage, 0.0) + call["cost_usd"], 10)
+    block: dict[str, Any] = {
+        "recipe": order.recipe.name,
+        "chain": order.chain,
+        "panel": [_member(response, "panel" in include) for response in record.get("panel", [])],
+        "by": record["answer"]["by"] if "answer" in record else None,
+        "model": record["answer"].get("model") if "answer" in record else None,
+        "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": unknown, "by_stage_usd": costs},
+        "timings": {f"{stage}_s": s for stage, s in seconds.items()},
+        "calls": len(calls),
+        "cached": cached,
+    }
+    if "degraded" in record:
+        block["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+    if "analysis" in include and "analysis" in record:
+        block["analysis"] = record["analysis"]
+    if "record" in include:
+        block["record"] = scrubbed_record(record)
+    return block
+
+
+def scrubbed_record(record: Record) -> dict[str, Any]:
+    """Return the record without what endpoints say of the operator's own key or account."""
+    told: dict[str, Any] = {**record}
+    if "degraded" in record:
+        told["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+    if "panel" in record:
+        told["panel"] = [_member(response, whole=True) for response in record["panel"]]
+    if "error" in record:
+        told["error"] = {**record["error"], "message": scrubbed(record["error"]["message"], record)}
+    return told
+
+
+def scrubbed(message: str, record: Record | None = None) -> str:
+    """Return a failure's words without where the endpoint is, and what it says of the operator's own key or account.
+
+    Args:
+        record: whose failures' words may be in it, so that no more than those is taken out.
+    """
+    for response in (record or {}).get("panel", []):
+        if "error" in response and (said := _OWN_CODES.get(response["error"]["code"])):
+            message = message.replace(response["error"]["message"], said)
+    return _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
+
+
+def _of_account(words: re.Match[str]) -> str:
+    return _OWN_CODES["rate_limited" if words[0].startswith("HTTP 429") else "auth"]
+
+
+def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    if whole and "error" in response:
+        error = response["error"]
+        said = _OWN_CODES.get(error["code"]) or scrubbed(error["message"])
+        return {**response, "error": {**error, "message": said}}
+    if whole:
+        return dict(response)
+    told = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
+    return {**told, "status": response["error"]["code"] if "error" in response else "ok"}
+
+
+def refusal_of(record: Record) -> ApiError:
+    """Return why a record has no answer.
+
+    Where anything was bought the status is one after which no client asks again by itself, for that would buy it again.
+    """
+    error: Mapping[str, Any] = record.get("error") or {"code": "no_answer", "message": "the chain made no answer"}
+    code, message = error["code"], scrubbed(error["message"], record)
+    failures = {response["error"]["code"] for response in record.get("panel", []) if "error" in response}
+    calls = record.get("calls", [])
+    if spent := {code, *failures} & _PURSES:
+        return ApiError(402, "caller_budget" if spent == {"caller_budget"} else "budget", message)
+    if failures == {"price_unknown"}:
+        return ApiError(402, "price_unknown", message)
+    if failures and failures <= {"auth", "payment"}:
+        return ApiError(502, "upstream_auth", message, headers=_NO_RETRY)
+    if failures and failures <= _OF_REQUEST:
+        # Everybody refuses the request itself, and a refusal costs nothing.
+        return ApiError(400, "context_length" if "context_length" in failures else code, message, headers=_NO_RETRY)
+    if any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls):
+        return ApiError(424, code, message, headers=_NO_RETRY)
+    return ApiError(504 if failures <= {"timeout", "deadline"} and failures else 502, code, message, headers=_NO_RETRY)

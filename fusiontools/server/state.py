@@ -1,0 +1,151 @@
+"""One process's server: everything that its requests share, opened from options and closed again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fusiontools.config.stage_table import LimitOptions
+from fusiontools.errors import UsageError
+from fusiontools.llm.client import Client
+from fusiontools.server import access
+from fusiontools.server.catalog import Catalog, open_catalog
+from fusiontools.server.jobs import Cache, JobRunner
+from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
+from fusiontools.server.metrics import Metrics
+from fusiontools.server.plan import Planner
+from fusiontools.server.protocols.exchange import StreamStyle
+from fusiontools.server.serve_options import ServeOptions
+
+_CALLS_OF_A_REQUEST = 4
+KEYS_VARIABLE = "FUSION_SERVER_API_KEYS"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerArguments:
+    """What a person typed: all that a worker needs to open its server.
+
+    Args:
+        config: the recipe that `fusion` means.
+        limit: options of `LimitOptions`.
+        journal: options of the journal.
+    """
+
+    config: str | None
+    options: ServeOptions
+    limit: Mapping[str, Any] = field(default_factory=dict)
+    journal: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What all requests of this process share."""
+
+    options: ServeOptions
+    menu: Catalog
+    orders: Planner
+    kitchen: JobRunner
+    rates: RateLimiter
+    purses: DailyBudgets
+    cache: Cache
+    metrics: Metrics
+    entrance: access.Access
+    manner: StreamStyle
+    limits: LimitOptions
+    started: int
+
+    @property
+    def door(self) -> Client:
+        """The way to every model."""
+        return self.kitchen.door
+
+
+def open_server(typed: ServerArguments, journal: Any = None) -> Server:
+    """Open a worker's server; what bounds all workers together is shared out among them.
+
+    Raises:
+        UsageError: a recipe that cannot be, an address that is open to others without a key.
+    """
+    options = typed.options
+    keys = server_keys()
+    require_safe(options.host, keys)
+    menu = open_catalog(typed.config, options, typed.limit)
+    limits = _limits(menu, typed.limit, options.max_in_flight)
+    metrics = Metrics()
+    gate = ConcurrencyLimiter(
+        _share(options.max_in_flight, options), options.max_queue // options.workers, options.queue_s
+    )
+    gate.watch(metrics.in_flight, metrics.queued)
+    door = Client(
+        menu.endpoints,
+        limits,
+        journal,
+        replay=bool(typed.journal.get("replay")),
+        offline=bool(typed.journal.get("offline")),
+        shares=False,  # two callers may never find out about each other
+    )
+    ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
+    ceilings += [recipe.limits.max_record_cost_usd for recipe in menu.recipes.values()]
+    for home in {model.endpoint for model in menu.models.values()}:
+        if not menu.endpoints[home].embedded:
+            door.backend_of(home)  # an address that cannot be is found now, not by the first client
+    limited = any(usd is not None for usd in ceilings)
+    day_usd = None if options.max_day_cost_usd is None else options.max_day_cost_usd / options.workers
+    return Server(
+        options=options,
+        menu=menu,
+        orders=Planner(menu, options, limited),
+        kitchen=JobRunner(door, gate, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
+        rates=RateLimiter(options.rate_per_min / options.workers),
+        purses=DailyBudgets(day_usd),
+        cache=Cache(options.cache_s, options.cache_entries),
+        metrics=metrics,
+        entrance=access.Access(
+            keys,
+            access.hosts_for(options.host, options.allow_hosts, keys),
+            frozenset(origin.rstrip("/") for origin in options.allow_origins),
+            int(options.max_body_mib * 2**20),
+        ),
+        manner=StreamStyle(options.keepalive, options.progress),
+        limits=limits,
+        started=int(time.time()),
+    )
+
+
+def server_keys() -> tuple[bytes, ...]:
+    """Return the keys that may ask this server."""
+    said = os.environ.get(KEYS_VARIABLE, "").split(",")
+    keys = tuple(key.strip().encode() for key in said if key.strip())
+    if any(len(key) < 8 for key in keys):
+        raise UsageError(f"{KEYS_VARIABLE}: a key has fewer than 8 characters; make one with `openssl rand -hex 24`")
+    return keys
+
+
+def require_safe(host: str, keys: tuple[bytes, ...]) -> None:
+    """Raise `UsageError` for an address that others can reach where everybody may ask."""
+    if not keys and not access.is_loopback(host):
+        raise UsageError(
+            f"--host {host}: others can reach this address, and anybody could spend your money: "
+            f"export {KEYS_VARIABLE}=KEY[,KEY…] first (make one with `openssl rand -hex 24`)"
+        )
+
+
+def new_id() -> str:
+    """Return 32 hex digits that were never used before."""
+    return secrets.token_hex(16)
+
+
+def _limits(menu: Catalog, typed: Mapping[str, Any], in_flight: int) -> LimitOptions:
+    limits = menu.recipes[menu.default].limits
+    if "max_concurrency" in typed or limits.max_concurrency != LimitOptions().max_concurrency:
+        return limits
+    # What bounds a server is the requests in flight, each with a panel of several calls.
+    return replace(limits, max_concurrency=max(limits.max_concurrency, _CALLS_OF_A_REQUEST * in_flight))
+
+
+def _share(whole: int, options: ServeOptions) -> int:
+    return max(1, whole // options.workers)

@@ -1,0 +1,157 @@
+"""What goes out over ASGI: a body at once, or a stream as it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusiontools.record import jsonl
+from fusiontools.record.types import ToolCall
+from fusiontools.server.jobs import Job, Note, Piece, Receive, Subscriber
+from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
+
+Send = Callable[[Any], Awaitable[None]]
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str]) -> None:
+    """Send a whole response."""
+    data = body if isinstance(body, bytes) else jsonl.dumps(body)
+    kind = {"content-type": "application/json", "content-length": str(len(data))}
+    await send({"type": "http.response.start", "status": status, "headers": encoded(kind | dict(headers))})
+    await send({"type": "http.response.body", "body": data})
+
+
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+@dataclass(slots=True)
+class StartedToolCall:
+    """A tool call as far as it has been said."""
+
+    id: str
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream on its way out.
+
+    It begins with the first piece, with the first sign that a model has answered, or when the client should hear that
+    it is alive; what fails before is an error with a status of its own.
+
+    Args:
+        settle: makes what is said in the end; raises `Refused` where there is no answer.
+        events: whether the client asked for richer events.
+        first: called when the first piece of the answer goes out.
+    """
+
+    send: Send
+    writer: StreamWriter
+    headers: Mapping[str, str]
+    settle: Callable[[Any], ChatResult]
+    events: bool = False
+    first: Callable[[], None] | None = None
+    begun: bool = False
+    _text: list[str] = field(default_factory=list)
+    _calls: dict[int, StartedToolCall] = field(default_factory=dict)
+
+    async def run(self, flight: Job, receive: Receive, ring_s: float | None) -> str:
+        """Say the flight to its end; returns `ok`, `gone` or `broken`.
+
+        Raises:
+            Refused: it failed before anything was said.
+        """
+        async with Subscriber(flight, receive, ring_s) as listener:
+            while not (listener.gone or listener.finished):
+                data = b"".join([self._said(piece) for piece in await listener.more()])
+                if not data and listener.rang:
+                    data = self.writer.alive()
+                if data and not listener.gone:
+                    await self._put(data)
+            if listener.gone:
+                return "gone"
+        return await self._end(flight)
+
+    async def fail(self, refused: ApiError) -> None:
+        """Say in band that there is no answer."""
+        await self._put(self.writer.broken(refused, None), more=False)
+
+    async def _end(self, flight: Job) -> str:
+        """Say the rest of the answer and how it ended."""
+        if flight.task.cancelled():
+            raise ApiError(503, "server_overloaded", "the server is going down")
+        done: ChatResult | None = None
+        try:
+            done = self.settle(flight.task.result())
+            data = self._rest(done) + self.writer.close(done)
+            outcome = "ok"
+        except ApiError as refused:
+            if not self.begun:
+                raise
+            data, outcome = self.writer.broken(refused, done), "broken"
+        await self._put(data, more=False)
+        return outcome
+
+    def _rest(self, done: ChatResult) -> bytes:
+        """Return what of the answer has not been said yet.
+
+        Raises:
+            Refused: what has been said is not its beginning, because who wrote it broke off and another stands in.
+        """
+        said = "".join(self._text)
+        calls = _left_of(done.tool_calls, self._calls)
+        if calls is None or not done.content.startswith(said):
+            raise ApiError(424, "broken_off", "the model broke off in the middle of its answer; another response stands in `fusion.answer`")  # fmt: skip  # noqa: E501
+        rest = done.content[len(said) :]
+        return (self._said(rest) if rest else b"") + (self._said(calls) if calls else b"")
+
+    def _said(self, piece: Piece) -> bytes:
+        if isinstance(piece, Note):
+            data = self.writer.progress(piece.words) if piece.words else b""
+            return data + (self.writer.event(piece.event) if self.events else b"")
+        if self.first is not None:
+            self.first()
+            self.first = None
+        if isinstance(piece, str):
+            self._text.append(piece)
+            return self.writer.text(piece)
+        for delta in piece:
+            begun = self._calls.setdefault(delta["index"], StartedToolCall(delta.get("id", "")))
+            begun.name += delta["function"].get("name", "")
+            begun.arguments += delta["function"].get("arguments", "")
+        return self.writer.calls(piece)
+
+    async def _put(self, data: bytes, *, more: bool = True) -> None:
+        if not self.begun:
+            self.begun = True
+            await self.send(
+                {"type": "http.response.start", "status": 200, "headers": encoded(_STREAM_HEADERS | dict(self.headers))}
+            )
+            data = self.writer.open() + data
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _left_of(calls: Sequence[ToolCall], begun: Mapping[int, StartedToolCall]) -> list[dict[str, Any]] | None:
+    """Return the pieces of calls that have not been said; None where what has been said begins others."""
+    if not begun:
+        return [{"index": index, **call} for index, call in enumerate(calls)]
+    said = [(index, begun[index]) for index in sorted(begun)]
+    if [(call["id"], call["function"]["name"]) for call in calls] != [(call.id, call.name) for _, call in said]:
+        return None
+    left = []
+    for (index, told), call in zip(said, calls, strict=True):
+        whole = call["function"]["arguments"]
+        if not whole.startswith(told.arguments):
+            return None
+        if whole != told.arguments:
+            left.append({"index": index, "function": {"arguments": whole[len(told.arguments) :]}})
+    return left

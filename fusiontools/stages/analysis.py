@@ -1,0 +1,283 @@
+"""The analysis as judges write it and as we read it: strict out, lenient in; several merged into one.
+
+A judge names responses by label; `labelled_as` puts members' names in their place, or labels back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools.record import jsonl
+
+#: OpenRouter Fusion's five keys, in their written order.
+FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
+#: Where the words of a finding stand that is no plain text.
+_WORDING = {"contradictions": "topic", "partial_coverage": "point", "unique_insights": "insight"}
+_PUNCTUATION = ".,;:!?…\"'“”‘’«»()[]*`_–—"
+_GRAMMAR_TEXT = "a an the that this these those it its they their is are be being do does has have also"
+_GRAMMAR = frozenset(_GRAMMAR_TEXT.split())
+_RESPONSE = {"answer": "response", "reply": "response", "replie": "response"}
+#: Turns of phrase of judges, in words that `claim` has made plain.
+_AGREED = re.compile(r"^(?:(?:all|both|every|each)(?: of)? )?response(?: all)? (?:agree|say|state|note|mention) ")
+_UNSAID = re.compile(
+    r"^(?:(?:no|none of|neither)(?: of)? response|nobody|no one) (?:mention|discuss|address|cover|consider) "
+)
+
+
+def analysis_schema() -> dict[str, Any]:
+    """Return the JSON schema that a judge's reply is constrained to: reasoning first, verdict after it."""
+    text: dict[str, Any] = {"type": "string"}
+    return strict_object(
+        reasoning=text,
+        consensus=_array(text),
+        contradictions=_array(strict_object(topic=text, stances=_array(strict_object(model=text, stance=text)))),
+        partial_coverage=_array(strict_object(models=_array(text), point=text)),
+        unique_insights=_array(strict_object(model=text, insight=text)),
+        blind_spots=_array(text),
+        ranking=_array(text),
+    )
+
+
+def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return a judge's reply as the five keys (naming labels) and `ranking` (panel positions); None if unreadable.
+
+    Survived are thoughts, code fences, prose around the JSON, trailing commas, plain strings where objects belong,
+    and `position` for `stance`.
+    """
+    data = json_in(text)
+    if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
+        return None
+    found: dict[str, Any] = {
+        "consensus": [s for item in _items(data, "consensus") if (s := _string(item))],
+        "contradictions": [c for item in _items(data, "contradictions") if (c := _contradiction(item, labels))],
+        "partial_coverage": [p for item in _items(data, "partial_coverage") if (p := _coverage(item, labels))],
+        "unique_insights": [u for item in _items(data, "unique_insights") if (u := _insight(item, labels))],
+        "blind_spots": [s for item in _items(data, "blind_spots") if (s := _string(item))],
+        "ranking": _ranking(data.get("ranking"), labels),
+    }
+    # A reply that was cut off can be mended into a shell with nothing in it; that is no analysis.
+    return found if any(found.values()) else None
+
+
+def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> dict[str, Any]:
+    """Return several readings as one analysis: what any of them found, once, and their rankings by Borda count.
+
+    Args:
+        analyses: readings that name the same response by the same name.
+        judges: who made each reading; where more than one judge did, `supporters` says who found what.
+
+    Findings stand in the order and in the words in which they were first made. A contradiction takes in the stances of
+    members that had none there; a point takes in the members that make it.
+
+    Source: Verga et al. 2024, arXiv:2404.18796 (a jury of judges).
+    """
+    if len(analyses) == 1:
+        return dict(analyses[0])
+    whole: dict[str, Any] = {}
+    supporters: dict[str, list[list[str]]] = {}
+    for key in FIVE:
+        groups = _grouped(key, analyses)
+        whole[key] = [_joined(key, [item for _, item in group]) for group in groups]
+        supporters[key] = [list(dict.fromkeys(judges[i] for i, _ in group if judges)) for group in groups]
+    whole["ranking"] = borda([found["ranking"] for found in analyses])
+    if len(set(judges)) > 1:
+        whole["supporters"] = supporters
+    return whole
+
+
+def _grouped(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple[int, Any]]]:
+    """Return the findings under one key, each with the number of its reading, grouped by what they say."""
+    groups: dict[Any, list[tuple[int, Any]]] = {}
+    for i, found in enumerate(analyses):
+        for item in found[key]:
+            text = item if isinstance(item, str) else item[_WORDING[key]]
+            of = item["model"] if key == "unique_insights" else None
+            # Findings without words have nothing in common.
+            said = claim(text)
+            groups.setdefault((of, said) if said else len(groups), []).append((i, item))
+    return list(groups.values())
+
+
+def _joined(key: str, items: Sequence[Any]) -> Any:
+    """Return findings that say the same as one."""
+    first = items[0]
+    if key == "partial_coverage":
+        return {**first, "models": list(dict.fromkeys(model for item in items for model in item["models"]))}
+    if key == "contradictions":
+        stances = list(first["stances"])
+        for item in items[1:]:
+            held = {stance["model"] or stance["stance"] for stance in stances}
+            stances += [stance for stance in item["stances"] if (stance["model"] or stance["stance"]) not in held]
+        return {**first, "stances": stances}
+    return first
+
+
+def claim(text: str) -> str:
+    """Return what two findings must share to be the same one: the words that carry the meaning, in their order.
+
+    Case, punctuation, plurals, grammar and a judge's turns of phrase are set aside. Another order of words, a number,
+    a symbol or a negation makes another claim: a wrong union hides a finding, a missed one only repeats it.
+    """
+    words = [word for typed in text.split() if (word := typed.strip(_PUNCTUATION))]
+    # Within a sentence, `A` is a name (`plan A`) and `a` is an article.
+    meant = [word for i, word in enumerate(words) if (word if i else word.casefold()) not in _GRAMMAR]
+    singular = [_singular(word.casefold()) for word in meant]
+    plain = " ".join(_RESPONSE.get(word, word) for word in singular)
+    return _UNSAID.sub("unsaid ", _AGREED.sub("", plain)) or plain
+
+
+def _singular(word: str) -> str:
+    if word.endswith("sses"):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
+    """Return positions by Borda count, best first; a ranking that leaves some out gives them no points."""
+    count = max((len(ranking) for ranking in rankings), default=0)
+    points: dict[int, int] = {}
+    for ranking in rankings:
+        for place, position in enumerate(ranking):
+            points[position] = points.get(position, 0) + count - place
+    return sorted(points, key=lambda position: (-points[position], position))
+
+
+def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the analysis with the responses it names renamed."""
+
+    def name(old: str) -> str:
+        return names.get(old, old)
+
+    return {
+        **analysis,
+        "contradictions": [
+            {**c, "stances": [{**s, "model": name(s["model"])} for s in c["stances"]]}
+            for c in analysis["contradictions"]
+        ],
+        "partial_coverage": [{**p, "models": [name(m) for m in p["models"]]} for p in analysis["partial_coverage"]],
+        "unique_insights": [{**u, "model": name(u["model"])} for u in analysis["unique_insights"]],
+    }
+
+
+def json_in(text: str) -> Any:
+    """Return the JSON object in a reply, mended where that can be done."""
+    try:
+        return jsonl.loads(text)
+    except ValueError:
+        return _mended(text)
+
+
+def _mended(text: str) -> Any:
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    # A brace before a quoted key: prose has braces, too.
+    begun = re.search(r"\{\s*[\"']", text)
+    if begun is None:
+        return None
+    try:
+        data = _decoded(text, begun.start())
+    except RecursionError:
+        return None
+    # Half of an emoji (`\ud83d`) is fine with this parser, and with no writer of UTF-8.
+    return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _decoded(text: str, start: int) -> Any:
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0]
+    except ValueError:
+        import json_repair
+
+        return json_repair.loads(text[start:].rstrip().removesuffix("```"))
+
+
+def _items(data: Mapping[str, Any], key: str) -> list[Any]:
+    value = data.get(key)
+    if isinstance(value, list):
+        return value
+    return [value] if value else []
+
+
+def _string(item: Any) -> str:
+    if isinstance(item, str):
+        return item.strip()
+    if isinstance(item, dict):
+        texts: list[str] = [value.strip() for value in item.values() if isinstance(value, str)]
+        return next((text for text in texts if text), "")
+    return ""
+
+
+def _first(item: Mapping[str, Any], *keys: str) -> Any:
+    return next((item[key] for key in keys if item.get(key)), "")
+
+
+def _contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"topic": _string(item), "stances": []} if _string(item) else None
+    stances = []
+    held = _first(item, "stances", "positions")
+    if isinstance(held, dict):
+        held = [{"model": model, "stance": stance} for model, stance in held.items()]
+    for stance in held if isinstance(held, list) else []:
+        if isinstance(stance, dict):
+            words = _first(stance, "stance", "position", "view", "claim")
+            stances.append(
+                {"model": label_in(_first(stance, "model", "response", "label"), labels), "stance": str(words)}
+            )
+        elif _string(stance):
+            stances.append({"model": "", "stance": _string(stance)})
+    topic = str(_first(item, "topic", "point", "issue", "description"))
+    return {"topic": topic, "stances": stances} if topic or stances else None
+
+
+def _coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"models": [], "point": _string(item)} if _string(item) else None
+    models = _first(item, "models", "model", "responses")
+    models = models if isinstance(models, list) else [models] if models else []
+    point = str(_first(item, "point", "topic", "insight", "description"))
+    return {"models": [label_in(m, labels) for m in models], "point": point} if point else None
+
+
+def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+    if not isinstance(item, dict):
+        return {"model": "", "insight": _string(item)} if _string(item) else None
+    insight = str(_first(item, "insight", "point", "description"))
+    return (
+        {"model": label_in(_first(item, "model", "response", "label"), labels), "insight": insight} if insight else None
+    )
+
+
+def label_in(said: Any, labels: Mapping[str, int]) -> str:
+    """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
+    if isinstance(said, str) and said in labels:
+        return said
+    text = str(said).strip()
+    words: list[str] = re.findall(r"[A-Za-z]+", text)
+    for word in reversed(words):
+        if word.upper() in labels and (word.isupper() or len(word) == 1):
+            return word.upper()
+    return text
+
+
+def _ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
+    """Return panel positions, best first; labels that are none and repetitions are left out."""
+    if isinstance(said, str):
+        said = re.split(r"[>,;\s]+", said)
+    found = [labels.get(label_in(item, labels)) for item in said] if isinstance(said, list) else []
+    return list(dict.fromkeys(position for position in found if position is not None))
+
+
+def strict_object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _array(items: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items}

@@ -1,0 +1,177 @@
+"""Make the planned calls of a panel, all at once, and decide how long to wait for whom.
+
+Whether the responses so far agree: by the key of a vote, by code, or by asking a judge.
+
+Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176 (ask the cheap ones first);
+        Aggarwal et al. 2023, Adaptive-Consistency, arXiv:2305.11860 (stop sampling once the majority is safe)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fusiontools.answers import lexical
+from fusiontools.answers.keys import vote_keys
+from fusiontools.config.stage_table import PanelOptions
+from fusiontools.errors import CallFailed
+from fusiontools.llm.completion import Completion, OnDelta
+from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.record.sections import question_text
+from fusiontools.record.types import Degraded, Record, Response
+from fusiontools.stages import prompts
+from fusiontools.stages.panel_plan import PlannedCall
+from fusiontools.stages.runtime import Runtime
+from fusiontools.stages.verdicts import ask_for
+
+#: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
+Outcomes = dict[int, Completion | CallFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long calls are waited for.
+
+    Args:
+        quorum: once so many have answered, the rest get `grace_s` more; None waits for all.
+        enough: says of the outcomes so far whether nothing that is still to come matters.
+    """
+
+    quorum: int | None = None
+    grace_s: float = 0.0
+    enough: Callable[[Outcomes], bool] | None = None
+
+
+async def ask(
+    planned: Sequence[PlannedCall], known: Outcomes, runtime: Runtime, ledger: Ledger, patience: Patience
+) -> Outcomes:
+    """Return the outcomes of a plan, of which some may be known.
+
+    What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
+    handed on as it is written.
+    """
+    outcomes = dict(known)
+    tasks: dict[asyncio.Task[Completion], int] = {}
+    warm: dict[str, asyncio.Event] = {}
+    on_delta = runtime.on_delta if len(planned) == 1 else None
+    for i, call in enumerate(planned):
+        if i in known:
+            continue
+        recalled = runtime.door.recall(call.request, call.model, ledger, call.slot)
+        if recalled is not None:
+            outcomes[i] = recalled
+            if on_delta is not None:
+                on_delta(recalled.content)
+        elif call.request.cached_messages:
+            tasks[asyncio.create_task(_cached(call, runtime, ledger, warm))] = i
+        else:
+            tasks[asyncio.create_task(_one(call, runtime, ledger, on_delta))] = i
+    try:
+        await _settle(tasks, outcomes, patience)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return outcomes
+
+
+async def _one(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    return await runtime.door.complete(call.request, call.model, ledger, call.slot, on_delta)
+
+
+async def _cached(call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]) -> Completion:
+    """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
+    first = call.model.name not in warm
+    begun = warm.setdefault(call.model.name, asyncio.Event())
+    if not first:
+        await begun.wait()
+        return await _one(call, runtime, ledger)
+    try:
+        return await _one(call, runtime, ledger, lambda _: begun.set())
+    finally:
+        begun.set()
+
+
+async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outcomes, patience: Patience) -> None:
+    """Wait for all calls, for the quorum and its grace, or until enough is known; cancel the rest, sockets and all."""
+    pending = set(tasks)
+    cut_at: float | None = None
+    clock = asyncio.get_running_loop().time
+    while pending:
+        answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
+        if patience.enough is not None and patience.enough(outcomes):
+            await _cancel(pending)
+            return
+        if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
+            cut_at = clock() + patience.grace_s
+        left_s = None if cut_at is None else max(0.0, cut_at - clock())
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            failure = task.exception()
+            if failure is not None and not isinstance(failure, CallFailed):
+                raise failure
+            outcomes[tasks[task]] = failure if failure is not None else task.result()
+        if not done and pending:
+            await _cancel(pending)
+            cut = CallFailed("cut", f"not in {patience.grace_s:g} s after {answered} had answered (--quorum)")
+            outcomes.update({tasks[task]: cut for task in pending})
+            return
+
+
+async def _cancel(pending: set[asyncio.Task[Completion]]) -> None:
+    for task in pending:
+        task.cancel()
+    await asyncio.wait(pending)
+
+
+_SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
+
+
+def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
+    """Return whether all texts vote for the same.
+
+    Short texts are compared by what they say. Of long ones code cannot tell whether they agree: they share their
+    subject's words, whatever they recommend.
+    """
+    kind, keys = vote_keys(texts, key, question)
+    if kind == "text" and key == "auto":
+        return lexical.is_short(texts) and lexical.agreement_share(question, list(texts)) == 1.0
+    return keys[0] is not None and len(set(keys)) == 1
+
+
+def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:
+    """Return whether no answer that is still to come can change which key has the most votes."""
+    if not texts:
+        return False
+    keys = vote_keys(texts, key, question)[1]
+    counts: dict[str, int] = {}
+    for found in keys:
+        if found is not None:
+            counts[found] = counts.get(found, 0) + 1
+    first, second = sorted([*counts.values(), 0, 0], reverse=True)[:2]
+    return first > second + outstanding
+
+
+async def agree(
+    record: Record, responses: Sequence[Response], options: PanelOptions, runtime: Runtime, ledger: Ledger
+) -> tuple[bool, list[Degraded]]:
+    """Return whether at least two responses, none of them failed, agree; and what went wrong in finding out."""
+    if len(responses) < 2 or any("error" in response for response in responses):
+        return False, []
+    if options.agree != "judge":
+        texts = [prompts.said(response) for response in responses]
+        return agree_by_code(question_text(record), texts, options.agree), []
+    model = options.agree_models[0]
+    before: Record = {**record, "panel": list(responses)}
+    _, labels = prompts.blind_order(record["id"], range(len(responses)))
+    messages = prompts.about_responses(before, "agree", options.template, labels)
+    said = await ask_for(
+        _SCHEMA, messages, model, runtime, ledger, Slot(model.name, layer=responses[0]["layer"], step="agree")
+    )
+    if isinstance(said, CallFailed):
+        note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {said.message}"}
+        return False, [note]
+    verdict = said.get("agree")
+    if not isinstance(verdict, bool):
+        return False, [{"stage": "panel", "code": "bad_analysis", "detail": f"{model.name}: no `agree` in the reply"}]
+    return verdict, []

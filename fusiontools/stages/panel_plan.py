@@ -1,0 +1,215 @@
+"""Which calls a panel makes for a record: members × samples, their prompts, their parameters.
+
+The first layer asks the question. A later one shows every member the responses so far, blind and in an order of its
+own. A record that was routed to one model alone has one call, with the parameters of a visible answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fusiontools.config.models import Model, model_from
+from fusiontools.config.stage_table import FewShot, PanelOptions
+from fusiontools.config.templates import load_template
+from fusiontools.llm.completion import CompletionRequest
+from fusiontools.llm.ledger import Slot
+from fusiontools.record.params import ANSWER, MEMBER, select_params
+from fusiontools.record.sections import digest, is_solo, question_text
+from fusiontools.record.types import Message, Record
+from fusiontools.stages import prompts
+from fusiontools.stages.prompts import with_system
+from fusiontools.stages.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member's place in a layer."""
+
+    model: Model
+    sample: int
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """One call that the panel will make."""
+
+    model: Model
+    slot: Slot
+    request: CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPlanner:
+    """Plans the calls of one record's panel."""
+
+    record: Record
+    options: PanelOptions
+    runtime: Runtime
+
+    def first(self) -> list[PlannedCall]:
+        """Return the calls of the first layer, in recipe order; the one call of a solo record."""
+        few_shot = self.options.few_shot if _is_short(self.record, self.options.few_shot) else None
+        if is_solo(self.record):
+            return [self._solo(few_shot)]
+        samples = few_shot.samples if few_shot and few_shot.samples else self.options.samples
+        seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
+        spread = _spread(seats, self.options, few_shot)
+        return [
+            self._call(seat, self._messages(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
+            for seat, temperature in zip(seats, spread, strict=True)
+        ]
+
+    def layer(self) -> list[PlannedCall]:
+        """Return the calls of the next layer: whoever sits on the panel is asked again, with the responses so far."""
+        seats = self._seats()
+        return [
+            self.revision(seat, *self._seen_by(seat), temperature)
+            for seat, temperature in zip(seats, _spread(seats, self.options, None), strict=True)
+        ]
+
+    def layer_seats(self) -> list[Seat]:
+        """Return a seat for every call that the next layer takes; who folds is called once for each window."""
+        if not self.options.sequential:
+            return self._seats()
+        usable = sum("error" not in response for response in self.record["panel"])
+        steps = max(1, -(-(usable - 1) // (self.options.window - 1)))
+        return [seat for seat, _ in self.folders() for _ in range(steps)]
+
+    def folders(self) -> list[tuple[Seat, float]]:
+        """Return who folds the responses into one: each member once, at its temperature."""
+        layer = next_layer(self.record)
+        seats = [Seat(model, 0, layer) for model in self.options.members]
+        return list(zip(seats, _spread(seats, self.options, None), strict=True))
+
+    def revision(self, seat: Seat, asked: str, texts: dict[str, str], own: str, temperature: float) -> PlannedCall:
+        """Return the call that shows texts after the conversation and asks for the answer anew.
+
+        Args:
+            asked: `revise` or `debate`: the prompt's sections.
+            texts: from label to text, in the order shown.
+            own: the member's own earlier response, in a debate.
+        """
+        sections = load_template(self.options.template)
+        mark = prompts.nonce_of([self.record["id"], own, *texts.values()])
+        values = {
+            "nonce": mark,
+            "own": prompts.fenced("YOUR RESPONSE", own, mark),
+            "responses": prompts.fenced_texts(texts, mark) if texts else "(There are no other responses.)",
+        }
+        turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
+        own_system = seat.model.system or self.options.system
+        system = "\n\n".join(filter(None, (own_system, sections[f"{asked} system"])))
+        before = with_system(self.record["messages"], system)
+        return self._call(seat, [*before, turn], self._params(seat.model, None, temperature), shared=len(before))
+
+    def _seats(self) -> list[Seat]:
+        """Return who is asked in a later layer: those on the panel, else, where others are named, these."""
+        layer, panel = next_layer(self.record), self.record["panel"]
+        members = {model.name: model for model in self.options.members}
+        if all(response["member"] in members for response in panel):
+            return [Seat(members[response["member"]], response["sample"], layer) for response in panel]
+        samples = self.options.samples
+        return [Seat(m, sample, layer) for m in self.options.members for sample in range(m.samples * samples)]
+
+    def _seen_by(self, seat: Seat) -> tuple[str, dict[str, str], str]:
+        """Return what a member is asked for, and the responses it sees; in a debate its own stands apart."""
+        panel = self.record["panel"]
+        usable = {i: response for i, response in enumerate(panel) if "error" not in response}
+        own = next((i for i, r in usable.items() if (r["member"], r["sample"]) == (seat.model.name, seat.sample)), None)
+        apart = own if self.options.debate else None
+        shown = [i for i in usable if i != apart]
+        labels = prompts.shown_to(self.record["id"], shown, f"{seat.model.name}#{seat.sample}/{seat.layer}")
+        texts = {label: prompts.said(panel[i]) for label, i in labels.items()}
+        return ("revise", texts, "") if apart is None else ("debate", texts, prompts.said(panel[apart]))
+
+    def _solo(self, few_shot: FewShot | None) -> PlannedCall:
+        """Return the one call of a solo record: it writes the visible answer, so the asker's parameters are its own."""
+        model = model_from(self.record["route"]["model"])
+        if self.runtime.limited:
+            # No price that a record brings along may lift a limit; the recipe's and the price list's hold.
+            same = [m for m in self.options.members if (m.model, m.endpoint) == (model.model, model.endpoint)]
+            model = replace(model, price_usd_per_mtok=same[0].price_usd_per_mtok if same else None)
+        params = self._params(model, few_shot, model.temperature)
+        wanted = select_params(self.record.get("params", {}), ANSWER)
+        return self._call(Seat(model, 0, 1), self._messages(model, few_shot), params | wanted)
+
+    def _call(
+        self, seat: Seat, messages: list[Message], params: dict[str, Any], shared: int | None = None
+    ) -> PlannedCall:
+        """Return one call; `shared` leading messages stand in other calls too, all of them by default."""
+        model, sample, layer = seat.model, seat.sample, seat.layer
+        endpoint = self.runtime.door.endpoints.get(model.endpoint)
+        if endpoint is not None and endpoint.embedded:
+            # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
+            later = [] if layer == 1 else [str(layer)]
+            params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
+        several = sample > 0 or model.samples * self.options.samples > 1
+        slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
+        cached = 0
+        if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
+            cached = len(messages) if shared is None else shared
+        return PlannedCall(model, slot, self.runtime.door.request(model, messages, params, sample, cached))
+
+    def _messages(self, model: Model, few_shot: FewShot | None) -> list[Message]:
+        asked, system = self.record["messages"], model.system or self.options.system
+        if few_shot is None:
+            return with_system(asked, system)
+        turns: list[Message] = []
+        for user, assistant in few_shot.turns:
+            turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+        return with_system([*turns, *asked], model.system or few_shot.system or self.options.system)
+
+    def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
+        params: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": model.top_p,
+            "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
+            "reasoning_effort": model.reasoning_effort,
+            **select_params(self.record.get("params", {}), MEMBER),
+            **(self.options.extra or {}),
+            **model.extra,
+        }
+        return {name: value for name, value in params.items() if value is not None}
+
+
+def next_layer(record: Record) -> int:
+    """Return the number of the layer that comes after the panel as it stands."""
+    return 1 + max(response["layer"] for response in record["panel"])
+
+
+def _spread(seats: list[Seat], options: PanelOptions, few_shot: FewShot | None) -> list[float]:
+    """Return each call's temperature: spread evenly over ±jitter, so that the drafts differ.
+
+    A member with a temperature of its own keeps it; its further samples spread around it.
+    """
+    middle = few_shot.temperature if few_shot and few_shot.temperature is not None else options.temperature
+    jitter = few_shot.jitter if few_shot and few_shot.jitter is not None else options.jitter
+    if not options.diversity:
+        jitter = 0.0
+    free = [i for i, seat in enumerate(seats) if seat.model.temperature is None]
+    temperatures = dict(zip(free, _evenly(middle, jitter, len(free)), strict=True))
+    for model in {s.model.name: s.model for s in seats if s.model.temperature is not None}.values():
+        own = [i for i, seat in enumerate(seats) if seat.model.name == model.name]
+        temperatures.update(zip(own, _evenly(model.temperature or 0.0, jitter, len(own)), strict=True))
+    return [temperatures[i] for i in range(len(seats))]
+
+
+def _evenly(middle: float, jitter: float, count: int) -> list[float]:
+    if count < 2:
+        return [round(middle, 4)] * count
+    step = 2 * jitter / (count - 1)
+    return [round(min(2.0, max(0.0, middle - jitter + i * step)), 4) for i in range(count)]
+
+
+def _is_short(record: Record, few_shot: FewShot | None) -> bool:
+    """Return whether the worked turns fit this question: one short user turn that asks for no long answer."""
+    if few_shot is None or len(record["messages"]) != 1:
+        return False
+    question = question_text(record)
+    if len(question) > few_shot.max_chars or "\n" in question.strip():
+        return False
+    words = set(re.findall(r"[^\W\d_]+", question.lower()))
+    return words.isdisjoint(few_shot.unless)

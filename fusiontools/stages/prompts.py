@@ -1,0 +1,170 @@
+"""Fill prompt templates: in one pass, so that no text can expand a placeholder, and with fences.
+
+Panel text is untrusted: it stands between lines that carry a nonce which the text itself decides and so cannot hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusiontools.config.templates import load_template
+from fusiontools.record import jsonl
+from fusiontools.record.sections import digest, text_of
+from fusiontools.record.types import Message, Record, Response
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+#: A piece of a prompt: text, or a content part such as an image.
+Piece = str | dict[str, Any]
+
+
+def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[dict[str, Any]]:
+    """Return the template's text with its placeholders filled: text, or content parts where a value holds any.
+
+    Every placeholder is replaced once and what comes in is not looked at again.
+    """
+    pieces: list[Piece] = []
+    at = 0
+    for found in _PLACEHOLDER.finditer(text):
+        pieces.append(text[at : found.start()])
+        value = values.get(found[1], found[0])
+        pieces.extend([value] if isinstance(value, str) else value)
+        at = found.end()
+    pieces.append(text[at:])
+    if all(isinstance(piece, str) for piece in pieces):
+        return "".join(pieces)  # type: ignore[arg-type]
+    return _parts(pieces)
+
+
+def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
+    """Return content parts, neighbouring text joined into one."""
+    parts: list[dict[str, Any]] = []
+    for piece in pieces:
+        if isinstance(piece, dict):
+            parts.append(piece)
+        elif parts and parts[-1].get("type") == "text":
+            parts[-1] = {**parts[-1], "text": parts[-1]["text"] + piece}
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str, int]]:
+    """Return the seed and a map from label to panel position, in an order that the record's id alone decides."""
+    seed = digest("order", record_id)
+    shuffled = sorted(positions, key=lambda position: digest(str(seed), str(position)))
+    return seed, {label_of(i): position for i, position in enumerate(shuffled)}
+
+
+def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str, int]:
+    """Return a map from label to panel position, in an order drawn for one reader of this record."""
+    return blind_order(f"{record_id}\0{reader}", positions)[1]
+
+
+def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
+    """Return the fences' nonce for these responses."""
+    return nonce_of([record_id, *(said(panel[i]) for i in positions)])
+
+
+def nonce_of(texts: Sequence[str]) -> str:
+    """Return the fences' nonce: a hash over all texts between them, so that nothing in there can know it.
+
+    The conversation was over before anybody responded, so it cannot know it either.
+    """
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
+    """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
+    return fenced_texts({label: said(panel[position]) for label, position in labels.items()}, mark)
+
+
+def fenced_texts(texts: Mapping[str, str], mark: str) -> str:
+    """Return texts under their labels, each between fences."""
+    return "\n\n".join(
+        f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>" for label, body in texts.items()
+    )
+
+
+def fenced(title: str, body: str, mark: str) -> str:
+    """Return a text between fences of its own title."""
+    return f"<<<{title} {mark}>>>\n{body}\n<<<END {title} {mark}>>>"
+
+
+def about_responses(record: Record, asked: str, template: str, labels: Mapping[str, int], **more: str) -> list[Message]:
+    """Return what somebody reads who compares responses: its rules, then the conversation and the fenced responses.
+
+    Args:
+        asked: one of `ASKED`.
+        labels: from label to panel position, in the order shown.
+        more: what else the user section names.
+    """
+    sections = load_template(suited(template, record))
+    mark = nonce(record["id"], record["panel"], list(labels.values()))
+    values = {
+        "nonce": mark,
+        "labels": ", ".join(labels),
+        "conversation": conversation(record["messages"], record.get("params", {}).get("tools")),
+        "responses": fenced_responses(record["panel"], labels, mark),
+        **more,
+    }
+    return [
+        {"role": "system", "content": sections[f"{asked} system"]},
+        {"role": "user", "content": fill(sections[f"{asked} user"], values)},
+    ]
+
+
+def suited(template: str, record: Record) -> str:
+    """Return the template's name; a question with tools has a template of its own unless another was chosen."""
+    return "tool_calls" if template == "default" and record.get("params", {}).get("tools") else template
+
+
+def conversation(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[Piece]:
+    """Return the whole conversation for a reader who is no part of it: roles as headings, images as themselves.
+
+    Args:
+        tools: what could be called; a reader who compares calls must know what there is.
+    """
+    pieces: list[Piece] = []
+    if tools:
+        pieces.append("[tools]\n" + "".join(f"{jsonl.dumps(tool).decode()}\n" for tool in tools) + "\n")
+    for message in messages:
+        pieces.append(f"[{message.get('role', 'user')}]\n")
+        content = message.get("content")
+        if isinstance(content, list):
+            pieces.extend(part.get("text", "") + "\n" if part.get("type") == "text" else part for part in content)
+        elif content:
+            pieces.append(content + "\n")
+        called = [call["function"] for call in message.get("tool_calls") or []]
+        pieces.extend(f"(calls {function['name']}({function['arguments']}))\n" for function in called)
+        pieces.append("\n")
+    return pieces
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """Return the messages with a system prompt before them, joined with their own: many servers take only one."""
+    if not system:
+        return list(messages)
+    if messages and messages[0].get("role") in ("system", "developer"):
+        joined: Message = {**messages[0], "content": f"{system}\n\n{text_of(messages[0])}"}
+        return [joined, *messages[1:]]
+    return [{"role": "system", "content": system}, *messages]
+
+
+def said(response: Response) -> str:
+    """Return what a response says: its text, and the tool calls it proposes."""
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in response.get("tool_calls", [])]
+    proposed = ["Proposed tool calls:", *calls] if calls else []
+    return "\n".join([*([response["content"]] if response.get("content") else []), *proposed])
+
+
+def label_of(index: int) -> str:
+    """Return A … Z, AA, AB, …"""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters

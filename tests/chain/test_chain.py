@@ -1,0 +1,341 @@
+"""Chains: one text that the shell, recipes and Python spell alike, and one record whichever of them runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import judged, lines, question, without_calls
+from scripted import HANG, Scripted, model, open_door, said
+from workdir import Run, Upstream
+
+import fusiontools
+from fusiontools.chain import Chain
+from fusiontools.config.chain_syntax import parse
+from fusiontools.config.options import flags_of
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe_yaml import load_recipe, recipe_names
+from fusiontools.config.stage_table import STAGES, JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.errors import UsageError
+from fusiontools.record.types import Record
+from fusiontools.stages.runtime import Runtime
+
+ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": "Why is that so?"}]}
+RECIPE = Recipe(
+    "mine",
+    panel=PanelOptions(members=(model("a"), model("b"))),
+    judge=JudgeOptions((model("j"),)),
+    synth=SynthOptions((model("s"),)),
+    endpoint="there",
+    endpoints=open_door(Scripted()).endpoints,
+)
+
+
+def run_chain(text: str, backend: Scripted, record: Record | None = None, heard: list[str] | None = None) -> Record:
+    async def work() -> Record:
+        door = open_door(backend)
+        try:
+            on_delta = heard.append if heard is not None else None
+            return await Chain.parse(text).bind(RECIPE)(record or ASKED, Runtime(door, on_delta))
+        finally:
+            await door.aclose()
+
+    return asyncio.run(work())
+
+
+# --- Reading ---
+
+
+def test_a_chain_is_its_tools_without_their_prefix() -> None:
+    steps = parse("route | panel -m a*3 --no-diversity | judge | synth --refine")
+
+    assert [(step.name, step.given) for step in steps] == [
+        ("route", {}),
+        ("panel", {"members": ("a*3",), "diversity": False}),
+        ("judge", {}),
+        ("synth", {"refine": True}),
+    ]
+    assert [step.column for step in steps] == [1, 9, 39, 47]
+
+
+def test_the_prefix_may_stay_and_blanks_do_not_matter() -> None:
+    assert [s.name for s in parse("fuse-panel|fuse-judge  |\n\tsynth")] == ["panel", "judge", "synth"]
+
+
+def test_quotes_hold_blanks_and_separators_together() -> None:
+    [_, vote] = parse(r"""panel --system 'Be "brief" | now' | vote --key "regex:(\d+) \"x\"|y" """)
+    [panel, _] = parse(r"""panel --system it\'s\ so | vote""")
+
+    assert vote.given == {"key": 'regex:(\\d+) "x"|y'}
+    assert panel.given == {"system": "it's so"}
+
+
+def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
+    for name, cls in STAGES.items():
+        for field, flag in flags_of(cls).items():
+            kind = str(next(f.type for f in cls.__dataclass_fields__.values() if f.name == field))
+            value = flag.choices[0] if flag.choices else "3"
+            words = [flag.names[-1].partition("/")[0], *([] if kind == "bool" else [value])]
+            [*_, step] = parse(("" if name in ("route", "panel") else "panel | ") + f"{name} {shlex.join(words)}")
+
+            assert field in step.given, (name, field)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "column 1: the chain is empty; stages: route, panel, judge, synth, vote, pick"),
+        ("panel | ", "column 7: a stage is missing here"),
+        ("| panel", "column 1: a stage is missing here"),
+        ("panel || synth", "column 8: a stage is missing here"),
+        ("panel 'oops", "column 7: ' has no other half"),
+        ("panel \\", "column 7: \\ ends the text"),
+        ("panel | sinth", "column 9: no stage is called 'sinth'; did you mean 'synth'?"),
+        ("panel extra | vote", "column 7: panel: got unexpected extra argument (extra)"),
+        ("panel -m", "column 7: panel: option '-m' requires an argument"),
+        ("panel -m a -j 3", "column 12: panel: -j belongs to the run, not to a step: give it to the tool that runs the chain"),  # noqa: E501
+        ("panel -m a --samples=0", "column 12: panel: invalid value for '--samples': 0 is not in the range x>=1"),
+        ("panel | judge | synth --top x", "column 23: synth: invalid value for '--top': 'x' is not a valid whole number"),  # noqa: E501
+        ("panel | judge --method x", "column 15: judge: invalid value for '--method': 'x' is not one of 'model', 'lexical'"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_pointed_at(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(text)
+
+    assert refused.value.message.rstrip(".") == said
+
+
+def test_a_misspelled_option_is_pointed_at_and_named() -> None:
+    with pytest.raises(UsageError, match=r"^column 15: judge: no such option '--swop'.*--swap"):
+        parse("panel | judge --swop")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("synth | panel", "column 1: `synth` reads a panel, and `panel` comes only after it"),
+        ("judge | panel | synth", "column 1: `judge` reads a panel, and `panel` comes only after it"),
+        ("panel --revise | panel", "column 1: `panel` reads a panel, and `panel` comes only after it"),
+        ("panel | panel", "column 9: a second `panel` throws the first away; `panel --revise` adds a layer to it"),
+        ("panel | route", "column 9: `route` decides what is asked: it comes first"),
+        ("panel | vote | synth", "column 16: `synth` throws away the answer of `vote`"),
+        ("panel | synth | judge", "column 17: `judge` throws away the answer of `synth`"),
+        ("panel | judge | panel --debate", "column 17: a new layer throws away the analysis; judge after the last layer"),  # noqa: E501
+        ("panel | judge | judge", "column 17: a second `judge` throws the first away; `judge -m a -m b` asks several"),
+    ],
+)  # fmt: skip
+def test_steps_that_cannot_work_together_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(text)
+
+    assert refused.value.message == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "panel",
+        "judge | synth",
+        "panel --revise | synth",
+        "route | panel | panel --revise | panel --debate | judge | synth | synth --refine",
+        "panel | pick",
+        "panel | vote | synth --refine",
+        "panel --sequential | pick",
+    ],
+)
+def test_what_can_work_is_accepted(text: str) -> None:
+    assert len(parse(text)) == text.count("|") + 1
+
+
+@given(st.text(alphabet="panel judgesynthrou|'\"\\-*3=", max_size=40))
+def test_any_text_is_a_chain_or_a_usage_error_with_a_column(text: str) -> None:
+    refused = None
+    try:
+        assert parse(text)
+    except UsageError as error:
+        refused = error.message
+
+    if refused is not None:
+        place, column, *_ = refused.split()
+        assert place == "column"
+        assert 1 <= int(column.rstrip(":")) <= max(1, len(text))
+
+
+def test_options_that_contradict_each_other_are_refused_with_the_steps_column() -> None:
+    with pytest.raises(UsageError, match=r"^column 9: panel: --debate contradicts --sequential$"):
+        Chain.parse("panel | panel --debate --sequential").bind(RECIPE)
+    with pytest.raises(UsageError, match=r"^column 9: pick: --pairwise contradicts --consistent$"):
+        Chain.parse("panel | pick --pairwise --consistent").bind(RECIPE)
+
+
+# --- Running ---
+
+
+def test_each_step_reads_what_the_one_before_it_wrote() -> None:
+    backend = Scripted(a="One.", b="Two.", s="Both.")
+
+    record = run_chain("panel | panel --revise | judge --method lexical | synth", backend)
+
+    assert backend.asked == ["a", "b", "a", "b", "s"]
+    assert record["answer"]["content"] == "Both."
+    assert [len(layer) for layer in record["layers"]] == [2]
+    assert {response["layer"] for response in record["panel"]} == {2}
+
+
+def test_typed_members_of_the_first_step_sit_on_the_later_layers_too() -> None:
+    backend = Scripted()
+
+    run_chain("panel -m x@there -m y@there | panel --revise", backend)
+
+    assert sorted(backend.asked) == ["x", "x", "y", "y"]
+
+
+def test_the_text_is_heard_from_the_step_that_has_the_last_word() -> None:
+    backend = Scripted(a="One long enough to be kept.", b="Two long enough to be kept.", s=["Draft.", "Final."])
+    heard: list[str] = []
+
+    record = run_chain("panel | synth | synth --refine", backend, heard=heard)
+
+    assert "".join(heard) == record["answer"]["content"] == "Final."
+
+
+def test_one_deadline_holds_for_the_whole_chain() -> None:
+    async def work() -> Record:
+        backend = Scripted(a="One.", b="Two.", j=HANG())
+        door = open_door(backend, limits={"deadline_s": 0.2})
+        return await Chain.parse("panel | judge | synth").bind(RECIPE)(ASKED, Runtime(door))
+
+    record = asyncio.run(work())
+
+    assert [note["code"] for note in record["degraded"]] == ["judge_failed", "synth_failed"]
+    assert record["answer"]["by"] == "panel"
+
+
+def test_python_runs_a_chain_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, upstream: Upstream) -> None:
+    monkeypatch.setenv("FUSION_BASE_URL", upstream.url)
+    monkeypatch.setenv("FUSION_API_KEY", "k")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    record = asyncio.run(fusiontools.fuse("Why?", "budget", "panel -m fake/a+text=42 -m fake/b+text=42 | vote"))
+
+    assert record["answer"]["vote"]["votes"] == 2
+
+
+def test_a_recipe_says_its_chain(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "mine.yaml").write_text("chain: panel | vote\npanel: [fake/a+text=7, fake/b+text=7]\n")
+
+    result = run(["fuse-ask", "-c", "mine.yaml", "Seven?"])
+
+    assert (result.status, result.text) == (0, "7\n")
+
+
+def test_a_chain_that_cannot_be_read_is_the_recipes_fault(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "mine.yaml").write_text("chain: panel | sinth\npanel: [fake/a]\n")
+
+    result = run(["fuse-ask", "-c", "mine.yaml", "Seven?"])
+
+    assert result.status == 2
+    assert "mine.yaml: $.chain: column 9: no stage is called 'sinth'; did you mean 'synth'?" in result.err
+
+
+# --- The same record, in one process and in a pipeline ---
+
+
+def pipeline(chain: str, recipe: str) -> str:
+    """Return a chain as a person types it in the shell: the recipe goes to the tools up to the panel."""
+    steps = [step.strip() for step in chain.split("|")]
+    made = next(i for i, step in enumerate(steps) if step.split()[0] == "panel")
+    return " | ".join(f"fuse-{step}" + (f" -c {recipe}" if i <= made else "") for i, step in enumerate(steps))
+
+
+QUESTION = "Compare CRDTs and operational transformation for a shared editor: which one, and what are the trade-offs?"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_one_process_and_a_pipeline_give_the_same_record(name: str, run: Run) -> None:
+    asked = "What is the capital of France?" if name == "local" else QUESTION
+
+    alone = run(["fuse-ask", "-c", name, "--json", asked])
+    piped = run(pipeline(load_recipe(name).chain, name), asked)
+
+    assert (alone.status, piped.status) == (0, 0), alone.err + piped.err
+    assert without_calls(alone.out) == without_calls(piped.out)
+    assert "answer" in alone.records[0]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "panel -m fake/a -m fake/b | panel --revise | panel --debate | judge -m fake/judge | synth -m fake/s --refine",
+        "panel -m fake/a*5 --temperature 1 | panel --sequential --window 3 | synth -m fake/s",
+        "route --method never --fast fake/a --balanced fake/a --strong fake/a | panel -m fake/b | judge | synth",
+        "panel -m fake/a+text=4 -m fake/b+text=4 -m fake/c+text=5 --scout 2 | judge -m fake/judge | synth -m fake/s",
+        "panel -m fake/a+text=4 -m fake/b+status=500 -m fake/c+text=5 --retries 0 | vote",
+        "panel -m fake/a -m fake/b | judge -m fake/judge -m fake/judge2+judge --swap | pick",
+    ],
+)
+def test_any_chain_gives_the_same_record_in_one_process(chain: str, run: Run, tmp_path: Any) -> None:
+    chain, limits = chain.replace(" --retries 0", ""), ["--retries", "0"]
+    (tmp_path / "base.yaml").write_text("panel: [fake/x]\njudge: fake/judge\nsynth: fake/s\n")
+    shell = pipeline(chain, "base.yaml")
+
+    alone = run(["fuse-ask", "-c", "base.yaml", "--chain", chain, *limits, "--json", QUESTION])
+    piped = run(shell.replace("fuse-panel -m", "fuse-panel --retries 0 -m"), QUESTION)
+
+    assert (alone.status, piped.status) == (0, 0), alone.err + piped.err
+    assert without_calls(alone.out) == without_calls(piped.out)
+
+
+def test_a_recipes_own_template_holds_for_the_whole_chain(run: Run, upstream: Upstream, tmp_path: Any) -> None:
+    (tmp_path / "mine.md").write_text("# judge system\n\nJudge as I say.\n")
+    (tmp_path / "mine.yaml").write_text(
+        "panel: [fake/a, fake/b]\njudge: {model: fake/judge, template: ./mine.md}\nsynth: fake/s\n"
+    )
+
+    asked = run(["fuse-ask", "-c", "mine.yaml", "--json", "Why?"])
+    voted = run("fuse-panel -c mine.yaml | fuse-vote", "Why?")
+    picked = run("fuse-panel -c mine.yaml | fuse-pick", "Why?")
+
+    assert (asked.status, voted.status, picked.status) == (0, 0, 0), asked.err + voted.err + picked.err
+    assert upstream.bodies("fake/judge")[0]["messages"][0]["content"] == "Judge as I say."
+
+
+def test_a_model_typed_later_is_asked_where_the_recipe_is_at_home(run: Run, tmp_path: Any, upstream: Upstream) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"endpoint: mine\nendpoints: {{mine: {{base_url: '{upstream.url}'}}}}\npanel: [fake/a, fake/b]\n"
+    )
+
+    alone = run(["fuse-ask", "-c", "mine.yaml", "--json", "--chain", "panel | synth -m fake/t", "Why?"])
+    piped = run("fuse-panel -c mine.yaml | fuse-synth -m fake/t", "Why?")
+
+    assert without_calls(alone.out) == without_calls(piped.out)
+    assert [call["endpoint"] for call in piped.records[0]["calls"]] == ["mine"] * 3
+
+
+def test_a_saved_panel_enters_a_chain_half_way() -> None:
+    backend = Scripted(j=json.dumps({"consensus": ["x"], "ranking": ["A", "B"]}), s=said("Written."))
+    saved = json.loads(lines([judged("q")]).splitlines()[0])
+
+    record = run_chain("synth", backend, saved)
+
+    assert record["answer"]["content"] == "Written."
+
+
+def test_a_question_without_a_panel_in_the_chain_is_refused(run: Run) -> None:
+    result = run(["fuse-ask", "--chain", "judge | synth", "Why?"])
+
+    assert (result.status, result.out) == (2, b"")
+    assert "--chain: a question needs a `panel` that answers it" in result.err
+
+
+def test_a_layer_for_a_record_without_a_panel_is_that_records_fault(run: Run) -> None:
+    result = run("fuse-panel --revise -m fake/a", lines([question("q1")]))
+
+    assert result.status == 3
+    assert "no `panel` in this record; fuse-panel makes it" in result.err

@@ -1,0 +1,287 @@
+"""`fuse-ask`: one question through a chain in one process, as a person and as a script see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from samples import poll
+from workdir import Run, Upstream
+
+from fusiontools.record.schemas import check_record
+
+CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both"
+
+
+@contextmanager
+def on_a_terminal(
+    args: list[str], env: dict[str, str], cwd: Path, *, out: bool = True
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a tool whose error stream, and unless `out` is false its output, is a terminal; yield our end of it."""
+    ours, theirs = pty.openpty()
+    piped = subprocess.PIPE if not out else theirs
+    env = {**env, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=piped, stderr=theirs, env=env, cwd=cwd) as process:
+        os.close(theirs)
+        try:
+            yield ours, process
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def everything(ours: int) -> str:
+    """Return all that came to the terminal, without its control sequences."""
+    pieces = []
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:  # how a terminal says that the other end is closed
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", b"".join(pieces).decode())
+
+
+# --- What is asked ---
+
+
+def test_arguments_are_the_question(run: Run, upstream: Upstream) -> None:
+    result = run(["fuse-ask", "--chain", CHAIN, "Why", "is", "that?"])
+
+    assert (result.status, result.text, result.err) == (0, "Both\n", "")
+    assert upstream.bodies("fake/a+text=One")[0]["messages"] == [{"role": "user", "content": "Why is that?"}]
+
+
+@pytest.mark.parametrize(
+    ("args", "asked"),
+    [
+        (["-"], "From stdin."),
+        ([], "From stdin."),
+        (["Sum up:", "-"], "Sum up: \n\nFrom stdin."),
+        (["Before.", "-", "After."], "Before. \n\nFrom stdin.\n\n After."),
+    ],
+)
+def test_a_dash_and_nothing_are_standard_input(args: list[str], asked: str, run: Run, upstream: Upstream) -> None:
+    result = run(["fuse-ask", "--chain", CHAIN, *args], "From stdin.")
+
+    assert result.status == 0, result.err
+    said = upstream.bodies("fake/a+text=One")[0]["messages"][0]["content"]
+    assert re.sub(r"\n\s*\n", "\n\n", said) == asked
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "said"),
+    [
+        (["-", "-"], "x", "`-` may stand once"),
+        ([], "", "the question cannot be read: the question is empty"),
+        (["-"], b"\xff\xfe", "the question cannot be read: not UTF-8"),
+        ([""], "", "the question cannot be read: the question is empty"),
+    ],
+)
+def test_what_is_no_question_ends_with_2(args: list[str], stdin: str | bytes, said: str, run: Run) -> None:
+    result = run(["fuse-ask", "--chain", CHAIN, *args], stdin)
+
+    assert (result.status, result.out) == (2, b"")
+    assert said in result.err
+
+
+def test_a_question_that_looks_like_json_is_text(run: Run, upstream: Upstream) -> None:
+    run(["fuse-ask", "--chain", CHAIN, '{"messages": []}'])
+
+    assert upstream.bodies("fake/a+text=One")[0]["messages"][0]["content"] == '{"messages": []}'
+
+
+def test_members_are_named_as_everywhere(run: Run, upstream: Upstream) -> None:
+    result = run(["fuse-ask", "--chain", "panel | vote", "-m", "fake/a+text=4*2", "-m", "fake/b+text=5", "2+2?"])
+
+    assert (result.status, result.text) == (0, "4\n")
+    assert upstream.stats()["per_model"] == {"fake/a+text=4": 2, "fake/b+text=5": 1}
+
+
+# --- What comes out ---
+
+
+def test_json_is_the_whole_record(run: Run) -> None:
+    result = run(["fuse-ask", "--json", "--chain", CHAIN, "Why?"])
+
+    [record] = result.records
+    check_record(record)
+    assert record["answer"]["content"] == "Both"
+    assert len(record["calls"]) == 3
+
+
+def test_verbose_shows_layers_responses_analysis_and_answer(run: Run) -> None:
+    chain = "panel -m fake/a -m fake/b | panel --revise | judge -m fake/judge | synth -m fake/s+text=Both"
+
+    result = run(["fuse-ask", "-v", "--chain", chain, "Why?"])
+
+    order = ["── layer 1, fake/a ", "── layer 1, fake/b ", "── fake/a ", "── fake/b ", "── analysis (by fake/judge)", "── answer (written by"]  # fmt: skip  # noqa: E501
+    places = [result.text.index(heading) for heading in order]
+    assert places == sorted(places)
+
+
+def test_a_chain_without_an_answer_shows_what_there_is(run: Run) -> None:
+    result = run(["fuse-ask", "--chain", "panel -m fake/a+text=One -m fake/b+text=Two", "Why?"])
+
+    assert "One" in result.text
+    assert "Two" in result.text
+
+
+def test_what_went_otherwise_is_said_and_is_no_failure(run: Run) -> None:
+    chain = "panel -m fake/a+text=One -m fake/b+status=400 | synth -m fake/s"
+
+    result = run(["fuse-ask", "--chain", chain, "Why?"])
+
+    assert (result.status, result.text) == (0, "One\n")
+    assert "fuse-ask: member_failed: fake/b+status=400: bad_request" in result.err
+    assert "fuse-ask: one_survivor: " in result.err
+
+
+def test_no_answer_ends_with_3_and_says_why(run: Run) -> None:
+    result = run(["fuse-ask", "--chain", "panel -m fake/a+status=401 | vote", "Why?"])
+
+    assert (result.status, result.out) == (3, b"")
+    assert "fuse-ask: no answer: all_failed: fake/a+status=401: " in result.err
+
+
+def test_a_failed_record_is_still_printed_as_json(run: Run) -> None:
+    result = run(["fuse-ask", "--json", "--chain", "panel -m fake/a+status=401 | vote", "Why?"])
+
+    assert result.status == 3
+    assert result.records[0]["error"]["code"] == "all_failed"
+
+
+def test_the_budget_ends_with_4(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "models: {a: {model: fake/a, price_usd_per_mtok: {prompt: 1, completion: 9}}}\npanel: [a]\n"
+    )
+
+    result = run(["fuse-ask", "-c", "r.yaml", "--max-cost-usd", "0.000001", "Why?"])
+
+    assert result.status == 4
+
+
+def test_a_second_time_is_free_with_replay(run: Run, upstream: Upstream) -> None:
+    first = run(["fuse-ask", "--chain", CHAIN, "Why?"])
+    requests = upstream.stats()["requests"]
+
+    again = run(["fuse-ask", "--replay", "--chain", CHAIN, "Why?"])
+
+    assert again.out == first.out
+    assert upstream.stats()["requests"] == requests
+
+
+def test_a_reader_that_has_gone_is_no_error(run: Run) -> None:
+    result = run(f"fuse-ask --json --chain '{CHAIN}' Why | head -c 1", pipefail=True)
+
+    assert (result.status, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("chain", ["panel | sinth", "synth | panel", "panel -m a --samples x", "panel | judge | judge"])
+def test_a_chain_that_cannot_be_is_refused_before_anything_is_asked(chain: str, run: Run, upstream: Upstream) -> None:
+    result = run(["fuse-ask", "--chain", chain, "Why?"])
+
+    assert (result.status, result.out) == (2, b"")
+    assert result.err.startswith("fuse-ask: --chain: column ")
+    assert upstream.stats()["requests"] == 0
+
+
+# --- On a terminal ---
+
+
+def test_a_person_sees_who_answered_and_then_the_answer(
+    env: dict[str, str], tmp_path: Path, upstream: Upstream
+) -> None:
+    chain = "panel -m fake/a+text=One -m fake/b+status=400 -m fake/c+text=Two | synth -m fake/s+text=Both"
+
+    with on_a_terminal(["fuse-ask", "--chain", chain, "Why?"], env, tmp_path) as (ours, process):
+        screen = everything(ours)
+        status = process.wait(60)
+
+    assert status == 0
+    table, _, rest = screen.rpartition("bad_request")
+    assert re.search(r"panel +✓ +fake/a\+text=One +\d+\.\d s +\$0\.0010", table)
+    assert "✗  fake/b+status=400" in table
+    assert re.search(r"Both\s+written by fake/s\+text=Both, 4 calls, \$0\.0030, \d+\.\d s", rest)
+    assert re.sub(r"text=Both", "", screen).count("Both") == 1
+
+
+def test_a_pipe_gets_the_text_alone(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    with on_a_terminal(["fuse-ask", "--chain", CHAIN, "Why?"], env, tmp_path, out=False) as (ours, process):
+        out, _ = process.communicate(timeout=60)
+        screen = everything(ours)
+
+    assert out == b"Both\n"
+    assert "✓  fake/a+text=One" in screen
+
+
+def test_quiet_shows_nothing_but_the_answer(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    with on_a_terminal(["fuse-ask", "-q", "--chain", CHAIN, "Why?"], env, tmp_path) as (ours, process):
+        screen = everything(ours)
+        process.wait(60)
+
+    assert screen.split() == ["Both"]
+
+
+def test_a_models_words_do_not_steer_the_terminal(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    upstream.script("fake/s", "text=\x1b]0;owned\x07Both\x9b31m")
+
+    with on_a_terminal(
+        ["fuse-ask", "-q", "--chain", "panel -m fake/a -m fake/b | synth -m fake/s", "x"], env, tmp_path
+    ) as (ours, process):
+        screen = everything(ours)
+        process.wait(60)
+
+    assert "\x07" not in screen
+    assert "\x9b" not in screen
+    assert "\x1b]" not in screen
+
+
+def test_ctrl_c_leaves_at_once_with_130(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    with on_a_terminal(["fuse-ask", "--chain", "panel -m fake/a+hang", "Why?"], env, tmp_path) as (_, process):
+        poll(upstream, lambda stats: stats["in_flight"] == 1)
+        process.send_signal(signal.SIGINT)
+        status = process.wait(60)
+
+    assert status == 130
+
+
+def test_bare_on_a_terminal_it_says_what_to_type(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(["fuse-ask"], stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=tmp_path) as process:
+        os.close(theirs)
+        screen = everything(ours)
+        status = process.wait(60)
+    os.close(ours)
+
+    assert status == 2
+    assert 'ask something: fuse-ask "What is a CRDT?"' in screen
+
+
+def test_the_embedded_model_answers_for_real(run: Run, env: dict[str, str]) -> None:
+    for name in ("FUSION_BASE_URL", "FUSION_API_KEY"):
+        del env[name]
+
+    result = run(["fuse-ask", "--json", "-c", "local", "--chain", "panel --samples 3 | vote", "What is 7 times 8?"])
+
+    [record] = result.records
+    assert result.status == 0, result.err
+    assert record["answer"]["vote"]["of"] == 3
+    assert json.dumps(record["answer"]["content"])
+
+
+def test_a_closed_input_cannot_be_read(run: Run) -> None:
+    result = run(f"fuse-ask --chain '{CHAIN}' - <&-")
+
+    assert (result.status, result.out) == (2, b"")
+    assert result.err == "fuse-ask: stdin: cannot be read: Bad file descriptor\n"

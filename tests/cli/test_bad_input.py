@@ -1,0 +1,744 @@
+"""What a user can get wrong, and what the world can: a clear line that names place and cause, and nothing lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import judged, lines, panelled, question, response
+from workdir import Result, Run, Upstream
+
+SECRET = "wr-9f2c-correct-horse"
+PANEL = ["fuse-panel", "-m", "fake/a", "-m", "fake/b", "--backoff", "0.01"]
+JUDGE = ["fuse-judge", "-m", "fake/judge", "--backoff", "0.01"]
+SYNTH = ["fuse-synth", "-m", "fake/s", "--backoff", "0.01"]
+
+
+@pytest.fixture
+def env(env: dict[str, str]) -> dict[str, str]:
+    return {**env, "FUSION_API_KEY": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(run: Run, tmp_path: Path) -> Iterator[None]:
+    """Whatever went wrong, the key is in no file that the test left behind: journal, rejects, output."""
+    yield
+    leaked = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert leaked == []
+
+
+def panel(*models: str, options: str = "") -> list[str]:
+    return ["fuse-panel", "--backoff", "0.01", *options.split(), *(word for model in models for word in ("-m", model))]
+
+
+def clear(result: Result) -> str:
+    """Return what was said, if it is fit for a person: whole lines that say who speaks, no traceback, no key."""
+    assert SECRET not in result.err + result.text
+    assert "Traceback" not in result.err
+    assert "bug" not in result.err
+    for line in result.err.splitlines():
+        assert re.match(r"fuse-(panel|judge|synth|cost): \S", line), line
+    return result.err
+
+
+def error_of(result: Result) -> dict[str, Any]:
+    (record,) = result.records
+    return record["error"]
+
+
+# --- Lines ---
+
+#: (line, what is said of it)
+BAD_LINES = [
+    (b"{", "not JSON: unexpected end of data (column 2): '{'"),
+    (b"{'id': 1}", "not JSON: unexpected character, expected a string key (column 2): \"{'id': 1}\""),
+    (b'{"prompt": "x"} trailing', "not JSON: "),
+    (b'{"prompt": NaN}', "not JSON: "),
+    (b'{"prompt": "x", "n": 1e999}', "not JSON: number is infinity"),
+    (b"17", "$: a record is a JSON object, this is a number"),
+    (b'"text"', "$: a record is a JSON object, this is a string"),
+    (b"null", "$: a record is a JSON object, this is null"),
+    (b'[{"prompt": "x"}]', "$: a record is a JSON object, this is an array"),
+    (b"{}", "$: no `messages` and no `prompt`: not a question"),
+    (b'{"prompt": 5}', "$.prompt: a prompt is text, this is a number"),
+    (b'{"prompt": ""}', "$.messages: no message has any content: the question is empty"),
+    (b'{"id": 5, "prompt": "x"}', "$.id: 5 is not of type 'string'"),
+    (b'{"id": "", "prompt": "x"}', "$.id: '' should be non-empty"),
+    (b'{"messages": "x"}', "$.messages: 'x' is not of type 'array'"),
+    (b'{"messages": []}', "$.messages: [] should be non-empty"),
+    (b'{"messages": [{"role": "king", "content": "x"}]}', "$.messages[0].role: 'king' is not one of ['system', "),
+    (b'{"messages": [{"role": "user", "content": 5}]}', "$.messages[0].content: 5 is not of type 'string', 'array'"),
+    (
+        b'{"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}',
+        "$.messages[0].content[0].text: 5 is not of type 'string'",
+    ),
+    (b'{"prompt": "x", "max_tokens": "many"}', "$.params.max_tokens: 'many' is not of type 'integer'"),
+    (b'{"prompt": "x", "meta": 5}', "$.meta: 5 is not of type 'object'"),
+    (b'{"prompt": "x", "calls": {}}', "$.calls: {} is not of type 'array'"),
+    (b'{"prompt": "x", "meta": {"n": 123456789012345678901}}', "$: the integer 123456789012345678901 has more than 64"),
+    (b'{"prompt": "x", "meta": {"n": ' + b"[" * 300 + b"]" * 300 + b"}}", "$: nested too deeply to be passed on"),
+    (b'{"prompt": "' + b"[" * 2000 + b'", "meta": {"n": ' + b"[" * 2000 + b"]" * 2000 + b"}}", "not JSON: "),
+    (b'{"prompt": "\xff"}', "not UTF-8: byte 0xff at offset 12"),
+    (b'{"prompt": "\xed\xa0\x80"}', "not UTF-8: byte 0xed at offset 12"),
+    (b'{"prompt": "\\ud800"}', "not JSON: "),
+    (b'{"prompt": "a\0b"}', "not JSON: NUL byte at offset 13"),
+    (b"\0\0\0", "not JSON: NUL byte at offset 0"),
+]
+
+
+def test_each_bad_line_is_named_with_its_cause_and_the_rest_goes_on(run: Run, tmp_path: Path) -> None:
+    good = lines([question("first")])
+    stdin = good + b"".join(line + b"\n" for line, _ in BAD_LINES) + lines([question("last")])
+
+    result = run([*PANEL, "--rejects", "rejected"], stdin)
+
+    said = clear(result).splitlines()
+    assert result.status == 1
+    assert [r["id"] for r in result.records] == ["first", "last"]
+    assert (tmp_path / "rejected").read_bytes() == b"".join(line + b"\n" for line, _ in BAD_LINES)
+    assert len(said) == len(BAD_LINES)
+    for number, (line, (_, reason)) in enumerate(zip(said, BAD_LINES, strict=True), start=2):
+        assert line.startswith(f"fuse-panel: stdin:{number}: {reason}")
+        assert len(line) < 500
+
+
+@pytest.mark.parametrize("tool", [JUDGE, SYNTH], ids=lambda tool: tool[0])
+def test_a_record_without_a_panel_is_told_who_makes_one(tool: list[str], run: Run) -> None:
+    result = run(tool, lines([question("q1")]))
+
+    assert result.status == 3
+    assert clear(result) == f"{tool[0]}: stdin:1: $: no `panel` in this record; fuse-panel makes it\n"
+
+
+@pytest.mark.parametrize("tool", [JUDGE, SYNTH], ids=lambda tool: tool[0])
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([], "$.panel: [] should be non-empty"),
+        ([{}], "$.panel[0]: "),
+        ([{"member": "a", "sample": 0, "layer": 1}], "$.panel[0]: has neither 'content' nor 'error'"),
+        ([{"member": "a", "sample": -1, "layer": 1, "content": "x"}], "$.panel[0].sample: -1 is less than the minimum"),
+        ([{"member": "a", "sample": 0, "layer": 1, "content": None}], "$.panel[0].content: None is not of type"),
+    ],
+    ids=["empty", "object", "neither", "negative", "null"],
+)
+def test_a_panel_that_is_none_is_named_by_its_path(tool: list[str], given: Any, reason: str, run: Run) -> None:
+    result = run(tool, lines([{**question("q1"), "panel": given}, judged("q2")]))
+
+    assert result.status == 1
+    assert [r["id"] for r in result.records] == ["q2"]
+    assert clear(result).startswith(f"{tool[0]}: stdin:1: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        (5, "$.recipe.judge: cannot be read ("),
+        ({"models": [5]}, "$.recipe.judge: cannot be read ("),
+        ({"models": [{"name": "a"}]}, "$.recipe.judge: cannot be read ("),
+        ({"models": [{"name": 5, "model": {}, "endpoint": []}]}, "$.recipe.judge.models[0]"),
+        ({"method": "coin"}, "$.recipe.judge.method: 'coin' is not one of ['model', 'lexical']"),
+        ({"temperature": "hot"}, "$.recipe.judge.temperature: 'hot' is not of type 'number'"),
+        ({"template": "hymn"}, "$.recipe.judge.template: no prompt template is called 'hymn'"),
+    ],
+    ids=["number", "models", "model", "types", "method", "temperature", "template"],
+)
+def test_an_unusable_recipe_of_its_own_is_that_record_s_fault_alone(own: Any, reason: str, run: Run) -> None:
+    usable = {"models": [{"name": "j", "model": "fake/judge", "endpoint": "openrouter"}]}
+    stdin = [panelled("q1", recipe={"judge": usable}), panelled("q2", recipe={"judge": own})]
+
+    result = run(["fuse-judge"], lines([*stdin, panelled("q3", recipe={"judge": usable})]))
+
+    assert result.status == 1
+    assert [r["id"] for r in result.records] == ["q1", "q3"]
+    assert clear(result).startswith(f"fuse-judge: stdin:2: {reason}")
+
+
+def odd_records(count: int) -> Iterator[dict[str, Any]]:
+    """Yield a whole record with one to three of its values gone or replaced by something odd, at every depth."""
+    parts = [{"type": "text", "text": "Why?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    model = {"name": "m", "model": "fake/judge", "endpoint": "openrouter"}
+    whole = judged(
+        params={"max_tokens": 50, "stop": ["x"], "tools": [{"type": "function", "function": {"name": "f"}}]},
+        recipe={"name": "r", "judge": {"models": [model]}, "synth": {"models": [model]}},
+        calls=[{"stage": "panel", "model": "m", "endpoint": "e", "status": "ok", "usage": None, "cost_usd": None}],
+        degraded=[{"stage": "panel", "code": "x", "detail": "y"}],
+        error={"code": "x", "message": "y"},
+    )
+    whole["messages"] += [{"role": "user", "content": parts}, {"role": "assistant", "tool_calls": [call]}]
+    whole["panel"].append(response("fake/c", error={"code": "timeout", "message": "no"}))
+    odd = [None, True, 0, -1, 1.5, 2**64 - 1, "", "x", "\0", [], {}, [[]], [{}], [None], {"a": None}, ["x"], {"x": 5}]
+    dice = random.Random(7)
+
+    def places(value: Any) -> Iterator[tuple[Any, Any]]:
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield value, key
+            yield from places(value[key])
+
+    for i in range(count):
+        record = copy.deepcopy(whole)
+        if i % 4:
+            del record["error"]
+        for _ in range(dice.choice((1, 1, 2, 3))):
+            holder, key = dice.choice(list(places(record)))
+            if dice.random() < 0.2:
+                del holder[key]
+            else:
+                holder[key] = dice.choice(odd)
+        yield record
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [PANEL, ["fuse-judge"], JUDGE, ["fuse-synth"], SYNTH, [*SYNTH, "-o", "text", "-v"]],
+    ids=["panel", "judge-own", "judge", "synth-own", "synth", "synth-text"],
+)
+def test_no_line_however_odd_ends_the_run(tool: list[str], run: Run, tmp_path: Path) -> None:
+    count = 200
+
+    result = run([*tool, "--rejects", "rejected"], lines(odd_records(count)))
+
+    clear(result)
+    rejected = (tmp_path / "rejected").read_bytes().count(b"\n")
+    assert result.status == 1
+    assert rejected
+    if "text" not in tool:
+        assert len(result.records) + rejected == count
+
+
+@pytest.mark.parametrize("options", [["--by", "record,stage,model"], ["--estimate", "-c", "frontier"]], ids=str)
+def test_no_line_however_odd_ends_the_sums(options: list[str], run: Run) -> None:
+    result = run(["fuse-cost", *options, "-o", "json"], lines(odd_records(300)))
+
+    said = clear(result).splitlines()
+    assert result.status == 1
+    assert json.loads(result.out)["records"] + sum("stdin:" in line for line in said) == 300
+
+
+# --- Bytes ---
+
+
+def test_a_bom_and_crlf_are_no_part_of_a_record(run: Run) -> None:
+    dos = b"\xef\xbb\xbf" + lines([question("q1"), question("q2")]).replace(b"\n", b"\r\n")
+
+    result = run(PANEL, dos)
+
+    assert (result.status, clear(result)) == (0, "")
+    assert [r["id"] for r in result.records] == ["q1", "q2"]
+
+
+@pytest.mark.parametrize("form", ["--lines", "--text"])
+def test_a_bom_and_crlf_are_no_part_of_a_question(form: str, run: Run) -> None:
+    result = run([*PANEL, form], b"\xef\xbb\xbfWhy?\r\n")
+
+    assert (result.status, clear(result)) == (0, "")
+    assert [r["messages"] for r in result.records] == [[{"role": "user", "content": "Why?"}]]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"Why \xff?", "not UTF-8: byte 0xff at offset 4"),
+        ("Why?".encode("utf-16"), "not UTF-8: byte 0xff at offset 0"),
+        (b"\x7fELF\0\0", "binary, not text: NUL byte at offset 4"),
+    ],
+    ids=["latin1", "utf16", "binary"],
+)
+def test_a_question_that_is_no_text_is_refused(data: bytes, reason: str, run: Run) -> None:
+    result = run(PANEL, data)
+
+    assert (result.status, result.out) == (3, b"")
+    assert clear(result) == f"fuse-panel: stdin: {reason}\n"
+
+
+def test_a_nul_that_json_escapes_goes_through(run: Run) -> None:
+    result = run(PANEL, b'{"prompt": "a\\u0000b"}\n')
+
+    assert (result.status, clear(result)) == (0, "")
+    assert result.records[0]["messages"][0]["content"] == "a\0b"
+
+
+def test_a_last_line_without_newline_counts(run: Run) -> None:
+    result = run(PANEL, lines([question("q1"), question("q2")]).removesuffix(b"\n"))
+
+    assert [r["id"] for r in result.records] == ["q1", "q2"]
+
+
+@pytest.mark.parametrize("head", [b'{"prompt": "', b""], ids=["record", "text"])
+def test_fifty_megabytes_on_one_line_are_refused_in_bounded_memory(head: bytes, run: Run) -> None:
+    # The peak of the largest child, in KiB; on a Mac in bytes.
+    measured = (
+        "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]); "
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; "
+        "print(peak * (1 if sys.platform == 'darwin' else 1024), file=sys.stderr); sys.exit(status)"
+    )
+    long = head + b"x" * 50_000_000 + b"\n"
+
+    result = run([sys.executable, "-c", measured, *PANEL], long + lines([question("q2")]))
+
+    said, peak = result.err.splitlines()
+    what = "stdin:1: the line" if head else "stdin: the question"
+    assert said == f"fuse-panel: {what} is longer than 32 MiB (--max-line-mib)"
+    assert int(peak) < 160e6
+    assert (result.status, [r["id"] for r in result.records]) == ((1, ["q2"]) if head else (3, []))
+
+
+def test_a_long_line_passes_where_the_limit_is_raised(run: Run) -> None:
+    long = lines([question("q1", pad="x" * 40_000)])
+
+    refused = run([*PANEL, "--max-line-mib", "0.03125"], long)
+    taken = run([*PANEL, "--max-line-mib", "0.0625"], long)
+
+    assert refused.status == 3
+    assert clear(refused) == "fuse-panel: stdin:1: the line is longer than 0.03125 MiB (--max-line-mib)\n"
+    assert taken.status == 0
+
+
+def test_an_id_seen_before_is_warned_about_and_kept(run: Run) -> None:
+    result = run(PANEL, lines([question("q1"), question("q2"), question("q1", other=True)]))
+
+    assert result.status == 0
+    assert [r["id"] for r in result.records] == ["q1", "q2", "q1"]
+    assert clear(result) == "fuse-panel: stdin:3: warning: the id 'q1' was seen before, at stdin:1\n"
+
+
+# --- Standard streams ---
+
+
+def test_a_closed_stdin_is_named(run: Run) -> None:
+    result = run("fuse-panel -m fake/a <&-")
+
+    assert (result.status, result.out) == (3, b"")
+    assert clear(result) == "fuse-panel: stdin: cannot be read: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH, ["fuse-cost"]], ids=lambda tool: tool[0])
+def test_a_closed_stdout_is_named_and_nothing_is_written_elsewhere(tool: list[str], run: Run) -> None:
+    stdin = lines([judged("q1")])
+
+    result = run(f"{' '.join(tool)} >&-", stdin)
+
+    assert result.status == 1
+    assert clear(result).startswith(f"{tool[0]}: stdout: Bad file descriptor")
+    assert run([*tool, *(["--replay"] if "-m" in tool else [])], stdin).status == 0
+
+
+def test_a_closed_stderr_costs_no_record(run: Run) -> None:
+    result = run(f"{' '.join(PANEL)} 2>&-", b"bad\n" + lines([question("q2")]).replace(b"\n", b" "))
+
+    assert (result.status, result.err) == (0, "")
+    assert len(result.records) == 1
+
+
+def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
+    result = run("fuse-panel --help | true", pipefail=True)
+
+    assert (result.status, result.err) == (0, "")
+
+
+# --- Recipes ---
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("panel: {members: [fake/a], max_tokn: 5}", "$.panel: unknown key 'max_tokn'; did you mean 'max_tokens'?"),
+        ("panel: {members: [fake/a], max_token: 5}", "$.panel: unknown key 'max_token'; did you mean 'max_tokens'?"),
+        ("panl: [fake/a]", "$: unknown key 'panl'; did you mean 'panel'?"),
+        (
+            "{models: {cheap: fake/a}, panel: [chep]}",
+            "$.panel[0]: no model is called 'chep' under `models:`; did you mean 'cheap'?",
+        ),
+        (
+            "panel: [{model: fake/a, endpoint: opnrouter}]",
+            "$.panel[0]: no endpoint is called 'opnrouter'; did you mean 'openrouter'?",
+        ),
+        ("panel: {members: [fake/a], samples: many}", "$.panel.samples: 'many' is not of type 'integer'"),
+        ("panel: [fake/a", "not YAML: "),
+        ("[fake/a]", "a recipe is a mapping of keys such as `panel:`, `judge:` and `synth:`"),
+        ("", "a recipe is a mapping of keys such as `panel:`, `judge:` and `synth:`"),
+    ],
+    ids=["key", "token", "section", "alias", "endpoint", "type", "yaml", "list", "empty"],
+)
+def test_a_wrong_recipe_is_named_with_file_place_and_cause(recipe: str, said: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe)
+
+    result = run(["fuse-panel", "-c", "mine.yaml"], "Why?")
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result).startswith(f"fuse-panel: mine.yaml: {said}")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "endpoints: {mine: {base_url: 'http://x/v1', api_key: KEY}}",
+        "endpoints: {mine: {base_url: 'http://x/v1', key: KEY}}",
+        "endpoints: {mine: {base_url: 'http://x/v1', api_key_env: KEY}}",
+        "endpoints: {mine: {base_url: 'http://x/v1', headers: {Authorization: Bearer KEY}}}",
+        "endpoints: {mine: {base_url: 'http://user:KEY@x/v1'}}",
+        "models: {m: {model: fake/a, token: KEY}}",
+        "api_key: 'KEY",
+    ],
+    ids=["api_key", "key", "api_key_env", "header", "url", "model", "broken"],
+)
+@pytest.mark.parametrize("key", [SECRET, "sk-proj-0123456789abcdef"], ids=["plain", "sk"])
+def test_a_key_in_a_recipe_is_refused_and_never_printed(recipe: str, key: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"panel: [fake/a]\n{recipe.replace('KEY', key)}\n")
+
+    result = run(["fuse-panel", "-c", "mine.yaml"], "Why?")
+    (tmp_path / "mine.yaml").unlink()
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result).startswith("fuse-panel: mine.yaml: ")
+    assert key not in result.err
+
+
+def test_a_recipe_nobody_knows_is_named_with_the_nearest(run: Run) -> None:
+    result = run(["fuse-panel", "-c", "budgett"], "Why?")
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result) == "fuse-panel: no recipe is called 'budgett'; did you mean 'budget'?\n"
+
+
+def test_a_template_nobody_knows_is_named_before_anything_is_read(run: Run) -> None:
+    result = run([*JUDGE, "--template", "deep_reserch"], lines([panelled()]))
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result) == "fuse-judge: no prompt template is called 'deep_reserch'; did you mean 'deep_research'?\n"
+
+
+def test_a_missing_key_is_asked_for_before_anything_is_bought(run: Run, env: dict[str, str]) -> None:
+    bare = {name: value for name, value in env.items() if not name.startswith("FUSION_")}
+
+    result = run(["fuse-panel", "-c", "budget"], "Why?", env=bare)
+
+    assert (result.status, result.out) == (2, b"")
+    assert "endpoint openrouter needs a key: export OPENROUTER_API_KEY=…" in clear(result)
+
+
+def test_a_record_whose_judge_cannot_be_asked_here_goes_on_and_says_why(
+    run: Run, env: dict[str, str], upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"endpoints: {{mine: {{base_url: '{upstream.url}', free: true}}}}\npanel: [fake/a]\n"
+    )
+    bare = {
+        **{name: value for name, value in env.items() if not name.startswith("FUSION_")},
+        "FUSION_CONFIG": "mine.yaml",
+    }
+
+    def by(endpoint: str) -> dict[str, Any]:
+        return {"judge": {"models": [{"name": "j", "model": "fake/judge", "endpoint": endpoint}]}}
+
+    stdin = lines([panelled(f"q{i}", recipe=by(name)) for i, name in enumerate(("mine", "openai", "elsewhere"))])
+    result = run(["fuse-judge", "-j", "1"], stdin, env=bare)
+
+    assert result.status == 0
+    assert ["analysis" in r for r in result.records] == [True, False, False]
+    assert "needs a key: export OPENAI_API_KEY=…" in result.records[1]["degraded"][0]["detail"]
+    assert "'elsewhere' is not known here" in result.records[2]["degraded"][0]["detail"]
+
+
+def test_a_judge_named_without_its_key_is_refused_before_anything_is_read(run: Run, env: dict[str, str]) -> None:
+    bare = {name: value for name, value in env.items() if not name.startswith("FUSION_")}
+
+    result = run(["fuse-judge", "-m", "gpt-5.5@openai"], lines([panelled("q1")]), env=bare)
+
+    assert (result.status, result.out) == (2, b"")
+    assert "endpoint openai needs a key: export OPENAI_API_KEY=…" in clear(result)
+
+
+# --- Disks ---
+
+# Linux has it; elsewhere no disk can be made full without harm.
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH], ids=lambda tool: tool[0])
+def test_a_full_disk_at_stdout_is_named_and_nothing_is_lost(tool: list[str], run: Run, upstream: Upstream) -> None:
+    stdin = lines([judged("q1")])
+    full = run(f"{' '.join(tool)} > /dev/full", stdin)
+    bought = upstream.stats()["requests"]
+
+    again = run([*tool, "--replay"], stdin)
+
+    assert full.status == 1
+    said = "stdout: No space left on device; finished calls are in the journal: run again with --replay"
+    assert clear(full) == f"{tool[0]}: {said}\n"
+    assert (again.status, len(again.records)) == (0, 1)
+    assert upstream.stats()["requests"] == bought
+
+
+@needs_dev_full
+@pytest.mark.parametrize("asked", ["--help", "--version"])
+def test_a_full_disk_under_the_help_is_named(asked: str, run: Run) -> None:
+    result = run(f"fuse-panel {asked} > /dev/full")
+
+    assert result.status == 1
+    assert clear(result) == "fuse-panel: stdout: No space left on device\n"
+
+
+@needs_dev_full
+def test_a_full_disk_under_the_sums_is_named(run: Run) -> None:
+    result = run("fuse-cost > /dev/full", lines([judged()]))
+
+    assert result.status == 1
+    assert clear(result) == "fuse-cost: stdout: No space left on device\n"
+
+
+@needs_dev_full
+def test_a_full_disk_under_the_rejects_is_said_once_and_the_rest_goes_on(run: Run) -> None:
+    stdin = lines([question("q1")]) + b"bad\nworse\n" + lines([question("q4")])
+
+    result = run([*PANEL, "--rejects", "/dev/full"], stdin)
+
+    assert result.status == 1
+    assert [r["id"] for r in result.records] == ["q1", "q4"]
+    first, full, second = clear(result).splitlines()
+    assert first.startswith("fuse-panel: stdin:2: ")
+    assert full == "fuse-panel: --rejects /dev/full: No space left on device; no more are kept"
+    assert second.startswith("fuse-panel: stdin:3: ")
+
+
+def test_rejects_that_cannot_be_written_are_refused_before_anything_is_bought(run: Run, upstream: Upstream) -> None:
+    result = run([*PANEL, "--rejects", "no/such/folder"], "Why?")
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result) == "fuse-panel: --rejects no/such/folder: cannot be written: No such file or directory\n"
+    assert upstream.stats()["requests"] == 0
+
+
+def test_a_disk_that_fills_under_the_journal_costs_no_answer(run: Run, env: dict[str, str]) -> None:
+    # A limit on the size of a file stands in for a full disk: it works without mounting anything.
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    names = [f"q{i}" for i in range(40)]
+
+    big = panel("fake/a+big=9000", "fake/b")
+    result = run([sys.executable, "-c", limited, *big, "-j", "2"], lines(map(question, names)))
+
+    assert result.status == 0
+    assert [r["id"] for r in result.records] == names
+    assert all("error" not in r for record in result.records for r in record["panel"])
+    assert re.fullmatch(r"fuse-panel: warning: the journal \S+ could not be written: .+\n", clear(result))
+
+
+@pytest.mark.parametrize("place", ["file/journal.db", "folder"], ids=["below-a-file", "a-folder"])
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH], ids=lambda tool: tool[0])
+def test_a_journal_that_was_asked_for_must_be_writable(
+    tool: list[str], place: str, run: Run, tmp_path: Path, upstream: Upstream
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+
+    result = run([*tool, "--journal", place], lines([judged()]))
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result).startswith(f"{tool[0]}: journal {place}: cannot be written: ")
+    assert upstream.stats()["requests"] == 0
+
+
+def test_a_file_that_is_no_journal_is_left_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "diary").write_bytes(b"Dear diary, " * 100)
+
+    result = run([*PANEL, "--journal", "diary"], "Why?")
+
+    assert (result.status, result.out) == (2, b"")
+    assert clear(result) == "fuse-panel: journal diary: cannot be written: file is not a database\n"
+    assert (tmp_path / "diary").read_bytes() == b"Dear diary, " * 100
+
+
+def test_an_answer_does_not_depend_on_the_default_journal(run: Run, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = run(PANEL, "Why?", env={**env, "XDG_STATE_HOME": str(tmp_path / "file")})
+
+    assert (result.status, len(result.records)) == (0, 1)
+    said = clear(result)
+    assert said.startswith(f"fuse-panel: warning: journal {tmp_path}/file/fusiontools/journal.db: cannot be written: ")
+    assert said.endswith("; going on without it\n")
+
+
+def test_a_replay_needs_its_journal(run: Run, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = run([*PANEL, "--replay"], "Why?", env={**env, "XDG_STATE_HOME": str(tmp_path / "file")})
+
+    assert (result.status, result.out) == (2, b"")
+    assert "cannot be written" in clear(result)
+
+
+# --- Endpoints ---
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def asked(run: Run, env: Mapping[str, str] | None = None, *models: str, options: str = "") -> Result:
+    return run(panel(*models, options=options), lines([question("q1")]), env=env)
+
+
+def test_a_dead_endpoint_is_named_and_ends_with_3(run: Run, env: dict[str, str]) -> None:
+    url = f"http://127.0.0.1:{closed_port()}/v1"
+
+    result = asked(run, {**env, "FUSION_BASE_URL": url}, "fake/a")
+
+    assert result.status == 3
+    assert clear(result).startswith(f"fuse-panel: q1: all_failed: fake/a: cannot reach {url}: ")
+    assert [r["error"]["code"] for r in result.records[0]["panel"]] == ["connect"]
+    assert [call["status"] for call in result.records[0]["calls"]] == ["connect"] * 3
+
+
+@pytest.mark.parametrize("url", ["localhost:1", "http://", "http://x:y"])
+def test_an_address_that_is_none_is_named(url: str, run: Run, env: dict[str, str], upstream: Upstream) -> None:
+    result = asked(run, {**env, "FUSION_BASE_URL": url}, "fake/a")
+
+    assert (result.status, result.out) == (2, b"")
+    assert f"'{url.rstrip('/')}" in clear(result)
+
+
+@pytest.mark.parametrize("tool", ["panel", "judge", "synth"])
+def test_an_endpoint_that_drips_is_cut_by_the_timeout(tool: str, run: Run, upstream: Upstream) -> None:
+    dripping = [f"fuse-{tool}", "-m", "fake/a+drip=1", "--timeout", "0.3", "--retries", "0"]
+
+    result = run(dripping, lines([judged("q1")]), timeout=60)
+
+    (record,) = result.records
+    assert "no answer within 0.3 s (--timeout)" in json.dumps(record)
+    assert record["calls"][-1]["status"] == "timeout"
+    assert upstream.stats()["aborted"] == 1
+    clear(result)
+
+
+def test_a_slow_record_is_cut_by_its_deadline(run: Run, upstream: Upstream) -> None:
+    result = asked(run, None, "fake/a+hang", "fake/b", options="--deadline 2")
+
+    (record,) = result.records
+    assert result.status == 0
+    assert record["panel"][0]["error"] == {"code": "deadline", "message": "the record's 2 s were over (--deadline)"}
+    assert "error" not in record["panel"][1]
+    assert upstream.stats()["aborted"] == 1
+
+
+#: What a member does: the code in the record, and words of its message.
+FAILURES = {
+    "html": ("bad_response", "did not answer JSON: Welcome"),
+    "html502": ("upstream", "HTTP 502: Bad Gateway"),
+    "garbage": ("bad_response", "did not answer JSON"),
+    "err200": ("upstream", "upstream says error for fake/a+err200"),
+    "empty": ("empty", "answered nothing"),
+    "nochoices": ("empty", "no choices"),
+    "nullcontent": ("empty", "answered nothing"),
+    "refuse": ("refused", "I cannot help with that."),
+    "status=401": ("auth", "upstream says 401"),
+    "status=500": ("upstream", "upstream says 500"),
+    "nosuchmodel": ("not_found", "does not exist"),
+}
+
+
+def test_an_answer_that_is_none_is_a_failure_with_a_name(run: Run) -> None:
+    models = [f"fake/a+{behaviour}" for behaviour in FAILURES]
+
+    result = run(panel(*models, "fake/b"), lines([question("q1")]))
+
+    (record,) = result.records
+    *failed, fine = record["panel"]
+    assert (result.status, clear(result)) == (0, "")
+    assert [r["error"]["code"] for r in failed] == [code for code, _ in FAILURES.values()]
+    assert [
+        words for r, (_, words) in zip(failed, FAILURES.values(), strict=True) if words not in r["error"]["message"]
+    ] == []
+    assert all("content" not in r for r in failed)
+    assert [d["code"] for d in record["degraded"]] == ["member_failed"] * len(models)
+    assert all(c["status"] == r["error"]["code"] for r in failed for c in record["calls"] if c["member"] == r["member"])
+    assert "content" in fine
+
+
+def test_an_endpoint_that_closes_before_the_end_is_named(run: Run, upstream: Upstream) -> None:
+    result = run(panel("fake/a+closehalf", "fake/a+closeearly", "fake/b"), lines([question("q1")]))
+
+    (record,) = result.records
+    assert (result.status, clear(result)) == (0, "")
+    for cut in record["panel"][:2]:
+        assert cut["error"]["code"] == "connection"
+        assert cut["error"]["message"].startswith(f"{upstream.url} closed the connection: ")
+        # What it wrote until then may have to be paid for: nobody knows how much.
+        assert {c["cost_usd"] for c in record["calls"] if c["member"] == cut["member"]} == {None}
+
+
+def test_all_members_failing_is_an_error_that_names_each(run: Run) -> None:
+    stdin = lines([question("q1"), question("q2")])
+
+    result = run(
+        "fuse-panel -m fake/a+status=400 -m fake/b+empty | fuse-judge -m fake/judge | fuse-synth -m fake/s", stdin
+    )
+
+    assert result.status == 3
+    for record in result.records:
+        assert record["error"]["stage"] == "panel"
+        assert record["error"]["code"] == "all_failed"
+        assert "fake/a+status=400: " in record["error"]["message"]
+        assert "fake/b+empty: " in record["error"]["message"]
+        assert "analysis" not in record
+        assert "answer" not in record
+    assert [line.partition(": all_failed: ")[0] for line in clear(result).splitlines()] == [
+        "fuse-panel: q1",
+        "fuse-panel: q2",
+    ]
+
+
+def test_of_a_batch_that_fails_as_a_whole_the_first_few_say_it_all(run: Run) -> None:
+    result = run(panel("fake/a+status=400"), lines(question(f"q{i}") for i in range(50)))
+
+    said = clear(result).splitlines()
+    assert result.status == 3
+    assert len(result.records) == 50
+    assert said[10:] == ["fuse-panel: more records failed; each says why in its `error`"]
+
+
+def test_some_records_failing_ends_with_1_and_loses_none(run: Run, upstream: Upstream) -> None:
+    upstream.script("fake/a", "", "status=400", "")
+
+    result = run([*panel("fake/a"), "-j", "1"], lines(map(question, ("q1", "q2", "q3"))))
+
+    assert result.status == 1
+    assert ["error" in r for r in result.records] == [False, True, False]
+    assert clear(result).startswith("fuse-panel: q2: all_failed: fake/a: ")
+
+
+def test_a_next_tool_that_closes_the_pipe_stops_the_spending(run: Run, upstream: Upstream) -> None:
+    stdin = lines(question(f"q{i}") for i in range(2000))
+
+    result = run("fuse-panel -j 4 -m fake/a | head -1", stdin, pipefail=True)
+
+    assert (result.status, clear(result)) == (0, "")
+    assert len(result.records) == 1
+    assert upstream.stats()["requests"] < 1500
+
+
+# --- Secrets ---
+
+
+def test_the_key_goes_to_the_endpoint_and_nowhere_else(run: Run, upstream: Upstream) -> None:
+    line = "fuse-panel -m fake/a -m fake/b+status=401 | fuse-judge -m fake/judge | fuse-synth -m fake/s -v"
+
+    result = run(line, "Why?")
+
+    assert (result.status, clear(result)) == (0, "")
+    assert {r["headers"]["authorization"] for r in upstream.requests()} == {f"Bearer {SECRET}"}

@@ -1,0 +1,361 @@
+"""`fuse-cost`: what a run cost, and that what it foresees is what then happens."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from scripted import Scripted
+from workdir import Run
+
+from fusiontools import chain
+from fusiontools.chain import Chain, Costs, chain_of, compose
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe_yaml import load_recipe, recipe_names
+from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.llm import prices
+from fusiontools.llm.client import Client
+from fusiontools.record.types import Call, Record, Usage
+from fusiontools.stages.runtime import Runtime
+
+LONG = "Please explain in some detail why it is so, what follows, and what could be done about it in the years to come."
+ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": LONG}]}
+REMOTE = [name for name in recipe_names() if name != "local"]
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FUSION_API_KEY", "FUSION_BASE_URL", "FUSION_CONFIG", "FUSION_LOCAL_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def call(stage: str = "panel", model: str = "m", cost: float | None = 0.25, **more: Any) -> dict[str, Any]:
+    usage = {"prompt_tokens": 10, "completion_tokens": 4}
+    return {
+        "stage": stage, "model": model, "endpoint": "e", "usage": usage, "cost_usd": cost, "latency_s": 0.5,
+        "status": "ok", "replayed": False, **more,
+    }  # fmt: skip
+
+
+def line(*calls: Any, **more: Any) -> str:
+    return json.dumps({**ASKED, "calls": calls, **more}) + "\n"
+
+
+SPENT = line(call(), call(model="n", cost=0.5), call("judge", "j", None)) + line(
+    call(cost=0.0, replayed=True, saved_usd=0.25), call("judge", "j", 0.0, status="timeout", usage=None), id="q2"
+)
+
+
+# What a run cost
+
+
+def test_costs_are_added_up_by_stage_and_model_with_a_total(run: Run) -> None:
+    result = run(["fuse-cost"], SPENT)
+
+    assert result.status == 0
+    assert result.text.splitlines() == [
+        "stage  model  calls  failed  replayed  tokens in  tokens out       cost    saved   time",
+        "panel  n          1       0         0         10           4    $0.5000        -  0.5 s",
+        "panel  m          2       0         1         20           8    $0.2500  $0.2500  1.0 s",
+        "judge  j          2       1         0         10           4  ≥ $0.0000        -  1.0 s",
+        "total             5       1         1         40          16  ≥ $0.7500  $0.2500  2.5 s",
+    ]
+    assert result.err == "fuse-cost: the cost of 1 call is unknown; give `price_usd_per_mtok` in the recipe\n"
+
+
+def test_a_cost_that_nobody_said_is_unknown_and_not_nothing(run: Run) -> None:
+    table = run(["fuse-cost"], line(call(cost=None)))
+    data = json.loads(run(["fuse-cost", "-o", "json"], line(call(cost=None))).out)
+
+    assert "unknown" in table.text
+    assert "$0" not in table.text
+    assert data["total"]["cost_usd"] is None
+    assert data["total"]["unknown"] == 1
+
+
+def test_a_part_of_the_cost_is_known_as_a_part(run: Run) -> None:
+    data = json.loads(run(["fuse-cost", "-o", "json", "--by", "stage"], SPENT).out)
+
+    assert data["records"] == 2
+    assert [(row["stage"], row["cost_usd"], row["unknown"]) for row in data["rows"]] == [
+        ("panel", 0.75, 0),
+        ("judge", 0.0, 1),
+    ]
+    assert data["total"] == {
+        "calls": 5, "failed": 1, "replayed": 1, "prompt_tokens": 40, "completion_tokens": 16, "cost_usd": 0.75,
+        "unknown": 1, "saved_usd": 0.25, "latency_s": 2.5,
+    }  # fmt: skip
+
+
+def test_a_spreadsheet_reads_the_same_figures(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(["fuse-cost", "-o", "csv"], SPENT).text)))
+
+    assert [(row["stage"], row["model"], row["calls"], row["cost_usd"]) for row in rows] == [
+        ("panel", "n", "1", "0.5"),
+        ("panel", "m", "2", "0.25"),
+        ("judge", "j", "2", "0.0"),
+    ]
+    assert list(rows[0])[2:] == [
+        "calls", "failed", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "unknown",
+        "saved_usd", "latency_s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by", "keys"),
+    [
+        ("record", {("q1",): 0.75, ("q2",): 0.0}),
+        ("endpoint", {("e",): 0.75}),
+        ("record, stage", {("q1", "panel"): 0.75, ("q1", "judge"): None, ("q2", "panel"): 0.0, ("q2", "judge"): 0.0}),
+        ("", {(): 0.75}),
+    ],
+)
+def test_costs_are_grouped_as_asked(run: Run, by: str, keys: Any) -> None:
+    data = json.loads(run(["fuse-cost", "-o", "json", "--by", by], SPENT).out)
+
+    groups = [group.strip() for group in by.split(",") if group.strip()]
+    assert {tuple(row[group] for group in groups): row["cost_usd"] for row in data["rows"]} == keys
+
+
+def test_a_group_that_does_not_exist_is_refused(run: Run) -> None:
+    result = run(["fuse-cost", "--by", "stag"], SPENT)
+
+    assert (result.status, result.out) == (2, b"")
+    assert result.err == "fuse-cost: --by 'stag': no such group; did you mean 'stage'?\n"
+
+
+def test_in_the_middle_of_a_pipeline_records_pass_as_they_are(run: Run) -> None:
+    odd = '{ "id":"q3",  "messages":[{"role":"user","content":"x"}], "theirs": 1.50 }\n'
+
+    result = run(["fuse-cost", "--tee", "-o", "json"], SPENT + odd)
+
+    assert result.text == SPENT + odd
+    assert json.loads(result.err)["records"] == 3
+
+
+def test_a_bad_line_is_reported_and_the_rest_is_counted(run: Run) -> None:
+    result = run(["fuse-cost", "--by", "stage"], "{broken\n" + line(call()))
+
+    assert result.status == 1
+    assert result.err.startswith("fuse-cost: stdin:1: not JSON: ")
+    assert "$0.2500" in result.text
+
+
+def test_nothing_at_all_is_nothing_usable(run: Run) -> None:
+    assert run(["fuse-cost"]).status == 3
+
+
+def test_a_record_without_a_ledger_cost_nothing(run: Run) -> None:
+    data = json.loads(run(["fuse-cost", "-o", "json"], json.dumps(ASKED)).out)
+
+    assert (data["records"], data["rows"], data["total"]["cost_usd"]) == (1, [], 0)
+
+
+def test_memory_grows_with_groups_and_not_with_records() -> None:
+    chain = Costs(["stage"])
+    for i in range(1000):
+        chain.add({"id": str(i), "messages": [], "calls": [call()]})  # type: ignore[list-item]
+
+    assert (len(chain.rows), chain.records, chain.total.cost_usd) == (1, 1000, 250.0)
+
+
+# Real runs
+
+
+def figures(result: Any, *names: str) -> Any:
+    total = json.loads(result.out)["total"]
+    return tuple(total[name] for name in names)
+
+
+def test_a_run_costs_what_the_endpoint_says_failures_and_retries_included(run: Run) -> None:
+    run("fuse-panel -m fake/a+cost=0.25 -m fake/b+status=500,1 --backoff 0 > panel.jsonl", "Why?")
+
+    total = figures(run("fuse-cost -o json panel.jsonl"), "calls", "failed", "cost_usd", "unknown")
+
+    assert total == (3, 1, 0.251, 0)
+
+
+def test_a_replayed_run_costs_nothing_and_says_what_it_saved(run: Run) -> None:
+    run("fuse-panel -m fake/a+cost=0.25 -m fake/b+nocost > bought.jsonl", "Why?")
+    run("fuse-panel -m fake/a+cost=0.25 -m fake/b+nocost --replay > replayed.jsonl", "Why?")
+    names = ("calls", "replayed", "cost_usd", "unknown", "saved_usd")
+
+    assert figures(run("fuse-cost -o json bought.jsonl"), *names) == (2, 0, 0.25, 1, 0)
+    assert figures(run("fuse-cost -o json replayed.jsonl"), *names) == (2, 2, 0, 0, 0.25)
+
+
+# Estimates
+
+
+def counted(data: bytes) -> dict[tuple[str, str], int]:
+    return {(row["stage"], row["model"]): row["calls"] for row in json.loads(data)["rows"]}
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_what_is_foreseen_is_what_happens(run: Run, name: str) -> None:
+    foreseen = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
+    executed = run(f"fuse-ask -c {name} --json - | fuse-cost -o json", LONG)
+
+    assert (foreseen.status, executed.status) == (0, 0)
+    assert counted(foreseen.out) == counted(executed.out)
+
+
+@pytest.mark.parametrize(("name", "calls"), [("cascade", 7), ("debate", 9), ("guarded", 7), ("moa", 7), ("vote", 5)])
+def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> None:
+    result = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
+
+    assert figures(result, "calls") == (calls,)
+
+
+def test_the_embedded_recipe_happens_as_foreseen_and_costs_nothing() -> None:
+    recipe = load_recipe("local")
+    backend = Scripted(**{"smollm2-135m": "It is so because of many things that nobody knows. " * 10})
+
+    async def work() -> Record:
+        door = Client(recipe.endpoints, recipe.limits, backends={"local": backend})
+        return await compose(chain_of(recipe))(ASKED, Runtime(door))
+
+    foreseen, executed = estimate(recipe, ASKED, 800), asyncio.run(work())["calls"]
+
+    assert [(c["stage"], c["model"]) for c in foreseen] == [(c["stage"], c["model"]) for c in executed]
+    assert [c["cost_usd"] for c in foreseen] == [0.0] * len(foreseen)
+
+
+def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str]) -> None:
+    del env["FUSION_API_KEY"]
+    env["FUSION_BASE_URL"] = "http://127.0.0.1:9/v1"
+
+    result = run(["fuse-cost", "--estimate", "-c", "budget", "--lines", "-o", "json"], "one\ntwo\n")
+
+    assert result.status == 0
+    assert figures(result, "calls") == (10,)
+    assert json.loads(result.out)["records"] == 2
+
+
+def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:
+    return asyncio.run(chain.estimate_calls(recipe, Chain.parse(recipe.chain), record, tokens))
+
+
+def priced(name: str, **settings: Any) -> Model:
+    return Model(name, name, "openrouter", price_usd_per_mtok={"prompt": 1.0, "completion": 10.0}, **settings)
+
+
+def test_an_estimate_is_prompt_and_answer_at_the_listed_price() -> None:
+    recipe = Recipe("r", panel=PanelOptions(members=(priced("m"),)))
+
+    [foreseen] = estimate(recipe, {"id": "1", "messages": [{"role": "user", "content": "x" * 35}]}, 100)
+
+    assert foreseen["usage"]["prompt_tokens"] == 14
+    assert foreseen["cost_usd"] == pytest.approx((14 * 1.0 + 100 * 10.0) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "tokens"),
+    [
+        ("panel", Recipe("r", panel=PanelOptions(members=(priced("m", samples=2),), max_tokens=7)), 7),
+        ("judge", Recipe("r", judge=JudgeOptions((priced("m"),), max_tokens=7)), 7),
+        ("judge", Recipe("r", judge=JudgeOptions((priced("m", max_tokens=6),), max_tokens=7)), 6),
+        ("judge", Recipe("r", judge=JudgeOptions((priced("m", max_tokens=9999),))), 800),
+        ("synth", Recipe("r", synth=SynthOptions((priced("m"),), max_tokens=7)), 7),
+        ("synth", Recipe("r", synth=SynthOptions((priced("m", max_tokens=6),), max_tokens=7)), 6),
+    ],
+)
+def test_a_limit_of_tokens_bounds_the_estimate(stage: str, recipe: Recipe, tokens: int) -> None:
+    members = recipe.panel.members or (priced("a"), priced("b"))
+    whole = Recipe(
+        "r", panel=PanelOptions(members, max_tokens=recipe.panel.max_tokens), judge=recipe.judge, synth=recipe.synth
+    )
+
+    foreseen = [c for c in estimate(whole, ASKED, 800) if c["stage"] == stage]
+
+    assert {c["usage"]["completion_tokens"] for c in foreseen} == {tokens}
+
+
+def test_the_askers_own_limit_bounds_the_answer() -> None:
+    recipe = Recipe(
+        "r", panel=PanelOptions((priced("a"), priced("b"))), synth=SynthOptions((priced("m", max_tokens=6),))
+    )
+
+    foreseen = estimate(recipe, {**ASKED, "params": {"max_tokens": 5}}, 800)
+
+    assert [(c["stage"], c["usage"]["completion_tokens"]) for c in foreseen] == [
+        ("panel", 800),
+        ("panel", 800),
+        ("synth", 5),
+    ]
+
+
+def test_a_record_that_has_failed_will_cost_nothing_more() -> None:
+    failed: Any = {**ASKED, "error": {"stage": "panel", "code": "all_failed", "message": "x"}}
+
+    assert estimate(load_recipe("budget"), failed, 800) == []
+
+
+def test_one_member_alone_needs_neither_judge_nor_synthesizer() -> None:
+    recipe = Recipe("r", panel=PanelOptions((priced("a"),)), judge=JudgeOptions((priced("j"),)), synth=SynthOptions((priced("s"),)))  # fmt: skip  # noqa: E501
+
+    assert [c["stage"] for c in estimate(recipe, ASKED, 800)] == ["panel"]
+
+
+# Prices
+
+
+OPENROUTER, OPENAI = ENDPOINTS["openrouter"], ENDPOINTS["openai"]
+TOKENS: Usage = {
+    "prompt_tokens": 1_000_000, "completion_tokens": 1_000_000, "cached_tokens": 0, "reasoning_tokens": 0,
+}  # fmt: skip
+
+
+def test_list_prices_are_those_of_the_endpoint() -> None:
+    model = Model("m", "gpt-4o-mini", "openai")
+
+    assert prices.listed_usd(OPENAI, model, TOKENS) == pytest.approx(0.15 + 0.60)
+    assert prices.listed_usd(OPENAI, model, {**TOKENS, "cached_tokens": 1_000_000}) == pytest.approx(0.075 + 0.60)
+
+
+def test_the_recipes_price_wins_over_the_list() -> None:
+    model = Model("m", "gpt-4o-mini", "openai", price_usd_per_mtok={"prompt": 1, "completion": 2})
+
+    assert prices.listed_usd(OPENAI, model, TOKENS) == 3
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model"),
+    [
+        (OPENAI, "no-such-model"),
+        (Endpoint("x", "http://127.0.0.1:9/v1"), "gpt-4o-mini"),
+        (Endpoint("x", "https://elsewhere.example/v1"), "fake/a"),
+    ],
+)
+def test_what_no_list_knows_is_unknown(endpoint: Endpoint, model: str) -> None:
+    assert prices.listed_usd(endpoint, Model("m", model, "x"), TOKENS) is None
+    assert prices.upper_bound_usd(endpoint, Model("m", model, "x"), [], {}) is None
+
+
+def test_a_reservation_takes_the_longest_answer_for_granted() -> None:
+    model = priced("m")
+    messages: Any = [{"role": "user", "content": "x" * 35}]
+
+    assert prices.upper_bound_usd(OPENROUTER, model, messages, {"max_tokens": 5}) == pytest.approx((14 + 50) / 1e6)
+    assert prices.upper_bound_usd(OPENROUTER, model, messages, {}) == pytest.approx((14 + 40960) / 1e6)
+    assert prices.upper_bound_usd(ENDPOINTS["ollama"], model, messages, {}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--estimate --tokens 99999999999999999999999", "no answer is longer than 1,000,000 tokens"),
+        ("--estimate --chain 'panel --samples 100000000 -m a | vote'", "calls for one record, more than 10,000"),
+        ("--chain 'panel | vote'", "--chain goes with --estimate"),
+    ],
+)
+def test_what_would_never_end_or_says_nothing_is_refused(options: str, said: str, run: Run) -> None:
+    result = run(f"fuse-cost {options}", LONG)
+
+    assert (result.status, result.out) == (2, b"")
+    assert said in result.err

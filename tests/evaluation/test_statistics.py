@@ -1,0 +1,366 @@
+"""The statistics of a report, against tables, against theory, and against members whose skill is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+from graded import World
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusiontools.evaluation.report.comparisons import contest, corrected
+from fusiontools.evaluation.report.statistics import (
+    Draws,
+    Paired,
+    difference_seen,
+    holm,
+    mcnemar,
+    means,
+    paired,
+    quantile,
+    resampled_means,
+    signed_sums,
+    tasks_needed,
+    wilson,
+)
+
+FEW = Draws(seed=1, resamples=400)
+scores = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+columns = st.lists(scores, min_size=1, max_size=30)
+
+
+def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> Paired:
+    [found] = paired([(a, b)], draws)
+    assert found is not None
+    return found
+
+
+def as_scores(right: Sequence[bool]) -> list[float]:
+    return [float(each) for each in right]
+
+
+def rate(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+# Tables and theory
+
+
+# Twice the sum of binomial(n, i) for i up to the smaller, over 2 to the n.
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [
+        (0, 0, 1), (1, 0, 1), (1, 1, 1), (5, 0, 2 / 32), (6, 0, 2 / 64), (8, 1, 2 * 10 / 512), (1, 8, 2 * 10 / 512),
+        (10, 2, 2 * (1 + 12 + 66) / 4096), (15, 5, 2 * (1 + 20 + 190 + 1140 + 4845 + 15504) / 2**20),
+    ],
+)  # fmt: skip
+def test_mcnemar_is_exact(wins: int, losses: int, p: float) -> None:
+    assert mcnemar(wins, losses) == pytest.approx(p, rel=1e-12)
+
+
+def test_mcnemar_of_thousands_of_tasks_is_still_exact() -> None:
+    assert mcnemar(2100, 1900) == pytest.approx(math.erfc((200 - 1) / math.sqrt(2 * 4000)), rel=1e-2)
+
+
+# Wilson 1927; the numbers are those of Newcombe 1998, Statistics in Medicine 17, table I.
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(right: int, n: int, low: float, high: float) -> None:
+    assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_holm_gives_the_known_values() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_keeps_the_order_and_stays_under_bonferroni(ps: list[float]) -> None:
+    adjusted = holm(ps)
+
+    assert all(p <= q <= min(1, len(ps) * p) for p, q in zip(ps, adjusted, strict=True))
+    assert [q for _, q in sorted(zip(ps, adjusted, strict=True))] == sorted(adjusted)
+
+
+def test_a_quantile_is_one_of_the_numbers() -> None:
+    assert quantile([5, 1, 4, 2, 3], 0.5) == 3
+    assert quantile(range(1, 101), 0.95) == 95
+    assert quantile([7], 0.95) == 7
+
+
+# Resampling
+
+
+@given(st.lists(st.lists(scores, min_size=9, max_size=9), min_size=1, max_size=3))
+def test_numpy_draws_what_plain_python_draws(drawn_from: list[list[float]]) -> None:
+    pytest.importorskip("numpy")
+    fast, plain = (Draws(3, 40, fast) for fast in (True, False))
+
+    for draw in (resampled_means, signed_sums):
+        for one, other in zip(draw(drawn_from, fast), draw(drawn_from, plain), strict=True):
+            assert one == pytest.approx(other, abs=1e-12)
+
+
+def test_large_samples_are_drawn_alike_too() -> None:
+    """More numbers than one chunk holds."""
+    pytest.importorskip("numpy")
+    column = [i / 7_001 for i in range(7_001)]
+
+    fast, plain = (resampled_means([column], Draws(0, 40, fast))[0] for fast in (True, False))
+
+    assert fast == pytest.approx(plain, abs=1e-12)
+    assert len(fast) == 40
+
+
+def test_another_seed_draws_something_else() -> None:
+    column = [0.0, 0.3, 0.9, 1.0]
+
+    assert resampled_means([column], Draws(1, 200)) == resampled_means([column], Draws(1, 200))
+    assert resampled_means([column], Draws(1, 200)) != resampled_means([column], Draws(2, 200))
+
+
+def test_what_else_is_asked_changes_no_draw() -> None:
+    column, other = [0.0, 0.3, 0.9, 1.0], [0.5, 0.5, 0.1, 0.2]
+
+    assert resampled_means([column, other], FEW)[0] == resampled_means([column], FEW)[0]
+
+
+@given(columns, st.randoms())
+def test_the_order_of_tasks_changes_nothing(column: list[float], rng: random.Random) -> None:
+    other = [rng.choice([0.0, 0.5, 1.0]) for _ in column]
+    shuffled = list(zip(column, other, strict=True))
+    rng.shuffle(shuffled)
+
+    again = pair([a for a, _ in shuffled], [b for _, b in shuffled])
+
+    first = pair(column, other)
+    assert again == first
+    assert again.interval == first.interval
+    assert means([[a for a, _ in shuffled]], FEW) == means([column], FEW)
+
+
+@given(columns)
+def test_a_mean_lies_in_its_interval_and_the_interval_between_0_and_1(column: list[float]) -> None:
+    [mean] = means([column], FEW)
+
+    assert mean is not None
+    assert 0 <= mean.interval[0] <= mean.mean <= mean.interval[1] <= 1
+
+
+@given(columns, st.data())
+def test_turned_round_a_comparison_says_the_opposite(column: list[float], data: st.DataObject) -> None:
+    other = data.draw(st.lists(scores, min_size=len(column), max_size=len(column)))
+
+    one, turned = pair(column, other), pair(other, column)
+
+    assert (one.mean, one.wins, one.losses) == (pytest.approx(-turned.mean), turned.losses, turned.wins)
+    assert one.p == pytest.approx(turned.p, abs=0.12)
+
+
+def test_nothing_that_differs_is_no_proof_that_nothing_does() -> None:
+    few, many = pair([1.0] * 10, [1.0] * 10), pair([1.0] * 1000, [1.0] * 1000)
+
+    assert few.p == many.p == 1
+    assert few.lower() < -0.1 < 0.1 < few.upper()
+    assert -0.01 < many.lower() < 0 < many.upper() < 0.01
+
+
+def test_tasks_that_one_of_two_was_not_asked_are_not_compared() -> None:
+    found = pair([1.0, math.nan, 0.0], [0.0, 1.0, math.nan])
+
+    assert (found.tasks, found.wins, found.losses) == (1, 1, 0)
+    assert paired([([1.0, math.nan], [math.nan, 1.0])], FEW) == [None]
+    assert means([[math.nan]], FEW) == [None]
+
+
+def test_signs_by_lot_give_the_share_of_all_sign_patterns() -> None:
+    a, b = [0.9, 0.8, 0.4, 0.7, 0.2, 0.6], [0.5, 0.3, 0.1, 0.9, 0.1, 0.2]
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    patterns = list(itertools.product((1, -1), repeat=len(a)))
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in patterns]
+
+    found = pair(a, b, Draws(0, 20_000))
+
+    exact = sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(patterns)
+    assert not found.binary
+    assert found.p == pytest.approx(exact, abs=0.01)
+
+
+# Simulated members: the right answer is known
+
+
+def covers(found: Paired, truth: float) -> bool:
+    return found.lower() <= truth <= found.upper()
+
+
+@pytest.mark.parametrize(("tasks", "world"), [(30, World(mended=0.3, broken=0.1)), (150, World(mended=0.2))])
+def test_intervals_of_differences_cover_the_truth(tasks: int, world: World) -> None:
+    rng = random.Random(tasks)
+    draws = [world.draw(tasks, rng) for _ in range(400)]
+
+    found = paired([(as_scores(fused), as_scores(members["a"])) for fused, members in draws], FEW)
+
+    assert 0.925 <= rate([covers(each, world.lift) for each in found if each]) <= 0.99
+
+
+def test_intervals_of_scores_cover_the_skill() -> None:
+    world, rng = World(), random.Random(5)
+    skills = world.skills
+
+    hits = []
+    for _ in range(400):
+        _, members = world.draw(40, rng)
+        found = means([as_scores(members[name]) for name in skills], FEW)
+        hits += [
+            mean.interval[0] <= skills[mean_of] <= mean.interval[1]
+            for mean_of, mean in zip(skills, found, strict=True)
+            if mean
+        ]
+
+    assert 0.93 <= rate(hits) <= 0.98
+
+
+def test_intervals_of_scores_between_0_and_1_cover_their_mean() -> None:
+    rng = random.Random(6)
+    found = means([[rng.betavariate(2, 1) for _ in range(25)] for _ in range(400)], FEW)
+
+    assert 0.925 <= rate([mean.interval[0] <= 2 / 3 <= mean.interval[1] for mean in found if mean]) <= 0.99
+
+
+def test_repeated_tasks_are_no_new_tasks() -> None:
+    """The same 40 tasks thrice, their noise small: as if they were independent, intervals would be far too short."""
+    rng = random.Random(7)
+    once = [[rng.betavariate(1, 1) for _ in range(40)] for _ in range(400)]
+
+    def hit(columns: list[list[float]]) -> float:
+        return rate([m.interval[0] <= 0.5 <= m.interval[1] for m in means(columns, FEW) if m])
+
+    assert hit([column * 3 for column in once]) < 0.85
+    assert 0.91 <= hit(once) <= 0.99
+
+
+@pytest.mark.parametrize("world", [World(mended=0.3, broken=0.2), World(mended=0.1, broken=0.1 * 0.4 / 0.6)])
+def test_where_nothing_is_better_nothing_is_found_more_often_than_the_level_allows(world: World) -> None:
+    rng = random.Random(11)
+    assert world.lift == pytest.approx(0)
+
+    found = []
+    for _ in range(600):
+        fused, members = world.draw(120, rng)
+        wins = sum(f > m for f, m in zip(fused, members["a"], strict=True))
+        losses = sum(f < m for f, m in zip(fused, members["a"], strict=True))
+        found.append(mcnemar(wins, losses) < 0.05)
+
+    assert rate(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
+
+
+def test_signs_by_lot_find_nothing_where_nothing_is() -> None:
+    rng = random.Random(12)
+    pairs = [([rng.random() for _ in range(25)], [rng.random() for _ in range(25)]) for _ in range(600)]
+
+    found = [each.p < 0.05 for each in paired(pairs, FEW) if each]
+
+    assert rate(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
+    assert rate(found) >= 0.02
+
+
+@pytest.mark.parametrize(
+    "world", [World(mended=0.35, broken=0.1), World(mended=0.3, broken=0.05), World(mended=0.4, broken=0.2)]
+)
+def test_a_true_lift_is_found_as_often_as_the_power_says(world: World) -> None:
+    """With the number of tasks that the report asks for, 4 times of 5."""
+    tasks = tasks_needed(world.lift, world.differing, binary=True)
+    assert tasks is not None
+    rng = random.Random(13)
+
+    found = []
+    for _ in range(500):
+        fused, members = world.draw(tasks, rng)
+        wins = sum(f > m for f, m in zip(fused, members["a"], strict=True))
+        losses = sum(f < m for f, m in zip(fused, members["a"], strict=True))
+        found.append(mcnemar(wins, losses) < 0.05)
+
+    assert 0.75 <= rate(found) <= 0.87
+
+
+def test_a_true_lift_between_0_and_1_is_found_as_often_as_the_power_says() -> None:
+    size, spread = 0.1, 0.3
+    tasks = tasks_needed(size, spread**2 + size**2, binary=False)
+    assert tasks is not None
+    rng = random.Random(14)
+    pairs = [([rng.gauss(size, spread) for _ in range(tasks)], [0.0] * tasks) for _ in range(500)]
+
+    assert 0.75 <= rate([each.p < 0.05 for each in paired(pairs, FEW) if each]) <= 0.87
+
+
+def test_the_difference_that_was_to_be_seen_needs_just_as_many_tasks() -> None:
+    for tasks, squared, binary in ((100, 0.3, True), (500, 0.1, True), (80, 0.04, False)):
+        size = difference_seen(tasks, squared, binary=binary)
+
+        assert size is not None
+        assert tasks_needed(size, squared, binary=binary) == tasks
+
+
+def test_few_tasks_show_no_difference_at_all() -> None:
+    assert difference_seen(3, 0.3, binary=True) is None
+    assert tasks_needed(0.0, 0.3, binary=True) is None
+
+
+@given(st.floats(0.01, 0.5), st.floats(0.01, 0.5))
+def test_a_larger_difference_needs_fewer_tasks(one: float, other: float) -> None:
+    small, large = sorted((one, other))
+
+    fewer, more = (tasks_needed(size, 0.6, binary=True) for size in (large, small))
+
+    assert fewer is not None
+    assert more is not None
+    assert fewer <= more
+
+
+# The best of several
+
+
+def against_all(fused: Sequence[bool], members: dict[str, list[bool]]) -> tuple[float, float, float]:
+    pairs = paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
+    [found] = corrected([contest("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})])
+    return found.p, *found.interval
+
+
+def test_better_than_the_best_is_better_than_every_one_and_worse_is_worse_than_any() -> None:
+    fused = [True] * 12 + [False] * 4
+    members = {"good": [True] * 11 + [False] * 5, "bad": [False] * 16}
+    ps = {name: pair(as_scores(fused), as_scores(each)).p for name, each in members.items()}
+    awful = [False] * 16
+
+    better, *_ = against_all(fused, members)
+    worse, *_ = against_all(awful, members)
+
+    assert better == ps["good"] == max(ps.values())
+    assert worse == 2 * pair(as_scores(awful), as_scores(members["good"])).p
+
+
+def test_the_choice_of_the_best_finds_nothing_where_nothing_is() -> None:
+    """Twelve members and a fusion, all of the same skill: whoever leads does so by luck."""
+    world = World({f"m{i}": 0.5 for i in range(13)}, together=0.0)
+    rng = random.Random(17)
+    naive, honest, covered = [], [], []
+    for _ in range(300):
+        _, members = world.draw(150, rng)
+        fused = members.pop("m0")
+        best = max(members.values(), key=sum)
+        wins, losses = (sum(x > y for x, y in zip(*two, strict=True)) for two in ((fused, best), (best, fused)))
+        naive.append(mcnemar(wins, losses) < 0.05)
+        p, low, high = against_all(fused, members)
+        honest.append(p < 0.05)
+        covered.append(low <= 0 <= high)
+
+    level = 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(honest))
+    assert rate(honest) <= level < rate(naive)
+    assert rate(covered) >= 0.95

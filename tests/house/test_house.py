@@ -1,0 +1,278 @@
+"""The house: who may import whom, where each package lives, and what a start costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import fusiontools
+
+ROOT = Path(fusiontools.__file__).parent
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+#: The rooms, floor by floor from the ground; a module imports from its own room and from the floors below.
+FLOORS = ("errors", "record answers", "config", "llm", "stages", "chain evaluation", "server", "cli")
+#: The one home of each package that is not ours, and of the standard library's database.
+HOMES = {
+    "click": {"cli.command", "config.click_options"},
+    "httpx": {"llm.http", "llm.http1"},
+    "httptools": {"llm.http1", "server.http_bounds"},
+    "orjson": {"record.jsonl", "record.schemas", "record.sections"},
+    "json_repair": {"stages.analysis"},
+    "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
+    "jsonschema": {"record.schemas"},
+    "jsonschema_rs": {"record.schemas"},
+    "referencing": {"record.schemas"},
+    "sqlite3": {"llm.journal"},
+    "xllamacpp": {"llm.local"},
+    "genai_prices": {"llm.prices"},
+    "rich": {"cli.progress"},
+    "tqdm": {"cli.progress"},
+    "dotenv": {"cli.command"},
+    "uvloop": {"cli.filter"},
+    "starlette": {"server.app", "server.middleware", "server.routes"},
+    "uvicorn": {"server.run", "server.http_bounds"},
+    "prometheus_client": {"server.metrics"},
+    "huggingface_hub": {"evaluation.tasks.datasets"},
+    "pyarrow": {"evaluation.tasks.datasets"},
+    "matplotlib": {"evaluation.report.plot"},
+    "numpy": {"evaluation.report.statistics"},
+}
+#: What all stages stand on: the outside world, and how a judge is asked.
+SHARED = {"stages.runtime", "stages.verdicts", "stages.pairwise", "stages.prompts", "stages.analysis"}
+#: What `--help` can do without.
+HEAVY = {
+    "asyncio",
+    "httpx",
+    "httptools",
+    "orjson",
+    "yaml",
+    "jsonschema",
+    "jsonschema_rs",
+    "sqlite3",
+    "tqdm",
+    "uvloop",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield every module that this one imports, anywhere in it."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write the whole name"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole.removeprefix("fusiontools.") in MODULES else str(node.module)
+
+
+def ours(module: str) -> set[str]:
+    found = {name.removeprefix("fusiontools.") for name in imports(module) if name.startswith("fusiontools.")}
+    return {name for name in found if name in MODULES}
+
+
+def floor(module: str) -> int:
+    [found] = [i for i, rooms in enumerate(FLOORS) if module.split(".")[0] in rooms.split()]
+    return found
+
+
+def parts() -> list[str]:
+    return [module for module in MODULES if not module.endswith("__init__") and not module.startswith("data.")]
+
+
+def test_a_room_imports_lower_rooms_only_and_nobody_the_face() -> None:
+    for module in parts():
+        room = module.split(".")[0]
+        for other in ours(module):
+            assert other.split(".")[0] == room or floor(other) < floor(module), f"{module} imports {other}"
+        assert "fusiontools" not in imports(module), f"{module} imports the face of the package"
+
+
+def test_the_hall_is_small() -> None:
+    rooms = {path.name for path in ROOT.iterdir()} - {"__init__.py", "errors.py", "py.typed", "data", "__pycache__"}
+
+    assert len(rooms) <= 10
+    assert {room.removesuffix(".py") for room in rooms} == {room for rooms in FLOORS for room in rooms.split()} - {
+        "errors"
+    }
+
+
+def test_each_room_says_in_a_sentence_what_it_is() -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py" and module != "__init__":
+            assert (ast.get_docstring(tree(module)) or "").split("\n")[0].endswith("."), module
+
+
+def test_one_name_has_one_meaning() -> None:
+    classes = [node.name for module in parts() for node in tree(module).body if isinstance(node, ast.ClassDef)]
+    # A tool is called as what it runs: `cli/judge.py` parses and prints, `stages/judge.py` compares.
+    files = [module.rpartition(".")[2] for module in parts() if not module.startswith("cli.")]
+
+    assert [name for name, count in Counter(classes).items() if count > 1] == []
+    assert [name for name, count in Counter(files).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("module", [m for m in parts() if m.startswith("stages.") and m not in SHARED])
+def test_stages_speak_through_the_record_only(module: str) -> None:
+    own = module.split("_")[0]
+    others = {other for other in ours(module) if other.startswith("stages.")} - SHARED
+
+    assert {other for other in others if not other.startswith(f"{own}_")} == set()
+
+
+@pytest.mark.parametrize("module", [m for m in parts() if m.startswith("llm.")])
+def test_models_know_no_prompt_and_no_comparison(module: str) -> None:
+    assert not ours(module) & {"stages.prompts", "stages.analysis", "answers.lexical"}
+
+
+def test_nothing_imports_itself_in_a_circle() -> None:
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join([*path, module])
+        if module not in done:
+            for other in ours(module):
+                visit(other, (*path, module))
+            done.add(module)
+
+    done: set[str] = set()
+    for module in parts():
+        visit(module, ())
+
+
+def test_each_package_has_one_home() -> None:
+    homes: dict[str, set[str]] = {}
+    for module in parts():
+        for name in imports(module):
+            package = name.split(".")[0]
+            if package != "fusiontools" and (package not in sys.stdlib_module_names or package in HOMES):
+                homes.setdefault(package, set()).add(module)
+
+    assert homes == HOMES
+
+
+def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "all"]
+    wanted = [*project["dependencies"], *(text for extra in extras for text in extra)]
+    names = {text.split(">")[0].split(";")[0].strip() for text in wanted}
+    imported = {"python-dotenv": "dotenv", "pyyaml": "yaml"}
+
+    declared = {imported.get(name, name.replace("-", "_")) for name in names}
+
+    brought_along = {"referencing", "sqlite3"}
+    assert declared == HOMES.keys() - brought_along
+
+
+# The fetcher of weights is a program of its own: `python -m fusiontools.llm.weights`.
+@pytest.mark.parametrize("module", [module for module in parts() if module != "llm.weights"])
+def test_nothing_prints(module: str) -> None:
+    calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def test_only_the_outermost_loop_catches_everything() -> None:
+    def catches_all(handler: ast.ExceptHandler) -> bool:
+        caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return any(c is None or (isinstance(c, ast.Name) and c.id in ("Exception", "BaseException")) for c in caught)
+
+    found = {
+        module
+        for module in parts()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ExceptHandler) and catches_all(node)
+    }
+
+    assert found <= {"cli.command", "llm.http1", "llm.local", "server.middleware", "evaluation.sandbox.protocol"}
+
+
+def test_only_one_place_waits_and_tries_again() -> None:
+    sleepers = {
+        module
+        for module in parts()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and node.attr == "sleep"
+    }
+
+    assert "llm.retry" in sleepers
+    # Opening the journal waits for other processes, by itself and in milliseconds.
+    assert sleepers <= {"llm.retry", "llm.journal"}
+
+
+def test_no_module_is_called_by_a_name_that_says_nothing() -> None:
+    assert not {module.split(".")[-1] for module in parts()} & {"utils", "helpers", "common", "manager", "misc", "base"}
+
+
+# The library
+
+
+def exported() -> dict[str, str]:
+    return {name: home for home, names in fusiontools._HOMES.items() for name in names}
+
+
+def test_the_library_loads_nothing_until_it_is_used() -> None:
+    code = "import sys, fusiontools; print([m for m in sys.modules if m.startswith('fusiontools.')])"
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout == "[]\n"
+
+
+def test_the_library_exports_what_it_says() -> None:
+    assert fusiontools.__all__ == sorted(exported())
+    for name, home in exported().items():
+        assert getattr(fusiontools, name) is getattr(import_module(home), name)
+
+
+def test_the_type_checker_sees_what_the_program_does() -> None:
+    [guarded] = [node for node in ast.parse(Path(fusiontools.__file__).read_text()).body if isinstance(node, ast.If)]
+    seen = {alias.name: str(node.module) for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}  # fmt: skip  # noqa: E501
+
+    assert seen == exported()
+
+
+def test_a_name_that_is_not_exported_is_an_error_of_the_usual_kind() -> None:
+    with pytest.raises(AttributeError, match="module 'fusiontools' has no attribute 'fusee'"):
+        fusiontools.fusee  # noqa: B018
+
+
+# Starting
+
+
+def scripts() -> dict[str, str]:
+    return tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("tool", sorted(scripts()))
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_tool_that_only_speaks_of_itself_imports_nothing_heavy(tool: str, option: str, tmp_path: Path) -> None:
+    module = scripts()[tool].partition(":")[0]
+    code = f"from {module} import main; main()"
+
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, option],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in shown.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & HEAVY

@@ -1,0 +1,287 @@
+"""The journal: what tells two calls apart, and what becomes of it when a process, a file or a disk gives out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
+
+from fusiontools.errors import UsageError
+from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.journal import Journal, default_path, request_key
+
+REQUEST = CompletionRequest("there", "m", MESSAGES, {"temperature": 0.5, "max_tokens": 9}, sample=0)
+WHERE = "https://there.example/v1"
+KEY = request_key(REQUEST, WHERE)
+ANSWER = said("Paris.")
+
+#: Keeps answers for ever, and says the number of each that is safe.
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.completion import Completion, CompletionRequest
+
+async def main(path, who, count):
+    journal = Journal(Path(path))
+    for i in range(int(count)):
+        request = CompletionRequest("there", who, [{"role": "user", "content": str(i)}])
+        await journal.put(request_key(request, ""), request, Completion("answer " * 50 + str(i), who), 0.5)
+        if journal.broken:
+            print("broken", journal.broken, flush=True)
+            break
+        print(i, flush=True)
+    journal.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def keep(journal: Journal, completion: Completion = ANSWER, key: bytes = KEY, paid_usd: float | None = 0.25) -> None:
+    asyncio.run(journal.put(key, REQUEST, completion, paid_usd))
+
+
+def writer(path: Path, who: str, count: int, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(path), who, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+
+
+def held(path: Path, who: str, number: int) -> str | None:
+    journal = Journal(path)
+    request = CompletionRequest("there", who, [{"role": "user", "content": str(number)}])
+    found = journal.get(request_key(request, ""))
+    journal.close()
+    return found[0].content if found else None
+
+
+# What tells calls apart
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "n"},
+        {"messages": [{"role": "user", "content": "Why not?"}]},
+        {"messages": [{"role": "system", "content": "Why?"}]},
+        {"messages": [*MESSAGES, *MESSAGES]},
+        {"params": {"temperature": 0.5, "max_tokens": 8}},
+        {"params": {"temperature": 0.5}},
+        {"params": {"temperature": 0.5, "max_tokens": 9, "seed": 0}},
+        {"sample": 1},
+    ],
+)
+def test_whatever_decides_the_answer_decides_the_key(other: Any) -> None:
+    assert request_key(replace(REQUEST, **other), WHERE) != KEY
+
+
+def test_where_it_is_asked_decides_the_key_and_what_the_place_is_called_does_not() -> None:
+    assert request_key(REQUEST, "https://elsewhere.example/v1") != KEY
+    assert request_key(replace(REQUEST, endpoint="alias"), WHERE) == KEY
+
+
+def test_the_order_of_keys_decides_nothing() -> None:
+    assert request_key(replace(REQUEST, params={"max_tokens": 9, "temperature": 0.5}), WHERE) == KEY
+
+
+@given(st.tuples(*[st.text(max_size=4)] * 3), st.tuples(*[st.text(max_size=4)] * 3))
+def test_no_two_requests_share_a_key_by_the_way_they_are_written_down(one: Any, other: Any) -> None:
+    keys = [
+        request_key(CompletionRequest("e", name, [{"role": "user", "content": text}]), where)
+        for where, name, text in (one, other)
+    ]
+
+    assert (keys[0] == keys[1]) == (one == other)
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        ANSWER,
+        said("", tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+        said("x", reasoning="hm", mean_logprob=-0.25, finish_reason="length"),
+        said("x", usage=None, cost_usd=None),
+        said("ünïcödé\0\n", cost_usd=0.0),
+    ],
+)
+def test_a_kept_call_comes_back_as_it_was(tmp_path: Path, completion: Completion) -> None:
+    keep(journal := Journal(tmp_path / "j.db"), completion)
+
+    assert journal.get(KEY) == (completion, 0.25)
+
+
+def test_the_time_to_the_first_word_is_not_kept(tmp_path: Path) -> None:
+    keep(journal := Journal(tmp_path / "j.db"), said("x", ttft_s=0.5))
+
+    assert journal.get(KEY) == (said("x"), 0.25)
+
+
+def test_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
+    keep(journal := Journal(tmp_path / "j.db"), paid_usd=None)
+
+    assert journal.get(KEY) == (ANSWER, None)
+
+
+def test_what_is_not_held_is_none(tmp_path: Path) -> None:
+    assert Journal(tmp_path / "j.db").get(KEY) is None
+
+
+def test_the_last_answer_to_a_request_stays(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    for text in ("one", "two"):
+        keep(journal, said(text))
+
+    assert journal.get(KEY) == (said("two"), 0.25)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    keep(Journal(tmp_path / "state" / "fusiontools" / "j.db"))
+
+    files = list((tmp_path / "state" / "fusiontools").iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "state" / "fusiontools").stat().st_mode) == 0o700
+
+
+def test_no_key_and_no_question_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_API_KEY", "hunter2-hunter2")
+    journal = Journal(tmp_path / "j.db")
+    keep(journal)
+    journal.close()
+
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"Paris." in content
+    assert b"hunter2" not in content
+    assert b"Why?" not in content
+
+
+def test_the_place_is_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "fusiontools" / "journal.db"
+
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path() == tmp_path / ".local" / "state" / "fusiontools" / "journal.db"
+
+
+# Processes
+
+
+def test_what_is_said_to_be_safe_survives_a_kill(tmp_path: Path) -> None:
+    with writer(tmp_path / "j.db", "w", 1_000_000) as process:
+        safe = [int(process.stdout.readline()) for _ in range(50)][-1]  # type: ignore[union-attr]
+        process.kill()
+
+    assert process.returncode == -signal.SIGKILL
+    assert all(held(tmp_path / "j.db", "w", number) for number in range(safe + 1))
+    keep(Journal(tmp_path / "j.db"))
+
+
+def test_several_processes_write_at_once(tmp_path: Path) -> None:
+    processes = [writer(tmp_path / "new" / "j.db", f"w{i}", 40) for i in range(4)]
+
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 4
+    assert {output.split()[-1] for output in outputs} == {"39"}
+    assert all(held(tmp_path / "new" / "j.db", f"w{i}", number) for i in range(4) for number in (0, 39))
+
+
+def test_one_process_reads_what_another_one_keeps(tmp_path: Path) -> None:
+    reader = Journal(tmp_path / "j.db")
+
+    with writer(tmp_path / "j.db", "w", 1) as process:
+        process.communicate(timeout=60)
+
+    request = CompletionRequest("there", "w", [{"role": "user", "content": "0"}])
+    assert reader.get(request_key(request, "")) is not None
+
+
+# Files that are none
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello, this is no database, as anyone can see" * 100, b"SQLite format 3\0" + b"x" * 4096]
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j.db"
+    path.write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"^journal .*j\.db: cannot be written: "):
+        Journal(path)
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("place", [".", "file/j.db", "/proc/journal.db", "/dev/null/x.db"])
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UsageError, match=r": cannot be written: "):
+        Journal(tmp_path / place)
+
+
+def test_a_journal_that_breaks_under_way_holds_nothing_and_stops_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    Journal(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE completion")
+    journal = Journal(path)
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE completion")
+
+    assert journal.get(KEY) is None
+    keep(journal)
+    assert journal.broken == "no such table: completion"
+
+
+def test_a_journal_that_vanishes_before_the_first_answer_stops_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    journal = Journal(folder / "j.db")
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+    asyncio.run(asyncio.wait_for(journal.put(KEY, REQUEST, ANSWER, None), 5))
+
+    assert journal.broken
+    journal.close()
+
+
+def test_on_a_full_disk_the_answers_go_on_and_the_journal_says_so(tmp_path: Path) -> None:
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"  # noqa: E501
+    command = [sys.executable, "-c", limit + WRITER, str(tmp_path / "j.db"), "w", "10000"]
+
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (process.returncode, process.stderr) == (0, "")
+    *safe, last = process.stdout.splitlines()
+    assert last.startswith("broken ")
+    assert all(held(tmp_path / "j.db", "w", int(number)) for number in safe)
+
+
+def test_a_broken_journal_costs_no_answer(tmp_path: Path) -> None:
+    async def work() -> str:
+        journal = Journal(tmp_path / "j.db")
+        journal.broken = "disk full"
+        door = open_door(Scripted(m="Paris."), journal=journal)
+        asked = model()
+        completion = await door.complete(door.request(asked, MESSAGES, {}), asked, door.ledger("panel", "1"))
+        await door.aclose()
+        return completion.content
+
+    assert asyncio.run(work()) == "Paris."
+    assert USAGE["prompt_tokens"]

@@ -1,0 +1,487 @@
+"""What endpoints answer, in all the ways they really come: every one becomes a completion or a named failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from email.utils import formatdate
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusiontools.errors import CallFailed
+from fusiontools.llm import openai_reply
+from fusiontools.llm.completion import Completion
+from fusiontools.llm.http1 import OnBytes
+from fusiontools.llm.openai_reply import failure
+
+KEY = "sk-or-v1-0123456789"
+USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
+COUNTED = {"prompt_tokens": 11, "completion_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+def plain(finish_reason: Any = "stop", choice: Any = None, **message: Any) -> bytes:
+    """Return a plain answer with this message."""
+    whole = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason, **(choice or {})}
+    return json.dumps({"model": "real/model", "choices": [whole], "usage": {**USAGE, "cost": 0.25}}).encode()
+
+
+def read(body: bytes) -> Completion:
+    return openai_reply.completion(body, "asked/model", KEY)
+
+
+def failed(body: bytes) -> CallFailed:
+    with pytest.raises(CallFailed) as failure:
+        read(body)
+    return failure.value
+
+
+def event(delta: Any = None, finish_reason: Any = None, **more: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    return b"data: " + json.dumps({"model": "real/model", "choices": choices, **more}).encode() + b"\n\n"
+
+
+def stream(*pieces: bytes) -> tuple[Completion, list[str]]:
+    """Read a stream that comes in these pieces; returns what was handed on, too."""
+    shown: list[str] = []
+
+    async def each(take: OnBytes) -> None:
+        for piece in pieces:
+            take(piece)
+
+    return asyncio.run(openai_reply.streamed(each, "asked/model", shown.append, time.monotonic(), KEY)), shown
+
+
+def stream_failure(*pieces: bytes) -> CallFailed:
+    with pytest.raises(CallFailed) as failure:
+        stream(*pieces)
+    return failure.value
+
+
+# A plain answer
+
+
+def test_an_answer_is_read_with_its_tokens_and_its_cost() -> None:
+    assert read(plain(content="Paris.")) == Completion("Paris.", "real/model", "stop", [], None, COUNTED, 0.25)
+
+
+def test_an_answer_that_says_little_is_completed_from_the_request() -> None:
+    assert read(b'{"choices": [{"message": {"content": "Paris."}}]}') == Completion("Paris.", "asked/model", "stop", [])
+
+
+def test_white_space_before_the_answer_keeps_the_line_alive_and_no_more() -> None:
+    assert read(b"\n \n" + plain(content="Paris.")).content == "Paris."
+
+
+def test_content_in_parts_is_joined() -> None:
+    parts = [{"type": "thinking", "thinking": ["hm"]}, {"type": "text", "text": "Pa"}, {"type": "text", "text": "ris."}]
+
+    assert read(plain(content=[*parts, {"type": "text", "text": None}])).content == "Paris."
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+def test_reasoning_is_kept_apart(key: str) -> None:
+    completion = read(plain(content="Paris.", **{key: "hm"}))
+
+    assert (completion.content, completion.reasoning) == ("Paris.", "hm")
+
+
+def test_a_leading_thought_is_no_part_of_the_answer() -> None:
+    completion = read(plain(content="\n<think>hm</think>\n\nParis."))
+
+    assert (completion.content, completion.reasoning) == ("Paris.", "hm")
+
+
+def test_a_thought_that_is_quoted_later_stays() -> None:
+    assert read(plain(content="Write <think>x</think>.")).content == "Write <think>x</think>."
+
+
+def test_tool_calls_are_an_answer_without_text() -> None:
+    completion = read(plain("tool_calls", content=None, tool_calls=[CALL]))
+
+    assert (completion.content, completion.finish_reason, completion.tool_calls) == ("", "tool_calls", [CALL])
+
+
+def test_a_tool_call_is_completed_to_the_form_of_openai() -> None:
+    calls = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"id": "", "function": {"name": "g"}}]
+
+    assert read(plain(content=None, tool_calls=calls)).tool_calls == [
+        {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
+        {"id": "call_1", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted", "cost"),
+    [
+        (None, None, None),
+        ("many", None, None),
+        ({}, {**COUNTED, "prompt_tokens": 0, "completion_tokens": 0}, None),
+        ({**USAGE, "cost": 0}, COUNTED, 0.0),
+        ({**USAGE, "cost": None}, COUNTED, None),
+        ({**USAGE, "cost": -1}, COUNTED, None),
+        ({**USAGE, "cost": "0.1"}, COUNTED, None),
+        ({**USAGE, "cost": True}, COUNTED, None),
+        ({**USAGE, "prompt_tokens": -3}, {**COUNTED, "prompt_tokens": 0}, None),
+        ({**USAGE, "prompt_tokens": None, "prompt_tokens_details": []}, {**COUNTED, "prompt_tokens": 0}, None),
+        (
+            {
+                **USAGE,
+                "prompt_tokens_details": {"cached_tokens": 5},
+                "completion_tokens_details": {"reasoning_tokens": 2},
+            },
+            {**COUNTED, "cached_tokens": 5, "reasoning_tokens": 2},
+            None,
+        ),
+    ],
+)
+def test_tokens_and_cost_are_what_was_said_and_an_unknown_cost_is_none(usage: Any, counted: Any, cost: Any) -> None:
+    assert openai_reply.usage_of({"usage": usage}) == (counted, cost)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message", "retryable"),
+    [
+        (plain(content=""), "empty", "the model answered nothing", False),
+        (plain(content=None), "empty", "the model answered nothing", False),
+        (plain(content=" \n"), "empty", "the model answered nothing", False),
+        (plain(content=None, refusal="I cannot."), "refused", "the model refused: I cannot.", False),
+        (plain("content_filter", content=""), "refused", "the endpoint's content filter took the whole answer", False),
+        (plain("length", content=""), "truncated", "max_tokens went into nothing visible", False),
+        (plain("length", content="", reasoning="hm"), "truncated", "max_tokens went into thinking", False),
+        (plain("length", content="<think>hm"), "truncated", "max_tokens went into thinking", False),
+        (plain(content="<think>hm</think>"), "empty", "the model answered nothing", False),
+        (b'{"choices": []}', "empty", "the endpoint answered no choices", True),
+        (b"{}", "empty", "the endpoint answered no choices", True),
+        (b"this is {", "bad_response", "the endpoint did not answer JSON: this is {", True),
+        (b"", "bad_response", "the endpoint did not answer JSON: an empty body", True),
+        (b"[1]", "bad_response", "the endpoint did not answer a JSON object: [1]", False),
+        (b'{"error": {"message": "busy", "code": 429}}', "rate_limited", "HTTP 429: busy", True),
+        (b'{"error": {"message": "busy", "code": "503"}}', "upstream", "HTTP 503: busy", True),
+        (b'{"error": {"message": "no", "code": 400}}', "bad_request", "HTTP 400: no", False),
+        (b'{"error": {"message": "odd", "code": 7}}', "upstream", "HTTP 502: odd", True),
+        (b'{"error": "broken"}', "upstream", "HTTP 502: broken", True),
+        (plain("error", {"error": {"message": "off", "code": 502}}, content="Pa"), "upstream", "HTTP 502: off", True),
+        (plain("error", content="Pa"), "upstream", "the endpoint broke the answer off", True),
+    ],
+)
+def test_what_is_no_answer_fails_by_name(body: bytes, code: str, message: str, retryable: bool) -> None:
+    failure = failed(body)
+
+    assert (failure.code, failure.retryable) == (code, retryable)
+    assert failure.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        plain(content=""),
+        plain(content=None, refusal="no"),
+        plain("length", content=""),
+        plain("error", content="Pa"),
+        plain("error", {"error": {"message": "off"}}, content="Pa"),
+    ],
+)
+def test_an_answer_that_is_none_was_paid_for_all_the_same(body: bytes) -> None:
+    failure = failed(body)
+
+    assert (failure.usage, failure.cost_usd) == (COUNTED, 0.25)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": {"0": {}}},
+        {"choices": ["x"]},
+        {"choices": [{"message": "x"}]},
+        {"choices": [{"message": {"content": "x", "tool_calls": {"a": 1}}}]},
+        {"choices": [{"message": {"content": "x", "tool_calls": [None]}}]},
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_a_failure_and_no_crash(answer: Any) -> None:
+    assert failed(json.dumps(answer).encode()).code == "bad_response"
+
+
+def test_a_page_is_shown_by_its_text() -> None:
+    page = b"<html><head><style>p {}</style><script>x()</script></head><body><h1>Bad</h1> Gateway</body></html>"
+
+    assert failed(page).message == "the endpoint did not answer JSON: Bad Gateway"
+    assert failure(502, page, {}, None).message == "HTTP 502: Bad Gateway"
+
+
+# An error response
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (400, "bad_request", False),
+        (401, "auth", False),
+        (402, "payment", False),
+        (403, "auth", False),
+        (404, "not_found", False),
+        (408, "timeout", True),
+        (409, "bad_request", True),
+        (413, "context_length", False),
+        (422, "bad_request", False),
+        (425, "bad_request", True),
+        (429, "rate_limited", True),
+        (500, "upstream", True),
+        (529, "upstream", True),
+    ],
+)
+def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, retryable: bool) -> None:
+    failed = failure(status, b'{"error": {"message": "no"}}', {}, None)
+
+    assert (failed.code, failed.retryable, failed.status) == (code, retryable, status)
+    assert failed.message == f"HTTP {status}: no"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": {"message": "no", "param": "seed"}}, "HTTP 400: no"),
+        ({"error": {"message": "no", "metadata": {"raw": "deep down: no"}}}, "HTTP 400: no (deep down: no)"),
+        ({"error": "no"}, "HTTP 400: no"),
+        ({"message": "no"}, "HTTP 400: no"),
+        ({"detail": "no"}, "HTTP 400: no"),
+        ({"detail": [{"loc": ["x"]}]}, "HTTP 400: [{'loc': ['x']}]"),
+        (["no"], "HTTP 400: ['no']"),
+    ],
+)
+def test_an_endpoints_own_words_are_kept(body: Any, message: str) -> None:
+    assert failure(400, json.dumps(body).encode(), {}, None).message == message
+
+
+def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
+    body = {"error": {"message": "no", "code": 400, "metadata": {"raw": "deep down: no"}}}
+
+    assert failed(json.dumps(body).encode()).message == "HTTP 400: no (deep down: no)"
+
+
+def test_a_refused_parameter_is_named() -> None:
+    assert failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
+    assert failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
+
+
+def test_a_move_says_where_to() -> None:
+    failed = failure(301, b"", {"location": "https://h/v1"}, None)
+
+    assert failed.message == "HTTP 301: moved to https://h/v1: an empty body"
+    assert not failed.retryable
+
+
+def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
+    body = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
+
+    assert failure(400, body, {}, None).code == "context_length"
+
+
+@pytest.mark.parametrize(
+    "read_failure",
+    [
+        lambda words: failure(401, json.dumps({"error": {"message": words}}).encode(), {}, KEY),
+        lambda words: failure(401, words.encode(), {}, KEY),
+        lambda words: failed(json.dumps({"error": {"message": words}}).encode()),
+        lambda words: failed(json.dumps({"error": words}).encode()),
+        lambda words: failed(words.encode()),
+        lambda words: failed(json.dumps([words]).encode()),
+        lambda words: stream_failure(event(error={"message": words})),
+        lambda words: stream_failure(b"data: " + words.encode() + b"\n\n"),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 290])
+def test_no_failure_repeats_our_key(read_failure: Any, padding: int) -> None:
+    failure = read_failure("x" * padding + f" bad key {KEY}")
+
+    assert KEY[:6] not in failure.message
+
+
+def test_a_placeholder_of_a_key_garbles_no_words() -> None:
+    assert failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "²"}, None),
+        ({"retry-after": "1.2.3"}, None),
+        ({"retry-after": formatdate(0, usegmt=True)}, 0.0),
+    ],
+)
+def test_the_wait_that_is_asked_for_is_read_in_every_form(headers: Any, seconds: float | None) -> None:
+    assert failure(429, b"", headers, None).retry_after_s == seconds
+
+
+def test_a_date_to_wait_for_is_seconds_from_now() -> None:
+    headers = {"retry-after": formatdate(time.time() + 100, usegmt=True)}
+
+    assert 90 < (failure(429, b"", headers, None).retry_after_s or 0) <= 100
+
+
+# A stream
+
+
+WHOLE = (
+    b": OPENROUTER PROCESSING\n\n"
+    + event({"role": "assistant", "content": ""})
+    + event({"reasoning": "hm"})
+    + event({"content": "Pa"})
+    + b"\n\n: keep-alive\r\n\r\nretry: 100\n"
+    + event({"content": "rís."})
+    + event({"tool_calls": [{"index": 0, **CALL, "function": {"name": "f", "arguments": ""}}]})
+    + event({"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "g"}}]})
+    + event({"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]})
+    + event({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]})
+    + event({}, "stop")
+    + event(usage={**USAGE, "cost": 0.25})
+    + b"data: [DONE]\n\n"
+)
+WHOLE_READ = Completion(
+    content="París.",
+    model="real/model",
+    finish_reason="stop",
+    tool_calls=[CALL, {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}}],
+    reasoning="hm",
+    usage=COUNTED,  # type: ignore[arg-type]
+    cost_usd=0.25,
+)
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=12))
+def test_a_stream_is_the_same_however_it_is_cut_into_pieces(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(WHOLE)]
+    pieces = [WHOLE[start:end] for start, end in pairwise(edges)]
+
+    completion, shown = stream(*pieces)
+
+    assert completion.ttft_s is not None
+    assert [piece for piece in shown if isinstance(piece, str)] == ["Pa", "rís."]
+    assert replace(completion, ttft_s=None) == WHOLE_READ
+
+
+@given(st.lists(st.text(" \n<think>/ab", max_size=9), max_size=8))
+def test_what_is_shown_is_what_is_answered(texts: list[str]) -> None:
+    pieces = [event({"content": text}) for text in texts]
+    try:
+        completion, shown = stream(*pieces, event({}, "stop"))
+    except CallFailed as failure:
+        assert failure.code == "empty"  # noqa: PT017 - either outcome is fine, each in its form
+    else:
+        assert "".join(shown) == completion.content
+        assert completion.content == read(plain(content="".join(texts))).content
+
+
+def test_a_thought_is_not_shown() -> None:
+    pieces = [event({"content": text}) for text in ("\n<th", "ink>h", "m</thi", "nk>\n", "\nPa", "ris.")]
+
+    completion, shown = stream(*pieces, event({}, "stop"))
+
+    assert shown == ["Pa", "ris."]
+    assert (completion.content, completion.reasoning) == ("Paris.", "hm")
+
+
+@pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n", b"data: [DONE]", b"data: {}\n\n"])
+def test_a_stream_may_end_without_saying_so(end: bytes) -> None:
+    assert stream(event({"content": "Paris."}, "stop"), end)[0].content == "Paris."
+
+
+def test_line_ends_of_either_kind_are_fine() -> None:
+    assert stream(event({"content": "Paris."}, "stop").replace(b"\n", b"\r\n"))[0].content == "Paris."
+
+
+def test_no_space_after_the_colon_is_fine() -> None:
+    assert stream(event({"content": "Paris."}, "stop").replace(b"data: ", b"data:"))[0].content == "Paris."
+
+
+def test_tool_calls_without_an_index_are_told_apart_by_their_ids() -> None:
+    one, more = {"id": "a", "function": {"name": "f", "arguments": "{"}}, {"function": {"arguments": "}"}}
+    other = {"id": "b", "index": None, "function": {"name": "g", "arguments": {"x": 1}}}
+
+    completion, _ = stream(
+        event({"tool_calls": [one]}), event({"tool_calls": [more]}), event({"tool_calls": [other]}, "tool_calls")
+    )
+
+    assert [call["function"] for call in completion.tool_calls] == [
+        {"name": "f", "arguments": "{}"},
+        {"name": "g", "arguments": '{"x":1}'},
+    ]
+
+
+def test_a_stream_that_is_cut_off_is_no_answer() -> None:
+    before, after = stream_failure(event({"reasoning": "hm"})), stream_failure(event({"content": "Pa"}))
+
+    assert (before.code, before.retryable) == ("connection", True)
+    assert (after.code, after.retryable) == ("connection", False)
+    assert after.message == "the stream ended before the answer did"
+
+
+@pytest.mark.parametrize("holder", ["event", "choice"])
+def test_an_error_in_a_stream_can_be_retried_until_text_was_shown(holder: str) -> None:
+    error = {"message": "off", "code": 502}
+    broken = event(error=error)
+    if holder == "choice":
+        choice = {"index": 0, "delta": {}, "finish_reason": "error", "error": error}
+        broken = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    before, after = stream_failure(broken), stream_failure(event({"content": "Pa"}), broken)
+
+    assert (before.code, before.retryable, before.message) == ("upstream", True, "HTTP 502: off")
+    assert (after.code, after.retryable, after.message) == ("upstream", False, "HTTP 502: off")
+    assert (before.status, after.status) == (502, None)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ([event({"content": ""}), event({}, "stop")], "empty"),
+        ([event({"refusal": "I can"}), event({"refusal": "not."}, "stop")], "refused"),
+        ([event({}, "content_filter")], "refused"),
+        ([event({"reasoning_content": "hm"}), event({}, "length")], "truncated"),
+        ([event({"content": "Pa"}), event({}, "error")], "upstream"),
+        ([b"data: {broken\n\n"], "bad_response"),
+        ([b'data: {"choices": ["x"]}\n\n'], "bad_response"),
+        ([b'data: {"choices": [{"delta": {"tool_calls": [3]}}]}\n\n'], "bad_response"),
+        ([b"<html>not a stream</html>"], "connection"),
+        ([], "connection"),
+    ],
+)
+def test_a_stream_without_an_answer_fails_by_name(pieces: list[bytes], code: str) -> None:
+    assert stream_failure(*pieces).code == code
+
+
+def test_what_a_broken_stream_cost_is_kept_where_it_is_said() -> None:
+    failure = stream_failure(event(usage={**USAGE, "cost": 0.25}), event({"content": "Pa"}))
+
+    assert (failure.usage, failure.cost_usd) == (COUNTED, 0.25)
+
+
+@pytest.mark.parametrize("count", [1e30, 1e999, float("nan"), 2**70, -5, "7", True, None, [1]])
+def test_a_count_that_cannot_be_is_no_count(count: Any) -> None:
+    usage, _ = openai_reply.usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}})
+
+    assert usage is not None
+    assert usage["prompt_tokens"] == 3
+    assert usage["completion_tokens"] in (0, 1)
+
+
+@pytest.mark.parametrize("call", [{"function": {"name": 5, "arguments": "5"}}, {"id": 7, "function": {"name": "f"}}])
+def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[str, Any]) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "x", "tool_calls": [call]}}]}).encode()
+
+    with pytest.raises(CallFailed) as failed:
+        openai_reply.completion(body, "m")
+
+    assert failed.value.code == "bad_response"
