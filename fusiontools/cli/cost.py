@@ -60,6 +60,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     import signal
 
     from fusiontools.chain import Costs, estimate_calls
+    from fusiontools.cli.command import complain, leave
     from fusiontools.cli.io import Source
     from fusiontools.cli.setup import read_chain
     from fusiontools.config.recipe_yaml import load_recipe
