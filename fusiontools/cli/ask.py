@@ -36,6 +36,10 @@ class AskOptions:
     json: bool = option(False, "--json", help="Print the record instead of the answer.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
+    completion: str | None = option(
+        None, "--completion", choices=("bash", "zsh", "fish"),
+        help="Print what makes this shell complete all tools: eval \"$(fuse-ask --completion bash)\".",
+    )  # fmt: skip
 
 
 @command("fuse-ask", AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
@@ -47,12 +51,17 @@ def main(
     from fusiontools.chain import StepRefused
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_door, read_chain
+    from fusiontools.cli.setup import make_client, read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import check_calls, missing_keys
     from fusiontools.errors import UsageError
 
     options = AskOptions(**ask)
+    if options.completion:
+        from fusiontools.cli.completion import completion_script
+
+        write_out(completion_script(options.completion).encode())
+        leave(0)
     recipe = load_recipe(config)
     check_calls(recipe)
     chain = read_chain(options.chain, recipe).with_members(options.models)
@@ -68,9 +77,9 @@ def main(
     question = _question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain("fuse-ask", f"warning: {warning}")
-    door = make_door(recipe, limit, journal, "fuse-ask")
+    client = make_client(recipe, limit, journal, "fuse-ask")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_asked(question, stage, door, options)))
+        leave(runner.run(_asked(question, stage, client, options)))
 
 
 def _question(words: Sequence[str]) -> Any:
@@ -114,16 +123,16 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     from fusiontools.errors import EXIT_INTERRUPTED
     from fusiontools.stages.runtime import Runtime
 
-    door = make()
+    client = make()
     view = None
     if os.isatty(2) and not options.quiet:
         from fusiontools.cli.progress import View
 
         view = View()
-        door.notify = view.notify
+        client.notify = view.notify
     shown = _Shown(view) if os.isatty(1) and not (options.json or options.verbose) else None
 
-    work = asyncio.create_task(stage(question, Runtime(door, shown.take if shown else None)))
+    work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
     told: list[int] = []
 
     def interrupted(number: int) -> None:
@@ -143,8 +152,8 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     status = _print(record, options, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
-    await door.aclose()
-    return _status(record, door, status)
+    await client.aclose()
+    return _status(record, client, status)
 
 
 class _Shown:
@@ -196,10 +205,10 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
     return "error" not in record
 
 
-def _status(record: Mapping[str, Any], door: Any, answered: bool) -> int:
+def _status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
     from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK
 
-    if door.budget.stopped:
+    if client.budget.stopped:
         return EXIT_BUDGET
     return EXIT_OK if answered else EXIT_NOTHING_USABLE
 

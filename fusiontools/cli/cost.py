@@ -38,7 +38,7 @@ class CostOptions:
     tokens: int = option(800, "--tokens", minimum=1, metavar="N", help="Length of an answer, for --estimate.")
 
 
-@command("fuse-cost", CostOptions, InputOptions, help=HELP)
+@command("fuse-cost", InputOptions, CostOptions, help=HELP)
 def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input: dict[str, Any]) -> None:  # noqa: A002
     import asyncio
 

@@ -42,7 +42,7 @@ class FilterPlan:
     Args:
         tool: its name, as errors show it.
         stage: what is done to each record.
-        door: makes the way to the models, inside the event loop.
+        client: makes the way to the models, inside the event loop.
         needs: the section a record must bring along, and which tool makes it.
         stream: whether the answer is shown as it is written.
         as_text: how a record is said to a person, where that is not its answer.
@@ -50,7 +50,7 @@ class FilterPlan:
 
     tool: str
     stage: Stage
-    door: Callable[[], Any]
+    client: Callable[[], Any]
     needs: tuple[str, str] | None = None
     stream: bool = False
     as_text: Callable[[Record], str] | None = None
@@ -101,8 +101,8 @@ class _Filter:
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
         source = Source(files, form, int(self.options.max_line_mib * 2**20))
         self.sink = Sink()
-        self.door = self.plan.door()
-        self.door.notify = self.progress.settled
+        self.client = self.plan.client()
+        self.client.notify = self.progress.settled
         self._screen = self._make_screen()
         self.progress.answer_is_live = self._screen is not None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,7 +122,7 @@ class _Filter:
         work.result()
         if self.sink.closed.is_set():
             return self._output_gone()
-        await self.door.aclose()
+        await self.client.aclose()
         self.progress.close()
         self._say_journal()
         return self._status()
@@ -142,7 +142,7 @@ class _Filter:
         try:
             record = self._parsed(line)
             live = self._screen.open(record) if self._screen else None
-            result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
+            result = await self.plan.stage(record, Runtime(self.client, live.take if live else None))
         except InputError as error:
             self._reject(line, error.message)
             return None
@@ -241,7 +241,7 @@ class _Filter:
                 complain(self.plan.tool, f"--rejects {self.options.rejects}: {error.strerror}; no more are kept")
 
     def _status(self) -> int:
-        if self.door.budget.stopped:
+        if self.client.budget.stopped:
             complain(
                 self.plan.tool, "stopped by --max-cost-usd; run the same command again with --replay and a higher limit"
             )
@@ -257,12 +257,12 @@ class _Filter:
         self.progress.close()
         if self.sink.failure is None:
             return EXIT_OK
-        kept = "; finished calls are in the journal: run again with --replay" if self.door.journal else ""
+        kept = "; finished calls are in the journal: run again with --replay" if self.client.journal else ""
         complain(self.plan.tool, f"stdout: {self.sink.failure.strerror}{kept}")
         return EXIT_SOME_FAILED
 
     def _say_journal(self) -> None:
-        journal = self.door.journal
+        journal = self.client.journal
         if journal is not None and journal.broken:
             complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
 

@@ -1,12 +1,12 @@
-"""What the tools that call models share: from typed options to a recipe, options for each record, and a door."""
+"""What the tools that call models share: from typed options to a recipe, the options of each record, and a client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fusiontools.chain import Chain
+from fusiontools.chain import Chain, stage_of
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, environment_endpoints
@@ -43,10 +43,10 @@ def read_chain(text: str | None, recipe: Recipe) -> Chain:
         raise UsageError(f"--chain: {error.message}") from error
 
 
-def make_door(
+def make_client(
     recipe: Recipe | None, limit: Mapping[str, Any], journal: Mapping[str, Any], tool: str
 ) -> Callable[[], Any]:
-    """Return what makes the door, once the event loop runs."""
+    """Return what makes the client, once the event loop runs."""
 
     def make() -> Any:
         from fusiontools.llm.client import Client
@@ -61,6 +61,27 @@ def make_door(
         )
 
     return make
+
+
+def run_stage(
+    stage: str, files: Sequence[str], config: str | None, given: Mapping[str, Mapping[str, Any]], *, streams: bool
+) -> None:
+    """Run a stage as a filter, with the options that were typed.
+
+    Args:
+        given: by group; there is `input` where the tool reads questions, `limit` and `journal` where it calls models.
+    """
+    from fusiontools.cli.filter import FilterPlan, run_filter
+
+    tool, asks = f"fuse-{stage}", "input" in given
+    limit, journal = given.get("limit", {}), given.get("journal", {"no_journal": True})
+    recipe = recipe_yaml.load_recipe(config) if asks else own_recipe(config)
+    work = stage_of(stage, given[stage], resolver(config, recipe, journal, limit))
+    client = make_client(recipe, limit, journal, tool)
+    if "limit" in given and not asks:
+        warm_up()
+    needs = None if asks else ("panel", "fuse-panel")
+    run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))
 
 
 def warm_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import option
@@ -208,6 +208,8 @@ class PickOptions:
 class LimitOptions:
     """What bounds every call and every run."""
 
+    HEADING: ClassVar[str] = "Calls and limits"
+
     timeout_s: float = option(120.0, "--timeout", minimum=0.001, metavar="S", help="Longest wait for one call.")
     deadline_s: float = option(600.0, "--deadline", minimum=0.001, metavar="S", help="Longest time for one record.")
     retries: int = option(2, "--retries", minimum=0, metavar="N", help="Tries after the first, where a retry can help.")
@@ -246,6 +248,8 @@ class GradeOptions:
 class JournalOptions:
     """Which calls are answered from disk, and where finished calls are kept."""
 
+    HEADING: ClassVar[str] = "Journal"
+
     replay: bool = option(False, "--replay", help="Answer from the journal what it holds; buy the rest.")
     offline: bool = option(False, "--offline", help="Answer from the journal only; a miss is a failed call.")
     journal: str | None = option(None, "--journal", metavar="PATH", help="The journal's file.")
@@ -256,20 +260,24 @@ class JournalOptions:
 class StreamOptions:
     """How records come in and leave."""
 
-    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
-    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
-    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
-    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
+    HEADING: ClassVar[str] = "Output"
+
     output: str | None = option(
         None, "-o", "--output", choices=("text", "jsonl"), help="Text on a terminal, else JSON Lines."
     )
     verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
+    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
+    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
+    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
+    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
 
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
     """How plain text is read; only by tools that read a question."""
+
+    HEADING: ClassVar[str] = "Question"
 
     lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
