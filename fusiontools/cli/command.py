@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 import click
 
 from fusiontools.config.click_options import click_options, complete_files, given_of, group_name, heading_of
-from fusiontools.config.options import flags_of
-from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, StreamOptions
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError, __version__
 
 _CONFIG_HELP = (
@@ -72,33 +70,6 @@ def command(
         return main
 
     return decorate
-
-
-def stage_command(
-    stage: str,
-    options: type,
-    help: str,  # noqa: A002 - click's own word
-    *,
-    asks: bool = False,
-    streams: bool = False,
-) -> Callable[[], None]:
-    """Make the console script of a stage: records in, the stage over each, records out.
-
-    Args:
-        asks: whether it reads questions; else it reads records that have a panel.
-        streams: whether a model writes the answer, so that it can be shown as it comes.
-    """
-    # A stage that names models calls them.
-    calls_models = any(flag.model for flag in flags_of(options).values())
-    groups = [*([InputOptions] if asks else []), options, *([LimitOptions, JournalOptions] if calls_models else [])]
-
-    @command(f"fuse-{stage}", *groups, StreamOptions, help=help)
-    def main(files: tuple[str, ...], config: str | None, **given: dict[str, Any]) -> None:
-        from fusiontools.cli.setup import run_stage
-
-        run_stage(stage, files, config, given, streams=streams)
-
-    return main
 
 
 class GroupedCommand(click.Command):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusiontools.cli.command import stage_command
+from fusiontools.cli.stage_command import stage_command
 from fusiontools.config.stage_table import RouteOptions
 
 HELP = """\

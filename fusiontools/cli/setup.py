@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fusiontools.chain import Chain, stage_of
+from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, environment_endpoints
@@ -61,27 +61,6 @@ def make_client(
         )
 
     return make
-
-
-def run_stage(
-    stage: str, files: Sequence[str], config: str | None, given: Mapping[str, Mapping[str, Any]], *, streams: bool
-) -> None:
-    """Run a stage as a filter, with the options that were typed.
-
-    Args:
-        given: by group; there is `input` where the tool reads questions, `limit` and `journal` where it calls models.
-    """
-    from fusiontools.cli.filter import FilterPlan, run_filter
-
-    tool, asks = f"fuse-{stage}", "input" in given
-    limit, journal = given.get("limit", {}), given.get("journal", {"no_journal": True})
-    recipe = recipe_yaml.load_recipe(config) if asks else own_recipe(config)
-    work = stage_of(stage, given[stage], resolver(config, recipe, journal, limit))
-    client = make_client(recipe, limit, journal, tool)
-    if "limit" in given and not asks:
-        warm_up()
-    needs = None if asks else ("panel", "fuse-panel")
-    run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))
 
 
 def warm_up() -> None:
