@@ -10,6 +10,7 @@ from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 
+_TOOL = "fuse-ask"
 HELP = """\
 \b
   fuse-ask "CRDTs or OT for a shared editor?"
@@ -42,7 +43,7 @@ class AskOptions:
     )  # fmt: skip
 
 
-@command("fuse-ask", AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
     files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
 ) -> None:
@@ -59,8 +60,9 @@ def main(
     options = AskOptions(**ask)
     if options.completion:
         from fusiontools.cli.completion import completion_script
+        from fusiontools.cli.io import write_or_leave
 
-        write_out(completion_script(options.completion).encode())
+        write_or_leave(_TOOL, completion_script(options.completion).encode())
         leave(0)
     recipe = load_recipe(config)
     check_calls(recipe)
@@ -76,8 +78,8 @@ def main(
         raise UsageError(f"--chain: {error.message}" if options.chain else error.reason) from error
     question = _question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
-        complain("fuse-ask", f"warning: {warning}")
-    client = make_client(recipe, limit, journal, "fuse-ask")
+        complain(_TOOL, f"warning: {warning}")
+    client = make_client(recipe, limit, journal, _TOOL)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         leave(runner.run(_asked(question, stage, client, options)))
 
@@ -126,7 +128,7 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     client = make()
     view = None
     if os.isatty(2) and not options.quiet:
-        from fusiontools.cli.progress import View
+        from fusiontools.cli.view import View
 
         view = View()
         client.notify = view.notify
@@ -165,6 +167,7 @@ class _Shown:
 
     def take(self, delta: Any) -> None:
         """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
+        from fusiontools.cli.io import write_or_leave
         from fusiontools.cli.text import clean
 
         if not isinstance(delta, str):
@@ -172,7 +175,7 @@ class _Shown:
         if not self.text and self._view is not None:
             self._view.close()
         self.text += delta
-        write_out(clean(delta).encode("utf-8", "replace"))
+        write_or_leave(_TOOL, clean(delta).encode("utf-8", "replace"))
 
 
 def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None, *, seen: bool) -> bool:
@@ -182,26 +185,27 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
         seen: whether somebody has watched the calls, and so knows who failed.
     """
     from fusiontools.cli.command import complain
+    from fusiontools.cli.io import write_or_leave
     from fusiontools.cli.text import record_as_text
     from fusiontools.record import jsonl
 
     if options.json:
-        write_out(jsonl.write(record))  # type: ignore[arg-type]
+        write_or_leave(_TOOL, jsonl.write(record))  # type: ignore[arg-type]
     elif "error" not in record:
         written = shown.text if shown else ""
         if written:
-            write_out(b"\n")
+            write_or_leave(_TOOL, b"\n")
         whole = not written or written != record.get("answer", {}).get("content")
         text = record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
         if whole or options.verbose:
-            write_out(text.encode("utf-8", "replace"))
+            write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     if not options.quiet:
         for note in record.get("degraded", []):
             if seen and note["code"] == "member_failed":
                 continue
-            complain("fuse-ask", f"{note['code']}: {note['detail']}")
+            complain(_TOOL, f"{note['code']}: {note['detail']}")
     if error := record.get("error"):
-        complain("fuse-ask", f"no answer: {error['code']}: {error['message']}")
+        complain(_TOOL, f"no answer: {error['code']}: {error['message']}")
     return "error" not in record
 
 
@@ -211,14 +215,3 @@ def _status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
     if client.budget.stopped:
         return EXIT_BUDGET
     return EXIT_OK if answered else EXIT_NOTHING_USABLE
-
-
-def write_out(data: bytes) -> None:
-    """Write to standard output now; a reader that has gone is no error."""
-    from fusiontools.cli.command import leave
-    from fusiontools.cli.io import write_all
-
-    try:
-        write_all(1, data)
-    except BrokenPipeError:
-        leave(0)

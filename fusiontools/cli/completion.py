@@ -1,7 +1,7 @@
 """What `fuse-ask --completion SHELL` prints: one script that makes a shell complete every tool of the suite.
 
-The script asks the tool itself (click's protocol: `_FUSE_PANEL_COMPLETE=bash_complete fuse-panel`), so that a new option
-needs no new script. click's own scripts are one per tool, and in bash they lose names that stand beside files.
+The script asks the tool itself, by click's protocol (`_FUSE_PANEL_COMPLETE=bash_complete fuse-panel`), so that a new
+option needs no new script. click's own scripts are one per tool, and in bash they lose names that stand beside files.
 """
 
 from __future__ import annotations

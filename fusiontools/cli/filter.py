@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Sink, write_all
+from fusiontools.cli.io import SeenIds, Sink, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import InputOptions, StreamOptions
 from fusiontools.errors import (
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fusiontools.cli.io import Line, Source
     from fusiontools.cli.text import Live, Screen
 
-_IDS_REMEMBERED = 16_384
 _FAILURES_SHOWN = 10
 _GIVE_UP_S = 0.2
 
@@ -62,8 +61,12 @@ def run_filter(
     """Run the filter to its end and leave with the right status."""
     options = StreamOptions(**stream)
     inputs = InputOptions(**(reading or {}))
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_Filter(plan, options, inputs).run(files)))
+    progress = Progress(plan.tool, quiet=options.quiet)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            leave(runner.run(_Filter(plan, options, inputs, progress).run(files)))
+    finally:
+        progress.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,14 @@ class _Done:
 class _Filter:
     """One run of a filter: its counts, and its ways out."""
 
-    def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions) -> None:
+    def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions, progress: Progress) -> None:
         self.plan = plan
         self.options = options
         self.inputs = inputs
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
-        self.progress = Progress(plan.tool, quiet=options.quiet)
+        self.progress = progress
         self.answered = self.failed = self.rejected = 0
-        self._seen: dict[str, str] = {}
+        self._seen = SeenIds(plan.tool)
         self._rejects: int | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -100,6 +103,7 @@ class _Filter:
             self._rejects = _create(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
         source = Source(files, form, int(self.options.max_line_mib * 2**20))
+        self.progress.source = source
         self.sink = Sink()
         self.client = self.plan.client()
         self.client.notify = self.progress.settled
@@ -162,7 +166,7 @@ class _Filter:
             section, maker = self.plan.needs
             if section not in record:
                 raise InputError(f"no `{section}` in this record; {maker} makes it", "$")
-        self._note_duplicate(record["id"], line)
+        self._seen.note(record["id"], line.place)
         self.progress.arrived()
         return record
 
@@ -219,15 +223,6 @@ class _Filter:
             return
         what = "reads records from the tool on its left; paste JSON Lines" if self.plan.needs else "type your question"
         complain(self.plan.tool, f"{what}, then press Ctrl-D on an empty line (Ctrl-C leaves, --help explains)")
-
-    def _note_duplicate(self, record_id: str, line: Line) -> None:
-        """Warn of an id that was seen: later tools join on it. The last 16,384 are remembered, in bounded memory."""
-        if (first := self._seen.get(record_id)) is not None:
-            complain(self.plan.tool, f"{line.place}: warning: the id {record_id[:80]!r} was seen before, at {first}")
-            return
-        self._seen[record_id] = line.place
-        if len(self._seen) > _IDS_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
 
     def _reject(self, line: Line, reason: str) -> None:
         self.rejected += 1
