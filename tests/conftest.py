@@ -20,6 +20,10 @@ from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstr
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# A job that a script starts in the background has Ctrl-C ignored, and so would every tool that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def upstream_process() -> Iterator[Upstream]:
