@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import judged, lines, question, response
+from samples import failed, judged, lines, question, response
 from scripted import Scripted, model, open_door
 from workdir import Run, Upstream
 
@@ -49,10 +49,6 @@ def answered(text: str, *members: Any, meta: Any = None, **more: Any) -> Any:
     answer = {"content": text, "by": "synth", "model": "s", "finish_reason": "stop", "tool_calls": []}
     made = {"meta": meta} if meta else {}
     return {"id": "q1", "messages": SUM, **made, **({"panel": panel} if panel else {}), "answer": answer, **more}
-
-
-def failed(member: str) -> dict[str, Any]:
-    return {"member": member, "sample": 0, "layer": 1, "error": {"code": "timeout", "message": "no answer"}}
 
 
 def run_grade(
@@ -123,7 +119,7 @@ def test_a_failed_response_scores_nothing_and_keeps_its_place_and_its_error() ->
     assert scores(result) == [1, 0, 1]
     assert result["grades"][1] == {
         "of": "panel", "member": "a", "sample": 0, "layer": 1, "grader": "numeric", "score": 0, "key": None,
-        "error": {"code": "timeout", "message": "no answer"},
+        "error": failed("b")["error"],
     }  # fmt: skip
 
 
