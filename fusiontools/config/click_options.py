@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from fusiontools.config.options import Flag, flags_of
-from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.config.stage_table import LimitOptions, StageOptions
 
-_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
+#: The click type of a number, and what an error calls it.
+_RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (click.FloatRange, "number")}
 
 
 class Mistyped(Exception):
@@ -41,24 +43,34 @@ def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
 
 def click_option(group: type, name: str, flag: Flag) -> click.Option:
     """Return the click option of one field; what is not typed is None, or an empty tuple."""
-    declared = next(f for f in fields(group) if f.name == name)
-    kind = str(declared.type).split(" ")[0]
+    kind = kinds_of(group)[name]
     attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
     if flag.choices:
         attributes |= {"type": click.Choice(flag.choices), "metavar": None}
-    elif kind == "bool":
+    elif kind is bool:
         attributes |= {"is_flag": True, "metavar": None}
-    elif kind in _TYPES:
-        attributes["type"] = _TYPES[kind](min=flag.minimum, max=flag.maximum)
-        attributes["type"].name = "whole number" if kind == "int" else "number"
+    elif kind in _RANGES:
+        in_range, called = _RANGES[kind]
+        attributes["type"] = in_range(min=flag.minimum, max=flag.maximum)
+        attributes["type"].name = called
     if flag.multiple:
         attributes["multiple"] = True
-    shown = declared.default
-    in_recipes = flag.recipe and group in (*STAGES.values(), LimitOptions)
-    if shown not in (None, False, ()) and kind != "bool":
+    shown = getattr(group(), name)
+    in_recipes = flag.recipe and issubclass(group, StageOptions | LimitOptions)
+    if shown not in (None, False, ()) and kind is not bool:
         default = f"{shown:g}" if isinstance(shown, float) else str(shown)
         attributes["help"] += f"  [default: the recipe's, else {default}]" if in_recipes else f"  [default: {default}]"
     return click.Option([*flag.names, name], **attributes)
+
+
+@functools.cache
+def kinds_of(group: type) -> dict[str, object]:
+    """Return the type of each option; of one that may be left out, what it is when it is not."""
+    kinds: dict[str, object] = {}
+    for name, hint in get_type_hints(group).items():
+        whole = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kinds[name] = whole[0]
+    return kinds
 
 
 def given_of(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
