@@ -46,6 +46,8 @@ IMPLIES: dict[str, dict[str, dict[str, Any]]] = {
     "judge": {"models": {"method": "model"}},
     "synth": {"models": {"method": "model"}, "guard_models": {"guard": True}},
 }
+#: Fields whose models may be asked more than once: `MODEL*3`.
+_SAMPLED = ("members", "baselines")
 #: How many different recipes of records are remembered, resolved.
 _REMEMBERED = 256
 Options = TypeVar("Options", bound=StageOptions)
@@ -65,7 +67,7 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
             typed[name] = _asked_once(parse_model(typed[name], recipe), flag.names[-1])
             continue
         typed[name] = merge_members(tuple(parse_model(text, recipe) for text in typed[name]))
-        if name != "members":
+        if name not in _SAMPLED:
             for model in typed[name]:
                 _asked_once(model, flag.names[-1])
     _refuse_contradictions(section, typed)

@@ -89,9 +89,7 @@ class PanelOptions(StageOptions):
         (), "-m", "--model", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="A panel member; repeat for more. MODEL*3 asks it three times.",
     )  # fmt: skip
-    samples: int = option(
-        1, "--samples", minimum=1, maximum=MOST_CALLS, metavar="N", help="Ask every member N times."
-    )
+    samples: int = option(1, "--samples", minimum=1, maximum=MOST_CALLS, metavar="N", help="Ask every member N times.")
     temperature: float = option(0.7, "--temperature", minimum=0, metavar="T", help="The middle of the spread.")
     diversity: bool = option(
         True, "--diversity/--no-diversity", help="Spread the temperatures, so that the drafts differ."

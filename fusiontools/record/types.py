@@ -129,8 +129,8 @@ class Guard(TypedDict):
 class Answer(TypedDict):
     """The fused answer, or a text that could have been it (`draft`, `loser`): without a reason why it ended, then.
 
-    `by` says which stage wrote the text; `panel` is a member's response word for word, `solo` that of the one model that
-    was asked. `response` is the panel position that it copies.
+    `by` says which stage wrote the text; `panel` is a member's response word for word, `solo` that of the one model
+    that was asked. `response` is the panel position that it copies.
     """
 
     content: str

@@ -1,4 +1,4 @@
-"""What the schemas say of stages, made from the table of stages; run it to write it into `schemas/` (`make schemas`)."""
+"""What the schemas say of stages, made from the table of stages; run by `make schemas` it writes them."""
 
 from __future__ import annotations
 
