@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fusiontools.cli.stage_command import stage_command
-from fusiontools.config.stage_table import JudgeOptions
 
 HELP = """\
 \b
@@ -18,4 +17,4 @@ Several judges are merged: what any of them found, with who found it (`supporter
 keeps what each judge said by itself. With --swap, a judge whose first place hangs on the order is named in `degraded`.
 """
 
-main = stage_command("judge", JudgeOptions, HELP)
+main = stage_command("judge", HELP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fusiontools.cli.stage_command import stage_command
-from fusiontools.config.stage_table import PickOptions
 
 HELP = """\
 \b
@@ -18,4 +17,4 @@ model is asked once. It sees anonymous responses in an order drawn by lot. Of mo
 compares the 8 best ranked, else the 8 longest finished ones.
 """
 
-main = stage_command("pick", PickOptions, HELP)
+main = stage_command("pick", HELP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fusiontools.cli.stage_command import stage_command
-from fusiontools.config.stage_table import RouteOptions
 
 HELP = """\
 \b
@@ -20,4 +19,4 @@ The rules read the last user turn only. A --command gets the record on stdin and
 environment. Where it fails, the question is fused.
 """
 
-main = stage_command("route", RouteOptions, HELP, asks=True)
+main = stage_command("route", HELP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fusiontools.cli.stage_command import stage_command
-from fusiontools.config.stage_table import SynthOptions
 
 HELP = """\
 \b
@@ -16,4 +15,4 @@ Reads records with a `panel`, and `analysis` where a judge has been. Adds `answe
 as it comes, else JSON Lines. Where the model fails, the best response stands in, and the record says so.
 """
 
-main = stage_command("synth", SynthOptions, HELP, streams=True)
+main = stage_command("synth", HELP, streams=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fusiontools.cli.stage_command import stage_command
-from fusiontools.config.stage_table import VoteOptions
 
 HELP = """\
 \b
@@ -21,4 +20,4 @@ are tied), else to the one the analysis ranks best, else to the one given first;
 regex:RE searches the last 2,000 characters of a response; a pattern that may search for ever is refused.
 """
 
-main = stage_command("vote", VoteOptions, HELP)
+main = stage_command("vote", HELP)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
-from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from fusiontools.config.options import Flag, flags_of
-from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.config.stage_table import LimitOptions, StageOptions
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-_NUMBERS: dict[Any, tuple[Any, str]] = {
-    int: (click.IntRange, "whole number"),
-    float: (click.FloatRange, "number"),
-}
+#: The click type of a number, and what an error calls it.
+_RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (click.FloatRange, "number")}
 
 
 class Mistyped(Exception):
@@ -47,13 +45,36 @@ def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
 
 def click_options(group: type) -> list[click.Option]:
     """Return the click options of a group; what is not typed is None, or an empty tuple."""
-    flags, hints = flags_of(group), get_type_hints(group)
-    in_recipes = group in (*STAGES.values(), LimitOptions)
-    return [
-        _click_option(field, flags[field.name], _kind(hints[field.name]), in_recipes)
-        for field in fields(group)
-        if field.name in flags
-    ]
+    kinds, defaults = kinds_of(group), group()
+    in_recipes = issubclass(group, StageOptions | LimitOptions)
+    options = []
+    for name, flag in flags_of(group).items():
+        attributes = _attributes(flag, kinds[name])
+        default = getattr(defaults, name)
+        if default not in (None, False, ()) and kinds[name] is not bool:
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+            or_recipe = "the recipe's, else " if in_recipes and flag.recipe else ""
+            attributes["help"] += f"  [default: {or_recipe}{shown}]"
+        options.append(click.Option([*flag.names, name], **attributes))
+    return options
+
+
+def _attributes(flag: Flag, kind: object) -> dict[str, Any]:
+    """Return what click is told of an option."""
+    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
+    if flag.choices:
+        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
+    elif kind is bool:
+        attributes |= {"is_flag": True, "metavar": None}
+    elif kind in _RANGES:
+        in_range, called = _RANGES[kind]
+        attributes["type"] = in_range(min=flag.minimum, max=flag.maximum)
+        attributes["type"].name = called
+    elif {"FILE", "PATH"} & {*(flag.metavar or "").split("|")}:
+        attributes["shell_complete"] = complete_files
+    if flag.multiple:
+        attributes["multiple"] = True
+    return attributes
 
 
 def heading_of(group: type) -> str:
@@ -64,6 +85,16 @@ def heading_of(group: type) -> str:
 def group_name(group: type) -> str:
     """Return a group's short name: `panel` for `PanelOptions`."""
     return group.__name__.removesuffix("Options").lower()
+
+
+@functools.cache
+def kinds_of(group: type) -> dict[str, object]:
+    """Return the type of each option; of one that may be left out, what it is when it is not."""
+    kinds: dict[str, object] = {}
+    for name, hint in get_type_hints(group).items():
+        whole = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kinds[name] = whole[0]
+    return kinds
 
 
 def given_of(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,31 +108,3 @@ def complete_files(context: click.Context, parameter: click.Parameter, typed: st
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(typed, type="file")]
-
-
-def _click_option(field: Field[Any], flag: Flag, kind: Any, in_recipes: bool) -> click.Option:
-    attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
-    if flag.choices:
-        attributes |= {"type": click.Choice(flag.choices), "metavar": None}
-    elif kind is bool:
-        attributes |= {"is_flag": True, "metavar": None}
-    elif kind in _NUMBERS:
-        made, name = _NUMBERS[kind]
-        attributes["type"] = made(min=flag.minimum, max=flag.maximum)
-        attributes["type"].name = name
-    elif {"FILE", "PATH"} & {*(flag.metavar or "").split("|")}:
-        attributes["shell_complete"] = complete_files
-    if flag.multiple:
-        attributes["multiple"] = True
-    shown = field.default
-    if shown not in (None, False, ()) and kind is not bool:
-        default = f"{shown:g}" if isinstance(shown, float) else str(shown)
-        or_recipe = "the recipe's, else " if in_recipes and flag.recipe else ""
-        attributes["help"] += f"  [default: {or_recipe}{default}]"
-    return click.Option([*flag.names, field.name], **attributes)
-
-
-def _kind(hint: Any) -> Any:
-    """Return the type of a field's value where there is one: `int` of `int | None`."""
-    kinds = get_args(hint)
-    return next(kind for kind in kinds if kind is not NoneType) if NoneType in kinds else hint
