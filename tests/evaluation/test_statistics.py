@@ -7,7 +7,9 @@ import math
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+import scipy.stats
 from graded import World
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,6 @@ from fusiontools.evaluation.report.statistics import (
     paired,
     quantile,
     resampled_means,
-    signed_sums,
     tasks_needed,
     wilson,
 )
@@ -95,28 +96,69 @@ def test_a_quantile_is_one_of_the_numbers() -> None:
     assert quantile([7], 0.95) == 7
 
 
+# What scipy says of the same numbers
+
+SHARES = [(right, n) for n in (1, 7, 40, 1_000) for right in sorted({0, 1, n // 3, n})]
+SOME = [0.0, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.1, 0.9, 0.4]
+
+
+@pytest.mark.parametrize(("right", "n"), SHARES)
+def test_wilson_is_scipy_s(right: int, n: int) -> None:
+    expected = scipy.stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(1, 0), (5, 5), (9, 2), (3, 30), (400, 460)])
+def test_mcnemar_is_scipy_s_binomial_test_of_the_tasks_that_differ(wins: int, losses: int) -> None:
+    assert mcnemar(wins, losses) == pytest.approx(scipy.stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
+
+
+def test_holm_is_its_definition_over_scipy_s_ranks() -> None:
+    """scipy has no Holm: here it is its definition, over the ranks that scipy gives."""
+    ps = [0.011, 0.02, 0.004, 0.9, 0.04, 0.04]
+    ranks = scipy.stats.rankdata(ps, method="ordinal")
+
+    stepped = [max((len(ps) - r + 1) * q for q, r in zip(ps, ranks, strict=True) if q <= p) for p in ps]
+
+    assert holm(ps) == pytest.approx([min(1.0, p) for p in stepped])
+
+
+def test_resampled_means_spread_as_scipy_s_bootstrap_does() -> None:
+    [drawn] = resampled_means([SOME], Draws(0, 20_000))
+
+    expected = scipy.stats.bootstrap(
+        (SOME,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    )
+
+    low, high = (quantile(drawn, share) for share in (0.025, 0.975))
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
+    assert np.std(drawn) == pytest.approx(expected.standard_error, rel=0.02)
+
+
+def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs() -> None:
+    a, b = SOME, [0.2, 0.0, 0.3, 0.5, 0.1, 0.7, 0.5, 0.9, 1.0, 0.2, 0.8, 0.3, 0.4, 0.4]
+
+    expected = scipy.stats.permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False, n_resamples=20_000
+    )
+
+    assert pair(a, b, Draws(0, 20_000)).p == pytest.approx(expected.pvalue, abs=0.01)
+
+
 # Resampling
 
 
-@given(st.lists(st.lists(scores, min_size=9, max_size=9), min_size=1, max_size=3))
-def test_numpy_draws_what_plain_python_draws(drawn_from: list[list[float]]) -> None:
-    pytest.importorskip("numpy")
-    fast, plain = (Draws(3, 40, fast) for fast in (True, False))
-
-    for draw in (resampled_means, signed_sums):
-        for one, other in zip(draw(drawn_from, fast), draw(drawn_from, plain), strict=True):
-            assert one == pytest.approx(other, abs=1e-12)
-
-
-def test_large_samples_are_drawn_alike_too() -> None:
-    """More numbers than one chunk holds."""
-    pytest.importorskip("numpy")
+def test_draws_that_fill_several_chunks_are_those_of_one_stream() -> None:
+    """More numbers than one chunk holds, against the same stream read number by number."""
     column = [i / 7_001 for i in range(7_001)]
+    stream = random.Random("0 bootstrap 7001")
+    n = len(column)
 
-    fast, plain = (resampled_means([column], Draws(0, 40, fast))[0] for fast in (True, False))
+    expected = [sum(column[int.from_bytes(stream.randbytes(4), "little") * n >> 32] for _ in column) for _ in range(40)]
 
-    assert fast == pytest.approx(plain, abs=1e-12)
-    assert len(fast) == 40
+    [drawn] = resampled_means([column], Draws(0, 40))
+    assert drawn == pytest.approx(sorted(total / n for total in expected), abs=1e-12)
 
 
 def test_another_seed_draws_something_else() -> None:
