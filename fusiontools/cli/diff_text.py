@@ -209,8 +209,8 @@ class DiffPrinter:
         return self._value(name, told)
 
     def _items(self, removed: Iterable[Any], added: Iterable[Any]) -> list[str]:
-        gone = [self.paint.removed(f"- {one_line(item(item))}") for item in removed]
-        return gone + [self.paint.added(f"+ {one_line(item(item))}") for item in added]
+        gone = [self.paint.removed(f"- {one_line(item(each))}") for each in removed]
+        return gone + [self.paint.added(f"+ {one_line(item(each))}") for each in added]
 
     def _tool_calls(self, a: list[Any], b: list[Any]) -> list[str]:
         before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
