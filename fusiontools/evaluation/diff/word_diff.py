@@ -24,8 +24,8 @@ _LETTER = rf"[^\W{_UNSPACED}]"
 _SENTENCE_END = re.compile(r"(?<=[.!?…؟।])(?=\s)|(?<=[。！？])")
 #: Zero-width joiners and skin tones: no words of their own, although they are no combining marks either.
 _JOINING = frozenset("\u200c\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
-#: So many take difflib a tenth of a second at worst.
-_MOST_CELLS = 700 * 700
+#: So many take difflib a fifth of a second at worst; a paragraph of a thousand tokens without a full stop is rare.
+_MOST_CELLS = 1000 * 1000
 #: How many characters a line break counts for where it is asked whether an unchanged stretch is worth showing.
 _BREAK_CHARS = 24
 
