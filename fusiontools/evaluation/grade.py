@@ -87,7 +87,7 @@ def grade(options: GradeOptions, judges_for: JudgesFor, jobs: int = 8) -> Stage:
     Args:
         jobs: the most programs that run at once.
     """
-    bench = CodeGrader(jobs, unsafe=options.unsafe, seconds=options.code_s)
+    code_grader = CodeGrader(jobs, unsafe=options.unsafe, seconds=options.code_s)
 
     async def run(record: Record, runtime: Runtime) -> Record:
         if "error" in record:
@@ -110,7 +110,7 @@ def grade(options: GradeOptions, judges_for: JudgesFor, jobs: int = 8) -> Stage:
     ) -> tuple[list[dict[str, Any]], list[Call], list[Degraded]]:
         """Return what the grade of each text says, with the calls that were made for it."""
         if task.code is not None:
-            return await bench.graded(texts, task.code), [], []
+            return await code_grader.grade(texts, task.code), [], []
         if task.grader not in ASKING:
             return _by_code(task, texts), [], []
         judges = options.models or judges_for(record)
