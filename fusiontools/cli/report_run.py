@@ -96,7 +96,7 @@ def _nothing(taken: _Input) -> str | None:
 def _reported(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
     """Print one run; return the conditions that it does not meet."""
     summing = SummaryBuilder(gathered, options.system, draws)
-    summary = summing.summary()
+    summary = summing.build()
     rivals = {rival: _interval(summary, summing, rival) for rival in options.worse}
     if options.plot:
         from fusiontools.evaluation.report.plot import draw

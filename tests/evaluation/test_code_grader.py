@@ -215,7 +215,7 @@ def test_a_kind_of_list_that_says_it_is_equal_is_compared_by_what_is_in_it(box: 
 UNCALLED = {
     "under a guard": f"def check(candidate):\n    {CALLED}\nif __name__ == '__main__':\n    check(add)",
     "within another test that nobody calls": f"def test_all():\n    test_one()\ndef test_one():\n    {CALLED}",
-    "with arguments that another gives": "def test_one(a):\n    assert add(a, 2) == 3\ndef test_all():\n    test_one(1)",
+    "with arguments of another's": "def test_one(a):\n    assert add(a, 2) == 3\ndef test_all():\n    test_one(1)",
     "without arguments": f"def check():\n    {CALLED}",
     "asynchronous": f"async def test_add():\n    {CALLED}",
     "in a class as pytest takes it": f"class TestAdd:\n    def test_it(self):\n        {CALLED}",

@@ -14,15 +14,15 @@ from graded import World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.evaluation.report.comparisons import contest, corrected
+from fusiontools.evaluation.report.comparisons import compare_with_best, correct_for_number
 from fusiontools.evaluation.report.statistics import (
     Draws,
-    Paired,
+    PairedDifference,
+    compare_paired,
     difference_seen,
     holm,
     mcnemar,
     means,
-    paired,
     quantile,
     resampled_means,
     tasks_needed,
@@ -34,8 +34,8 @@ scores = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 columns = st.lists(scores, min_size=1, max_size=30)
 
 
-def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> Paired:
-    [found] = paired([(a, b)], draws)
+def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> PairedDifference:
+    [found] = compare_paired([(a, b)], draws)
     assert found is not None
     return found
 
@@ -218,7 +218,7 @@ def test_tasks_that_one_of_two_was_not_asked_are_not_compared() -> None:
     found = pair([1.0, math.nan, 0.0], [0.0, 1.0, math.nan])
 
     assert (found.tasks, found.wins, found.losses) == (1, 1, 0)
-    assert paired([([1.0, math.nan], [math.nan, 1.0])], FEW) == [None]
+    assert compare_paired([([1.0, math.nan], [math.nan, 1.0])], FEW) == [None]
     assert means([[math.nan]], FEW) == [None]
 
 
@@ -238,7 +238,7 @@ def test_signs_by_lot_give_the_share_of_all_sign_patterns() -> None:
 # Simulated members: the right answer is known
 
 
-def covers(found: Paired, truth: float) -> bool:
+def covers(found: PairedDifference, truth: float) -> bool:
     return found.lower() <= truth <= found.upper()
 
 
@@ -247,7 +247,7 @@ def test_intervals_of_differences_cover_the_truth(tasks: int, world: World) -> N
     rng = random.Random(tasks)
     draws = [world.draw(tasks, rng) for _ in range(400)]
 
-    found = paired([(as_scores(fused), as_scores(members["a"])) for fused, members in draws], FEW)
+    found = compare_paired([(as_scores(fused), as_scores(members["a"])) for fused, members in draws], FEW)
 
     assert 0.925 <= rate([covers(each, world.lift) for each in found if each]) <= 0.99
 
@@ -307,7 +307,7 @@ def test_signs_by_lot_find_nothing_where_nothing_is() -> None:
     rng = random.Random(12)
     pairs = [([rng.random() for _ in range(25)], [rng.random() for _ in range(25)]) for _ in range(600)]
 
-    found = [each.p < 0.05 for each in paired(pairs, FEW) if each]
+    found = [each.p < 0.05 for each in compare_paired(pairs, FEW) if each]
 
     assert rate(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
     assert rate(found) >= 0.02
@@ -339,7 +339,7 @@ def test_a_true_lift_between_0_and_1_is_found_as_often_as_the_power_says() -> No
     rng = random.Random(14)
     pairs = [([rng.gauss(size, spread) for _ in range(tasks)], [0.0] * tasks) for _ in range(500)]
 
-    assert 0.75 <= rate([each.p < 0.05 for each in paired(pairs, FEW) if each]) <= 0.87
+    assert 0.75 <= rate([each.p < 0.05 for each in compare_paired(pairs, FEW) if each]) <= 0.87
 
 
 def test_the_difference_that_was_to_be_seen_needs_just_as_many_tasks() -> None:
@@ -370,8 +370,10 @@ def test_a_larger_difference_needs_fewer_tasks(one: float, other: float) -> None
 
 
 def against_all(fused: Sequence[bool], members: dict[str, list[bool]]) -> tuple[float, float, float]:
-    pairs = paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
-    [found] = corrected([contest("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})])
+    pairs = compare_paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
+    [found] = correct_for_number(
+        [compare_with_best("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})]
+    )
     return found.p, *found.interval
 
 

@@ -51,15 +51,15 @@ def load_numpy() -> ModuleType:
 
 def resampled_means(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column the means of samples drawn from it with replacement, in ascending order."""
-    return [sorted(means) for means in _by_length(columns, draws, _draw_means)]
+    return [sorted(means) for means in _draw_by_length(columns, draws, _draw_means)]
 
 
 def signed_sums(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column its sums with every sign drawn by lot."""
-    return _by_length(columns, draws, _draw_sums)
+    return _draw_by_length(columns, draws, _draw_sums)
 
 
-def _by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Iterator[Any]]) -> list[list[float]]:
+def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Iterator[Any]]) -> list[list[float]]:
     """Return what is drawn from each column; those of one length share their draws."""
     np = load_numpy()
     places: dict[int, list[int]] = {}
@@ -124,7 +124,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedDifference:
     """How one system differs from another on the tasks that both were asked."""
 
     tasks: int
@@ -166,7 +166,7 @@ def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]
     """Return the mean of each column, without its NaNs; None where nothing else is in it."""
     known = [present(column) for column in columns]
     by_draws = [i for i, scores in enumerate(known) if scores and not is_binary(scores)]
-    drawn = resampled_means([_widened(known[i], math.fsum(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
+    drawn = resampled_means([_widen(known[i], math.fsum(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
     intervals = {i: (m[_rank(TAIL, len(m))], m[-1 - _rank(TAIL, len(m))]) for i, m in zip(by_draws, drawn, strict=True)}
     found: list[Mean | None] = []
     for i, scores in enumerate(known):
@@ -180,16 +180,16 @@ def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]
     return found
 
 
-def paired(pairs: Sequence[Scores], draws: Draws) -> list[Paired | None]:
+def compare_paired(pairs: Sequence[Scores], draws: Draws) -> list[PairedDifference | None]:
     """Compare systems task by task; None where two have no task in common."""
     # What is equal but for the last bits of a mean is a tie.
     differences = [[round(a - b, 12) for a, b in zip(*pair, strict=True) if a == a and b == b] for pair in pairs]
-    widened = resampled_means([_widened(d, 0.0, 1.0) for d in differences if d], draws)
-    tests = _tests(pairs, differences, draws)
-    found: list[Paired | None] = []
+    widened = resampled_means([_widen(d, 0.0, 1.0) for d in differences if d], draws)
+    tests = _test(pairs, differences, draws)
+    found: list[PairedDifference | None] = []
     drawn = iter(widened)
     for difference, (p, binary) in zip(differences, tests, strict=True):
-        found.append(_paired(difference, p, binary, next(drawn)) if difference else None)
+        found.append(_make_difference(difference, p, binary, next(drawn)) if difference else None)
     return found
 
 
@@ -219,33 +219,33 @@ def quantile(numbers: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _tests(pairs: Sequence[Scores], differences: Sequence[Sequence[float]], draws: Draws) -> list[tuple[float, bool]]:
+def _test(pairs: Sequence[Scores], differences: Sequence[Sequence[float]], draws: Draws) -> list[tuple[float, bool]]:
     """Return the p of each comparison, and whether it is McNemar's."""
     binary = [all(is_binary(present(scores)) for scores in pair) for pair in pairs]
     by_lot = [i for i, d in enumerate(differences) if d and not binary[i]]
     sums = dict(zip(by_lot, signed_sums([differences[i] for i in by_lot], draws), strict=True))
     return [
-        (_by_lot(difference, sums[i]), False)
+        (_test_by_lot(difference, sums[i]), False)
         if i in sums
         else (mcnemar(sum(d > 0 for d in difference), sum(d < 0 for d in difference)), True)
         for i, difference in enumerate(differences)
     ]
 
 
-def _by_lot(difference: Sequence[float], sums: Sequence[float]) -> float:
+def _test_by_lot(difference: Sequence[float], sums: Sequence[float]) -> float:
     """Return how often signs by lot give as large a sum; the one that was seen counts among them."""
     seen = abs(math.fsum(difference)) - 1e-9
     return (1 + sum(abs(drawn) >= seen for drawn in sums)) / (1 + len(sums))
 
 
-def _paired(difference: Sequence[float], p: float, binary: bool, drawn: Sequence[float]) -> Paired:
+def _make_difference(difference: Sequence[float], p: float, binary: bool, drawn: Sequence[float]) -> PairedDifference:
     n = len(difference)
     wins, losses = sum(d > 0 for d in difference), sum(d < 0 for d in difference)
     squared = math.fsum(d * d for d in difference) / n
-    return Paired(n, math.fsum(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
+    return PairedDifference(n, math.fsum(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
 
 
-def _widened(values: Sequence[float], middle: float, unseen: float) -> list[float]:
+def _widen(values: Sequence[float], middle: float, unseen: float) -> list[float]:
     """Return the values and an imaginary pair, as far from the middle as the farthest value is.
 
     A sample in which nothing differs is no proof that nothing does, and a small one has not seen the extremes: drawn
