@@ -83,11 +83,11 @@ class _Run:
     """One run: what was emitted, and what was not."""
 
     def __init__(self, options: TasksOptions, sets: Sets) -> None:
-        from fusiontools.evaluation.tasks.rows import choose_prompts
+        from fusiontools.evaluation.tasks.rows import typed_prompts
 
         self.options = options
         self.sets = sets
-        self.prompts = choose_prompts(options.template, sets.prompts) if options.template is not None else None
+        self.prompts = typed_prompts(options.template, sets.prompts) if options.template is not None else None
         self.emitted = self.rejected = 0
         self._seen: dict[str, None] = {}
 
@@ -121,24 +121,24 @@ class _Run:
         raise UsageError(f"no set is called {name!r}{nearest(name, list(self.sets.sets))}")
 
     def _emit(self, name: str, source: Callable[[], Iterator[Record | BadRow]]) -> None:
-        from fusiontools.evaluation.tasks.rows import BadRow, repeat
+        from fusiontools.evaluation.tasks.rows import BadRow, repeated
         from fusiontools.evaluation.tasks.sample import Chooser
         from fusiontools.record import jsonl
 
         options = self.options
         chooser = Chooser(options.categories, options.split, options.number, options.seed)
         before = self.emitted
-        for task in chooser.choose(source()):
+        for task in chooser.of(source()):
             if isinstance(task, BadRow):
                 self.rejected += 1
                 complain(_TOOL, f"{task.place}: {task.reason}")
                 continue
             self._note_duplicate(task["id"])
-            for record in repeat(task, options.epochs):
+            for record in repeated(task, options.epochs):
                 _write(jsonl.write(record))
                 self.emitted += 1
         if self.emitted == before:
-            complain(_TOOL, f"{name}: {chooser.explain_nothing()}")
+            complain(_TOOL, f"{name}: {chooser.why_nothing()}")
 
     def _note_duplicate(self, task_id: str) -> None:
         """Warn of an id that was seen: later tools join on it. The last 16,384 are remembered, in bounded memory."""

@@ -31,7 +31,7 @@ from fusiontools.evaluation.report.systems import (
     VOTE,
     Outcome,
     System,
-    read_outcomes,
+    outcomes,
     spent_on,
     wall_clock,
 )
@@ -68,7 +68,7 @@ def comparison(found: dict[str, Any], against: str) -> dict[str, Any]:
 
 
 def outcome_of(graded: dict[str, Any], system: System) -> Outcome:
-    return read_outcomes(jsonl.parse(json.dumps(graded).encode()))[system]
+    return outcomes(jsonl.parse(json.dumps(graded).encode()))[system]
 
 
 # Which systems a record holds
@@ -139,7 +139,7 @@ def test_each_system_pays_for_the_calls_that_it_needs() -> None:
     grades = [grade("answer", "s", 1), grade("panel", "a", 1), grade("panel", "b", 0), grade("baseline", "m", 1)]
     graded = record("q", grades, calls, analysis=analysis([0, 1]))
 
-    spent = {name: outcome.spent.usd for name, outcome in read_outcomes(graded).items()}  # type: ignore[arg-type]
+    spent = {name: outcome.spent.usd for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
 
     assert spent[FUSION] == 15.75
     assert (spent[A], spent[B], spent[System("baseline", "m")]) == (1.0, 2.0, 16.0)

@@ -28,11 +28,11 @@ from fusiontools.evaluation.tasks.rows import (
     BadRow,
     Draft,
     Prompts,
-    choose_prompts,
     criteria_of,
     draft_of,
     record_of,
-    repeat,
+    repeated,
+    typed_prompts,
 )
 from fusiontools.evaluation.tasks.sample import Chooser
 from fusiontools.record import jsonl
@@ -367,9 +367,8 @@ def hub() -> Iterator[Hub]:
 FETCH = """
 import json, sys
 from dataclasses import replace
-from fusiontools import jsonl
-from fusiontools.evaluation.tasks.datasets import Pinned
-from fusiontools.evaluation.tasks.datasets import load_sets, set_tasks
+from fusiontools.record import jsonl
+from fusiontools.evaluation.tasks.datasets import Pinned, load_sets, set_tasks
 name, file, sha256 = sys.argv[1:]
 task_set = load_sets().sets[name]
 task_set = replace(task_set, splits={"test": Pinned(task_set.source, task_set.revision, file, sha256)})
@@ -720,10 +719,10 @@ def test_question_and_options_stand_in_the_prompt_unchanged(question: str, optio
 def test_a_typed_prompt_is_a_known_name_or_a_text_with_the_question() -> None:
     known = {"plain": "{question}", "math": "Solve. {question}"}
 
-    assert choose_prompts("math", known).plain == "Solve. {question}"
-    assert choose_prompts("Q: {question}", known).plain == "Q: {question}"
+    assert typed_prompts("math", known).plain == "Solve. {question}"
+    assert typed_prompts("Q: {question}", known).plain == "Q: {question}"
     with pytest.raises(UsageError, match="'mth': no such prompt; did you mean 'math'"):
-        choose_prompts("mth", known)
+        typed_prompts("mth", known)
 
 
 def test_a_typed_prompt_without_options_is_refused_where_tasks_have_some() -> None:
@@ -736,7 +735,7 @@ def test_a_typed_prompt_without_options_is_refused_where_tasks_have_some() -> No
 def test_the_options_of_every_prompt_are_seen_by_the_one_who_reads_the_vote() -> None:
     sets = load_sets()
     for name in ("letter", "choice"):
-        prompts = choose_prompts(name, sets.prompts)
+        prompts = typed_prompts(name, sets.prompts)
         question = asked(record_of(Draft("Which is hot?", ["ice", "fire"], {}), prompts))
 
         assert vote_keys(["It is fire.\nAnswer: B", "fire"], "choice", question) == ("choice", ["B", "B"])
@@ -756,8 +755,8 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(names: list[str], see
     tasks = tasks_named(names)
     less, more = sorted((one, two))
 
-    small = list(Chooser(number=less, seed=seed).choose(tasks))
-    large = list(Chooser(number=more, seed=seed).choose(tasks))
+    small = list(Chooser(number=less, seed=seed).of(tasks))
+    large = list(Chooser(number=more, seed=seed).of(tasks))
 
     assert small == large[:less]
 
@@ -766,7 +765,7 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(names: list[str], see
 def test_a_sample_takes_no_task_twice_and_none_that_is_not_there(names: list[str], seed: int, number: int) -> None:
     tasks = tasks_named(names)
 
-    sample = list(Chooser(number=number, seed=seed).choose(tasks))
+    sample = list(Chooser(number=number, seed=seed).of(tasks))
 
     positions = [task["meta"]["at"] for task in sample]  # type: ignore[index]
     assert len(set(positions)) == len(sample) == min(number, len(tasks))
@@ -778,7 +777,7 @@ def test_a_sample_does_not_depend_on_the_order_of_the_file(names: set[str], rand
     one = sorted(names)
     other = random.sample(one, len(one))
 
-    samples = [[t["id"] for t in Chooser(number=number).choose(tasks_named(order))] for order in (one, other)]  # type: ignore[index]
+    samples = [[t["id"] for t in Chooser(number=number).of(tasks_named(order))] for order in (one, other)]  # type: ignore[index]
 
     assert samples[0] == samples[1]
 
@@ -786,7 +785,7 @@ def test_a_sample_does_not_depend_on_the_order_of_the_file(names: set[str], rand
 def test_another_seed_is_another_sample() -> None:
     tasks = tasks_named([str(n) for n in range(200)])
 
-    samples = {tuple(t["id"] for t in Chooser(number=10, seed=seed).choose(tasks)) for seed in range(20)}  # type: ignore[index]
+    samples = {tuple(t["id"] for t in Chooser(number=10, seed=seed).of(tasks)) for seed in range(20)}  # type: ignore[index]
 
     assert len(samples) == 20
 
@@ -797,7 +796,7 @@ def test_a_sample_favours_no_part_of_the_file() -> None:
     drawn = Counter(
         task["meta"]["at"] // 25  # type: ignore[index]
         for seed in range(200)
-        for task in Chooser(number=10, seed=seed).choose(tasks)
+        for task in Chooser(number=10, seed=seed).of(tasks)
     )
 
     # 2,000 draws in four quarters: 500 each, with a standard deviation of about 19.
@@ -807,7 +806,7 @@ def test_a_sample_favours_no_part_of_the_file() -> None:
 def test_bad_rows_take_no_place_in_a_sample() -> None:
     mixed = [BadRow("f:1", "why"), *tasks_named(["a", "b"]), BadRow("f:4", "why")]
 
-    chosen = list(Chooser(number=2).choose(mixed))
+    chosen = list(Chooser(number=2).of(mixed))
 
     assert sum(isinstance(each, BadRow) for each in chosen) == 2
     assert len(chosen) == 4
@@ -837,7 +836,7 @@ def test_a_category_that_no_task_has_names_the_nearest() -> None:
 def test_each_epoch_has_an_id_of_its_own_and_names_the_task(epochs: int) -> None:
     record: Any = {"id": "a", "messages": [], "meta": {"target": 1}}
 
-    made = list(repeat(record, epochs))
+    made = list(repeated(record, epochs))
 
     assert [each["id"] for each in made] == ["a", *(f"a#{k}" for k in range(1, epochs))]
     assert [each.get("epoch", 0) for each in made] == list(range(epochs))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, Outcome, System, read_outcomes
+from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, Outcome, System, outcomes
 from fusiontools.record.types import Grade, Record
 
 #: More members are not compared with each other: the pairs grow with their square.
@@ -180,7 +180,7 @@ class ScoreTable:
         self.ungraded += not grades and not failed
         if failed or not grades:
             self._lost[row] = failed
-        for system, outcome in read_outcomes(record).items():
+        for system, outcome in outcomes(record).items():
             if not grades and not failed:
                 # Nobody knows whether it failed: nobody looked.
                 outcome.failed = 0.0

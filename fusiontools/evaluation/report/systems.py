@@ -129,7 +129,7 @@ class Outcome:
     spent: SystemSpending
 
 
-def read_outcomes(record: Record) -> dict[System, Outcome]:
+def outcomes(record: Record) -> dict[System, Outcome]:
     """Return every system that can be told from a record.
 
     A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
@@ -137,57 +137,57 @@ def read_outcomes(record: Record) -> dict[System, Outcome]:
     grades = record.get("grades") or []
     calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
-    found: dict[System, Outcome] = {FUSION: _score_answer(grades, spent_on(calls.fusion))}
-    found |= _read_alone("member", _find_first_layer(grades), calls.members)
-    found |= _read_alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
+    found: dict[System, Outcome] = {FUSION: _of_answer(grades, spent_on(calls.fusion))}
+    found |= _alone("member", _first_layer(grades), calls.members)
+    found |= _alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
     if not panel:
         return found
     asked, compared = spent_on(calls.panel), spent_on([*calls.panel, *calls.judge])
-    found[VOTE] = _make_outcome(elect(panel), panel, asked)
-    found[PICK] = _make_outcome(_pick(panel, record.get("analysis", {}).get("ranking", [])), panel, compared)
-    found[ORACLE] = _make_outcome(max(panel, key=lambda grade: grade["score"]), panel, asked)
+    found[VOTE] = _outcome(voted(panel), panel, asked)
+    found[PICK] = _outcome(_picked(panel, record.get("analysis", {}).get("ranking", [])), panel, compared)
+    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, asked)
     return found
 
 
-def elect(grades: Sequence[Grade]) -> Grade:
+def voted(grades: Sequence[Grade]) -> Grade:
     """Return the grade that stands for the majority: a tie goes to the earliest, as does a vote where nobody votes."""
     tally = count_votes([grade["key"] for grade in grades])
-    return _find_earliest(grades) if tally is None else grades[tally.winner]
+    return _earliest(grades) if tally is None else grades[tally.winner]
 
 
-def _find_first_layer(grades: Sequence[Grade]) -> list[Grade]:
+def _first_layer(grades: Sequence[Grade]) -> list[Grade]:
     """Return the grades of what members answered alone, before they saw each other's responses."""
     earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
     return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
 
 
-def _score_answer(grades: Sequence[Grade], spent: SystemSpending) -> Outcome:
+def _of_answer(grades: Sequence[Grade], spent: SystemSpending) -> Outcome:
     answer = next((grade for grade in grades if grade["of"] == "answer"), None)
     if answer is None:
         return Outcome(0.0, 1.0, spent)
-    return _make_outcome(answer, [answer], spent)
+    return _outcome(answer, [answer], spent)
 
 
-def _make_outcome(grade: Grade, texts: Sequence[Grade], spent: SystemSpending) -> Outcome:
+def _outcome(grade: Grade, texts: Sequence[Grade], spent: SystemSpending) -> Outcome:
     failed = all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), spent if failed else _check_spent(spent))
+    return Outcome(grade["score"], float(failed), spent if failed else _bought(spent))
 
 
-def _check_spent(spent: SystemSpending) -> SystemSpending:
+def _bought(spent: SystemSpending) -> SystemSpending:
     """Return what a text cost: one that no call is known of was not free for that."""
     return spent if spent.calls else SystemSpending(unknown=1, latency_s=math.nan)
 
 
-def _pick(panel: Sequence[Grade], ranking: Sequence[int]) -> Grade:
+def _picked(panel: Sequence[Grade], ranking: Sequence[int]) -> Grade:
     first = next((i for i in ranking if i < len(panel) and "error" not in panel[i]), None)
-    return _find_earliest(panel) if first is None else panel[first]
+    return _earliest(panel) if first is None else panel[first]
 
 
-def _find_earliest(grades: Sequence[Grade]) -> Grade:
+def _earliest(grades: Sequence[Grade]) -> Grade:
     return next((grade for grade in grades if "error" not in grade), grades[0])
 
 
-def _read_alone(
+def _alone(
     kind: str, grades: Sequence[Grade], calls: Mapping[Seat, Sequence[Mapping[str, Any]]]
 ) -> dict[System, Outcome]:
     """Return each model by itself: one answer of it, and the votes of its first samples."""
@@ -199,18 +199,18 @@ def _read_alone(
         samples = graded.get(model, [])
         asked = sorted({*(grade["sample"] for grade in samples), *(n for name, n in calls if name == model)})
         each = [spent_on(calls.get((model, number), [])) for number in asked]
-        found[System(kind, model)] = _average(samples, each)
+        found[System(kind, model)] = _on_average(samples, each)
         for votes in range(2, len(samples) + 1):
             first = samples[:votes]
             together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
-            found[System(kind, model, votes)] = _make_outcome(elect(first), first, spent_on(together))
+            found[System(kind, model, votes)] = _outcome(voted(first), first, spent_on(together))
     return found
 
 
-def _average(samples: Sequence[Grade], each: Sequence[SystemSpending]) -> Outcome:
+def _on_average(samples: Sequence[Grade], each: Sequence[SystemSpending]) -> Outcome:
     if not samples:
         return Outcome(math.nan, 0.0, mean_spent(each))
     n = len(samples)
     failed = sum("error" in grade for grade in samples) / n
     spent = mean_spent(each)
-    return Outcome(sum(grade["score"] for grade in samples) / n, failed, spent if failed == 1 else _check_spent(spent))
+    return Outcome(sum(grade["score"] for grade in samples) / n, failed, spent if failed == 1 else _bought(spent))

@@ -61,7 +61,7 @@ class Prompts:
     choice: str
 
 
-def choose_prompts(typed: str, known: Mapping[str, str]) -> Prompts:
+def typed_prompts(typed: str, known: Mapping[str, str]) -> Prompts:
     """Return the prompts that `--template` asks for: a known name, or a text with `{question}` in it.
 
     Raises:
@@ -92,7 +92,7 @@ def record_of(draft: Draft, prompts: Prompts) -> Record:
     return jsonl.parse(line)
 
 
-def repeat(record: Record, epochs: int) -> Iterator[Record]:
+def repeated(record: Record, epochs: int) -> Iterator[Record]:
     """Yield the record once for each epoch; later ones are asked anew, `meta.task` says which task they are."""
     if epochs == 1:
         yield record

@@ -26,7 +26,7 @@ class Chooser:
     seed: int = 0
     seen: dict[str, dict[str, None]] = field(default_factory=lambda: {"category": {}, "split": {}})
 
-    def choose(self, tasks: Iterable[Record | BadRow]) -> Iterator[Record | BadRow]:
+    def of(self, tasks: Iterable[Record | BadRow]) -> Iterator[Record | BadRow]:
         """Yield the chosen tasks, and every bad row as soon as it comes.
 
         Without a number, tasks leave as they come, in their own order; a sample leaves in the order of its hash.
@@ -48,7 +48,7 @@ class Chooser:
                     heapq.heappushpop(kept, entry)
         yield from (task for _, _, task in sorted(kept, key=lambda entry: (-entry[0], -entry[1])))
 
-    def explain_nothing(self) -> str:
+    def why_nothing(self) -> str:
         """Return what to say where no task was chosen."""
         for kind, asked in (("category", self.categories), ("split", (self.split,) if self.split else ())):
             known = list(self.seen[kind])
