@@ -24,15 +24,13 @@ from fusiontools.errors import (
 )
 from fusiontools.evaluation.report.comparisons import Runs, compare_runs
 from fusiontools.evaluation.report.scores import ScoreTable
-from fusiontools.evaluation.report.statistics import Draws, Interval
+from fusiontools.evaluation.report.statistics import Draws, Interval, load_numpy
 from fusiontools.evaluation.report.summary import Summary, SummaryBuilder
 from fusiontools.record import jsonl
 
 _TOOL = "fuse-report"
 #: A file that is no JSON Lines at all would fill the screen.
 _UNREAD_SHOWN = 5
-#: From so many numbers on, drawing without numpy is worth a word.
-_SLOW = 3_000_000
 
 
 @dataclass(slots=True)
@@ -48,6 +46,7 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Not the loop's own handler: that one would wait until the numbers are drawn.
         signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
+    load_numpy()
     if (not files or "-" in files) and os.isatty(0):
         complain(_TOOL, "reads graded records on stdin; press Ctrl-D to end (--help explains)")
     runs = [[name] for name in files] if options.compare else [files]
@@ -57,8 +56,6 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
             complain(_TOOL, f"{names[0]}: {why}" if options.compare else why)
             return EXIT_NOTHING_USABLE
     draws = Draws(options.seed, options.resamples)
-    if not draws.with_numpy and inputs[0].gathered.records * options.resamples > _SLOW:
-        complain(_TOOL, "drawing without numpy takes a while: install fusiontools[eval]")
     if options.compare:
         failed = _compared([each.gathered for each in inputs], options, draws)
     else:
@@ -100,7 +97,7 @@ def _nothing(taken: _Input) -> str | None:
 def _reported(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
     """Print one run; return the conditions that it does not meet."""
     summing = SummaryBuilder(gathered, options.system, draws)
-    summary = summing.summary()
+    summary = summing.build()
     rivals = {rival: _interval(summary, summing, rival) for rival in options.worse}
     if options.plot:
         from fusiontools.evaluation.report.plot import draw

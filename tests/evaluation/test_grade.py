@@ -22,7 +22,7 @@ from fusiontools.cli.grade import as_text
 from fusiontools.config.stage_table import GradeOptions
 from fusiontools.errors import CallFailed, InputError, StageFailed
 from fusiontools.evaluation.grade import grade
-from fusiontools.evaluation.graders import mark
+from fusiontools.evaluation.graders import score_text
 from fusiontools.evaluation.model_grader import met_in
 from fusiontools.evaluation.rubric import Criterion, runs_of, score
 from fusiontools.evaluation.task import task_of
@@ -70,7 +70,7 @@ def scores(result: Any) -> list[float]:
 def marked(meta: Any, text: str, asked: str = "", wanted: str | None = None) -> tuple[str, float]:
     """Return which grader graded a text, and its score."""
     task = task_of(meta, asked, wanted)
-    return task.grader, mark(task, text).score
+    return task.grader, score_text(task, text).score
 
 
 def refused(meta: Any, asked: str = "", wanted: str | None = None) -> tuple[str, str]:

@@ -7,6 +7,8 @@ import io
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def read(records: Iterable[Any]) -> ScoreTable:
 
 
 def summed(records: Iterable[Any], subject: str | None = None) -> Summary:
-    return SummaryBuilder(read(records), subject, FEW).summary()
+    return SummaryBuilder(read(records), subject, FEW).build()
 
 
 def data(records: Iterable[Any], subject: str | None = None) -> dict[str, Any]:
@@ -471,6 +473,17 @@ def test_any_report_can_be_drawn(graded: list[Any], run: Run, tmp_path: Path) ->
 
     assert (result.status, result.err) == (0, "")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_numpy_a_report_says_what_to_install() -> None:
+    code = 'import sys; sys.modules["numpy"] = None; from fusiontools.cli.report import main; main()'
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=lines([scored("q", 1, a=1)]), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "install fusiontools[eval]" in done.stderr
 
 
 # Two runs
