@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from workdir import Run
 
 from fusiontools.cli.report_export import as_data
-from fusiontools.cli.report_text import bar, printed, usd
+from fusiontools.cli.report_text import bar, format_report, usd
 from fusiontools.evaluation.report.scores import ScoreTable
 from fusiontools.evaluation.report.statistics import Draws
 from fusiontools.evaluation.report.summary import Summary, SummaryBuilder
@@ -162,7 +162,7 @@ def test_a_cost_that_nobody_said_is_unknown_and_never_0() -> None:
     assert system(found, "fusion")["usd_per_right"] is None
     assert system(found, "b")["usd_per_task"] == 0.001
     assert found["cost_measure"] == "calls"
-    assert "≥$0.0025" in printed(summed([scored("q", 1, a=1), scored("r", 1, a=1) | {"calls": [
+    assert "≥$0.0025" in format_report(summed([scored("q", 1, a=1), scored("r", 1, a=1) | {"calls": [
         call("panel", "a", 0.002), call("judge", "j", None)]}]), colour=False)  # fmt: skip
 
 
@@ -413,7 +413,7 @@ def test_a_terminal_of_100_columns_is_wide_enough_and_no_name_steers_it(names: l
     ]
     records = [each for each in graded if (json.dumps(each).encode("utf-8", "strict"))]
 
-    text = printed(summed(records), colour=False, width=100)
+    text = format_report(summed(records), colour=False, width=100)
 
     # Sentences are wrapped by characters, tables by cells: a Chinese one takes two.
     assert max(min(len(line), cell_len(line)) for line in text.splitlines()) <= 100
