@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,9 @@ class Server:
         return self.log.read_text()
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, headers=self.headers, trust_env=False)
+        # Without authorities: reading them takes 25 ms, and this is plain HTTP.
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.Client(base_url=self.url, timeout=60, headers=self.headers, trust_env=False, verify=tls)
 
 
 @contextlib.contextmanager
