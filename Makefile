@@ -8,7 +8,7 @@ Q ?= What is the capital of Australia?
 override Q := $(value Q)
 export Q
 
-.PHONY: demo test test-clients check format bench accuracy eval wheel clean
+.PHONY: demo test test-clients check format schemas bench accuracy eval wheel clean
 
 # The environment is made again only when what it is made from changes.
 $(VENV)/.installed: pyproject.toml
@@ -48,6 +48,10 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# What the schemas say of stages, written from the table of stages; a test compares them.
+schemas: $(VENV)/.dev
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/stage_schemas.py
 
 bench: $(VENV)/.dev $(VENV)/.weights
 	@$(BIN)/python tests/bench/run.py

@@ -163,7 +163,7 @@ async def _folded(
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
         try:
-            folded = await planner.runtime.door.complete(call.request, call.model, ledger, call.slot)
+            folded = await planner.runtime.client.complete(call.request, call.model, ledger, call.slot)
         except CallFailed as failure:
             if folded is None:
                 return failure, []

@@ -58,7 +58,7 @@ async def ask(
     for i, call in enumerate(planned):
         if i in known:
             continue
-        recalled = runtime.door.recall(call.request, call.model, ledger, call.slot)
+        recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
@@ -76,7 +76,7 @@ async def ask(
 
 
 async def _one(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    return await runtime.door.complete(call.request, call.model, ledger, call.slot, on_delta)
+    return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
 
 
 async def _cached(call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]) -> Completion:

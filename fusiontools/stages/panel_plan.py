@@ -141,7 +141,7 @@ class PanelPlanner:
     ) -> PlannedCall:
         """Return one call; `shared` leading messages stand in other calls too, all of them by default."""
         model, sample, layer = seat.model, seat.sample, seat.layer
-        endpoint = self.runtime.door.endpoints.get(model.endpoint)
+        endpoint = self.runtime.client.endpoints.get(model.endpoint)
         if endpoint is not None and endpoint.embedded:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
@@ -151,7 +151,7 @@ class PanelPlanner:
         cached = 0
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
             cached = len(messages) if shared is None else shared
-        return PlannedCall(model, slot, self.runtime.door.request(model, messages, params, sample, cached))
+        return PlannedCall(model, slot, self.runtime.client.request(model, messages, params, sample, cached))
 
     def _messages(self, model: Model, few_shot: FewShot | None) -> list[Message]:
         asked, system = self.record["messages"], model.system or self.options.system

@@ -49,7 +49,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "hola|qué tal|buenos|días|buenas|tardes|noches|gracias|muchas|adiós|vale|perfecto|sí|por favor|continúa",
         "ciao|buongiorno|buonasera|grazie|mille|tante|molte|arrivederci|va bene|perfetto|prego|continua",
         "olá|oi|bom|dia|boa|tarde|noite|obrigad*|muito|tchau|sim|não|tudo bem|valeu",
-        "hoi|goedemorgen|goedemiddag|goedenavond|bedankt|dank je|dank u|wel|tot ziens|prima|nee|ga door",
+        "hoi|goedemorgen|goedemiddag|goedenavond|bedankt|dank je|dank u|wel|tot ziens|prima|nee|ga client",
         "cześć|dzień|dobry|wieczór|dziękuj*|bardzo|dzięki|do widzenia|tak|nie|dalej",
         "привет|здравствуй*|добрый|день|доброе|утро|вечер|спасибо|большое|пока|да|нет|хорошо|ок|дальше",
         "你好|您好|谢谢|謝謝|你|您|吗|早上好|晚上好|晚安|再见|再見|好的|嗨|多谢|继续",

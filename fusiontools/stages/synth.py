@@ -148,10 +148,10 @@ class _Writing:
     async def _ask(self, messages: list[Message], step: str, *, is_last: bool) -> Completion:
         model = self.options.models[0]
         params = _params(self.record, self.options, model, step, self.runtime)
-        request = self.runtime.door.request(model, prompts.with_system(messages, model.system), params)
+        request = self.runtime.client.request(model, prompts.with_system(messages, model.system), params)
         on_delta: OnDelta | None = self._hear if is_last and self._watched() else None
         slot = Slot(model.name, step=step or None)
-        return await self.runtime.door.complete(request, model, self.ledger, slot, on_delta)
+        return await self.runtime.client.complete(request, model, self.ledger, slot, on_delta)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
@@ -240,7 +240,7 @@ def _params(record: Record, options: SynthOptions, model: Model, step: str, runt
         **model.extra,
         **select_params(record.get("params", {}), ANSWER),
     }
-    endpoint = runtime.door.endpoints.get(model.endpoint)
+    endpoint = runtime.client.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.embedded:
         params.setdefault("seed", digest("seed", record["id"], model.name, step or "synth"))
     return {name: value for name, value in params.items() if value is not None}
