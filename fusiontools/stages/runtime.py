@@ -1,4 +1,4 @@
-"""What a stage is, what it is handed beside the record, and how it gives the record back."""
+"""What a stage is: what it is handed beside the record, which records it passes on, how it gives a section back."""
 
 from __future__ import annotations
 
