@@ -14,7 +14,7 @@ override Q := $(value Q)
 export Q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format lock system bench accuracy eval wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format schemas lock system bench accuracy eval wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +88,10 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 
 system: ## install the Debian packages that some tests need and are skipped without
 	@which bwrap fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+
+# What the schemas say of stages, written from the table of stages; a test compares them.
+schemas: $(VENV)/.dev ## write what the schemas say of stages
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/stage_schemas.py
 
 bench: $(VENV)/.dev $(VENV)/.weights ## measure: start-up, replay, calls, memory, soak, server
 	@$(BIN)/python tests/bench/run.py

@@ -244,11 +244,11 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    door = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline)
+    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline)
     try:
-        yield Runtime(door)
+        yield Runtime(client)
     finally:
-        await door.aclose()
+        await client.aclose()
 
 
 async def fuse(
@@ -386,9 +386,9 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
         return []
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
     imagined = DryRun(completion_tokens)
-    door = Client(recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined))
+    client = Client(recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined))
     asked: Record = {**record, "calls": []}
-    done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(door))
+    done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
     return [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
 
 

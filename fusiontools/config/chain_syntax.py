@@ -54,12 +54,12 @@ def parse(text: str) -> tuple[Step, ...]:
     Raises:
         UsageError: no such stage or option, a value that cannot be, steps in an order that cannot work.
     """
-    steps = tuple(_step(words) for words in _pieces(text))
+    steps = tuple(_read_step(words) for words in _split_steps(text))
     _check_order(steps)
     return steps
 
 
-def _pieces(text: str) -> list[list[Word]]:
+def _split_steps(text: str) -> list[list[Word]]:
     """Return the words of each step."""
     pieces: list[list[Word]] = [[]]
     separators: list[int] = []
@@ -69,23 +69,25 @@ def _pieces(text: str) -> list[list[Word]]:
             pieces.append([])
             separators.append(column)
         elif found[2]:
-            pieces[-1].append(Word(_PART.sub(_unquoted, found[2]), column))
+            pieces[-1].append(Word(_PART.sub(_unquote, found[2]), column))
         else:
             raise _error(column, f"{found[3]} has no other half" if found[3] in "'\"" else f"{found[3]} ends the text")
     for i, words in enumerate(pieces):
         if not words:
             at = separators[i] if i < len(separators) else len(text.rstrip()) or 1
-            raise _error(at, "a stage is missing here" if separators else f"the chain is empty; stages: {_known()}")
+            raise _error(
+                at, "a stage is missing here" if separators else f"the chain is empty; stages: {_stage_names()}"
+            )
     return pieces
 
 
-def _unquoted(part: re.Match[str]) -> str:
+def _unquote(part: re.Match[str]) -> str:
     if part[2] is not None:
         return re.sub(r"\\([\"\\$`])", r"\1", part[2])
     return str(part[1] if part[1] is not None else part[3])
 
 
-def _step(words: Sequence[Word]) -> Step:
+def _read_step(words: Sequence[Word]) -> Step:
     from fusiontools.config.click_options import Mistyped, parse_words
 
     first, *rest = words
@@ -98,12 +100,12 @@ def _step(words: Sequence[Word]) -> Step:
         message = str(error)
         if found := _OF_RUN & set(error.option_names):
             message = f"{found.pop()} belongs to the run, not to a step: give it to the tool that runs the chain"
-        column = _place_of(error.option_names, message, first, rest)
+        column = _find_column(error.option_names, message, first, rest)
         raise _error(column, f"{name}: {message[:1].lower()}{message[1:]}") from None
     return Step(name, given, first.column)
 
 
-def _place_of(option_names: Sequence[str], message: str, first: Word, rest: Sequence[Word]) -> int:
+def _find_column(option_names: Sequence[str], message: str, first: Word, rest: Sequence[Word]) -> int:
     """Return the column of the word that an error is about: the option it names, else a word it repeats."""
     for word in rest:
         if any(word.text == name or word.text.startswith(f"{name}=") for name in option_names):
@@ -143,7 +145,7 @@ def _check_order(steps: Sequence[Step]) -> None:
         answered_by = step.name if step.name in ANSWERING else answered_by
 
 
-def _known() -> str:
+def _stage_names() -> str:
     return ", ".join(STAGES)
 
 

@@ -1,6 +1,5 @@
-"""A model at an endpoint, and how a person spells one: `MODEL[*N][@ENDPOINT]`.
-
-Places that answer requests, and what the environment says about them.
+"""Models and the endpoints that answer for them: how a person spells one (`MODEL[*N][@ENDPOINT]`), and what the
+environment says of endpoints.
 
 Keys come from the environment only, are read when a call is made, and never enter any object or its `repr`.
 """

@@ -51,12 +51,16 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
     if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
         return None
     found: dict[str, Any] = {
-        "consensus": [s for item in _items(data, "consensus") if (s := _string(item))],
-        "contradictions": [c for item in _items(data, "contradictions") if (c := _contradiction(item, labels))],
-        "partial_coverage": [p for item in _items(data, "partial_coverage") if (p := _coverage(item, labels))],
-        "unique_insights": [u for item in _items(data, "unique_insights") if (u := _insight(item, labels))],
-        "blind_spots": [s for item in _items(data, "blind_spots") if (s := _string(item))],
-        "ranking": _ranking(data.get("ranking"), labels),
+        "consensus": [s for item in _read_items(data, "consensus") if (s := _string(item))],
+        "contradictions": [
+            c for item in _read_items(data, "contradictions") if (c := _read_contradiction(item, labels))
+        ],
+        "partial_coverage": [
+            p for item in _read_items(data, "partial_coverage") if (p := _read_coverage(item, labels))
+        ],
+        "unique_insights": [u for item in _read_items(data, "unique_insights") if (u := _read_insight(item, labels))],
+        "blind_spots": [s for item in _read_items(data, "blind_spots") if (s := _string(item))],
+        "ranking": _read_ranking(data.get("ranking"), labels),
     }
     # A reply that was cut off can be mended into a shell with nothing in it; that is no analysis.
     return found if any(found.values()) else None
@@ -79,8 +83,8 @@ def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> di
     whole: dict[str, Any] = {}
     supporters: dict[str, list[list[str]]] = {}
     for key in FIVE:
-        groups = _grouped(key, analyses)
-        whole[key] = [_joined(key, [item for _, item in group]) for group in groups]
+        groups = _group(key, analyses)
+        whole[key] = [_join(key, [item for _, item in group]) for group in groups]
         supporters[key] = [list(dict.fromkeys(judges[i] for i, _ in group if judges)) for group in groups]
     whole["ranking"] = borda([found["ranking"] for found in analyses])
     if len(set(judges)) > 1:
@@ -88,7 +92,7 @@ def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> di
     return whole
 
 
-def _grouped(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple[int, Any]]]:
+def _group(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple[int, Any]]]:
     """Return the findings under one key, each with the number of its reading, grouped by what they say."""
     groups: dict[Any, list[tuple[int, Any]]] = {}
     for i, found in enumerate(analyses):
@@ -101,7 +105,7 @@ def _grouped(key: str, analyses: Sequence[Mapping[str, Any]]) -> list[list[tuple
     return list(groups.values())
 
 
-def _joined(key: str, items: Sequence[Any]) -> Any:
+def _join(key: str, items: Sequence[Any]) -> Any:
     """Return findings that say the same as one."""
     first = items[0]
     if key == "partial_coverage":
@@ -167,24 +171,24 @@ def json_in(text: str) -> Any:
     try:
         return jsonl.loads(text)
     except ValueError:
-        return _mended(text)
+        return _mend(text)
 
 
-def _mended(text: str) -> Any:
+def _mend(text: str) -> Any:
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     # A brace before a quoted key: prose has braces, too.
     begun = re.search(r"\{\s*[\"']", text)
     if begun is None:
         return None
     try:
-        data = _decoded(text, begun.start())
+        data = _decode(text, begun.start())
     except RecursionError:
         return None
     # Half of an emoji (`\ud83d`) is fine with this parser, and with no writer of UTF-8.
     return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def _decoded(text: str, start: int) -> Any:
+def _decode(text: str, start: int) -> Any:
     try:
         return json.JSONDecoder().raw_decode(text, start)[0]
     except ValueError:
@@ -193,7 +197,7 @@ def _decoded(text: str, start: int) -> Any:
         return json_repair.loads(text[start:].rstrip().removesuffix("```"))
 
 
-def _items(data: Mapping[str, Any], key: str) -> list[Any]:
+def _read_items(data: Mapping[str, Any], key: str) -> list[Any]:
     value = data.get(key)
     if isinstance(value, list):
         return value
@@ -209,44 +213,46 @@ def _string(item: Any) -> str:
     return ""
 
 
-def _first(item: Mapping[str, Any], *keys: str) -> Any:
+def _first_of(item: Mapping[str, Any], *keys: str) -> Any:
     return next((item[key] for key in keys if item.get(key)), "")
 
 
-def _contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"topic": _string(item), "stances": []} if _string(item) else None
     stances = []
-    held = _first(item, "stances", "positions")
+    held = _first_of(item, "stances", "positions")
     if isinstance(held, dict):
         held = [{"model": model, "stance": stance} for model, stance in held.items()]
     for stance in held if isinstance(held, list) else []:
         if isinstance(stance, dict):
-            words = _first(stance, "stance", "position", "view", "claim")
+            words = _first_of(stance, "stance", "position", "view", "claim")
             stances.append(
-                {"model": label_in(_first(stance, "model", "response", "label"), labels), "stance": str(words)}
+                {"model": label_in(_first_of(stance, "model", "response", "label"), labels), "stance": str(words)}
             )
         elif _string(stance):
             stances.append({"model": "", "stance": _string(stance)})
-    topic = str(_first(item, "topic", "point", "issue", "description"))
+    topic = str(_first_of(item, "topic", "point", "issue", "description"))
     return {"topic": topic, "stances": stances} if topic or stances else None
 
 
-def _coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"models": [], "point": _string(item)} if _string(item) else None
-    models = _first(item, "models", "model", "responses")
+    models = _first_of(item, "models", "model", "responses")
     models = models if isinstance(models, list) else [models] if models else []
-    point = str(_first(item, "point", "topic", "insight", "description"))
+    point = str(_first_of(item, "point", "topic", "insight", "description"))
     return {"models": [label_in(m, labels) for m in models], "point": point} if point else None
 
 
-def _insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"model": "", "insight": _string(item)} if _string(item) else None
-    insight = str(_first(item, "insight", "point", "description"))
+    insight = str(_first_of(item, "insight", "point", "description"))
     return (
-        {"model": label_in(_first(item, "model", "response", "label"), labels), "insight": insight} if insight else None
+        {"model": label_in(_first_of(item, "model", "response", "label"), labels), "insight": insight}
+        if insight
+        else None
     )
 
 
@@ -262,7 +268,7 @@ def label_in(said: Any, labels: Mapping[str, int]) -> str:
     return text
 
 
-def _ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
+def _read_ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
     """Return panel positions, best first; labels that are none and repetitions are left out."""
     if isinstance(said, str):
         said = re.split(r"[>,;\s]+", said)

@@ -54,19 +54,19 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
         if sections.is_settled(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
-            by_code = _complete_section(record, _lexical(record, usable), labels, seed)
-            return with_section(record, "analysis", by_code, degraded=_without_model(options))
-        return await _by_model(record, options, runtime, labels, seed)
+            by_code = _complete_section(record, _compare_by_code(record, usable), labels, seed)
+            return with_section(record, "analysis", by_code, degraded=_note_no_judge(options))
+        return await _ask_judges(record, options, runtime, labels, seed)
 
     return run
 
 
-async def _by_model(
+async def _ask_judges(
     record: Record, options: JudgeOptions, runtime: Runtime, labels: Mapping[str, int], seed: int
 ) -> Record:
     ledger = runtime.ledger("judge", record)
     degraded = on_panel(record, "judge", options.models)
-    readings = _readings(options, labels)
+    readings = _plan_readings(options, labels)
     strictly = form("analysis", analysis_schema())
     asked = [
         ask(strictly, judge_messages(record, options.template, r.labels), r.model, runtime, ledger, r.slot)
@@ -75,17 +75,17 @@ async def _by_model(
     replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
     heard: list[tuple[_Reading, dict[str, Any]]] = []
     for reading, reply in zip(readings, replies, strict=True):
-        found, notes = _heard(record, reading, reply)
+        found, notes = _read_reply(record, reading, reply)
         degraded += notes
         heard += [(reading, found)] if found else []
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
-    degraded += _order_sensitive(record, heard) if options.swap else []
-    section = _complete_section(record, _jointly(heard), labels, seed)
+    degraded += _note_order_sensitive(record, heard) if options.swap else []
+    section = _complete_section(record, _merge_readings(heard), labels, seed)
     return with_section(record, "analysis", section, ledger.calls, degraded)
 
 
-def _readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
+def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
     """Return who reads the responses in which order."""
     models = [settled(model, options.temperature, options.max_tokens) for model in options.models]
     if not options.swap:
@@ -98,7 +98,9 @@ def _readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading
     ]
 
 
-def _heard(record: Record, reading: _Reading, reply: str | CallFailed) -> tuple[dict[str, Any] | None, list[Degraded]]:
+def _read_reply(
+    record: Record, reading: _Reading, reply: str | CallFailed
+) -> tuple[dict[str, Any] | None, list[Degraded]]:
     """Return a reading's analysis with members' names in it, and what is wrong with it."""
     if isinstance(reply, CallFailed):
         return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{reading.who}: {reply.message}"}]
@@ -114,7 +116,7 @@ def _heard(record: Record, reading: _Reading, reply: str | CallFailed) -> tuple[
     return named, [{"stage": "judge", "code": "partial_analysis", "detail": detail}]
 
 
-def _jointly(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
+def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
     """Return what all readings found; where there are several, with what each of them said."""
     judges = [reading.model.name for reading, _ in heard]
     whole = {**merged([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
@@ -130,7 +132,7 @@ def _jointly(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]
     return whole
 
 
-def _order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> list[Degraded]:
+def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> list[Degraded]:
     """Say of each judge whose first place hangs on the order in which it read the responses."""
     names = display_names(record["panel"])
     first: dict[str, list[str]] = {}
@@ -152,7 +154,7 @@ def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> 
     return prompts.about_responses(record, "judge", template, labels)
 
 
-def _lexical(record: Record, usable: list[int]) -> dict[str, Any]:
+def _compare_by_code(record: Record, usable: list[int]) -> dict[str, Any]:
     """Compare by code: no model is asked, and the section says so."""
     panel, names = record["panel"], display_names(record["panel"])
     found = lexical.analyse(
@@ -186,7 +188,7 @@ def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str
     return section
 
 
-def _without_model(options: JudgeOptions) -> list[Degraded]:
+def _note_no_judge(options: JudgeOptions) -> list[Degraded]:
     if options.method == "lexical":
         return []
     return [{"stage": "judge", "code": "no_judge", "detail": "no judge is named (-m, or a recipe): compared by code"}]

@@ -1,18 +1,15 @@
 """Ask every panel member the same question; or, where a panel stands, let its members answer anew: the next layer.
 
 Reads   messages, params, route; recipe and panel for a later layer
-Adds    panel: [Response × members × samples], recipe order; recipe; layers; spared; calls
-Calls   members × samples completions at once, one for a solo record; in a later layer one for each response, for
-        `--sequential` (responses - 1) / (window - 1) for each member, one after the other; wall clock ≤ deadline_s
+Adds    panel: [Response × members × samples], recipe order; recipe; layers; spared; calls; baselines: like members, and
+        seen by nobody who compares or writes, their calls under the stage `baseline`
+Calls   members × samples completions at once, baselines beside them, one for a solo record; in a later layer one for
+        each response, for `--sequential` (responses - 1) / (window - 1) for each member, one after the other; wall
+        clock ≤ deadline_s
 Fails   all_failed when nobody answers; one member's failure is data in its response. In a later layer whoever fails
         keeps the earlier response, and where all fail the earlier panel stands
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA and Self-MoA-Seq,
         arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325
-
-Ask models that stand outside the panel, to compare with: like members, and seen by nobody who compares or writes.
-
-Reads   messages, params
-Adds    baselines; calls, under the stage `baseline`
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from fusiontools.config.options import OptionsFor
-from fusiontools.config.stage_table import PanelOptions
+from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
 from fusiontools.errors import CallFailed, InputError
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
@@ -39,7 +36,7 @@ from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_sectio
 async def ask_baselines(
     record: Record, options: PanelOptions, runtime: Runtime
 ) -> tuple[list[tuple[PlannedCall, Completion | CallFailed]], list[Call]]:
-    """Return each call with its outcome, and the ledger's lines."""
+    """Ask the models that stand outside the panel; return each call with its outcome, and the ledger's lines."""
     if not options.baselines:
         return [], []
     ledger = runtime.ledger("baseline", record)
@@ -72,41 +69,41 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     planned = PanelPlanner(record, options, runtime).first()
     if options.baselines and not sections.is_solo(record):
         (outcomes, notes), beside = await asyncio.gather(
-            _asked(record, planned, options, runtime, ledger), ask_baselines(record, options, runtime)
+            _ask_members(record, planned, options, runtime, ledger), ask_baselines(record, options, runtime)
         )
     else:
-        (outcomes, notes), beside = await _asked(record, planned, options, runtime, ledger), ([], [])
+        (outcomes, notes), beside = await _ask_members(record, planned, options, runtime, ledger), ([], [])
     places = sorted(outcomes)
-    responses = [_response(planned[i], outcomes[i]) for i in places]
-    failed = _failed(responses)
+    responses = [_response_to(planned[i], outcomes[i]) for i in places]
+    failed = _note_failed(responses)
     ledger.calls += beside[1]
     if len(failed) == len(responses):
-        return _all_failed(record, responses, ledger)
+        return _fail_all(record, responses, ledger)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes])
     if beside[0]:
-        new = {**new, "baselines": [_response(call, outcome) for call, outcome in beside[0]]}
+        new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     scouted = options.scout is not None and len(outcomes) == options.scout
-    return _with_spared(new, [_seat(call) for call in unasked], "scouts" if scouted else "majority")
+    return _with_spared(new, [_seat_of(call) for call in unasked], "scouts" if scouted else "majority")
 
 
-async def _asked(
+async def _ask_members(
     record: Record, planned: list[PlannedCall], options: PanelOptions, runtime: Runtime, ledger: Ledger
 ) -> tuple[Outcomes, list[Degraded]]:
     """Return the outcomes of all calls, or of the scouts alone where those agree."""
-    patience = _patience(record, planned, options)
+    patience = _patience_for(record, planned, options)
     if options.scout is None or options.scout >= len(planned):
         return await ask(planned, {}, runtime, ledger, patience), []
     from fusiontools.stages.panel_gather import agree
 
     scouts = planned[: options.scout]
     outcomes = await ask(scouts, {}, runtime, ledger, Patience())
-    heard = [_response(call, outcomes[i]) for i, call in enumerate(scouts)]
+    heard = [_response_to(call, outcomes[i]) for i, call in enumerate(scouts)]
     agreed, notes = await agree(record, heard, options, runtime, ledger)
     return (outcomes if agreed else await ask(planned, outcomes, runtime, ledger, patience)), notes
 
 
-def _patience(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
+def _patience_for(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
     if not options.stop_when_agreed:
         return Patience(options.quorum, options.grace_s)
     from fusiontools.stages.panel_gather import majority_is_safe
@@ -123,6 +120,8 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
     """Return the record with one layer more; a record that one model answers alone has none."""
     if "panel" not in record:
         raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
+    if (calls := options.layer_calls(len(record["panel"]))) > MOST_CALLS:
+        raise InputError(f"the next layer asks for {calls:,} calls, more than {MOST_CALLS:,}", "$.panel")
     usable = [response for _, response in answered(record)]
     if sections.is_solo(record) or not usable:
         return record if usable else without_response(record, "panel")
@@ -137,17 +136,17 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
             return _with_spared(_with_calls(record, ledger, notes), planner.layer_seats(), "layer")
     if options.sequential:
         folders = planner.folders()
-        folds = await asyncio.gather(*(_folded(planner, seat, heat, ledger) for seat, heat in folders))
+        folds = await asyncio.gather(*(_fold(planner, seat, heat, ledger) for seat, heat in folders))
         outcomes = [(seat, fold) for (seat, _), (fold, _) in zip(folders, folds, strict=True)]
         notes += [note for _, cut in folds for note in cut]
     else:
         planned = planner.layer()
         settled = await ask(planned, {}, runtime, ledger, Patience(options.quorum, options.grace_s))
-        outcomes = [(_seat(call), settled[i]) for i, call in enumerate(planned)]
-    return _layered(record, outcomes, ledger, notes)
+        outcomes = [(_seat_of(call), settled[i]) for i, call in enumerate(planned)]
+    return _replace_panel(record, outcomes, ledger, notes)
 
 
-async def _folded(
+async def _fold(
     planner: PanelPlanner, seat: Seat, temperature: float, ledger: Ledger
 ) -> tuple[Completion | CallFailed, list[Degraded]]:
     """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
@@ -163,7 +162,7 @@ async def _folded(
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
         try:
-            folded = await planner.runtime.door.complete(call.request, call.model, ledger, call.slot)
+            folded = await planner.runtime.client.complete(call.request, call.model, ledger, call.slot)
         except CallFailed as failure:
             if folded is None:
                 return failure, []
@@ -174,7 +173,7 @@ async def _folded(
     return folded, []
 
 
-def _layered(
+def _replace_panel(
     record: Record, outcomes: list[tuple[Seat, Completion | CallFailed]], ledger: Ledger, notes: list[Degraded]
 ) -> Record:
     """Return the record with the new panel; whoever failed keeps the earlier response."""
@@ -199,7 +198,7 @@ def _layered(
         whys = {f"{seat.model.name}: {o.code}: {o.message}" for seat, o in outcomes if isinstance(o, CallFailed)}
         notes.append({"stage": "panel", "code": "layer_failed", "detail": f"{detail} ({'; '.join(sorted(whys))})"})
         return _with_calls(record, ledger, notes)
-    new = with_section(record, "panel", panel, ledger.calls, [*standing, *notes, *_failed(panel)])
+    new = with_section(record, "panel", panel, ledger.calls, [*standing, *notes, *_note_failed(panel)])
     kept: Any = {"layers": [*record.get("layers", []), record["panel"]]}
     kept |= {name: record[name] for name in ("baselines", "spared") if name in record}
     return {**new, **kept}
@@ -232,12 +231,12 @@ def _with_spared(record: Record, seats: list[Seat], why: Literal["scouts", "majo
     return {**record, "spared": [*record.get("spared", []), *spared]}
 
 
-def _seat(call: PlannedCall) -> Seat:
+def _seat_of(call: PlannedCall) -> Seat:
     return Seat(call.model, call.slot.sample or 0, call.slot.layer or 1)
 
 
-def _response(call: PlannedCall, outcome: Completion | CallFailed) -> Response:
-    return _response_of(_seat(call), outcome)
+def _response_to(call: PlannedCall, outcome: Completion | CallFailed) -> Response:
+    return _response_of(_seat_of(call), outcome)
 
 
 def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
@@ -253,7 +252,7 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     return response
 
 
-def _failed(responses: list[Response]) -> list[Degraded]:
+def _note_failed(responses: list[Response]) -> list[Degraded]:
     names = display_names(responses)
     return [
         {"stage": "panel", "code": "member_failed", "detail": f"{name}: {r['error']['code']}: {r['error']['message']}"}
@@ -262,7 +261,7 @@ def _failed(responses: list[Response]) -> list[Degraded]:
     ]
 
 
-def _all_failed(record: Record, responses: list[Response], ledger: Ledger) -> Record:
+def _fail_all(record: Record, responses: list[Response], ledger: Ledger) -> Record:
     codes = {r["error"]["code"] for r in responses}
     code = "budget" if codes == {"budget"} else "all_failed"
     whose: dict[str, dict[str, None]] = {}

@@ -1,6 +1,4 @@
-"""Make the planned calls of a panel, all at once, and decide how long to wait for whom.
-
-Whether the responses so far agree: by the key of a vote, by code, or by asking a judge.
+"""Make the planned calls of a panel at once, and decide how long to wait for whom and whether the responses agree.
 
 Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176 (ask the cheap ones first);
         Aggarwal et al. 2023, Adaptive-Consistency, arXiv:2305.11860 (stop sampling once the majority is safe)
@@ -58,15 +56,15 @@ async def ask(
     for i, call in enumerate(planned):
         if i in known:
             continue
-        recalled = runtime.door.recall(call.request, call.model, ledger, call.slot)
+        recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
                 on_delta(recalled.content)
         elif call.request.cached_messages:
-            tasks[asyncio.create_task(_cached(call, runtime, ledger, warm))] = i
+            tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
-            tasks[asyncio.create_task(_one(call, runtime, ledger, on_delta))] = i
+            tasks[asyncio.create_task(_complete(call, runtime, ledger, on_delta))] = i
     try:
         await _settle(tasks, outcomes, patience)
     finally:
@@ -75,19 +73,21 @@ async def ask(
     return outcomes
 
 
-async def _one(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    return await runtime.door.complete(call.request, call.model, ledger, call.slot, on_delta)
+async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
 
 
-async def _cached(call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]) -> Completion:
+async def _complete_cached(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]
+) -> Completion:
     """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
     first = call.model.name not in warm
     begun = warm.setdefault(call.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await _one(call, runtime, ledger)
+        return await _complete(call, runtime, ledger)
     try:
-        return await _one(call, runtime, ledger, lambda _: begun.set())
+        return await _complete(call, runtime, ledger, lambda _: begun.set())
     finally:
         begun.set()
 

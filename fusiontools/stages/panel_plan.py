@@ -57,7 +57,7 @@ class PanelPlanner:
             return [self._solo(few_shot)]
         samples = self.options.samples_of(short=short)
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
-        spread = _spread(seats, self.options, few_shot)
+        spread = _spread_temperatures(seats, self.options, few_shot)
         return [
             self._call(seat, self._messages(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
             for seat, temperature in zip(seats, spread, strict=True)
@@ -68,7 +68,7 @@ class PanelPlanner:
         seats = self._seats()
         return [
             self.revision(seat, *self._seen_by(seat), temperature)
-            for seat, temperature in zip(seats, _spread(seats, self.options, None), strict=True)
+            for seat, temperature in zip(seats, _spread_temperatures(seats, self.options, None), strict=True)
         ]
 
     def layer_seats(self) -> list[Seat]:
@@ -82,7 +82,7 @@ class PanelPlanner:
         """Return who folds the responses into one: each member once, at its temperature."""
         layer = next_layer(self.record)
         seats = [Seat(model, 0, layer) for model in self.options.members]
-        return list(zip(seats, _spread(seats, self.options, None), strict=True))
+        return list(zip(seats, _spread_temperatures(seats, self.options, None), strict=True))
 
     def revision(self, seat: Seat, asked: str, texts: dict[str, str], own: str, temperature: float) -> PlannedCall:
         """Return the call that shows texts after the conversation and asks for the answer anew.
@@ -141,7 +141,7 @@ class PanelPlanner:
     ) -> PlannedCall:
         """Return one call; `shared` leading messages stand in other calls too, all of them by default."""
         model, sample, layer = seat.model, seat.sample, seat.layer
-        endpoint = self.runtime.door.endpoints.get(model.endpoint)
+        endpoint = self.runtime.client.endpoints.get(model.endpoint)
         if endpoint is not None and endpoint.embedded:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
@@ -151,7 +151,7 @@ class PanelPlanner:
         cached = 0
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
             cached = len(messages) if shared is None else shared
-        return PlannedCall(model, slot, self.runtime.door.request(model, messages, params, sample, cached))
+        return PlannedCall(model, slot, self.runtime.client.request(model, messages, params, sample, cached))
 
     def _messages(self, model: Model, few_shot: FewShot | None) -> list[Message]:
         asked, system = self.record["messages"], model.system or self.options.system
@@ -180,7 +180,7 @@ def next_layer(record: Record) -> int:
     return 1 + max(response["layer"] for response in record["panel"])
 
 
-def _spread(seats: list[Seat], options: PanelOptions, few_shot: FewShot | None) -> list[float]:
+def _spread_temperatures(seats: list[Seat], options: PanelOptions, few_shot: FewShot | None) -> list[float]:
     """Return each call's temperature: spread evenly over ±jitter, so that the drafts differ.
 
     A member with a temperature of its own keeps it; its further samples spread around it.
@@ -190,14 +190,14 @@ def _spread(seats: list[Seat], options: PanelOptions, few_shot: FewShot | None) 
     if not options.diversity:
         jitter = 0.0
     free = [i for i, seat in enumerate(seats) if seat.model.temperature is None]
-    temperatures = dict(zip(free, _evenly(middle, jitter, len(free)), strict=True))
+    temperatures = dict(zip(free, _spread_evenly(middle, jitter, len(free)), strict=True))
     for model in {s.model.name: s.model for s in seats if s.model.temperature is not None}.values():
         own = [i for i, seat in enumerate(seats) if seat.model.name == model.name]
-        temperatures.update(zip(own, _evenly(model.temperature or 0.0, jitter, len(own)), strict=True))
+        temperatures.update(zip(own, _spread_evenly(model.temperature or 0.0, jitter, len(own)), strict=True))
     return [temperatures[i] for i in range(len(seats))]
 
 
-def _evenly(middle: float, jitter: float, count: int) -> list[float]:
+def _spread_evenly(middle: float, jitter: float, count: int) -> list[float]:
     if count < 2:
         return [round(middle, 4)] * count
     step = 2 * jitter / (count - 1)

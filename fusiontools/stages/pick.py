@@ -52,8 +52,8 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
             return with_section(record, "answer", answer)
         if not options.models:
             detail = "no judge is named (-m, or a recipe)"
-            return _stood_in(record, [{"stage": "pick", "code": "no_judge", "detail": detail}])
-        return await _Picking(record, options, runtime, runtime.ledger("pick", record)).finished()
+            return _fall_back(record, [{"stage": "pick", "code": "no_judge", "detail": detail}])
+        return await _Picking(record, options, runtime, runtime.ledger("pick", record)).finish()
 
     return run
 
@@ -62,7 +62,7 @@ def _ranking(record: Record) -> Sequence[int]:
     return record.get("analysis", {}).get("ranking", [])
 
 
-def _stood_in(record: Record, notes: list[Degraded], ledger: Ledger | None = None) -> Record:
+def _fall_back(record: Record, notes: list[Degraded], ledger: Ledger | None = None) -> Record:
     """Return the record with the response that is best without a verdict; the last note says why and which."""
     usable = {position for position, _ in answered(record)}
     kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
@@ -81,17 +81,17 @@ class _Picking:
     ledger: Ledger
     notes: list[Degraded] = field(default_factory=list)
 
-    async def finished(self) -> Record:
+    async def finish(self) -> Record:
         """Return the record with the response that the judge prefers."""
         self.notes += on_panel(self.record, "pick", [self._judge()])
-        picked = await (self._paired() if self.options.pairwise else self._asked())
+        picked = await (self._ask_pairs() if self.options.pairwise else self._ask_once())
         if picked is None:
-            return _stood_in(self.record, self.notes, self.ledger)
+            return _fall_back(self.record, self.notes, self.ledger)
         position, how = picked
         answer = sections.verbatim(self.record, position, "pick", pick=how)
         return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
 
-    async def _asked(self) -> tuple[int, dict[str, Any]] | None:
+    async def _ask_once(self) -> tuple[int, dict[str, Any]] | None:
         """Ask once, over all responses; None where no response is named."""
         judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
         labels = prompts.blind_order(self.record["id"], [i for i, _ in answered(self.record)])[1]
@@ -107,12 +107,12 @@ class _Picking:
             return None
         return position, {"method": "consistent" if self.options.consistent else "asked", "judge": judge.name}
 
-    async def _paired(self) -> tuple[int, dict[str, Any]] | None:
+    async def _ask_pairs(self) -> tuple[int, dict[str, Any]] | None:
         """Ask for every pair, in both orders, equal responses once; None where not one verdict can be read."""
-        texts = {position: prompts.said(self.record["panel"][position]) for position in self._compared()}
+        texts = {position: prompts.said(self.record["panel"][position]) for position in self._choose_compared()}
         pairs = list(combinations(dict.fromkeys(texts.values()), 2))
         duels = await asyncio.gather(*(self._duel(number, pair) for number, pair in enumerate(pairs)))
-        if not self._enough(duels):
+        if not self._has_verdict(duels):
             return None
         better = {frozenset(pair): pair[d.winner] for pair, d in zip(pairs, duels, strict=True) if d.winner is not None}
         outcomes: dict[tuple[int, int], int | None] = {}
@@ -136,7 +136,7 @@ class _Picking:
             first_sample=2 * number,
         )
 
-    def _compared(self) -> list[int]:
+    def _choose_compared(self) -> list[int]:
         """Return the positions that are compared, in panel order."""
         ranked = sections.by_rank(self.record)
         if len(ranked) > MOST_PAIRED:
@@ -145,7 +145,7 @@ class _Picking:
             self.notes.append({"stage": "pick", "code": "pairwise_bounded", "detail": detail})
         return sorted(ranked[:MOST_PAIRED])
 
-    def _enough(self, duels: Sequence[PairwiseVerdict]) -> bool:
+    def _has_verdict(self, duels: Sequence[PairwiseVerdict]) -> bool:
         """Return whether any verdict can be read; say how many cannot."""
         verdicts = [verdict for fought in duels for verdict in fought.verdicts]
         missing = [verdict for verdict in verdicts if verdict in ("failed", "unreadable")]

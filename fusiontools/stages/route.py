@@ -206,7 +206,7 @@ class _Routing:
         return decide(self.record, self.options.min_chars)
 
     async def _ask_command(self) -> Decision:
-        within_s = min(self.runtime.door.limits.timeout_s, self.ledger.remaining_s())
+        within_s = min(self.runtime.client.limits.timeout_s, self.ledger.remaining_s())
         try:
             return await ask_command(self.options.command or "", self.record, within_s)
         except StageFailed as failure:

@@ -1,4 +1,4 @@
-"""What a stage is, what it is handed beside the record, and how it gives the record back."""
+"""What a stage is: what it is handed beside the record, which records it passes on, how it gives a section back."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Runtime:
     """The outside world of a stage.
 
     Args:
-        door: the way to every model.
+        client: the way to every model.
         on_delta: takes the answer's text as it is written, where somebody watches.
         deadline: monotonic time at which the record's time is over; None starts a deadline with each stage.
-        limits: what bounds the calls of this record, where that is not what bounds all of the door's.
+        limits: what bounds the calls of this record, where that is not what bounds all of the client's.
         max_cost_usd: what this record may cost, where that is less than any record may.
         purse: whose money it is, where it has a limit of its own.
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
     """
 
-    door: Client
+    client: Client
     on_delta: OnDelta | None = None
     deadline: float | None = None
     limits: LimitOptions | None = None
@@ -42,7 +42,7 @@ class Runtime:
     @property
     def limited(self) -> bool:
         """Whether a cost limit holds."""
-        limits = (self.door.limits.max_cost_usd, self._record_usd, self.purse.limit_usd if self.purse else None)
+        limits = (self.client.limits.max_cost_usd, self._record_usd, self.purse.limit_usd if self.purse else None)
         return any(limit is not None for limit in limits)
 
     def timed(self) -> Runtime:
@@ -53,13 +53,13 @@ class Runtime:
 
     def ledger(self, stage: str, record: Record) -> Ledger:
         """Open the ledger of a stage: within the record's deadline, and with what the record has cost so far."""
-        ledger = self.door.ledger(stage, record["id"])
+        ledger = self.client.ledger(stage, record["id"])
         ledger.limits = self.limits
         if self.deadline is not None:
             ledger.deadline = self.deadline
         if self._record_usd is not None:
             spent_usd = sum(call.get("cost_usd") or 0.0 for call in record.get("calls", []))
-            ledger.budgets = self.door.budgets(self._record_usd, spent_usd)
+            ledger.budgets = self.client.budgets(self._record_usd, spent_usd)
         if self.purse is not None and self.purse.limit_usd is not None:
             ledger.budgets = (*ledger.budgets, self.purse)
         ledger.epoch = record.get("epoch", 0)
@@ -74,7 +74,7 @@ class Runtime:
 
     @property
     def _limits(self) -> LimitOptions:
-        return self.limits or self.door.limits
+        return self.limits or self.client.limits
 
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]

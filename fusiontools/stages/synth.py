@@ -52,30 +52,30 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         options = options_for(record)
         usable = answered(record)
         if options.refine and "answer" in record and not is_solo(record):
-            return await _revised(record, options, runtime)
+            return await _revise(record, options, runtime)
         if len(usable) == 1:
             return copied(record, usable[0][0], one_survivor(record, "synth"))
         short = options.method == "auto" and _best_is_short(record)
         if is_settled(record) or options.method == "copy" or short:
             return copied(record, best(record), [])
         if not options.models:
-            return copied(record, best(record), [_nobody("the best response is the answer")])
-        return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finished()
+            return copied(record, best(record), [_note_nobody("the best response is the answer")])
+        return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finish()
 
     return run
 
 
-async def _revised(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
+async def _revise(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
     """Return the record with the answer that stands revised; it stays where nobody can do that."""
     standing = [n for n in record.get("degraded", []) if n.get("stage") in ANSWERING]
     if not options.models:
-        notes = [*standing, _nobody("the answer stays as it was")]
+        notes = [*standing, _note_nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
     writing = _Writing(record, options, runtime, runtime.ledger("synth", record), standing)
-    return await writing.finished(record["answer"])
+    return await writing.finish(record["answer"])
 
 
-def _nobody(so: str) -> Degraded:
+def _note_nobody(so: str) -> Degraded:
     return {"stage": "synth", "code": "no_synth", "detail": f"no synthesizer is named (-m, or a recipe): {so}"}
 
 
@@ -90,37 +90,37 @@ class _Writing:
     notes: list[Degraded] = field(default_factory=list)
     heard: bool = False
 
-    async def finished(self, standing: Answer | None = None) -> Record:
+    async def finish(self, standing: Answer | None = None) -> Record:
         """Return the record with the answer that the last pass left; one that stands is revised, none is written."""
-        answer = standing or await self._written()
+        answer = standing or await self._write()
         if self.options.refine and (standing or answer["by"] == "synth"):
-            answer = await self._refined(answer)
+            answer = await self._refine(answer)
         if self.options.guard and answer["by"] == "synth":
-            answer = await self._guarded(answer)
+            answer = await self._guard(answer)
         return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
 
-    async def _written(self) -> Answer:
-        positions = self._fused()
+    async def _write(self) -> Answer:
+        positions = self._choose_fused()
         messages = synth_messages(self.record, prompts.suited(self.options.template, self.record), positions)
         try:
-            return _answer(await self._ask(messages, "", is_last=not self.options.refine))
+            return _answer_of(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
             self._note("synth_failed", f"{failure.message}; a panel response stands in")
             return verbatim(self.record, positions[0])
 
-    async def _refined(self, before: Answer) -> Answer:
+    async def _refine(self, before: Answer) -> Answer:
         template = prompts.suited(self.options.template, self.record)
-        messages = synth_messages(self.record, template, self._fused(), before)
+        messages = synth_messages(self.record, template, self._choose_fused(), before)
         try:
-            after = _answer(await self._ask(messages, "refine", is_last=True))
+            after = _answer_of(await self._ask(messages, "refine", is_last=True))
         except CallFailed as failure:
             self._note("refine_failed", f"{failure.message}; the answer stays as it was")
-            if self.runtime.on_delta is not None and self._watched() and not self.heard:
+            if self.runtime.on_delta is not None and self._is_watched() and not self.heard:
                 self.runtime.on_delta(before["content"])
             return before
-        return {**after, "draft": _text(before)}
+        return {**after, "draft": _keep_text(before)}
 
-    async def _guarded(self, written: Answer) -> Answer:
+    async def _guard(self, written: Answer) -> Answer:
         """Return the better of the written answer and the best single response, as a blind judge sees them.
 
         A tie goes to the response: what is no better than a member's own words need not have been written.
@@ -129,7 +129,7 @@ class _Writing:
 
         model = self.options.guard_models[0]
         single = verbatim(self.record, best(self.record))
-        texts = (_said(written), _said(single))
+        texts = (_text_of(written), _text_of(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
         compared = bool({"synth", "panel", "tie"} & set(verdicts))
@@ -142,26 +142,26 @@ class _Writing:
         name = "synth" if winner is written else "panel"
         return {
             **winner,
-            "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _text(loser)},
+            "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _keep_text(loser)},
         }
 
     async def _ask(self, messages: list[Message], step: str, *, is_last: bool) -> Completion:
         model = self.options.models[0]
-        params = _params(self.record, self.options, model, step, self.runtime)
-        request = self.runtime.door.request(model, prompts.with_system(messages, model.system), params)
-        on_delta: OnDelta | None = self._hear if is_last and self._watched() else None
+        params = _params_for(self.record, self.options, model, step, self.runtime)
+        request = self.runtime.client.request(model, prompts.with_system(messages, model.system), params)
+        on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
         slot = Slot(model.name, step=step or None)
-        return await self.runtime.door.complete(request, model, self.ledger, slot, on_delta)
+        return await self.runtime.client.complete(request, model, self.ledger, slot, on_delta)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
         self.runtime.on_delta(delta)  # type: ignore[misc]
 
-    def _watched(self) -> bool:
+    def _is_watched(self) -> bool:
         """Return whether somebody sees the answer as it is written; a guarded one is shown when it has won."""
         return self.runtime.on_delta is not None and not self.options.guard
 
-    def _fused(self) -> list[int]:
+    def _choose_fused(self) -> list[int]:
         """Return the positions that are fused, best first."""
         ranked = by_rank(self.record)
         if self.options.top is None or self.options.top >= len(ranked):
@@ -193,7 +193,7 @@ def synth_messages(
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
     everyone = prompts.blind_order(record["id"], [i for i, _ in answered(record)])[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
-    standing = [] if before is None else [_said(before)]
+    standing = [] if before is None else [_text_of(before)]
     mark = prompts.nonce_of([record["id"], *(prompts.said(panel[i]) for i in sorted(fused)), *standing])
     values = {
         "nonce": mark,
@@ -208,7 +208,7 @@ def synth_messages(
     return [*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn]
 
 
-def _answer(completion: Completion) -> Answer:
+def _answer_of(completion: Completion) -> Answer:
     return {
         "content": completion.content,
         "by": "synth",
@@ -218,19 +218,19 @@ def _answer(completion: Completion) -> Answer:
     }
 
 
-def _text(answer: Answer) -> Answer:
+def _keep_text(answer: Answer) -> Answer:
     """Return what is kept of an answer that another one replaced: its text, and how it came to be the answer."""
     whole: Any = answer
     told = {key: whole[key] for key in ("response", "vote", "pick", "draft", "guard") if key in whole}
-    kept: Any = {"content": _said(answer), "by": answer["by"], "model": answer.get("model", "")} | told
+    kept: Any = {"content": _text_of(answer), "by": answer["by"], "model": answer.get("model", "")} | told
     return kept  # type: ignore[no-any-return]
 
 
-def _said(answer: Answer) -> str:
+def _text_of(answer: Answer) -> str:
     return prompts.said(answer)  # type: ignore[arg-type]
 
 
-def _params(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
+def _params_for(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
     params = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
         "top_p": model.top_p,
@@ -240,7 +240,7 @@ def _params(record: Record, options: SynthOptions, model: Model, step: str, runt
         **model.extra,
         **select_params(record.get("params", {}), ANSWER),
     }
-    endpoint = runtime.door.endpoints.get(model.endpoint)
+    endpoint = runtime.client.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.embedded:
         params.setdefault("seed", digest("seed", record["id"], model.name, step or "synth"))
     return {name: value for name, value in params.items() if value is not None}

@@ -66,9 +66,9 @@ async def ask(
         **model.extra,
     }
     params = {name: value for name, value in params.items() if value is not None}
-    request = runtime.door.request(model, with_system(messages, model.system), params)
+    request = runtime.client.request(model, with_system(messages, model.system), params)
     try:
-        completion = await runtime.door.complete(request, model, ledger, slot)
+        completion = await runtime.client.complete(request, model, ledger, slot)
     except CallFailed as failure:
         return failure
     return completion.content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +12,12 @@ from scripted import model
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
-from fusiontools.config.resolve import Resolver, panel_calls
+from fusiontools.config.resolve import Resolver, merge, panel_calls
 from fusiontools.config.stage_table import FewShot, JudgeOptions, PanelOptions
 from fusiontools.errors import InputError, UsageError
 
 CHOSEN = Recipe("chosen", stages={"panel": PanelOptions((model("c"),), temperature=0.2)})
 MEMBER = {"name": "r", "model": "r", "endpoint": "openrouter"}
-
-
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("FUSION_API_KEY", "OPENROUTER_API_KEY", "FUSION_BASE_URL", "FUSION_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
 
 
 def carrying(**sections: Any) -> Any:
@@ -83,6 +75,16 @@ def test_a_stage_without_a_word_in_a_record_has_its_defaults_where_only_words_ar
 
     assert vote == Recipe("r").vote
     assert judge == recipe.judge
+
+
+def test_typed_options_win_over_what_worked_turns_would_set() -> None:
+    panel = PanelOptions(few_shot=FewShot((("q", "a"),), samples=5, temperature=0.1, max_tokens=3))
+
+    typed = merge("panel", panel, {"samples": 2, "max_tokens": 50})
+
+    assert typed == PanelOptions(
+        samples=2, max_tokens=50, few_shot=FewShot((("q", "a"),), samples=None, temperature=0.1, max_tokens=None)
+    )
 
 
 # Remembered

@@ -354,7 +354,7 @@ def test_what_is_read_is_a_valid_question() -> None:
 def test_parameters_have_openais_names() -> None:
     asked = read(temperature=0.5, top_p=0.9, top_k=40, stop_sequences=["END"], stream=True)
 
-    assert asked.params == {"max_tokens": 64, "temperature": 0.5, "top_p": 0.9, "stop": ["END"]}
+    assert asked.params == {"max_tokens": 64, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "stop": ["END"]}
     assert asked.model == "fusion"
     assert asked.stream
     assert asked.says_usage

@@ -1,48 +1,53 @@
-"""Juries: several judges, several orders, merged by rule; what each of them said stays on record."""
+"""The judge: what it reads, what is made of its reply; several judges, and both orders."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from runs import (
+    DOWN,
+    LABEL,
+    LABELS,
+    NAMED,
+    A,
+    answered,
+    ask_judge,
+    entries,
+    entry,
+    failed,
+    says,
+    verdict,
+    without_calls,
+)
 from samples import lines, panelled, response
-from scripted import Scripted, model, open_door
+from scripted import Scripted, Step, model, open_door
 from workdir import Run, Upstream
 
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import JudgeOptions
-from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.record import schemas
+from fusiontools.record.sections import digest
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, borda, claim, merged
+from fusiontools.stages.analysis import FIVE, analysis_schema
 from fusiontools.stages.judge import judge
 from fusiontools.stages.runtime import Runtime
 
 J, K = model("j"), model("k")
-DOWN = CallFailed("auth", "HTTP 401: bad key", status=401)
 PANEL = [response("a"), response("b"), response("c")]
 RECORD: Any = panelled("q1", PANEL)
-LABELS = prompts.blind_order("q1", range(3))[1]
 BLIND = list(LABELS.values())
 FENCED = re.compile(r"<<<RESPONSE (\w+) (\w+)>>>\n(.*?)\n<<<END \1 \2>>>", re.DOTALL)
 NOTHING: dict[str, Any] = {**{key: [] for key in FIVE}, "ranking": []}
 
 
 def run_judge(options: JudgeOptions, backend: Scripted, record: Any = RECORD) -> Any:
-    """Run the stage; it never changes what it is given, and what it gives is a record."""
-    before = copy.deepcopy(record)
-    result = asyncio.run(judge(fixed(options))(record, Runtime(open_door(backend))))
-    assert record == before
-    schemas.check_record(result)
-    return result
+    return ask_judge(options, record, backend)
 
 
 def order(request: CompletionRequest) -> dict[str, str]:
@@ -72,6 +77,195 @@ def first_shown(request: CompletionRequest) -> str:
 
 def sections(result: Any, *names: str) -> list[Any]:
     return [result["analysis"][name] for name in names]
+
+
+# One judge
+
+
+JUDGE = JudgeOptions((model("j"),))
+
+
+def test_a_judge_reads_blind_and_its_labels_are_resolved() -> None:
+    result = ask_judge(JUDGE, answered(), Scripted(j=json.dumps(verdict())))
+
+    agreement = result["analysis"].pop("agreement")
+    assert 0 <= agreement <= 1
+    assert without_calls(result) == {
+        **answered(),
+        "analysis": {**NAMED, "labels": LABELS, "seed": digest("order", "q1"), "judges": ["j"]},
+    }
+    assert list(result["analysis"]) == [*NAMED, "labels", "seed", "judges"]
+    assert entries(result) == [entry("judge", "j")]
+
+
+def test_no_name_of_a_model_reaches_a_judge() -> None:
+    backend = Scripted(j=json.dumps(verdict()))
+    names = ("vendor/model-one", "vendor/model-two", "vendor/model-three")
+
+    ask_judge(JUDGE, answered(*[says(name, "I think so.") for name in names]), backend)
+
+    [request] = backend.requests
+    assert "vendor" not in json.dumps(request.messages)
+    assert json.dumps(request.messages).count("I think so.") == 3
+
+
+def test_a_judge_is_asked_strictly_and_coolly() -> None:
+    backend = Scripted(j=json.dumps(verdict()))
+
+    ask_judge(JUDGE, answered(), backend)
+
+    assert backend.requests[0].params == {
+        "temperature": 0.0,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "analysis", "strict": True, "schema": analysis_schema()},
+        },
+    }
+    properties = analysis_schema()["properties"]
+    assert next(iter(properties)) == "reasoning"
+    assert list(properties)[1:] == list(NAMED)
+
+
+def test_a_judge_has_settings_of_its_own() -> None:
+    backend = Scripted(j=json.dumps(verdict()))
+    own = model("j", temperature=0.3, max_tokens=50, reasoning_effort="high", system="Be strict.", extra={"top_k": 1})
+
+    ask_judge(JudgeOptions((own,), max_tokens=99), answered(), backend)
+
+    [request] = backend.requests
+    assert {key: value for key, value in request.params.items() if key != "response_format"} == {
+        "temperature": 0.3, "max_tokens": 50, "reasoning_effort": "high", "top_k": 1,
+    }  # fmt: skip
+    assert str(request.messages[0]["content"]).startswith("Be strict.\n\n")
+
+
+def test_a_judge_sees_the_whole_conversation_images_too() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://h/x.png"}}
+    asked = [{"type": "text", "text": "What?"}, image]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": asked}]
+    backend = Scripted(j=json.dumps(verdict()))
+
+    ask_judge(JUDGE, {**answered(), "messages": messages}, backend)
+
+    user = backend.requests[0].messages[1]["content"]
+    assert isinstance(user, list)
+    assert image in user
+    assert "[system]\nBe brief.\n\n[user]\nWhat?\n" in user[0]["text"]
+
+
+def test_only_usable_responses_are_judged_and_positions_stay_those_of_the_panel() -> None:
+    record = answered(failed("a"), says("b"), says("c"))
+    labels = prompts.blind_order("q1", [1, 2])[1]
+    reply = verdict(ranking=list(labels), contradictions=[], partial_coverage=[], unique_insights=[])
+
+    result = ask_judge(JUDGE, record, Scripted(j=json.dumps(reply)))
+
+    assert result["analysis"]["labels"] == labels
+    assert result["analysis"]["ranking"] == list(labels.values())
+    assert sorted(labels.values()) == [1, 2]
+
+
+def test_samples_of_one_member_are_told_apart() -> None:
+    record = answered(says("a"), says("a", sample=1), says("c"))
+
+    result = ask_judge(JUDGE, record, Scripted(j=json.dumps(verdict())))
+
+    assert result["analysis"]["contradictions"][0]["stances"] == [
+        {"model": "a#0", "stance": "big"},
+        {"model": "a#1", "stance": "small"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "detail"),
+    [
+        ("I like them all.", "bad_analysis", "j: the reply is no analysis: 'I like them all.'"),
+        ("{}", "bad_analysis", "j: the reply is no analysis: '{}'"),
+        ('{"a":' + "[" * 3000, "bad_analysis", 'j: the reply is no analysis: \'{"a":[[['),
+        (DOWN, "judge_failed", "j: HTTP 401: bad key"),
+    ],
+)
+def test_without_a_readable_analysis_the_record_goes_on_and_says_so(step: Step, code: str, detail: str) -> None:
+    old = {**NAMED, "judges": ["old"]}
+
+    result = ask_judge(JUDGE, answered(analysis=old, answer={"content": "old", "by": "synth"}), Scripted(j=step))
+
+    [note] = result.pop("degraded")
+    assert (note["stage"], note["code"]) == ("judge", code)
+    assert note["detail"].startswith(detail)
+    assert without_calls(result) == answered()
+    assert len(result["calls"]) == 1
+
+
+def test_a_judge_on_the_panel_is_warned_about() -> None:
+    result = ask_judge(JudgeOptions((A,)), answered(), Scripted(a=json.dumps(verdict())))
+
+    assert result["degraded"] == [{"stage": "judge", "code": "judge_on_panel", "detail": "a judges its own response"}]
+    assert result["analysis"]["judges"] == ["a"]
+
+
+def test_one_response_needs_no_judge() -> None:
+    backend = Scripted()
+
+    survivor = ask_judge(JUDGE, answered(failed("a"), says("b")), backend)
+    alone = ask_judge(JUDGE, answered(says("b")), backend)
+
+    assert survivor["degraded"] == [
+        {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
+    ]
+    assert "degraded" not in alone
+    assert "analysis" not in survivor
+    assert backend.requests == []
+
+
+def test_code_compares_without_a_call_and_says_so() -> None:
+    backend = Scripted()
+    record = answered(says("a", "Paris."), says("b", "Rome."), says("c", "Paris"))
+
+    result = ask_judge(JudgeOptions((model("j"),), method="lexical"), record, backend)
+
+    assert backend.requests == []
+    assert "calls" not in result
+    assert result["analysis"]["judges"] == ["lexical"]
+    assert result["analysis"]["agreement"] == 0.67
+    assert result["analysis"]["ranking"] == [0, 2, 1]
+    assert result["analysis"]["labels"] == LABELS
+
+
+def test_several_judges_are_asked_at_once_and_merged() -> None:
+    other = verdict(
+        consensus=["all agree", "New."],
+        contradictions=[
+            {
+                "topic": "Size!",
+                "stances": [{"model": LABEL[1], "stance": "tiny"}, {"model": LABEL[2], "stance": "mid"}],
+            },
+            {"topic": "colour", "stances": []},
+        ],
+        ranking=[LABEL[0], LABEL[2], LABEL[1]],
+    )
+    options = JudgeOptions((model("j"), model("k"), model("broken")))
+    backend = Scripted(j=json.dumps(verdict()), k=json.dumps(other), broken=DOWN)
+
+    result = ask_judge(options, answered(), backend)
+
+    assert result["analysis"]["judges"] == ["j", "k"]
+    assert result["analysis"]["consensus"] == ["All agree.", "New."]
+    assert result["analysis"]["contradictions"] == [
+        {
+            "topic": "size",
+            "stances": [
+                {"model": "a", "stance": "big"},
+                {"model": "b", "stance": "small"},
+                {"model": "c", "stance": "mid"},
+            ],
+        },
+        {"topic": "colour", "stances": []},
+    ]
+    assert result["analysis"]["ranking"] == [0, 2, 1]
+    assert [note["code"] for note in result["degraded"]] == ["judge_failed"]
+    assert backend.max_in_flight >= 1
+    assert [call["member"] for call in result["calls"]] == ["j", "k", "broken"]
 
 
 # Several judges
@@ -262,170 +456,6 @@ def test_without_the_judge_named_both_orders_are_no_matter_for_code() -> None:
 
     assert result["analysis"]["judges"] == ["lexical"]
     assert backend.requests == []
-
-
-# What is the same finding
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("It rains.", "  it RAINS"),
-        ("The cache helps", "Caches help."),
-        ("A cache is needed", "the cache, needed"),
-        ("All responses agree that caching helps.", "Both answers say caching helps"),
-        ("Responses agree that caching helps.", "Caching helps."),
-        ("No response mentions cost.", "None of the answers addresses cost"),
-        ("Nobody discusses cost", "No one mentions the cost"),
-    ],
-)
-def test_findings_that_differ_in_form_alone_are_one(one: str, other: str) -> None:
-    assert claim(one) == claim(other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Rust is faster than Go", "Go is faster than Rust"),
-        ("It is safe", "It is not safe"),
-        ("It costs 5 dollars", "It costs 50 dollars"),
-        ("Use C", "Use C++"),
-        ("x > 3", "x < 3"),
-        ("PostgreSQL fits best", "MySQL fits best"),
-        ("It is safe", "It is safe on weekdays"),
-        ("All responses recommend it", "Some responses recommend it"),
-        ("Choose plan A", "Choose the plan"),
-        ("No response mentions cost", "Responses mention cost"),
-        ("All responses agree that it is so", "All responses agree that it is not so"),
-        ("缓存有帮助", "缓存没有帮助"),
-    ],
-)
-def test_findings_that_may_mean_another_thing_stay_two(one: str, other: str) -> None:
-    assert claim(one) != claim(other)
-
-
-def test_findings_without_words_have_nothing_in_common() -> None:
-    empty = {"topic": "", "stances": [{"model": "a", "stance": "x"}]}
-    other = {"topic": "—?", "stances": [{"model": "a", "stance": "y"}]}
-
-    whole = merged([{**NOTHING, "contradictions": [empty]}, {**NOTHING, "contradictions": [empty, other]}], ["j", "k"])
-
-    assert whole["contradictions"] == [empty, empty, other]
-
-
-def test_stances_that_name_nobody_are_told_apart_by_their_words() -> None:
-    def says(*stances: str) -> dict[str, Any]:
-        return {**NOTHING, "contradictions": [{"topic": "t", "stances": [{"model": "", "stance": s} for s in stances]}]}
-
-    whole = merged([says("x"), says("x", "y")])
-
-    assert [stance["stance"] for stance in whole["contradictions"][0]["stances"]] == ["x", "y"]
-
-
-# What holds for every jury
-
-TEXTS = st.sampled_from(["It rains.", "it rains", "It pours", "Rain falls", "", "x > 3", "x < 3", "All agree."])
-MEMBERS = st.sampled_from(["a", "b", "c"])
-READINGS = st.fixed_dictionaries(
-    {
-        "consensus": st.lists(TEXTS, max_size=3),
-        "contradictions": st.lists(
-            st.fixed_dictionaries(
-                {
-                    "topic": TEXTS,
-                    "stances": st.lists(st.fixed_dictionaries({"model": MEMBERS, "stance": TEXTS}), max_size=2),
-                }
-            ),
-            max_size=2,
-        ),
-        "partial_coverage": st.lists(
-            st.fixed_dictionaries({"models": st.lists(MEMBERS, max_size=2, unique=True), "point": TEXTS}), max_size=2
-        ),
-        "unique_insights": st.lists(st.fixed_dictionaries({"model": MEMBERS, "insight": TEXTS}), max_size=2),
-        "blind_spots": st.lists(TEXTS, max_size=3),
-        "ranking": st.permutations([0, 1, 2]).flatmap(lambda p: st.integers(0, 3).map(lambda n: p[:n])),
-    }
-)
-JURIES = st.lists(READINGS, min_size=2, max_size=4)
-
-
-def claims(key: str, items: list[Any]) -> list[Any]:
-    """Return what each finding says, and of whom where that is part of it."""
-    wording = {"contradictions": "topic", "partial_coverage": "point", "unique_insights": "insight"}
-    if key not in wording:
-        return [claim(item) for item in items]
-    of = [item["model"] if key == "unique_insights" else None for item in items]
-    return [(who, claim(item[wording[key]])) for who, item in zip(of, items, strict=True)]
-
-
-def has_words(item: Any) -> bool:
-    return bool(claim(item if isinstance(item, str) else item["insight"]))
-
-
-@given(JURIES, st.randoms(use_true_random=False))
-def test_another_order_of_judges_finds_and_ranks_the_same(jury: list[dict[str, Any]], random: Any) -> None:
-    names = [f"j{i}" for i in range(len(jury))]
-    shuffled = random.sample(range(len(jury)), len(jury))
-
-    whole = merged(jury, names)
-    again = merged([jury[i] for i in shuffled], [names[i] for i in shuffled])
-
-    assert again["ranking"] == whole["ranking"]
-    for key in FIVE:
-        supported = zip(claims(key, whole[key]), map(sorted, whole["supporters"][key]), strict=True)
-        supported_again = zip(claims(key, again[key]), map(sorted, again["supporters"][key]), strict=True)
-        assert sorted(supported, key=repr) == sorted(supported_again, key=repr)
-
-
-@given(JURIES)
-def test_findings_stand_in_the_order_and_words_of_who_made_them_first(jury: list[dict[str, Any]]) -> None:
-    whole = merged(jury)
-
-    for key in ("consensus", "unique_insights", "blind_spots"):
-        said = [item for found in jury for item in found[key]]
-        first: dict[Any, Any] = {}
-        for shown, item in zip(claims(key, said), said, strict=True):
-            first.setdefault(shown, item)
-        assert [item for item in whole[key] if has_words(item)] == [item for item in first.values() if has_words(item)]
-
-
-@given(JURIES)
-def test_every_finding_has_supporters_and_they_are_judges(jury: list[dict[str, Any]]) -> None:
-    names = [f"j{i}" for i in range(len(jury))]
-
-    whole = merged(jury, names)
-
-    for key in FIVE:
-        assert len(whole["supporters"][key]) == len(whole[key])
-        for shown, supporters in zip(claims(key, whole[key]), whole["supporters"][key], strict=True):
-            assert supporters
-            assert supporters == [name for name in names if name in supporters]
-            for name in supporters:
-                assert shown in claims(key, jury[names.index(name)][key])
-
-
-RANKINGS = st.lists(st.permutations(range(4)), min_size=1, max_size=5)
-
-
-@given(RANKINGS, st.randoms(use_true_random=False))
-def test_a_borda_count_does_not_hang_on_the_order_of_judges(rankings: list[list[int]], random: Any) -> None:
-    assert borda(random.sample(rankings, len(rankings))) == borda(rankings)
-
-
-@given(RANKINGS)
-def test_who_is_above_another_with_every_judge_is_above_it_in_the_end(rankings: list[list[int]]) -> None:
-    final = borda(rankings)
-
-    assert sorted(final) == list(range(4))
-    for one in range(4):
-        for other in range(4):
-            if one != other and all(ranking.index(one) < ranking.index(other) for ranking in rankings):
-                assert final.index(one) < final.index(other)
-
-
-@given(st.permutations(range(4)), st.integers(1, 4))
-def test_judges_who_agree_are_followed(ranking: list[int], count: int) -> None:
-    assert borda([ranking] * count) == ranking
 
 
 # The tool

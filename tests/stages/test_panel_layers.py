@@ -59,6 +59,16 @@ def fenced(text: str) -> list[str]:
 # --- The next layer ---
 
 
+def test_a_panel_that_is_too_wide_is_not_asked_again() -> None:
+    wide = panelled(responses=[response("a", sample=sample) for sample in range(10_001)])
+    backend = Scripted()
+
+    with pytest.raises(InputError, match="the next layer asks for 10,001 calls, more than 10,000"):
+        revised(backend, wide, members=(A,))
+
+    assert backend.requests == []
+
+
 def test_every_member_reads_all_earlier_responses_blind_and_fenced() -> None:
     backend = Scripted()
 

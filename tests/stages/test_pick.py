@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import failed, judged, lines, panelled, response
+from runs import failed, run_stage
+from samples import judged, lines, panelled, response
 from scripted import HANG, Scripted, model, open_door
 from workdir import Run, Upstream
 
@@ -23,7 +23,6 @@ from fusiontools.config.stage_table import PickOptions
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.record import schemas
 from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.pick import MOST_PAIRED, pick, points_of, winner
@@ -41,12 +40,7 @@ def says(*texts: str, **more: Any) -> Any:
 
 
 def run_pick(options: PickOptions, record: Any, backend: Scripted | None = None, **settings_: Any) -> Any:
-    """Run the stage; it never changes what it is given, and what it gives is a record."""
-    before = copy.deepcopy(record)
-    result = asyncio.run(pick(fixed(options))(record, Runtime(open_door(backend or Scripted(), **settings_))))
-    assert record == before
-    schemas.check_record(result)
-    return result
+    return run_stage(pick(fixed(options)), record, backend, **settings_)
 
 
 def run_duel(texts: tuple[str, str], backend: Scripted, judge: Any = J) -> tuple[PairwiseVerdict, list[Any]]:

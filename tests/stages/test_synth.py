@@ -1,27 +1,48 @@
-"""What the synthesizer does beside writing: fuse the best only, revise what stands, guard against the best response."""
+"""The synthesizer: it writes, fuses the best only, revises what stands, guards against the best response."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from runs import (
+    ASKED,
+    DOWN,
+    LABEL,
+    LABELS,
+    NAMED,
+    TOOL_CALL,
+    TOOLS,
+    answered,
+    ask_judge,
+    ask_synth,
+    entries,
+    entry,
+    failed,
+    says,
+    without_calls,
+)
 from samples import judged, lines, response
-from scripted import Scripted, model, open_door
+from scripted import Scripted, model, open_door, said
 from workdir import Run, Upstream
 
+from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
-from fusiontools.config.stage_table import SynthOptions
+from fusiontools.config.stage_table import JudgeOptions, SynthOptions
+from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.record.schemas import check_record
+from fusiontools.record.sections import digest
 from fusiontools.record.types import Record
 from fusiontools.stages.runtime import Runtime
 from fusiontools.stages.synth import synth
 
 S, J = model("s"), model("j")
-DOWN = CallFailed("upstream", "HTTP 400: no", status=400)
+REFUSED = CallFailed("upstream", "HTTP 400: no", status=400)
 TEXTS = ("Alpha is what the first one says.", "Beta is what the second one says.", "Gamma is what the third one says.")
 JUDGED: Any = {**judged(ranking=(2, 0, 1)), "panel": [response(m, t) for m, t in zip("abc", TEXTS, strict=True)]}
 
@@ -53,6 +74,210 @@ def prefers(text: str) -> Any:
 
 def always(label: str) -> str:
     return json.dumps({"reasoning": "…", "better": label})
+
+
+# --- Writing ---
+
+
+SYNTH = SynthOptions((model("s"),))
+ANALYSED = answered(analysis={**NAMED, "agreement": 0.5, "labels": LABELS, "seed": 1, "judges": ["j"]})
+
+
+def answer(content: str, by: str = "synth", model_: str = "s", **more: Any) -> dict[str, Any]:
+    return {"content": content, "by": by, "model": model_, "finish_reason": "stop", "tool_calls": [], **more}
+
+
+def test_the_answer_is_written_from_responses_and_analysis() -> None:
+    backend = Scripted(s="Because.")
+
+    result = ask_synth(SYNTH, ANALYSED, backend)
+
+    assert without_calls(result) == {**ANALYSED, "answer": answer("Because.")}
+    assert entries(result) == [entry("synth", "s")]
+    [request] = backend.requests
+    system, asked, drafts = request.messages
+    assert (system["role"], asked) == ("system", ASKED["messages"][0])
+    for text in ("a says.", "b says.", "c says.", '"topic":"size"', "nothing on cost"):
+        assert text in str(drafts["content"])
+
+
+def test_the_synthesizer_reads_blind_too() -> None:
+    backend = Scripted()
+    panel_ = [says(f"vendor/model-{i}", f"{i}.") for i in range(3)]
+    insight = {"model": "vendor/model-2", "insight": "i"}
+    analysis = {**NAMED, "unique_insights": [insight], "contradictions": [], "partial_coverage": []}
+
+    ask_synth(SYNTH, answered(*panel_, analysis=analysis), backend)
+
+    text = json.dumps(backend.requests[0].messages)
+    assert "vendor" not in text
+    assert json.dumps(f'{{"model":"{LABEL[2]}","insight":"i"}}')[1:-1] in text
+
+
+def test_without_an_analysis_the_answer_is_written_from_the_responses() -> None:
+    backend = Scripted(s="Because.")
+
+    result = ask_synth(SYNTH, answered(), backend)
+
+    assert result["answer"] == answer("Because.")
+    assert "(none)" in str(backend.requests[0].messages[-1]["content"])
+
+
+def test_the_askers_wishes_win_over_the_recipes() -> None:
+    wishes = {"temperature": 0, "max_tokens": 5, "stop": ["x"], "response_format": {"type": "json_object"}, "seed": 1}
+    own = model("s", temperature=0.9, max_tokens=99, top_p=0.5, extra={"top_k": 1})
+    backend = Scripted()
+
+    ask_synth(SynthOptions((own,), temperature=0.3), {**ANALYSED, "params": {**wishes, "n": 3, "user": "me"}}, backend)
+
+    assert backend.requests[0].params == {**wishes, "top_p": 0.5, "top_k": 1}
+
+
+def test_without_wishes_the_synthesizer_has_its_own_settings() -> None:
+    backend = Scripted()
+    own = model("s", reasoning_effort="low", system="Be warm.")
+
+    ask_synth(SynthOptions((own,), temperature=0.0, max_tokens=50, extra={"min_p": 0.1}), ANALYSED, backend)
+
+    [request] = backend.requests
+    assert request.params == {"temperature": 0.0, "max_tokens": 50, "reasoning_effort": "low", "min_p": 0.1}
+    assert str(request.messages[0]["content"]).startswith("Be warm.\n\n")
+
+
+def test_the_answer_is_shown_as_it_is_written() -> None:
+    shown: list[str] = []
+
+    ask_synth(SYNTH, ANALYSED, Scripted(s="Because."), on_delta=shown.append)
+
+    assert shown == ["Because."]
+
+
+def test_a_synthesizer_that_fails_is_stood_in_for_by_the_best_response() -> None:
+    result = ask_synth(SYNTH, ANALYSED, Scripted(s=DOWN))
+
+    assert result["answer"] == answer("c says.", "panel", "c", response=2)
+    assert result["degraded"] == [
+        {"stage": "synth", "code": "synth_failed", "detail": "s: HTTP 401: bad key; a panel response stands in"}
+    ]
+    assert [call["status"] for call in result["calls"]] == ["auth"]
+
+
+def test_a_synthesizer_has_fallbacks() -> None:
+    result = ask_synth(
+        SynthOptions((model("s", fallbacks=("t",)),)), ANALYSED, Scripted(s=DOWN, t=said("Because.", "t"))
+    )
+
+    assert result["answer"] == answer("Because.", model_="t")
+    assert [(call["model"], call["status"]) for call in result["calls"]] == [("s", "auth"), ("t", "ok")]
+    assert "degraded" not in result
+
+
+@pytest.mark.parametrize(
+    ("record", "position"),
+    [
+        (ANALYSED, 2),
+        (answered(says("a", "xx"), says("b", "xxx"), says("c", "x")), 1),
+        (answered(says("a", "xx"), says("b", "xx")), 0),
+        (answered(says("a", "xxxx", finish_reason="length"), says("b", "x"), says("c", "xx")), 2),
+        (answered(failed("a"), says("b", "x"), says("c", "xx"), analysis={**NAMED, "ranking": [0, 1]}), 1),
+        (answered(says("a", "x"), says("b", "xx"), analysis={**NAMED, "ranking": []}), 1),
+    ],
+)
+def test_the_best_response_is_the_first_ranked_else_the_longest_finished(record: Any, position: int) -> None:
+    backend = Scripted()
+
+    result = ask_synth(SynthOptions(method="copy"), record, backend)
+
+    assert result["answer"]["response"] == position
+    assert result["answer"]["content"] == record["panel"][position]["content"]
+    assert backend.requests == []
+
+
+def test_one_survivor_is_the_answer() -> None:
+    backend = Scripted()
+
+    result = ask_synth(SYNTH, answered(failed("a"), says("b", finish_reason="length")), backend)
+
+    assert result["answer"] == answer("b says.", "panel", "b", response=1, finish_reason="length")
+    assert result["degraded"] == [
+        {"stage": "synth", "code": "one_survivor", "detail": "one of 2 responses came: it is the answer"}
+    ]
+    assert backend.requests == []
+
+
+def test_a_panel_of_one_is_the_answer_and_nothing_is_missing() -> None:
+    result = ask_synth(SYNTH, answered(says("b")))
+
+    assert result["answer"]["content"] == "b says."
+    assert "degraded" not in result
+
+
+@pytest.mark.parametrize(("long", "by"), [(False, "panel"), (True, "synth")])
+def test_short_responses_are_copied_and_long_ones_written(long: bool, by: str) -> None:
+    text = "It is because of the weather. " * 20 if long else "Because."
+
+    result = ask_synth(SynthOptions((model("s"),), method="auto"), answered(says("a", text), says("b", text)))
+
+    assert result["answer"]["by"] == by
+
+
+def test_where_nobody_is_named_to_write_the_best_response_is_copied_and_the_record_says_so() -> None:
+    result = ask_synth(SynthOptions(), ANALYSED)
+
+    assert result["answer"] == answer("c says.", "panel", "c", response=2)
+    assert [note["code"] for note in result["degraded"]] == ["no_synth"]
+    assert "degraded" not in ask_synth(SynthOptions(method="copy"), ANALYSED)
+
+
+def test_where_nobody_is_named_to_judge_code_compares_and_the_record_says_so() -> None:
+    result = ask_judge(JudgeOptions(), answered())
+
+    assert result["analysis"]["judges"] == ["lexical"]
+    assert [note["code"] for note in result["degraded"]] == ["no_judge"]
+    assert "degraded" not in ask_judge(JudgeOptions(method="lexical"), answered())
+
+
+def test_a_question_with_tools_is_decided_by_a_template_of_its_own_and_called_natively() -> None:
+    record = {**ANALYSED, "params": {"tools": TOOLS, "tool_choice": "auto", "parallel_tool_calls": True}}
+    backend = Scripted(s=said("", "s", finish_reason="tool_calls", tool_calls=[TOOL_CALL]))
+
+    result = ask_synth(SYNTH, record, backend)
+
+    [request] = backend.requests
+    assert request.messages[0]["content"] == load_template("tool_calls")["synth system"]
+    assert request.params == record["params"]
+    assert result["answer"] == answer("", finish_reason="tool_calls") | {"tool_calls": [TOOL_CALL]}
+
+
+def test_a_template_that_was_chosen_holds_with_tools_too() -> None:
+    backend = Scripted()
+
+    ask_synth(replace(SYNTH, template="creative"), {**ANALYSED, "params": {"tools": TOOLS}}, backend)
+
+    assert backend.requests[0].messages[0]["content"] == load_template("creative")["synth system"]
+
+
+def test_a_copied_response_keeps_its_tool_calls() -> None:
+    record = answered(says("a", tool_calls=[TOOL_CALL], finish_reason="tool_calls"))
+
+    assert ask_synth(SYNTH, record)["answer"]["tool_calls"] == [TOOL_CALL]
+
+
+def test_a_new_answer_stands_in_the_place_of_the_old_one() -> None:
+    once = ask_synth(SYNTH, ANALYSED, Scripted(s=DOWN))
+
+    again = ask_synth(SYNTH, once, Scripted(s="Because."))
+
+    assert without_calls(again) == {**ANALYSED, "answer": answer("Because.")}
+    assert [call["status"] for call in again["calls"]] == ["auth", "ok"]
+
+
+def test_the_embedded_engine_writes_the_same_answer_on_every_run() -> None:
+    backend = Scripted()
+
+    ask_synth(SYNTH, ANALYSED, backend, endpoint=Endpoint("there", free=True))
+
+    assert backend.requests[0].params["seed"] == digest("seed", "q1", "s", "synth")
 
 
 # --- Top ---
@@ -138,7 +363,7 @@ def test_a_copied_answer_that_stands_can_be_revised_too() -> None:
 def test_a_revision_that_fails_leaves_the_answer() -> None:
     heard: list[str] = []
 
-    result = write(Scripted(s=["Draft.", DOWN]), heard=heard, refine=True)
+    result = write(Scripted(s=["Draft.", REFUSED]), heard=heard, refine=True)
 
     assert result["answer"]["content"] == "Draft."
     assert "draft" not in result["answer"]
@@ -147,7 +372,7 @@ def test_a_revision_that_fails_leaves_the_answer() -> None:
 
 
 def test_what_was_never_written_is_not_revised() -> None:
-    result = write(Scripted(s=DOWN), refine=True)
+    result = write(Scripted(s=REFUSED), refine=True)
 
     assert result["answer"]["by"] == "panel"
     assert [note["code"] for note in result["degraded"]] == ["synth_failed"]
@@ -257,7 +482,7 @@ def test_the_guard_is_blind_and_reads_both_orders() -> None:
     assert "synth" not in first
 
 
-@pytest.mark.parametrize("reply", [DOWN, "Hm."])
+@pytest.mark.parametrize("reply", [REFUSED, "Hm."])
 def test_a_guard_that_says_nothing_leaves_what_was_written(reply: Any) -> None:
     result = write(Scripted(s="Written.", j=reply), guard=True)
 
@@ -293,7 +518,7 @@ def test_refine_comes_before_the_guard() -> None:
 
 
 def test_what_was_copied_needs_no_guard() -> None:
-    backend = Scripted(s=DOWN)
+    backend = Scripted(s=REFUSED)
 
     write(backend, guard=True)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import failed, lines
-from scripted import Scripted, open_door
+from runs import failed, run_stage
+from samples import lines
+from scripted import Scripted
 from workdir import Run, Upstream
 
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError
-from fusiontools.record import schemas
-from fusiontools.record.types import Record
-from fusiontools.stages.runtime import Runtime
 from fusiontools.stages.vote import vote
 
 ASKED: Any = {"id": "q1", "messages": [{"role": "user", "content": "What is 6*7?"}]}
@@ -46,17 +42,10 @@ def ranked(*ranking: int) -> dict[str, Any]:
 
 
 def ask_vote(record: Any, key: str = "auto", weights: dict[str, float] | None = None) -> Any:
-    """Run the stage; it never changes what it is given, asks no model, and gives a record."""
-    before = copy.deepcopy(record)
+    """Run the stage, which asks no model."""
     backend = Scripted()
-
-    async def work() -> Record:
-        return await vote(fixed(VoteOptions(key, weights or {})))(record, Runtime(open_door(backend)))
-
-    result = asyncio.run(work())
-    assert record == before
+    result = run_stage(vote(fixed(VoteOptions(key, weights or {}))), record, backend)
     assert backend.requests == []
-    schemas.check_record(result)
     return result
 
 
