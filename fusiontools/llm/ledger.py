@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fusiontools.config.stage_table import LimitOptions
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallCode, CallFailed, CallStatus
 from fusiontools.record.types import Call, Usage
 
 
@@ -70,7 +70,7 @@ class Ledger:
         attempt: int,
         model: str,
         endpoint: str,
-        status: str = "ok",
+        status: CallStatus = "ok",
         usage: Usage | None = None,
         cost_usd: float | None = None,
         cost_source: str | None = None,
@@ -124,7 +124,7 @@ class Budget:
     def __init__(
         self,
         limit_usd: float | None = None,
-        code: str = "budget",
+        code: CallCode = "budget",
         whose: str = "the run",
         committed_usd: float = 0.0,
     ) -> None:

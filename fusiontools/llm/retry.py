@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.stage_table import LimitOptions
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot, reserve, settle
@@ -164,7 +164,7 @@ def _enter_failure(
     caller: Caller,
     attempt: int,
     request: CompletionRequest,
-    status: str,
+    status: CallStatus,
     started: float,
     paid_usd: float | None,
     source: str | None,

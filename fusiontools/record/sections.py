@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from fusiontools.errors import RecordCode
 from fusiontools.record.types import (
     Analysis,
     Answer,
@@ -112,7 +113,9 @@ def with_section(
     return new  # type: ignore[return-value]
 
 
-def with_error(record: Record, stage: str, code: str, message: str, calls: list[Call] | None = None) -> Record:
+def with_error(
+    record: Record, stage: str, code: RecordCode, message: str, calls: list[Call] | None = None
+) -> Record:
     """Return the record marked as failed; every later stage passes it on untouched."""
     new: dict[str, Any] = dict(record)
     if calls:
