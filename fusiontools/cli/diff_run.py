@@ -16,7 +16,8 @@ from fusiontools.cli.command import complain, leave
 from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, Paint, one_line, unread_lines
 from fusiontools.cli.io import Line, Sink, Source
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
-from fusiontools.evaluation.diff.records import Change, FileSpending, RecordCounts, Side, change_data, compare, side_of
+from fusiontools.evaluation.diff.records import Change, RecordCounts, Side, change_data, compare, side_of
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2
@@ -61,7 +62,7 @@ class PendingRecords:
             return None
         self._file.seek(place[0])
         record, spent = jsonl.loads(self._file.read(place[1]))
-        return Side(record, FileSpending(*spent))
+        return Side(record, Spending(*spent))
 
     def ids(self) -> list[str]:
         """Return the ids of those that still wait, in the order of their file."""

@@ -19,7 +19,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm import anthropic_reply
 from fusiontools.llm.anthropic_request import Conversation, bad_request, closed
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.llm.http import WireFormat
+from fusiontools.llm.http import ApiFormat
 from fusiontools.llm.prices import ANTHROPIC_MAX_TOKENS
 from fusiontools.llm.quirks import CACHE_MARK, Quirks
 from fusiontools.record import jsonl
@@ -218,11 +218,11 @@ def _tool_choice(params: Mapping[str, Any]) -> dict[str, Any] | None:
     return choice if asked is not None else None
 
 
-MESSAGES = WireFormat(
+MESSAGES = ApiFormat(
     path="/messages",
     key_header=("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     quirks=MessagesQuirks,
-    answer=anthropic_reply.answer,
-    events=anthropic_reply.AnthropicEvents,
+    translate=anthropic_reply.chat_completion,
+    events=anthropic_reply.EventTranslator,
 )

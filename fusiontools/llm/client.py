@@ -267,7 +267,7 @@ def _make_backend(endpoint: Endpoint) -> Backend:
     if endpoint.api == "anthropic":
         from fusiontools.llm.anthropic import MESSAGES
 
-        return HttpBackend(endpoint, dialect=MESSAGES)
+        return HttpBackend(endpoint, api=MESSAGES)
     return HttpBackend(endpoint)
 
 

@@ -113,9 +113,7 @@ def with_section(
     return new  # type: ignore[return-value]
 
 
-def with_error(
-    record: Record, stage: str, code: RecordCode, message: str, calls: list[Call] | None = None
-) -> Record:
+def with_error(record: Record, stage: str, code: RecordCode, message: str, calls: list[Call] | None = None) -> Record:
     """Return the record marked as failed; every later stage passes it on untouched."""
     new: dict[str, Any] = dict(record)
     if calls:
