@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import CompletionRequest
 from fusiontools.record.sections import text_of
-from fusiontools.record.types import Message
+
+if TYPE_CHECKING:
+    from fusiontools.errors import CallFailed
+    from fusiontools.llm.completion import CompletionRequest
+    from fusiontools.record.types import Message
 
 #: Parameters that may be left out when an endpoint refuses them; the answer changes little, the call goes through.
 _DROPPABLE = (

@@ -6,14 +6,16 @@ A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or an OpenA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from fusiontools.errors import InputError
 from fusiontools.record.schemas import check_record
 from fusiontools.record.sections import question_id
-from fusiontools.record.types import Message, Record
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import Message, Record
 
 #: Chat-request keys that say what is wanted of the answer; in a chat request they stand at the top level.
 REQUEST_KEYS_TEXT = """

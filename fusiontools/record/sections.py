@@ -13,66 +13,13 @@ A panel response as the answer, word for word: which one is best, and how the re
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fusiontools.errors import RecordCode
-from fusiontools.record.types import (
-    Analysis,
-    Answer,
-    Call,
-    CallError,
-    Contradiction,
-    Degraded,
-    Grade,
-    Guard,
-    Message,
-    PartialCoverage,
-    Record,
-    RecordError,
-    Response,
-    Route,
-    Spared,
-    Stance,
-    Text,
-    ToolCall,
-    ToolFunction,
-    UniqueInsight,
-    Usage,
-    Vote,
-)
-
-__all__ = [
-    "DERIVED",
-    "MAKERS",
-    "Analysis",
-    "Answer",
-    "Call",
-    "CallError",
-    "Contradiction",
-    "Degraded",
-    "Grade",
-    "Guard",
-    "Message",
-    "PartialCoverage",
-    "Record",
-    "RecordError",
-    "Response",
-    "Route",
-    "Spared",
-    "Stance",
-    "Text",
-    "ToolCall",
-    "ToolFunction",
-    "UniqueInsight",
-    "Usage",
-    "Vote",
-    "answered",
-    "display_names",
-    "with_error",
-    "with_section",
-]
+if TYPE_CHECKING:
+    from fusiontools.errors import RecordCode
+    from fusiontools.record.types import Answer, Call, Degraded, Message, Record, Response
 
 #: Which sections are computed from the section on the left.
 DERIVED: dict[str, tuple[str, ...]] = {

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from fusiontools.config.stage_table import LimitOptions
-from fusiontools.llm.client import Client
-from fusiontools.llm.completion import OnDelta
-from fusiontools.llm.ledger import Budget, Event, Ledger
-from fusiontools.record.types import Call, Record
+from fusiontools.record.types import Record
+
+if TYPE_CHECKING:
+    from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.llm.client import Client
+    from fusiontools.llm.completion import OnDelta
+    from fusiontools.llm.ledger import Budget, Event, Ledger
+    from fusiontools.record.types import Call
 
 
 @dataclass(frozen=True, slots=True)

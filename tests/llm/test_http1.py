@@ -237,7 +237,8 @@ def test_an_answer_that_says_its_end_leaves_the_connection_to_the_next(
     found, connections = run(calls(repeating(answer), 3))
 
     assert found == [expected] * 3
-    assert connections == 1
+    # What httpx stands on keeps no connection that speaks HTTP/1.0.
+    assert connections == (1 if run.ours or b"HTTP/1.1" in answer else 3)
 
 
 @pytest.mark.parametrize(
