@@ -1,6 +1,7 @@
 """Put what Anthropic's Messages API answers into the shape that `openai_reply` reads: bodies, stream events and errors.
 
-So an answer is finished, refused, truncated or empty by the same rules, whichever API gave it.
+So an answer is finished, refused, truncated or empty by the same rules, whichever API gave it. Written by hand for the
+same reason as that reader: the SDK's types import slowly and are strict where what comes is not.
 
 Source: Anthropic's API reference, "Messages", "Streaming Messages", "Errors" and "Handling stop reasons".
 """

@@ -32,7 +32,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
 from fusiontools.llm.anthropic_reply import EventTranslator, chat_completion
-from fusiontools.llm.anthropic_request import closed
+from fusiontools.llm.anthropic_request import close_schema
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.http import HttpBackend
@@ -416,7 +416,7 @@ def test_a_schema_is_a_structured_output() -> None:
 
 
 def test_the_judges_schema_is_a_structured_output_as_it_stands() -> None:
-    assert closed(analysis_schema()) == analysis_schema()
+    assert close_schema(analysis_schema()) == analysis_schema()
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_the_judges_schema_is_a_structured_output_as_it_stands() -> None:
     ],
 )
 def test_a_schema_is_put_into_the_language_of_structured_outputs_or_not_at_all(schema: Any, expected: Any) -> None:
-    assert closed(schema) == expected
+    assert close_schema(schema) == expected
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_schema_that_fans_out_is_read_in_time() -> None:
     defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(100)}
     wide = {"$ref": "#/$defs/a0", "$defs": {**defs, "a100": {"type": "null"}}}
 
-    assert closed(wide) == wide
+    assert close_schema(wide) == wide
 
 
 def test_an_effort_is_asked_for_with_adaptive_thinking_and_without_a_temperature() -> None:
