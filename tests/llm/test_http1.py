@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from workdir import Upstream
 
 from fusiontools.config.models import Endpoint
+from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.http import HttpBackend, transport_for
 from fusiontools.llm.http1 import Http1Response, Http1Transport
@@ -216,6 +217,32 @@ def test_what_goes_out_is_the_request_line_the_headers_and_the_body(run: Run) ->
             ]
 
     run(work())
+
+
+def test_the_shortcut_sends_what_goes_over_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEIR_KEY", "hunter2-hunter2")
+    sent: dict[str, list[bytes]] = {}
+
+    async def work(transport: str) -> None:
+        async def serve(client: Client) -> None:
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            [line, *lines] = head.replace(server.url.netloc, b"there").strip().split(b"\r\n")
+            body = await client.reader.readuntil(b"}]}")
+            sent[transport] = [line, *sorted(lines, key=bytes.lower), body]
+            await client.send(PLAIN)
+
+        async with serving(serve) as (_, server):
+            there = Endpoint("there", f"http://{server.url.netloc.decode()}/v1", "THEIR_KEY", headers={"X-Title": "t"})
+            backend = HttpBackend(there)
+            with pytest.raises(CallFailed):
+                await backend.complete(QUESTION)
+            await backend.aclose()
+
+    for transport in ("", "httpx"):
+        monkeypatch.setenv("FUSION_TRANSPORT", transport)
+        asyncio.run(work(transport))
+
+    assert sent[""] == sent["httpx"]
 
 
 @pytest.mark.parametrize(
