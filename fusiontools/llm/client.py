@@ -89,7 +89,7 @@ class Client:
             return None
         completion, saved_usd = found
         self._enter_replayed(completion, request, ledger, slot, saved_usd)
-        self._notify(ledger, slot, model, 0.0, 0.0, replayed=True)
+        self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
     async def complete(
@@ -106,7 +106,7 @@ class Client:
             CallFailed: every model failed; the failure is the first one's.
         """
         started, entered = time.monotonic(), len(ledger.calls)
-        self._notify(ledger, slot, model, 0.0, None, began=True)
+        self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
         shown = False
 
@@ -133,10 +133,11 @@ class Client:
                 if shown or failure.code in _OWN_LIMITS:
                     break
                 continue
-            self._notify(ledger, slot, model, time.monotonic() - started, _cost_of_slot(ledger.calls[entered:], slot))
+            cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
+            self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
-        self._notify(ledger, slot, model, time.monotonic() - started, None, failure=first)
+        self._send_event(ledger, slot, model, time.monotonic() - started, None, failure=first)
         raise first
 
     @property
@@ -236,7 +237,7 @@ class Client:
             saved_usd=saved_usd,
         )
 
-    def _notify(
+    def _send_event(
         self,
         ledger: Ledger,
         slot: Slot,
