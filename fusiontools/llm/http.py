@@ -5,7 +5,9 @@ which says why it exists. One shortcut passes the seam by: over `Http1Transport`
 reply read as they come (`_send`), because httpx's request and response would be half of what a call costs. httpx's
 client layer (cookies, redirects, auth flows) is left out for the same reason.
 
-`FUSION_TRANSPORT=httpx` takes httpx's own transport for every call, as a proxy does that the environment names.
+`FUSION_TRANSPORT=httpx` takes httpx's own transport for every call, as a proxy does that the environment names. The
+same calls fail there in the same way, but two things hold over our own only: what a server sends beyond its answer is
+not taken for the answer to the next call, and a TLS handshake that is given up leaves no socket behind.
 """
 
 from __future__ import annotations

@@ -74,16 +74,14 @@ def _spent_on_answer(record: Record, calls: Sequence[Call]) -> Spending:
 def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
     """Return the response's `fusion` object; what is long is in it where the client asked for it."""
     include = order.fusion.get("include", ())
-    costs: dict[str, float] = {}
+    spent: dict[str, Spending] = {}
     seconds: dict[str, float] = {}
-    unknown = 0
     for call in calls:
         stage = call["stage"]
         seconds[stage] = max(seconds.get(stage, 0.0), call["latency_s"])
-        if call["cost_usd"] is None:
-            unknown += 1
-        else:
-            costs[stage] = round(costs.get(stage, 0.0) + call["cost_usd"], 10)
+        spent.setdefault(stage, Spending()).add(call)
+    costs = {stage: round(own.known_usd, 10) for stage, own in spent.items() if own.unknown < own.calls}
+    unknown = sum(own.unknown for own in spent.values())
     block: dict[str, Any] = {
         "recipe": order.recipe.name,
         "chain": order.chain,

@@ -58,7 +58,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture(params=LOOPS)
 def run_ours(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine over our transport only: what httpx's does not have, or does not promise."""
+    """Run a coroutine over our transport only: what httpx's does not have, or does not hold (`http.py` says what)."""
     return Run("http1", request.param)
 
 
