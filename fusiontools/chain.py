@@ -33,6 +33,7 @@ from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.llm.journal import Journal, default_path
+from fusiontools.llm.spending import Spending
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.stages.runtime import Runtime, Stage
@@ -274,42 +275,6 @@ GROUPS = ("stage", "model", "endpoint", "record")
 
 
 @dataclass(slots=True)
-class CostRow:
-    """The sum of some calls.
-
-    `cost_usd` adds up what is known; `unknown` counts the calls whose cost nobody said. `saved_usd` is what replayed
-    calls cost when they were bought.
-    """
-
-    key: tuple[str, ...]
-    calls: int = 0
-    failed: int = 0
-    replayed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float = 0.0
-    unknown: int = 0
-    saved_usd: float = 0.0
-    latency_s: float = 0.0
-
-    def add(self, call: Mapping[str, Any]) -> None:
-        """Add one call."""
-        usage = call.get("usage") or {}
-        self.calls += 1
-        self.failed += call.get("status", "ok") != "ok"
-        self.latency_s += call.get("latency_s") or 0.0
-        self.prompt_tokens += usage.get("prompt_tokens", 0)
-        self.completion_tokens += usage.get("completion_tokens", 0)
-        if call.get("replayed"):
-            self.replayed += 1
-            self.saved_usd += call.get("saved_usd") or 0.0
-        elif call.get("cost_usd") is None:
-            self.unknown += 1
-        else:
-            self.cost_usd += call["cost_usd"]
-
-
-@dataclass(slots=True)
 class Costs:
     """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records.
 
@@ -320,8 +285,8 @@ class Costs:
     """
 
     by: Sequence[str]
-    rows: dict[tuple[str, ...], CostRow] = field(default_factory=dict)
-    total: CostRow = field(default_factory=lambda: CostRow(("total",)))
+    rows: dict[tuple[str, ...], Spending] = field(default_factory=dict)
+    total: Spending = field(default_factory=Spending)
     records: int = 0
     solo: int = 0
     spared: int = 0
@@ -341,7 +306,7 @@ class Costs:
             self.spared_unknown += cost_usd is None
         for call in record.get("calls", []):
             key = tuple(record["id"] if group == "record" else str(call.get(group, "")) for group in self.by)
-            self.rows.setdefault(key, CostRow(key)).add(call)
+            self.rows.setdefault(key, Spending()).add(call)
             self.total.add(call)
 
 

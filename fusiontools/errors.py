@@ -11,6 +11,9 @@ Every `message` is for a person: what failed, why, and what to do where somethin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
 __version__ = "0.1.0"
 
 EXIT_OK = 0
@@ -20,6 +23,177 @@ EXIT_NOTHING_USABLE = 3
 EXIT_BUDGET = 4
 EXIT_CONDITION = 5
 EXIT_INTERRUPTED = 130
+
+
+#: How a call to a model fails.
+CallCode = Literal[
+    "timeout",
+    "deadline",
+    "rate_limited",
+    "upstream",
+    "connect",
+    "connection",
+    "auth",
+    "payment",
+    "not_found",
+    "bad_request",
+    "context_length",
+    "bad_response",
+    "empty",
+    "refused",
+    "truncated",
+    "engine",
+    "offline_miss",
+    "cut",
+    "price_unknown",
+    "budget",
+    "record_budget",
+    "caller_budget",
+    "unknown_endpoint",
+]
+#: What a line of the ledger says of its call.
+CallStatus = Literal["ok", "cancelled"] | CallCode
+#: What a stage could not do although it went on: a `degraded` note, which may begin as a `StageFailed`.
+StageCode = Literal[
+    "member_failed",
+    "one_survivor",
+    "judge_failed",
+    "no_judge",
+    "no_synth",
+    "partial_analysis",
+    "bad_analysis",
+    "judge_on_panel",
+    "synth_failed",
+    "refine_failed",
+    "guard_failed",
+    "no_ranking",
+    "order_sensitive",
+    "pick_failed",
+    "bad_pick",
+    "partial_pick",
+    "pairwise_bounded",
+    "nothing_to_count",
+    "unknown_weight",
+    "route_failed",
+    "bad_route",
+    "no_solo_model",
+    "kept_earlier",
+    "layer_failed",
+    "fold_cut",
+    "no_target",
+    "bad_task",
+    "bad_verdict",
+]
+#: Why a record has no answer.
+RecordCode = Literal["all_failed", "budget"]
+
+
+class FailureCode(NamedTuple):
+    """What a code means.
+
+    Args:
+        where: what it stands in: `call` (`panel[].error`, `calls[].status`), `degraded`, `error`, `grade`.
+        meaning: in Markdown.
+        statuses: what an endpoint's HTTP response is called by its status alone.
+    """
+
+    where: str
+    meaning: str
+    statuses: tuple[int, ...] = ()
+
+
+#: Every code that a record may hold. Programs may rely on them; the words beside a code are for people.
+FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
+    "ok": FailureCode("call", "It went well."),
+    "timeout": FailureCode(
+        "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
+    ),
+    "deadline": FailureCode("call", "The record's `--deadline` was over."),
+    "rate_limited": FailureCode("call", "HTTP 429. Retried.", (429,)),
+    "upstream": FailureCode("call", "HTTP 5xx, or an error inside a 200. Retried."),
+    "connect": FailureCode("call", "The endpoint cannot be reached. Retried."),
+    "connection": FailureCode(
+        "call",
+        "The connection broke, or the stream ended early. Retried unless text was shown already.",
+    ),
+    "auth": FailureCode("call", "HTTP 401 or 403: the key is wrong or not allowed.", (401, 403)),
+    "payment": FailureCode("call", "HTTP 402: no credit.", (402,)),
+    "not_found": FailureCode("call", "HTTP 404: no such model or URL.", (404,)),
+    "bad_request": FailureCode("call", "The endpoint refuses the request, in its own words."),
+    "context_length": FailureCode("call", "The prompt is longer than the model's context.", (413,)),
+    "bad_response": FailureCode(
+        "call",
+        "The endpoint did not answer a chat completion. Retried where it was no JSON at all.",
+    ),
+    "empty": FailureCode("call", "The model answered nothing."),
+    "refused": FailureCode("call", "The model, or the endpoint's filter, refused."),
+    "truncated": FailureCode("call", "`max_tokens` were used up before anything visible came."),
+    "engine": FailureCode("call", "The embedded engine failed."),
+    "offline_miss": FailureCode("call", "`--offline`, and the journal does not hold it."),
+    "cut": FailureCode("call", "Not in when the grace after `--quorum` was over."),
+    "cancelled": FailureCode("call", "Given up while it ran; in `calls` only."),
+    "price_unknown": FailureCode("call", "A cost limit is set and nobody knows this model's price."),
+    "budget": FailureCode("call, error", "`--max-cost-usd` would have been passed."),
+    "record_budget": FailureCode(
+        "call",
+        "`--max-record-cost-usd`, or what a request to a server may cost, would have been passed.",
+    ),
+    "caller_budget": FailureCode("call", "What a server's caller may spend in a day would have been passed."),
+    "all_failed": FailureCode("error", "No member gave anything usable."),
+    "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
+    "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),
+    "judge_failed": FailureCode("degraded", "A judge gave nothing."),
+    "no_judge": FailureCode(
+        "degraded",
+        "No judge is named by `-m` or a recipe: code compared the responses, or picked the best one unasked.",
+    ),
+    "no_synth": FailureCode(
+        "degraded",
+        "No synthesizer is named by `-m` or a recipe: the best response is the answer.",
+    ),
+    "unknown_endpoint": FailureCode(
+        "call",
+        "The record names an endpoint that only another recipe defines; give that one with `-c`.",
+    ),
+    "partial_analysis": FailureCode(
+        "degraded",
+        "A judge's reply has no ranking; it may have been cut off by `--max-tokens`.",
+    ),
+    "bad_analysis": FailureCode("degraded", "A judge's reply could not be read."),
+    "judge_on_panel": FailureCode("degraded", "A judge also sits on the panel; models prefer their own words."),
+    "synth_failed": FailureCode("degraded", "The synthesizer gave nothing: a panel response stands in."),
+    "refine_failed": FailureCode("degraded", "The revision of `--refine` failed: the answer stays as it was."),
+    "guard_failed": FailureCode("degraded", "The judge of `--guard` gave no verdict: the written answer stays."),
+    "no_ranking": FailureCode(
+        "degraded",
+        "`--top` without a judge's ranking: the longest finished responses are fused.",
+    ),
+    "order_sensitive": FailureCode(
+        "degraded",
+        "With `--swap`, a judge puts another response first when it reads them in the other order.",
+    ),
+    "pick_failed": FailureCode(
+        "degraded",
+        "The judge that picks gave nothing: the best ranked, else the longest finished response is the answer.",
+    ),
+    "bad_pick": FailureCode("degraded", "The judge that picks named no response; the same stands in."),
+    "partial_pick": FailureCode("degraded", "Some verdicts of `--pairwise` are missing; the others decided."),
+    "pairwise_bounded": FailureCode("degraded", "Of more than 8 responses only the 8 best were compared."),
+    "nothing_to_count": FailureCode("degraded", "Every response abstained from the vote: the best one is the answer."),
+    "unknown_weight": FailureCode("degraded", "`--weight` names somebody who is not on the panel."),
+    "route_failed": FailureCode(
+        "degraded",
+        "The router's call failed, and its rules decided; or its command failed, and the question is fused.",
+    ),
+    "bad_route": FailureCode("degraded", "The router's model named no route: the rules decided."),
+    "no_solo_model": FailureCode("degraded", "One model would do, and none is named for it: the question is fused."),
+    "kept_earlier": FailureCode("degraded", "A member failed in a later layer: its earlier response stays."),
+    "layer_failed": FailureCode("degraded", "Nobody answered in a later layer: the panel before it stands."),
+    "no_target": FailureCode("degraded", "`fuse-grade`: the task has nothing to hold texts against; it is not graded."),
+    "bad_task": FailureCode("degraded", "`fuse-grade`: `meta` cannot be read as a task; it is not graded."),
+    "bad_verdict": FailureCode("degraded, grade", "A grading judge's reply says neither yes nor no."),
+    "fold_cut": FailureCode("degraded", "`--sequential` broke off: the fold lacks some of the responses."),
+}
 
 
 class FusionError(Exception):
@@ -50,7 +224,7 @@ class CallFailed(FusionError):
     """One attempt at an upstream gave nothing usable.
 
     Args:
-        code: one of the codes in the README's table (`timeout`, `rate_limited`, `empty`, …).
+        code: how it failed.
         message: the endpoint's own words where it had any.
         status: the HTTP status, where there was one.
         retryable: whether the same request may succeed a little later.
@@ -61,9 +235,11 @@ class CallFailed(FusionError):
     `adapted` is set by a backend that has learned from the refusal: the same request now goes out differently.
     """
 
+    code: CallCode
+
     def __init__(
         self,
-        code: str,
+        code: CallCode,
         message: str,
         *,
         status: int | None = None,
@@ -85,6 +261,11 @@ class CallFailed(FusionError):
 
 class StageFailed(FusionError):
     """A stage has no result for this record."""
+
+    code: StageCode
+
+    def __init__(self, code: StageCode, message: str) -> None:
+        super().__init__(code, message)
 
 
 def nearest(word: str, known: list[str]) -> str:

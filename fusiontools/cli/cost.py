@@ -118,7 +118,7 @@ def _parse_groups(by: str) -> list[str]:
 
 
 def _format(costs: Any, form: str, *, foreseen: bool) -> str:
-    rows = sorted(costs.rows.values(), key=lambda row: (-row.cost_usd, row.key))
+    rows = sorted(costs.rows.items(), key=lambda row: (-row[1].known_usd, row[0]))
     if form == "json":
         from fusiontools.record import jsonl
 
@@ -127,7 +127,7 @@ def _format(costs: Any, form: str, *, foreseen: bool) -> str:
             "solo": costs.solo,
             "spared": {"calls": costs.spared, "saved_usd": _spared_usd(costs)},
             "total": _sums_of(costs.total),
-            "rows": [{**dict(zip(costs.by, row.key, strict=True)), **_sums_of(row)} for row in rows],
+            "rows": [{**dict(zip(costs.by, key, strict=True)), **_sums_of(row)} for key, row in rows],
         }
         return jsonl.dumps(data).decode() + "\n"
     if form == "csv":
@@ -137,25 +137,23 @@ def _format(costs: Any, form: str, *, foreseen: bool) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*costs.by, *_sums_of(costs.total)])
-        writer.writerows([*row.key, *_sums_of(row).values()] for row in rows)
+        writer.writerows([*key, *_sums_of(row).values()] for key, row in rows)
         return out.getvalue()
     return _table(costs, rows, foreseen)
 
 
 def _sums_of(row: Any) -> dict[str, Any]:
     """Return a row's sums; the cost is null where no call's cost is known."""
-    bought = row.calls - row.replayed
-    known = bought == 0 or row.unknown < bought
     return {
         "calls": row.calls,
         "failed": row.failed,
         "replayed": row.replayed,
         "prompt_tokens": row.prompt_tokens,
         "completion_tokens": row.completion_tokens,
-        "cost_usd": round(row.cost_usd, 8) if known else None,
+        "cost_usd": None if row.nothing_known else round(row.known_usd, 8),
         "unknown": row.unknown,
         "saved_usd": round(row.saved_usd, 8),
-        "latency_s": round(row.latency_s, 4),
+        "latency_s": round(row.time_s, 4),
     }
 
 
@@ -170,21 +168,18 @@ def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
         return [every[i] for i in shown]
 
     texts = len(costs.by)
-    lines = [[*row.key, *cells(row)] for row in rows] if texts else []
+    lines = [[*key, *cells(row)] for key, row in rows] if texts else []
     total = ["total", *[""] * (texts - 1)] if texts else []
     head = [*costs.by, *(columns[i] for i in shown)]
     return table_text(head, [*lines, [*total, *cells(costs.total)]], left=range(texts))
 
 
 def _cells_of(row: Any) -> list[str]:
-    bought = row.calls - row.replayed
-    if row.unknown and row.unknown == bought:
-        cost = "unknown"
-    else:
-        cost = ("≥ " if row.unknown else "") + f"${row.cost_usd:.4f}"
+    known = ("≥ " if row.unknown else "") + f"${row.known_usd:.4f}"
+    cost = "unknown" if row.nothing_known else known
     saved = f"${row.saved_usd:.4f}" if row.replayed else "-"
     numbers = (row.calls, row.failed, row.replayed, row.prompt_tokens, row.completion_tokens)
-    return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.latency_s:.1f} s"]
+    return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.time_s:.1f} s"]
 
 
 def _describe_savings(costs: Any) -> list[str]:

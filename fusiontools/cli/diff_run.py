@@ -17,7 +17,8 @@ from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_
 from fusiontools.cli.io import Line, Sink, Source, is_colour_welcome
 from fusiontools.cli.text import Paint
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
-from fusiontools.evaluation.diff.records import Change, FileSpending, RecordCounts, Side, change_data, compare, side_of
+from fusiontools.evaluation.diff.records import Change, RecordCounts, Side, change_data, compare, side_of
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2
@@ -62,7 +63,7 @@ class PendingRecords:
             return None
         self._file.seek(place[0])
         record, spent = jsonl.loads(self._file.read(place[1]))
-        return Side(record, FileSpending(*spent))
+        return Side(record, Spending(*spent))
 
     def ids(self) -> list[str]:
         """Return the ids of those that still wait, in the order of their file."""

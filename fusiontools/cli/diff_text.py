@@ -12,13 +12,14 @@ from fusiontools.evaluation.diff.records import (
     LIST_CHARS,
     LISTED,
     Change,
-    FileSpending,
     Leaf,
     RecordCounts,
     changed_leaves,
     cost_delta,
+    has_cost,
 )
 from fusiontools.evaluation.diff.word_diff import word_diff
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 
 _SHORT_CHARS = 48
@@ -306,7 +307,7 @@ def _indent(lines: Iterable[str]) -> list[str]:
     return [f"    {line}".rstrip() for line in lines]
 
 
-def spending_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
+def spending_lines(a: Spending, b: Spending) -> list[tuple[str, str]]:
     """Return names and values of cost and time, before and after; nothing where nobody was called."""
     if not a.calls and not b.calls:
         return []
@@ -321,10 +322,10 @@ def spending_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
     return [("cost", cost), ("call time", time)]
 
 
-def _cost(spent: FileSpending) -> str:
-    if spent.cost_usd is None:
+def _cost(spent: Spending) -> str:
+    if not has_cost(spent):
         return "unknown" if spent.calls else "no calls"
-    return ("≥ " if spent.unknown else "") + money(spent.cost_usd)
+    return ("≥ " if spent.unknown else "") + money(spent.known_usd)
 
 
 def _percent(before: float, delta: float) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, StageCode
 from fusiontools.evaluation.rubric import Criterion, runs_of
 from fusiontools.evaluation.task import Task
 from fusiontools.llm.ledger import Ledger, Slot
@@ -37,7 +37,7 @@ _POINTS = {0: 1.0, 1: 0.0, None: 0.5}
 class _Missing:
     """Why there is no verdict."""
 
-    code: str
+    code: StageCode
     message: str
 
 

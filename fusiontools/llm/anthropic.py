@@ -17,9 +17,9 @@ from typing import Any
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm import anthropic_reply
-from fusiontools.llm.anthropic_request import Conversation, bad_request, closed
+from fusiontools.llm.anthropic_request import Conversation, bad_request, close_schema
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.llm.http import WireFormat
+from fusiontools.llm.http import ApiFormat
 from fusiontools.llm.prices import ANTHROPIC_MAX_TOKENS
 from fusiontools.llm.quirks import CACHE_MARK, Quirks
 from fusiontools.record import jsonl
@@ -65,7 +65,7 @@ class MessagesQuirks(Quirks):
 
     def _body(self, request: CompletionRequest, stream: bool) -> dict[str, Any]:
         params = request.params
-        told = Conversation(request.messages, request.cached_messages, system_turns=self.system_turns)
+        conversation = Conversation(request.messages, request.cached_messages, system_turns=self.system_turns)
         body: dict[str, Any] = {"model": request.model, "max_tokens": self._max_tokens(params)}
         tools = [_tool(tool) for tool in params.get("tools") or []]
         if tools:
@@ -74,19 +74,19 @@ class MessagesQuirks(Quirks):
                 body["tool_choice"] = choice
         body |= {name: params[name] for name in _NATIVE if params.get(name) is not None}
         body |= self._sampling(params)
-        self._think(body, params, after_tools=told.after_tools)
+        self._think(body, params, after_tools=conversation.after_tools)
         if self.marks_cache and request.cached_messages:
-            for block in (*tools[-1:], *told.shared_ends):
+            for block in (*tools[-1:], *conversation.shared_ends):
                 block["cache_control"] = CACHE_MARK
         if (instruction := self._ask_for_format(body, params)) is not None:
-            told.system.append({"type": "text", "text": instruction})
+            conversation.system.append({"type": "text", "text": instruction})
         if self.continues and not _thinks(body) and "format" not in body.get("output_config", {}):
-            told.end_cleanly()
+            conversation.end_cleanly()
         else:
-            told.end_with_user()
-        if told.system:
-            body["system"] = told.system
-        body["messages"] = told.turns
+            conversation.end_with_user()
+        if conversation.system:
+            body["system"] = conversation.system
+        body["messages"] = conversation.turns
         if stream:
             body["stream"] = True
         return body
@@ -151,7 +151,7 @@ class MessagesQuirks(Quirks):
         if asked.get("type") != "json_schema":
             return None
         schema = asked["json_schema"].get("schema") or {}
-        strict = closed(schema) if self.format_rung == 0 else None
+        strict = close_schema(schema) if self.format_rung == 0 else None
         if strict is None:
             return f"{_BY_SCHEMA}\n\n{jsonl.dumps(schema).decode()}"
         body["output_config"] = {**body.get("output_config", {}), "format": {"type": "json_schema", "schema": strict}}
@@ -218,11 +218,11 @@ def _tool_choice(params: Mapping[str, Any]) -> dict[str, Any] | None:
     return choice if asked is not None else None
 
 
-MESSAGES = WireFormat(
+MESSAGES = ApiFormat(
     path="/messages",
     key_header=("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     quirks=MessagesQuirks,
-    answer=anthropic_reply.answer,
-    events=anthropic_reply.AnthropicEvents,
+    translate=anthropic_reply.chat_completion,
+    events=anthropic_reply.EventTranslator,
 )

@@ -1,6 +1,7 @@
-"""Put what Anthropic's Messages API answers into the shape that `wire` reads: bodies, stream events and errors.
+"""Put what Anthropic's Messages API answers into the shape that `openai_reply` reads: bodies, stream events and errors.
 
-So an answer is finished, refused, truncated or empty by the same rules, whichever API gave it.
+So an answer is finished, refused, truncated or empty by the same rules, whichever API gave it. Written by hand for the
+same reason as that reader: the SDK's types import slowly and are strict where what comes is not.
 
 Source: Anthropic's API reference, "Messages", "Streaming Messages", "Errors" and "Handling stop reasons".
 """
@@ -41,7 +42,7 @@ _TEXTS = {
 }
 
 
-def answer(data: dict[str, Any]) -> dict[str, Any]:
+def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
     """Return a plain answer as a chat completion; an error in a 200 as one, too."""
     if data.get("error") or "content" not in data:
         return _error(data)
@@ -74,7 +75,7 @@ _EVENTS = (
 )
 
 
-class AnthropicEvents:
+class EventTranslator:
     """One stream's events, each as a chunk of a chat completion, or None where it says nothing.
 
     The finish comes with `message_stop`: a stream that ends without it was cut off. The tokens come with

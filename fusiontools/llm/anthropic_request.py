@@ -1,4 +1,4 @@
-"""Put an OpenAI conversation into the form of Anthropic's Messages API, by its rules of order.
+"""Put OpenAI's messages, files and JSON schemas into the form of Anthropic's Messages API, by its rules of order.
 
 - Leading system and developer messages are the `system` blocks. One in the middle stands behind the user turn that it
   follows or interrupts, as a `system` turn; where the model refuses those, or where the API allows none (an assistant
@@ -9,19 +9,13 @@
 - The ids of tool calls are spelled in the API's alphabet, and each is used once: many servers count from `call_0` in
   every turn.
 - Images and documents go by URL or as base64. What the API does not take fails as `bad_request`, unsent.
+- Every object of a schema is closed; bounds on numbers, lengths and counts are left out, as Anthropic's own libraries
+  do: they say less about the answer's shape than about its values, which whoever asked checks anyway.
 
-Source: Anthropic's API reference, "Messages", "Tool use", "Vision", "PDF support", "Mid-conversation system messages".
+Written by hand, because the SDK's types are pydantic models that import slowly, and what is hard is the order.
 
-Put images and files from OpenAI's content parts into the blocks of Anthropic's API.
-
-Source: Anthropic's API reference, "Vision" and "PDF support".
-
-Put a JSON schema into the part of the language that Anthropic's structured outputs know.
-
-Every object is closed; bounds on numbers, lengths and counts are left out, as Anthropic's own libraries do: they say
-less about the answer's shape than about its values, which whoever asked checks anyway.
-
-Source: Anthropic's documentation, "Structured outputs", "JSON Schema limitations".
+Source: Anthropic's API reference, "Messages", "Tool use", "Vision", "PDF support", "Mid-conversation system messages",
+"Structured outputs" ("JSON Schema limitations").
 """
 
 from __future__ import annotations
@@ -36,77 +30,28 @@ from fusiontools.errors import CallFailed
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 
-_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-
-
-def image(url: str) -> dict[str, Any]:
-    """Return an image block.
-
-    Raises:
-        ValueError: neither a web address nor a data URL of a kind that the API takes.
-    """
-    if _on_the_web(url):
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    media_type, data = _data_url(url)
-    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
-    if media_type not in _IMAGES:
-        raise ValueError(f"{media_type or 'no media type'} is none of {', '.join(_IMAGES)}")
-    return {"type": "image", "source": _base64(media_type, data)}
-
-
-def document(file: dict[str, Any]) -> dict[str, Any]:
-    """Return a document block: a PDF or plain text.
-
-    Raises:
-        ValueError: a file that only another endpoint holds, or of a kind that the API does not take.
-    """
-    data = file.get("file_data") or file.get("file_url")
-    if not data:
-        raise ValueError("a file's data must stand in the message; an id is known to the endpoint that gave it only")
-    block = {"type": "document", "source": _document_source(data)}
-    return {**block, "title": file["filename"]} if file.get("filename") else block
-
-
-def _document_source(data: str) -> dict[str, Any]:
-    if _on_the_web(data):
-        return {"type": "url", "url": data}
-    # OpenAI takes a PDF's bare base64, too.
-    media_type, data = _data_url(data) if data.startswith("data:") else ("application/pdf", data)
-    if media_type == "application/pdf":
-        return _base64(media_type, data)
-    if not media_type.startswith("text/"):
-        raise ValueError(f"{media_type or 'no media type'} is neither a PDF nor text")
-    return {"type": "text", "media_type": "text/plain", "data": base64.b64decode(data).decode()}
-
-
-def _base64(media_type: str, data: str) -> dict[str, Any]:
-    base64.b64decode(data, validate=True)
-    return {"type": "base64", "media_type": media_type, "data": data}
-
-
-def _on_the_web(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
-
-
-def _data_url(url: str) -> tuple[str, str]:
-    """Return the media type and the base64 of a data URL (RFC 2397)."""
-    head, comma, data = url.removeprefix("data:").partition(",")
-    if not url.startswith("data:") or not comma:
-        raise ValueError(f"{url[:40]!r} is neither a web address nor a data URL")
-    media_type = head.partition(";")[0].strip().lower()
-    content = unquote_to_bytes(data)
-    if not head.endswith(";base64"):
-        content = base64.b64encode(content)
-    return media_type, b"".join(content.split()).decode("ascii")
-
-
 Block = dict[str, Any]
-
 _OPENING = "Begin."
 _GO_ON = "Go on exactly where you stopped."
+_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 #: Blocks of the API's own that travel as they are.
 _NATIVE = ("image", "document", "search_result")
 _STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
+_BOUNDS_TEXT = """
+minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems minProperties
+maxProperties contains minContains maxContains $schema $id examples
+"""
+#: Without these a schema means something else.
+_INEXPRESSIBLE_TEXT = """
+patternProperties propertyNames unevaluatedProperties dependentSchemas dependentRequired prefixItems not if then else
+oneOf $dynamicRef
+"""
+_FORMATS_TEXT = "date-time time date duration email hostname uri ipv4 ipv6 uuid"
+_BOUNDS, _INEXPRESSIBLE, _FORMATS = (
+    frozenset(text.split()) for text in (_BOUNDS_TEXT, _INEXPRESSIBLE_TEXT, _FORMATS_TEXT)
+)
+_TABLES = ("properties", "$defs", "definitions")
+_LISTS = ("anyOf", "allOf")
 
 
 class Conversation:
@@ -142,7 +87,7 @@ class Conversation:
         self._end_user_turn()
         self.system += self._waiting
         if not self.turns:
-            self._turn("user").append(_text(_OPENING))
+            self._turn("user").append(_text_block(_OPENING))
 
     @property
     def after_tools(self) -> bool:
@@ -153,7 +98,7 @@ class Conversation:
     def end_with_user(self) -> None:
         """Let the user speak last, for models that do not go on in an assistant's turn."""
         if self.turns[-1]["role"] == "assistant":
-            self._turn("user").append(_text(_GO_ON))
+            self._turn("user").append(_text_block(_GO_ON))
 
     def end_cleanly(self) -> None:
         """Strip white space from the end of an assistant's turn that is to be gone on with."""
@@ -166,12 +111,12 @@ class Conversation:
             to = self._waiting if self.turns and self._system_turns else self.system
             to += _blocks(message, text_only=True)
         elif role == "user":
-            self._take("user", _blocks(message))
+            self._add_blocks("user", _blocks(message))
         elif role == "assistant":
             said = _blocks(message, text_only=True)
             refusal: Any = message.get("refusal")
-            said += [_text(refusal)] if refusal and not said else []
-            self._take("assistant", said + [self._tool_use(call) for call in message.get("tool_calls") or []])
+            said += [_text_block(refusal)] if refusal and not said else []
+            self._add_blocks("assistant", said + [self._tool_use(call) for call in message.get("tool_calls") or []])
         elif role == "tool":
             blocks = self._turn("user")
             first = next((i for i, block in enumerate(blocks) if block["type"] != "tool_result"), len(blocks))
@@ -179,14 +124,14 @@ class Conversation:
         else:
             raise bad_request(f"a message of role {role!r} has no place in Anthropic's API")
 
-    def _take(self, role: str, blocks: list[Block]) -> None:
+    def _add_blocks(self, role: str, blocks: list[Block]) -> None:
         if blocks:
             self._turn(role).extend(blocks)
 
     def _turn(self, role: str) -> list[Block]:
         """Return the blocks of this role's turn: the present one, or a new one."""
         if not self.turns and role == "assistant":
-            self._turn("user").append(_text(_OPENING))
+            self._turn("user").append(_text_block(_OPENING))
         if not self.turns or self.turns[-1]["role"] != role:
             self._end_user_turn()
             self.turns.append({"role": role, "content": []})
@@ -204,7 +149,7 @@ class Conversation:
     def _tool_use(self, call: ToolCall) -> Block:
         function = call["function"]
         given = call.get("id") or ""
-        own = unique = plain_name(given)
+        own = unique = _plain_name(given)
         count = 1
         while unique in self._taken:
             count += 1
@@ -212,19 +157,23 @@ class Conversation:
         self._taken.add(unique)
         self._ids[given] = unique
         arguments = arguments_object(function.get("arguments"))
-        return {"type": "tool_use", "id": unique, "name": plain_name(function["name"]), "input": arguments}
+        return {"type": "tool_use", "id": unique, "name": _plain_name(function["name"]), "input": arguments}
 
     def _tool_result(self, message: Message) -> Block:
         given = message.get("tool_call_id") or ""
-        result: Block = {"type": "tool_result", "tool_use_id": self._ids.get(given) or plain_name(given)}
+        result: Block = {"type": "tool_result", "tool_use_id": self._ids.get(given) or _plain_name(given)}
         if content := _blocks(message):
             result["content"] = content
         return result
 
 
-def plain_name(name: str) -> str:
-    """Return a name or an id in the alphabet that the API takes."""
-    return _STRANGE.sub("_", name) or "_"
+def close_schema(schema: Any) -> dict[str, Any] | None:
+    """Return the schema as structured outputs take it; None where they cannot say what it says."""
+    try:
+        _refuse_circles(schema, schema, (), set())
+        return _close(schema)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def arguments_object(said: Any) -> dict[str, Any]:
@@ -242,10 +191,15 @@ def bad_request(why: str) -> CallFailed:
     return CallFailed("bad_request", why, status=400)
 
 
+def _plain_name(name: str) -> str:
+    """Return a name or an id in the alphabet that the API takes."""
+    return _STRANGE.sub("_", name) or "_"
+
+
 def _blocks(message: Message, *, text_only: bool = False) -> list[Block]:
     content = message.get("content")
     if content is None or isinstance(content, str):
-        return [_text(content)] if content and content.strip() else []
+        return [_text_block(content)] if content and content.strip() else []
     blocks = []
     for part in content:
         block = _block(part)
@@ -259,15 +213,15 @@ def _blocks(message: Message, *, text_only: bool = False) -> list[Block]:
 def _block(part: dict[str, Any]) -> Block:
     kind = part["type"]
     if kind in ("text", "input_text", "output_text"):
-        return _text(part["text"])
+        return _text_block(part["text"])
     if kind == "refusal":
-        return _text(part["refusal"])
+        return _text_block(part["refusal"])
     try:
         if kind in ("image_url", "input_image"):
             said = part["image_url"]
-            return image(said if isinstance(said, str) else said["url"])
+            return _image_block(said if isinstance(said, str) else said["url"])
         if kind in ("file", "input_file"):
-            return document(part.get("file") or part)
+            return _document_block(part.get("file") or part)
     except ValueError as error:
         raise bad_request(f"this {kind!r} part cannot be sent to Anthropic's API: {error}") from error
     if kind in _NATIVE:
@@ -275,48 +229,83 @@ def _block(part: dict[str, Any]) -> Block:
     raise bad_request(f"Anthropic's API takes no {kind!r} part")
 
 
-def _text(text: str) -> Block:
+def _text_block(text: str) -> Block:
     return {"type": "text", "text": text}
 
 
-_BOUNDS_TEXT = """
-minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems minProperties
-maxProperties contains minContains maxContains $schema $id examples
-"""
-#: Without these a schema means something else.
-_INEXPRESSIBLE_TEXT = """
-patternProperties propertyNames unevaluatedProperties dependentSchemas dependentRequired prefixItems not if then else
-oneOf $dynamicRef
-"""
-_FORMATS_TEXT = "date-time time date duration email hostname uri ipv4 ipv6 uuid"
-_BOUNDS, _INEXPRESSIBLE, _FORMATS = (
-    frozenset(text.split()) for text in (_BOUNDS_TEXT, _INEXPRESSIBLE_TEXT, _FORMATS_TEXT)
-)
-_TABLES = ("properties", "$defs", "definitions")
-_LISTS = ("anyOf", "allOf")
+def _image_block(url: str) -> dict[str, Any]:
+    """Return an image block.
+
+    Raises:
+        ValueError: neither a web address nor a data URL of a kind that the API takes.
+    """
+    if _on_the_web(url):
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    media_type, data = _data_url(url)
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+    if media_type not in _IMAGES:
+        raise ValueError(f"{media_type or 'no media type'} is none of {', '.join(_IMAGES)}")
+    return {"type": "image", "source": _base64_source(media_type, data)}
 
 
-def closed(schema: Any) -> dict[str, Any] | None:
-    """Return the schema as structured outputs take it; None where they cannot say what it says."""
-    try:
-        _refuse_circles(schema, schema, (), set())
-        return _closed(schema)
-    except (AttributeError, TypeError, ValueError):
-        return None
+def _document_block(file: dict[str, Any]) -> dict[str, Any]:
+    """Return a document block: a PDF or plain text.
+
+    Raises:
+        ValueError: a file that only another endpoint holds, or of a kind that the API does not take.
+    """
+    data = file.get("file_data") or file.get("file_url")
+    if not data:
+        raise ValueError("a file's data must stand in the message; an id is known to the endpoint that gave it only")
+    block = {"type": "document", "source": _document_source(data)}
+    return {**block, "title": file["filename"]} if file.get("filename") else block
 
 
-def _closed(schema: Any) -> dict[str, Any]:
+def _document_source(data: str) -> dict[str, Any]:
+    if _on_the_web(data):
+        return {"type": "url", "url": data}
+    # OpenAI takes a PDF's bare base64, too.
+    media_type, data = _data_url(data) if data.startswith("data:") else ("application/pdf", data)
+    if media_type == "application/pdf":
+        return _base64_source(media_type, data)
+    if not media_type.startswith("text/"):
+        raise ValueError(f"{media_type or 'no media type'} is neither a PDF nor text")
+    return {"type": "text", "media_type": "text/plain", "data": base64.b64decode(data).decode()}
+
+
+def _base64_source(media_type: str, data: str) -> dict[str, Any]:
+    base64.b64decode(data, validate=True)
+    return {"type": "base64", "media_type": media_type, "data": data}
+
+
+def _on_the_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _data_url(url: str) -> tuple[str, str]:
+    """Return the media type and the base64 of a data URL (RFC 2397)."""
+    head, comma, data = url.removeprefix("data:").partition(",")
+    if not url.startswith("data:") or not comma:
+        raise ValueError(f"{url[:40]!r} is neither a web address nor a data URL")
+    media_type = head.partition(";")[0].strip().lower()
+    content = unquote_to_bytes(data)
+    if not head.endswith(";base64"):
+        content = base64.b64encode(content)
+    return media_type, b"".join(content.split()).decode("ascii")
+
+
+def _close(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict) or not schema or _INEXPRESSIBLE & schema.keys():
         raise ValueError
     kept = {name: value for name, value in schema.items() if name not in _BOUNDS}
     for table in _TABLES:
         if table in kept:
-            kept[table] = {name: _closed(value) for name, value in kept[table].items()}
+            kept[table] = {name: _close(value) for name, value in kept[table].items()}
     for several in _LISTS:
         if several in kept:
-            kept[several] = [_closed(value) for value in kept[several]]
+            kept[several] = [_close(value) for value in kept[several]]
     if "items" in kept:
-        kept["items"] = _closed(kept["items"])
+        kept["items"] = _close(kept["items"])
     if kept.get("minItems", 0) not in (0, 1):
         del kept["minItems"]
     if kept.get("format") not in {None, *_FORMATS}:

@@ -1,4 +1,4 @@
-"""The one door to a model: `complete`, with the journal, the retries, the ledger and the transport behind it.
+"""The one way to a model: `Client.complete`, before the journal, the retries, the ledger and the endpoint.
 
 A request is looked up in the journal (`replay`), joined to an identical one under way (single flight), or bought and
 then kept. Cancelling whoever asked cancels the call, socket and all; who has waited for it then buys it.
@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
@@ -19,7 +19,9 @@ from fusiontools.llm.completion import Backend, Completion, CompletionRequest, D
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Budget, Event, Ledger, Slot
 from fusiontools.llm.retry import Caller, call_with_retries
-from fusiontools.record.types import Call, Message
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import Call, Message
 
 _NO_SLOT = Slot()
 #: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
@@ -87,7 +89,7 @@ class Client:
             return None
         completion, saved_usd = found
         self._enter_replayed(completion, request, ledger, slot, saved_usd)
-        self._tell(ledger, slot, model, 0.0, 0.0, replayed=True)
+        self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
     async def complete(
@@ -104,7 +106,7 @@ class Client:
             CallFailed: every model failed; the failure is the first one's.
         """
         started, entered = time.monotonic(), len(ledger.calls)
-        self._tell(ledger, slot, model, 0.0, None, began=True)
+        self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
         shown = False
 
@@ -125,16 +127,17 @@ class Client:
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                completion = await self._shared(asked, priced, ledger, slot, show if on_delta else None)
+                completion = await self._join_or_buy(asked, priced, ledger, slot, show if on_delta else None)
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
                     break
                 continue
-            self._tell(ledger, slot, model, time.monotonic() - started, _paid_usd(ledger.calls[entered:], slot))
+            cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
+            self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
-        self._tell(ledger, slot, model, time.monotonic() - started, None, failure=first)
+        self._send_event(ledger, slot, model, time.monotonic() - started, None, failure=first)
         raise first
 
     @property
@@ -157,12 +160,12 @@ class Client:
         if self.journal is not None:
             self.journal.close()
 
-    async def _shared(
+    async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         """Buy the call, or wait for the identical one that is under way."""
         if not self.shares:
-            return await self._bought(request, model, ledger, slot, on_delta)
+            return await self._buy(request, model, ledger, slot, on_delta)
         key = request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
         while (flight := self._flights.get(key)) is not None:
             try:
@@ -184,7 +187,7 @@ class Client:
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
-            completion = await self._bought(request, model, ledger, slot, on_delta)
+            completion = await self._buy(request, model, ledger, slot, on_delta)
             flight.set_result(completion)
             return completion
         except CallFailed as failure:
@@ -195,7 +198,7 @@ class Client:
             flight.cancel()
             del self._flights[key]
 
-    async def _bought(
+    async def _buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
@@ -234,7 +237,7 @@ class Client:
             saved_usd=saved_usd,
         )
 
-    def _tell(
+    def _send_event(
         self,
         ledger: Ledger,
         slot: Slot,
@@ -267,11 +270,11 @@ def _make_backend(endpoint: Endpoint) -> Backend:
     if endpoint.api == "anthropic":
         from fusiontools.llm.anthropic import MESSAGES
 
-        return HttpBackend(endpoint, dialect=MESSAGES)
+        return HttpBackend(endpoint, api=MESSAGES)
     return HttpBackend(endpoint)
 
 
-def _paid_usd(calls: Sequence[Call], slot: Slot) -> float | None:
+def _cost_of_slot(calls: Sequence[Call], slot: Slot) -> float | None:
     """Return what all attempts of a slot cost, or None where nobody knows it of one."""
     costs = [c["cost_usd"] for c in calls if c.get("member") == slot.member and c.get("sample") == slot.sample]
     return None if None in costs else sum(cost for cost in costs if cost)

@@ -1,4 +1,4 @@
-"""A backend that makes no call: it gives every request an answer of a length to be expected, to see what would be made.
+"""A backend that makes no call: it answers every request with filler, to see which calls a chain would make.
 
 Where a reply has a form, it says what makes a chain go on to the end: responses do not agree, and the question is
 worth a fusion.

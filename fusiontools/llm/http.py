@@ -1,16 +1,18 @@
-"""Ask an endpoint over HTTP, once; with `h1`, the home of httpx.
+"""Ask an endpoint over HTTP, once. OpenAI's chat completions are spoken here; another API is an `ApiFormat` of its own.
 
-OpenAI's chat completions are spoken here; what another API says differently is its `Dialect`.
+The seam is httpx's transport interface: everything above it is here, everything below it is a library's or `http1.py`,
+which says why it exists. One shortcut passes the seam by: over `Http1Transport` a request is written as bytes and its
+reply read as they come (`_send`), because httpx's request and response would be half of what a call costs. httpx's
+client layer (cookies, redirects, auth flows) is left out for the same reason.
 
-The seam is httpx's transport interface: everything above it is ours, everything below it is swapped by measurement.
-Below it is `h1`, for every call that no proxy carries. With 64 records at once `fuse-panel` took 0.19 ms of CPU a call
-in all over it and 0.32 over aiohttp; with one at a time, 0.30 and over httpx's own transport 0.87. It is imported in
-4 ms, these in 140 and 40, and the pool of the last is quadratic in its connections.
-httpx's client layer (cookies, redirects, auth flows) is left out: it would double the cost of a call.
+`FUSION_TRANSPORT=httpx` takes httpx's own transport for every call, as a proxy does that the environment names. The
+same calls fail there in the same way, but two things hold over our own only: what a server sends beyond its answer is
+not taken for the answer to the next call, and a TLS handshake that is given up leaves no socket behind.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,10 +24,9 @@ import httpx
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
-from fusiontools.llm import http1, openai_reply
 from fusiontools.llm.completion import Completion, CompletionRequest, Delta, OnDelta
-from fusiontools.llm.http1 import OnBytes
-from fusiontools.llm.openai_reply import failure
+from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
+from fusiontools.llm.openai_reply import OnBytes, Translate, read_completion, read_failure, read_stream
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record import jsonl
 
@@ -37,7 +38,7 @@ DEPTH_HEADER = "x-fusion-depth"
 
 
 @dataclass(frozen=True, slots=True)
-class WireFormat:
+class ApiFormat:
     """What an API says in its own way over the same HTTP.
 
     Args:
@@ -45,7 +46,7 @@ class WireFormat:
         key_header: the header that carries the key, and what stands before the key in it.
         headers: what every request carries.
         quirks: writes the bodies for one model and learns from its refusals; told whether to mark the cache.
-        answer: puts a plain answer into OpenAI's shape; None where it has it.
+        translate: puts a plain answer into OpenAI's shape; None where it has it.
         events: makes what does that for the events of one stream.
     """
 
@@ -53,11 +54,11 @@ class WireFormat:
     key_header: tuple[str, str] = ("authorization", "Bearer ")
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: Callable[[bool], Quirks] = Quirks
-    answer: openai_reply.Translate | None = None
-    events: Callable[[], openai_reply.Translate] | None = None
+    translate: Translate | None = None
+    events: Callable[[], Translate] | None = None
 
 
-OPENAI = WireFormat()
+OPENAI = ApiFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,21 @@ class HttpBackend:
 
     Args:
         transport: used for every call instead of the built-in choice: the seam for tests and embedders.
-        dialect: what the endpoint speaks.
+        api: what the endpoint speaks.
     """
 
     def __init__(
-        self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None, dialect: WireFormat = OPENAI
+        self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None, api: ApiFormat = OPENAI
     ) -> None:
         self._endpoint = endpoint
-        self._dialect = dialect
-        self._url = _url(endpoint, dialect.path)
+        self._api = api
+        self._url = _url(endpoint, api.path)
         self._headers = {
             "host": self._url.netloc.decode("ascii"),
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             "user-agent": f"fusiontools/{__version__}",
-            **dialect.headers,
+            **api.headers,
             **endpoint.headers,
         }
         self._head = b""  # written when it is first needed
@@ -103,7 +104,7 @@ class HttpBackend:
         quirks = self._quirks.get(request.model)
         if quirks is None:
             marks_cache = self._endpoint.caches_prompts(request.model)
-            quirks = self._quirks[request.model] = self._dialect.quirks(marks_cache)
+            quirks = self._quirks[request.model] = self._api.quirks(marks_cache)
         body = quirks.body(request, stream=on_delta is not None)
         try:
             return await self._call(body, on_delta)
@@ -123,12 +124,12 @@ class HttpBackend:
             reply = await self._send(content, key)
             try:
                 if reply.status >= 300:
-                    raise failure(reply.status, await _read(reply), reply.headers, key)
+                    raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
                 yield reply
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
-            raise _translated(error, self._endpoint, retryable=False) from error
+            raise _call_failed(error, self._endpoint, retryable=False) from error
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -137,7 +138,7 @@ class HttpBackend:
 
     async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
-        key, speaks = self._endpoint.key(), self._dialect
+        key, api = self._endpoint.key(), self._api
         shown = False
 
         def show(delta: Delta) -> None:
@@ -149,15 +150,15 @@ class HttpBackend:
             reply = await self._send(jsonl.dumps(body), key)
             try:
                 if reply.status >= 300:
-                    raise failure(reply.status, await _read(reply), reply.headers, key)
+                    raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
                 if on_delta is not None and "text/event-stream" in reply.headers.get("content-type", ""):
-                    translate = speaks.events() if speaks.events is not None else None
-                    return await openai_reply.streamed(reply.each, body["model"], show, started, key, translate)
-                completion = openai_reply.completion(await _read(reply), body["model"], key, speaks.answer)
+                    translate = api.events() if api.events is not None else None
+                    return await read_stream(reply.each, body["model"], show, started, key, translate)
+                completion = read_completion(await _whole_body(reply), body["model"], key, api.translate)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
-            raise _translated(error, self._endpoint, retryable=not shown) from error
+            raise _call_failed(error, self._endpoint, retryable=not shown) from error
         if on_delta is not None:
             on_delta(completion.content)
         return completion
@@ -165,16 +166,14 @@ class HttpBackend:
     async def _send(self, content: bytes, key: str | None) -> HttpReply:
         own = {"content-length": str(len(content))}
         if key:
-            name, before = self._dialect.key_header
+            name, before = self._api.key_header
             own[name] = before + key
         if depth := DEPTH.get():
             own[DEPTH_HEADER] = str(depth)
         transport = self._transport()
-        if isinstance(transport, http1.H1Transport):
-            # Half of what a call costs would go into httpx's request and response.
-            self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _lines(self._headers))
-            answer = await transport.exchange(b"%b%b\r\n%b" % (self._head, _lines(own), content))
-            return _reply_of(answer)
+        if isinstance(transport, Http1Transport):
+            self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
+            return _raw_reply(await transport.exchange(b"%b%b\r\n%b" % (self._head, _header_lines(own), content)))
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
         return _reply(await transport.handle_async_request(request))
 
@@ -182,7 +181,7 @@ class HttpBackend:
         if self._given is not None:
             return self._given
         if self._own is None:
-            self._own = _own_transport(self._url)
+            self._own = transport_for(self._url)
         return self._own
 
 
@@ -196,18 +195,29 @@ def _url(endpoint: Endpoint, path: str) -> httpx.URL:
     return url
 
 
-def _own_transport(url: httpx.URL) -> httpx.AsyncBaseTransport:
-    proxy = _proxy(url)
-    if proxy is None:
-        return http1.H1Transport(url)
-    # The calls in flight are bounded by `max_concurrency`, above.
-    return httpx.AsyncHTTPTransport(proxy=httpx.Proxy(proxy), limits=httpx.Limits(keepalive_expiry=15))
+def transport_for(url: httpx.URL) -> httpx.AsyncBaseTransport:
+    """Return what carries calls to this URL, as the environment wants it.
+
+    Raises:
+        CallFailed: the environment names a transport or a proxy that cannot be.
+    """
+    chosen, proxy = os.environ.get("FUSION_TRANSPORT", ""), _proxy_address(url)
+    if chosen not in ("", "httpx"):
+        raise CallFailed("connect", f"FUSION_TRANSPORT: {chosen!r} is unknown; `httpx` is what can be chosen")
+    if proxy is None and not chosen:
+        return Http1Transport(url)
+    try:
+        through = httpx.Proxy(proxy) if proxy else None
+        # Certificates take 17 ms to read, so plain http has none. The calls in flight are bounded above.
+        limits, verified = httpx.Limits(keepalive_expiry=IDLE_S), url.scheme == "https"
+        return httpx.AsyncHTTPTransport(verify=verified, proxy=through, limits=limits)
+    except (httpx.InvalidURL, ImportError, ValueError) as error:  # the second: SOCKS needs another package
+        raise CallFailed("connect", f"the proxy that the environment names cannot be used: {error}") from error
+    except OSError as error:
+        raise httpx.ConnectError(f"the certificates to trust cannot be read: {error}") from error
 
 
-def _proxy(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for this URL."""
-    import os
-
+def _proxy_address(url: httpx.URL) -> str | None:
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     from urllib.request import getproxies, proxy_bypass
@@ -216,12 +226,12 @@ def _proxy(url: httpx.URL) -> str | None:
     return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
 
 
-def _reply_of(answer: http1.HttpResponse) -> HttpReply:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+def _raw_reply(response: Http1Response) -> HttpReply:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
     if "content-encoding" in headers:
         # The endpoint compresses without being asked: httpx's decoders know how.
-        return _reply(httpx.Response(answer.status, headers=answer.headers, stream=answer))
-    return HttpReply(answer.status, headers, aiter(answer), answer.aclose, answer.each)
+        return _reply(httpx.Response(response.status, headers=response.headers, stream=response))
+    return HttpReply(response.status, headers, aiter(response), response.aclose, response.each)
 
 
 def _reply(response: httpx.Response) -> HttpReply:
@@ -234,7 +244,7 @@ def _reply(response: httpx.Response) -> HttpReply:
     return HttpReply(response.status_code, response.headers, chunks, response.aclose, each)
 
 
-def _lines(headers: Mapping[str, str]) -> bytes:
+def _header_lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they go out."""
     text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
@@ -242,7 +252,7 @@ def _lines(headers: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-async def _read(reply: HttpReply) -> bytes:
+async def _whole_body(reply: HttpReply) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for chunk in reply.chunks:
@@ -253,7 +263,7 @@ async def _read(reply: HttpReply) -> bytes:
     return b"".join(parts)
 
 
-def _translated(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
+def _call_failed(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
     """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):

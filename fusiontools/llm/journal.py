@@ -1,8 +1,9 @@
-"""Every finished call, kept on disk under what was asked: nothing that was paid for is paid for twice.
+"""Keep every finished call on disk under what was asked: nothing that was paid for is paid for twice.
 
 A SQLite file in write-ahead mode, shared by all processes of a user. Writes go through one thread that commits
 whatever has piled up in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at
 most the calls in flight. Reads are by primary key and take microseconds, so they happen where they are asked for.
+Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
 """
 
 from __future__ import annotations

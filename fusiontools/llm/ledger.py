@@ -1,14 +1,17 @@
-"""Every attempt of a record written down, and the money of a run kept within its limit."""
+"""Write down every attempt of a record, and keep the money of a run, a record or a caller within its limit."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fusiontools.config.stage_table import LimitOptions
-from fusiontools.errors import CallFailed
-from fusiontools.record.types import Call, Usage
+from fusiontools.errors import CallCode, CallFailed, CallStatus
+
+if TYPE_CHECKING:
+    from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.record.types import Call, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Ledger:
     calls: list[Call] = field(default_factory=list)
     #: The purses that pay for its calls, each with a limit to hold.
     budgets: tuple[Budget, ...] = ()
-    #: What bounds its calls, where that is not what bounds all of the door's.
+    #: What bounds its calls, where that is not what bounds all of the client's.
     limits: LimitOptions | None = None
     #: Which repetition of the same question this is.
     epoch: int = 0
@@ -70,7 +73,7 @@ class Ledger:
         attempt: int,
         model: str,
         endpoint: str,
-        status: str = "ok",
+        status: CallStatus = "ok",
         usage: Usage | None = None,
         cost_usd: float | None = None,
         cost_source: str | None = None,
@@ -124,7 +127,7 @@ class Budget:
     def __init__(
         self,
         limit_usd: float | None = None,
-        code: str = "budget",
+        code: CallCode = "budget",
         whose: str = "the run",
         committed_usd: float = 0.0,
     ) -> None:

@@ -1,8 +1,7 @@
-"""Read a stream of server-sent events whose data are JSON.
+"""Read what OpenAI-compatible endpoints answer: bodies, streams and errors, in all the ways they really come.
 
-Read how endpoints refuse: status, words, what parameter they name, when to come back; and never repeat a key.
-
-Read what OpenAI-compatible endpoints answer: bodies, streams and errors, in all the ways they really come.
+Written by hand, because the types of OpenAI's SDK import slowly and are strict where real servers are not. So is the
+reader of server-sent events: the glue to a library would be as long, and only data that are JSON are wanted of them.
 
 Source: OpenAI's and OpenRouter's API references; the deviations are those of real servers.
 """
@@ -11,17 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import Completion, Delta, OnDelta, merge, read
-from fusiontools.llm.http1 import OnBytes
+from fusiontools.errors import FAILURE_CODES, CallCode, CallFailed
+from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.record import jsonl
-from fusiontools.record.types import Usage
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import ToolCall, Usage
+
+#: Takes a piece of a body.
+OnBytes = Callable[[bytes], object]
+#: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
+Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 _RETRYABLE = frozenset({408, 409, 425, 429})
-_CODES = {401: "auth", 403: "auth", 402: "payment", 404: "not_found", 408: "timeout", 413: "context_length"}
-SHOWN = 300
+_CODES: dict[int, Any] = {status: code for code, row in FAILURE_CODES.items() for status in row.statuses}
+_SHOWN_CHARS = 300
 #: How endpoints say that the prompt, or the prompt and the answer, are too long for the model.
 _OF_CONTEXT = (
     "context length",
@@ -33,124 +38,9 @@ _OF_CONTEXT = (
 )
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
 _SHORTEST_KEY = 8
-
-
-def failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
-    """Read an error response; the endpoint's own words are kept, our key is not."""
-    message, param = _error_words(without_key(body, key))
-    if status < 400:
-        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
-    code = _CODES.get(status) or ("rate_limited" if status == 429 else "upstream" if status >= 500 else "bad_request")
-    if code == "bad_request" and _speaks_of_context(message):
-        code = "context_length"
-    elif code == "bad_request" and "credit balance is too low" in message:
-        code = "payment"
-    return CallFailed(
-        code,
-        f"HTTP {status}: {message}",
-        status=status,
-        retryable=(status in _RETRYABLE or status >= 500) and headers.get("x-should-retry") != "false",
-        retry_after_s=_retry_after(headers),
-        param=param,
-    )
-
-
-def without_key(body: bytes, key: str | None) -> bytes:
-    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
-
-
-def _error_words(body: bytes) -> tuple[str, str | None]:
-    """Return what an error body says, and the parameter it names."""
-    try:
-        data = jsonl.loads(body)
-    except ValueError:
-        return excerpt(body), None
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return str(error)[:SHOWN], None
-    message = error.get("message") or error.get("detail") or error
-    raw = (error.get("metadata") or {}).get("raw") if isinstance(error.get("metadata"), dict) else None
-    words = f"{message} ({raw})" if raw else str(message)
-    return words[:SHOWN], error.get("param") if isinstance(error.get("param"), str) else None
-
-
-def excerpt(body: bytes) -> str:
-    """Return the start of a body for a person: the text of a page, not its tags."""
-    import re
-
-    text = body[:4000].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:SHOWN] or "an empty body"
-
-
-def _speaks_of_context(message: str) -> bool:
-    said = message.lower()
-    return any(words in said for words in _OF_CONTEXT)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
-        return float(ms) / 1000
-    said = headers.get("retry-after")
-    if not said:
-        return None
-    if said.replace(".", "", 1).isdecimal():
-        return float(said)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
 #: What stands for the end that a stream says itself.
-DONE: dict[str, Any] = {}
+_DONE: dict[str, Any] = {}
 _LINE_LIMIT_BYTES = 16 * 2**20
-
-
-class EventReader:
-    """One stream's events: bytes in, however they are cut into pieces, objects out.
-
-    A line break after the last piece brings out a last line that had none.
-
-    Args:
-        key: our key, which no failure's message may repeat.
-    """
-
-    def __init__(self, key: str | None) -> None:
-        self._key = key
-        self._rest = b""
-
-    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the JSON of each `data:` line that is whole by now, and `DONE` for the end that a stream says itself.
-
-        Raises:
-            CallFailed: no JSON, or a line without an end; what stands before it has been yielded.
-        """
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _LINE_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"a line of the stream is longer than {_LINE_LIMIT_BYTES >> 20} MiB")
-        for line in lines:
-            if line.startswith(b"data:") and (event := self._read(line[5:].strip())) is not None:
-                yield event
-
-    def _read(self, data: bytes) -> dict[str, Any] | None:
-        if not data:
-            return None
-        if data == b"[DONE]":
-            return DONE
-        try:
-            event = jsonl.loads(data)
-        except ValueError:
-            shown = excerpt(without_key(data, self._key))
-            raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
-        return event if isinstance(event, dict) else None
-
-
-#: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
-Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 _THINK = "<think>"
 #: No answer has more tokens; a number beyond is no count.
 _MOST_TOKENS = 2**40
@@ -158,7 +48,7 @@ _MOST_TOKENS = 2**40
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
+def read_completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
     """Read the body of a plain answer.
 
     Args:
@@ -171,21 +61,21 @@ def completion(body: bytes, model: str, key: str | None = None, translate: Trans
     try:
         data = jsonl.loads(body)
     except ValueError:
-        shown = excerpt(without_key(body, key))
+        shown = _excerpt(_without_key(body, key))
         raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True) from None
     if not isinstance(data, dict):
         raise CallFailed(
-            "bad_response", f"the endpoint did not answer a JSON object: {excerpt(without_key(body, key))}"
+            "bad_response", f"the endpoint did not answer a JSON object: {_excerpt(_without_key(body, key))}"
         )
     with _WELL_FORMED:
         data = data if translate is None else translate(data) or {}
         _refuse_error(data, data, key)
         choices = data.get("choices") or []
         if not choices:
-            raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **_paid(data))
+            raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **_cost_fields(data))
         _refuse_error(choices[0], data, key)
         message = choices[0].get("message") or {}
-        return _finished(
+        return _completion_of(
             content=_text(message.get("content")),
             reasoning=message.get("reasoning_content") or message.get("reasoning"),
             refusal=message.get("refusal"),
@@ -196,7 +86,7 @@ def completion(body: bytes, model: str, key: str | None = None, translate: Trans
         )
 
 
-async def streamed(
+async def read_stream(
     each: Callable[[OnBytes], Awaitable[None]],
     model: str,
     on_delta: OnDelta,
@@ -209,7 +99,7 @@ async def streamed(
     Comments, keep-alives, empty choices and a missing `[DONE]` are fine; a stream that ends without a finish reason
     was cut off. What is handed on is, joined, the completion's content.
     """
-    reply, events = _Reply(key), EventReader(key)
+    reply, events = _Reply(key), _EventReader(key)
     ttft_s: float | None = None
 
     def take(piece: bytes) -> None:
@@ -226,83 +116,10 @@ async def streamed(
     await each(take)
     take(b"\n")
     with _WELL_FORMED:
-        finished = reply.finished(model, ttft_s)
+        finished = reply.finish(model, ttft_s)
     if not reply.shown and finished.content:
         on_delta(finished.content)
     return finished
-
-
-class _Reply:
-    """A streamed answer as far as it has come."""
-
-    def __init__(self, key: str | None) -> None:
-        self.shown = self.called = False
-        self._key = key
-        self._content: list[str] = []
-        self._held = ""
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-        self._tool_calls: dict[int, Any] = {}
-        self._finish_reason: str | None = None
-        self._data: dict[str, Any] = {}
-
-    def take(self, event: dict[str, Any]) -> list[Delta]:
-        """Add an event; returns what it brings of the visible answer: text, pieces of tool calls."""
-        if event is DONE:
-            # Some servers give no other sign that the answer is complete.
-            self._finish_reason = self._finish_reason or "stop"
-        if usage := event.get("usage"):
-            self._data["usage"] = usage
-        _refuse_error(event, self._data, self._key, shown=self.shown or self.called)
-        self._data.setdefault("model", event.get("model"))
-        if not (choices := event.get("choices")):
-            return []
-        choice = choices[0]
-        _refuse_error(choice, self._data, self._key, shown=self.shown or self.called)
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        return self._added(choice.get("delta") or {})
-
-    def _added(self, delta: dict[str, Any]) -> list[Delta]:
-        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._reasoning.append(thought)
-        if refusal := delta.get("refusal"):
-            self._refusal.append(refusal)
-        brought: list[Delta] = []
-        if text := _text(delta.get("content")):
-            self._content.append(text)
-            if visible := text if self.shown else self._visible(text):
-                brought.append(visible)
-        if (proposed := delta.get("tool_calls")) and (pieces := merge(self._tool_calls, proposed)):
-            self.called = True
-            brought.append(pieces)
-        return brought
-
-    def finished(self, model: str, ttft_s: float | None) -> Completion:
-        """Return the completion, or fail by name where there is none."""
-        if self._finish_reason is None:
-            raise CallFailed(
-                "connection",
-                "the stream ended before the answer did",
-                retryable=not (self.shown or self.called),
-                **_paid(self._data),
-            )
-        return _finished(
-            content="".join(self._content),
-            reasoning="".join(self._reasoning),
-            refusal="".join(self._refusal),
-            proposed=[self._tool_calls[index] for index in sorted(self._tool_calls)],
-            finish_reason=self._finish_reason,
-            data=self._data,
-            model=model,
-            ttft_s=ttft_s,
-        )
-
-    def _visible(self, text: str) -> str:
-        """Return what of the text is no thought; a beginning that may still become `<think>` is held back."""
-        self._held += text
-        visible = "" if _THINK.startswith(self._held.lstrip()) else _without_thought(self._held)[0]
-        self.shown = bool(visible)
-        return visible
 
 
 def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
@@ -324,9 +141,136 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     return usage, float(cost)
 
 
-def _count(said: Any, name: str) -> int:
-    value = said.get(name) if isinstance(said, dict) else None
-    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
+def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
+    """Read an error response; the endpoint's own words are kept, our key is not."""
+    message, param = _error_words(_without_key(body, key))
+    if status < 400:
+        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
+    code: CallCode = _CODES.get(status) or ("upstream" if status >= 500 else "bad_request")
+    if code == "bad_request" and _speaks_of_context(message):
+        code = "context_length"
+    elif code == "bad_request" and "credit balance is too low" in message:
+        code = "payment"
+    return CallFailed(
+        code,
+        f"HTTP {status}: {message}",
+        status=status,
+        retryable=(status in _RETRYABLE or status >= 500) and headers.get("x-should-retry") != "false",
+        retry_after_s=_retry_after(headers),
+        param=param,
+    )
+
+
+class _EventReader:
+    """One stream's events: bytes in, however they are cut into pieces, objects out.
+
+    A line break after the last piece brings out a last line that had none.
+
+    Args:
+        key: our key, which no failure's message may repeat.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the JSON of each `data:` line that is whole by now, and `_DONE` for the end that a stream says itself.
+
+        Raises:
+            CallFailed: no JSON, or a line without an end; what stands before it has been yielded.
+        """
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > _LINE_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"a line of the stream is longer than {_LINE_LIMIT_BYTES >> 20} MiB")
+        for line in lines:
+            if line.startswith(b"data:") and (event := self._read(line[5:].strip())) is not None:
+                yield event
+
+    def _read(self, data: bytes) -> dict[str, Any] | None:
+        if not data:
+            return None
+        if data == b"[DONE]":
+            return _DONE
+        try:
+            event = jsonl.loads(data)
+        except ValueError:
+            shown = _excerpt(_without_key(data, self._key))
+            raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
+        return event if isinstance(event, dict) else None
+
+
+class _Reply:
+    """A streamed answer as far as it has come."""
+
+    def __init__(self, key: str | None) -> None:
+        self.shown = self.called = False
+        self._key = key
+        self._content: list[str] = []
+        self._held = ""
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls: dict[int, Any] = {}
+        self._finish_reason: str | None = None
+        self._data: dict[str, Any] = {}
+
+    def take(self, event: dict[str, Any]) -> list[Delta]:
+        """Add an event; returns what it brings of the visible answer: text, pieces of tool calls."""
+        if event is _DONE:
+            # Some servers give no other sign that the answer is complete.
+            self._finish_reason = self._finish_reason or "stop"
+        if usage := event.get("usage"):
+            self._data["usage"] = usage
+        _refuse_error(event, self._data, self._key, shown=self.shown or self.called)
+        self._data.setdefault("model", event.get("model"))
+        if not (choices := event.get("choices")):
+            return []
+        choice = choices[0]
+        _refuse_error(choice, self._data, self._key, shown=self.shown or self.called)
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        return self._add(choice.get("delta") or {})
+
+    def _add(self, delta: dict[str, Any]) -> list[Delta]:
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._reasoning.append(thought)
+        if refusal := delta.get("refusal"):
+            self._refusal.append(refusal)
+        brought: list[Delta] = []
+        if text := _text(delta.get("content")):
+            self._content.append(text)
+            if visible := text if self.shown else self._visible_part(text):
+                brought.append(visible)
+        if (proposed := delta.get("tool_calls")) and (pieces := _merge_calls(self._tool_calls, proposed)):
+            self.called = True
+            brought.append(pieces)
+        return brought
+
+    def finish(self, model: str, ttft_s: float | None) -> Completion:
+        """Return the completion, or fail by name where there is none."""
+        if self._finish_reason is None:
+            raise CallFailed(
+                "connection",
+                "the stream ended before the answer did",
+                retryable=not (self.shown or self.called),
+                **_cost_fields(self._data),
+            )
+        return _completion_of(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            refusal="".join(self._refusal),
+            proposed=[self._tool_calls[index] for index in sorted(self._tool_calls)],
+            finish_reason=self._finish_reason,
+            data=self._data,
+            model=model,
+            ttft_s=ttft_s,
+        )
+
+    def _visible_part(self, text: str) -> str:
+        """Return what of the text is no thought; a beginning that may still become `<think>` is held back."""
+        self._held += text
+        visible = "" if _THINK.startswith(self._held.lstrip()) else _without_thought(self._held)[0]
+        self.shown = bool(visible)
+        return visible
 
 
 class _WellFormed:
@@ -344,7 +288,7 @@ class _WellFormed:
 _WELL_FORMED = _WellFormed()
 
 
-def _finished(
+def _completion_of(
     *,
     content: str,
     reasoning: str | None,
@@ -357,13 +301,15 @@ def _finished(
 ) -> Completion:
     """Return the completion, or fail by name where nothing visible came."""
     content, thought = _without_thought(content)
-    calls = [read(call, index) for index, call in enumerate(proposed)]
+    calls = [_read_call(call, index) for index, call in enumerate(proposed)]
     usage, cost = usage_of(data)
     if finish_reason == "error":
-        raise CallFailed("upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_paid(data))
+        raise CallFailed(
+            "upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_cost_fields(data)
+        )
     # What a model wrote before it refused is no answer.
     if finish_reason == "refusal" or (not content.strip() and not calls):
-        raise CallFailed(*_why_nothing(refusal, finish_reason, bool(reasoning or thought)), **_paid(data))
+        raise CallFailed(*_why_nothing(refusal, finish_reason, bool(reasoning or thought)), **_cost_fields(data))
     return Completion(
         content=content,
         model=str(data.get("model") or model),
@@ -376,9 +322,9 @@ def _finished(
     )
 
 
-def _why_nothing(refusal: str | None, finish_reason: str | None, reasoned: bool) -> tuple[str, str]:
+def _why_nothing(refusal: str | None, finish_reason: str | None, reasoned: bool) -> tuple[CallCode, str]:
     if refusal:
-        return "refused", f"the model refused: {refusal[:SHOWN]}"
+        return "refused", f"the model refused: {refusal[:_SHOWN_CHARS]}"
     if finish_reason == "content_filter":
         return "refused", "the endpoint's content filter took the whole answer"
     if finish_reason == "length":
@@ -398,14 +344,14 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     said = error if isinstance(error, dict) else {"message": str(error)}
     code = str(said.get("code"))
     status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 502
-    failed = failure(status, jsonl.dumps({"error": said}), {}, key)
+    failed = read_failure(status, jsonl.dumps({"error": said}), {}, key)
     failed.usage, failed.cost_usd = usage_of(data)  # type: ignore[assignment]
     if shown:
         failed.retryable, failed.status = False, None
     raise failed
 
 
-def _paid(data: Mapping[str, Any]) -> dict[str, Any]:
+def _cost_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     usage, cost = usage_of(data)
     return {"usage": usage, "cost_usd": cost}
 
@@ -425,3 +371,102 @@ def _without_thought(content: str) -> tuple[str, str]:
         return content, ""
     thought, closed, rest = stripped.removeprefix(_THINK).partition("</think>")
     return (rest.lstrip(), thought) if closed else ("", thought)
+
+
+def _read_call(call: Mapping[str, Any], index: int) -> ToolCall:
+    """Return a call as it stands on the wire, with an id and arguments where a server leaves them out."""
+    function = call.get("function") or {}
+    if not isinstance(function.get("name") or "", str) or not isinstance(call.get("id") or "", str):
+        raise TypeError("a tool call's id and name are text")
+    return {
+        "id": call.get("id") or f"call_{index}",
+        "type": "function",
+        "function": {"name": function.get("name") or "", "arguments": _arguments_text(function) or "{}"},
+    }
+
+
+def _merge_calls(calls: dict[int, Any], deltas: list[Any]) -> list[dict[str, Any]]:
+    """Add a stream's pieces to the calls so far, by index; a piece without one belongs to the latest call.
+
+    Returns:
+        The pieces as OpenAI spells them: `index` on each, `id` and `type` on the first of each call.
+    """
+    pieces: list[dict[str, Any]] = []
+    for delta in deltas:
+        index = delta.get("index")
+        if index is None:
+            index = len(calls) if delta.get("id") or not calls else max(calls)
+        function = delta.get("function") or {}
+        name, arguments = function.get("name") or "", _arguments_text(function)
+        call = calls.get(index)
+        if call is None:
+            call = calls[index] = {"id": delta.get("id") or f"call_{index}", "function": {"name": "", "arguments": ""}}
+            first = {"name": name, "arguments": arguments}
+            pieces.append({"index": index, "id": call["id"], "type": "function", "function": first})
+        else:
+            more = {"name": name} if name else {}
+            pieces.append({"index": index, "function": {**more, "arguments": arguments}})
+        call["function"]["name"] += name
+        call["function"]["arguments"] += arguments
+    return pieces
+
+
+def _arguments_text(function: Mapping[str, Any]) -> str:
+    """Return a call's arguments as JSON text, which some servers send as the object itself."""
+    said = function.get("arguments")
+    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()
+
+
+def _count(said: Any, name: str) -> int:
+    value = said.get(name) if isinstance(said, dict) else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
+
+
+def _error_words(body: bytes) -> tuple[str, str | None]:
+    """Return what an error body says, and the parameter it names."""
+    try:
+        data = jsonl.loads(body)
+    except ValueError:
+        return _excerpt(body), None
+    error = data.get("error", data) if isinstance(data, dict) else data
+    if not isinstance(error, dict):
+        return str(error)[:_SHOWN_CHARS], None
+    message = error.get("message") or error.get("detail") or error
+    raw = (error.get("metadata") or {}).get("raw") if isinstance(error.get("metadata"), dict) else None
+    words = f"{message} ({raw})" if raw else str(message)
+    return words[:_SHOWN_CHARS], error.get("param") if isinstance(error.get("param"), str) else None
+
+
+def _without_key(body: bytes, key: str | None) -> bytes:
+    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
+
+
+def _excerpt(body: bytes) -> str:
+    """Return the start of a body for a person: the text of a page, not its tags."""
+    import re
+
+    text = body[:4000].decode("utf-8", "replace")
+    if "<" in text:
+        text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    return " ".join(text.split())[:_SHOWN_CHARS] or "an empty body"
+
+
+def _speaks_of_context(message: str) -> bool:
+    said = message.lower()
+    return any(words in said for words in _OF_CONTEXT)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
+        return float(ms) / 1000
+    said = headers.get("retry-after")
+    if not said:
+        return None
+    if said.replace(".", "", 1).isdecimal():
+        return float(said)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return None

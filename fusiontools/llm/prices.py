@@ -1,9 +1,7 @@
 """What a call costs: the endpoint's word, else the recipe's price, else a public price list, else unknown.
 
 Prices come from `genai-prices` (extra `prices`), which carries them in the package, so nothing is looked up online.
-An unknown price is None and never 0.
-
-About how many tokens a prompt has, before anybody has counted them.
+An unknown price is None and never 0. Before a call its tokens are estimated, because nobody has counted them yet.
 """
 
 from __future__ import annotations
@@ -11,20 +9,26 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.config.models import Endpoint, Model
-from fusiontools.llm.completion import Completion
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
-from fusiontools.record.types import Message, Usage
+
+if TYPE_CHECKING:
+    from fusiontools.config.models import Endpoint, Model
+    from fusiontools.llm.completion import Completion
+    from fusiontools.record.types import Message, Usage
 
 #: What an image takes at most in Anthropic's models, and about what it takes in others. A file counts as one image:
 #: nobody here opens it.
 SEEN_TOKENS = 1600
-_SEEN = ("image_url", "file", "input_audio")
+_SEEN_KINDS = ("image_url", "file", "input_audio")
 #: What the model is told beside the messages.
-_TOLD = ("tools", "response_format")
+_BESIDE = ("tools", "response_format")
+#: Completion tokens assumed where nobody bounds them.
+ASSUMED_COMPLETION_TOKENS = 4096
+#: What Anthropic's API, which wants a bound, is given where nobody else bounds them: a long answer with its thoughts.
+ANTHROPIC_MAX_TOKENS = 16_384
 
 
 def estimate_tokens(messages: Sequence[Message]) -> int:
@@ -36,21 +40,10 @@ def estimate_tokens(messages: Sequence[Message]) -> int:
 
 def prompt_tokens(messages: Sequence[Message], params: Mapping[str, Any]) -> int:
     """Return about how many tokens a prompt has: text, calls, tools and the wanted form at one rate, images flat."""
-    said = [message["tool_calls"] for message in messages if message.get("tool_calls")]
-    told: list[Any] = [*said, *(params[name] for name in _TOLD if params.get(name))]
-    beside: list[Message] = [{"role": "system", "content": jsonl.dumps(value).decode()} for value in told]
-    return estimate_tokens([*messages, *beside]) + SEEN_TOKENS * sum(map(_seen, messages))
-
-
-def _seen(message: Mapping[str, Any]) -> int:
-    content = message.get("content")
-    return sum(part.get("type") in _SEEN for part in content) if isinstance(content, list) else 0
-
-
-#: Completion tokens assumed where nobody bounds them.
-ASSUMED_COMPLETION_TOKENS = 4096
-#: What Anthropic's API, which wants a bound, is given where nobody else bounds them: a long answer with its thoughts.
-ANTHROPIC_MAX_TOKENS = 16_384
+    beside: list[Any] = [message["tool_calls"] for message in messages if message.get("tool_calls")]
+    beside += [params[name] for name in _BESIDE if params.get(name)]
+    texts: list[Message] = [{"role": "system", "content": jsonl.dumps(value).decode()} for value in beside]
+    return estimate_tokens([*messages, *texts]) + SEEN_TOKENS * sum(map(_count_seen, messages))
 
 
 def paid(
@@ -79,7 +72,7 @@ def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:
         return (usage["prompt_tokens"] * price["prompt"] + usage["completion_tokens"] * price["completion"]) / 1e6
     written: Any = usage.get("cache_write_tokens", 0)
     counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"], written)
-    return _from_list(endpoint.base_url, model.model, *counts)
+    return _list_price_usd(endpoint.base_url, model.model, *counts)
 
 
 def upper_bound_usd(
@@ -107,8 +100,8 @@ def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:
         return {kind: model.price_usd_per_mtok[kind] / 1e6 for kind in ("prompt", "completion")}
     # Of a thousand tokens, for lists that charge more for long prompts.
     listed = {
-        "prompt": _from_list(endpoint.base_url, model.model, 1000, 0, 0, 0),
-        "completion": _from_list(endpoint.base_url, model.model, 0, 1000, 0, 0),
+        "prompt": _list_price_usd(endpoint.base_url, model.model, 1000, 0, 0, 0),
+        "completion": _list_price_usd(endpoint.base_url, model.model, 0, 1000, 0, 0),
     }
     known = {kind: usd / 1000 for kind, usd in listed.items() if usd is not None}
     return known if len(known) == len(listed) else None
@@ -124,6 +117,11 @@ def price_list_available() -> bool:
     from importlib.util import find_spec
 
     return find_spec("genai_prices") is not None
+
+
+def _count_seen(message: Mapping[str, Any]) -> int:
+    content = message.get("content")
+    return sum(part.get("type") in _SEEN_KINDS for part in content) if isinstance(content, list) else 0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -144,7 +142,7 @@ def _listed_context(base_url: str, model: str) -> int | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _from_list(
+def _list_price_usd(
     base_url: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int, written_tokens: int
 ) -> float | None:
     try:

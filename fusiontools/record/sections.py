@@ -7,11 +7,13 @@ whoever changes something returns a new record.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fusiontools.record.types import Answer, Call, Degraded, Message, Record, Response
+if TYPE_CHECKING:
+    from fusiontools.errors import RecordCode
+    from fusiontools.record.types import Answer, Call, Degraded, Message, Record, Response
 
 #: Which sections are computed from the section on the left.
 DERIVED: dict[str, tuple[str, ...]] = {
@@ -22,7 +24,7 @@ DERIVED: dict[str, tuple[str, ...]] = {
 }
 
 
-def with_error(record: Record, stage: str, code: str, message: str, calls: list[Call] | None = None) -> Record:
+def with_error(record: Record, stage: str, code: RecordCode, message: str, calls: list[Call] | None = None) -> Record:
     """Return the record marked as failed; every later stage passes it on untouched."""
     new: dict[str, Any] = dict(record)
     if calls:

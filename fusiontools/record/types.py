@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from fusiontools.errors import CallCode, CallStatus, RecordCode, StageCode
+
 
 class Message(TypedDict, total=False):
     """One OpenAI chat message; `content` is text, content parts, or null beside `tool_calls`."""
@@ -41,9 +43,9 @@ class Usage(TypedDict):
 
 
 class CallError(TypedDict):
-    """Why there is no answer: a stable code and the endpoint's own words."""
+    """Why there is no answer, or no grade: a stable code and the endpoint's own words."""
 
-    code: str
+    code: CallCode | StageCode
     message: str
 
 
@@ -186,7 +188,7 @@ class Call(TypedDict):
     saved_usd: NotRequired[float | None]
     latency_s: float
     ttft_s: float | None
-    status: str
+    status: CallStatus
     replayed: bool
 
 
@@ -194,7 +196,7 @@ class Degraded(TypedDict):
     """Something that did not go as asked although an answer came."""
 
     stage: str
-    code: str
+    code: StageCode
     detail: str
 
 
@@ -202,7 +204,7 @@ class RecordError(TypedDict):
     """Why no answer is possible for this record."""
 
     stage: str
-    code: str
+    code: RecordCode
     message: str
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
 from fusiontools.server.plan import Plan
-from fusiontools.server.protocols.exchange import ApiError, ChatResult, RequestSpending
+from fusiontools.server.protocols.exchange import ApiError, ChatResult
 
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
@@ -48,24 +50,12 @@ def done_of(record: Record, order: Plan, usage: str, *, cached: bool = False) ->
     )
 
 
-def spent_on(calls: Sequence[Call]) -> RequestSpending:
-    """Return the tokens of all calls and what they cost; a replayed call took neither."""
-    totals = dict.fromkeys(
-        ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"), 0
-    )
-    cost_usd: float | None = 0.0
-    for call in calls:
-        if call["replayed"]:
-            continue
-        usage: Any = call["usage"] or {}
-        for name in usage:
-            totals[name] += usage[name]
-        paid = call["cost_usd"]
-        cost_usd = None if paid is None or cost_usd is None else cost_usd + paid
-    return RequestSpending(**totals, cost_usd=None if cost_usd is None else round(cost_usd, 10))
+def spent_on(calls: Sequence[Call]) -> Spending:
+    """Return what a response took; a replayed call took nothing."""
+    return Spending.of(call for call in calls if not call["replayed"])
 
 
-def _spent_on_answer(record: Record, calls: Sequence[Call]) -> RequestSpending:
+def _spent_on_answer(record: Record, calls: Sequence[Call]) -> Spending:
     """Return the tokens of the call that wrote the answer, and what all calls cost."""
     whole, answer = spent_on(calls), record["answer"]
     written = [
@@ -78,29 +68,20 @@ def _spent_on_answer(record: Record, calls: Sequence[Call]) -> RequestSpending:
             c for c in calls if c["status"] == "ok" and (c.get("member"), c.get("sample"), c.get("layer")) == seat
         ]
     own = spent_on(written[-1:])
-    return RequestSpending(
-        own.prompt_tokens,
-        own.completion_tokens,
-        own.cached_tokens,
-        own.cache_write_tokens,
-        own.reasoning_tokens,
-        whole.cost_usd,
-    )
+    return replace(own, calls=whole.calls, unknown=whole.unknown, known_usd=whole.known_usd)
 
 
 def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
     """Return the response's `fusion` object; what is long is in it where the client asked for it."""
     include = order.fusion.get("include", ())
-    costs: dict[str, float] = {}
+    spent: dict[str, Spending] = {}
     seconds: dict[str, float] = {}
-    unknown = 0
     for call in calls:
         stage = call["stage"]
         seconds[stage] = max(seconds.get(stage, 0.0), call["latency_s"])
-        if call["cost_usd"] is None:
-            unknown += 1
-        else:
-            costs[stage] = round(costs.get(stage, 0.0) + call["cost_usd"], 10)
+        spent.setdefault(stage, Spending()).add(call)
+    costs = {stage: round(own.known_usd, 10) for stage, own in spent.items() if own.unknown < own.calls}
+    unknown = sum(own.unknown for own in spent.values())
     block: dict[str, Any] = {
         "recipe": order.recipe.name,
         "chain": order.chain,

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
-from fusiontools.errors import CallFailed, InputError
+from fusiontools.errors import CallFailed, InputError, RecordCode
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
@@ -263,7 +263,7 @@ def _note_failed(responses: list[Response]) -> list[Degraded]:
 
 def _fail_all(record: Record, responses: list[Response], ledger: Ledger) -> Record:
     codes = {r["error"]["code"] for r in responses}
-    code = "budget" if codes == {"budget"} else "all_failed"
+    code: RecordCode = "budget" if codes == {"budget"} else "all_failed"
     whose: dict[str, dict[str, None]] = {}
     for response in responses:
         whose.setdefault(response["error"]["message"], {})[response["member"]] = None

@@ -19,7 +19,7 @@ from typing import Any
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import PickOptions
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, StageCode
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import sections
 from fusiontools.record.sections import answered
@@ -164,7 +164,7 @@ class _Picking:
     def _judge(self) -> Model:
         return settled(self.options.models[0], self.options.temperature, self.options.max_tokens)
 
-    def _note(self, code: str, detail: str) -> None:
+    def _note(self, code: StageCode, detail: str) -> None:
         self.notes.append({"stage": "pick", "code": code, "detail": f"{self._judge().name}: {detail}"})
 
 

@@ -29,7 +29,7 @@ from fusiontools.config.models import Model, plain_model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import RouteOptions
 from fusiontools.config.templates import load_template
-from fusiontools.errors import CallFailed, StageFailed
+from fusiontools.errors import CallFailed, StageCode, StageFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
@@ -250,7 +250,7 @@ class _Routing:
         effort = self._ask_rules().effort
         return "strong" if effort == FUSE else effort
 
-    def _note(self, code: str, detail: str) -> None:
+    def _note(self, code: StageCode, detail: str) -> None:
         self.notes.append({"stage": "route", "code": code, "detail": detail})
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.config.stage_table import STAGES, LimitOptions
-from fusiontools.llm.client import Client
-from fusiontools.llm.completion import OnDelta
-from fusiontools.llm.ledger import Budget, Event, Ledger
+from fusiontools.config.stage_table import STAGES
 from fusiontools.record.sections import DERIVED, answered, verbatim, with_error
 from fusiontools.record.types import Call, Degraded, Record
+
+if TYPE_CHECKING:
+    from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.llm.client import Client
+    from fusiontools.llm.completion import OnDelta
+    from fusiontools.llm.ledger import Budget, Event, Ledger
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
 from fusiontools.config.templates import load_template
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, StageCode
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
@@ -173,7 +173,7 @@ class _Writing:
             self.notes.append({"stage": "synth", "code": "no_ranking", "detail": detail})
         return ranked[: self.options.top]
 
-    def _note(self, code: str, detail: str, model: Model | None = None) -> None:
+    def _note(self, code: StageCode, detail: str, model: Model | None = None) -> None:
         name = (model or self.options.models[0]).name
         self.notes.append({"stage": "synth", "code": code, "detail": f"{name}: {detail}"})
 

@@ -33,7 +33,6 @@ from fusiontools.evaluation.report.systems import (
     Outcome,
     System,
     outcomes,
-    spent_on,
     wall_clock,
 )
 from fusiontools.record import jsonl
@@ -140,7 +139,7 @@ def test_each_system_pays_for_the_calls_that_it_needs() -> None:
     grades = [grade("answer", "s", 1), grade("panel", "a", 1), grade("panel", "b", 0), grade("baseline", "m", 1)]
     graded = record("q", grades, calls, analysis=analysis([0, 1]))
 
-    spent = {name: outcome.spent.usd for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
+    spent = {name: outcome.spent.worth_usd / outcome.samples for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
 
     assert spent[FUSION] == 15.75
     assert (spent[A], spent[B], spent[System("baseline", "m")]) == (1.0, 2.0, 16.0)
@@ -149,10 +148,11 @@ def test_each_system_pays_for_the_calls_that_it_needs() -> None:
 
 
 def test_a_replayed_call_costs_what_it_cost_when_it_was_bought_and_took_nobody_knows_how_long() -> None:
-    spent = spent_on([call("panel", "a", 0.0, replayed=True, saved_usd=0.5)])
+    replayed = call("panel", "a", 0.0, replayed=True, saved_usd=0.5)
+    outcome = outcome_of(record("q", [grade("answer", "a", 1)], [replayed]), FUSION)
 
-    assert spent.usd == 0.5
-    assert math.isnan(spent.latency_s)
+    assert outcome.spent.worth_usd == 0.5
+    assert math.isnan(outcome.latency_s)
 
 
 def test_a_cost_that_nobody_said_is_unknown_and_never_0() -> None:

@@ -29,15 +29,15 @@ from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_en
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed
-from fusiontools.llm import openai_reply, prices
+from fusiontools.llm import prices
 from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
-from fusiontools.llm.anthropic_reply import AnthropicEvents, answer
-from fusiontools.llm.anthropic_request import closed
+from fusiontools.llm.anthropic_reply import EventTranslator, chat_completion
+from fusiontools.llm.anthropic_request import close_schema
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.http import HttpBackend
-from fusiontools.llm.http1 import OnBytes
 from fusiontools.llm.ledger import Slot
+from fusiontools.llm.openai_reply import OnBytes, read_completion, read_stream
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Call
@@ -416,7 +416,7 @@ def test_a_schema_is_a_structured_output() -> None:
 
 
 def test_the_judges_schema_is_a_structured_output_as_it_stands() -> None:
-    assert closed(analysis_schema()) == analysis_schema()
+    assert close_schema(analysis_schema()) == analysis_schema()
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_the_judges_schema_is_a_structured_output_as_it_stands() -> None:
     ],
 )
 def test_a_schema_is_put_into_the_language_of_structured_outputs_or_not_at_all(schema: Any, expected: Any) -> None:
-    assert closed(schema) == expected
+    assert close_schema(schema) == expected
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_schema_that_fans_out_is_read_in_time() -> None:
     defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(100)}
     wide = {"$ref": "#/$defs/a0", "$defs": {**defs, "a100": {"type": "null"}}}
 
-    assert closed(wide) == wide
+    assert close_schema(wide) == wide
 
 
 def test_an_effort_is_asked_for_with_adaptive_thinking_and_without_a_temperature() -> None:
@@ -685,7 +685,7 @@ def said(*blocks: dict[str, Any], stop_reason: Any = "end_turn", **more: Any) ->
 
 
 def read(message: dict[str, Any]) -> Completion:
-    return openai_reply.completion(json.dumps(message).encode(), "claude", KEY, answer)
+    return read_completion(json.dumps(message).encode(), "claude", KEY, chat_completion)
 
 
 def failed(message: dict[str, Any]) -> CallFailed:
@@ -701,7 +701,7 @@ def streamed(*pieces: bytes) -> tuple[Completion, list[str]]:
         for piece in pieces:
             take(piece)
 
-    reading = openai_reply.streamed(each, "claude", shown.append, time.monotonic(), KEY, AnthropicEvents())
+    reading = read_stream(each, "claude", shown.append, time.monotonic(), KEY, EventTranslator())
     return asyncio.run(reading), shown
 
 
@@ -1343,7 +1343,7 @@ def test_a_wrong_key_is_named_and_not_shown(api: Upstream, monkeypatch: pytest.M
 
 
 def test_no_repr_holds_a_key(api: Upstream) -> None:
-    backend = HttpBackend(endpoint_of(api), dialect=MESSAGES)
+    backend = HttpBackend(endpoint_of(api), api=MESSAGES)
 
     assert KEY not in repr([backend, vars(backend), MESSAGES])
 
@@ -1528,4 +1528,4 @@ def test_a_chain_hands_on_the_answer_as_it_is_written(
 
 @pytest.mark.parametrize("kind", ["_call__", "_class__", "_init__", "inputs", "usage", "count", None, 5, ["error"], {}])
 def test_an_event_that_nobody_knows_says_nothing(kind: Any) -> None:
-    assert AnthropicEvents()({"type": kind}) is None
+    assert EventTranslator()({"type": kind}) is None

@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ from hypothesis import strategies as st
 from workdir import Upstream
 
 from fusiontools.config.models import Endpoint
+from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.llm.http import HttpBackend
-from fusiontools.llm.http1 import H1Transport, HttpResponse, OnBytes
+from fusiontools.llm.http import HttpBackend, transport_for
+from fusiontools.llm.http1 import Http1Response, Http1Transport
+from fusiontools.llm.openai_reply import OnBytes
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+#: Our own transport, and httpx's, which carries what goes over a proxy.
+ROADS = [("http1", "asyncio"), ("http1", "uvloop"), ("httpx", "asyncio")]
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -39,13 +44,35 @@ CHUNKED_BODY = b"hello\r\n0\r\n\r\n01 "
 
 QUESTION = CompletionRequest("there", "m", [{"role": "user", "content": "Why?"}], {})
 
+Transport = httpx.AsyncBaseTransport
 Serve = Callable[["Client"], Awaitable[None]]
 
 
+@pytest.fixture(params=ROADS, ids="-".join)
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a coroutine over each transport, on each kind of event loop, twenty seconds at most."""
+    transport, loop = request.param
+    monkeypatch.setenv("FUSION_TRANSPORT", "" if transport == "http1" else transport)
+    return Run(transport, loop)
+
+
 @pytest.fixture(params=LOOPS)
-def run_loop(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """Run a coroutine on each kind of event loop, twenty seconds at most."""
-    return lambda work: on_loop(request.param, work)
+def run_ours(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine over our transport only: what httpx's does not have, or does not hold (`http.py` says what)."""
+    return Run("http1", request.param)
+
+
+@dataclass(frozen=True)
+class Run:
+    transport: str
+    loop: str
+
+    def __call__(self, work: Any) -> Any:
+        return on_loop(self.loop, work)
+
+    @property
+    def ours(self) -> bool:
+        return self.transport == "http1"
 
 
 def on_loop(kind: str, work: Any) -> Any:
@@ -106,12 +133,12 @@ class Server:
 @contextlib.asynccontextmanager
 async def serving(
     serve: Serve, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", **options: Any
-) -> AsyncIterator[tuple[H1Transport, Server]]:
+) -> AsyncIterator[tuple[Transport, Server]]:
     server = Server(serve)
     listener = await asyncio.start_server(server.accept, "127.0.0.1", 0, ssl=tls)
     port = listener.sockets[0].getsockname()[1]
     server.url = httpx.URL(f"{'https' if tls else 'http'}://{host}:{port}/v1/x?y=%20z")
-    transport = H1Transport(server.url, **options)
+    transport = Http1Transport(server.url, **options) if options else transport_for(server.url)
     try:
         yield transport, server
         await transport.aclose()
@@ -134,12 +161,12 @@ def repeating(*pieces: bytes, close: bool = False) -> Serve:
     return serve
 
 
-async def begin(transport: H1Transport, url: httpx.URL, body: bytes = b"{}", **headers: str) -> httpx.Response:
+async def begin(transport: Transport, url: httpx.URL, body: bytes = b"{}", **headers: str) -> httpx.Response:
     given = {"host": url.netloc.decode(), "content-length": str(len(body)), **headers}
     return await transport.handle_async_request(httpx.Request("POST", url, headers=given, content=body))
 
 
-async def call(transport: H1Transport, url: httpx.URL, body: bytes = b"{}") -> tuple[int, httpx.Headers, bytes]:
+async def call(transport: Transport, url: httpx.URL, body: bytes = b"{}") -> tuple[int, httpx.Headers, bytes]:
     response = await begin(transport, url, body)
     try:
         return response.status_code, response.headers, b"".join([piece async for piece in response.stream])
@@ -147,10 +174,10 @@ async def call(transport: H1Transport, url: httpx.URL, body: bytes = b"{}") -> t
         await response.aclose()
 
 
-async def taking(transport: H1Transport, url: httpx.URL, take: OnBytes) -> None:
+async def taking(transport: Transport, url: httpx.URL, take: OnBytes) -> None:
     """Make a call, and take its body as it comes."""
     answer = (await begin(transport, url)).stream
-    assert isinstance(answer, HttpResponse)
+    assert isinstance(answer, Http1Response)
     try:
         await answer.each(take)
     finally:
@@ -173,7 +200,7 @@ async def failure_of(work: Awaitable[Any]) -> httpx.TransportError:
 # What a server may send
 
 
-def test_what_goes_out_is_the_request_line_the_headers_and_the_body(run_loop: Any) -> None:
+def test_what_goes_out_is_the_request_line_the_headers_and_the_body(run: Run) -> None:
     seen: list[bytes] = []
 
     async def serve(client: Client) -> None:
@@ -189,7 +216,33 @@ def test_what_goes_out_is_the_request_line_the_headers_and_the_body(run_loop: An
                 b'content-length: 7\r\nauthorization: Bearer k\r\n\r\n{"a":1}'
             ]
 
-    run_loop(work())
+    run(work())
+
+
+def test_the_shortcut_sends_what_goes_over_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEIR_KEY", "hunter2-hunter2")
+    sent: dict[str, list[bytes]] = {}
+
+    async def work(transport: str) -> None:
+        async def serve(client: Client) -> None:
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            [line, *lines] = head.replace(server.url.netloc, b"there").strip().split(b"\r\n")
+            body = await client.reader.readuntil(b"}]}")
+            sent[transport] = [line, *sorted(lines, key=bytes.lower), body]
+            await client.send(PLAIN)
+
+        async with serving(serve) as (_, server):
+            there = Endpoint("there", f"http://{server.url.netloc.decode()}/v1", "THEIR_KEY", headers={"X-Title": "t"})
+            backend = HttpBackend(there)
+            with pytest.raises(CallFailed):
+                await backend.complete(QUESTION)
+            await backend.aclose()
+
+    for transport in ("", "httpx"):
+        monkeypatch.setenv("FUSION_TRANSPORT", transport)
+        asyncio.run(work(transport))
+
+    assert sent[""] == sent["httpx"]
 
 
 @pytest.mark.parametrize(
@@ -206,12 +259,13 @@ def test_what_goes_out_is_the_request_line_the_headers_and_the_body(run_loop: An
     ],
 )
 def test_an_answer_that_says_its_end_leaves_the_connection_to_the_next(
-    run_loop: Any, answer: bytes, expected: tuple[int, bytes]
+    run: Run, answer: bytes, expected: tuple[int, bytes]
 ) -> None:
-    found, connections = run_loop(calls(repeating(answer), 3))
+    found, connections = run(calls(repeating(answer), 3))
 
     assert found == [expected] * 3
-    assert connections == 1
+    # What httpx stands on keeps no connection that speaks HTTP/1.0.
+    assert connections == (1 if run.ours or b"HTTP/1.1" in answer else 3)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +277,8 @@ def test_an_answer_that_says_its_end_leaves_the_connection_to_the_next(
         b"HTTP/1.0 200 OK\r\n\r\n",
     ],
 )
-def test_an_answer_that_ends_with_its_connection_is_whole(run_loop: Any, head: bytes) -> None:
-    found, connections = run_loop(calls(repeating(head, b"hel", b"lo", close=True), 2))
+def test_an_answer_that_ends_with_its_connection_is_whole(run: Run, head: bytes) -> None:
+    found, connections = run(calls(repeating(head, b"hel", b"lo", close=True), 2))
 
     assert found == [(200, b"hello")] * 2
     assert connections == 2
@@ -238,7 +292,7 @@ def test_headers_come_as_sent_without_those_of_interim_answers_and_trailers() ->
     assert asyncio.run(work()) == [(b"X-One", b"1"), (b"Transfer-Encoding", b"chunked"), (b"Trailer", b"X-Sum")]
 
 
-def test_an_answer_cut_at_any_byte_is_the_same(run_loop: Any) -> None:
+def test_an_answer_cut_at_any_byte_is_the_same(run: Run) -> None:
     async def work() -> None:
         async def serve(client: Client) -> None:
             while (body := await client.request()) is not None:
@@ -250,7 +304,7 @@ def test_an_answer_cut_at_any_byte_is_the_same(run_loop: Any) -> None:
                 assert (status, body) == (200, CHUNKED_BODY)
             assert server.connections == 1
 
-    run_loop(work())
+    run(work())
 
 
 @given(cuts=st.sets(st.integers(1, len(CHUNKED) - 1), max_size=40), kind=st.sampled_from(list(LOOPS)))
@@ -265,7 +319,7 @@ def test_an_answer_in_any_pieces_is_the_same(cuts: set[int], kind: str) -> None:
     assert connections == 1
 
 
-def test_pieces_are_handed_on_as_they_come(run_loop: Any) -> None:
+def test_pieces_are_handed_on_as_they_come(run: Run) -> None:
     async def work() -> None:
         seen: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -283,10 +337,10 @@ def test_pieces_are_handed_on_as_they_come(run_loop: Any) -> None:
                 seen.put_nowait(piece)
             await response.aclose()
 
-    run_loop(work())
+    run(work())
 
 
-def test_a_server_that_compresses_without_being_asked_is_understood(run_loop: Any) -> None:
+def test_a_server_that_compresses_without_being_asked_is_understood(run: Run) -> None:
     answer = {"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}]}
     body = gzip.compress(json.dumps(answer).encode())
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -301,7 +355,7 @@ def test_a_server_that_compresses_without_being_asked_is_understood(run_loop: An
             finally:
                 await backend.aclose()
 
-    assert run_loop(work()) == "Paris."
+    assert run(work()) == "Paris."
 
 
 # What is no answer
@@ -310,7 +364,7 @@ def test_a_server_that_compresses_without_being_asked_is_understood(run_loop: An
 @pytest.mark.parametrize(
     "answer",
     [
-        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
         b"HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
@@ -320,7 +374,7 @@ def test_a_server_that_compresses_without_being_asked_is_understood(run_loop: An
         b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
     ],
 )
-def test_what_is_no_http_fails_and_closes(run_loop: Any, answer: bytes) -> None:
+def test_what_is_no_http_fails_and_closes(run: Run, answer: bytes) -> None:
     async def serve(client: Client) -> None:
         await client.request()
         await client.send(answer)
@@ -330,10 +384,24 @@ def test_what_is_no_http_fails_and_closes(run_loop: Any, answer: bytes) -> None:
         async with serving(serve) as (transport, server):
             failure = await failure_of(call(transport, server.url))
             assert isinstance(failure, httpx.RemoteProtocolError)
-            assert str(failure).startswith("what it sent is no HTTP/1.1: ")
+            if run.ours:
+                assert str(failure).startswith("what it sent is no HTTP/1.1: ")
             await asyncio.gather(*server.tasks)
 
-    run_loop(work())
+    run(work())
+
+
+def test_what_cannot_become_http_fails_before_its_head_is_whole(run_ours: Run) -> None:
+    async def serve(client: Client) -> None:
+        await client.request()
+        await client.send(b"SSH-2.0-OpenSSH_9.6\r\n")
+        await client.left()
+
+    async def work() -> None:
+        async with serving(serve) as (transport, server):
+            assert isinstance(await failure_of(call(transport, server.url)), httpx.RemoteProtocolError)
+
+    run_ours(work())
 
 
 @pytest.mark.parametrize(
@@ -347,16 +415,18 @@ def test_what_is_no_http_fails_and_closes(run_loop: Any, answer: bytes) -> None:
         (b"HTTP/1.1 100 Continue\r\n\r\n", "the answer is not whole"),
     ],
 )
-def test_an_answer_that_breaks_off_is_never_taken_for_whole(run_loop: Any, answer: bytes, reason: str) -> None:
+def test_an_answer_that_breaks_off_is_never_taken_for_whole(run: Run, answer: bytes, reason: str) -> None:
     async def work() -> None:
         async with serving(repeating(answer, close=True)) as (transport, server):
             failure = await failure_of(call(transport, server.url))
-            assert (type(failure), str(failure)) == (httpx.RemoteProtocolError, reason)
+            assert isinstance(failure, httpx.RemoteProtocolError)
+            if run.ours:
+                assert str(failure) == reason
 
-    run_loop(work())
+    run(work())
 
 
-def test_what_came_before_the_break_is_handed_on(run_loop: Any) -> None:
+def test_what_came_before_the_break_is_handed_on(run: Run) -> None:
     async def work() -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello"
         async with serving(repeating(answer, close=True)) as (transport, server):
@@ -364,7 +434,27 @@ def test_what_came_before_the_break_is_handed_on(run_loop: Any) -> None:
             assert await anext(pieces) == b"hello"
             await failure_of(anext(pieces))
 
-    run_loop(work())
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 2**18,
+        b"HTTP/1.1 200 OK\r\n" + b"X-Many: 1\r\n" * 2**15,
+    ],
+)
+def test_a_head_without_an_end_is_given_up(run: Run, answer: bytes) -> None:
+    async def serve(client: Client) -> None:
+        await client.request()
+        await client.send(answer)
+        await client.left()
+
+    async def work() -> None:
+        async with serving(serve) as (transport, server):
+            assert isinstance(await failure_of(call(transport, server.url)), httpx.RemoteProtocolError)
+
+    run(work())
 
 
 @pytest.mark.parametrize(
@@ -375,7 +465,7 @@ def test_what_came_before_the_break_is_handed_on(run_loop: Any) -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2**12,
     ],
 )
-def test_a_head_without_an_end_is_given_up(run_loop: Any, answer: bytes) -> None:
+def test_a_head_has_64_kib_with_the_interim_ones_before_it(run_ours: Run, answer: bytes) -> None:
     async def serve(client: Client) -> None:
         await client.request()
         await client.send(answer)
@@ -386,7 +476,7 @@ def test_a_head_without_an_end_is_given_up(run_loop: Any, answer: bytes) -> None
             failure = await failure_of(call(transport, server.url))
             assert (type(failure), str(failure)) == (httpx.RemoteProtocolError, "its head is longer than 64 KiB")
 
-    run_loop(work())
+    run_ours(work())
 
 
 def test_a_header_with_a_line_break_is_not_sent() -> None:
@@ -403,16 +493,16 @@ def test_a_header_with_a_line_break_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("extra", [PLAIN, b"HTTP/1.1 200", b"x"])
-def test_what_follows_an_answer_is_no_answer_to_the_next_call(run_loop: Any, extra: bytes) -> None:
+def test_what_follows_an_answer_is_no_answer_to_the_next_call(run_ours: Run, extra: bytes) -> None:
     async def serve(client: Client) -> None:
         await client.request()
         await client.send(PLAIN + extra)
         await client.left()
 
-    assert run_loop(calls(serve, 2)) == ([(200, b"hello")] * 2, 2)
+    assert run_ours(calls(serve, 2)) == ([(200, b"hello")] * 2, 2)
 
 
-def test_bytes_that_nobody_asked_for_close_an_idle_connection(run_loop: Any) -> None:
+def test_bytes_that_nobody_asked_for_close_an_idle_connection(run_ours: Run) -> None:
     async def work() -> None:
         idle = asyncio.Event()
 
@@ -430,10 +520,10 @@ def test_bytes_that_nobody_asked_for_close_an_idle_connection(run_loop: Any) -> 
             await call(transport, server.url)
             assert server.connections == 2
 
-    run_loop(work())
+    run_ours(work())
 
 
-def test_a_connection_that_the_server_closed_between_calls_is_replaced(run_loop: Any) -> None:
+def test_a_connection_that_the_server_closed_between_calls_is_replaced(run: Run) -> None:
     async def work() -> None:
         async with serving(repeating(PLAIN, close=True)) as (transport, server):
             for number in range(1, 4):
@@ -441,10 +531,10 @@ def test_a_connection_that_the_server_closed_between_calls_is_replaced(run_loop:
                 await asyncio.gather(*server.tasks)
                 assert server.connections == number
 
-    run_loop(work())
+    run(work())
 
 
-def test_a_close_that_the_event_loop_has_not_seen_yet_is_seen_before_writing(run_loop: Any) -> None:
+def test_a_close_that_the_event_loop_has_not_seen_yet_is_seen_before_writing(run: Run) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     answered, closed = threading.Event(), threading.Event()
 
@@ -460,7 +550,7 @@ def test_a_close_that_the_event_loop_has_not_seen_yet_is_seen_before_writing(run
 
     async def work() -> None:
         url = httpx.URL(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-        transport = H1Transport(url)
+        transport = transport_for(url)
         await call(transport, url)
         answered.set()
         closed.wait()  # the loop stands still meanwhile
@@ -470,11 +560,11 @@ def test_a_close_that_the_event_loop_has_not_seen_yet_is_seen_before_writing(run
     thread = threading.Thread(target=serve)
     thread.start()
     with listener:
-        run_loop(work())
+        run(work())
         thread.join()
 
 
-def test_a_request_that_may_have_been_read_is_not_sent_again(run_loop: Any) -> None:
+def test_a_request_that_may_have_been_read_is_not_sent_again(run: Run) -> None:
     read: list[bytes | None] = []
 
     async def serve(client: Client) -> None:
@@ -486,14 +576,15 @@ def test_a_request_that_may_have_been_read_is_not_sent_again(run_loop: Any) -> N
         async with serving(serve) as (transport, server):
             await call(transport, server.url, b"1")
             failure = await failure_of(call(transport, server.url, b"2"))
-            assert isinstance(failure, httpx.ReadError)
-            assert "kept" in str(failure)
+            if run.ours:
+                assert isinstance(failure, httpx.ReadError)
+                assert "kept" in str(failure)
 
-    run_loop(work())
+    run(work())
     assert read == [b"1", b"2"]
 
 
-def test_an_idle_connection_is_closed_in_time(run_loop: Any) -> None:
+def test_an_idle_connection_is_closed_in_time(run_ours: Run) -> None:
     async def work() -> None:
         async with serving(repeating(PLAIN), idle_s=0.02) as (transport, server):
             responses = [await begin(transport, server.url) for _ in range(3)]
@@ -503,10 +594,10 @@ def test_an_idle_connection_is_closed_in_time(run_loop: Any) -> None:
             await call(transport, server.url)
             assert server.connections == 4
 
-    run_loop(work())
+    run_ours(work())
 
 
-def test_closing_the_transport_closes_what_is_idle_and_lets_calls_end(run_loop: Any) -> None:
+def test_closing_the_transport_closes_what_is_idle_and_lets_calls_end(run_ours: Run) -> None:
     async def work() -> None:
         async with serving(repeating(PLAIN)) as (transport, server):
             first, second = [await begin(transport, server.url) for _ in range(2)]
@@ -516,10 +607,10 @@ def test_closing_the_transport_closes_what_is_idle_and_lets_calls_end(run_loop: 
             await second.aclose()
             await asyncio.gather(*server.tasks)
 
-    run_loop(work())
+    run_ours(work())
 
 
-def test_leaving_in_the_middle_of_a_body_closes_the_connection(run_loop: Any) -> None:
+def test_leaving_in_the_middle_of_a_body_closes_the_connection(run: Run) -> None:
     async def serve(client: Client) -> None:
         await client.request()
         await client.send(PLAIN[:-1])
@@ -532,11 +623,11 @@ def test_leaving_in_the_middle_of_a_body_closes_the_connection(run_loop: Any) ->
             await asyncio.gather(*server.tasks)
             assert server.connections == 2
 
-    run_loop(work())
+    run(work())
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nConte", PLAIN[:-1], b"HTTP/1.1 200 OK\r\n\r\nhel"])
-def test_a_call_that_is_given_up_closes_its_connection_at_once(run_loop: Any, sent: bytes) -> None:
+def test_a_call_that_is_given_up_closes_its_connection_at_once(run: Run, sent: bytes) -> None:
     async def work() -> None:
         asked = asyncio.Event()
 
@@ -554,10 +645,10 @@ def test_a_call_that_is_given_up_closes_its_connection_at_once(run_loop: Any, se
             await asyncio.gather(*server.tasks)
             assert (await asyncio.gather(task, return_exceptions=True))[0].__class__ is asyncio.CancelledError
 
-    run_loop(work())
+    run(work())
 
 
-def test_a_call_that_is_given_up_just_when_its_answer_comes_leaves_no_socket(run_loop: Any) -> None:
+def test_a_call_that_is_given_up_just_when_its_answer_comes_leaves_no_socket(run: Run) -> None:
     async def work(count: int) -> None:
         asked = asyncio.Event()
 
@@ -575,10 +666,10 @@ def test_a_call_that_is_given_up_just_when_its_answer_comes_leaves_no_socket(run
             await asyncio.wait([task])
 
     for count in range(8):
-        run_loop(work(count))
+        run(work(count))
 
 
-def test_a_call_that_is_given_up_while_connecting_leaves_no_socket(run_loop: Any) -> None:
+def test_a_call_that_is_given_up_while_connecting_leaves_no_socket(run_ours: Run) -> None:
     async def work() -> None:
         connected = asyncio.Event()
 
@@ -590,7 +681,7 @@ def test_a_call_that_is_given_up_while_connecting_leaves_no_socket(run_loop: Any
 
         async with serving(serve) as (_, server):
             url = server.url.copy_with(scheme="https")
-            transport = H1Transport(url)
+            transport = transport_for(url)
             task = asyncio.create_task(call(transport, url))
             await connected.wait()
             task.cancel()
@@ -598,7 +689,7 @@ def test_a_call_that_is_given_up_while_connecting_leaves_no_socket(run_loop: Any
             await asyncio.wait([task])
             assert task.cancelled()
 
-    run_loop(work())
+    run_ours(work())
 
 
 # A body that is taken as it comes
@@ -620,7 +711,7 @@ def test_a_body_is_taken_whole_however_it_is_cut_into_pieces(cuts: list[int]) ->
     assert b"".join(taken) == CHUNKED_BODY
 
 
-def test_what_the_taker_raises_is_raised_where_the_body_is_awaited(run_loop: Any) -> None:
+def test_what_the_taker_raises_is_raised_where_the_body_is_awaited(run_ours: Run) -> None:
     def refuse(piece: bytes) -> None:
         taken.append(piece)
         raise KeyError(piece)
@@ -636,12 +727,12 @@ def test_what_the_taker_raises_is_raised_where_the_body_is_awaited(run_loop: Any
                 await taking(transport, server.url, refuse)
 
     taken: list[bytes] = []
-    run_loop(work())
+    run_ours(work())
 
     assert len(taken) == 1
 
 
-def test_what_came_before_a_connection_broke_is_taken_first(run_loop: Any) -> None:
+def test_what_came_before_a_connection_broke_is_taken_first(run_ours: Run) -> None:
     async def serve(client: Client) -> None:
         await client.request()
         await client.send(PLAIN[:-2])
@@ -652,16 +743,16 @@ def test_what_came_before_a_connection_broke_is_taken_first(run_loop: Any) -> No
             assert isinstance(failure, httpx.RemoteProtocolError)
 
     taken: list[bytes] = []
-    run_loop(work())
+    run_ours(work())
 
     assert b"".join(taken) == b"hel"
 
 
-def test_the_taker_runs_in_the_context_of_who_waits(run_loop: Any) -> None:
+def test_the_taker_runs_in_the_context_of_who_waits(run_ours: Run) -> None:
     who: ContextVar[str] = ContextVar("who", default="nobody")
     seen: set[tuple[str, str]] = set()
 
-    async def call_as(name: str, transport: H1Transport, url: httpx.URL) -> None:
+    async def call_as(name: str, transport: Transport, url: httpx.URL) -> None:
         who.set(name)
         await taking(transport, url, lambda _: seen.add((name, who.get())))
 
@@ -671,12 +762,12 @@ def test_the_taker_runs_in_the_context_of_who_waits(run_loop: Any) -> None:
                 await asyncio.create_task(call_as(name, transport, server.url))
             assert server.connections == 1
 
-    run_loop(work())
+    run_ours(work())
 
     assert seen == {("first", "first"), ("second", "second")}
 
 
-def test_a_body_that_is_given_up_while_it_is_taken_closes_its_connection(run_loop: Any) -> None:
+def test_a_body_that_is_given_up_while_it_is_taken_closes_its_connection(run_ours: Run) -> None:
     async def work() -> None:
         begun = asyncio.Event()
 
@@ -693,30 +784,32 @@ def test_a_body_that_is_given_up_while_it_is_taken_closes_its_connection(run_loo
             await asyncio.wait([task])
             assert task.cancelled()
 
-    run_loop(work())
+    run_ours(work())
 
 
 # Many, and much
 
 
-def test_calls_in_turn_share_a_connection(run_loop: Any, upstream: Upstream) -> None:
-    run_loop(from_upstream(upstream, [1] * 20))
+def test_calls_in_turn_share_a_connection(run: Run, upstream: Upstream) -> None:
+    run(from_upstream(upstream, [1] * 20))
 
     assert (upstream.stats()["requests"], upstream.stats()["connections_total"]) == (20, 1)
 
 
-def test_three_hundred_calls_at_once_each_get_their_own_answer(run_loop: Any, upstream: Upstream) -> None:
-    bodies = run_loop(from_upstream(upstream, [300, 300]))
+def test_many_calls_at_once_each_get_their_own_answer(run: Run, upstream: Upstream) -> None:
+    # The pool of httpx's transport is quadratic in its connections.
+    count = 300 if run.ours else 30
+    bodies = run(from_upstream(upstream, [count, count]))
 
     answers = [json.loads(body)["choices"][0]["message"]["content"] for body in bodies]
     assert [number for number, answer in enumerate(answers) if f"Number {number}?" not in answer] == []
-    assert upstream.stats()["connections_total"] <= 300
+    assert upstream.stats()["connections_total"] <= count
 
 
 async def from_upstream(upstream: Upstream, batches: list[int]) -> list[bytes]:
     """Ask the fake endpoint, batch after batch."""
     url = httpx.URL(f"{upstream.url}/chat/completions")
-    transport = H1Transport(url)
+    transport = transport_for(url)
 
     async def ask(number: int) -> bytes:
         body = {"model": "fake/a+echo", "messages": [{"role": "user", "content": f"Number {number}?"}]}
@@ -735,7 +828,7 @@ async def from_upstream(upstream: Upstream, batches: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_server_faster_than_its_reader_has_to_wait(run_loop: Any, chunked: bool) -> None:
+def test_a_server_faster_than_its_reader_has_to_wait(run: Run, chunked: bool) -> None:
     size, block = 50 * 2**20, b"x" * 2**16
 
     async def serve(client: Client) -> None:
@@ -759,10 +852,11 @@ def test_a_server_faster_than_its_reader_has_to_wait(run_loop: Any, chunked: boo
             await call(transport, server.url)
             return pieces, server.connections
 
-    pieces, connections = run_loop(work())
+    pieces, connections = run(work())
 
     # What had gathered while the reader was away: much, and never more than the limit and one read from the socket.
-    assert 2**20 < max(pieces) < 2**20 + 2**19
+    assert max(pieces) < 2**20 + 2**19
+    assert not run.ours or max(pieces) > 2**20
     assert sum(pieces) == size
     assert connections == 1
 
@@ -770,29 +864,29 @@ def test_a_server_faster_than_its_reader_has_to_wait(run_loop: Any, chunked: boo
 # Reaching the server
 
 
-def test_a_dead_port_is_named_by_its_reason(run_loop: Any) -> None:
+def test_a_dead_port_is_named_by_its_reason(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = httpx.URL(f"http://127.0.0.1:{port}/")
 
-    failure = run_loop(failure_of(call(H1Transport(url), url)))
+    failure = run(failure_of(call(transport_for(url), url)))
 
     assert isinstance(failure, httpx.ConnectError)
     assert str(failure)
 
 
 @pytest.mark.parametrize("address", ["http://nowhere.invalid/", f"http://{'a' * 70}/"])
-def test_what_is_no_address_cannot_be_reached(run_loop: Any, address: str) -> None:
+def test_what_is_no_address_cannot_be_reached(run: Run, address: str) -> None:
     url = httpx.URL(address)
 
-    failure = run_loop(failure_of(call(H1Transport(url), url)))
+    failure = run(failure_of(call(transport_for(url), url)))
 
     assert isinstance(failure, httpx.ConnectError)
     assert str(failure)
 
 
-def test_a_server_on_one_of_the_addresses_of_localhost_is_found(run_loop: Any) -> None:
-    assert run_loop(calls(repeating(PLAIN), host="localhost")) == ([(200, b"hello")], 1)
+def test_a_server_on_one_of_the_addresses_of_localhost_is_found(run: Run) -> None:
+    assert run(calls(repeating(PLAIN), host="localhost")) == ([(200, b"hello")], 1)
 
 
 @pytest.fixture
@@ -814,49 +908,54 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return authority
 
 
-def test_a_trusted_certificate_carries_calls_in_http_1(run_loop: Any, trusted: trustme.CA) -> None:
+def test_a_trusted_certificate_carries_calls_in_http_1(run: Run, trusted: trustme.CA) -> None:
     chosen = []
 
     async def serve(client: Client) -> None:
         chosen.append(client.writer.get_extra_info("ssl_object").selected_alpn_protocol())
         await repeating(CHUNKED)(client)
 
-    found, connections = run_loop(calls(serve, 3, tls=certified(trusted, "localhost"), host="localhost"))
+    found, connections = run(calls(serve, 3, tls=certified(trusted, "localhost"), host="localhost"))
 
     assert found == [(200, CHUNKED_BODY)] * 3
     assert connections == 1
     assert chosen == ["http/1.1"]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_by_name(run_loop: Any, authority: trustme.CA) -> None:
-    failure = run_loop(failure_of(calls(repeating(PLAIN), tls=certified(authority, "localhost"), host="localhost")))
+def test_a_certificate_that_nobody_vouches_for_is_refused_by_name(run: Run, authority: trustme.CA) -> None:
+    failure = run(failure_of(calls(repeating(PLAIN), tls=certified(authority, "localhost"), host="localhost")))
 
     assert isinstance(failure, httpx.ConnectError)
     assert "certificate verify failed" in str(failure)
 
 
-def test_a_certificate_for_another_name_is_refused(run_loop: Any, trusted: trustme.CA) -> None:
+def test_a_certificate_for_another_name_is_refused(run: Run, trusted: trustme.CA) -> None:
     tls = certified(trusted, "elsewhere.example")
 
-    failure = run_loop(failure_of(calls(repeating(PLAIN), tls=tls, host="localhost")))
+    failure = run(failure_of(calls(repeating(PLAIN), tls=tls, host="localhost")))
 
     assert isinstance(failure, httpx.ConnectError)
     assert "localhost" in str(failure)
 
 
 def test_certificates_that_cannot_be_read_are_an_error_of_the_call(
-    run_loop: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     url = httpx.URL("https://127.0.0.1:9/")
 
-    failure = run_loop(failure_of(call(H1Transport(url), url)))
+    async def work() -> httpx.TransportError:
+        with pytest.raises(httpx.ConnectError) as caught:
+            await call(transport_for(url), url)
+        return caught.value
+
+    failure = run(work())
 
     assert isinstance(failure, httpx.ConnectError)
     assert "certificates to trust" in str(failure)
 
 
-def test_a_server_without_tls_cannot_be_reached_over_https(run_loop: Any) -> None:
+def test_a_server_without_tls_cannot_be_reached_over_https(run: Run) -> None:
     async def serve(client: Client) -> None:
         await client.reader.read(1)
         await client.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -864,12 +963,12 @@ def test_a_server_without_tls_cannot_be_reached_over_https(run_loop: Any) -> Non
     async def work() -> None:
         async with serving(serve) as (_, server):
             url = server.url.copy_with(scheme="https")
-            assert isinstance(await failure_of(call(H1Transport(url), url)), httpx.ConnectError)
+            assert isinstance(await failure_of(call(transport_for(url), url)), httpx.ConnectError)
 
-    run_loop(work())
+    run(work())
 
 
-def test_a_proxy_that_the_environment_names_is_used(run_loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_the_environment_names_is_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[bytes] = []
     answer = b'{"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}]}'
 
@@ -890,5 +989,5 @@ def test_a_proxy_that_the_environment_names_is_used(run_loop: Any, monkeypatch: 
             finally:
                 await backend.aclose()
 
-    assert run_loop(work()) == "Paris."
+    assert run(work()) == "Paris."
     assert lines == [b"POST http://there.example/v1/chat/completions HTTP/1.1\r\n"]

@@ -277,10 +277,10 @@ def test_a_broken_journal_costs_no_answer(tmp_path: Path) -> None:
     async def work() -> str:
         journal = Journal(tmp_path / "j.db")
         journal.broken = "disk full"
-        door = open_door(Scripted(m="Paris."), journal=journal)
+        client = open_door(Scripted(m="Paris."), journal=journal)
         asked = model()
-        completion = await door.complete(door.request(asked, MESSAGES, {}), asked, door.ledger("panel", "1"))
-        await door.aclose()
+        completion = await client.complete(client.request(asked, MESSAGES, {}), asked, client.ledger("panel", "1"))
+        await client.aclose()
         return completion.content
 
     assert asyncio.run(work()) == "Paris."

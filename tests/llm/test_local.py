@@ -15,7 +15,7 @@ import pytest
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.local import LocalEngine, chat_body, completion
+from fusiontools.llm.local import LocalEngine, chat_body, read_chunks
 from fusiontools.llm.weights import find_weights
 
 SCHEMA = {
@@ -198,7 +198,7 @@ def test_the_thought_of_a_reasoning_model_is_kept_apart() -> None:
     deltas = [{"reasoning_content": "Hm."}, {"content": "Yes."}]
     chunks: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
 
-    answer = completion("other", chunks, {}, None, 0.1)
+    answer = read_chunks("other", chunks, {}, None, 0.1)
 
     assert (answer.content, answer.reasoning) == ("Yes.", "Hm.")
 

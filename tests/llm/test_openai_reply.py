@@ -15,10 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm import openai_reply
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.http1 import OnBytes
-from fusiontools.llm.openai_reply import failure
+from fusiontools.llm.openai_reply import OnBytes, read_completion, read_failure, read_stream, usage_of
 
 KEY = "sk-or-v1-0123456789"
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
@@ -33,7 +31,7 @@ def plain(finish_reason: Any = "stop", choice: Any = None, **message: Any) -> by
 
 
 def read(body: bytes) -> Completion:
-    return openai_reply.completion(body, "asked/model", KEY)
+    return read_completion(body, "asked/model", KEY)
 
 
 def failed(body: bytes) -> CallFailed:
@@ -55,7 +53,7 @@ def stream(*pieces: bytes) -> tuple[Completion, list[str]]:
         for piece in pieces:
             take(piece)
 
-    return asyncio.run(openai_reply.streamed(each, "asked/model", shown.append, time.monotonic(), KEY)), shown
+    return asyncio.run(read_stream(each, "asked/model", shown.append, time.monotonic(), KEY)), shown
 
 
 def stream_failure(*pieces: bytes) -> CallFailed:
@@ -142,7 +140,7 @@ def test_a_tool_call_is_completed_to_the_form_of_openai() -> None:
     ],
 )
 def test_tokens_and_cost_are_what_was_said_and_an_unknown_cost_is_none(usage: Any, counted: Any, cost: Any) -> None:
-    assert openai_reply.usage_of({"usage": usage}) == (counted, cost)
+    assert usage_of({"usage": usage}) == (counted, cost)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +210,7 @@ def test_a_page_is_shown_by_its_text() -> None:
     page = b"<html><head><style>p {}</style><script>x()</script></head><body><h1>Bad</h1> Gateway</body></html>"
 
     assert failed(page).message == "the endpoint did not answer JSON: Bad Gateway"
-    assert failure(502, page, {}, None).message == "HTTP 502: Bad Gateway"
+    assert read_failure(502, page, {}, None).message == "HTTP 502: Bad Gateway"
 
 
 # An error response
@@ -237,7 +235,7 @@ def test_a_page_is_shown_by_its_text() -> None:
     ],
 )
 def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, retryable: bool) -> None:
-    failed = failure(status, b'{"error": {"message": "no"}}', {}, None)
+    failed = read_failure(status, b'{"error": {"message": "no"}}', {}, None)
 
     assert (failed.code, failed.retryable, failed.status) == (code, retryable, status)
     assert failed.message == f"HTTP {status}: no"
@@ -256,7 +254,7 @@ def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, r
     ],
 )
 def test_an_endpoints_own_words_are_kept(body: Any, message: str) -> None:
-    assert failure(400, json.dumps(body).encode(), {}, None).message == message
+    assert read_failure(400, json.dumps(body).encode(), {}, None).message == message
 
 
 def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
@@ -266,12 +264,12 @@ def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
 
 
 def test_a_refused_parameter_is_named() -> None:
-    assert failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
-    assert failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
+    assert read_failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
+    assert read_failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
 
 
 def test_a_move_says_where_to() -> None:
-    failed = failure(301, b"", {"location": "https://h/v1"}, None)
+    failed = read_failure(301, b"", {"location": "https://h/v1"}, None)
 
     assert failed.message == "HTTP 301: moved to https://h/v1: an empty body"
     assert not failed.retryable
@@ -280,14 +278,14 @@ def test_a_move_says_where_to() -> None:
 def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
     body = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
 
-    assert failure(400, body, {}, None).code == "context_length"
+    assert read_failure(400, body, {}, None).code == "context_length"
 
 
 @pytest.mark.parametrize(
-    "read_failure",
+    "fail",
     [
-        lambda words: failure(401, json.dumps({"error": {"message": words}}).encode(), {}, KEY),
-        lambda words: failure(401, words.encode(), {}, KEY),
+        lambda words: read_failure(401, json.dumps({"error": {"message": words}}).encode(), {}, KEY),
+        lambda words: read_failure(401, words.encode(), {}, KEY),
         lambda words: failed(json.dumps({"error": {"message": words}}).encode()),
         lambda words: failed(json.dumps({"error": words}).encode()),
         lambda words: failed(words.encode()),
@@ -297,14 +295,14 @@ def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
     ],
 )
 @pytest.mark.parametrize("padding", [0, 290])
-def test_no_failure_repeats_our_key(read_failure: Any, padding: int) -> None:
-    failure = read_failure("x" * padding + f" bad key {KEY}")
+def test_no_failure_repeats_our_key(fail: Any, padding: int) -> None:
+    failure = fail("x" * padding + f" bad key {KEY}")
 
     assert KEY[:6] not in failure.message
 
 
 def test_a_placeholder_of_a_key_garbles_no_words() -> None:
-    assert failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
+    assert read_failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
 
 
 @pytest.mark.parametrize(
@@ -322,13 +320,13 @@ def test_a_placeholder_of_a_key_garbles_no_words() -> None:
     ],
 )
 def test_the_wait_that_is_asked_for_is_read_in_every_form(headers: Any, seconds: float | None) -> None:
-    assert failure(429, b"", headers, None).retry_after_s == seconds
+    assert read_failure(429, b"", headers, None).retry_after_s == seconds
 
 
 def test_a_date_to_wait_for_is_seconds_from_now() -> None:
     headers = {"retry-after": formatdate(time.time() + 100, usegmt=True)}
 
-    assert 90 < (failure(429, b"", headers, None).retry_after_s or 0) <= 100
+    assert 90 < (read_failure(429, b"", headers, None).retry_after_s or 0) <= 100
 
 
 # A stream
@@ -470,7 +468,7 @@ def test_what_a_broken_stream_cost_is_kept_where_it_is_said() -> None:
 
 @pytest.mark.parametrize("count", [1e30, 1e999, float("nan"), 2**70, -5, "7", True, None, [1]])
 def test_a_count_that_cannot_be_is_no_count(count: Any) -> None:
-    usage, _ = openai_reply.usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}})
+    usage, _ = usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}})
 
     assert usage is not None
     assert usage["prompt_tokens"] == 3
@@ -482,6 +480,6 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
     body = json.dumps({"choices": [{"message": {"content": "x", "tool_calls": [call]}}]}).encode()
 
     with pytest.raises(CallFailed) as failed:
-        openai_reply.completion(body, "m")
+        read_completion(body, "m")
 
     assert failed.value.code == "bad_response"

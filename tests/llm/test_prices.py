@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from calling import DEAR, PAID_USD, SILENT, UNPRICED, M, ask_once
+from scripted import ENDPOINT, Scripted, model, said
 
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model
 from fusiontools.llm import prices
+from fusiontools.llm.completion import Completion
 from fusiontools.record.types import Usage
 
 
@@ -56,3 +59,26 @@ def test_a_reservation_takes_the_longest_answer_for_granted() -> None:
     assert prices.upper_bound_usd(OPENROUTER, model, messages, {"max_tokens": 5}) == pytest.approx((14 + 50) / 1e6)
     assert prices.upper_bound_usd(OPENROUTER, model, messages, {}) == pytest.approx((14 + 40960) / 1e6)
     assert prices.upper_bound_usd(ENDPOINTS["ollama"], model, messages, {}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "endpoint", "completion", "cost", "source"),
+    [
+        (M, ENDPOINT, said("x"), 0.001, "upstream"),
+        (M, ENDPOINT, said("x", cost_usd=0.0), 0.0, "upstream"),
+        (DEAR, ENDPOINT, said("x"), 0.001, "upstream"),
+        (DEAR, ENDPOINT, UNPRICED, PAID_USD, "table"),
+        (DEAR, ENDPOINT, SILENT, None, None),
+        (M, ENDPOINT, UNPRICED, None, None),
+        (M, ENDPOINT, SILENT, None, None),
+        (M, Endpoint("there", "http://h/v1", free=True), SILENT, 0.0, "free"),
+        (model("gpt-4o-mini"), Endpoint("there", "https://api.openai.com/v1"), UNPRICED, 3.45e-6, "table"),
+        (model("gpt-4o-mini"), ENDPOINT, UNPRICED, None, None),
+    ],
+)
+def test_a_cost_is_the_endpoints_word_else_the_recipes_else_the_lists_else_unknown(
+    asked: Model, endpoint: Endpoint, completion: Completion, cost: float | None, source: str | None
+) -> None:
+    _, [call] = ask_once(Scripted(**{asked.model: completion}), asked, endpoint=endpoint)
+
+    assert (call["cost_usd"], call["cost_source"]) == (pytest.approx(cost) if cost else cost, source)

@@ -53,6 +53,8 @@ def test_a_choice_of_words_is_the_same_in_type_and_schema(name: str) -> None:
         schema = schema[key]
 
     for key, hint in get_type_hints(typed).items():
+        if key == "status":
+            continue  # codes of failures: a table of their own, which later versions may add to
         literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
         spelled = schema["properties"][key]
         allowed = spelled.get("enum", [spelled["const"]] if "const" in spelled else [])

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from serving import CHAT, Server, Streamed, asking, start_server
 from workdir import Serve, Upstream, hermetic
 
+from fusiontools.llm.spending import Spending
 from fusiontools.record.params import POLICY
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -980,7 +980,7 @@ def test_whatever_is_said_a_stream_holds_chunks_and_comments_and_its_text_whole(
             data += writer.alive()
         else:
             data += writer.event({"type": "call.done", "model": text})
-    data += writer.close(ChatResult("", (), "stop", RequestSpending()))
+    data += writer.close(ChatResult("", (), "stop", Spending()))
 
     assert data.endswith(b"\n\n")
     stream = Streamed(200, httpx.Headers({"content-type": "text/event-stream"}), data.decode().split("\n")[:-1])

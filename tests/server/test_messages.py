@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusiontools.llm.prices import SEEN_TOKENS, estimate_tokens, prompt_tokens
+from fusiontools.llm.spending import Spending
 from fusiontools.record.schemas import check_record
 from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -39,7 +39,9 @@ FUNCTION = {"name": "look_up", "description": "Looks up.", "parameters": {"type"
 PIXEL = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
 SEEN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
 ABOUT = ResponseMeta("0123456789abcdef0123456789abcdef", 1_700_000_000, "fusion", prompt_tokens=7)
-SPENT = RequestSpending(100, 20, cached_tokens=30, cache_write_tokens=10, reasoning_tokens=5, cost_usd=0.25)
+SPENT = Spending(
+    prompt_tokens=100, completion_tokens=20, cached_tokens=30, cache_write_tokens=10, reasoning_tokens=5, known_usd=0.25
+)
 
 
 def text(said: str, **more: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusiontools.llm.spending import Spending
 from fusiontools.record import schemas
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -25,7 +25,14 @@ from fusiontools.server.protocols.responses import Responses
 from fusiontools.server.protocols.responses_request import NO_OUTPUT
 
 ABOUT = ResponseMeta(id="0123456789abcdef0123456789abcdef", created=1_790_000_000, model="fusion")
-SPENT = RequestSpending(120, 40, cached_tokens=100, cache_write_tokens=5, reasoning_tokens=7, cost_usd=0.0125)
+SPENT = Spending(
+    prompt_tokens=120,
+    completion_tokens=40,
+    cached_tokens=100,
+    cache_write_tokens=5,
+    reasoning_tokens=7,
+    known_usd=0.0125,
+)
 PATCH = '*** Begin Patch\n*** Add File: a.txt\n+"hello"\n*** End Patch\n'
 WEATHER = {
     "type": "function",
@@ -795,7 +802,7 @@ def test_what_it_took_is_said_in_the_words_of_the_protocol() -> None:
 
 
 def test_an_unknown_cost_is_null() -> None:
-    nobody_knows = ChatResult("Hello!", [], "stop", RequestSpending(cost_usd=None))
+    nobody_knows = ChatResult("Hello!", [], "stop", Spending(unknown=1))
 
     assert Responses().whole(read(), ABOUT, nobody_knows)["usage"]["cost"] is None
 

@@ -15,69 +15,33 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Response
 
 
-@dataclass(frozen=True, slots=True)
-class FileSpending:
-    """What calls cost and took; `unknown` counts those whose cost nobody said, replayed ones cost nothing."""
-
-    calls: int = 0
-    unknown: int = 0
-    replayed: int = 0
-    known_usd: float = 0.0
-    time_s: float = 0.0
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost, or the known part of it; None where no call's cost is known, or where no call is on record."""
-        nothing_known = self.unknown > 0 and self.unknown == self.calls - self.replayed
-        return None if nothing_known or not self.calls else self.known_usd
-
-    def __add__(self, other: FileSpending) -> FileSpending:
-        return FileSpending(
-            self.calls + other.calls,
-            self.unknown + other.unknown,
-            self.replayed + other.replayed,
-            self.known_usd + other.known_usd,
-            self.time_s + other.time_s,
-        )
+def has_cost(spent: Spending) -> bool:
+    """Return whether a cost can be named, if only a part of it: a call is on record, and of some the cost is known."""
+    return spent.calls > 0 and not spent.nothing_known
 
 
-def spent_on(calls: Iterable[Mapping[str, Any]]) -> FileSpending:
-    """Return what calls come to."""
-    count = unknown = replayed = 0
-    known_usd = time_s = 0.0
-    for call in calls:
-        count += 1
-        time_s += call.get("latency_s") or 0.0
-        if call.get("replayed"):
-            replayed += 1
-        elif call.get("cost_usd") is None:
-            unknown += 1
-        else:
-            known_usd += call["cost_usd"]
-    return FileSpending(count, unknown, replayed, known_usd, time_s)
-
-
-def cost_data(a: FileSpending, b: FileSpending) -> dict[str, Any]:
+def cost_data(a: Spending, b: Spending) -> dict[str, Any]:
     """Return both costs and their difference; null is unknown."""
-    costs = [None if side.cost_usd is None else round(side.cost_usd, 8) for side in (a, b)]
+    costs = [round(side.known_usd, 8) if has_cost(side) else None for side in (a, b)]
     return {"a": costs[0], "b": costs[1], "delta": cost_delta(a, b), "unknown": {"a": a.unknown, "b": b.unknown}}
 
 
-def time_data(a: FileSpending, b: FileSpending) -> dict[str, Any]:
+def time_data(a: Spending, b: Spending) -> dict[str, Any]:
     """Return the seconds that the calls of either side took, added up, and their difference."""
     return {"a": round(a.time_s, 4), "b": round(b.time_s, 4), "delta": round(b.time_s - a.time_s, 4)}
 
 
-def cost_delta(a: FileSpending, b: FileSpending) -> float | None:
+def cost_delta(a: Spending, b: Spending) -> float | None:
     """Return how much more the second side cost; None where a part of either cost is unknown."""
-    if a.unknown or b.unknown or a.cost_usd is None or b.cost_usd is None:
+    if a.unknown or b.unknown or not a.calls or not b.calls:
         return None
-    return round(b.cost_usd - a.cost_usd, 8)
+    return round(b.known_usd - a.known_usd, 8)
 
 
 Kind = Literal["failed", "answered", "answer", "analysis", "other"]
@@ -96,7 +60,7 @@ class Side:
     """What is compared of a record: all but its calls, and what they come to."""
 
     record: Data
-    spent: FileSpending
+    spent: Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +71,13 @@ class Change:
     question: str
     kind: Kind
     sections: Data
-    a: FileSpending
-    b: FileSpending
+    a: Spending
+    b: Spending
 
 
 def side_of(record: Mapping[str, Any]) -> Side:
     """Return what is compared of a record."""
-    return Side({key: value for key, value in record.items() if key != "calls"}, spent_on(record.get("calls", [])))
+    return Side({key: value for key, value in record.items() if key != "calls"}, Spending.of(record.get("calls", [])))
 
 
 def compare(a: Side, b: Side, *, answers_only: bool = False) -> Change | None:
@@ -340,8 +304,8 @@ class RecordCounts:
     only_in: list[int] = field(default_factory=lambda: [0, 0])
     unread: list[int] = field(default_factory=lambda: [0, 0])
     unpaired: list[int] = field(default_factory=lambda: [0, 0])
-    a: FileSpending = field(default_factory=FileSpending)
-    b: FileSpending = field(default_factory=FileSpending)
+    a: Spending = field(default_factory=Spending)
+    b: Spending = field(default_factory=Spending)
 
     @property
     def same(self) -> int:

@@ -133,11 +133,11 @@ class Column:
         missing = row - len(self.scores)
         self.scores.extend([math.nan] * missing)
         self.scores.append(outcome.score)
-        self.latencies.append(outcome.spent.latency_s)
-        self.calls += outcome.spent.calls
-        self.usd += outcome.spent.usd
-        self.unknown += outcome.spent.unknown
-        self.tokens += outcome.spent.tokens
+        self.latencies.append(outcome.latency_s)
+        self.calls += outcome.spent.calls / outcome.samples
+        self.usd += outcome.spent.worth_usd / outcome.samples
+        self.unknown += outcome.spent.worth_unknown / outcome.samples
+        self.tokens += (outcome.spent.prompt_tokens + outcome.spent.completion_tokens) / outcome.samples
         self.failed += outcome.failed
 
 

@@ -1,7 +1,4 @@
-"""The systems that one graded record holds: what each scored on it, and what it spent.
-
-Spent are calls, money, tokens, and time on the wall.
-"""
+"""The systems that one graded record holds: what each of them scored on it, what its calls took, and how long."""
 
 from __future__ import annotations
 
@@ -11,23 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fusiontools.answers.tally import count_votes
+from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.
 BESIDE = frozenset(("baseline", "grade"))
 #: A member's name and the number of its sample.
 Seat = tuple[str, int]
-
-
-@dataclass(slots=True)
-class SystemSpending:
-    """Sums of calls; `unknown` counts those whose cost nobody said, a latency is NaN where calls were replayed."""
-
-    calls: float = 0.0
-    usd: float = 0.0
-    unknown: float = 0.0
-    tokens: float = 0.0
-    latency_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -64,33 +51,6 @@ def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
     return sorted_calls
 
 
-def spent_on(calls: Sequence[Mapping[str, Any]]) -> SystemSpending:
-    """Return what these calls come to; a replayed call costs what it cost when it was bought."""
-    spent = SystemSpending(calls=len(calls), latency_s=wall_clock(calls))
-    for call in calls:
-        usage = call.get("usage") or {}
-        spent.tokens += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        usd = call.get("saved_usd" if call.get("replayed") else "cost_usd")
-        if usd is None:
-            spent.unknown += 1
-        else:
-            spent.usd += usd
-    return spent
-
-
-def mean_spent(spendings: Sequence[SystemSpending]) -> SystemSpending:
-    """Return what one of several samples takes on average."""
-    if (n := len(spendings)) == 1:
-        return spendings[0]
-    return SystemSpending(
-        calls=sum(s.calls for s in spendings) / n,
-        usd=sum(s.usd for s in spendings) / n,
-        unknown=sum(s.unknown for s in spendings) / n,
-        tokens=sum(s.tokens for s in spendings) / n,
-        latency_s=sum(s.latency_s for s in spendings) / n,
-    )
-
-
 def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
     """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
 
@@ -122,11 +82,16 @@ FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), S
 
 @dataclass(slots=True)
 class Outcome:
-    """How a system fared on one record; `failed` is the share of its texts that are failures."""
+    """How a system fared on one record; `failed` is the share of its texts that are failures.
+
+    `spent` is what all its `samples` took together; its score and its time on the wall are those of one on average.
+    """
 
     score: float
     failed: float
-    spent: SystemSpending
+    spent: Spending
+    latency_s: float
+    samples: int = 1
 
 
 def outcomes(record: Record) -> dict[System, Outcome]:
@@ -137,15 +102,15 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     grades = record.get("grades") or []
     calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
-    found: dict[System, Outcome] = {FUSION: _of_answer(grades, spent_on(calls.fusion))}
+    found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
     found |= _alone("member", _first_layer(grades), calls.members)
     found |= _alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
     if not panel:
         return found
-    asked, compared = spent_on(calls.panel), spent_on([*calls.panel, *calls.judge])
-    found[VOTE] = _outcome(voted(panel), panel, asked)
-    found[PICK] = _outcome(_picked(panel, record.get("analysis", {}).get("ranking", [])), panel, compared)
-    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, asked)
+    found[VOTE] = _outcome(voted(panel), panel, calls.panel)
+    picked = _picked(panel, record.get("analysis", {}).get("ranking", []))
+    found[PICK] = _outcome(picked, panel, [*calls.panel, *calls.judge])
+    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
 
 
@@ -161,21 +126,21 @@ def _first_layer(grades: Sequence[Grade]) -> list[Grade]:
     return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
 
 
-def _of_answer(grades: Sequence[Grade], spent: SystemSpending) -> Outcome:
+def _of_answer(grades: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
     answer = next((grade for grade in grades if grade["of"] == "answer"), None)
     if answer is None:
-        return Outcome(0.0, 1.0, spent)
-    return _outcome(answer, [answer], spent)
+        return Outcome(0.0, 1.0, Spending.of(calls), wall_clock(calls))
+    return _outcome(answer, [answer], calls)
 
 
-def _outcome(grade: Grade, texts: Sequence[Grade], spent: SystemSpending) -> Outcome:
+def _outcome(grade: Grade, texts: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
     failed = all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), spent if failed else _bought(spent))
+    return Outcome(grade["score"], float(failed), _spent_on(calls, failed=failed), wall_clock(calls))
 
 
-def _bought(spent: SystemSpending) -> SystemSpending:
-    """Return what a text cost: one that no call is known of was not free for that."""
-    return spent if spent.calls else SystemSpending(unknown=1, latency_s=math.nan)
+def _spent_on(calls: Sequence[Mapping[str, Any]], *, failed: bool) -> Spending:
+    """Return what a text took: one that came though no call is known of was not free for that."""
+    return Spending.of(calls) if calls or failed else Spending(unknown=1)
 
 
 def _picked(panel: Sequence[Grade], ranking: Sequence[int]) -> Grade:
@@ -198,19 +163,22 @@ def _alone(
     for model in dict.fromkeys([*graded, *(model for model, _ in calls)]):
         samples = graded.get(model, [])
         asked = sorted({*(grade["sample"] for grade in samples), *(n for name, n in calls if name == model)})
-        each = [spent_on(calls.get((model, number), [])) for number in asked]
+        each = [calls.get((model, number), []) for number in asked]
         found[System(kind, model)] = _on_average(samples, each)
         for votes in range(2, len(samples) + 1):
             first = samples[:votes]
             together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
-            found[System(kind, model, votes)] = _outcome(voted(first), first, spent_on(together))
+            found[System(kind, model, votes)] = _outcome(voted(first), first, together)
     return found
 
 
-def _on_average(samples: Sequence[Grade], each: Sequence[SystemSpending]) -> Outcome:
-    if not samples:
-        return Outcome(math.nan, 0.0, mean_spent(each))
-    n = len(samples)
-    failed = sum("error" in grade for grade in samples) / n
-    spent = mean_spent(each)
-    return Outcome(sum(grade["score"] for grade in samples) / n, failed, spent if failed == 1 else _bought(spent))
+def _on_average(samples: Sequence[Grade], each: Sequence[Sequence[Mapping[str, Any]]]) -> Outcome:
+    """Return how one answer of a model fares: the mean of its samples, each with its calls."""
+    score, failed = math.nan, 0.0
+    if samples:
+        score = sum(grade["score"] for grade in samples) / len(samples)
+        failed = sum("error" in grade for grade in samples) / len(samples)
+    calls = [call for own in each for call in own]
+    spent = _spent_on(calls, failed=failed == 1 or not samples)
+    latency_s = sum(map(wall_clock, each)) / len(each)
+    return Outcome(score, failed, spent, latency_s, len(each) if calls else 1)

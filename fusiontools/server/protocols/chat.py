@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.errors import InputError
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
@@ -13,7 +14,6 @@ from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -167,7 +167,7 @@ def wanted(said: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def usage(spent: RequestSpending) -> dict[str, Any]:
+def usage(spent: Spending) -> dict[str, Any]:
     """Return the tokens as OpenAI spells them, and the cost as OpenRouter does."""
     return {
         "prompt_tokens": spent.prompt_tokens,

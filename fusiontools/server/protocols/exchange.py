@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fusiontools.errors import FusionError
+from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Message, ToolCall
 
 
@@ -94,18 +95,6 @@ class ResponseMeta:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSpending:
-    """Tokens and money of one response; `cost_usd` is None where nobody knows it of a call."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float | None = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class ChatResult:
     """A finished answer.
 
@@ -117,7 +106,7 @@ class ChatResult:
     content: str
     tool_calls: Sequence[ToolCall]
     finish_reason: str
-    spent: RequestSpending
+    spent: Spending
     fusion: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.llm.anthropic_request import arguments_object
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import ToolCall
 from fusiontools.server.protocols import sse
@@ -16,7 +17,6 @@ from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -117,7 +117,7 @@ class MessagesWriter:
 
     def open(self) -> bytes:
         """Say whose message it is, and about how long the request was."""
-        usage = _usage(RequestSpending(prompt_tokens=self._about.prompt_tokens))
+        usage = _usage(Spending(prompt_tokens=self._about.prompt_tokens))
         begun = {**_head(self._about), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=begun)
 
@@ -232,7 +232,7 @@ def _stop_reason(done: ChatResult) -> str:
     return _STOP.get(done.finish_reason) or ("tool_use" if done.tool_calls else "end_turn")
 
 
-def _usage(spent: RequestSpending) -> dict[str, Any]:
+def _usage(spent: Spending) -> dict[str, Any]:
     """Return the tokens as Anthropic counts them, which is without the cached ones."""
     said: dict[str, Any] = {
         "input_tokens": max(0, spent.prompt_tokens - spent.cached_tokens - spent.cache_write_tokens),
@@ -245,7 +245,7 @@ def _usage(spent: RequestSpending) -> dict[str, Any]:
     return said
 
 
-def _bill(spent: RequestSpending) -> dict[str, Any]:
+def _bill(spent: Spending) -> dict[str, Any]:
     return {**_usage(spent), "cost": spent.cost_usd}
 
 

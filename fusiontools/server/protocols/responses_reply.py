@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
     ChatRequest,
     ChatResult,
-    RequestSpending,
     ResponseMeta,
     StreamStyle,
 )
@@ -183,7 +183,7 @@ def ended(done: ChatResult) -> str:
     return "incomplete" if done.finish_reason in _INCOMPLETE else "completed"
 
 
-def _usage(spent: RequestSpending) -> dict[str, Any]:
+def _usage(spent: Spending) -> dict[str, Any]:
     return {
         "input_tokens": spent.prompt_tokens,
         "input_tokens_details": {

@@ -1,0 +1,160 @@
+"""When a call is tried again, how long it may take, and what a failed attempt costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from calling import (
+    BUSY,
+    REFUSED,
+    ask,
+    ask_once,
+    attempts,
+    turns,
+)
+from scripted import HANG, USAGE, Scripted, open_door
+
+from fusiontools.errors import CallFailed
+from fusiontools.llm.completion import Completion
+from fusiontools.llm.ledger import Ledger
+from fusiontools.record.types import Call
+
+
+@pytest.mark.parametrize(
+    ("failure", "cost", "source"),
+    [
+        (REFUSED, 0.0, "free"),
+        (CallFailed("connect", "no route"), 0.0, "free"),
+        (CallFailed("connection", "closed half way"), None, None),
+        (CallFailed("empty", "nothing", usage=dict(USAGE), cost_usd=0.25), 0.25, "upstream"),
+        (CallFailed("empty", "nothing", usage=dict(USAGE)), None, None),
+        (CallFailed("upstream", "broke off after text", status=None), None, None),
+    ],
+)
+def test_a_failed_attempt_costs_what_is_known_and_never_nothing_by_guess(
+    failure: CallFailed, cost: float | None, source: str | None
+) -> None:
+    result, [call] = ask_once(Scripted(m=failure))
+
+    assert result is failure
+    assert (call["status"], call["cost_usd"], call["cost_source"]) == (failure.code, cost, source)
+
+
+def test_a_failure_that_may_pass_is_tried_again_as_often_as_allowed() -> None:
+    backend = Scripted(m=BUSY)
+
+    failure, calls = ask_once(backend, limits={"retries": 2})
+
+    assert failure is BUSY
+    assert attempts(calls) == [(1, "rate_limited"), (2, "rate_limited"), (3, "rate_limited")]
+
+
+@pytest.mark.parametrize("failure", [REFUSED, CallFailed("empty", "nothing")])
+def test_a_failure_that_stays_is_not_tried_again(failure: CallFailed) -> None:
+    _, calls = ask_once(Scripted(m=[failure, "Paris."]))
+
+    assert attempts(calls) == [(1, failure.code)]
+
+
+def test_many_retries_without_a_wait_end_all_the_same() -> None:
+    _, calls = ask_once(Scripted(m=BUSY), limits={"retries": 1200})
+
+    assert len(calls) == 1201
+
+
+def test_the_wait_that_an_endpoint_asks_for_is_kept() -> None:
+    patient = CallFailed("rate_limited", "busy", status=429, retryable=True, retry_after_s=0.02)
+
+    started = time.monotonic()
+    completion, _ = ask_once(Scripted(m=[patient, "Paris."]))
+
+    assert isinstance(completion, Completion)
+    assert time.monotonic() - started >= 0.02
+
+
+def test_a_wait_past_the_deadline_is_not_begun() -> None:
+    patient = CallFailed("rate_limited", "busy", status=429, retryable=True, retry_after_s=1000)
+
+    failure, calls = ask_once(Scripted(m=[patient, "Paris."]))
+
+    assert failure is patient
+    assert len(calls) == 1
+
+
+def test_a_lesson_is_tried_at_once_and_is_no_retry() -> None:
+    lesson = CallFailed("bad_request", "no temperature", status=400)
+    lesson.adapted = True
+
+    completion, calls = ask_once(Scripted(m=[lesson, "Paris."]), limits={"retries": 0})
+
+    assert isinstance(completion, Completion)
+    assert attempts(calls) == [(1, "bad_request"), (2, "ok")]
+
+
+def test_a_call_has_its_own_timeout() -> None:
+    backend = Scripted(m=HANG())
+
+    failure, [call] = ask_once(backend, limits={"timeout_s": 0.02})
+
+    assert (failure.code, failure.message) == ("timeout", "no answer within 0.02 s (--timeout)")  # type: ignore[union-attr]
+    assert (call["status"], call["cost_usd"], call["cost_source"]) == ("timeout", None, None)
+    assert backend.cancelled == ["m"]
+
+
+def test_a_record_has_a_deadline_over_all_its_calls() -> None:
+    failure, [call] = ask_once(Scripted(m=HANG()), limits={"deadline_s": 0.02})
+
+    assert (failure.code, failure.message) == ("deadline", "the record's 0.02 s were over (--deadline)")  # type: ignore[union-attr]
+    assert call["status"] == "deadline"
+
+
+def test_a_call_that_was_never_sent_is_not_entered() -> None:
+    async def work() -> tuple[list[Call], list[Call], str]:
+        backend = Scripted(m=HANG())
+        client = open_door(backend, limits={"max_concurrency": 1, "deadline_s": 60})
+        late = Ledger("panel", "2", time.monotonic() + 0.02)
+        cut = client.ledger("panel", "3")
+        first = asyncio.create_task(ask(client))
+        await turns()
+        waiting = asyncio.create_task(ask(client, sample=1, ledger=cut))
+        await turns()
+        waiting.cancel()
+        [failure] = await asyncio.gather(ask(client, sample=2, ledger=late), return_exceptions=True)
+        assert len(backend.requests) == 1
+        first.cancel()
+        return late.calls, cut.calls, failure.code  # type: ignore[union-attr]
+
+    assert asyncio.run(work()) == ([], [], "deadline")
+
+
+def test_no_more_calls_are_in_flight_than_allowed() -> None:
+    async def work() -> int:
+        gate = asyncio.Event()
+        backend = Scripted(m=[gate, gate, gate, "Paris."])
+        client = open_door(backend, limits={"max_concurrency": 2})
+        tasks = [asyncio.create_task(ask(client, sample=i)) for i in range(5)]
+        await turns()
+        gate.set()
+        await asyncio.gather(*tasks)
+        return backend.max_in_flight
+
+    assert asyncio.run(work()) == 2
+
+
+def test_cancelling_whoever_asks_cancels_the_call() -> None:
+    async def work() -> tuple[list[str], list[Call]]:
+        backend = Scripted(m=HANG())
+        client = open_door(backend)
+        ledger = client.ledger("panel", "1")
+        task = asyncio.create_task(ask(client, ledger=ledger))
+        await turns()
+        task.cancel()
+        await asyncio.wait([task])
+        return backend.cancelled, ledger.calls
+
+    cancelled, [call] = asyncio.run(work())
+
+    assert cancelled == ["m"]
+    assert (call["status"], call["cost_usd"], call["cost_source"]) == ("cancelled", None, None)
