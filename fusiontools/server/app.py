@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from fusiontools.server.routes import Routes
 from fusiontools.server.state import Server, new_id
 from fusiontools.server.streaming import Send, Stream, send_json
 
+_FAREWELL_S = 2.0
+
 
 def make_app(server: Server) -> access.App:
     """Return the app of one process."""
@@ -40,7 +43,15 @@ def make_app(server: Server) -> access.App:
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
         *site.routes(),
     ]
-    return RequestMiddleware(Router(routes), server)
+    return RequestMiddleware(Router(routes, lifespan=_lifespan), server)
+
+
+@asynccontextmanager
+async def _lifespan(_: object) -> AsyncIterator[None]:
+    """Let the requests that are cut off when the server ends say their last words."""
+    yield
+    if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
+        await asyncio.wait(cut_off, timeout=_FAREWELL_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -90,16 +91,22 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus' words, of all workers where there are several."""
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is not None:
+            _forget_dead(Path(folder))
             everybody = CollectorRegistry()
             MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
             return generate_latest(everybody)
         return generate_latest(self.registry)
 
 
-def forget(process: int) -> None:
-    """Count no longer what a worker that has died was at work on."""
-    mark_process_dead(process)  # type: ignore[no-untyped-call]
+def _forget_dead(folder: Path) -> None:
+    """Count no longer what workers that have died were at work on; the file of each is named by its process."""
+    for file in folder.glob("gauge_livesum_*.db"):
+        process = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            mark_process_dead(process)  # type: ignore[no-untyped-call]
 
 
 def _child(metric: Any, *labels: str) -> Any:

@@ -92,8 +92,13 @@ class RequestMiddleware:
         finally:
             self._note(scope, visit, code)
 
-    def turned_away(self, status: int, code: str) -> None:
-        """Note what never became a request: its head did not come in whole, or was none."""
+    @property
+    def read_s(self) -> float:
+        """How long a head may take to come in."""
+        return self.server.options.read_s
+
+    def count_refused(self, status: int, code: str) -> None:
+        """Count what never became a request: its head did not come in whole, or was none."""
         visit = RequestLog(new_id(), time.monotonic(), status=status, outcome=code)
         self.server.metrics.request("none", code, None)
         if self.server.options.log:

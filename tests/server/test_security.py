@@ -504,23 +504,6 @@ def split_head(data: bytes) -> tuple[bytes, bytes]:
     return head.lower(), body
 
 
-@pytest.mark.parametrize("more", [{}, {"connection": "keep-alive"}])
-@pytest.mark.parametrize("model", ["fusion", "fake/a"])
-def test_a_client_of_http_1_0_gets_a_stream_without_chunks_that_ends_with_the_line(
-    strict: Server, model: str, more: dict[str, str]
-) -> None:
-    said = request({**asking(stream=True), "model": model}, more, line=f"POST {CHAT} HTTP/1.0")
-
-    with Line(strict, said) as line:
-        head, body = split_head(line.rest())
-
-    assert b" 200 " in head
-    assert b"transfer-encoding" not in head
-    assert b"connection: close" in head
-    assert body.startswith((b"data: {", b": "))
-    assert body.endswith(b"data: [DONE]\n\n")
-
-
 def test_a_client_of_http_1_0_gets_a_plain_answer(strict: Server) -> None:
     with Line(strict, request(line=f"POST {CHAT} HTTP/1.0")) as line:
         head, body = split_head(line.rest())
