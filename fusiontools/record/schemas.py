@@ -36,6 +36,13 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(".schema.json") for path in data_dir("schemas").glob("*.schema.json"))
 
 
+def registry() -> Any:
+    """Return a registry in which every schema is found under its `$id`."""
+    from referencing import Registry, Resource
+
+    return Registry().with_resources([(load(name)["$id"], Resource.from_contents(load(name))) for name in names()])
+
+
 @functools.cache
 def _fast(name: str, mask: str | None = None) -> Any:
     import jsonschema_rs
@@ -61,10 +68,8 @@ def explain(name: str, data: Any, *, quoting: bool = True) -> tuple[str, str]:
         return _first_fault(name, data)
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
-    from referencing import Registry, Resource
 
-    registry: Any = Registry().with_resources([(load(n)["$id"], Resource.from_contents(load(n))) for n in names()])
-    error = best_match(Draft202012Validator(load(name), registry=registry).iter_errors(data))
+    error = best_match(Draft202012Validator(load(name), registry=registry()).iter_errors(data))
     if error is None:
         return "$", "not accepted"
     return error.json_path, _words(error)

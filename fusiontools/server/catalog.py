@@ -53,7 +53,7 @@ class Catalog:
         """Return which recipe a model's name means; None where it is no fusion.
 
         Raises:
-            Refused: a fusion that is not offered.
+            ApiError: a fusion that is not offered.
         """
         if model in (FUSION, OPENROUTER, f"{OPENROUTER}-flash"):
             return self.default
@@ -65,7 +65,7 @@ class Catalog:
         """Return the name of a recipe that is offered.
 
         Raises:
-            Refused: it is not.
+            ApiError: it is not.
         """
         if name not in self.recipes:
             raise ApiError(

@@ -61,12 +61,12 @@ def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
     return (*kept[: made + 1], *(layer,) * (layers - 1), *kept[made + 1 :])
 
 
-def tooled(steps: tuple[Step, ...], manner: str) -> tuple[Step, ...]:
+def tooled(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
     """Return the steps for an answer that may be a tool call."""
-    if manner == "fuse":
+    if style == "fuse":
         return steps
     made = next(i for i, step in enumerate(steps) if step.name == "panel")
-    if manner == "first":
+    if style == "first":
         hasty = replace(steps[made], given={**steps[made].given, "quorum": 1, "grace_s": 0.0})
         return (*steps[:made], hasty, Step("synth", {"method": "copy"}, 1))
     kept = tuple(step for step in steps if step.name not in ANSWERING)
@@ -114,7 +114,7 @@ class _Draft:
 class Planner:
     """Takes requests as orders; equal ones are bound once."""
 
-    menu: Catalog
+    catalog: Catalog
     options: ServeOptions
     limited: bool
     _bound: dict[bytes, Plan] = field(default_factory=dict)
@@ -126,62 +126,62 @@ class Planner:
             if key not in known:
                 raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
 
-    def take(self, asked: ChatRequest) -> Plan:
+    def plan(self, request: ChatRequest) -> Plan:
         """Return the order of a request.
 
         Raises:
-            Refused: an unknown model, an override that is not allowed or cannot be.
+            ApiError: an unknown model, an override that is not allowed or cannot be.
         """
         # Hashed: what a client says, however much it is, is not kept.
-        said = jsonl.canonical([asked.model, asked.fusion, _may_call(asked)])
+        said = jsonl.canonical([request.model, request.fusion, _may_call(request)])
         key = hashlib.sha256(said).digest()
         found = self._bound.get(key)
         if found is None:
-            found = self._bind(self._planned(asked))
+            found = self._bind(self._draft(request))
             if len(self._bound) >= _KEPT:
                 del self._bound[next(iter(self._bound))]
             self._bound[key] = found
         return found
 
-    def chain_of(self, asked: ChatRequest) -> tuple[Recipe, Chain]:
+    def chain_of(self, request: ChatRequest) -> tuple[Recipe, Chain]:
         """Return the recipe and the chain of a request, to see what it would cost.
 
         Raises:
-            Refused: as `take`.
+            ApiError: as `take`.
         """
-        plan = self._planned(asked)
-        return plan.recipe, plan.chain
+        draft = self._draft(request)
+        return draft.recipe, draft.chain
 
-    def _planned(self, asked: ChatRequest) -> _Draft:
-        fusion = self._checked(asked.fusion)
-        name = self.menu.recipe_called(asked.model)
+    def _draft(self, request: ChatRequest) -> _Draft:
+        fusion = self._checked(request.fusion)
+        name = self.catalog.recipe_called(request.model)
         if name is None:
-            model = self.menu.model_called(asked.model)
+            model = self.catalog.model_called(request.model)
             if model is None:
-                raise self.menu.unknown(asked.model)
-            if fuses(asked):
+                raise self.catalog.unknown(request.model)
+            if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
-                return self._planned(replace(asked, model=FUSION, fusion={"synth": asked.model, **asked.fusion}))
-            return self._alone(model, replace(self.menu.recipes[self.menu.default], name=model.name), fusion)
-        name = self.menu.known_recipe(fusion.get("recipe", name))
-        recipe = self._knowing_models(self.menu.recipes[name])
-        manner = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(asked) else "fuse"
-        if manner == "pass":
+                return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
+            return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
+        name = self.catalog.known_recipe(fusion.get("recipe", name))
+        recipe = self._knowing_models(self.catalog.recipes[name])
+        style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
+        if style == "pass":
             return self._alone(self._who_passes(recipe, fusion), recipe, fusion)
-        return _Draft(recipe, self._chain(name, recipe, fusion, manner), fusion)
+        return _Draft(recipe, self._chain(name, recipe, fusion, style), fusion)
 
-    def _bind(self, plan: _Draft) -> Plan:
+    def _bind(self, draft: _Draft) -> Plan:
         try:
-            stage = plan.chain.bind(plan.recipe, offline=True, limited=self.limited)
+            stage = draft.chain.bind(draft.recipe, offline=True, limited=self.limited)
         except (InputError, UsageError) as error:
             raise _bad("fusion", error.message) from error
-        return Plan(plan.recipe, plan.chain.text, stage, plan.alone, plan.fusion)
+        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion)
 
     def _alone(self, model: Model, home: Recipe, fusion: Mapping[str, Any]) -> _Draft:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, panel=panel, limits=home.limits, endpoints=self.menu.endpoints)
+        recipe = Recipe(home.name, panel=panel, limits=home.limits, endpoints=self.catalog.endpoints)
         return _Draft(recipe, replace(Chain.parse("panel | synth --method copy"), text="panel"), fusion, model)
 
     def _who_passes(self, recipe: Recipe, fusion: Mapping[str, Any]) -> Model:
@@ -220,11 +220,11 @@ class Planner:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
         return fusion
 
-    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], manner: str) -> Chain:
-        offered = self.menu.chains[name]
+    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], style: str) -> Chain:
+        offered = self.catalog.chains[name]
         chain = self._typed_chain(fusion["chain"]) if "chain" in fusion else offered
         try:
-            steps = tooled(self._overridden(chain.steps, fusion), manner)
+            steps = tooled(self._overridden(chain.steps, fusion), style)
             calls, own = panel_calls(steps, recipe), panel_calls(offered.steps, recipe)
         except UsageError as error:
             raise _bad("fusion", error.message) from error
@@ -268,11 +268,11 @@ class Planner:
     def _refuse_strangers(self, names: Sequence[str], where: str) -> None:
         for text in names:
             try:
-                name, _, endpoint = spelled(text, self.menu.endpoints, "")
+                name, _, endpoint = spelled(text, self.catalog.endpoints, "")
             except UsageError as error:
                 raise _bad(where, error.message) from error
-            if endpoint is not None or self.menu.model_called(name) is None:
-                why = f"no model {text!r} may be named here; there are: {', '.join(self.menu.models)}"
+            if endpoint is not None or self.catalog.model_called(name) is None:
+                why = f"no model {text!r} may be named here; there are: {', '.join(self.catalog.models)}"
                 raise _bad(where, why, "override_not_allowed")
 
     def _overridden(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
@@ -298,16 +298,16 @@ class Planner:
 
     def _knowing_models(self, recipe: Recipe) -> Recipe:
         """Return the recipe with every model that may be named under its own name and settings."""
-        return replace(recipe, aliases={**self.menu.models, **recipe.aliases}, endpoints=self.menu.endpoints)
+        return replace(recipe, aliases={**self.catalog.models, **recipe.aliases}, endpoints=self.catalog.endpoints)
 
 
 def _bad(where: str, why: str, code: str = "invalid_override") -> ApiError:
     return ApiError(400, code, f"{where}: {why}", where)
 
 
-def fuses(asked: ChatRequest) -> bool:
+def fuses(request: ChatRequest) -> bool:
     """Return whether OpenRouter's plugin asks for a fusion, whatever the model is."""
-    plugins = asked.fusion.get("plugins") or []
+    plugins = request.fusion.get("plugins") or []
     return any(_is_fusion(plugin) for plugin in plugins)
 
 
@@ -315,9 +315,9 @@ def _is_fusion(plugin: Mapping[str, Any]) -> bool:
     return plugin.get("id") == "fusion" and plugin.get("enabled") is not False
 
 
-def _may_call(asked: ChatRequest) -> bool:
+def _may_call(request: ChatRequest) -> bool:
     """Return whether the answer may be a tool call."""
-    return bool(asked.params.get("tools")) and asked.params.get("tool_choice") != "none"
+    return bool(request.params.get("tools")) and request.params.get("tool_choice") != "none"
 
 
 def _with_plugins(said: Mapping[str, Any]) -> dict[str, Any]:

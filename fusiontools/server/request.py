@@ -1,18 +1,21 @@
-"""A request's body and head, read within bounds."""
+"""A request as it comes in: its body and head, read within bounds, and what is noted of it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import InputError
 from fusiontools.llm.http import DEPTH_HEADER
 from fusiontools.record import jsonl
-from fusiontools.server import access
-from fusiontools.server.jobs import Receive
+from fusiontools.server.access import ANONYMOUS, too_large
+from fusiontools.server.asgi import Receive
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
-from fusiontools.server.state import Server
+
+if TYPE_CHECKING:
+    from fusiontools.server.state import Server
 
 #: How many levels an answer puts around what was asked: an event, its `fusion`, the record in it, `params`, …
 _AROUND = 16
@@ -21,15 +24,32 @@ _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
 _QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
 
 
+@dataclass(slots=True)
+class RequestLog:
+    """A request, as it is counted and logged: nothing of what it says."""
+
+    id: str
+    started: float
+    caller: str = ANONYMOUS
+    status: int = 0
+    model: str = ""
+    outcome: str = ""
+    cost_usd: float | None = None
+
+    def cost_header(self) -> dict[str, str]:
+        """Return the header that says what the request cost, where anybody knows."""
+        return {} if self.cost_usd is None else {"x-fusion-cost-usd": f"{self.cost_usd:.8f}"}
+
+
 async def read_body(receive: Receive, server: Server) -> dict[str, Any]:
     """Return a request's body.
 
     Raises:
-        Refused: too large, too slow, not JSON.
+        ApiError: too large, too slow, not JSON.
     """
     try:
         async with asyncio.timeout(server.options.read_s):
-            data = await _read_all(receive, server.entrance.max_body_bytes)
+            data = await _read_all(receive, server.access.max_body_bytes)
     except TimeoutError:
         why = f"the body did not come in within {server.options.read_s:g} s (--read-timeout)"
         raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
@@ -50,7 +70,7 @@ async def _read_all(receive: Receive, limit_bytes: int) -> bytes:
         message = await _read_some(receive)
         parts += message.get("body", b"")
     if len(parts) > limit_bytes:
-        raise access.too_large(limit_bytes)
+        raise too_large(limit_bytes)
     return bytes(parts)
 
 
@@ -61,24 +81,24 @@ async def _read_some(receive: Receive) -> Any:
     return message
 
 
-def check_size(asked: ChatRequest, server: Server) -> None:
-    """Raise `Refused` for a conversation with too many messages."""
-    if len(asked.messages) > server.options.max_messages:
-        why = f"{len(asked.messages):,} messages are more than {server.options.max_messages:,} (--max-messages)"
+def check_size(request: ChatRequest, server: Server) -> None:
+    """Raise `ApiError` for a conversation with too many messages."""
+    if len(request.messages) > server.options.max_messages:
+        why = f"{len(request.messages):,} messages are more than {server.options.max_messages:,} (--max-messages)"
         raise ApiError(400, "too_many_messages", why, "messages")
 
 
-def refuse_unanswerable(asked: ChatRequest) -> None:
-    """Raise `Refused` for what only an endpoint itself could answer."""
-    if asked.unanswerable is not None:
-        raise asked.unanswerable
+def refuse_unanswerable(request: ChatRequest) -> None:
+    """Raise `ApiError` for what only an endpoint itself could answer."""
+    if request.unanswerable is not None:
+        raise request.unanswerable
 
 
 def depth_of(scope: Any, most: int) -> int:
     """Return how many fusion servers a request has been through.
 
     Raises:
-        Refused: too many: it may come from this very server, as a member of its own panel.
+        ApiError: too many: it may come from this very server, as a member of its own panel.
     """
     depth = 0
     for name, value in scope["headers"]:

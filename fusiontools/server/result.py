@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.record.types import Call, Record
-from fusiontools.server.plan import Plan
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, RequestSpending
+
+if TYPE_CHECKING:
+    from fusiontools.server.plan import Plan
 
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
@@ -24,14 +26,14 @@ _OWN_CODES = {
 }
 
 
-def done_of(record: Record, order: Plan, usage: str, *, cached: bool = False) -> ChatResult:
+def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -> ChatResult:
     """Return a record's answer as it is to be said.
 
     Args:
         usage: `total`, or `answer` for the tokens of the call that wrote it.
 
     Raises:
-        Refused: it has none.
+        ApiError: it has none.
     """
     answer: Any = record.get("answer")
     if "error" in record or answer is None:
@@ -43,9 +45,7 @@ def done_of(record: Record, order: Plan, usage: str, *, cached: bool = False) ->
     elif reason not in ("stop", "length", "content_filter"):
         reason = "stop"
     spent = spent_on(calls) if usage == "total" else _spent_on_answer(record, calls)
-    return ChatResult(
-        answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, order, calls, cached)
-    )
+    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, plan, calls, cached))
 
 
 def spent_on(calls: Sequence[Call]) -> RequestSpending:
@@ -88,9 +88,9 @@ def _spent_on_answer(record: Record, calls: Sequence[Call]) -> RequestSpending:
     )
 
 
-def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
+def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
     """Return the response's `fusion` object; what is long is in it where the client asked for it."""
-    include = order.fusion.get("include", ())
+    include = plan.fusion.get("include", ())
     costs: dict[str, float] = {}
     seconds: dict[str, float] = {}
     unknown = 0
@@ -102,8 +102,8 @@ def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: boo
         else:
             costs[stage] = round(costs.get(stage, 0.0) + call["cost_usd"], 10)
     block: dict[str, Any] = {
-        "recipe": order.recipe.name,
-        "chain": order.chain,
+        "recipe": plan.recipe.name,
+        "chain": plan.chain,
         "panel": [_member(response, "panel" in include) for response in record.get("panel", [])],
         "by": record["answer"]["by"] if "answer" in record else None,
         "model": record["answer"].get("model") if "answer" in record else None,

@@ -128,7 +128,7 @@ def _app(typed: ServerArguments) -> Any:
 
 
 def _worker_app(typed: ServerArguments) -> Any:
-    """Return a worker's app; where there can be none, the status tells the supervisor that another try would fail too."""
+    """Return a worker's app; where there can be none, the status tells the supervisor to try no more."""
     try:
         return _app(typed)
     except FusionError as error:

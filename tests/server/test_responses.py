@@ -108,8 +108,8 @@ def kinds(stream: bytes) -> list[str]:
     return [event["type"].removeprefix("response.") for event in events(stream)]
 
 
-def writer(asked: ChatRequest | None = None, **manner: str) -> Any:
-    return Responses().writer(asked or read(), ABOUT, StreamStyle(**manner))
+def writer(asked: ChatRequest | None = None, **style: str) -> Any:
+    return Responses().writer(asked or read(), ABOUT, StreamStyle(**style))
 
 
 # Reading: the conversation

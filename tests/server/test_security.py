@@ -152,7 +152,7 @@ def test_a_name_that_is_not_the_servers_is_turned_away(server: Server, host: str
 
     reply = exchange(server, request(headers={"host": host}, line=line))
 
-    assert (reply.status, reply.code) == (403, "host_not_allowed")
+    assert (reply.status, reply.body) == (400, b"Invalid host header")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1:9", "[::1]:8383", "[::1]"])
@@ -165,7 +165,7 @@ def test_a_name_that_the_operator_gives_is_the_servers(serve: Serve) -> None:
 
     statuses = [exchange(server, request(headers={"host": host})).status for host in ("fusion.internal:80", "other")]
 
-    assert statuses == [200, 403]
+    assert statuses == [200, 400]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_page_that_the_operator_allows_may_ask_and_read_the_answer(locked: Ser
     reply = locked.chat(headers={**origin, "authorization": f"Bearer {SECRET}"})
     refused = locked.chat(headers=origin)
 
-    assert before.status == 204
+    assert before.status == 200
     assert "authorization" in before.headers["access-control-allow-headers"]
     assert "POST" in before.headers["access-control-allow-methods"]
     assert [r.headers["access-control-allow-origin"] for r in (reply, refused)] == ["https://app.example"] * 2
@@ -208,7 +208,7 @@ def test_a_page_from_elsewhere_is_told_nothing_beforehand(locked: Server) -> Non
 
     reply = exchange(locked, request(b"", headers, line=f"OPTIONS {CHAT} HTTP/1.1"))
 
-    assert reply.status == 403
+    assert reply.status == 400
     assert "access-control-allow-origin" not in reply.headers
 
 

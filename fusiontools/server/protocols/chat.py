@@ -33,7 +33,7 @@ _REFUSALS = {
 
 
 class Chat:
-    """The dialect of `/v1/chat/completions`."""
+    """The protocol of `/v1/chat/completions`."""
 
     def read(self, body: dict[str, Any]) -> ChatRequest:
         """Read a request; a body in the shape of the Responses API is read as one, for clients that mix them up."""
@@ -68,24 +68,24 @@ class Chat:
             unanswerable=_unanswerable(said),
         )
 
-    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return a `chat.completion`."""
-        message: dict[str, Any] = {"role": "assistant", "content": done.content, "refusal": None}
-        if done.tool_calls:
-            message |= {"content": done.content or None, "tool_calls": list(done.tool_calls)}
+        message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": None}
+        if result.tool_calls:
+            message |= {"content": result.content or None, "tool_calls": list(result.tool_calls)}
         return {
-            "id": f"chatcmpl-{about.id}",
+            "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
-            "created": about.created,
-            "model": about.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}],
-            "usage": usage(done.spent),
-            "fusion": done.fusion,
+            "created": meta.created,
+            "model": meta.model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}],
+            "usage": usage(result.spent),
+            "fusion": result.fusion,
         }
 
-    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> ChatWriter:
+    def writer(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> ChatWriter:
         """Return what says a stream of chunks."""
-        return ChatWriter(asked, about, manner)
+        return ChatWriter(request, meta, style)
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
@@ -97,13 +97,13 @@ class Chat:
 class ChatWriter:
     """Chunks and comments, nothing else."""
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
-        self._says_usage, self._manner = asked.says_usage, manner
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
+        self._says_usage, self._style = request.says_usage, style
         self._head: dict[str, Any] = {
-            "id": f"chatcmpl-{about.id}",
+            "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion.chunk",
-            "created": about.created,
-            "model": about.model,
+            "created": meta.created,
+            "model": meta.model,
         }
         # The same for every token, so it is written once; only the text goes between.
         before = sse.line({**self._head, "choices": [{"index": 0, "delta": {"content": ""}}]})
@@ -124,31 +124,31 @@ class ChatWriter:
 
     def progress(self, words: str) -> bytes:
         """Say what goes on."""
-        if self._manner.progress == "reasoning":
+        if self._style.progress == "reasoning":
             return self._chunk({"reasoning_content": f"{words}\n"})
-        return f": {words}\n\n".encode() if self._manner.progress == "comment" else b""
+        return f": {words}\n\n".encode() if self._style.progress == "comment" else b""
 
     def alive(self) -> bytes:
         """Keep the line open."""
-        if self._manner.keepalive == "chunk":
+        if self._style.keepalive == "chunk":
             return self._chunk({})
-        return _COMMENT_ALIVE if self._manner.keepalive == "comment" else b""
+        return _COMMENT_ALIVE if self._style.keepalive == "comment" else b""
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, in an envelope that every client can read."""
         return self._chunk({}, fusion=event)
 
-    def close(self, done: ChatResult) -> bytes:
+    def close(self, result: ChatResult) -> bytes:
         """Say how it ended, what it took where that is wanted, and the end."""
-        last = self._chunk({}, done.finish_reason, fusion=done.fusion)
+        last = self._chunk({}, result.finish_reason, fusion=result.fusion)
         if self._says_usage:
-            last += _frame({**self._head, "choices": [], "usage": usage(done.spent)})
+            last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
         return last + _DONE
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
         error = Chat().error(refused)["error"]
-        fusion = {**done.fusion, "answer": done.content, "tool_calls": list(done.tool_calls)} if done else None
+        fusion = {**result.fusion, "answer": result.content, "tool_calls": list(result.tool_calls)} if result else None
         return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + _DONE
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:

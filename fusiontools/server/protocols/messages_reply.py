@@ -43,13 +43,13 @@ _ALIVE = b": alive\n\n"
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
-def message(asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return a whole answer."""
-    ids = CallIds(asked, about)
-    content: list[dict[str, Any]] = [{"type": "text", "text": done.content}] if done.content else []
-    content += [_tool_use(ids.of(call["id"]), call) for call in done.tool_calls]
-    said = {**_head(about), "content": content, "stop_reason": _stop_reason(done), "stop_sequence": None}
-    return {**said, "usage": _bill(done.spent), "fusion": done.fusion}
+    ids = CallIds(request, meta)
+    content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
+    content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
+    said = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
+    return {**said, "usage": _bill(result.spent), "fusion": result.fusion}
 
 
 def error(refused: ApiError) -> dict[str, Any]:
@@ -67,9 +67,9 @@ class CallIds:
     Many servers count from `call_0` in every turn; a client that keeps calls by their ids would mix them up.
     """
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta) -> None:
-        self._answer = about.id[:12]
-        self._taken = {call["id"] for told in asked.messages for call in told.get("tool_calls") or []}
+    def __init__(self, request: ChatRequest, meta: ResponseMeta) -> None:
+        self._answer = meta.id[:12]
+        self._taken = {call["id"] for told in request.messages for call in told.get("tool_calls") or []}
 
     def of(self, given: str) -> str:
         """Return the id that a call goes out with."""
@@ -102,9 +102,9 @@ class _Call:
 class MessagesWriter:
     """The events of one message: blocks one after the other, each closed before the next begins."""
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
-        self._about, self._manner = about, manner
-        self._ids = CallIds(asked, about)
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
+        self._about, self._style = meta, style
+        self._ids = CallIds(request, meta)
         self._index = -1
         #: The kind of the block that is open, and its call.
         self._kind = ""
@@ -152,32 +152,32 @@ class MessagesWriter:
     def progress(self, words: str) -> bytes:
         """Say what goes on; as a thought only before the answer, which it would cut in two."""
         line = " ".join(words.split())
-        if self._manner.progress == "off" or not line:
+        if self._style.progress == "off" or not line:
             return b""
-        if self._manner.progress == "comment" or self._answering:
+        if self._style.progress == "comment" or self._answering:
             return f": {line}\n\n".encode()
         begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
         return begun + self._delta("thinking_delta", thinking=f"{line}\n")
 
     def alive(self) -> bytes:
         """Keep the line open."""
-        return {"comment": _ALIVE, "chunk": _PING}.get(self._manner.keepalive, b"")
+        return {"comment": _ALIVE, "chunk": _PING}.get(self._style.keepalive, b"")
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as a comment: strict clients fail on an event that they do not know."""
         return b": fusion %b\n\n" % sse.line(event)
 
-    def close(self, done: ChatResult) -> bytes:
+    def close(self, result: ChatResult) -> bytes:
         """Say how it ended and what it took."""
-        ended = {"stop_reason": _stop_reason(done), "stop_sequence": None}
-        last = _event("message_delta", delta=ended, usage=_bill(done.spent), fusion=done.fusion)
+        ended = {"stop_reason": _stop_reason(result), "stop_sequence": None}
+        last = _event("message_delta", delta=ended, usage=_bill(result.spent), fusion=result.fusion)
         return self._end_calls() + self._end() + last + _event("message_stop")
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
         said = error(refused)
-        if done is not None:
-            said["fusion"] = {**done.fusion, "answer": done.content}
+        if result is not None:
+            said["fusion"] = {**result.fusion, "answer": result.content}
         return _frame("error", said)
 
     def _go_on(self) -> bytes:
@@ -223,13 +223,13 @@ class MessagesWriter:
         return signed + _event("content_block_stop", index=self._index)
 
 
-def _head(about: ResponseMeta) -> dict[str, Any]:
-    return {"id": f"msg_{about.id}", "type": "message", "role": "assistant", "model": about.model}
+def _head(meta: ResponseMeta) -> dict[str, Any]:
+    return {"id": f"msg_{meta.id}", "type": "message", "role": "assistant", "model": meta.model}
 
 
-def _stop_reason(done: ChatResult) -> str:
+def _stop_reason(result: ChatResult) -> str:
     # Clients run calls where they are told to: some servers say `stop` beside them.
-    return _STOP.get(done.finish_reason) or ("tool_use" if done.tool_calls else "end_turn")
+    return _STOP.get(result.finish_reason) or ("tool_use" if result.tool_calls else "end_turn")
 
 
 def _usage(spent: RequestSpending) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def conversation(body: dict[str, Any]) -> list[Message]:
     """Return `system` and `messages`.
 
     Raises:
-        Refused: with the place of what cannot be read.
+        ApiError: with the place of what cannot be read.
     """
     told = _MessageTurns()
     told.add_system(body.get("system"), "system")
@@ -282,17 +282,17 @@ def bounded(body: dict[str, Any]) -> None:
     """Refuse a request that says nothing of how long its answer may be.
 
     Raises:
-        Refused: `max_tokens` is missing, as Anthropic does.
+        ApiError: `max_tokens` is missing, as Anthropic does.
     """
     if body.get("max_tokens") is None:
         refuse("max_tokens", "is missing: say how many tokens the answer may have, 4096 for example")
 
 
-def asked(body: dict[str, Any]) -> ChatRequest:
+def request(body: dict[str, Any]) -> ChatRequest:
     """Return a request; `max_tokens` may be missing, as it is where tokens are only counted.
 
     Raises:
-        Refused: with the place of what cannot be read.
+        ApiError: with the place of what cannot be read.
     """
     said = {name: value for name, value in body.items() if value is not None}
     model = expect(said.get("model"), str, "model")

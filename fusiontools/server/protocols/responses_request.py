@@ -83,7 +83,7 @@ def read_messages(instructions: str | None, given: Any, name_of: Callable[[str, 
         name_of: gives the name by which models know a tool, for its namespace ("" for none) and name.
 
     Raises:
-        Refused: an item that cannot be understood, or nothing to answer.
+        ApiError: an item that cannot be understood, or nothing to answer.
     """
     conversation = _ItemTurns(name_of)
     if instructions:
@@ -377,7 +377,7 @@ def read_tools(given: list[Any]) -> Tools:
     What a model would call and nobody here can run (`web_search`, `mcp`, …) is not shown to it.
 
     Raises:
-        Refused: a tool that cannot be understood.
+        ApiError: a tool that cannot be understood.
     """
     tools = Tools()
     namespaces = []
@@ -395,15 +395,15 @@ def read_tools(given: list[Any]) -> Tools:
 
 def _read_namespace(tools: Tools, item: Mapping[str, Any], where: str) -> None:
     name = text_at(item.get("name"), f"{where}.name", empty=False)
-    about = optional(item, where, {"description": text_at}).get("description")
+    meta = optional(item, where, {"description": text_at}).get("description")
     first = len(tools.shown)
     for index, tool in enumerate(list_at(item.get("tools"), f"{where}.tools")):
         _read_tool(tools, tool, f"{where}.tools[{index}]", name)
-    if about and len(tools.shown) > first:
+    if meta and len(tools.shown) > first:
         # What is said of all of them is said once: it may be long.
         function = tools.shown[first]["function"]
         own = function.get("description")
-        function["description"] = f"{own}\n\nOf all tools of {name}: {about}" if own else about
+        function["description"] = f"{own}\n\nOf all tools of {name}: {meta}" if own else meta
 
 
 def _read_tool(tools: Tools, item: Any, where: str, namespace: str = "") -> None:
@@ -453,7 +453,7 @@ def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
     """Return the tools that may be called, and how; endpoints refuse the rest where there are none.
 
     Raises:
-        Refused: a choice that cannot be understood, or of a tool that is not there.
+        ApiError: a choice that cannot be understood, or of a tool that is not there.
     """
     choice, shown = body.get("tool_choice"), tools.shown
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
