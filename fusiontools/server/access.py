@@ -18,10 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import UsageError
-from fusiontools.server.asgi import App
 from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.request import ANONYMOUS, App, too_large
 
-ANONYMOUS = "anonymous"
 #: What tells nothing but whether the server is there.
 _OPEN = ("/health", "/ready")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -109,12 +108,6 @@ class Access:
 def name_caller(key: bytes) -> str:
     """Return a key's name, from which nobody finds the key."""
     return f"key-{hashlib.sha256(b'fusiontools caller ' + key).hexdigest()[:12]}"
-
-
-def too_large(limit_bytes: int) -> ApiError:
-    """Return the error for a body that is too large."""
-    why = f"the body is larger than {limit_bytes / 2**20:g} MiB (--max-body-mib)"
-    return ApiError(413, "request_too_large", why)
 
 
 def hosts_for(address: str, more: Sequence[str], keys: Sequence[bytes]) -> frozenset[str] | None:

@@ -15,7 +15,6 @@ from starlette.routing import Route, Router
 from fusiontools.config.models import Model
 from fusiontools.llm.http import DEPTH
 from fusiontools.llm.prices import prompt_tokens
-from fusiontools.server.asgi import App, Receive, Send, new_id, send_json
 from fusiontools.server.jobs import Job, Subscriber, key_of
 from fusiontools.server.middleware import RequestMiddleware
 from fusiontools.server.passthrough import Passthrough, can_pass
@@ -23,7 +22,18 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
 from fusiontools.server.protocols.messages import Messages
 from fusiontools.server.protocols.responses import Responses
-from fusiontools.server.request import RequestLog, check_size, depth_of, read_body, refuse_unanswerable
+from fusiontools.server.request import (
+    App,
+    Receive,
+    RequestLog,
+    Send,
+    check_size,
+    depth_of,
+    new_id,
+    read_body,
+    refuse_unanswerable,
+    send_json,
+)
 from fusiontools.server.result import result_of, spent_on
 from fusiontools.server.routes import Routes
 from fusiontools.server.streaming import Stream

@@ -17,10 +17,9 @@ from fusiontools.config.resolve import check_calls
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import UsageError
 from fusiontools.llm import prices
-from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
-FUSION = "fusion"
 #: As `--recipe`: every shipped one that has its keys.
 _ALL = "all"
 #: What OpenRouter calls the same thing.

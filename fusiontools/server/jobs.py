@@ -23,10 +23,10 @@ from fusiontools.llm.ledger import Budget, Event
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
-from fusiontools.server.asgi import Receive
 from fusiontools.server.limits import ConcurrencyLimiter
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.request import Receive
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from starlette.exceptions import HTTPException
 
 from fusiontools.record import jsonl
 from fusiontools.server.access import Access
-from fusiontools.server.asgi import App, Receive, Send, new_id, send_json
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
 from fusiontools.server.protocols.messages import Messages
-from fusiontools.server.request import RequestLog
+from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, send_json
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
@@ -41,7 +40,7 @@ class RequestMiddleware:
 
     def __init__(self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool) -> None:
         self.read_s = read_s
-        self._app = app
+        self.app = app
         self._access = access
         self._metrics = metrics
         self._logs = logs
@@ -49,7 +48,7 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             return
@@ -75,7 +74,7 @@ class RequestMiddleware:
         log: RequestLog = scope["log"]
         try:
             log.caller = self._access.caller(scope)
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except HTTPException as error:
             what = "no such page" if error.status_code == 404 else error.detail
             where = f"{scope['method'][:20]} {scope['path'][:200]}"

@@ -22,11 +22,11 @@ from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call
-from fusiontools.server.asgi import Receive, Send, encode_headers, send_json
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
+from fusiontools.server.request import Receive, Send, encode_headers, send_json
 from fusiontools.server.result import scrubbed
 
 if TYPE_CHECKING:

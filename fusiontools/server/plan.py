@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.chain_syntax import ANSWERING, Step
@@ -22,10 +22,12 @@ from fusiontools.config.stage_table import STAGES, PanelOptions
 from fusiontools.config.templates import is_template_name, template_names
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
-from fusiontools.server.catalog import FUSION, Catalog
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.serve_options import ServeOptions
-from fusiontools.stages.runtime import Stage
+
+if TYPE_CHECKING:
+    from fusiontools.server.catalog import Catalog
+    from fusiontools.stages.runtime import Stage
 
 
 def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:

@@ -1,22 +1,26 @@
-"""A request as it comes in: its body and head, read within bounds, and what is noted of it."""
+"""A request over ASGI: its body and head, read within bounds, what is noted of it, and a plain answer to it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import InputError
 from fusiontools.llm.http import DEPTH_HEADER
 from fusiontools.record import jsonl
-from fusiontools.server.access import ANONYMOUS, too_large
-from fusiontools.server.asgi import Receive
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 
 if TYPE_CHECKING:
     from fusiontools.server.state import Server
 
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+ANONYMOUS = "anonymous"
 #: How many levels an answer puts around what was asked: an event, its `fusion`, the record in it, `params`, …
 _AROUND = 16
 _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
@@ -108,3 +112,27 @@ def depth_of(scope: Any, most: int) -> int:
         why = f"the request has been through {depth} fusion server(s) already; does one sit on its own panel?"
         raise ApiError(400, "fusion_loop", why)
     return depth
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """Return the error for a body that is too large."""
+    why = f"the body is larger than {limit_bytes / 2**20:g} MiB (--max-body-mib)"
+    return ApiError(413, "request_too_large", why)
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str]) -> None:
+    """Send a whole response."""
+    data = body if isinstance(body, bytes) else jsonl.dumps(body)
+    kind = {"content-type": "application/json", "content-length": str(len(data))}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(kind | dict(headers))})
+    await send({"type": "http.response.body", "body": data})
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def new_id() -> str:
+    """Return 32 hex digits that were never used before."""
+    return secrets.token_hex(16)

@@ -18,12 +18,21 @@ from fusiontools.record import jsonl, schemas
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.server import metrics
-from fusiontools.server.asgi import App, Receive, Send, send_json
 from fusiontools.server.jobs import Job, Subscriber, record_of
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.protocols.messages import count
-from fusiontools.server.request import RequestLog, check_size, depth_of, read_body, refuse_unanswerable
+from fusiontools.server.request import (
+    App,
+    Receive,
+    RequestLog,
+    Send,
+    check_size,
+    depth_of,
+    read_body,
+    refuse_unanswerable,
+    send_json,
+)
 from fusiontools.server.result import refusal_of, scrubbed_record, spent_on
 
 if TYPE_CHECKING:
@@ -40,37 +49,33 @@ def openapi_document() -> bytes:
     That file points at the schemas beside it (`recipe.schema.json#/$defs/model`), which whoever gets the document does
     not have. So each becomes a component, each of its definitions another one, and no reference leaves the document.
     """
-    names: dict[int, str] = {}
-    for name in schemas.names():
-        schema = schemas.load(name)
-        names[id(schema)] = name
-        names |= {id(found): f"{name}_{key}" for key, found in schema.get("$defs", {}).items()}
-    missing: dict[str, Any] = {}
+    missing: dict[str, tuple[str, Any]] = {}
 
-    def point(value: Any, resolver: Any) -> Any:
-        """Return a value whose references point at components; their targets stand in `missing` then."""
+    def point(value: Any, home: str, resolver: Any) -> Any:
+        """Return a value of the file `home` whose references point at components; their targets are `missing` then."""
         if isinstance(value, list):
-            return [point(item, resolver) for item in value]
+            return [point(item, home, resolver) for item in value]
         if not isinstance(value, dict):
             return value
-        pointed = {key: point(item, resolver) for key, item in value.items()}
+        pointed = {key: point(item, home, resolver) for key, item in value.items()}
         target = value.get("$ref")
         if isinstance(target, str) and not target.startswith("#/components/"):
-            found = resolver.lookup(target)
-            name = names[id(found.contents)]
-            missing[name] = found
+            file, _, pointer = target.partition("#")
+            file = file.removesuffix(".schema.json") or home
+            name = "_".join([file, *(part for part in pointer.split("/") if part not in ("", "$defs"))])
+            missing[name] = (file, resolver.lookup(target))
             pointed["$ref"] = f"#/components/schemas/{name}"
         return pointed
 
     whole = jsonl.loads((schemas.data_dir("schemas") / "openapi.json").read_bytes())
     whole["info"]["version"] = __version__
-    whole = point(whole, schemas.registry().resolver(schemas.load("record")["$id"]))
+    whole = point(whole, "", schemas.registry().resolver(schemas.load("record")["$id"]))
     components = whole["components"]["schemas"]
     while missing:
-        name, found = missing.popitem()
+        name, (file, found) = missing.popitem()
         if name not in components:
             kept = {key: value for key, value in found.contents.items() if key not in _HEAD}
-            components[name] = point(kept, found.resolver)
+            components[name] = point(kept, file, found.resolver)
     return jsonl.dumps(whole)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.record.types import ToolCall
-from fusiontools.server.asgi import Receive, Send, encode_headers
 from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
+from fusiontools.server.request import Receive, Send, encode_headers
 
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

@@ -422,7 +422,7 @@ def pieces_of(data: bytes) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("dialect", [Chat(), Messages(), Responses()], ids=["chat", "messages", "responses"])
+@pytest.mark.parametrize("protocol", [Chat(), Messages(), Responses()], ids=["chat", "messages", "responses"])
 @given(texts=st.lists(TEXTS, max_size=4))
 def test_no_text_ends_a_line_of_a_stream_before_its_time(protocol: WireProtocol, texts: list[str]) -> None:
     writer = protocol.writer(ASKED, ABOUT, StreamStyle())
@@ -432,7 +432,7 @@ def test_no_text_ends_a_line_of_a_stream_before_its_time(protocol: WireProtocol,
     assert "".join(pieces_of(data)) == "".join(texts)
 
 
-@pytest.mark.parametrize("dialect", [Chat(), Messages(), Responses()], ids=["chat", "messages", "responses"])
+@pytest.mark.parametrize("protocol", [Chat(), Messages(), Responses()], ids=["chat", "messages", "responses"])
 @pytest.mark.parametrize("progress", ["comment", "reasoning"])
 def test_nothing_else_ends_a_line_of_a_stream_before_its_time(protocol: WireProtocol, progress: str) -> None:
     words = f"a{ENDS}b"

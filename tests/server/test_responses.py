@@ -1,4 +1,4 @@
-"""The Responses API as a dialect: what is read of a request, what is said of an answer, whole and event by event."""
+"""The Responses API as a protocol: what is read of a request, what is said of an answer, whole and event by event."""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from fusiontools.errors import FusionError
 from fusiontools.record.types import Message, ToolCall
 
+#: The model that means the first recipe.
+FUSION = "fusion"
+
 
 class ApiError(FusionError):
     """A request that gets an error for an answer.
