@@ -69,7 +69,7 @@ class Access:
             self._check_body(headers)
         if not self.keys or scope["path"] in _OPEN:
             return ANONYMOUS
-        return self._known(headers)
+        return self._find_caller(headers)
 
     def _check_origin(self, origin: str, host: str) -> None:
         if not origin or origin in self.origins:
@@ -88,7 +88,7 @@ class Access:
         if length.isdigit() and int(length) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
 
-    def _known(self, headers: Mapping[bytes, bytes]) -> str:
+    def _find_caller(self, headers: Mapping[bytes, bytes]) -> str:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         bearer = token.strip() if scheme.lower() == b"bearer" else b""
         # Some clients send a key of their own beside the one they are given.

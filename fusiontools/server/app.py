@@ -34,7 +34,7 @@ from fusiontools.server.request import (
     refuse_unanswerable,
     send_json,
 )
-from fusiontools.server.result import result_of, spent_on
+from fusiontools.server.result import result_of, sum_spending
 from fusiontools.server.routes import Routes
 from fusiontools.server.streaming import Stream
 
@@ -128,7 +128,7 @@ class ChatRoute:
             return Job(work)
         key = key_of(request, log.caller)
         if (kept := server.cache.get(key)) is not None:
-            server.metrics.looked_up("hit")
+            server.metrics.count_lookup("hit")
 
             async def known(_: Job) -> Any:
                 return kept
@@ -137,9 +137,9 @@ class ChatRoute:
             job.paid = True
             return job
         if (running := server.cache.find_running(key)) is not None:
-            server.metrics.looked_up("joined")
+            server.metrics.count_lookup("joined")
             return running
-        server.metrics.looked_up("miss")
+        server.metrics.count_lookup("miss")
         limiter.refuse_if_full()
         return server.cache.begin(key, work)
 
@@ -150,7 +150,7 @@ class ChatRoute:
             ApiError: it has none.
         """
         cached, exchange.job.paid = exchange.job.paid, True
-        exchange.log.cost_usd = 0.0 if cached else spent_on(record.get("calls", [])).cost_usd
+        exchange.log.cost_usd = 0.0 if cached else sum_spending(record.get("calls", [])).cost_usd
         return result_of(record, exchange.plan, self.server.options.usage, cached=cached)
 
     async def _whole(self, exchange: Exchange, receive: Receive, send: Send) -> None:
@@ -172,7 +172,7 @@ class ChatRoute:
         server, log = self.server, exchange.log
 
         def note_first() -> None:
-            server.metrics.first_token(self.route, time.monotonic() - log.started)
+            server.metrics.note_first_token(self.route, time.monotonic() - log.started)
 
         writer = self.protocol.writer(exchange.request, exchange.meta, server.style)
         settle = functools.partial(self._settle, exchange)

@@ -49,7 +49,7 @@ class Job:
 
     def __init__(self, work: Callable[[Job], Awaitable[Record]]) -> None:
         self.pieces: list[Piece] = []
-        #: Whether somebody has been told what it cost: whoever hears the end after that has it for nothing.
+        #: Whether a request has paid for it: whoever reads the end after that has it for nothing.
         self.paid = False
         self._subscribers: set[Subscriber] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
@@ -83,7 +83,7 @@ class Subscriber:
 
     Args:
         receive: ASGI's, after the whole body has been read: it tells when the client leaves.
-        ring_s: after how many silent seconds `rang` is set; None never rings.
+        keepalive_s: after how many silent seconds `silent` is set; None for never.
     """
 
     def __init__(self, job: Job, receive: Receive, keepalive_s: float | None = None) -> None:
@@ -106,18 +106,18 @@ class Subscriber:
 
     async def __aexit__(self, *_: object) -> None:
         self._watch.cancel()
-        del self._watch  # its traceback would hold on to us, a ring for each request
+        del self._watch  # its traceback would hold on to us, a cycle for each request
         if self._timer is not None:
             self._timer.cancel()
         self._job.leave(self)
 
     @property
     def finished(self) -> bool:
-        """Whether all has been heard and the record is there."""
+        """Whether all pieces have been read and the record is there."""
         return self._job.task.done() and self._at == len(self._job.pieces)
 
     async def more(self) -> list[Piece]:
-        """Return what was said since the last time; waits for something, the end, a ring, or the client to go."""
+        """Return the pieces since the last time; waits for one, the end, silence, or the client to go."""
         self.silent = False
         while self._at == len(self._job.pieces) and not (self.gone or self.silent or self._job.task.done()):
             self._waiter = self._loop.create_future()
@@ -228,22 +228,22 @@ class JobRunner:
                     record = await plan.stage(record_of(request, plan, named), runtime)
                 except InputError as error:
                     raise ApiError(400, "invalid_request", error.message) from error
-            self.metrics.record(record)
+            self.metrics.count_record(record)
             return record
 
         return make
 
     def _runtime(self, job: Job, request: ChatRequest, plan: Plan, budget: Budget | None) -> Runtime:
-        heard = request.stream or self.joined
+        followed = request.stream or self.joined
         limits = [usd for usd in (self.max_request_cost_usd, plan.fusion.get("max_cost_usd")) if usd is not None]
         return Runtime(
             self.client,
             limits=plan.recipe.limits,
-            on_delta=job.say if heard else None,
+            on_delta=job.say if followed else None,
             max_cost_usd=min(limits, default=None),
             purse=budget,
-            on_call=self.metrics.call,
-            notify=_Progress(job).take if heard else None,
+            on_call=self.metrics.count_call,
+            notify=_Progress(job).take if followed else None,
         )
 
 
@@ -272,22 +272,22 @@ class _Progress:
     def take(self, event: Event) -> None:
         """Say what a call that begins or settles means."""
         step = event.stage if event.purpose in ("", "layer 1") else f"{event.stage} {event.purpose}"
-        told: dict[str, Any] = {"stage": event.stage, "model": event.label}
+        detail: dict[str, Any] = {"stage": event.stage, "model": event.label}
         if event.purpose:
-            told["step"] = event.purpose
+            detail["step"] = event.purpose
         if event.began:
             first = step not in self._begun
             self._begun[step] = self._begun.get(step, 0) + 1
             words = step if first and event.stage != "panel" else ""
-            self._job.say(Note(words, {"type": "call.began", **told}))
+            self._job.say(Note(words, {"type": "call.began", **detail}))
             return
         self._settled[step] = self._settled.get(step, 0) + 1
         if event.failure is not None:
-            told["error"] = event.failure.code
+            detail["error"] = event.failure.code
         words = f"{step} {self._settled[step]}/{self._begun.get(step, 1)}" if event.stage == "panel" else ""
         settled = {
             "type": "call.failed" if event.failure else "call.done",
-            **told,
+            **detail,
             "latency_s": round(event.latency_s, 4),
         }
         self._job.say(Note(words if event.failure is None else "", {**settled, "cost_usd": event.cost_usd}))

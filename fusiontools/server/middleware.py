@@ -65,7 +65,8 @@ class RequestMiddleware:
             await self._checked(scope, receive, send_named)
         finally:
             log.outcome = log.outcome or _outcome(log.status)
-            self._metrics.request(_ROUTES.get(scope["path"], "pages"), log.outcome, time.monotonic() - log.started)
+            route = _ROUTES.get(scope["path"], "pages")
+            self._metrics.count_request(route, log.outcome, time.monotonic() - log.started)
             if self._logs:
                 _write(scope, log)
 
@@ -98,7 +99,7 @@ class RequestMiddleware:
 
     def count_refused(self, status: int, code: str) -> None:
         """Count what never became a request: its head did not come in whole, or was none."""
-        self._metrics.request("none", code, None)
+        self._metrics.count_request("none", code, None)
         if self._logs:
             _write({"method": "", "path": ""}, RequestLog(new_id(), time.monotonic(), status=status, outcome=code))
 

@@ -1,7 +1,4 @@
-"""How a request that goes straight to a member's endpoint is answered: streamed as it comes, or whole.
-
-A request for a member by its own name, in the endpoint's own protocol: it goes there and back byte for byte.
-"""
+"""A chat request for a member by its own name: it goes to that endpoint and back as it came, streamed or whole."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
 from fusiontools.server.request import Receive, Send, encode_headers, send_json
-from fusiontools.server.result import scrubbed
+from fusiontools.server.result import scrub
 
 if TYPE_CHECKING:
     from fusiontools.server.request import RequestLog
@@ -50,7 +47,7 @@ class Forwarding:
         budgets: the budgets that pay.
     """
 
-    opened: Callable[[int, str], Awaitable[None]]
+    on_open: Callable[[int, str], Awaitable[None]]
     write: Callable[[bytes], Awaitable[None]]
     budgets: tuple[Budget, ...] = ()
     on_call: Callable[[Call], None] | None = None
@@ -86,29 +83,29 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
             client.slots,
-            _forwarded(backend, _for_endpoint(body) | {"model": model.model}) as reply,
+            _send_on(backend, _for_endpoint(body) | {"model": model.model}) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
-            await forwarding.opened(reply.status, reply.headers.get("content-type", "application/json"))
+            await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
             tail = await _copy(reply, forwarding.write, _hides_usage(body))
-        usage, said_usd = openai_reply.usage_of(_usage_object(tail))
-        told = Completion("", model.model, usage=usage, cost_usd=said_usd)
-        paid_usd, source = prices.paid_for(endpoint, model, told)
+        usage, reported_usd = openai_reply.usage_of(_usage_object(tail))
+        noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
+        paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)
         return ledger
     except TimeoutError:
         late = f"no end of the answer within {limits.deadline_s:g} s" if begun else f"no answer within {first_s:g} s"
         failed = CallFailed("deadline" if begun else "timeout", late)
         _enter(ledger, model, started, status=failed.code)
-        raise failed if begun else _refused(failed) from None
+        raise failed if begun else _convert_failure(failed) from None
     except CallFailed as failed:
         free = failed.status is not None or failed.code == "connect" or failed.code in _NO_MONEY
         paid_usd = 0.0 if free else None
         _enter(ledger, model, started, status=failed.code, cost_usd=paid_usd, cost_source="free" if free else None)
         if begun:
             raise
-        raise _refused(failed) from failed
+        raise _convert_failure(failed) from failed
     except asyncio.CancelledError:
         _enter(ledger, model, started, status="cancelled")
         raise
@@ -118,17 +115,17 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
 
 
 @asynccontextmanager
-async def _forwarded(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
+async def _send_on(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
     """Send a body on; a stream is asked for its usage, of an endpoint that can say it."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
     request = {**sent, "stream_options": {"include_usage": True}} if asks else sent
-    async with AsyncExitStack() as opened:
+    async with AsyncExitStack() as on_open:
         try:
-            reply = await opened.enter_async_context(backend.forwarded(jsonl.dumps(request)))
+            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(request)))
         except CallFailed as failed:
             if not (asks and failed.code == "bad_request" and "stream_options" in failed.message):
                 raise
-            reply = await opened.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
+            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
         yield reply
 
 
@@ -169,35 +166,35 @@ def _usage_object(tail: bytes) -> dict[str, Any]:
         if b'"usage"' not in line:
             continue
         try:
-            said = jsonl.loads(line.removeprefix(b"data:").strip())
+            found = jsonl.loads(line.removeprefix(b"data:").strip())
         except ValueError:
             continue
-        if isinstance(said, dict) and said.get("usage"):
-            return said
+        if isinstance(found, dict) and found.get("usage"):
+            return found
     return {}
 
 
-def _enter(ledger: Ledger, model: Model, started: float, **told: Any) -> None:
+def _enter(ledger: Ledger, model: Model, started: float, **noted: Any) -> None:
     latency_s = time.monotonic() - started
-    ledger.enter(_SLOT, attempt=1, model=model.model, endpoint=model.endpoint, latency_s=latency_s, **told)
+    ledger.enter(_SLOT, attempt=1, model=model.model, endpoint=model.endpoint, latency_s=latency_s, **noted)
 
 
-def _refused(failed: CallFailed) -> ApiError:
+def _convert_failure(failed: CallFailed) -> ApiError:
     """Return an endpoint's failure as ours: what is about the operator's own key or account is none of the client's."""
-    said = scrubbed(failed.message)
+    found = scrub(failed.message)
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
     if failed.code in _NO_MONEY:
-        return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", said)
+        return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
     if status in (401, 402, 403, 407):
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
     if status == 429:
         wait = {"retry-after": str(math.ceil(failed.retry_after_s))} if failed.retry_after_s is not None else {}
-        return ApiError(429, "rate_limit_exceeded", said, headers=wait)
+        return ApiError(429, "rate_limit_exceeded", found, headers=wait)
     if status == 404:
-        return ApiError(404, "model_not_found", said, "model")
+        return ApiError(404, "model_not_found", found, "model")
     if 400 <= status < 500:
-        return ApiError(status, failed.code, said, failed.param)
-    return ApiError(504 if status == 504 else 502, failed.code, said)
+        return ApiError(status, failed.code, found, failed.param)
+    return ApiError(504 if status == 504 else 502, failed.code, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +217,11 @@ class Passthrough:
         kept: list[bytes] = []
         head = (0, "")
 
-        async def opened(status: int, kind: str) -> None:
+        async def on_open(status: int, kind: str) -> None:
             nonlocal head
             head = (status, kind)
             if streams:
-                headers = encode_headers(_passed(kind))
+                headers = encode_headers(_reply_headers(kind))
                 await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
         async def write(data: bytes) -> None:
@@ -234,10 +231,10 @@ class Passthrough:
                 kept.append(data)
 
         streams = body.get("stream") is True
-        forwarding = Forwarding(opened, write, self._budgets(max_cost_usd), self.server.metrics.call)
+        forwarding = Forwarding(on_open, write, self._budgets(max_cost_usd), self.server.metrics.count_call)
         self.server.runner.limiter.refuse_if_full()
         work = asyncio.ensure_future(self._inside(body, model, forwarding))
-        watch = asyncio.ensure_future(_gone(self.receive))
+        watch = asyncio.ensure_future(_wait_until_gone(self.receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -253,7 +250,7 @@ class Passthrough:
             raise
         except CallFailed as failed:
             self.log.outcome = "broken"
-            refused = ApiError(502, failed.code, scrubbed(failed.message))
+            refused = ApiError(502, failed.code, scrub(failed.message))
             if not streams:
                 raise refused from failed
             await write(_last_words(refused))
@@ -263,7 +260,7 @@ class Passthrough:
         if streams:
             await self.send({"type": "http.response.body", "body": b""})
         else:
-            await send_json(self.send, head[0], b"".join(kept), _passed(head[1]))
+            await send_json(self.send, head[0], b"".join(kept), _reply_headers(head[1]))
 
     def _budgets(self, max_cost_usd: float | None) -> tuple[Budget, ...]:
         budget = self.server.daily_budgets.of(self.log.caller)
@@ -281,10 +278,10 @@ def _last_words(refused: ApiError) -> bytes:
     return b"\n\ndata: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
 
 
-def _passed(kind: str) -> dict[str, str]:
+def _reply_headers(kind: str) -> dict[str, str]:
     return {"content-type": kind, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

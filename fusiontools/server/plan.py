@@ -1,8 +1,6 @@
-"""From a request to what is done for it: which recipe, which chain with whose overrides, or which model alone.
+"""From a request to the plan of what is done for it: a recipe's chain with the request's overrides, or one model alone.
 
 Nothing that a client says names a URL, a key, a file or a command, or a model that the operator does not offer.
-
-What a request changes of a chain's steps, and how many calls they come to.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
     from fusiontools.stages.runtime import Stage
 
 
-def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
-    """Return how often models are asked for a response at most; a later layer may seat others."""
+def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
+    """Return how often the panel is called at most; a later layer may have other members."""
     few_shot = recipe.panel.few_shot
     usual = max(recipe.panel.samples, (few_shot.samples or 1) if few_shot else 1)
     seats = calls = 0
@@ -45,17 +43,17 @@ def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
     return calls
 
 
-def given(steps: tuple[Step, ...], name: str, **given: Any) -> tuple[Step, ...]:
-    """Return the steps with more said to the first of this name; who writes, writes every pass."""
+def with_options(steps: tuple[Step, ...], name: str, **options: Any) -> tuple[Step, ...]:
+    """Return the steps with these options for the first of this name; a synthesizer writes every pass."""
     places = [i for i, step in enumerate(steps) if step.name == name]
     if not places:
-        said = ", ".join(given)
+        said = ", ".join(options)
         raise UsageError(f"{said}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
-    meant = places if (name, *given) == ("synth", "models") else places[:1]
-    return tuple(replace(s, given={**s.given, **given}) if i in meant else s for i, s in enumerate(steps))
+    changed = places if (name, *options) == ("synth", "models") else places[:1]
+    return tuple(replace(s, given={**s.given, **options}) if i in changed else s for i, s in enumerate(steps))
 
 
-def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
+def set_layers(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
     """Return the steps with so many layers of the panel, later ones as the chain has them: a debate stays one."""
     kept = tuple(step for step in steps if not step.adds_layer)
     made = next(i for i, step in enumerate(kept) if step.name == "panel")
@@ -63,7 +61,7 @@ def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
     return (*kept[: made + 1], *(layer,) * (layers - 1), *kept[made + 1 :])
 
 
-def tooled(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
+def answer_with_tools(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
     """Return the steps for an answer that may be a tool call."""
     if style == "fuse":
         return steps
@@ -104,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An order that is not bound yet."""
+    """A plan that is not bound yet."""
 
     recipe: Recipe
     chain: Chain
@@ -114,7 +112,7 @@ class _Draft:
 
 @dataclass(slots=True)
 class Planner:
-    """Takes requests as orders; equal ones are bound once."""
+    """Plans requests; equal ones are bound once."""
 
     catalog: Catalog
     options: ServeOptions
@@ -124,12 +122,12 @@ class Planner:
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
         known = list(schemas.load("fusion")["properties"])
-        for key in self._allowed() or ():
+        for key in self._list_allowed() or ():
             if key not in known:
                 raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
 
     def plan(self, request: ChatRequest) -> Plan:
-        """Return the order of a request.
+        """Return the plan of a request.
 
         Raises:
             ApiError: an unknown model, an override that is not allowed or cannot be.
@@ -149,24 +147,24 @@ class Planner:
         """Return the recipe and the chain of a request, to see what it would cost.
 
         Raises:
-            ApiError: as `take`.
+            ApiError: as `plan`.
         """
         draft = self._draft(request)
         return draft.recipe, draft.chain
 
     def _draft(self, request: ChatRequest) -> _Draft:
-        fusion = self._checked(request.fusion)
-        name = self.catalog.recipe_called(request.model)
+        fusion = self._check_overrides(request.fusion)
+        name = self.catalog.find_recipe(request.model)
         if name is None:
-            model = self.catalog.model_called(request.model)
+            model = self.catalog.find_model(request.model)
             if model is None:
                 raise self.catalog.unknown(request.model)
             if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
                 return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
             return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
-        name = self.catalog.known_recipe(fusion.get("recipe", name))
-        recipe = self._knowing_models(self.catalog.recipes[name])
+        name = self.catalog.require_recipe(fusion.get("recipe", name))
+        recipe = self._add_models(self.catalog.recipes[name])
         style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
         if style == "pass":
             return self._alone(self._who_passes(recipe, fusion), recipe, fusion)
@@ -196,15 +194,15 @@ class Planner:
         except UsageError as error:
             raise _bad("fusion.synth", error.message) from error
 
-    def _allowed(self) -> tuple[str, ...] | None:
+    def _list_allowed(self) -> tuple[str, ...] | None:
         """Return which overrides clients may say; None is all of them."""
         said = self.options.overrides
         if said in ("all", "none"):
             return None if said == "all" else ()
         return tuple(key.strip() for key in said.split(","))
 
-    def _checked(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the overrides in our own words."""
+    def _check_overrides(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the overrides as we spell them, checked."""
         fusion = _with_plugins(said)
         if isinstance(fusion.get("recipe"), str):
             # As `/v1/models` spells it, too.
@@ -216,7 +214,7 @@ class Planner:
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.
         fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
-        allowed = self._allowed()
+        allowed = self._list_allowed()
         for key in fusion:
             if allowed is not None and key not in allowed:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
@@ -224,10 +222,10 @@ class Planner:
 
     def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], style: str) -> Chain:
         offered = self.catalog.chains[name]
-        chain = self._typed_chain(fusion["chain"]) if "chain" in fusion else offered
+        chain = self._parse_chain(fusion["chain"]) if "chain" in fusion else offered
         try:
-            steps = tooled(self._overridden(chain.steps, fusion), style)
-            calls, own = panel_calls(steps, recipe), panel_calls(offered.steps, recipe)
+            steps = answer_with_tools(self._override(chain.steps, fusion), style)
+            calls, own = count_panel_calls(steps, recipe), count_panel_calls(offered.steps, recipe)
         except UsageError as error:
             raise _bad("fusion", error.message) from error
         if calls > max(self.options.max_calls, own):
@@ -236,7 +234,7 @@ class Planner:
         text = " | ".join(step.name for step in steps) if steps != chain.steps else chain.text
         return Chain(text, steps)
 
-    def _typed_chain(self, text: str) -> Chain:
+    def _parse_chain(self, text: str) -> Chain:
         """Return a chain that a client wrote, with nothing in it that only an operator may say."""
         try:
             chain = Chain.parse(text)
@@ -273,32 +271,32 @@ class Planner:
                 name, _, endpoint = spelled(text, self.catalog.endpoints, "")
             except UsageError as error:
                 raise _bad(where, error.message) from error
-            if endpoint is not None or self.catalog.model_called(name) is None:
+            if endpoint is not None or self.catalog.find_model(name) is None:
                 why = f"no model {text!r} may be named here; there are: {', '.join(self.catalog.models)}"
                 raise _bad(where, why, "override_not_allowed")
 
-    def _overridden(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
+    def _override(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
         """Return the steps with what a request says of them."""
         if "panel" in fusion:
             self._refuse_strangers(fusion["panel"], "fusion.panel")
-            steps = given(steps, "panel", members=tuple(fusion["panel"]))
+            steps = with_options(steps, "panel", members=tuple(fusion["panel"]))
         if "samples" in fusion:
-            steps = given(steps, "panel", samples=fusion["samples"])
+            steps = with_options(steps, "panel", samples=fusion["samples"])
         if "judge" in fusion:
             judges = (fusion["judge"],) if isinstance(fusion["judge"], str) else tuple(fusion["judge"])
             self._refuse_strangers(judges, "fusion.judge")
-            steps = given(steps, "judge", models=judges)
+            steps = with_options(steps, "judge", models=judges)
         if "synth" in fusion:
             self._refuse_strangers((fusion["synth"],), "fusion.synth")
-            steps = given(steps, "synth", models=(fusion["synth"],))
+            steps = with_options(steps, "synth", models=(fusion["synth"],))
         for name in ("refine", "guard"):
             if fusion.get(name) or (name in fusion and any(step.name == "synth" for step in steps)):
-                steps = given(steps, "synth", **{name: fusion[name]})
+                steps = with_options(steps, "synth", **{name: fusion[name]})
         if "layers" in fusion:
-            steps = layered(steps, fusion["layers"])
+            steps = set_layers(steps, fusion["layers"])
         return steps
 
-    def _knowing_models(self, recipe: Recipe) -> Recipe:
+    def _add_models(self, recipe: Recipe) -> Recipe:
         """Return the recipe with every model that may be named under its own name and settings."""
         return replace(recipe, aliases={**self.catalog.models, **recipe.aliases}, endpoints=self.catalog.endpoints)
 

@@ -1,4 +1,4 @@
-"""What became of a request: the answer, what it took, and what there is to say of how it came about; or the error."""
+"""The result of a request, made from its record: the answer, what it took and how it came about, or the error."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     """
     answer: Any = record.get("answer")
     if "error" in record or answer is None:
-        raise refusal_of(record)
+        raise error_of(record)
     calls = () if cached else record.get("calls", [])
     reason = answer.get("finish_reason")
     if answer["tool_calls"]:
         reason = "tool_calls"
     elif reason not in ("stop", "length", "content_filter"):
         reason = "stop"
-    spent = spent_on(calls) if usage == "total" else _spent_on_answer(record, calls)
+    spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
     return ChatResult(answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, plan, calls, cached))
 
 
-def spent_on(calls: Sequence[Call]) -> RequestSpending:
+def sum_spending(calls: Sequence[Call]) -> RequestSpending:
     """Return the tokens of all calls and what they cost; a replayed call took neither."""
     totals = dict.fromkeys(
         ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"), 0
@@ -65,19 +65,19 @@ def spent_on(calls: Sequence[Call]) -> RequestSpending:
     return RequestSpending(**totals, cost_usd=None if cost_usd is None else round(cost_usd, 10))
 
 
-def _spent_on_answer(record: Record, calls: Sequence[Call]) -> RequestSpending:
+def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> RequestSpending:
     """Return the tokens of the call that wrote the answer, and what all calls cost."""
-    whole, answer = spent_on(calls), record["answer"]
+    whole, answer = sum_spending(calls), record["answer"]
     written = [
         call for call in calls if call["status"] == "ok" and call["stage"] == "synth" and call.get("step") != "guard"
     ]
     if "response" in answer:
-        told = record["panel"][answer["response"]]
-        seat = (told["member"], told["sample"], told["layer"])
+        shown = record["panel"][answer["response"]]
+        seat = (shown["member"], shown["sample"], shown["layer"])
         written = [
             c for c in calls if c["status"] == "ok" and (c.get("member"), c.get("sample"), c.get("layer")) == seat
         ]
-    own = spent_on(written[-1:])
+    own = sum_spending(written[-1:])
     return RequestSpending(
         own.prompt_tokens,
         own.completion_tokens,
@@ -113,35 +113,35 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
         "cached": cached,
     }
     if "degraded" in record:
-        block["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+        block["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     if "analysis" in include and "analysis" in record:
         block["analysis"] = record["analysis"]
     if "record" in include:
-        block["record"] = scrubbed_record(record)
+        block["record"] = scrub_record(record)
     return block
 
 
-def scrubbed_record(record: Record) -> dict[str, Any]:
+def scrub_record(record: Record) -> dict[str, Any]:
     """Return the record without what endpoints say of the operator's own key or account."""
-    told: dict[str, Any] = {**record}
+    shown: dict[str, Any] = {**record}
     if "degraded" in record:
-        told["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+        shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     if "panel" in record:
-        told["panel"] = [_member(response, whole=True) for response in record["panel"]]
+        shown["panel"] = [_member(response, whole=True) for response in record["panel"]]
     if "error" in record:
-        told["error"] = {**record["error"], "message": scrubbed(record["error"]["message"], record)}
-    return told
+        shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
+    return shown
 
 
-def scrubbed(message: str, record: Record | None = None) -> str:
+def scrub(message: str, record: Record | None = None) -> str:
     """Return a failure's words without where the endpoint is, and what it says of the operator's own key or account.
 
     Args:
         record: whose failures' words may be in it, so that no more than those is taken out.
     """
     for response in (record or {}).get("panel", []):
-        if "error" in response and (said := _OWN_CODES.get(response["error"]["code"])):
-            message = message.replace(response["error"]["message"], said)
+        if "error" in response and (words := _OWN_CODES.get(response["error"]["code"])):
+            message = message.replace(response["error"]["message"], words)
     return _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
 
 
@@ -152,21 +152,21 @@ def _of_account(words: re.Match[str]) -> str:
 def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     if whole and "error" in response:
         error = response["error"]
-        said = _OWN_CODES.get(error["code"]) or scrubbed(error["message"])
-        return {**response, "error": {**error, "message": said}}
+        words = _OWN_CODES.get(error["code"]) or scrub(error["message"])
+        return {**response, "error": {**error, "message": words}}
     if whole:
         return dict(response)
-    told = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
-    return {**told, "status": response["error"]["code"] if "error" in response else "ok"}
+    shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
+    return {**shown, "status": response["error"]["code"] if "error" in response else "ok"}
 
 
-def refusal_of(record: Record) -> ApiError:
+def error_of(record: Record) -> ApiError:
     """Return why a record has no answer.
 
     Where anything was bought the status is one after which no client asks again by itself, for that would buy it again.
     """
     error: Mapping[str, Any] = record.get("error") or {"code": "no_answer", "message": "the chain made no answer"}
-    code, message = error["code"], scrubbed(error["message"], record)
+    code, message = error["code"], scrub(error["message"], record)
     failures = {response["error"]["code"] for response in record.get("panel", []) if "error" in response}
     calls = record.get("calls", [])
     if spent := {code, *failures} & _PURSES:

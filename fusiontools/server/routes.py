@@ -33,7 +33,7 @@ from fusiontools.server.request import (
     refuse_unanswerable,
     send_json,
 )
-from fusiontools.server.result import refusal_of, scrubbed_record, spent_on
+from fusiontools.server.result import error_of, scrub_record, sum_spending
 
 if TYPE_CHECKING:
     from fusiontools.server.state import Server
@@ -97,7 +97,7 @@ class JsonRoute:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The pages of one server."""
+    """The JSON routes of one server."""
 
     server: Server
 
@@ -142,16 +142,16 @@ class Routes:
     async def recipes(self, scope: Any, receive: Receive, send: Send) -> None:
         """List the recipes."""
         catalog = self.server.catalog
-        told = [
+        entries = [
             {"model": f"fusion/{name}", **_describe(recipe, catalog.chains[name].text)}
             for name, recipe in catalog.recipes.items()
         ]
-        await send_json(send, 200, {"object": "list", "default": catalog.default, "data": told}, {})
+        await send_json(send, 200, {"object": "list", "default": catalog.default, "data": entries}, {})
 
     async def recipe(self, scope: Any, receive: Receive, send: Send) -> None:
         """Show one recipe as a record carries it: models and endpoint names, no URL and no key."""
         catalog, name = self.server.catalog, scope["path_params"]["name"]
-        recipe = catalog.recipes[catalog.known_recipe(name)]
+        recipe = catalog.recipes[catalog.require_recipe(name)]
         await send_json(send, 200, {**_describe(recipe, catalog.chains[name].text), "stages": summary(recipe)}, {})
 
     async def health(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -225,13 +225,13 @@ class Routes:
         record: Any = job.task.result()
         status, headers = 200, {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}"}
         if "answer" not in record:
-            refused = refusal_of(record)
+            refused = error_of(record)
             status, headers = refused.status, {**headers, **refused.headers}
         log.outcome, log.cost_usd = (
             ("ok" if status == 200 else "failed"),
-            spent_on(record.get("calls", [])).cost_usd,
+            sum_spending(record.get("calls", [])).cost_usd,
         )
-        await send_json(send, status, scrubbed_record(record), {**headers, **log.cost_header()})
+        await send_json(send, status, scrub_record(record), {**headers, **log.cost_header()})
 
 
 def question_of(body: dict[str, Any]) -> ChatRequest:
@@ -240,21 +240,22 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
     Raises:
         ApiError: it is no question, or brings sections along that only a chain makes.
     """
-    made = [key for key in _MADE if key in body and key != "recipe"]
-    if made:
-        raise ApiError(400, "invalid_request", f"`{made[0]}` is made by the chain; send a question alone", made[0])
-    said = {key: value for key, value in body.items() if key not in ("id", "meta", "recipe", "prompt", "params")}
+    forbidden = [key for key in _MADE if key in body and key != "recipe"]
+    if forbidden:
+        why = f"`{forbidden[0]}` is made by the chain; send a question alone"
+        raise ApiError(400, "invalid_request", why, forbidden[0])
+    fields = {key: value for key, value in body.items() if key not in ("id", "meta", "recipe", "prompt", "params")}
     if "messages" not in body and isinstance(body.get("prompt"), str):
-        said["messages"] = [{"role": "user", "content": body["prompt"]}]
+        fields["messages"] = [{"role": "user", "content": body["prompt"]}]
     for key, kind in (("id", str), ("meta", dict), ("params", dict), ("recipe", str)):
         if key in body and not isinstance(body[key], kind):
             raise ApiError(400, "invalid_request", f"$.{key}: is no {'text' if kind is str else 'object'}", key)
     if body.get("id") == "":
         raise ApiError(400, "invalid_request", "$.id: is empty", "id")
-    fusion = said.get("fusion")
+    fusion = fields.get("fusion")
     if "recipe" in body and (fusion is None or isinstance(fusion, dict)):
-        said["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
-    return Chat().read({**body.get("params", {}), **said, "stream": False})
+        fields["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
+    return Chat().read({**body.get("params", {}), **fields, "stream": False})
 
 
 def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
@@ -271,11 +272,11 @@ def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
 
 
 def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
-    spent = spent_on(calls)
+    spent = sum_spending(calls)
     stages: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(call["stage"] for call in calls):
         own = [call for call in calls if call["stage"] == stage]
-        stages[stage] = {"calls": len(own), "cost_usd": spent_on(own).cost_usd}
+        stages[stage] = {"calls": len(own), "cost_usd": sum_spending(own).cost_usd}
     return {
         "recipe": recipe.name,
         "chain": chain,

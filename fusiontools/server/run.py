@@ -30,11 +30,11 @@ _GARBAGE = 20_000
 _WORKER_S = 30
 
 
-def serve(typed: ServerArguments, said: Callable[[str], None]) -> None:
+def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     """Serve until a signal ends it.
 
     Args:
-        said: told where the server listens.
+        announce: called with the URL where the server listens.
 
     Raises:
         UsageError: a recipe that cannot be, an address that cannot be listened at.
@@ -47,7 +47,7 @@ def serve(typed: ServerArguments, said: Callable[[str], None]) -> None:
     listening = listen(options.host, options.port)
     if options.workers == 1:
         app = _app(typed)  # before anything is promised
-        said(_url(listening))
+        announce(_url(listening))
         # uvicorn raises the signal again when all is drained; that it was asked to end is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(_config(app, typed)).run(sockets=[listening])
@@ -58,7 +58,7 @@ def serve(typed: ServerArguments, said: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
-        said(_url(listening))
+        announce(_url(listening))
         workers = _Workers(config, sockets=[listening])
         workers.run()
     if workers.interrupted:

@@ -78,7 +78,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     limiter = ConcurrencyLimiter(
         _share(options.max_in_flight, options), options.max_queue // options.workers, options.queue_s
     )
-    limiter.watch(metrics.in_flight, metrics.queued)
+    limiter.watch(metrics.set_in_flight, metrics.set_queued)
     client = Client(
         catalog.endpoints,
         limits,
@@ -117,8 +117,8 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
 
 def server_keys() -> tuple[bytes, ...]:
     """Return the keys that may ask this server."""
-    said = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = tuple(key.strip().encode() for key in said if key.strip())
+    keys_text = os.environ.get(KEYS_VARIABLE, "").split(",")
+    keys = tuple(key.strip().encode() for key in keys_text if key.strip())
     if any(len(key) < 8 for key in keys):
         raise UsageError(f"{KEYS_VARIABLE}: a key has fewer than 8 characters; make one with `openssl rand -hex 24`")
     return keys

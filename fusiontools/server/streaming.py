@@ -1,4 +1,4 @@
-"""What goes out over ASGI: a body at once, or a stream as it is said."""
+"""A streamed answer on its way out over ASGI."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Stream:
         """
         async with Subscriber(job, receive, keepalive_s) as subscriber:
             while not (subscriber.gone or subscriber.finished):
-                data = b"".join([self._said(piece) for piece in await subscriber.more()])
+                data = b"".join([self._write(piece) for piece in await subscriber.more()])
                 if not data and subscriber.silent:
                     data = self.writer.alive()
                 if data and not subscriber.gone:
@@ -92,14 +92,14 @@ class Stream:
         Raises:
             ApiError: what has been said is not its beginning, because who wrote it broke off and another stands in.
         """
-        said = "".join(self._text)
+        sent = "".join(self._text)
         calls = _left_of(result.tool_calls, self._calls)
-        if calls is None or not result.content.startswith(said):
+        if calls is None or not result.content.startswith(sent):
             raise ApiError(424, "broken_off", "the model broke off in the middle of its answer; another response stands in `fusion.answer`")  # fmt: skip  # noqa: E501
-        rest = result.content[len(said) :]
-        return (self._said(rest) if rest else b"") + (self._said(calls) if calls else b"")
+        rest = result.content[len(sent) :]
+        return (self._write(rest) if rest else b"") + (self._write(calls) if calls else b"")
 
-    def _said(self, piece: Piece) -> bytes:
+    def _write(self, piece: Piece) -> bytes:
         if isinstance(piece, Note):
             data = self.writer.progress(piece.words) if piece.words else b""
             return data + (self.writer.event(piece.event) if self.events else b"")
@@ -128,14 +128,14 @@ def _left_of(calls: Sequence[ToolCall], begun: Mapping[int, StartedToolCall]) ->
     """Return the pieces of calls that have not been said; None where what has been said begins others."""
     if not begun:
         return [{"index": index, **call} for index, call in enumerate(calls)]
-    said = [(index, begun[index]) for index in sorted(begun)]
-    if [(call["id"], call["function"]["name"]) for call in calls] != [(call.id, call.name) for _, call in said]:
+    sent = [(index, begun[index]) for index in sorted(begun)]
+    if [(call["id"], call["function"]["name"]) for call in calls] != [(call.id, call.name) for _, call in sent]:
         return None
     left = []
-    for (index, told), call in zip(said, calls, strict=True):
+    for (index, started), call in zip(sent, calls, strict=True):
         whole = call["function"]["arguments"]
-        if not whole.startswith(told.arguments):
+        if not whole.startswith(started.arguments):
             return None
-        if whole != told.arguments:
-            left.append({"index": index, "function": {"arguments": whole[len(told.arguments) :]}})
+        if whole != started.arguments:
+            left.append({"index": index, "function": {"arguments": whole[len(started.arguments) :]}})
     return left

@@ -37,35 +37,35 @@ class Chat:
 
     def read(self, body: dict[str, Any]) -> ChatRequest:
         """Read a request; a body in the shape of the Responses API is read as one, for clients that mix them up."""
-        said = {key: value for key, value in body.items() if value is not None}
-        if "messages" not in said and "input" in said:
+        fields = {key: value for key, value in body.items() if value is not None}
+        if "messages" not in fields and "input" in fields:
             from fusiontools.server.protocols.responses import Responses
 
             return Responses().read(body)
-        if isinstance(said.get("messages"), list):
-            said["messages"] = [_without_nulls(message) for message in said["messages"]]
-        if not schemas.is_valid("chat", said):
-            path, reason = schemas.explain("chat", said, quoting=False)
+        if isinstance(fields.get("messages"), list):
+            fields["messages"] = [_without_nulls(message) for message in fields["messages"]]
+        if not schemas.is_valid("chat", fields):
+            path, reason = schemas.explain("chat", fields, quoting=False)
             raise ApiError(
                 400, "invalid_request", f"{path}: {reason}", path.removeprefix("$.").removeprefix("$") or None
             )
         try:
-            jsonl.refuse_empty(said["messages"])
+            jsonl.refuse_empty(fields["messages"])
         except InputError as error:
             raise ApiError(400, "invalid_request", error.message, "messages") from None
         # 50.0 is an integer to JSON Schema, and none to many an endpoint.
-        said |= {name: int(said[name]) for name in _COUNTS if name in said}
-        fusion = said.get("fusion", {})
-        if "plugins" in said:
-            fusion = {**fusion, "plugins": said["plugins"]}
+        fields |= {name: int(fields[name]) for name in _COUNTS if name in fields}
+        fusion = fields.get("fusion", {})
+        if "plugins" in fields:
+            fusion = {**fusion, "plugins": fields["plugins"]}
         return ChatRequest(
-            model=said.get("model", "fusion"),
-            messages=said["messages"],
-            params=wanted(said),
-            stream=said.get("stream", False),
+            model=fields.get("model", "fusion"),
+            messages=fields["messages"],
+            params=select_wanted(fields),
+            stream=fields.get("stream", False),
             fusion=fusion,
-            says_usage=bool(said.get("stream_options", {}).get("include_usage")),
-            unanswerable=_unanswerable(said),
+            says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
+            unanswerable=_unanswerable(fields),
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
@@ -156,12 +156,12 @@ class ChatWriter:
         return _frame({**self._head, "choices": [choice], **more})
 
 
-def wanted(said: Mapping[str, Any]) -> dict[str, Any]:
+def select_wanted(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is wanted of the answer, each under one name."""
-    params = {name: said[name] for name in ANSWER if name in said}
-    if "max_completion_tokens" in said:
-        params["max_tokens"] = said["max_completion_tokens"]
-    effort = said.get("reasoning", {}).get("effort")
+    params = {name: fields[name] for name in ANSWER if name in fields}
+    if "max_completion_tokens" in fields:
+        params["max_tokens"] = fields["max_completion_tokens"]
+    effort = fields.get("reasoning", {}).get("effort")
     if effort is not None:
         params.setdefault("reasoning_effort", effort)
     if not params.get("tools", True):
@@ -186,11 +186,11 @@ def usage(spent: RequestSpending) -> dict[str, Any]:
     }
 
 
-def _unanswerable(said: Mapping[str, Any]) -> ApiError | None:
+def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
     for name, why in _REFUSALS.items():
-        value = said.get(name)
+        value = fields.get(name)
         harmless = value in (None, 1, [], ["text"], {}) and value is not True
-        if name == "function_call" and value in ("none", "auto") and "functions" not in said:
+        if name == "function_call" and value in ("none", "auto") and "functions" not in fields:
             harmless = True
         if not harmless:
             return ApiError(400, "unsupported_parameter", f"`{name}` is not supported: {why}", name)

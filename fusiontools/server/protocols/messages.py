@@ -22,7 +22,7 @@ class Messages:
         Raises:
             ApiError: with 400 and the place of what is wrong.
         """
-        messages_request.bounded(body)
+        messages_request.check_bounds(body)
         return messages_request.request(body)
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:

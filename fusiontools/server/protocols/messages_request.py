@@ -70,13 +70,13 @@ def conversation(body: dict[str, Any]) -> list[Message]:
     Raises:
         ApiError: with the place of what cannot be read.
     """
-    told = _MessageTurns()
-    told.add_system(body.get("system"), "system")
+    turns = _MessageTurns()
+    turns.add_system(body.get("system"), "system")
     for i, turn in enumerate(expect(body.get("messages"), list, "messages")):
-        told.add(expect(turn, dict, f"messages[{i}]"), f"messages[{i}]")
-    if all(message["role"] == "system" for message in told.messages):
+        turns.add(expect(turn, dict, f"messages[{i}]"), f"messages[{i}]")
+    if all(message["role"] == "system" for message in turns.messages):
         refuse("messages", "nothing in it is to be answered: give a user message with some content")
-    return told.messages
+    return turns.messages
 
 
 class _MessageTurns:
@@ -278,7 +278,7 @@ _BUDGETS = ((16_384, "high"), (8192, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def bounded(body: dict[str, Any]) -> None:
+def check_bounds(body: dict[str, Any]) -> None:
     """Refuse a request that says nothing of how long its answer may be.
 
     Raises:

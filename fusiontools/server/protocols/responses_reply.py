@@ -19,7 +19,7 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
-from fusiontools.server.protocols.responses_request import named
+from fusiontools.server.protocols.responses_request import find_names
 
 #: Why a response is incomplete, by how its text ended.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -116,16 +116,16 @@ def message_part(meta: ResponseMeta, number: int = 0) -> Part:
 def call_part(request: ChatRequest, meta: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
     """Return a call that is to be written; it goes back as the client has declared the tool."""
     name = (call.get("function") or {}).get("name") or ""
-    tool = _tool_called(request.echo.get("tools", {}), name)
+    tool = _find_tool(request.echo.get("tools", {}), name)
     part = Part(_KINDS[tool["kind"]], meta.id, number, call_id=call.get("id") or "", name=tool["name"])
     part.namespace = tool["namespace"]
     return part
 
 
-def _tool_called(declared: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
+def _find_tool(declared: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
     """Return the tool that a model means; some leave out what stands before the tool's own name."""
-    meant = [name] if name in declared else named(declared, name)
-    return declared[meant[0]] if len(meant) == 1 else {"kind": "function", "name": name, "namespace": ""}
+    names = [name] if name in declared else find_names(declared, name)
+    return declared[names[0]] if len(names) == 1 else {"kind": "function", "name": name, "namespace": ""}
 
 
 def text_part(text: str) -> Item:
@@ -149,7 +149,7 @@ def _input_of(arguments: str) -> str:
     return given if isinstance(given, str) else arguments
 
 
-def unfinished(request: ChatRequest, meta: ResponseMeta) -> dict[str, Any]:
+def start_response(request: ChatRequest, meta: ResponseMeta) -> dict[str, Any]:
     """Return the response as it stands before anything is said."""
     head = {"id": f"resp_{meta.id}", "object": "response", "created_at": meta.created, "status": "in_progress"}
     never = {"background": False, "store": False, "previous_response_id": None}
@@ -157,12 +157,12 @@ def unfinished(request: ChatRequest, meta: ResponseMeta) -> dict[str, Any]:
     return {**head, **never, **state, **request.echo.get("response", {})}
 
 
-def finished(begun: Mapping[str, Any], output: list[Item], result: ChatResult) -> dict[str, Any]:
+def finish_response(begun: Mapping[str, Any], output: list[Item], result: ChatResult) -> dict[str, Any]:
     """Return the response as it stands at the end."""
     reason = _INCOMPLETE.get(result.finish_reason)
     return {
         **begun,
-        "status": ended(result),
+        "status": name_status(result),
         "incomplete_details": {"reason": reason} if reason else None,
         "output": output,
         "usage": _usage(result.spent),
@@ -170,7 +170,7 @@ def finished(begun: Mapping[str, Any], output: list[Item], result: ChatResult) -
     }
 
 
-def failed(
+def fail_response(
     begun: Mapping[str, Any], output: list[Item], refused: ApiError, result: ChatResult | None
 ) -> dict[str, Any]:
     """Return the response that broke off: what was said so far, and beside it what was bought and can stand in."""
@@ -180,7 +180,7 @@ def failed(
     return {**response, "usage": _usage(result.spent), "fusion": {**result.fusion, "answer": result.content}}
 
 
-def ended(result: ChatResult) -> str:
+def name_status(result: ChatResult) -> str:
     """Return the status of a response, and of its last item."""
     return "incomplete" if result.finish_reason in _INCOMPLETE else "completed"
 
@@ -219,9 +219,9 @@ def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[
     for number, call in enumerate(result.tool_calls):
         parts.append(call_part(request, meta, number, call))
         parts[-1].pieces.append(call["function"]["arguments"])
-    statuses = [*["completed"] * (len(parts) - 1), ended(result)]
+    statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
-    return finished(unfinished(request, meta), output, result)
+    return finish_response(start_response(request, meta), output, result)
 
 
 class ResponsesWriter:
@@ -233,7 +233,7 @@ class ResponsesWriter:
 
     def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
         self._asked, self._about, self._style = request, meta, style
-        self._unfinished = unfinished(request, meta)
+        self._unfinished = start_response(request, meta)
         self._snapshot = sse.line(self._unfinished)
         self._number = 0
         self._parts: list[Part] = []
@@ -314,15 +314,15 @@ class ResponsesWriter:
         if not self._delta and not self._calls:
             frames.append(self._open_message())
         left = [part for part in self._parts if part.index not in self._output]
-        frames.extend(self._close_part(part, ended(result) if part is left[-1] else "completed") for part in left)
-        response = finished(self._unfinished, [self._output[part.index] for part in self._parts], result)
+        frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
+        response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """End with the error, what was said so far, and what can stand in."""
         output = [self._output.get(part.index) or part.item("incomplete") for part in self._parts]
-        return self._say("response.failed", response=failed(self._unfinished, output, refused, result))
+        return self._say("response.failed", response=fail_response(self._unfinished, output, refused, result))
 
     def _say(self, kind: str, **fields: Any) -> bytes:
         number = self._number

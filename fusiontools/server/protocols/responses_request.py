@@ -335,7 +335,7 @@ class Tools:
         known = self.names.get((namespace, name))
         if known is not None:
             return known
-        return name if namespace in ("", _NO_NAMESPACE) else _joined(namespace, name)
+        return name if namespace in ("", _NO_NAMESPACE) else _join(namespace, name)
 
     def add(self, namespace: str, name: str, kind: str, function: Mapping[str, Any]) -> None:
         """Show a tool to models; one that its namespace has already is no other."""
@@ -343,9 +343,9 @@ class Tools:
         if namespace:
             if (namespace, name) in self.names:
                 return
-            flat = _joined(namespace, name)
+            flat = _join(namespace, name)
             if flat in self.declared:
-                flat = _marked(flat, namespace, name)
+                flat = _mark(flat, namespace, name)
         self.names[namespace, name] = flat
         self.declared[flat] = {"kind": kind, "name": name, "namespace": namespace}
         self.shown.append({"type": "function", "function": {"name": flat, **function}})
@@ -363,10 +363,10 @@ class Tools:
         if isinstance(namespace, str) and namespace:
             known = self.names.get((namespace, name))
             return [] if known is None else [known]
-        return [name] if name in self.declared else named(self.declared, name)
+        return [name] if name in self.declared else find_names(self.declared, name)
 
 
-def named(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str]:
+def find_names(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str]:
     """Return the tools that have this name in some namespace."""
     return [flat for flat, tool in declared.items() if tool["name"] == name]
 
@@ -437,13 +437,13 @@ def _custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**said, "parameters": schema}
 
 
-def _joined(namespace: str, name: str) -> str:
+def _join(namespace: str, name: str) -> str:
     """Return one name for a namespace and a name; `mcp__demo__` and `mcp__demo` are both spelled by clients."""
     flat = _STRANGE.sub("_", f"{namespace.rstrip('_')}__{name.lstrip('_')}")
-    return flat if len(flat) <= _LONGEST_NAME else _marked(flat, namespace, name)
+    return flat if len(flat) <= _LONGEST_NAME else _mark(flat, namespace, name)
 
 
-def _marked(flat: str, namespace: str, name: str) -> str:
+def _mark(flat: str, namespace: str, name: str) -> str:
     """Return a name that no other tool has, and the same one in every turn."""
     mark = hashlib.sha256(f"{namespace}\0{name}".encode()).hexdigest()[:12]
     return f"{flat[: _LONGEST_NAME - len(mark) - 1]}_{mark}"
@@ -485,9 +485,10 @@ def _read_chosen(choice: Any, tools: Tools) -> Any:
         raise refuse("tool_choice", "must be `auto`, `none`, `required`, or an object with a `type`")
     if choice["type"] not in _KINDS:
         return None
-    meant = tools.meant_by(choice)
-    if len(meant) > 1:
-        raise refuse("tool_choice.name", f"is in more than one namespace: say which in `namespace`: {', '.join(meant)}")
-    if not meant:
+    matching = tools.meant_by(choice)
+    if len(matching) > 1:
+        names = ", ".join(matching)
+        raise refuse("tool_choice.name", f"is in more than one namespace: say which in `namespace`: {names}")
+    if not matching:
         raise refuse("tool_choice.name", "must be the name of a tool in `tools` that can be called")
-    return {"type": "function", "function": {"name": meant[0]}}
+    return {"type": "function", "function": {"name": matching[0]}}
