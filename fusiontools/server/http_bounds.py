@@ -1,13 +1,14 @@
 """The bounds of a connection that uvicorn lacks: heads of a bounded size that come in within a bounded time.
 
-Of the servers measured side by side on this app, granian bounds heads by itself, but it ends a drain by killing its
-workers, so that nobody is told, and noticed neither a client that left with a second request sent ahead.
+Measured beside it on this app, granian bounds heads by itself; but it ends a drain by killing its workers, so that
+nobody is told, and like uvicorn alone it does not notice that a client left which had sent a second request ahead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -16,8 +17,7 @@ _HEAD_LIMIT_BYTES = 128 * 2**10
 #: Requests of one connection that wait for their turn while it is still read.
 _MOST_WAITING = 16
 #: How long a client that still sends a head may go on, so that it reads why it was refused before the line is cut.
-_LINGER_S = 2.0
-_REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+_LINGER_S = 1.0
 #: Java's client offers HTTP/2 with each request, and the parser would take the body for it.
 _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()  # bytes between requests, or of a body that nobody reads any more
         if not self._in_body and self._head_bytes > _HEAD_LIMIT_BYTES:
-            self._refuse(431, "head_too_large", _LINGER_S)
+            self._refuse(431, "head_too_large")
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
@@ -72,30 +72,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refused = True
         self.app.count_refused(400, "not_http")
-        waiting = [cycle for cycle in self._under_way if not cycle.response_complete]
-        if waiting and not (self._in_body and len(waiting) == 1 and not waiting[0].response_started):
-            self.transport.close()  # a word now would stand in the answer to an earlier request
+        if any(cycle.response_started and not cycle.response_complete for cycle in self._under_way):
+            self.transport.close()  # a word now would stand in the middle of an answer
         else:
             super().send_400_response(msg)
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.app.read_s, self._end_wait)
+        self._head_timer = self.loop.call_later(self.app.read_s, self._refuse, 408, "request_timeout")
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _end_wait(self) -> None:
-        if self._head_bytes:
-            self._refuse(408, "request_timeout", 0)
-        else:  # who has said nothing, such as a browser that connects ahead, expects no answer
-            self.transport.close()
-
-    def _refuse(self, status: int, code: str, linger_s: float) -> None:
+    def _refuse(self, status: int, code: str) -> None:
         self._stop_timer()
         self._refused = True
-        self.app.count_refused(status, code)
-        answer = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        self.transport.write(answer.encode())
-        self.loop.call_later(linger_s, self.transport.close)
+        if self._head_bytes:  # who has said nothing, such as a browser that connects ahead, expects no answer
+            self.app.count_refused(status, code)
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+            self.transport.write(f"{head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        self.loop.call_later(_LINGER_S, self.transport.close)

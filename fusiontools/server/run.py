@@ -88,10 +88,7 @@ class _Workers(Multiprocess):
         for listening in self.sockets:
             listening.close()
         for worker in self.processes:
-            if self.interrupted:
-                worker.kill()
-            else:
-                worker.terminate()
+            (worker.kill if self.interrupted else worker.terminate)()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -202,7 +202,7 @@ def test_a_tool_that_must_be_called_is_called(caller: Server, upstream: Upstream
     assert choices == [forced] * 4
 
 
-@pytest.mark.parametrize("manner", ["fuse", "first", "pick", "pass"])
+@pytest.mark.parametrize("style", ["fuse", "first", "pick", "pass"])
 def test_where_no_tool_may_be_called_the_question_is_fused_as_any_other(
     caller: Server, upstream: Upstream, style: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_where_no_tool_may_be_called_the_question_is_fused_as_any_other(
     assert {body.get("tool_choice") for body in upstream.bodies() if body["model"] != "fake/judge"} == {"none"}
 
 
-@pytest.mark.parametrize("manner", ["first", "pick", "pass"])
+@pytest.mark.parametrize("style", ["first", "pick", "pass"])
 def test_a_question_without_tools_is_fused_as_any_other(caller: Server, upstream: Upstream, style: str) -> None:
     body = ask(caller, tools=None, fusion={"tool_fusion": style})
 
@@ -338,7 +338,7 @@ def test_a_chain_without_a_judge_gets_one_to_pick(caller: Server, upstream: Upst
     assert upstream.stats()["per_model"] == {**dict.fromkeys(PROPOSING, 1), "fake/judge": 1}
 
 
-@pytest.mark.parametrize("manner", ["first", "pick"])
+@pytest.mark.parametrize("style", ["first", "pick"])
 def test_a_proposal_that_is_taken_word_for_word_streams_as_a_whole_call(caller: Server, style: str) -> None:
     stream = listen(caller, fusion={"tool_fusion": style})
 
@@ -386,7 +386,7 @@ def test_a_stranger_is_not_asked_alone_either(serve: Serve, upstream: Upstream) 
 
 
 @pytest.mark.parametrize(
-    ("manner", "per_model"),
+    ("style", "per_model"),
     [
         ("fuse", EACH),
         ("first", dict.fromkeys(PROPOSING, 1)),
