@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fusiontools.stages.runtime import Stage
 
 
+# The one place of the server that counts calls, against `--max-calls`.
 def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
     """Return how often the panel is called at most; a later layer may have other members."""
     few_shot = recipe.panel.few_shot

@@ -49,6 +49,7 @@ def refuse(where: str, why: str) -> NoReturn:
     raise ApiError(400, "invalid_request", f"{where}: {why}", param=where)
 
 
+# Checked by hand, not by the schema: of a union such as `content` that says only that no branch fits, this the place.
 def expect(value: Any, kind: type, where: str) -> Any:
     """Return a value that must be of this kind, or refuse the request."""
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):

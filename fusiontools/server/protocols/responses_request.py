@@ -43,6 +43,7 @@ def refuse(where: str, why: str, code: str = "invalid_request") -> ApiError:
     return ApiError(400, code, f"{where}: {why}", where)
 
 
+# Checked by hand, not by the schema: of a union such as `content` that says only that no branch fits, these the place.
 def text_at(value: Any, where: str, *, empty: bool = True) -> str:
     """Return a text, or refuse what is none."""
     if not isinstance(value, str) or not (value or empty):
