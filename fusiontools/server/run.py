@@ -39,9 +39,6 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     Raises:
         UsageError: a recipe that cannot be, an address that cannot be listened at.
     """
-    # What is worth saying is said by us; what uvicorn says of a failure holds a trace.
-    for name in ("uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).disabled = True
     options = typed.options
     require_safe(options.host, server_keys())
     listening = listen(options.host, options.port)
@@ -55,6 +52,7 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     open_server(typed)
     if (journal := _journal(typed)) is not None:
         journal.close()  # that of a process is its own
+    _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
@@ -115,13 +113,17 @@ def listen(host: str, port: int) -> socket.socket:
 def _app(typed: ServerArguments) -> Any:
     from fusiontools.server.app import make_app
 
-    # What is worth saying is said by us; what uvicorn says of a failure holds a trace.
-    for name in ("uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).disabled = True
+    _silence_uvicorn()
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
     return make_app(open_server(typed, _journal(typed)))
+
+
+def _silence_uvicorn() -> None:
+    """Leave to us what is worth saying: what uvicorn says of a failure holds a trace."""
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).disabled = True
 
 
 def _worker_app(typed: ServerArguments) -> Any:
