@@ -88,9 +88,9 @@ class ChatRoute:
 
     async def _answer(self, scope: Any, receive: Receive, send: Send, log: RequestLog) -> None:
         server = self.server
-        body = await read_body(receive, server)
+        body = await read_body(receive, server.options)
         request = self.protocol.read(body)
-        check_size(request, server)
+        check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
         log.model = request.model[:100]
         plan = server.planner.plan(request)

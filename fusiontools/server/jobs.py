@@ -194,8 +194,8 @@ class Cache:
 
 def key_of(request: ChatRequest, caller: str) -> bytes:
     """Return what tells requests apart: everything that changes the answer, and who asks."""
-    said = [caller, request.model, request.messages, request.params, request.fusion]
-    return hashlib.sha256(jsonl.canonical(said)).digest()
+    question = [caller, request.model, request.messages, request.params, request.fusion]
+    return hashlib.sha256(jsonl.canonical(question)).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ def with_options(steps: tuple[Step, ...], name: str, **options: Any) -> tuple[St
     """Return the steps with these options for the first of this name; a synthesizer writes every pass."""
     places = [i for i, step in enumerate(steps) if step.name == name]
     if not places:
-        said = ", ".join(options)
-        raise UsageError(f"{said}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
+        names = ", ".join(options)
+        raise UsageError(f"{names}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
     changed = places if (name, *options) == ("synth", "models") else places[:1]
     return tuple(replace(s, given={**s.given, **options}) if i in changed else s for i, s in enumerate(steps))
 
@@ -134,8 +134,8 @@ class Planner:
             ApiError: an unknown model, an override that is not allowed or cannot be.
         """
         # Hashed: what a client says, however much it is, is not kept.
-        said = jsonl.canonical([request.model, request.fusion, _may_call(request)])
-        key = hashlib.sha256(said).digest()
+        spelling = jsonl.canonical([request.model, request.fusion, _may_call(request)])
+        key = hashlib.sha256(spelling).digest()
         found = self._bound.get(key)
         if found is None:
             found = self._bind(self._draft(request))
@@ -197,14 +197,14 @@ class Planner:
 
     def _list_allowed(self) -> tuple[str, ...] | None:
         """Return which overrides clients may say; None is all of them."""
-        said = self.options.overrides
-        if said in ("all", "none"):
-            return None if said == "all" else ()
-        return tuple(key.strip() for key in said.split(","))
+        allowed = self.options.overrides
+        if allowed in ("all", "none"):
+            return None if allowed == "all" else ()
+        return tuple(key.strip() for key in allowed.split(","))
 
-    def _check_overrides(self, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _check_overrides(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return the overrides as we spell them, checked."""
-        fusion = _with_plugins(said)
+        fusion = _with_plugins(overrides)
         if isinstance(fusion.get("recipe"), str):
             # As `/v1/models` spells it, too.
             fusion["recipe"] = fusion["recipe"].removeprefix(f"{FUSION}/")
@@ -263,8 +263,8 @@ class Planner:
                 raise _bad("fusion.chain", f"{name}: {value} is no number that can be used")
         for name, flag in flags_of(STAGES[step.name]).items():
             if flag.model and name in step.given:
-                said = step.given[name]
-                self._refuse_strangers(said if flag.multiple else (said,), "fusion.chain")
+                models = step.given[name]
+                self._refuse_strangers(models if flag.multiple else (models,), "fusion.chain")
 
     def _refuse_strangers(self, names: Sequence[str], where: str) -> None:
         for text in names:
@@ -321,10 +321,10 @@ def _may_call(request: ChatRequest) -> bool:
     return bool(request.params.get("tools")) and request.params.get("tool_choice") != "none"
 
 
-def _with_plugins(said: Mapping[str, Any]) -> dict[str, Any]:
+def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides with OpenRouter's spelling of them translated; what is said in ours wins."""
-    fusion = {key: value for key, value in said.items() if key != "plugins" and value is not None}
-    plugins = said.get("plugins") or []
+    fusion = {key: value for key, value in overrides.items() if key != "plugins" and value is not None}
+    plugins = overrides.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise _bad("plugins", "not a list of objects")
     for plugin in plugins:

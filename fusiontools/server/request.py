@@ -7,15 +7,13 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusiontools.errors import InputError
 from fusiontools.llm.http import DEPTH_HEADER
 from fusiontools.record import jsonl
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
-
-if TYPE_CHECKING:
-    from fusiontools.server.state import Server
+from fusiontools.server.serve_options import ServeOptions
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -45,17 +43,17 @@ class RequestLog:
         return {} if self.cost_usd is None else {"x-fusion-cost-usd": f"{self.cost_usd:.8f}"}
 
 
-async def read_body(receive: Receive, server: Server) -> dict[str, Any]:
+async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
     """Return a request's body.
 
     Raises:
         ApiError: too large, too slow, not JSON.
     """
     try:
-        async with asyncio.timeout(server.options.read_s):
-            data = await _read_all(receive, server.access.max_body_bytes)
+        async with asyncio.timeout(options.read_s):
+            data = await _read_all(receive, int(options.max_body_mib * 2**20))
     except TimeoutError:
-        why = f"the body did not come in within {server.options.read_s:g} s (--read-timeout)"
+        why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
         raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
     try:
         return jsonl.read_object(data, "a request's body", levels=_AROUND)
@@ -85,10 +83,10 @@ async def _read_some(receive: Receive) -> Any:
     return message
 
 
-def check_size(request: ChatRequest, server: Server) -> None:
+def check_size(request: ChatRequest, options: ServeOptions) -> None:
     """Raise `ApiError` for a conversation with too many messages."""
-    if len(request.messages) > server.options.max_messages:
-        why = f"{len(request.messages):,} messages are more than {server.options.max_messages:,} (--max-messages)"
+    if len(request.messages) > options.max_messages:
+        why = f"{len(request.messages):,} messages are more than {options.max_messages:,} (--max-messages)"
         raise ApiError(400, "too_many_messages", why, "messages")
 
 

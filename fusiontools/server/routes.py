@@ -182,14 +182,14 @@ class Routes:
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
-        body = await read_body(receive, self.server)
+        body = await read_body(receive, self.server.options)
         self.server.rate_limiter.take(scope["log"].caller)
         await send_json(send, 200, {"input_tokens": count(body)}, {})
 
     async def estimate(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say what a chat request would cost: the chain itself runs, without calls."""
-        request = Chat().read(await read_body(receive, self.server))
-        check_size(request, self.server)
+        request = Chat().read(await read_body(receive, self.server.options))
+        check_size(request, self.server.options)
         plan = self.server.planner.plan(request)
         refuse_unanswerable(request)
         self.server.rate_limiter.take(scope["log"].caller)
@@ -205,9 +205,9 @@ class Routes:
         """Take a question through a chain and show the whole record."""
         server = self.server
         log: RequestLog = scope["log"]
-        body = await read_body(receive, server)
+        body = await read_body(receive, server.options)
         request = question_of(body)
-        check_size(request, server)
+        check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
         log.model = request.model[:100]
         plan = server.planner.plan(request)

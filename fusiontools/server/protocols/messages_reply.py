@@ -48,8 +48,8 @@ def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dic
     ids = CallIds(request, meta)
     content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
     content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
-    said = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
-    return {**said, "usage": _bill(result.spent), "fusion": result.fusion}
+    message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
+    return {**message, "usage": _bill(result.spent), "fusion": result.fusion}
 
 
 def error(refused: ApiError) -> dict[str, Any]:
@@ -82,14 +82,14 @@ class CallIds:
 
 
 class _Call:
-    """A call as far as it has come; `said` is how many of its pieces have gone out."""
+    """A call as far as it has come; `sent` is how many of its pieces have gone out."""
 
-    __slots__ = ("id", "name", "pieces", "said")
+    __slots__ = ("id", "name", "pieces", "sent")
 
     def __init__(self, id: str, name: str) -> None:  # noqa: A002
         self.id, self.name = id, name
         self.pieces: list[str] = []
-        self.said = 0
+        self.sent = 0
 
     def is_whole(self) -> bool:
         try:
@@ -136,7 +136,7 @@ class MessagesWriter:
     def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
         """Say pieces of tool calls."""
         self._answering = True
-        said = b""
+        data = b""
         for delta in deltas:
             function = delta.get("function") or {}
             index = delta.get("index") or 0
@@ -146,8 +146,8 @@ class MessagesWriter:
                 self._waiting.append(call)
             if piece := function.get("arguments"):
                 call.pieces.append(piece)
-            said += self._go_on()
-        return said
+            data += self._go_on()
+        return data
 
     def progress(self, words: str) -> bytes:
         """Say what goes on; as a thought only before the answer, which it would cut in two."""
@@ -175,25 +175,25 @@ class MessagesWriter:
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
-        said = error(refused)
+        event = error(refused)
         if result is not None:
-            said["fusion"] = {**result.fusion, "answer": result.content}
-        return _frame("error", said)
+            event["fusion"] = {**result.fusion, "answer": result.content}
+        return _frame("error", event)
 
     def _go_on(self) -> bytes:
         """Say what has come of the calls, up to the first one that is not whole."""
-        said = b""
+        data = b""
         while self._waiting:
-            said += self._say(self._waiting[0])
+            data += self._say(self._waiting[0])
             if len(self._waiting) == 1 or not self._waiting[0].is_whole():
                 break
             self._waiting.pop(0)
-        return said
+        return data
 
     def _end_calls(self) -> bytes:
-        said = b"".join(self._say(call) for call in self._waiting)
+        data = b"".join(self._say(call) for call in self._waiting)
         self._waiting.clear()
-        return said
+        return data
 
     def _say(self, call: _Call) -> bytes:
         """Say what is new of a call, in a block of its own."""
@@ -201,8 +201,8 @@ class MessagesWriter:
         if self._call is not call:
             begun = self._begin("tool_use", id=call.id, name=call.name, input={})
             self._call = call
-        new = "".join(call.pieces[call.said :])
-        call.said = len(call.pieces)
+        new = "".join(call.pieces[call.sent :])
+        call.sent = len(call.pieces)
         return begun + (self._delta("input_json_delta", partial_json=new) if new else b"")
 
     def _begin(self, kind: str, **fields: Any) -> bytes:
@@ -234,15 +234,15 @@ def _stop_reason(result: ChatResult) -> str:
 
 def _usage(spent: RequestSpending) -> dict[str, Any]:
     """Return the tokens as Anthropic counts them, which is without the cached ones."""
-    said: dict[str, Any] = {
+    bill: dict[str, Any] = {
         "input_tokens": max(0, spent.prompt_tokens - spent.cached_tokens - spent.cache_write_tokens),
         "cache_creation_input_tokens": spent.cache_write_tokens,
         "cache_read_input_tokens": spent.cached_tokens,
         "output_tokens": spent.completion_tokens,
     }
     if spent.reasoning_tokens:
-        said["output_tokens_details"] = {"thinking_tokens": spent.reasoning_tokens}
-    return said
+        bill["output_tokens_details"] = {"thinking_tokens": spent.reasoning_tokens}
+    return bill
 
 
 def _bill(spent: RequestSpending) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class Responses:
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
-        said = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
-        return {"error": said}
+        error = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
+        return {"error": error}
 
 
 def _check(body: Mapping[str, Any], name: str) -> None:
@@ -131,7 +131,7 @@ def _read_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         raise refuse("max_output_tokens", "must be at least 1")
     text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
     effort = optional(reasoning, "reasoning", {"effort": text_at})
-    said = {
+    settings = {
         "temperature": body.get("temperature"),
         "top_p": body.get("top_p"),
         "max_tokens": limit,
@@ -139,7 +139,7 @@ def _read_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "response_format": _read_format(text.get("format")),
         **optional(text, "text", {"verbosity": text_at}),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_format(given: Any) -> dict[str, Any] | None:
@@ -173,8 +173,8 @@ def _read_fusion(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _echo(body: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: body[name] if body.get(name) is not None else default for name, default in _ECHOED.items()}
+    echo = {name: body[name] if body.get(name) is not None else default for name, default in _ECHOED.items()}
     # Typed clients want these two keys of a function, whatever they say.
     functions = {"parameters": None, "strict": None}
-    said["tools"] = [{**functions, **tool} if tool["type"] == "function" else tool for tool in said["tools"]]
-    return said
+    echo["tools"] = [{**functions, **tool} if tool["type"] == "function" else tool for tool in echo["tools"]]
+    return echo

@@ -94,8 +94,8 @@ class Part:
         if self.kind == "function_call":
             return [("response.function_call_arguments.done", {"arguments": item["arguments"]})]
         # A custom tool's input can be read only when the arguments that it is wrapped in are whole.
-        said = [("response.custom_tool_call_input.delta", {"delta": item["input"]})] if item["input"] else []
-        return [*said, ("response.custom_tool_call_input.done", {"input": item["input"]})]
+        events = [("response.custom_tool_call_input.delta", {"delta": item["input"]})] if item["input"] else []
+        return [*events, ("response.custom_tool_call_input.done", {"input": item["input"]})]
 
     def _with(self, status: str, content: Any) -> Item:
         item: Item = {"id": self.id, "type": self.kind, "status": status}
@@ -290,9 +290,9 @@ class ResponsesWriter:
             opening += self._say(
                 "response.reasoning_summary_part.added", **part.place, summary_index=0, part=summary_part("")
             )
-        said = f"\n{line}" if part.pieces else line
-        part.pieces.append(said)
-        return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=said)
+        text = f"\n{line}" if part.pieces else line
+        part.pieces.append(text)
+        return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=text)
 
     def alive(self) -> bytes:
         """Keep the line open."""
@@ -306,8 +306,8 @@ class ResponsesWriter:
 
     def close(self, result: ChatResult) -> bytes:
         """Say what of the answer has not been said yet, close what is open, and end with the whole response."""
-        said = "".join(part.text for part in self._parts if part.kind == "message")
-        rest = result.content[len(said) :] if result.content.startswith(said) else ""
+        sent = "".join(part.text for part in self._parts if part.kind == "message")
+        rest = result.content[len(sent) :] if result.content.startswith(sent) else ""
         frames = [self.text(rest)]
         unsaid = enumerate(result.tool_calls[len(self._calls) :], max(self._calls, default=-1) + 1)
         frames.append(self.calls([{"index": index, **call} for index, call in unsaid]))

@@ -134,17 +134,17 @@ def _read_message(conversation: _ItemTurns, item: dict[str, Any], where: str) ->
 
 def _read_call(conversation: _ItemTurns, item: dict[str, Any], kind: str, where: str) -> None:
     key = _CALLS[kind]
-    said = item.get(key)
+    value = item.get(key)
     if kind in ("function_call", "custom_tool_call"):
         namespace = optional(item, where, {"namespace": text_at}).get("namespace", "")
         name = conversation.name_of(namespace, text_at(item.get("name"), f"{where}.name", empty=False))
     else:
         name = kind.removesuffix("_call")
     if kind == "custom_tool_call":
-        said = {"input": text_at(said, f"{where}.{key}")}
-    elif not isinstance(said, dict):
-        said = text_at(said, f"{where}.{key}")
-    arguments = said if isinstance(said, str) else _dump(said, f"{where}.{key}")
+        value = {"input": text_at(value, f"{where}.{key}")}
+    elif not isinstance(value, dict):
+        value = text_at(value, f"{where}.{key}")
+    arguments = value if isinstance(value, str) else _dump(value, f"{where}.{key}")
     conversation.call({
         "id": _call_id(item, where),
         "type": "function",
@@ -293,8 +293,8 @@ class _ItemTurns:
         if run is not None:
             run.outputs[call_id] = output
             return
-        said = [_text(f"Output of the tool call {call_id}, which is not shown:"), *output]
-        self._turns.append({"role": "user", "content": said})
+        content = [_text(f"Output of the tool call {call_id}, which is not shown:"), *output]
+        self._turns.append({"role": "user", "content": content})
 
     def messages(self) -> list[Message]:
         return [m for turn in self._turns for m in (turn.messages() if isinstance(turn, _CallRun) else [turn])]
@@ -351,12 +351,12 @@ class Tools:
         self.declared[flat] = {"kind": kind, "name": name, "namespace": namespace}
         self.shown.append({"type": "function", "function": {"name": flat, **function}})
 
-    def meant_by(self, said: Mapping[str, Any]) -> list[str]:
+    def meant_by(self, choice: Mapping[str, Any]) -> list[str]:
         """Return the names, as models call them, of the tools that a choice names."""
-        kind = said.get("type")
-        nested = said.get("function") or said.get("custom")
-        said = nested if isinstance(nested, dict) else said
-        name, namespace = said.get("name"), said.get("namespace")
+        kind = choice.get("type")
+        nested = choice.get("function") or choice.get("custom")
+        choice = nested if isinstance(nested, dict) else choice
+        name, namespace = choice.get("name"), choice.get("namespace")
         if not isinstance(name, str):
             return []
         if kind == "namespace":
@@ -432,10 +432,10 @@ def _custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     described = list(optional(item, where, {"description": text_at}).values())
     if isinstance(definition := form.get("definition"), str):
         described.append(f"`input` must follow this grammar ({form.get('syntax', 'lark')}):\n\n{definition}")
-    said = {"description": "\n\n".join(described)} if described else {}
+    extra = {"description": "\n\n".join(described)} if described else {}
     properties = {"input": {"type": "string", "description": _INPUT}}
     schema = {"type": "object", "properties": properties, "required": ["input"], "additionalProperties": False}
-    return {**said, "parameters": schema}
+    return {**extra, "parameters": schema}
 
 
 def _join(namespace: str, name: str) -> str:
@@ -462,8 +462,8 @@ def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
     chosen = _read_chosen(choice, tools)
     if not shown:
         return {}
-    said = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
-    return {name: value for name, value in said.items() if value is not None}
+    settings = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_allowed(choice: dict[str, Any], tools: Tools) -> tuple[Any, list[dict[str, Any]]]:
