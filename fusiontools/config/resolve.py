@@ -119,7 +119,7 @@ def models_of(typed: Mapping[str, Any]) -> list[Model]:
     return found
 
 
-def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
+def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
     """Return how many responses the panels of a chain ask for, at most: every layer's, and the baselines'.
 
     Raises:

@@ -38,6 +38,13 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(".schema.json") for path in data_dir("schemas").glob("*.schema.json"))
 
 
+def registry() -> Any:
+    """Return a registry in which every schema is found under its `$id`."""
+    from referencing import Registry, Resource
+
+    return Registry().with_resources([(load(name)["$id"], Resource.from_contents(load(name))) for name in names()])
+
+
 @functools.cache
 def _fast(name: str, mask: str | None = None) -> Any:
     import jsonschema_rs
@@ -66,10 +73,8 @@ def faults(name: str, data: Any) -> list[tuple[str, str]]:
     """Return the path and the reason of the first few faults, in the order in which they stand in the data."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
-    from referencing import Registry, Resource
 
-    registry: Any = Registry().with_resources([(load(n)["$id"], Resource.from_contents(load(n))) for n in names()])
-    errors = Draft202012Validator(load(name), registry=registry).iter_errors(data)
+    errors = Draft202012Validator(load(name), registry=registry()).iter_errors(data)
     # What fits none of several forms is explained by the form that it comes nearest to.
     nearest_forms = [best_match([error]) or error for error in errors]
     nearest_forms.sort(key=lambda error: _place(data, error.absolute_path))

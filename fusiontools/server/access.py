@@ -1,4 +1,4 @@
-"""Who may come in: hosts, origins, content types, keys; an ASGI app around the app.
+"""Who may come in: origins, content types and keys; starlette's middleware looks at hosts and answers for CORS.
 
 A page that somebody visits can make a browser ask a server on that person's own machine. So a host that is not ours
 (DNS rebinding), a foreign origin and a body that is no JSON (what a page may send unasked) are turned away.
@@ -10,28 +10,22 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
 from fusiontools.errors import UsageError
 from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.request import ANONYMOUS, App, too_large
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
-ANONYMOUS = "anonymous"
 #: What tells nothing but whether the server is there.
 _OPEN = ("/health", "/ready")
-#: Fetch, CORS protocol: a key's header is not among what `*` means.
-_SHARED = (
-    (b"vary", b"origin"),
-    (b"access-control-allow-headers", b"authorization, *"),
-    (b"access-control-allow-methods", b"GET, POST"),
-    (b"access-control-expose-headers", b"*"),
-    (b"access-control-max-age", b"600"),
-)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 #: A host as a head names it, its port aside; anything else around a name is a trick.
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@/?#,\s]*)(?::[0-9]*)?")
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@/?#,\s*]+)(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +44,32 @@ class Access:
     origins: frozenset[str]
     max_body_bytes: int
 
+    def wrap(self, app: App) -> App:
+        """Return the app behind starlette's checks, those that anything is configured for."""
+        if self.origins:
+            # Fetch, CORS protocol: a key's header is not among what `*` means, so any header is named back.
+            app = CORSMiddleware(
+                app, self.origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+            )
+        if self.hosts is not None:
+            app = TrustedHostMiddleware(app, sorted(self.hosts), www_redirect=False)
+        return app
+
     def caller(self, scope: Mapping[str, Any]) -> str:
         """Return who asks: a name made from the key.
 
         Raises:
-            Refused: who may not come in, and why.
+            ApiError: who may not come in, and why.
         """
         headers = _headers(scope)
-        host = headers.get(b"host", b"").decode("latin-1")
-        self._check_host(host)
-        self._check_origin(headers.get(b"origin", b"").decode("latin-1"), host)
+        origin = headers.get(b"origin")
+        if origin is not None:
+            self._check_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1"))
         if scope["method"] == "POST":
             self._check_body(headers)
-        if scope["path"] in _OPEN or not self.keys or is_preflight(scope):
+        if not self.keys or scope["path"] in _OPEN:
             return ANONYMOUS
-        return self._known(headers)
-
-    def shared(self, scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
-        """Return the headers that let a page of an allowed origin read the answer."""
-        origin = _headers(scope).get(b"origin", b"")
-        if origin.decode("latin-1") not in self.origins:
-            return []
-        return [(b"access-control-allow-origin", origin), *_SHARED]
-
-    def _check_host(self, host: str) -> None:
-        if self.hosts is not None and _name(host) not in self.hosts:
-            raise ApiError(403, "host_not_allowed", f"this server is not called {host[:100]!r} (--allow-host)")
+        return self._find_caller(headers)
 
     def _check_origin(self, origin: str, host: str) -> None:
         if not origin or origin in self.origins:
@@ -94,39 +88,26 @@ class Access:
         if length.isdigit() and int(length) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
 
-    def _known(self, headers: Mapping[bytes, bytes]) -> str:
+    def _find_caller(self, headers: Mapping[bytes, bytes]) -> str:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         bearer = token.strip() if scheme.lower() == b"bearer" else b""
-        said = [
-            bearer,
-            headers.get(b"x-api-key", b""),
-        ]  # some clients send one of their own beside the one they are given
+        # Some clients send a key of their own beside the one they are given.
+        shown = [bearer, headers.get(b"x-api-key", b"")]
         found = None
-        for digest in [hashlib.sha256(told).digest() for told in said]:
+        for digest in [hashlib.sha256(key).digest() for key in shown]:
             for key in self.keys:  # all of them, so that the time says nothing
                 if hmac.compare_digest(digest, hashlib.sha256(key).digest()):
                     found = key
         if found is None:
-            why = "this key is not known here" if any(said) else "no key"
+            why = "this key is not known here" if any(shown) else "no key"
             wanted = "send one as `authorization: Bearer KEY` or `x-api-key: KEY`"
             raise ApiError(401, "invalid_api_key", f"{why}; {wanted}", headers={"www-authenticate": "Bearer"})
-        return caller_named(found)
+        return name_caller(found)
 
 
-def is_preflight(scope: Mapping[str, Any]) -> bool:
-    """Return whether a browser asks what a page may ask; it shows no key for that."""
-    return scope["method"] == "OPTIONS" and b"access-control-request-method" in _headers(scope)
-
-
-def caller_named(key: bytes) -> str:
+def name_caller(key: bytes) -> str:
     """Return a key's name, from which nobody finds the key."""
     return f"key-{hashlib.sha256(b'fusiontools caller ' + key).hexdigest()[:12]}"
-
-
-def too_large(limit_bytes: int) -> ApiError:
-    """Return the error for a body that is too large."""
-    why = f"the body is larger than {limit_bytes / 2**20:g} MiB (--max-body-mib)"
-    return ApiError(413, "request_too_large", why)
 
 
 def hosts_for(address: str, more: Sequence[str], keys: Sequence[bytes]) -> frozenset[str] | None:
@@ -139,11 +120,11 @@ def hosts_for(address: str, more: Sequence[str], keys: Sequence[bytes]) -> froze
     """
     if keys and not more:
         return None
-    given = {said: _name(said) for said in more}
-    for said, name in given.items():
+    given = {text: _host_name(text) for text in more}
+    for text, name in given.items():
         if name is None:
-            raise UsageError(f"--allow-host {said!r}: is no host name; say it as in `Host`: fusion.example")
-    return frozenset(name for name in (*_LOOPBACK, _name(address), *given.values()) if name is not None)
+            raise UsageError(f"--allow-host {text!r}: is no host name; say it as in `Host`: fusion.example")
+    return frozenset(name for name in (*_LOOPBACK, _host_name(address), *given.values()) if name is not None)
 
 
 def is_loopback(address: str) -> bool:
@@ -154,8 +135,8 @@ def is_loopback(address: str) -> bool:
         return False  # a name, whatever it looks like, may be anybody's
 
 
-def _name(host: str) -> str | None:
-    """Return a host without its port and brackets, spelled in one way; None where it is no host."""
+def _host_name(host: str) -> str | None:
+    """Return a host without its port, as a client spells it in `Host`; None where it is no host."""
     host = host.strip().lower()
     bare = host.count(":") > 1 and not host.startswith("[")
     found = _HOST.fullmatch(f"[{host}]" if bare else host)
@@ -163,7 +144,7 @@ def _name(host: str) -> str | None:
     if not name.startswith("["):
         return name or None
     try:
-        return ipaddress.IPv6Address(name[1:-1]).compressed
+        return f"[{ipaddress.IPv6Address(name[1:-1]).compressed}]"
     except ValueError:
         return None
 

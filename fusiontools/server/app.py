@@ -5,161 +5,183 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route, Router
 
 from fusiontools.config.models import Model
 from fusiontools.llm.http import DEPTH
 from fusiontools.llm.prices import prompt_tokens
-from fusiontools.server import access, passthrough
-from fusiontools.server.jobs import Job, Receive, Subscriber, key_of
-from fusiontools.server.middleware import RequestLog, RequestMiddleware, cost_of
-from fusiontools.server.passthrough import Passthrough
-from fusiontools.server.plan import Plan
+from fusiontools.server.jobs import Job, Subscriber, key_of
+from fusiontools.server.middleware import RequestMiddleware
+from fusiontools.server.passthrough import Passthrough, can_pass
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
 from fusiontools.server.protocols.messages import Messages
 from fusiontools.server.protocols.responses import Responses
-from fusiontools.server.request import check_size, depth_of, read_body, refuse_unanswerable
-from fusiontools.server.result import done_of, spent_on
+from fusiontools.server.request import (
+    App,
+    Receive,
+    RequestLog,
+    Send,
+    check_size,
+    depth_of,
+    new_id,
+    read_body,
+    refuse_unanswerable,
+    send_json,
+)
+from fusiontools.server.result import result_of, sum_spending
 from fusiontools.server.routes import Routes
-from fusiontools.server.state import Server, new_id
-from fusiontools.server.streaming import Send, Stream, send_json
+from fusiontools.server.streaming import Stream
+
+if TYPE_CHECKING:
+    from fusiontools.server.plan import Plan
+    from fusiontools.server.state import Server
+
+_FAREWELL_S = 2.0
 
 
-def make_app(server: Server) -> access.App:
+def make_app(server: Server) -> App:
     """Return the app of one process."""
     chat, responses, messages = Chat(), Responses(), Messages()
-    site = Routes(server)
+    pages = Routes(server)
     routes = [
         Route("/v1/chat/completions", ChatRoute(server, chat, "chat"), methods=["POST"]),
         Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
-        *site.routes(),
+        *pages.routes(),
     ]
-    return RequestMiddleware(Router(routes), server)
+    return RequestMiddleware(
+        Router(routes, lifespan=_lifespan), server.access, server.metrics, server.options.read_s, server.options.log
+    )
+
+
+@asynccontextmanager
+async def _lifespan(_: object) -> AsyncIterator[None]:
+    """Let the requests that are cut off when the server ends say their last words."""
+    yield
+    if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
+        await asyncio.wait(cut_off, timeout=_FAREWELL_S)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRoute:
-    """A route that answers questions in one dialect; an ASGI app."""
+    """A route that answers questions in one protocol; an ASGI app."""
 
     server: Server
-    dialect: WireProtocol
+    protocol: WireProtocol
     route: str
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        visit: RequestLog = scope["visit"]
-        visit.outcome = "refused"
+        log: RequestLog = scope["log"]
         try:
-            await self._answer(scope, receive, send, visit)
+            await self._answer(scope, receive, send, log)
         except ApiError as refused:
-            visit.outcome = refused.code
+            log.outcome = refused.code
             # Clients of this protocol ask again after 424, some for minutes, and none after 400.
             status = 400 if refused.status == 424 and self.route == "chat" else refused.status
-            await send_json(send, status, self.dialect.error(refused), {**refused.headers, **cost_of(visit)})
-        finally:
-            self.server.metrics.request(self.route, visit.outcome, time.monotonic() - visit.started)
+            await send_json(send, status, self.protocol.error(refused), {**refused.headers, **log.cost_header()})
 
-    async def _answer(self, scope: Any, receive: Receive, send: Send, visit: RequestLog) -> None:
+    async def _answer(self, scope: Any, receive: Receive, send: Send, log: RequestLog) -> None:
         server = self.server
-        body = await read_body(receive, server)
-        asked = self.dialect.read(body)
-        check_size(asked, server)
+        body = await read_body(receive, server.options)
+        request = self.protocol.read(body)
+        check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
-        visit.model = asked.model[:100]
-        order = server.orders.take(asked)
-        server.rates.take(visit.caller)
-        purse = server.purses.of(visit.caller)
-        if order.model is not None and self._passes(order.model, body):
-            await Passthrough(server, visit, receive, send).through(body, order.model, order.fusion.get("max_cost_usd"))
+        log.model = request.model[:100]
+        plan = server.planner.plan(request)
+        server.rate_limiter.take(log.caller)
+        budget = server.daily_budgets.of(log.caller)
+        if plan.model is not None and self._passes(plan.model, body):
+            await Passthrough(server, log, receive, send).forward(body, plan.model, plan.fusion.get("max_cost_usd"))
             return
-        refuse_unanswerable(asked)
-        flight = self._flight(asked, order, visit, purse)
+        refuse_unanswerable(request)
+        job = self._job(request, plan, log, budget)
         # A chat stream says its tokens at the end; the others at the beginning too.
-        tokens = prompt_tokens(asked.messages, asked.params) if self.route != "chat" else 0
-        about = ResponseMeta(new_id(), int(time.time()), asked.model, tokens)
-        job = Exchange(asked, about, order, flight, visit)
-        if asked.stream:
-            await self._stream(job, receive, send)
+        tokens = prompt_tokens(request.messages, request.params) if self.route != "chat" else 0
+        meta = ResponseMeta(new_id(), int(time.time()), request.model, tokens)
+        exchange = Exchange(request, meta, plan, job, log)
+        if request.stream:
+            await self._stream(exchange, receive, send)
         else:
-            await self._whole(job, receive, send)
+            await self._whole(exchange, receive, send)
 
     def _passes(self, model: Model, body: Mapping[str, Any]) -> bool:
         """Return whether a request goes to a model's endpoint as it is."""
         same = self.route == "chat" and "messages" in body
-        return same and passthrough.can_pass(self.server.menu.endpoints[model.endpoint])
+        return same and can_pass(self.server.catalog.endpoints[model.endpoint])
 
-    def _flight(self, asked: ChatRequest, order: Plan, visit: RequestLog, purse: Any) -> Job:
-        """Return the flight that makes the answer: a new one, or one that was under way or has landed.
+    def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Any) -> Job:
+        """Return the job that makes the answer: a new one, or one that is under way or has ended.
 
         Raises:
-            Refused: a new one would have to wait in too long a line.
+            ApiError: a new one would have to wait in too long a line.
         """
-        server, gate = self.server, self.server.kitchen.gate
-        work = server.kitchen.work(asked, order, purse)
-        if not server.cache.keeps or order.fusion.get("cache") is False:
-            gate.refuse_if_full()
+        server, limiter = self.server, self.server.runner.limiter
+        work = server.runner.work(request, plan, budget)
+        if not server.cache.keeps or plan.fusion.get("cache") is False:
+            limiter.refuse_if_full()
             return Job(work)
-        key = key_of(asked, visit.caller)
+        key = key_of(request, log.caller)
         if (kept := server.cache.get(key)) is not None:
-            server.metrics.looked_up("hit")
+            server.metrics.count_lookup("hit")
 
             async def known(_: Job) -> Any:
                 return kept
 
-            flight = Job(known)
-            flight.paid = True
-            return flight
-        if (flying := server.cache.under_way(key)) is not None:
-            server.metrics.looked_up("joined")
-            return flying
-        server.metrics.looked_up("miss")
-        gate.refuse_if_full()
+            job = Job(known)
+            job.paid = True
+            return job
+        if (running := server.cache.find_running(key)) is not None:
+            server.metrics.count_lookup("joined")
+            return running
+        server.metrics.count_lookup("miss")
+        limiter.refuse_if_full()
         return server.cache.begin(key, work)
 
-    def _settle(self, job: Exchange, record: Any) -> ChatResult:
+    def _settle(self, exchange: Exchange, record: Any) -> ChatResult:
         """Return a record's answer as it is to be said; the first to hear it pays for it.
 
         Raises:
-            Refused: it has none.
+            ApiError: it has none.
         """
-        cached, job.flight.paid = job.flight.paid, True
-        job.visit.cost_usd = 0.0 if cached else spent_on(record.get("calls", [])).cost_usd
-        return done_of(record, job.order, self.server.options.usage, cached=cached)
+        cached, exchange.job.paid = exchange.job.paid, True
+        exchange.log.cost_usd = 0.0 if cached else sum_spending(record.get("calls", [])).cost_usd
+        return result_of(record, exchange.plan, self.server.options.usage, cached=cached)
 
-    async def _whole(self, job: Exchange, receive: Receive, send: Send) -> None:
-        visit, flight = job.visit, job.flight
-        async with Subscriber(flight, receive) as listener:
-            while not (listener.gone or listener.finished):
-                await listener.more()
-            if listener.gone:
-                visit.outcome = "gone"
+    async def _whole(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        log, job = exchange.log, exchange.job
+        async with Subscriber(job, receive) as subscriber:
+            while not (subscriber.gone or subscriber.finished):
+                await subscriber.more()
+            if subscriber.gone:
+                log.outcome = "gone"
                 return
-        if flight.task.cancelled():
+        if job.task.cancelled():
             raise ApiError(503, "server_overloaded", "the server is going down")
-        done = self._settle(job, flight.task.result())
-        visit.outcome = "ok"
-        headers = {"x-fusion-latency-s": f"{time.monotonic() - visit.started:.4f}", **cost_of(visit)}
-        await send_json(send, 200, self.dialect.whole(job.asked, job.about, done), headers)
+        result = self._settle(exchange, job.task.result())
+        log.outcome = "ok"
+        headers = {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}", **log.cost_header()}
+        await send_json(send, 200, self.protocol.whole(exchange.request, exchange.meta, result), headers)
 
-    async def _stream(self, job: Exchange, receive: Receive, send: Send) -> None:
-        server, visit = self.server, job.visit
+    async def _stream(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        server, log = self.server, exchange.log
 
-        def first() -> None:
-            server.metrics.first_token(self.route, time.monotonic() - visit.started)
+        def note_first() -> None:
+            server.metrics.note_first_token(self.route, time.monotonic() - log.started)
 
-        writer = self.dialect.writer(job.asked, job.about, server.manner)
-        settle = functools.partial(self._settle, job)
-        stream = Stream(send, writer, {}, settle, bool(job.order.fusion.get("events")), first)
-        ring_s = None if server.options.keepalive == "off" else server.options.keepalive_s
+        writer = self.protocol.writer(exchange.request, exchange.meta, server.style)
+        settle = functools.partial(self._settle, exchange)
+        stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first)
+        keepalive_s = None if server.options.keepalive == "off" else server.options.keepalive_s
         try:
-            visit.outcome = await stream.run(job.flight, receive, ring_s)
+            log.outcome = await stream.run(exchange.job, receive, keepalive_s)
         except asyncio.CancelledError:
-            visit.outcome = "server_overloaded"
+            log.outcome = "server_overloaded"
             if stream.begun:
                 await stream.fail(ApiError(503, "server_overloaded", "the server is going down"))
             raise
@@ -167,7 +189,7 @@ class ChatRoute:
             if self.route != "responses" or refused.status == 503:
                 raise
             # Codex asks six times again after most statuses, and once after a failure said in the stream.
-            visit.outcome = refused.code
+            log.outcome = refused.code
             await stream.fail(refused)
 
 
@@ -175,8 +197,8 @@ class ChatRoute:
 class Exchange:
     """A request on its way to its answer."""
 
-    asked: ChatRequest
-    about: ResponseMeta
-    order: Plan
-    flight: Job
-    visit: RequestLog
+    request: ChatRequest
+    meta: ResponseMeta
+    plan: Plan
+    job: Job
+    log: RequestLog

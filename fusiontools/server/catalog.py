@@ -16,10 +16,9 @@ from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_n
 from fusiontools.config.resolve import check_calls
 from fusiontools.errors import UsageError
 from fusiontools.llm import prices
-from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
-FUSION = "fusion"
 #: As `--recipe`: every shipped one that has its keys.
 _ALL = "all"
 #: What OpenRouter calls the same thing.
@@ -48,23 +47,23 @@ class Catalog:
         """The name of the recipe that `fusion` means."""
         return next(iter(self.recipes))
 
-    def recipe_called(self, model: str) -> str | None:
+    def find_recipe(self, model: str) -> str | None:
         """Return which recipe a model's name means; None where it is no fusion.
 
         Raises:
-            Refused: a fusion that is not offered.
+            ApiError: a fusion that is not offered.
         """
         if model in (FUSION, OPENROUTER, f"{OPENROUTER}-flash"):
             return self.default
         if not model.startswith(f"{FUSION}/"):
             return None
-        return self.known_recipe(model.removeprefix(f"{FUSION}/"))
+        return self.require_recipe(model.removeprefix(f"{FUSION}/"))
 
-    def known_recipe(self, name: str) -> str:
+    def require_recipe(self, name: str) -> str:
         """Return the name of a recipe that is offered.
 
         Raises:
-            Refused: it is not.
+            ApiError: it is not.
         """
         if name not in self.recipes:
             raise ApiError(
@@ -75,7 +74,7 @@ class Catalog:
             )
         return name
 
-    def model_called(self, name: str) -> Model | None:
+    def find_model(self, name: str) -> Model | None:
         """Return the model that a client may name so; None where it may not."""
         if name in self.models:
             return self.models[name]
@@ -164,12 +163,12 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
 def models_of(recipe: Recipe) -> list[Model]:
     """Return every model that a recipe names, in the order in which they are asked, once each and for one sample."""
     named: dict[str, Model] = {}
-    for model in _named(recipe):
+    for model in _walk_models(recipe):
         named.setdefault(model.name, replace(model, samples=1))
     return list(named.values())
 
 
-def _named(recipe: Recipe) -> Iterator[Model]:
+def _walk_models(recipe: Recipe) -> Iterator[Model]:
     for section in ("panel", "judge", "synth", "route", "pick"):
         options = recipe.stages[section]
         for field in fields(options):
@@ -192,7 +191,7 @@ def _offers_all(config: str | None, options: ServeOptions) -> bool:
 
 
 def _require_what_it_needs(recipe: Recipe) -> None:
-    for model in _named(recipe):
+    for model in _walk_models(recipe):
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
             raise UsageError(f"{recipe.name}: the embedded engine is not installed: pip install 'fusiontools[local]'")

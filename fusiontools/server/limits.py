@@ -38,7 +38,7 @@ class ConcurrencyLimiter:
         self._tell_inside, self._tell_waiting = inside, waiting
 
     def refuse_if_full(self) -> None:
-        """Raise `Refused` where one more would wait in too long a line."""
+        """Raise `ApiError` where one more would wait in too long a line."""
         if self._places.locked() and self.waiting >= self._most_waiting:
             raise _overloaded("too many requests are waiting")
 
@@ -100,7 +100,7 @@ class RateLimiter:
         """Take a token.
 
         Raises:
-            Refused: there is none, with the time until there is one.
+            ApiError: there is none, with the time until there is one.
         """
         if not self.per_min:
             return
@@ -117,7 +117,7 @@ class RateLimiter:
 
 @dataclass(slots=True)
 class DailyBudgets:
-    """A purse for each caller, filled anew each day (UTC).
+    """A budget for each caller, filled anew each day (UTC).
 
     Args:
         day_usd: what is in it; None is no limit.
@@ -126,23 +126,23 @@ class DailyBudgets:
 
     day_usd: float | None
     clock: Callable[[], float] = time.time
-    _purses: dict[str, tuple[int, Budget]] = field(default_factory=dict)
+    _budgets: dict[str, tuple[int, Budget]] = field(default_factory=dict)
 
     def of(self, caller: str) -> Budget | None:
-        """Return today's purse of a caller.
+        """Return today's budget of a caller.
 
         Raises:
-            Refused: there is nothing in it any more.
+            ApiError: there is nothing in it any more.
         """
         if self.day_usd is None:
             return None
         today = int(self.clock() // _DAY_S)
-        day, purse = self._purses.get(caller, (-1, Budget()))
+        day, budget = self._budgets.get(caller, (-1, Budget()))
         if day != today:
-            purse = Budget(self.day_usd, "caller_budget", "this key")
-            self._purses[caller] = (today, purse)
-        if purse.committed_usd >= self.day_usd:
+            budget = Budget(self.day_usd, "caller_budget", "this key")
+            self._budgets[caller] = (today, budget)
+        if budget.committed_usd >= self.day_usd:
             left_s = int((today + 1) * _DAY_S - self.clock()) + 1
             why = f"this key has spent its ${self.day_usd:g} of today; it can go on tomorrow (UTC)"
             raise ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})
-        return purse
+        return budget

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -43,25 +44,25 @@ class Metrics:
         self._queued = Gauge("fusion_queued", "Requests that wait for a place.", registry=registry, multiprocess_mode="livesum")  # fmt: skip  # noqa: E501
         self._child = cache(_child)
 
-    def in_flight(self, count: int) -> None:
+    def set_in_flight(self, count: int) -> None:
         """Say how many requests are worked on."""
         self._in_flight.set(count)
 
-    def queued(self, count: int) -> None:
+    def set_queued(self, count: int) -> None:
         """Say how many requests wait for a place."""
         self._queued.set(count)
 
-    def request(self, route: str, outcome: str, latency_s: float | None) -> None:
+    def count_request(self, route: str, outcome: str, latency_s: float | None) -> None:
         """Count a request that has ended; its latency is None where it never came in whole."""
         self._child(self._requests, route, outcome).inc()
         if latency_s is not None:
             self._child(self._latency, route).observe(latency_s)
 
-    def first_token(self, route: str, latency_s: float) -> None:
+    def note_first_token(self, route: str, latency_s: float) -> None:
         """Note when a streamed answer began."""
         self._child(self._first, route).observe(latency_s)
 
-    def call(self, call: Call) -> None:
+    def count_call(self, call: Call) -> None:
         """Count an attempt at a model."""
         stage, status = call["stage"], call["status"]
         self._child(self._calls, stage, "replayed" if call["replayed"] else status).inc()
@@ -77,29 +78,35 @@ class Metrics:
             if count:
                 self._child(self._tokens, stage, kind.removesuffix("_tokens")).inc(count)
 
-    def record(self, record: Record) -> None:
+    def count_record(self, record: Record) -> None:
         """Count what a finished record tells."""
         for response in record.get("panel", []):
             self._child(self._members, response["error"]["code"] if "error" in response else "ok").inc()
         for note in record.get("degraded", []):
             self._child(self._degraded, note["stage"], note["code"]).inc()
 
-    def looked_up(self, outcome: str) -> None:
+    def count_lookup(self, outcome: str) -> None:
         """Count a look into the cache: `hit`, `joined` or `miss`."""
         self._child(self._cache, outcome).inc()
 
     def text(self) -> bytes:
         """Return everything in Prometheus' words, of all workers where there are several."""
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is not None:
+            _forget_dead(Path(folder))
             everybody = CollectorRegistry()
             MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
             return generate_latest(everybody)
         return generate_latest(self.registry)
 
 
-def forget(process: int) -> None:
-    """Count no longer what a worker that has died was at work on."""
-    mark_process_dead(process)  # type: ignore[no-untyped-call]
+def _forget_dead(folder: Path) -> None:
+    """Count no longer what workers that have died were at work on; the file of each is named by its process."""
+    for file in folder.glob("gauge_livesum_*.db"):
+        process = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            mark_process_dead(process)  # type: ignore[no-untyped-call]
 
 
 def _child(metric: Any, *labels: str) -> Any:

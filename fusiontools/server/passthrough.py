@@ -1,7 +1,4 @@
-"""How a request that goes straight to a member's endpoint is answered: streamed as it comes, or whole.
-
-A request for a member by its own name, in the endpoint's own protocol: it goes there and back byte for byte.
-"""
+"""A chat request for a member by its own name: it goes to that endpoint and back as it came, streamed or whole."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.errors import CallFailed
@@ -22,34 +19,35 @@ from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call
-from fusiontools.server.jobs import Receive
-from fusiontools.server.middleware import RequestLog
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
-from fusiontools.server.result import scrubbed
-from fusiontools.server.state import Server
-from fusiontools.server.streaming import Send, encoded, send_json
+from fusiontools.server.request import Receive, Send, encode_headers, send_json
+from fusiontools.server.result import scrub
+
+if TYPE_CHECKING:
+    from fusiontools.server.request import RequestLog
+    from fusiontools.server.state import Server
 
 #: What is kept of a stream's end, to find its usage there.
 _TAIL_BYTES = 16 * 2**10
 _SLOT = Slot()
-#: Failures of a purse, before anything is asked.
+#: Failures of a budget, before anything is asked.
 _NO_MONEY = ("budget", "record_budget", "caller_budget", "price_unknown")
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamReply:
+class Forwarding:
     """How a request goes through.
 
     Args:
         opened: called with the endpoint's status and content type before the first bytes.
         write: takes bytes as they come, and waits while the client is slow.
-        budgets: the purses that pay.
+        budgets: the budgets that pay.
     """
 
-    opened: Callable[[int, str], Awaitable[None]]
+    on_open: Callable[[int, str], Awaitable[None]]
     write: Callable[[bytes], Awaitable[None]]
     budgets: tuple[Budget, ...] = ()
     on_call: Callable[[Call], None] | None = None
@@ -60,18 +58,18 @@ def can_pass(endpoint: Endpoint) -> bool:
     return endpoint.api == "openai" and not endpoint.embedded
 
 
-async def go_through(body: Mapping[str, Any], model: Model, door: Client, passage: UpstreamReply) -> Ledger:
+async def forward(body: Mapping[str, Any], model: Model, client: Client, forwarding: Forwarding) -> Ledger:
     """Send a chat request on, and its answer back; returns the ledger of the one call.
 
     Raises:
-        Refused: the endpoint fails before the first byte.
+        ApiError: the endpoint fails before the first byte.
         CallFailed: it fails later.
     """
-    endpoint = door.endpoints[model.endpoint]
-    limits = door.limits
-    budgets = (*passage.budgets, *door.budgets(limits.max_record_cost_usd))
+    endpoint = client.endpoints[model.endpoint]
+    limits = client.limits
+    budgets = (*forwarding.budgets, *client.budgets(limits.max_record_cost_usd))
     first_s = min(limits.timeout_s, limits.deadline_s)
-    ledger = Ledger("pass", "", time.monotonic() + limits.deadline_s, on_call=passage.on_call)
+    ledger = Ledger("pass", "", time.monotonic() + limits.deadline_s, on_call=forwarding.on_call)
     reserved_usd, paid_usd = 0.0, None
     begun = False
     started = time.monotonic()
@@ -79,35 +77,35 @@ async def go_through(body: Mapping[str, Any], model: Model, door: Client, passag
         if budgets:
             bound = prices.upper_bound_usd(endpoint, model, body["messages"], body)
             reserved_usd = reserve(budgets, bound, model.name)
-        backend = door.backend_of(model.endpoint)
+        backend = client.backend_of(model.endpoint)
         assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
         async with (
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
-            door.slots,
-            _forwarded(backend, _for_endpoint(body) | {"model": model.model}) as reply,
+            client.slots,
+            _send_on(backend, _for_endpoint(body) | {"model": model.model}) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
-            await passage.opened(reply.status, reply.headers.get("content-type", "application/json"))
-            tail = await _through(reply, passage.write, _hides_usage(body))
-        usage, said_usd = openai_reply.usage_of(_last_said(tail))
-        told = Completion("", model.model, usage=usage, cost_usd=said_usd)
-        paid_usd, source = prices.paid_for(endpoint, model, told)
+            await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
+            tail = await _copy(reply, forwarding.write, _hides_usage(body))
+        usage, reported_usd = openai_reply.usage_of(_usage_object(tail))
+        noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
+        paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)
         return ledger
     except TimeoutError:
         late = f"no end of the answer within {limits.deadline_s:g} s" if begun else f"no answer within {first_s:g} s"
         failed = CallFailed("deadline" if begun else "timeout", late)
         _enter(ledger, model, started, status=failed.code)
-        raise failed if begun else _refused(failed) from None
+        raise failed if begun else _convert_failure(failed) from None
     except CallFailed as failed:
         free = failed.status is not None or failed.code == "connect" or failed.code in _NO_MONEY
         paid_usd = 0.0 if free else None
         _enter(ledger, model, started, status=failed.code, cost_usd=paid_usd, cost_source="free" if free else None)
         if begun:
             raise
-        raise _refused(failed) from failed
+        raise _convert_failure(failed) from failed
     except asyncio.CancelledError:
         _enter(ledger, model, started, status="cancelled")
         raise
@@ -117,17 +115,17 @@ async def go_through(body: Mapping[str, Any], model: Model, door: Client, passag
 
 
 @asynccontextmanager
-async def _forwarded(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
+async def _send_on(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
     """Send a body on; a stream is asked for its usage, of an endpoint that can say it."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
-    asked = {**sent, "stream_options": {"include_usage": True}} if asks else sent
-    async with AsyncExitStack() as opened:
+    request = {**sent, "stream_options": {"include_usage": True}} if asks else sent
+    async with AsyncExitStack() as on_open:
         try:
-            reply = await opened.enter_async_context(backend.forwarded(jsonl.dumps(asked)))
+            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(request)))
         except CallFailed as failed:
             if not (asks and failed.code == "bad_request" and "stream_options" in failed.message):
                 raise
-            reply = await opened.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
+            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
         yield reply
 
 
@@ -146,7 +144,7 @@ def _hides_usage(body: Mapping[str, Any]) -> bool:
     return body.get("stream") is True and body.get("stream_options") is None
 
 
-async def _through(reply: HttpReply, write: Callable[[bytes], Awaitable[None]], hides_usage: bool) -> bytes:
+async def _copy(reply: HttpReply, write: Callable[[bytes], Awaitable[None]], hides_usage: bool) -> bytes:
     """Hand on all bytes, of a stream whole events only; returns the last that came."""
     streams = "text/event-stream" in reply.headers.get("content-type", "")
     events = EventBuffer(
@@ -162,41 +160,41 @@ async def _through(reply: HttpReply, write: Callable[[bytes], Awaitable[None]], 
     return tail
 
 
-def _last_said(tail: bytes) -> dict[str, Any]:
+def _usage_object(tail: bytes) -> dict[str, Any]:
     """Return the last object in an answer's end that speaks of usage: of a stream, or of a plain body."""
     for line in reversed(tail.split(b"\n")):
         if b'"usage"' not in line:
             continue
         try:
-            said = jsonl.loads(line.removeprefix(b"data:").strip())
+            found = jsonl.loads(line.removeprefix(b"data:").strip())
         except ValueError:
             continue
-        if isinstance(said, dict) and said.get("usage"):
-            return said
+        if isinstance(found, dict) and found.get("usage"):
+            return found
     return {}
 
 
-def _enter(ledger: Ledger, model: Model, started: float, **told: Any) -> None:
+def _enter(ledger: Ledger, model: Model, started: float, **noted: Any) -> None:
     latency_s = time.monotonic() - started
-    ledger.enter(_SLOT, attempt=1, model=model.model, endpoint=model.endpoint, latency_s=latency_s, **told)
+    ledger.enter(_SLOT, attempt=1, model=model.model, endpoint=model.endpoint, latency_s=latency_s, **noted)
 
 
-def _refused(failed: CallFailed) -> ApiError:
+def _convert_failure(failed: CallFailed) -> ApiError:
     """Return an endpoint's failure as ours: what is about the operator's own key or account is none of the client's."""
-    said = scrubbed(failed.message)
+    found = scrub(failed.message)
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
     if failed.code in _NO_MONEY:
-        return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", said)
+        return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
     if status in (401, 402, 403, 407):
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
     if status == 429:
         wait = {"retry-after": str(math.ceil(failed.retry_after_s))} if failed.retry_after_s is not None else {}
-        return ApiError(429, "rate_limit_exceeded", said, headers=wait)
+        return ApiError(429, "rate_limit_exceeded", found, headers=wait)
     if status == 404:
-        return ApiError(404, "model_not_found", said, "model")
+        return ApiError(404, "model_not_found", found, "model")
     if 400 <= status < 500:
-        return ApiError(status, failed.code, said, failed.param)
-    return ApiError(504 if status == 504 else 502, failed.code, said)
+        return ApiError(status, failed.code, found, failed.param)
+    return ApiError(504 if status == 504 else 502, failed.code, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,26 +202,27 @@ class Passthrough:
     """Takes a chat request for a member's own name to its endpoint."""
 
     server: Server
-    visit: RequestLog
+    log: RequestLog
     receive: Receive
     send: Send
 
-    async def through(self, body: Mapping[str, Any], model: Model, max_cost_usd: float | None) -> None:
+    async def forward(self, body: Mapping[str, Any], model: Model, max_cost_usd: float | None) -> None:
         """Send the request on and its answer back, for as long as the client stays.
 
         A stream goes out as it comes. A plain answer goes out when it is whole: what breaks off is no answer.
 
         Raises:
-            Refused: the endpoint fails before its first byte, or in the middle of a plain answer.
+            ApiError: the endpoint fails before its first byte, or in the middle of a plain answer.
         """
         kept: list[bytes] = []
         head = (0, "")
 
-        async def opened(status: int, kind: str) -> None:
+        async def on_open(status: int, kind: str) -> None:
             nonlocal head
             head = (status, kind)
             if streams:
-                await self.send({"type": "http.response.start", "status": status, "headers": encoded(_passed(kind))})
+                headers = encode_headers(_reply_headers(kind))
+                await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
         async def write(data: bytes) -> None:
             if streams:
@@ -232,26 +231,26 @@ class Passthrough:
                 kept.append(data)
 
         streams = body.get("stream") is True
-        passage = UpstreamReply(opened, write, self._budgets(max_cost_usd), self.server.metrics.call)
-        self.server.kitchen.gate.refuse_if_full()
-        work = asyncio.ensure_future(self._inside(body, model, passage))
-        watch = asyncio.ensure_future(_gone(self.receive))
+        forwarding = Forwarding(on_open, write, self._budgets(max_cost_usd), self.server.metrics.count_call)
+        self.server.runner.limiter.refuse_if_full()
+        work = asyncio.ensure_future(self._inside(body, model, forwarding))
+        watch = asyncio.ensure_future(_wait_until_gone(self.receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self.visit.outcome = "gone"
+                self.log.outcome = "gone"
                 return
-            self.visit.cost_usd = work.result().calls[-1]["cost_usd"]
-            self.visit.outcome = "ok"
+            self.log.cost_usd = work.result().calls[-1]["cost_usd"]
+            self.log.outcome = "ok"
         except asyncio.CancelledError:
             if streams and head[0]:
-                self.visit.outcome = "server_overloaded"
+                self.log.outcome = "server_overloaded"
                 await write(_last_words(ApiError(503, "server_overloaded", "the server is going down")))
                 await self.send({"type": "http.response.body", "body": b""})
             raise
         except CallFailed as failed:
-            self.visit.outcome = "broken"
-            refused = ApiError(502, failed.code, scrubbed(failed.message))
+            self.log.outcome = "broken"
+            refused = ApiError(502, failed.code, scrub(failed.message))
             if not streams:
                 raise refused from failed
             await write(_last_words(refused))
@@ -261,17 +260,17 @@ class Passthrough:
         if streams:
             await self.send({"type": "http.response.body", "body": b""})
         else:
-            await send_json(self.send, head[0], b"".join(kept), _passed(head[1]))
+            await send_json(self.send, head[0], b"".join(kept), _reply_headers(head[1]))
 
     def _budgets(self, max_cost_usd: float | None) -> tuple[Budget, ...]:
-        purse = self.server.purses.of(self.visit.caller)
+        budget = self.server.daily_budgets.of(self.log.caller)
         limits = [usd for usd in (self.server.options.max_request_cost_usd, max_cost_usd) if usd is not None]
         own = (Budget(min(limits), "record_budget", "the request"),) if limits else ()
-        return own if purse is None else (*own, purse)
+        return own if budget is None else (*own, budget)
 
-    async def _inside(self, body: Mapping[str, Any], model: Model, passage: UpstreamReply) -> Ledger:
-        async with self.server.kitchen.gate:
-            return await go_through(body, model, self.server.door, passage)
+    async def _inside(self, body: Mapping[str, Any], model: Model, forwarding: Forwarding) -> Ledger:
+        async with self.server.runner.limiter:
+            return await forward(body, model, self.server.client, forwarding)
 
 
 def _last_words(refused: ApiError) -> bytes:
@@ -279,10 +278,10 @@ def _last_words(refused: ApiError) -> bytes:
     return b"\n\ndata: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
 
 
-def _passed(kind: str) -> dict[str, str]:
+def _reply_headers(kind: str) -> dict[str, str]:
     return {"content-type": kind, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""From a request to what is done for it: which recipe, which chain with whose overrides, or which model alone.
+"""From a request to the plan of what is done for it: a recipe's chain with the request's overrides, or one model alone.
 
 Nothing that a client says names a URL, a key, a file or a command, or a model that the operator does not offer.
 """
@@ -9,35 +9,37 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.chain_syntax import Step
 from fusiontools.config.models import Model, spelled
 from fusiontools.config.options import flags_of
 from fusiontools.config.recipe import Recipe, parse_model
-from fusiontools.config.resolve import panel_calls
+from fusiontools.config.resolve import count_panel_calls
 from fusiontools.config.stage_table import ANSWERING, STAGES, PanelOptions
 from fusiontools.config.templates import is_template_name, template_names
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
-from fusiontools.server.catalog import FUSION, Catalog
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.serve_options import ServeOptions
-from fusiontools.stages.runtime import Stage
+
+if TYPE_CHECKING:
+    from fusiontools.server.catalog import Catalog
+    from fusiontools.stages.runtime import Stage
 
 
-def given(steps: tuple[Step, ...], name: str, **given: Any) -> tuple[Step, ...]:
-    """Return the steps with more said to the first of this name; who writes, writes every pass."""
+def with_options(steps: tuple[Step, ...], name: str, **options: Any) -> tuple[Step, ...]:
+    """Return the steps with these options for the first of this name; a synthesizer writes every pass."""
     places = [i for i, step in enumerate(steps) if step.name == name]
     if not places:
-        said = ", ".join(given)
-        raise UsageError(f"{said}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
-    meant = places if (name, *given) == ("synth", "models") else places[:1]
-    return tuple(replace(s, given={**s.given, **given}) if i in meant else s for i, s in enumerate(steps))
+        names = ", ".join(options)
+        raise UsageError(f"{names}: the chain {' | '.join(step.name for step in steps)!r} has no `{name}`")
+    changed = places if (name, *options) == ("synth", "models") else places[:1]
+    return tuple(replace(s, given={**s.given, **options}) if i in changed else s for i, s in enumerate(steps))
 
 
-def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
+def set_layers(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
     """Return the steps with so many layers of the panel, later ones as the chain has them: a debate stays one."""
     kept = tuple(step for step in steps if not step.adds_layer)
     made = next(i for i, step in enumerate(kept) if step.name == "panel")
@@ -45,12 +47,12 @@ def layered(steps: tuple[Step, ...], layers: int) -> tuple[Step, ...]:
     return (*kept[: made + 1], *(layer,) * (layers - 1), *kept[made + 1 :])
 
 
-def tooled(steps: tuple[Step, ...], manner: str) -> tuple[Step, ...]:
+def answer_with_tools(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
     """Return the steps for an answer that may be a tool call."""
-    if manner == "fuse":
+    if style == "fuse":
         return steps
     made = next(i for i, step in enumerate(steps) if step.name == "panel")
-    if manner == "first":
+    if style == "first":
         hasty = replace(steps[made], given={**steps[made].given, "quorum": 1, "grace_s": 0.0})
         return (*steps[:made], hasty, Step("synth", {"method": "copy"}, 1))
     kept = tuple(step for step in steps if step.name not in ANSWERING)
@@ -86,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An order that is not bound yet."""
+    """A plan that is not bound yet."""
 
     recipe: Recipe
     chain: Chain
@@ -96,9 +98,9 @@ class _Draft:
 
 @dataclass(slots=True)
 class Planner:
-    """Takes requests as orders; equal ones are bound once."""
+    """Plans requests; equal ones are bound once."""
 
-    menu: Catalog
+    catalog: Catalog
     options: ServeOptions
     limited: bool
     _bound: dict[bytes, Plan] = field(default_factory=dict)
@@ -106,66 +108,66 @@ class Planner:
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
         known = list(schemas.load("fusion")["properties"])
-        for key in self._allowed() or ():
+        for key in self._list_allowed() or ():
             if key not in known:
                 raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
 
-    def take(self, asked: ChatRequest) -> Plan:
-        """Return the order of a request.
+    def plan(self, request: ChatRequest) -> Plan:
+        """Return the plan of a request.
 
         Raises:
-            Refused: an unknown model, an override that is not allowed or cannot be.
+            ApiError: an unknown model, an override that is not allowed or cannot be.
         """
         # Hashed: what a client says, however much it is, is not kept.
-        said = jsonl.canonical([asked.model, asked.fusion, _may_call(asked)])
-        key = hashlib.sha256(said).digest()
+        spelling = jsonl.canonical([request.model, request.fusion, _may_call(request)])
+        key = hashlib.sha256(spelling).digest()
         found = self._bound.get(key)
         if found is None:
-            found = self._bind(self._planned(asked))
+            found = self._bind(self._draft(request))
             if len(self._bound) >= _KEPT:
                 del self._bound[next(iter(self._bound))]
             self._bound[key] = found
         return found
 
-    def chain_of(self, asked: ChatRequest) -> tuple[Recipe, Chain]:
+    def chain_of(self, request: ChatRequest) -> tuple[Recipe, Chain]:
         """Return the recipe and the chain of a request, to see what it would cost.
 
         Raises:
-            Refused: as `take`.
+            ApiError: as `plan`.
         """
-        plan = self._planned(asked)
-        return plan.recipe, plan.chain
+        draft = self._draft(request)
+        return draft.recipe, draft.chain
 
-    def _planned(self, asked: ChatRequest) -> _Draft:
-        fusion = self._checked(asked.fusion)
-        name = self.menu.recipe_called(asked.model)
+    def _draft(self, request: ChatRequest) -> _Draft:
+        fusion = self._check_overrides(request.fusion)
+        name = self.catalog.find_recipe(request.model)
         if name is None:
-            model = self.menu.model_called(asked.model)
+            model = self.catalog.find_model(request.model)
             if model is None:
-                raise self.menu.unknown(asked.model)
-            if fuses(asked):
+                raise self.catalog.unknown(request.model)
+            if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
-                return self._planned(replace(asked, model=FUSION, fusion={"synth": asked.model, **asked.fusion}))
-            return self._alone(model, replace(self.menu.recipes[self.menu.default], name=model.name), fusion)
-        name = self.menu.known_recipe(fusion.get("recipe", name))
-        recipe = self._knowing_models(self.menu.recipes[name])
-        manner = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(asked) else "fuse"
-        if manner == "pass":
+                return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
+            return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
+        name = self.catalog.require_recipe(fusion.get("recipe", name))
+        recipe = self._add_models(self.catalog.recipes[name])
+        style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
+        if style == "pass":
             return self._alone(self._who_passes(recipe, fusion), recipe, fusion)
-        return _Draft(recipe, self._chain(name, recipe, fusion, manner), fusion)
+        return _Draft(recipe, self._chain(name, recipe, fusion, style), fusion)
 
-    def _bind(self, plan: _Draft) -> Plan:
+    def _bind(self, draft: _Draft) -> Plan:
         try:
-            stage = plan.chain.bind(plan.recipe, offline=True, limited=self.limited)
+            stage = draft.chain.bind(draft.recipe, offline=True, limited=self.limited)
         except (InputError, UsageError) as error:
             raise _bad("fusion", error.message) from error
-        return Plan(plan.recipe, plan.chain.text, stage, plan.alone, plan.fusion)
+        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion)
 
     def _alone(self, model: Model, home: Recipe, fusion: Mapping[str, Any]) -> _Draft:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.menu.endpoints)
+        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.catalog.endpoints)
         return _Draft(recipe, replace(Chain.parse("panel | synth --method copy"), text="panel"), fusion, model)
 
     def _who_passes(self, recipe: Recipe, fusion: Mapping[str, Any]) -> Model:
@@ -178,16 +180,16 @@ class Planner:
         except UsageError as error:
             raise _bad("fusion.synth", error.message) from error
 
-    def _allowed(self) -> tuple[str, ...] | None:
+    def _list_allowed(self) -> tuple[str, ...] | None:
         """Return which overrides clients may say; None is all of them."""
-        said = self.options.overrides
-        if said in ("all", "none"):
-            return None if said == "all" else ()
-        return tuple(key.strip() for key in said.split(","))
+        allowed = self.options.overrides
+        if allowed in ("all", "none"):
+            return None if allowed == "all" else ()
+        return tuple(key.strip() for key in allowed.split(","))
 
-    def _checked(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the overrides in our own words."""
-        fusion = _with_plugins(said)
+    def _check_overrides(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the overrides as we spell them, checked."""
+        fusion = _with_plugins(overrides)
         if isinstance(fusion.get("recipe"), str):
             # As `/v1/models` spells it, too.
             fusion["recipe"] = fusion["recipe"].removeprefix(f"{FUSION}/")
@@ -198,18 +200,18 @@ class Planner:
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.
         fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
-        allowed = self._allowed()
+        allowed = self._list_allowed()
         for key in fusion:
             if allowed is not None and key not in allowed:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
         return fusion
 
-    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], manner: str) -> Chain:
-        offered = self.menu.chains[name]
-        chain = self._typed_chain(fusion["chain"]) if "chain" in fusion else offered
+    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], style: str) -> Chain:
+        offered = self.catalog.chains[name]
+        chain = self._parse_chain(fusion["chain"]) if "chain" in fusion else offered
         try:
-            steps = tooled(self._overridden(chain.steps, fusion), manner)
-            calls, own = panel_calls(steps, recipe), panel_calls(offered.steps, recipe)
+            steps = answer_with_tools(self._override(chain.steps, fusion), style)
+            calls, own = count_panel_calls(steps, recipe), count_panel_calls(offered.steps, recipe)
         except UsageError as error:
             raise _bad("fusion", error.message) from error
         if calls > max(self.options.max_calls, own):
@@ -218,7 +220,7 @@ class Planner:
         text = " | ".join(step.name for step in steps) if steps != chain.steps else chain.text
         return Chain(text, steps)
 
-    def _typed_chain(self, text: str) -> Chain:
+    def _parse_chain(self, text: str) -> Chain:
         """Return a chain that a client wrote, with nothing in it that only an operator may say."""
         try:
             chain = Chain.parse(text)
@@ -246,52 +248,52 @@ class Planner:
                 raise _bad("fusion.chain", f"{name}: {value} is no number that can be used")
         for name, flag in flags_of(STAGES[step.name].options).items():
             if flag.model and name in step.given:
-                said = step.given[name]
-                self._refuse_strangers(said if flag.multiple else (said,), "fusion.chain")
+                models = step.given[name]
+                self._refuse_strangers(models if flag.multiple else (models,), "fusion.chain")
 
     def _refuse_strangers(self, names: Sequence[str], where: str) -> None:
         for text in names:
             try:
-                name, _, endpoint = spelled(text, self.menu.endpoints, "")
+                name, _, endpoint = spelled(text, self.catalog.endpoints, "")
             except UsageError as error:
                 raise _bad(where, error.message) from error
-            if endpoint is not None or self.menu.model_called(name) is None:
-                why = f"no model {text!r} may be named here; there are: {', '.join(self.menu.models)}"
+            if endpoint is not None or self.catalog.find_model(name) is None:
+                why = f"no model {text!r} may be named here; there are: {', '.join(self.catalog.models)}"
                 raise _bad(where, why, "override_not_allowed")
 
-    def _overridden(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
+    def _override(self, steps: tuple[Step, ...], fusion: Mapping[str, Any]) -> tuple[Step, ...]:
         """Return the steps with what a request says of them."""
         if "panel" in fusion:
             self._refuse_strangers(fusion["panel"], "fusion.panel")
-            steps = given(steps, "panel", members=tuple(fusion["panel"]))
+            steps = with_options(steps, "panel", members=tuple(fusion["panel"]))
         if "samples" in fusion:
-            steps = given(steps, "panel", samples=fusion["samples"])
+            steps = with_options(steps, "panel", samples=fusion["samples"])
         if "judge" in fusion:
             judges = (fusion["judge"],) if isinstance(fusion["judge"], str) else tuple(fusion["judge"])
             self._refuse_strangers(judges, "fusion.judge")
-            steps = given(steps, "judge", models=judges)
+            steps = with_options(steps, "judge", models=judges)
         if "synth" in fusion:
             self._refuse_strangers((fusion["synth"],), "fusion.synth")
-            steps = given(steps, "synth", models=(fusion["synth"],))
+            steps = with_options(steps, "synth", models=(fusion["synth"],))
         for name in ("refine", "guard"):
             if fusion.get(name) or (name in fusion and any(step.name == "synth" for step in steps)):
-                steps = given(steps, "synth", **{name: fusion[name]})
+                steps = with_options(steps, "synth", **{name: fusion[name]})
         if "layers" in fusion:
-            steps = layered(steps, fusion["layers"])
+            steps = set_layers(steps, fusion["layers"])
         return steps
 
-    def _knowing_models(self, recipe: Recipe) -> Recipe:
+    def _add_models(self, recipe: Recipe) -> Recipe:
         """Return the recipe with every model that may be named under its own name and settings."""
-        return replace(recipe, aliases={**self.menu.models, **recipe.aliases}, endpoints=self.menu.endpoints)
+        return replace(recipe, aliases={**self.catalog.models, **recipe.aliases}, endpoints=self.catalog.endpoints)
 
 
 def _bad(where: str, why: str, code: str = "invalid_override") -> ApiError:
     return ApiError(400, code, f"{where}: {why}", where)
 
 
-def fuses(asked: ChatRequest) -> bool:
+def fuses(request: ChatRequest) -> bool:
     """Return whether OpenRouter's plugin asks for a fusion, whatever the model is."""
-    plugins = asked.fusion.get("plugins") or []
+    plugins = request.fusion.get("plugins") or []
     return any(_is_fusion(plugin) for plugin in plugins)
 
 
@@ -299,15 +301,15 @@ def _is_fusion(plugin: Mapping[str, Any]) -> bool:
     return plugin.get("id") == "fusion" and plugin.get("enabled") is not False
 
 
-def _may_call(asked: ChatRequest) -> bool:
+def _may_call(request: ChatRequest) -> bool:
     """Return whether the answer may be a tool call."""
-    return bool(asked.params.get("tools")) and asked.params.get("tool_choice") != "none"
+    return bool(request.params.get("tools")) and request.params.get("tool_choice") != "none"
 
 
-def _with_plugins(said: Mapping[str, Any]) -> dict[str, Any]:
+def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides with OpenRouter's spelling of them translated; what is said in ours wins."""
-    fusion = {key: value for key, value in said.items() if key != "plugins" and value is not None}
-    plugins = said.get("plugins") or []
+    fusion = {key: value for key, value in overrides.items() if key != "plugins" and value is not None}
+    plugins = overrides.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise _bad("plugins", "not a list of objects")
     for plugin in plugins:

@@ -1,19 +1,24 @@
-"""A request's body and head, read within bounds."""
+"""A request over ASGI: its body and head, read within bounds, what is noted of it, and a plain answer to it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import InputError
 from fusiontools.llm.http import DEPTH_HEADER
 from fusiontools.record import jsonl
-from fusiontools.server import access
-from fusiontools.server.jobs import Receive
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
-from fusiontools.server.state import Server
+from fusiontools.server.serve_options import ServeOptions
 
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+ANONYMOUS = "anonymous"
 #: How many levels an answer puts around what was asked: an event, its `fusion`, the record in it, `params`, …
 _AROUND = 16
 _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
@@ -21,17 +26,34 @@ _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
 _QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
 
 
-async def read_body(receive: Receive, server: Server) -> dict[str, Any]:
+@dataclass(slots=True)
+class RequestLog:
+    """A request, as it is counted and logged: nothing of what it says."""
+
+    id: str
+    started: float
+    caller: str = ANONYMOUS
+    status: int = 0
+    model: str = ""
+    outcome: str = ""
+    cost_usd: float | None = None
+
+    def cost_header(self) -> dict[str, str]:
+        """Return the header that says what the request cost, where anybody knows."""
+        return {} if self.cost_usd is None else {"x-fusion-cost-usd": f"{self.cost_usd:.8f}"}
+
+
+async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
     """Return a request's body.
 
     Raises:
-        Refused: too large, too slow, not JSON.
+        ApiError: too large, too slow, not JSON.
     """
     try:
-        async with asyncio.timeout(server.options.read_s):
-            data = await _read_all(receive, server.entrance.max_body_bytes)
+        async with asyncio.timeout(options.read_s):
+            data = await _read_all(receive, int(options.max_body_mib * 2**20))
     except TimeoutError:
-        why = f"the body did not come in within {server.options.read_s:g} s (--read-timeout)"
+        why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
         raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
     try:
         return jsonl.read_object(data, "a request's body", levels=_AROUND)
@@ -50,7 +72,7 @@ async def _read_all(receive: Receive, limit_bytes: int) -> bytes:
         message = await _read_some(receive)
         parts += message.get("body", b"")
     if len(parts) > limit_bytes:
-        raise access.too_large(limit_bytes)
+        raise too_large(limit_bytes)
     return bytes(parts)
 
 
@@ -61,24 +83,24 @@ async def _read_some(receive: Receive) -> Any:
     return message
 
 
-def check_size(asked: ChatRequest, server: Server) -> None:
-    """Raise `Refused` for a conversation with too many messages."""
-    if len(asked.messages) > server.options.max_messages:
-        why = f"{len(asked.messages):,} messages are more than {server.options.max_messages:,} (--max-messages)"
+def check_size(request: ChatRequest, options: ServeOptions) -> None:
+    """Raise `ApiError` for a conversation with too many messages."""
+    if len(request.messages) > options.max_messages:
+        why = f"{len(request.messages):,} messages are more than {options.max_messages:,} (--max-messages)"
         raise ApiError(400, "too_many_messages", why, "messages")
 
 
-def refuse_unanswerable(asked: ChatRequest) -> None:
-    """Raise `Refused` for what only an endpoint itself could answer."""
-    if asked.unanswerable is not None:
-        raise asked.unanswerable
+def refuse_unanswerable(request: ChatRequest) -> None:
+    """Raise `ApiError` for what only an endpoint itself could answer."""
+    if request.unanswerable is not None:
+        raise request.unanswerable
 
 
 def depth_of(scope: Any, most: int) -> int:
     """Return how many fusion servers a request has been through.
 
     Raises:
-        Refused: too many: it may come from this very server, as a member of its own panel.
+        ApiError: too many: it may come from this very server, as a member of its own panel.
     """
     depth = 0
     for name, value in scope["headers"]:
@@ -88,3 +110,27 @@ def depth_of(scope: Any, most: int) -> int:
         why = f"the request has been through {depth} fusion server(s) already; does one sit on its own panel?"
         raise ApiError(400, "fusion_loop", why)
     return depth
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """Return the error for a body that is too large."""
+    why = f"the body is larger than {limit_bytes / 2**20:g} MiB (--max-body-mib)"
+    return ApiError(413, "request_too_large", why)
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str]) -> None:
+    """Send a whole response."""
+    data = body if isinstance(body, bytes) else jsonl.dumps(body)
+    kind = {"content-type": "application/json", "content-length": str(len(data))}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(kind | dict(headers))})
+    await send({"type": "http.response.body", "body": data})
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def new_id() -> str:
+    """Return 32 hex digits that were never used before."""
+    return secrets.token_hex(16)

@@ -1,16 +1,18 @@
-"""What became of a request: the answer, what it took, and what there is to say of how it came about; or the error."""
+"""The result of a request, made from its record: the answer, what it took and how it came about, or the error."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
-from fusiontools.server.plan import Plan
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
+
+if TYPE_CHECKING:
+    from fusiontools.server.plan import Plan
 
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
@@ -26,54 +28,52 @@ _OWN_CODES = {
 }
 
 
-def done_of(record: Record, order: Plan, usage: str, *, cached: bool = False) -> ChatResult:
+def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -> ChatResult:
     """Return a record's answer as it is to be said.
 
     Args:
         usage: `total`, or `answer` for the tokens of the call that wrote it.
 
     Raises:
-        Refused: it has none.
+        ApiError: it has none.
     """
     answer: Any = record.get("answer")
     if "error" in record or answer is None:
-        raise refusal_of(record)
+        raise error_of(record)
     calls = () if cached else record.get("calls", [])
     reason = answer.get("finish_reason")
     if answer["tool_calls"]:
         reason = "tool_calls"
     elif reason not in ("stop", "length", "content_filter"):
         reason = "stop"
-    spent = spent_on(calls) if usage == "total" else _spent_on_answer(record, calls)
-    return ChatResult(
-        answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, order, calls, cached)
-    )
+    spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
+    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, plan, calls, cached))
 
 
-def spent_on(calls: Sequence[Call]) -> Spending:
+def sum_spending(calls: Sequence[Call]) -> Spending:
     """Return what a response took; a replayed call took nothing."""
     return Spending.of(call for call in calls if not call["replayed"])
 
 
-def _spent_on_answer(record: Record, calls: Sequence[Call]) -> Spending:
+def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> Spending:
     """Return the tokens of the call that wrote the answer, and what all calls cost."""
-    whole, answer = spent_on(calls), record["answer"]
+    whole, answer = sum_spending(calls), record["answer"]
     written = [
         call for call in calls if call["status"] == "ok" and call["stage"] == "synth" and call.get("step") != "guard"
     ]
     if "response" in answer:
-        told = record["panel"][answer["response"]]
-        seat = (told["member"], told["sample"], told["layer"])
+        shown = record["panel"][answer["response"]]
+        seat = (shown["member"], shown["sample"], shown["layer"])
         written = [
             c for c in calls if c["status"] == "ok" and (c.get("member"), c.get("sample"), c.get("layer")) == seat
         ]
-    own = spent_on(written[-1:])
+    own = sum_spending(written[-1:])
     return replace(own, calls=whole.calls, unknown=whole.unknown, known_usd=whole.known_usd)
 
 
-def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
+def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
     """Return the response's `fusion` object; what is long is in it where the client asked for it."""
-    include = order.fusion.get("include", ())
+    include = plan.fusion.get("include", ())
     spent: dict[str, Spending] = {}
     seconds: dict[str, float] = {}
     for call in calls:
@@ -83,8 +83,8 @@ def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: boo
     costs = {stage: round(own.known_usd, 10) for stage, own in spent.items() if own.unknown < own.calls}
     unknown = sum(own.unknown for own in spent.values())
     block: dict[str, Any] = {
-        "recipe": order.recipe.name,
-        "chain": order.chain,
+        "recipe": plan.recipe.name,
+        "chain": plan.chain,
         "panel": [_member(response, "panel" in include) for response in record.get("panel", [])],
         "by": record["answer"]["by"] if "answer" in record else None,
         "model": record["answer"].get("model") if "answer" in record else None,
@@ -94,35 +94,35 @@ def fusion_block(record: Record, order: Plan, calls: Sequence[Call], cached: boo
         "cached": cached,
     }
     if "degraded" in record:
-        block["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+        block["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     if "analysis" in include and "analysis" in record:
         block["analysis"] = record["analysis"]
     if "record" in include:
-        block["record"] = scrubbed_record(record)
+        block["record"] = scrub_record(record)
     return block
 
 
-def scrubbed_record(record: Record) -> dict[str, Any]:
+def scrub_record(record: Record) -> dict[str, Any]:
     """Return the record without what endpoints say of the operator's own key or account."""
-    told: dict[str, Any] = {**record}
+    shown: dict[str, Any] = {**record}
     if "degraded" in record:
-        told["degraded"] = [{**note, "detail": scrubbed(note["detail"], record)} for note in record["degraded"]]
+        shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     if "panel" in record:
-        told["panel"] = [_member(response, whole=True) for response in record["panel"]]
+        shown["panel"] = [_member(response, whole=True) for response in record["panel"]]
     if "error" in record:
-        told["error"] = {**record["error"], "message": scrubbed(record["error"]["message"], record)}
-    return told
+        shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
+    return shown
 
 
-def scrubbed(message: str, record: Record | None = None) -> str:
+def scrub(message: str, record: Record | None = None) -> str:
     """Return a failure's words without where the endpoint is, and what it says of the operator's own key or account.
 
     Args:
         record: whose failures' words may be in it, so that no more than those is taken out.
     """
     for response in (record or {}).get("panel", []):
-        if "error" in response and (said := _OWN_CODES.get(response["error"]["code"])):
-            message = message.replace(response["error"]["message"], said)
+        if "error" in response and (words := _OWN_CODES.get(response["error"]["code"])):
+            message = message.replace(response["error"]["message"], words)
     return _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
 
 
@@ -133,21 +133,21 @@ def _of_account(words: re.Match[str]) -> str:
 def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     if whole and "error" in response:
         error = response["error"]
-        said = _OWN_CODES.get(error["code"]) or scrubbed(error["message"])
-        return {**response, "error": {**error, "message": said}}
+        words = _OWN_CODES.get(error["code"]) or scrub(error["message"])
+        return {**response, "error": {**error, "message": words}}
     if whole:
         return dict(response)
-    told = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
-    return {**told, "status": response["error"]["code"] if "error" in response else "ok"}
+    shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
+    return {**shown, "status": response["error"]["code"] if "error" in response else "ok"}
 
 
-def refusal_of(record: Record) -> ApiError:
+def error_of(record: Record) -> ApiError:
     """Return why a record has no answer.
 
     Where anything was bought the status is one after which no client asks again by itself, for that would buy it again.
     """
     error: Mapping[str, Any] = record.get("error") or {"code": "no_answer", "message": "the chain made no answer"}
-    code, message = error["code"], scrubbed(error["message"], record)
+    code, message = error["code"], scrub(error["message"], record)
     failures = {response["error"]["code"] for response in record.get("panel", []) if "error" in response}
     calls = record.get("calls", [])
     if spent := {code, *failures} & _PURSES:

@@ -1,19 +1,11 @@
-"""What the server says of itself, and the endpoints that are ours alone: models, recipes, estimates, whole records.
-
-The OpenAPI document: `schemas/openapi.json` with every schema that it names put into it.
-
-That file points at the schemas beside it (`chat.schema.json`, `recipe.schema.json#/$defs/model`). Whoever gets the
-document has none of them. So each becomes a component, each of its definitions another one, and no reference leaves
-the document.
-"""
+"""What the server says of itself, and the endpoints that are ours alone: models, recipes, estimates, whole records."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
@@ -23,70 +15,68 @@ from fusiontools.config.recipe import Recipe, summary
 from fusiontools.errors import InputError, UsageError, __version__
 from fusiontools.llm.http import DEPTH
 from fusiontools.record import jsonl, schemas
-from fusiontools.record.schemas import data_dir
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.server import metrics
-from fusiontools.server.jobs import Job, Receive, Subscriber, record_of
+from fusiontools.server.jobs import Job, Subscriber, record_of
 from fusiontools.server.protocols.chat import Chat
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest, WireProtocol
-from fusiontools.server.protocols.messages import Messages, count
-from fusiontools.server.request import check_size, depth_of, read_body, refuse_unanswerable
-from fusiontools.server.result import refusal_of, scrubbed_record, spent_on
-from fusiontools.server.state import Server
-from fusiontools.server.streaming import Send, send_json
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.protocols.messages import count
+from fusiontools.server.request import (
+    App,
+    Receive,
+    RequestLog,
+    Send,
+    check_size,
+    depth_of,
+    read_body,
+    refuse_unanswerable,
+    send_json,
+)
+from fusiontools.server.result import error_of, scrub_record, sum_spending
 
-_COMPONENTS = "#/components/schemas/"
-_FILE = ".schema.json"
+if TYPE_CHECKING:
+    from fusiontools.server.state import Server
+
 #: What a component cannot keep: where the file was, which would become where its references start from.
 _HEAD = ("$schema", "$id", "$defs")
 
 
 @functools.cache
 def openapi_document() -> bytes:
-    """Return the document as JSON."""
-    whole = jsonl.loads((data_dir("schemas") / "openapi.json").read_bytes())
-    whole["info"]["version"] = __version__
+    """Return the OpenAPI document as JSON: `schemas/openapi.json` with every schema that it names put into it.
+
+    That file points at the schemas beside it (`recipe.schema.json#/$defs/model`), which whoever gets the document does
+    not have. So each becomes a component, each of its definitions another one, and no reference leaves the document.
+    """
     missing: dict[str, tuple[str, Any]] = {}
-    whole = _pointed(whole, "", missing)
+
+    def point(value: Any, home: str, resolver: Any) -> Any:
+        """Return a value of the file `home` whose references point at components; their targets are `missing` then."""
+        if isinstance(value, list):
+            return [point(item, home, resolver) for item in value]
+        if not isinstance(value, dict):
+            return value
+        pointed = {key: point(item, home, resolver) for key, item in value.items()}
+        target = value.get("$ref")
+        if isinstance(target, str) and not target.startswith("#/components/"):
+            file, _, pointer = target.partition("#")
+            file = file.removesuffix(".schema.json") or home
+            name = "_".join([file, *(part for part in pointer.split("/") if part not in ("", "$defs"))])
+            missing[name] = (file, resolver.lookup(target))
+            pointed["$ref"] = f"#/components/schemas/{name}"
+        return pointed
+
+    whole = jsonl.loads((schemas.data_dir("schemas") / "openapi.json").read_bytes())
+    whole["info"]["version"] = __version__
+    whole = point(whole, "", schemas.registry().resolver(schemas.load("record")["$id"]))
     components = whole["components"]["schemas"]
     while missing:
-        name, (home, found) = missing.popitem()
+        name, (file, found) = missing.popitem()
         if name not in components:
-            components[name] = _pointed(found, home, missing)
+            kept = {key: value for key, value in found.contents.items() if key not in _HEAD}
+            components[name] = point(kept, file, found.resolver)
     return jsonl.dumps(whole)
-
-
-def _pointed(value: Any, home: str, missing: dict[str, tuple[str, Any]]) -> Any:
-    """Return a value whose references point at components; those that are new stand in `missing` then.
-
-    Args:
-        home: the schema file that the value comes from; none for the document itself.
-        missing: components that are still to be made, each with the file that it comes from.
-    """
-    if isinstance(value, list):
-        return [_pointed(item, home, missing) for item in value]
-    if not isinstance(value, dict):
-        return value
-    pointed = {key: _pointed(item, home, missing) for key, item in value.items()}
-    if isinstance(target := value.get("$ref"), str):
-        pointed["$ref"] = _component(target, home, missing)
-    return pointed
-
-
-def _component(target: str, home: str, missing: dict[str, tuple[str, Any]]) -> str:
-    """Return where in the document a reference's target is: a schema as `chat`, its definition as `recipe_model`."""
-    file, _, path = target.partition("#")
-    name = file.removesuffix(_FILE) or home
-    if not name:
-        return target
-    schema = schemas.load(name)
-    if path.startswith("/$defs/"):
-        definition, _, rest = path.removeprefix("/$defs/").partition("/")
-        missing[f"{name}_{definition}"] = (name, schema["$defs"][definition])
-        return f"{_COMPONENTS}{name}_{definition}" + (f"/{rest}" if rest else "")
-    missing[name] = (name, {key: value for key, value in schema.items() if key not in _HEAD})
-    return f"{_COMPONENTS}{name}{path}"
 
 
 #: How long an answer is taken to be in an estimate, where nobody bounds it.
@@ -97,22 +87,17 @@ _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
 @dataclass(frozen=True, slots=True)
 class JsonRoute:
-    """An ASGI app around a function that answers with JSON; what it refuses is said in a dialect."""
+    """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
 
-    answer: Callable[[Any, Receive, Send], Awaitable[None]]
-    dialect: WireProtocol
+    answer: App
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        try:
-            await self.answer(scope, receive, send)
-        except ApiError as refused:
-            scope["visit"].outcome = scope["visit"].outcome or refused.code
-            await send_json(send, refused.status, self.dialect.error(refused), refused.headers)
+        await self.answer(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The pages of one server."""
+    """The JSON routes of one server."""
 
     server: Server
 
@@ -128,11 +113,11 @@ class Routes:
             ("GET", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
             ("GET", "/openapi.json", self.openapi),
+            ("POST", "/v1/messages/count_tokens", self.count_tokens),
             ("POST", "/v1/estimate", self.estimate),
             ("POST", "/fuse", self.fuse),
         ]
-        routes = [Route(path, JsonRoute(answer, Chat()), methods=[method]) for method, path, answer in pages]
-        return [*routes, Route("/v1/messages/count_tokens", JsonRoute(self.count_tokens, Messages()), methods=["POST"])]
+        return [Route(path, JsonRoute(answer), methods=[method]) for method, path, answer in pages]
 
     async def front(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say what this is, to a person and to clients that look whether anybody is there."""
@@ -140,7 +125,7 @@ class Routes:
 
     async def models(self, scope: Any, receive: Receive, send: Send) -> None:
         """List what can be asked."""
-        listed = self.server.menu.listing(self.server.started)
+        listed = self.server.catalog.listing(self.server.started)
         # `has_more` and the ids are for clients that speak Anthropic's protocol.
         ends = {"has_more": False, "first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
         await send_json(send, 200, {"object": "list", "data": listed, **ends}, {})
@@ -148,26 +133,26 @@ class Routes:
     async def model(self, scope: Any, receive: Receive, send: Send) -> None:
         """Describe one model."""
         name = scope["path_params"]["name"]
-        for entry in self.server.menu.listing(self.server.started):
+        for entry in self.server.catalog.listing(self.server.started):
             if entry["id"] == name:
                 await send_json(send, 200, entry, {})
                 return
-        raise self.server.menu.unknown(name)
+        raise self.server.catalog.unknown(name)
 
     async def recipes(self, scope: Any, receive: Receive, send: Send) -> None:
         """List the recipes."""
-        menu = self.server.menu
-        told = [
-            {"model": f"fusion/{name}", **_told(recipe, menu.chains[name].text)}
-            for name, recipe in menu.recipes.items()
+        catalog = self.server.catalog
+        entries = [
+            {"model": f"fusion/{name}", **_describe(recipe, catalog.chains[name].text)}
+            for name, recipe in catalog.recipes.items()
         ]
-        await send_json(send, 200, {"object": "list", "default": menu.default, "data": told}, {})
+        await send_json(send, 200, {"object": "list", "default": catalog.default, "data": entries}, {})
 
     async def recipe(self, scope: Any, receive: Receive, send: Send) -> None:
         """Show one recipe as a record carries it: models and endpoint names, no URL and no key."""
-        menu, name = self.server.menu, scope["path_params"]["name"]
-        recipe = menu.recipes[menu.known_recipe(name)]
-        await send_json(send, 200, {**_told(recipe, menu.chains[name].text), "stages": summary(recipe)}, {})
+        catalog, name = self.server.catalog, scope["path_params"]["name"]
+        recipe = catalog.recipes[catalog.require_recipe(name)]
+        await send_json(send, 200, {**_describe(recipe, catalog.chains[name].text), "stages": summary(recipe)}, {})
 
     async def health(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say that the process lives."""
@@ -175,11 +160,11 @@ class Routes:
 
     async def ready(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say whether a question would be taken now."""
-        recipe = self.server.menu.recipes[self.server.menu.default]
+        recipe = self.server.catalog.recipes[self.server.catalog.default]
         try:
             for member in recipe.panel.members:
                 require_key(recipe.endpoints[member.endpoint])
-            self.server.kitchen.gate.refuse_if_full()
+            self.server.runner.limiter.refuse_if_full()
         except UsageError as error:
             await send_json(send, 503, {"status": "no_key", "detail": error.message}, {})
         except ApiError as refused:
@@ -197,94 +182,83 @@ class Routes:
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
-        body = await read_body(receive, self.server)
-        self.server.rates.take(scope["visit"].caller)
+        body = await read_body(receive, self.server.options)
+        self.server.rate_limiter.take(scope["log"].caller)
         await send_json(send, 200, {"input_tokens": count(body)}, {})
 
     async def estimate(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say what a chat request would cost: the chain itself runs, without calls."""
-        asked = Chat().read(await read_body(receive, self.server))
-        check_size(asked, self.server)
-        order = self.server.orders.take(asked)
-        refuse_unanswerable(asked)
-        self.server.rates.take(scope["visit"].caller)
-        recipe, chain = self.server.orders.chain_of(asked)
-        record = record_of(asked, order)
+        request = Chat().read(await read_body(receive, self.server.options))
+        check_size(request, self.server.options)
+        plan = self.server.planner.plan(request)
+        refuse_unanswerable(request)
+        self.server.rate_limiter.take(scope["log"].caller)
+        recipe, chain = self.server.planner.chain_of(request)
+        record = record_of(request, plan)
         try:
             calls = await estimate_calls(recipe, chain, record, _ASSUMED_TOKENS)
         except (InputError, UsageError) as error:
             raise ApiError(400, "invalid_request", error.message) from error
-        await send_json(send, 200, _estimated(recipe, chain.text, calls), {})
+        await send_json(send, 200, _sum_up(recipe, chain.text, calls), {})
 
     async def fuse(self, scope: Any, receive: Receive, send: Send) -> None:
         """Take a question through a chain and show the whole record."""
-        visit = scope["visit"]
-        visit.outcome = "refused"
-        try:
-            await self._fuse(scope, receive, send)
-        except ApiError as refused:
-            visit.outcome = refused.code
-            raise
-        finally:
-            self.server.metrics.request("fuse", visit.outcome, time.monotonic() - visit.started)
-
-    async def _fuse(self, scope: Any, receive: Receive, send: Send) -> None:
-        server, visit = self.server, scope["visit"]
-        body = await read_body(receive, server)
-        asked = question_of(body)
-        check_size(asked, server)
+        server = self.server
+        log: RequestLog = scope["log"]
+        body = await read_body(receive, server.options)
+        request = question_of(body)
+        check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
-        visit.model = asked.model[:100]
-        order = server.orders.take(asked)
-        refuse_unanswerable(asked)
-        server.rates.take(visit.caller)
-        purse = server.purses.of(visit.caller)
-        server.kitchen.gate.refuse_if_full()
-        flight = Job(server.kitchen.work(asked, order, purse, body))
-        async with Subscriber(flight, receive) as listener:
-            while not (listener.gone or listener.finished):
-                await listener.more()
-            if listener.gone:
-                visit.outcome = "gone"
+        log.model = request.model[:100]
+        plan = server.planner.plan(request)
+        refuse_unanswerable(request)
+        server.rate_limiter.take(log.caller)
+        budget = server.daily_budgets.of(log.caller)
+        server.runner.limiter.refuse_if_full()
+        job = Job(server.runner.work(request, plan, budget, body))
+        async with Subscriber(job, receive) as subscriber:
+            while not (subscriber.gone or subscriber.finished):
+                await subscriber.more()
+            if subscriber.gone:
+                log.outcome = "gone"
                 return
-        record: Any = flight.task.result()
-        status, headers = 200, {"x-fusion-latency-s": f"{time.monotonic() - visit.started:.4f}"}
+        record: Any = job.task.result()
+        status, headers = 200, {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}"}
         if "answer" not in record:
-            refused = refusal_of(record)
+            refused = error_of(record)
             status, headers = refused.status, {**headers, **refused.headers}
-        visit.outcome, visit.cost_usd = (
+        log.outcome, log.cost_usd = (
             ("ok" if status == 200 else "failed"),
-            spent_on(record.get("calls", [])).cost_usd,
+            sum_spending(record.get("calls", [])).cost_usd,
         )
-        if visit.cost_usd is not None:
-            headers["x-fusion-cost-usd"] = f"{visit.cost_usd:.8f}"
-        await send_json(send, status, scrubbed_record(record), headers)
+        await send_json(send, status, scrub_record(record), {**headers, **log.cost_header()})
 
 
 def question_of(body: dict[str, Any]) -> ChatRequest:
     """Read a body of `/fuse`: `messages` or `prompt`, with what a chat request may say beside them.
 
     Raises:
-        Refused: it is no question, or brings sections along that only a chain makes.
+        ApiError: it is no question, or brings sections along that only a chain makes.
     """
-    made = [key for key in _MADE if key in body and key != "recipe"]
-    if made:
-        raise ApiError(400, "invalid_request", f"`{made[0]}` is made by the chain; send a question alone", made[0])
-    said = {key: value for key, value in body.items() if key not in ("id", "meta", "recipe", "prompt", "params")}
+    forbidden = [key for key in _MADE if key in body and key != "recipe"]
+    if forbidden:
+        why = f"`{forbidden[0]}` is made by the chain; send a question alone"
+        raise ApiError(400, "invalid_request", why, forbidden[0])
+    fields = {key: value for key, value in body.items() if key not in ("id", "meta", "recipe", "prompt", "params")}
     if "messages" not in body and isinstance(body.get("prompt"), str):
-        said["messages"] = [{"role": "user", "content": body["prompt"]}]
+        fields["messages"] = [{"role": "user", "content": body["prompt"]}]
     for key, kind in (("id", str), ("meta", dict), ("params", dict), ("recipe", str)):
         if key in body and not isinstance(body[key], kind):
             raise ApiError(400, "invalid_request", f"$.{key}: is no {'text' if kind is str else 'object'}", key)
     if body.get("id") == "":
         raise ApiError(400, "invalid_request", "$.id: is empty", "id")
-    fusion = said.get("fusion")
+    fusion = fields.get("fusion")
     if "recipe" in body and (fusion is None or isinstance(fusion, dict)):
-        said["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
-    return Chat().read({**body.get("params", {}), **said, "stream": False})
+        fields["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
+    return Chat().read({**body.get("params", {}), **fields, "stream": False})
 
 
-def _told(recipe: Recipe, chain: str) -> dict[str, Any]:
+def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
     members = [{"model": m.name, "samples": m.samples * recipe.panel.samples_of()} for m in recipe.panel.members]
     return {
         "name": recipe.name,
@@ -297,12 +271,12 @@ def _told(recipe: Recipe, chain: str) -> dict[str, Any]:
     }
 
 
-def _estimated(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
-    spent = spent_on(calls)
+def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
+    spent = sum_spending(calls)
     stages: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(call["stage"] for call in calls):
         own = [call for call in calls if call["stage"] == stage]
-        stages[stage] = {"calls": len(own), "cost_usd": spent_on(own).cost_usd}
+        stages[stage] = {"calls": len(own), "cost_usd": sum_spending(own).cost_usd}
     return {
         "recipe": recipe.name,
         "chain": chain,

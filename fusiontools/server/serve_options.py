@@ -1,4 +1,4 @@
-"""What `fuse-serve` can be told."""
+"""The options of `fuse-serve`."""
 
 from __future__ import annotations
 

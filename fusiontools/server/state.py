@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -46,22 +45,22 @@ class Server:
     """What all requests of this process share."""
 
     options: ServeOptions
-    menu: Catalog
-    orders: Planner
-    kitchen: JobRunner
-    rates: RateLimiter
-    purses: DailyBudgets
+    catalog: Catalog
+    planner: Planner
+    runner: JobRunner
+    rate_limiter: RateLimiter
+    daily_budgets: DailyBudgets
     cache: Cache
     metrics: Metrics
-    entrance: access.Access
-    manner: StreamStyle
+    access: access.Access
+    style: StreamStyle
     limits: LimitOptions
     started: int
 
     @property
-    def door(self) -> Client:
+    def client(self) -> Client:
         """The way to every model."""
-        return self.kitchen.door
+        return self.runner.client
 
 
 def open_server(typed: ServerArguments, journal: Any = None) -> Server:
@@ -73,15 +72,15 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     options = typed.options
     keys = server_keys()
     require_safe(options.host, keys)
-    menu = open_catalog(typed.config, options, typed.limit)
-    limits = _limits(menu, typed.limit, options.max_in_flight)
+    catalog = open_catalog(typed.config, options, typed.limit)
+    limits = _limits(catalog, typed.limit, options.max_in_flight)
     metrics = Metrics()
-    gate = ConcurrencyLimiter(
+    limiter = ConcurrencyLimiter(
         _share(options.max_in_flight, options), options.max_queue // options.workers, options.queue_s
     )
-    gate.watch(metrics.in_flight, metrics.queued)
-    door = Client(
-        menu.endpoints,
+    limiter.watch(metrics.set_in_flight, metrics.set_queued)
+    client = Client(
+        catalog.endpoints,
         limits,
         journal,
         replay=bool(typed.journal.get("replay")),
@@ -89,28 +88,28 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         shares=False,  # two callers may never find out about each other
     )
     ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
-    ceilings += [recipe.limits.max_record_cost_usd for recipe in menu.recipes.values()]
-    for home in {model.endpoint for model in menu.models.values()}:
-        if not menu.endpoints[home].embedded:
-            door.backend_of(home)  # an address that cannot be is found now, not by the first client
+    ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]
+    for home in {model.endpoint for model in catalog.models.values()}:
+        if not catalog.endpoints[home].embedded:
+            client.backend_of(home)  # an address that cannot be is found now, not by the first client
     limited = any(usd is not None for usd in ceilings)
     day_usd = None if options.max_day_cost_usd is None else options.max_day_cost_usd / options.workers
     return Server(
         options=options,
-        menu=menu,
-        orders=Planner(menu, options, limited),
-        kitchen=JobRunner(door, gate, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
-        rates=RateLimiter(options.rate_per_min / options.workers),
-        purses=DailyBudgets(day_usd),
+        catalog=catalog,
+        planner=Planner(catalog, options, limited),
+        runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
+        rate_limiter=RateLimiter(options.rate_per_min / options.workers),
+        daily_budgets=DailyBudgets(day_usd),
         cache=Cache(options.cache_s, options.cache_entries),
         metrics=metrics,
-        entrance=access.Access(
+        access=access.Access(
             keys,
             access.hosts_for(options.host, options.allow_hosts, keys),
             frozenset(origin.rstrip("/") for origin in options.allow_origins),
             int(options.max_body_mib * 2**20),
         ),
-        manner=StreamStyle(options.keepalive, options.progress),
+        style=StreamStyle(options.keepalive, options.progress),
         limits=limits,
         started=int(time.time()),
     )
@@ -118,8 +117,8 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
 
 def server_keys() -> tuple[bytes, ...]:
     """Return the keys that may ask this server."""
-    said = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = tuple(key.strip().encode() for key in said if key.strip())
+    keys_text = os.environ.get(KEYS_VARIABLE, "").split(",")
+    keys = tuple(key.strip().encode() for key in keys_text if key.strip())
     if any(len(key) < 8 for key in keys):
         raise UsageError(f"{KEYS_VARIABLE}: a key has fewer than 8 characters; make one with `openssl rand -hex 24`")
     return keys
@@ -134,16 +133,11 @@ def require_safe(host: str, keys: tuple[bytes, ...]) -> None:
         )
 
 
-def new_id() -> str:
-    """Return 32 hex digits that were never used before."""
-    return secrets.token_hex(16)
-
-
-def _limits(menu: Catalog, typed: Mapping[str, Any], in_flight: int) -> LimitOptions:
-    limits = menu.recipes[menu.default].limits
+def _limits(catalog: Catalog, typed: Mapping[str, Any], in_flight: int) -> LimitOptions:
+    limits = catalog.recipes[catalog.default].limits
     if "max_concurrency" in typed or limits.max_concurrency != LimitOptions().max_concurrency:
         return limits
-    # What bounds a server is the requests in flight, each with a panel of several calls.
+    # What bounds a server is the requests in job, each with a panel of several calls.
     return replace(limits, max_concurrency=max(limits.max_concurrency, _CALLS_OF_A_REQUEST * in_flight))
 
 

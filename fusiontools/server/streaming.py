@@ -1,35 +1,21 @@
-"""What goes out over ASGI: a body at once, or a stream as it is said."""
+"""A streamed answer on its way out over ASGI."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.record import jsonl
 from fusiontools.record.types import ToolCall
-from fusiontools.server.jobs import Job, Note, Piece, Receive, Subscriber
+from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
+from fusiontools.server.request import Receive, Send, encode_headers
 
-Send = Callable[[Any], Awaitable[None]]
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str]) -> None:
-    """Send a whole response."""
-    data = body if isinstance(body, bytes) else jsonl.dumps(body)
-    kind = {"content-type": "application/json", "content-length": str(len(data))}
-    await send({"type": "http.response.start", "status": status, "headers": encoded(kind | dict(headers))})
-    await send({"type": "http.response.body", "body": data})
-
-
-def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return headers as ASGI wants them."""
-    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
 
 
 @dataclass(slots=True)
@@ -49,14 +35,13 @@ class Stream:
     it is alive; what fails before is an error with a status of its own.
 
     Args:
-        settle: makes what is said in the end; raises `Refused` where there is no answer.
+        settle: makes what is said in the end; raises `ApiError` where there is no answer.
         events: whether the client asked for richer events.
         first: called when the first piece of the answer goes out.
     """
 
     send: Send
     writer: StreamWriter
-    headers: Mapping[str, str]
     settle: Callable[[Any], ChatResult]
     events: bool = False
     first: Callable[[], None] | None = None
@@ -64,57 +49,57 @@ class Stream:
     _text: list[str] = field(default_factory=list)
     _calls: dict[int, StartedToolCall] = field(default_factory=dict)
 
-    async def run(self, flight: Job, receive: Receive, ring_s: float | None) -> str:
-        """Say the flight to its end; returns `ok`, `gone` or `broken`.
+    async def run(self, job: Job, receive: Receive, keepalive_s: float | None) -> str:
+        """Say the job to its end; returns `ok`, `gone` or `broken`.
 
         Raises:
-            Refused: it failed before anything was said.
+            ApiError: it failed before anything was said.
         """
-        async with Subscriber(flight, receive, ring_s) as listener:
-            while not (listener.gone or listener.finished):
-                data = b"".join([self._said(piece) for piece in await listener.more()])
-                if not data and listener.rang:
+        async with Subscriber(job, receive, keepalive_s) as subscriber:
+            while not (subscriber.gone or subscriber.finished):
+                data = b"".join([self._write(piece) for piece in await subscriber.more()])
+                if not data and subscriber.silent:
                     data = self.writer.alive()
-                if data and not listener.gone:
+                if data and not subscriber.gone:
                     await self._put(data)
-            if listener.gone:
+            if subscriber.gone:
                 return "gone"
-        return await self._end(flight)
+        return await self._end(job)
 
     async def fail(self, refused: ApiError) -> None:
         """Say in band that there is no answer."""
         await self._put(self.writer.broken(refused, None), more=False)
 
-    async def _end(self, flight: Job) -> str:
+    async def _end(self, job: Job) -> str:
         """Say the rest of the answer and how it ended."""
-        if flight.task.cancelled():
+        if job.task.cancelled():
             raise ApiError(503, "server_overloaded", "the server is going down")
-        done: ChatResult | None = None
+        result: ChatResult | None = None
         try:
-            done = self.settle(flight.task.result())
-            data = self._rest(done) + self.writer.close(done)
+            result = self.settle(job.task.result())
+            data = self._rest(result) + self.writer.close(result)
             outcome = "ok"
         except ApiError as refused:
             if not self.begun:
                 raise
-            data, outcome = self.writer.broken(refused, done), "broken"
+            data, outcome = self.writer.broken(refused, result), "broken"
         await self._put(data, more=False)
         return outcome
 
-    def _rest(self, done: ChatResult) -> bytes:
+    def _rest(self, result: ChatResult) -> bytes:
         """Return what of the answer has not been said yet.
 
         Raises:
-            Refused: what has been said is not its beginning, because who wrote it broke off and another stands in.
+            ApiError: what has been said is not its beginning, because who wrote it broke off and another stands in.
         """
-        said = "".join(self._text)
-        calls = _left_of(done.tool_calls, self._calls)
-        if calls is None or not done.content.startswith(said):
+        sent = "".join(self._text)
+        calls = _left_of(result.tool_calls, self._calls)
+        if calls is None or not result.content.startswith(sent):
             raise ApiError(424, "broken_off", "the model broke off in the middle of its answer; another response stands in `fusion.answer`")  # fmt: skip  # noqa: E501
-        rest = done.content[len(said) :]
-        return (self._said(rest) if rest else b"") + (self._said(calls) if calls else b"")
+        rest = result.content[len(sent) :]
+        return (self._write(rest) if rest else b"") + (self._write(calls) if calls else b"")
 
-    def _said(self, piece: Piece) -> bytes:
+    def _write(self, piece: Piece) -> bytes:
         if isinstance(piece, Note):
             data = self.writer.progress(piece.words) if piece.words else b""
             return data + (self.writer.event(piece.event) if self.events else b"")
@@ -133,9 +118,8 @@ class Stream:
     async def _put(self, data: bytes, *, more: bool = True) -> None:
         if not self.begun:
             self.begun = True
-            await self.send(
-                {"type": "http.response.start", "status": 200, "headers": encoded(_STREAM_HEADERS | dict(self.headers))}
-            )
+            headers = encode_headers(_STREAM_HEADERS)
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             data = self.writer.open() + data
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -144,14 +128,14 @@ def _left_of(calls: Sequence[ToolCall], begun: Mapping[int, StartedToolCall]) ->
     """Return the pieces of calls that have not been said; None where what has been said begins others."""
     if not begun:
         return [{"index": index, **call} for index, call in enumerate(calls)]
-    said = [(index, begun[index]) for index in sorted(begun)]
-    if [(call["id"], call["function"]["name"]) for call in calls] != [(call.id, call.name) for _, call in said]:
+    sent = [(index, begun[index]) for index in sorted(begun)]
+    if [(call["id"], call["function"]["name"]) for call in calls] != [(call.id, call.name) for _, call in sent]:
         return None
     left = []
-    for (index, told), call in zip(said, calls, strict=True):
+    for (index, started), call in zip(sent, calls, strict=True):
         whole = call["function"]["arguments"]
-        if not whole.startswith(told.arguments):
+        if not whole.startswith(started.arguments):
             return None
-        if whole != told.arguments:
-            left.append({"index": index, "function": {"arguments": whole[len(told.arguments) :]}})
+        if whole != started.arguments:
+            left.append({"index": index, "function": {"arguments": whole[len(started.arguments) :]}})
     return left

@@ -12,7 +12,7 @@ from scripted import model
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
-from fusiontools.config.resolve import Resolver, merge, panel_calls
+from fusiontools.config.resolve import Resolver, count_panel_calls, merge
 from fusiontools.config.stage_table import FewShot, JudgeOptions, PanelOptions
 from fusiontools.errors import InputError, UsageError
 
@@ -162,4 +162,4 @@ def test_ten_thousand_calls_for_one_record_are_the_most_that_anybody_may_ask() -
 def test_the_calls_of_all_panels_of_a_chain_are_counted(chain: str, calls: int) -> None:
     recipe = Recipe("r", stages={"panel": PanelOptions((model("a"), model("b")))})
 
-    assert panel_calls(parse(chain), recipe) == calls
+    assert count_panel_calls(parse(chain), recipe) == calls

@@ -24,7 +24,7 @@ FLOORS = ("errors", "record answers", "config", "llm", "stages", "chain evaluati
 HOMES = {
     "click": {"cli.command", "config.click_options"},
     "httpx": {"llm.http", "llm.http1"},
-    "httptools": {"llm.http1", "server.http_bounds"},
+    "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "json_repair": {"stages.analysis"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
@@ -37,7 +37,8 @@ HOMES = {
     "rich": {"cli.progress", "cli.table", "cli.view"},
     "dotenv": {"cli.command"},
     "uvloop": {"cli.filter"},
-    "starlette": {"server.app", "server.middleware", "server.routes"},
+    "starlette": {"server.access", "server.app", "server.middleware", "server.routes"},
+    "cachetools": {"server.jobs"},
     "uvicorn": {"server.run", "server.http_bounds"},
     "prometheus_client": {"server.metrics"},
     "huggingface_hub": {"evaluation.tasks.datasets"},

@@ -950,7 +950,7 @@ def test_an_error_of_anthropics_api_is_said_in_openais_envelope(serve: Serve, cl
     assert "invalid x-api-key" not in error["message"]
 
 
-# --- The dialect itself, for every text ---
+# --- The protocol itself, for every text ---
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

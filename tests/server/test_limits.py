@@ -153,18 +153,18 @@ def test_a_server_works_on_no_more_than_it_was_told(serve: Serve, upstream: Upst
 
 def test_many_that_come_at_the_same_moment_still_make_no_longer_queue() -> None:
     async def crowd() -> list[str]:
-        gate = ConcurrencyLimiter(1, 2, 60.0)
+        limiter = ConcurrencyLimiter(1, 2, 60.0)
         leave = asyncio.Event()
 
         async def enter() -> str:
             try:
-                async with gate:
+                async with limiter:
                     await leave.wait()
                     return "served"
             except ApiError:
                 return "refused"
 
-        gate.refuse_if_full()
+        limiter.refuse_if_full()
         tasks = [asyncio.ensure_future(enter()) for _ in range(5)]
         await asyncio.wait(tasks[3:])
         leave.set()
@@ -176,15 +176,15 @@ def test_many_that_come_at_the_same_moment_still_make_no_longer_queue() -> None:
 @given(st.lists(st.sampled_from(["enter", "leave", "give up"]), max_size=30))
 def test_a_gate_counts_who_is_inside_and_who_waits(steps: list[str]) -> None:
     async def play() -> tuple[int, int]:
-        gate = ConcurrencyLimiter(2, 100, 1e6)
+        limiter = ConcurrencyLimiter(2, 100, 1e6)
         inside: list[asyncio.Event] = []
         tasks: list[asyncio.Task[None]] = []
 
         async def visit(leave: asyncio.Event) -> None:
-            async with gate:
+            async with limiter:
                 inside.append(leave)
                 await leave.wait()
-                assert gate.inside <= 2
+                assert limiter.inside <= 2
 
         for step in steps:
             if step == "enter":
@@ -194,13 +194,13 @@ def test_a_gate_counts_who_is_inside_and_who_waits(steps: list[str]) -> None:
             elif step == "give up" and tasks:
                 tasks.pop().cancel()
             await asyncio.sleep(0)
-            assert gate.inside <= 2
+            assert limiter.inside <= 2
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for _ in range(3):
             await asyncio.sleep(0)
-        return gate.inside, gate.waiting
+        return limiter.inside, limiter.waiting
 
     assert asyncio.run(play()) == (0, 0)
 
@@ -410,15 +410,15 @@ def test_a_failed_call_costs_nothing_of_the_day(serve: Serve, upstream: Upstream
 
 def test_a_purse_is_full_again_on_the_next_day() -> None:
     clock = Clock(86_400 * 5 + 10)
-    purses = DailyBudgets(1.0, clock)
-    spent = purses.of("a")
+    daily_budgets = DailyBudgets(1.0, clock)
+    spent = daily_budgets.of("a")
     assert spent is not None
     spent.committed_usd = 1.0
 
     with pytest.raises(ApiError) as refused:
-        purses.of("a")
+        daily_budgets.of("a")
     clock.now += int(refused.value.headers["retry-after"])
-    fresh = purses.of("a")
+    fresh = daily_budgets.of("a")
 
     assert fresh is not None
     assert fresh.committed_usd == 0.0
@@ -533,8 +533,8 @@ def test_an_answer_is_kept_as_long_as_it_should_be() -> None:
     async def play() -> list[bool]:
         clock = Clock()
         cache = Cache(10.0, 5, clock)
-        flight = cache.begin(b"k", finished({"id": "x"}))
-        await flight.task
+        job = cache.begin(b"k", finished({"id": "x"}))
+        await job.task
         await asyncio.sleep(0)
         seen = []
         for now in (9.99, 10.0):

@@ -94,8 +94,8 @@ def whole(answer: ChatResult, asked: ChatRequest | None = None) -> dict[str, Any
     return Messages().whole(asked or read(), ABOUT, answer)
 
 
-def writer(asked: ChatRequest | None = None, **manner: str) -> MessagesWriter:
-    return Messages().writer(asked or read(), ABOUT, StreamStyle(**manner))
+def writer(asked: ChatRequest | None = None, **style: str) -> MessagesWriter:
+    return Messages().writer(asked or read(), ABOUT, StreamStyle(**style))
 
 
 def events(stream: bytes) -> Iterator[dict[str, Any]]:

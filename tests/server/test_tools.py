@@ -202,11 +202,11 @@ def test_a_tool_that_must_be_called_is_called(caller: Server, upstream: Upstream
     assert choices == [forced] * 4
 
 
-@pytest.mark.parametrize("manner", ["fuse", "first", "pick", "pass"])
+@pytest.mark.parametrize("style", ["fuse", "first", "pick", "pass"])
 def test_where_no_tool_may_be_called_the_question_is_fused_as_any_other(
-    caller: Server, upstream: Upstream, manner: str
+    caller: Server, upstream: Upstream, style: str
 ) -> None:
-    body = ask(caller, tool_choice="none", fusion={"tool_fusion": manner})
+    body = ask(caller, tool_choice="none", fusion={"tool_fusion": style})
 
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["choices"][0]["message"]["content"].startswith("fake/synth says ")
@@ -214,9 +214,9 @@ def test_where_no_tool_may_be_called_the_question_is_fused_as_any_other(
     assert {body.get("tool_choice") for body in upstream.bodies() if body["model"] != "fake/judge"} == {"none"}
 
 
-@pytest.mark.parametrize("manner", ["first", "pick", "pass"])
-def test_a_question_without_tools_is_fused_as_any_other(caller: Server, upstream: Upstream, manner: str) -> None:
-    body = ask(caller, tools=None, fusion={"tool_fusion": manner})
+@pytest.mark.parametrize("style", ["first", "pick", "pass"])
+def test_a_question_without_tools_is_fused_as_any_other(caller: Server, upstream: Upstream, style: str) -> None:
+    body = ask(caller, tools=None, fusion={"tool_fusion": style})
 
     assert body["choices"][0]["message"]["content"].startswith("fake/synth says ")
     assert upstream.stats()["per_model"] == EACH
@@ -338,9 +338,9 @@ def test_a_chain_without_a_judge_gets_one_to_pick(caller: Server, upstream: Upst
     assert upstream.stats()["per_model"] == {**dict.fromkeys(PROPOSING, 1), "fake/judge": 1}
 
 
-@pytest.mark.parametrize("manner", ["first", "pick"])
-def test_a_proposal_that_is_taken_word_for_word_streams_as_a_whole_call(caller: Server, manner: str) -> None:
-    stream = listen(caller, fusion={"tool_fusion": manner})
+@pytest.mark.parametrize("style", ["first", "pick"])
+def test_a_proposal_that_is_taken_word_for_word_streams_as_a_whole_call(caller: Server, style: str) -> None:
+    stream = listen(caller, fusion={"tool_fusion": style})
 
     [call] = put_together(stream)
     assert (call["function"]["name"], call["function"]["arguments"]) == ("look_up", '{"word":"crdt"}')
@@ -386,7 +386,7 @@ def test_a_stranger_is_not_asked_alone_either(serve: Serve, upstream: Upstream) 
 
 
 @pytest.mark.parametrize(
-    ("manner", "per_model"),
+    ("style", "per_model"),
     [
         ("fuse", EACH),
         ("first", dict.fromkeys(PROPOSING, 1)),
@@ -395,17 +395,17 @@ def test_a_stranger_is_not_asked_alone_either(serve: Serve, upstream: Upstream) 
     ],
 )
 def test_a_recipe_has_a_manner_and_a_request_may_have_another(
-    serve: Serve, upstream: Upstream, manner: str, per_model: dict[str, int]
+    serve: Serve, upstream: Upstream, style: str, per_model: dict[str, int]
 ) -> None:
-    server = serve(recipe=f"{RECIPE}tool_fusion: {manner}\n")
+    server = serve(recipe=f"{RECIPE}tool_fusion: {style}\n")
 
     calls_of(ask(server))
     of_the_recipe = upstream.stats()["per_model"]
     upstream.reset()
-    calls_of(ask(server, fusion={"tool_fusion": "pass" if manner == "fuse" else "fuse"}))
+    calls_of(ask(server, fusion={"tool_fusion": "pass" if style == "fuse" else "fuse"}))
 
     assert of_the_recipe == per_model
-    assert upstream.stats()["per_model"] == ({"fake/synth+tool": 1} if manner == "fuse" else EACH)
+    assert upstream.stats()["per_model"] == ({"fake/synth+tool": 1} if style == "fuse" else EACH)
 
 
 # --- Other chains ---

@@ -33,59 +33,59 @@ _REFUSALS = {
 
 
 class Chat:
-    """The dialect of `/v1/chat/completions`."""
+    """The protocol of `/v1/chat/completions`."""
 
     def read(self, body: dict[str, Any]) -> ChatRequest:
         """Read a request; a body in the shape of the Responses API is read as one, for clients that mix them up."""
-        said = {key: value for key, value in body.items() if value is not None}
-        if "messages" not in said and "input" in said:
+        fields = {key: value for key, value in body.items() if value is not None}
+        if "messages" not in fields and "input" in fields:
             from fusiontools.server.protocols.responses import Responses
 
             return Responses().read(body)
-        if isinstance(said.get("messages"), list):
-            said["messages"] = [_without_nulls(message) for message in said["messages"]]
-        if not schemas.is_valid("chat", said):
-            path, reason = schemas.explain("chat", said, quoting=False)
+        if isinstance(fields.get("messages"), list):
+            fields["messages"] = [_without_nulls(message) for message in fields["messages"]]
+        if not schemas.is_valid("chat", fields):
+            path, reason = schemas.explain("chat", fields, quoting=False)
             raise ApiError(
                 400, "invalid_request", f"{path}: {reason}", path.removeprefix("$.").removeprefix("$") or None
             )
         try:
-            jsonl.refuse_empty(said["messages"])
+            jsonl.refuse_empty(fields["messages"])
         except InputError as error:
             raise ApiError(400, "invalid_request", error.message, "messages") from None
         # 50.0 is an integer to JSON Schema, and none to many an endpoint.
-        said |= {name: int(said[name]) for name in _COUNTS if name in said}
-        fusion = said.get("fusion", {})
-        if "plugins" in said:
-            fusion = {**fusion, "plugins": said["plugins"]}
+        fields |= {name: int(fields[name]) for name in _COUNTS if name in fields}
+        fusion = fields.get("fusion", {})
+        if "plugins" in fields:
+            fusion = {**fusion, "plugins": fields["plugins"]}
         return ChatRequest(
-            model=said.get("model", "fusion"),
-            messages=said["messages"],
-            params=wanted(said),
-            stream=said.get("stream", False),
+            model=fields.get("model", "fusion"),
+            messages=fields["messages"],
+            params=select_wanted(fields),
+            stream=fields.get("stream", False),
             fusion=fusion,
-            says_usage=bool(said.get("stream_options", {}).get("include_usage")),
-            unanswerable=_unanswerable(said),
+            says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
+            unanswerable=_unanswerable(fields),
         )
 
-    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return a `chat.completion`."""
-        message: dict[str, Any] = {"role": "assistant", "content": done.content, "refusal": None}
-        if done.tool_calls:
-            message |= {"content": done.content or None, "tool_calls": list(done.tool_calls)}
+        message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": None}
+        if result.tool_calls:
+            message |= {"content": result.content or None, "tool_calls": list(result.tool_calls)}
         return {
-            "id": f"chatcmpl-{about.id}",
+            "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
-            "created": about.created,
-            "model": about.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}],
-            "usage": usage(done.spent),
-            "fusion": done.fusion,
+            "created": meta.created,
+            "model": meta.model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}],
+            "usage": usage(result.spent),
+            "fusion": result.fusion,
         }
 
-    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> ChatWriter:
+    def writer(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> ChatWriter:
         """Return what says a stream of chunks."""
-        return ChatWriter(asked, about, manner)
+        return ChatWriter(request, meta, style)
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
@@ -97,13 +97,13 @@ class Chat:
 class ChatWriter:
     """Chunks and comments, nothing else."""
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
-        self._says_usage, self._manner = asked.says_usage, manner
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
+        self._says_usage, self._style = request.says_usage, style
         self._head: dict[str, Any] = {
-            "id": f"chatcmpl-{about.id}",
+            "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion.chunk",
-            "created": about.created,
-            "model": about.model,
+            "created": meta.created,
+            "model": meta.model,
         }
         # The same for every token, so it is written once; only the text goes between.
         before = sse.line({**self._head, "choices": [{"index": 0, "delta": {"content": ""}}]})
@@ -124,31 +124,31 @@ class ChatWriter:
 
     def progress(self, words: str) -> bytes:
         """Say what goes on."""
-        if self._manner.progress == "reasoning":
+        if self._style.progress == "reasoning":
             return self._chunk({"reasoning_content": f"{words}\n"})
-        return f": {words}\n\n".encode() if self._manner.progress == "comment" else b""
+        return f": {words}\n\n".encode() if self._style.progress == "comment" else b""
 
     def alive(self) -> bytes:
         """Keep the line open."""
-        if self._manner.keepalive == "chunk":
+        if self._style.keepalive == "chunk":
             return self._chunk({})
-        return _COMMENT_ALIVE if self._manner.keepalive == "comment" else b""
+        return _COMMENT_ALIVE if self._style.keepalive == "comment" else b""
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, in an envelope that every client can read."""
         return self._chunk({}, fusion=event)
 
-    def close(self, done: ChatResult) -> bytes:
+    def close(self, result: ChatResult) -> bytes:
         """Say how it ended, what it took where that is wanted, and the end."""
-        last = self._chunk({}, done.finish_reason, fusion=done.fusion)
+        last = self._chunk({}, result.finish_reason, fusion=result.fusion)
         if self._says_usage:
-            last += _frame({**self._head, "choices": [], "usage": usage(done.spent)})
+            last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
         return last + _DONE
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
         error = Chat().error(refused)["error"]
-        fusion = {**done.fusion, "answer": done.content, "tool_calls": list(done.tool_calls)} if done else None
+        fusion = {**result.fusion, "answer": result.content, "tool_calls": list(result.tool_calls)} if result else None
         return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + _DONE
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
@@ -156,9 +156,9 @@ class ChatWriter:
         return _frame({**self._head, "choices": [choice], **more})
 
 
-def wanted(said: Mapping[str, Any]) -> dict[str, Any]:
+def select_wanted(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is wanted of the answer, each under one name."""
-    named = with_one_name(said)
+    named = with_one_name(fields)
     params = {name: named[name] for name in ANSWER if name in named}
     if not params.get("tools", True):
         # An empty list is refused upstream, and means what its absence means.
@@ -182,11 +182,11 @@ def usage(spent: Spending) -> dict[str, Any]:
     }
 
 
-def _unanswerable(said: Mapping[str, Any]) -> ApiError | None:
+def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
     for name, why in _REFUSALS.items():
-        value = said.get(name)
+        value = fields.get(name)
         harmless = value in (None, 1, [], ["text"], {}) and value is not True
-        if name == "function_call" and value in ("none", "auto") and "functions" not in said:
+        if name == "function_call" and value in ("none", "auto") and "functions" not in fields:
             harmless = True
         if not harmless:
             return ApiError(400, "unsupported_parameter", f"`{name}` is not supported: {why}", name)

@@ -1,7 +1,7 @@
-"""What the server's protocols have in common: a request as we understand it, and an answer as it is to be said.
+"""What the server's protocols have in common: a request as we understand it, and an answer as it is to be written.
 
-A dialect (`chat`, `responses`, `messages`) reads a body into an `Asked` and says what comes of it in its own words. It
-knows nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
+A protocol (`chat`, `responses`, `messages`) reads a body into a `ChatRequest` and writes what comes of it. It knows
+nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Message, ToolCall
+
+#: The model that means the first recipe.
+FUSION = "fusion"
 
 
 class ApiError(FusionError):
@@ -63,7 +66,7 @@ class ChatRequest:
         stream: whether the answer is to be said as it is written.
         fusion: the client's overrides as it spelled them; checked elsewhere.
         says_usage: whether a stream ends with what it took.
-        echo: what the dialect itself will say again in its answer.
+        echo: what the protocol itself will say again in its answer.
         unanswerable: why no fusion can answer it; an endpoint that it passes through to may know better.
     """
 
@@ -82,7 +85,7 @@ class ResponseMeta:
     """What every part of one response repeats.
 
     Args:
-        id: 32 hex digits; a dialect puts its own prefix before them.
+        id: 32 hex digits; a protocol puts its own prefix before them.
         created: Unix time, in seconds.
         model: as the client named it.
         prompt_tokens: about how many tokens the request itself has, for who wants to know before the end.
@@ -136,9 +139,9 @@ class StreamWriter(Protocol):
         """Say something richer, to a client that asked for events."""
         ...
 
-    def close(self, done: ChatResult) -> bytes: ...
+    def close(self, result: ChatResult) -> bytes: ...
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """End a stream that failed half way; `done` holds what was bought and can stand in."""
         ...
 
@@ -163,15 +166,15 @@ class WireProtocol(Protocol):
         """Read a request.
 
         Raises:
-            Refused: with 400 and the place of what is wrong.
+            ApiError: with 400 and the place of what is wrong.
         """
         ...
 
-    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return the body of a plain response."""
         ...
 
-    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> StreamWriter:
+    def writer(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> StreamWriter:
         """Return what says a stream."""
         ...
 

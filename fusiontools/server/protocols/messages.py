@@ -14,24 +14,24 @@ from fusiontools.server.protocols.messages_reply import MessagesWriter
 
 
 class Messages:
-    """The dialect of `/v1/messages`."""
+    """The protocol of `/v1/messages`."""
 
     def read(self, body: dict[str, Any]) -> ChatRequest:
         """Read a request.
 
         Raises:
-            Refused: with 400 and the place of what is wrong.
+            ApiError: with 400 and the place of what is wrong.
         """
-        messages_request.bounded(body)
-        return messages_request.asked(body)
+        messages_request.check_bounds(body)
+        return messages_request.request(body)
 
-    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return a `message`."""
-        return messages_reply.message(asked, about, done)
+        return messages_reply.message(request, meta, result)
 
-    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> MessagesWriter:
+    def writer(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> MessagesWriter:
         """Return what says a stream of events."""
-        return MessagesWriter(asked, about, manner)
+        return MessagesWriter(request, meta, style)
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return Anthropic's envelope."""
@@ -42,7 +42,7 @@ def count(body: dict[str, Any]) -> int:
     """Return about how many input tokens a request has, for `/v1/messages/count_tokens`.
 
     Raises:
-        Refused: with 400 and the place of what is wrong.
+        ApiError: with 400 and the place of what is wrong.
     """
-    asked = messages_request.asked(body)
-    return prompt_tokens(asked.messages, asked.params)
+    request = messages_request.request(body)
+    return prompt_tokens(request.messages, request.params)

@@ -43,13 +43,13 @@ _ALIVE = b": alive\n\n"
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
-def message(asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return a whole answer."""
-    ids = CallIds(asked, about)
-    content: list[dict[str, Any]] = [{"type": "text", "text": done.content}] if done.content else []
-    content += [_tool_use(ids.of(call["id"]), call) for call in done.tool_calls]
-    said = {**_head(about), "content": content, "stop_reason": _stop_reason(done), "stop_sequence": None}
-    return {**said, "usage": _bill(done.spent), "fusion": done.fusion}
+    ids = CallIds(request, meta)
+    content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
+    content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
+    message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
+    return {**message, "usage": _bill(result.spent), "fusion": result.fusion}
 
 
 def error(refused: ApiError) -> dict[str, Any]:
@@ -67,9 +67,9 @@ class CallIds:
     Many servers count from `call_0` in every turn; a client that keeps calls by their ids would mix them up.
     """
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta) -> None:
-        self._answer = about.id[:12]
-        self._taken = {call["id"] for told in asked.messages for call in told.get("tool_calls") or []}
+    def __init__(self, request: ChatRequest, meta: ResponseMeta) -> None:
+        self._answer = meta.id[:12]
+        self._taken = {call["id"] for told in request.messages for call in told.get("tool_calls") or []}
 
     def of(self, given: str) -> str:
         """Return the id that a call goes out with."""
@@ -82,14 +82,14 @@ class CallIds:
 
 
 class _Call:
-    """A call as far as it has come; `said` is how many of its pieces have gone out."""
+    """A call as far as it has come; `sent` is how many of its pieces have gone out."""
 
-    __slots__ = ("id", "name", "pieces", "said")
+    __slots__ = ("id", "name", "pieces", "sent")
 
     def __init__(self, id: str, name: str) -> None:  # noqa: A002
         self.id, self.name = id, name
         self.pieces: list[str] = []
-        self.said = 0
+        self.sent = 0
 
     def is_whole(self) -> bool:
         try:
@@ -102,9 +102,9 @@ class _Call:
 class MessagesWriter:
     """The events of one message: blocks one after the other, each closed before the next begins."""
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
-        self._about, self._manner = about, manner
-        self._ids = CallIds(asked, about)
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
+        self._about, self._style = meta, style
+        self._ids = CallIds(request, meta)
         self._index = -1
         #: The kind of the block that is open, and its call.
         self._kind = ""
@@ -136,7 +136,7 @@ class MessagesWriter:
     def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
         """Say pieces of tool calls."""
         self._answering = True
-        said = b""
+        data = b""
         for delta in deltas:
             function = delta.get("function") or {}
             index = delta.get("index") or 0
@@ -146,54 +146,54 @@ class MessagesWriter:
                 self._waiting.append(call)
             if piece := function.get("arguments"):
                 call.pieces.append(piece)
-            said += self._go_on()
-        return said
+            data += self._go_on()
+        return data
 
     def progress(self, words: str) -> bytes:
         """Say what goes on; as a thought only before the answer, which it would cut in two."""
         line = " ".join(words.split())
-        if self._manner.progress == "off" or not line:
+        if self._style.progress == "off" or not line:
             return b""
-        if self._manner.progress == "comment" or self._answering:
+        if self._style.progress == "comment" or self._answering:
             return f": {line}\n\n".encode()
         begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
         return begun + self._delta("thinking_delta", thinking=f"{line}\n")
 
     def alive(self) -> bytes:
         """Keep the line open."""
-        return {"comment": _ALIVE, "chunk": _PING}.get(self._manner.keepalive, b"")
+        return {"comment": _ALIVE, "chunk": _PING}.get(self._style.keepalive, b"")
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as a comment: strict clients fail on an event that they do not know."""
         return b": fusion %b\n\n" % sse.line(event)
 
-    def close(self, done: ChatResult) -> bytes:
+    def close(self, result: ChatResult) -> bytes:
         """Say how it ended and what it took."""
-        ended = {"stop_reason": _stop_reason(done), "stop_sequence": None}
-        last = _event("message_delta", delta=ended, usage=_bill(done.spent), fusion=done.fusion)
+        ended = {"stop_reason": _stop_reason(result), "stop_sequence": None}
+        last = _event("message_delta", delta=ended, usage=_bill(result.spent), fusion=result.fusion)
         return self._end_calls() + self._end() + last + _event("message_stop")
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
-        said = error(refused)
-        if done is not None:
-            said["fusion"] = {**done.fusion, "answer": done.content}
-        return _frame("error", said)
+        event = error(refused)
+        if result is not None:
+            event["fusion"] = {**result.fusion, "answer": result.content}
+        return _frame("error", event)
 
     def _go_on(self) -> bytes:
         """Say what has come of the calls, up to the first one that is not whole."""
-        said = b""
+        data = b""
         while self._waiting:
-            said += self._say(self._waiting[0])
+            data += self._say(self._waiting[0])
             if len(self._waiting) == 1 or not self._waiting[0].is_whole():
                 break
             self._waiting.pop(0)
-        return said
+        return data
 
     def _end_calls(self) -> bytes:
-        said = b"".join(self._say(call) for call in self._waiting)
+        data = b"".join(self._say(call) for call in self._waiting)
         self._waiting.clear()
-        return said
+        return data
 
     def _say(self, call: _Call) -> bytes:
         """Say what is new of a call, in a block of its own."""
@@ -201,8 +201,8 @@ class MessagesWriter:
         if self._call is not call:
             begun = self._begin("tool_use", id=call.id, name=call.name, input={})
             self._call = call
-        new = "".join(call.pieces[call.said :])
-        call.said = len(call.pieces)
+        new = "".join(call.pieces[call.sent :])
+        call.sent = len(call.pieces)
         return begun + (self._delta("input_json_delta", partial_json=new) if new else b"")
 
     def _begin(self, kind: str, **fields: Any) -> bytes:
@@ -223,26 +223,26 @@ class MessagesWriter:
         return signed + _event("content_block_stop", index=self._index)
 
 
-def _head(about: ResponseMeta) -> dict[str, Any]:
-    return {"id": f"msg_{about.id}", "type": "message", "role": "assistant", "model": about.model}
+def _head(meta: ResponseMeta) -> dict[str, Any]:
+    return {"id": f"msg_{meta.id}", "type": "message", "role": "assistant", "model": meta.model}
 
 
-def _stop_reason(done: ChatResult) -> str:
+def _stop_reason(result: ChatResult) -> str:
     # Clients run calls where they are told to: some servers say `stop` beside them.
-    return _STOP.get(done.finish_reason) or ("tool_use" if done.tool_calls else "end_turn")
+    return _STOP.get(result.finish_reason) or ("tool_use" if result.tool_calls else "end_turn")
 
 
 def _usage(spent: Spending) -> dict[str, Any]:
     """Return the tokens as Anthropic counts them, which is without the cached ones."""
-    said: dict[str, Any] = {
+    bill: dict[str, Any] = {
         "input_tokens": max(0, spent.prompt_tokens - spent.cached_tokens - spent.cache_write_tokens),
         "cache_creation_input_tokens": spent.cache_write_tokens,
         "cache_read_input_tokens": spent.cached_tokens,
         "output_tokens": spent.completion_tokens,
     }
     if spent.reasoning_tokens:
-        said["output_tokens_details"] = {"thinking_tokens": spent.reasoning_tokens}
-    return said
+        bill["output_tokens_details"] = {"thinking_tokens": spent.reasoning_tokens}
+    return bill
 
 
 def _bill(spent: Spending) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def refuse(where: str, why: str) -> NoReturn:
     raise ApiError(400, "invalid_request", f"{where}: {why}", param=where)
 
 
+# Checked by hand, not by the schema: of a union such as `content` that says only that no branch fits, this the place.
 def expect(value: Any, kind: type, where: str) -> Any:
     """Return a value that must be of this kind, or refuse the request."""
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
@@ -68,15 +69,15 @@ def conversation(body: dict[str, Any]) -> list[Message]:
     """Return `system` and `messages`.
 
     Raises:
-        Refused: with the place of what cannot be read.
+        ApiError: with the place of what cannot be read.
     """
-    told = _MessageTurns()
-    told.add_system(body.get("system"), "system")
+    turns = _MessageTurns()
+    turns.add_system(body.get("system"), "system")
     for i, turn in enumerate(expect(body.get("messages"), list, "messages")):
-        told.add(expect(turn, dict, f"messages[{i}]"), f"messages[{i}]")
-    if all(message["role"] == "system" for message in told.messages):
+        turns.add(expect(turn, dict, f"messages[{i}]"), f"messages[{i}]")
+    if all(message["role"] == "system" for message in turns.messages):
         refuse("messages", "nothing in it is to be answered: give a user message with some content")
-    return told.messages
+    return turns.messages
 
 
 class _MessageTurns:
@@ -95,10 +96,10 @@ class _MessageTurns:
         else:
             refuse(f"{where}.role", f"should be user, assistant or system, it is {_shown(role)}")
 
-    def add_system(self, said: Any, where: str) -> None:
-        if said is None:
+    def add_system(self, system: Any, where: str) -> None:
+        if system is None:
             return
-        texts = [_text_of(part) for block, at in _blocks(said, where) for part in _parts(block, at)]
+        texts = [_text_of(part) for block, at in _blocks(system, where) for part in _parts(block, at)]
         text = "\n\n".join(kept for text in texts if (kept := _without_billing(text)))
         if not text:
             return
@@ -109,18 +110,18 @@ class _MessageTurns:
 
     def _add_user(self, blocks: Sequence[tuple[Part, str]]) -> None:
         shown: list[Part] = []
-        said: list[Part] = []
+        parts: list[Part] = []
         for block, where in blocks:
             if block.get("type") == "tool_result":
                 shown += self._add_result(block, where)
             elif block.get("type") == "tool_use":
                 refuse(where, "a tool_use block is the assistant's, not the user's")
             else:
-                said += _parts(block, where)
+                parts += _parts(block, where)
         if shown:
-            said = [_text(_SHOWN), *shown, *said]
-        if said:
-            self.messages.append({"role": "user", "content": _content(said)})
+            parts = [_text(_SHOWN), *shown, *parts]
+        if parts:
+            self.messages.append({"role": "user", "content": _content(parts)})
 
     def _add_result(self, block: Part, where: str) -> list[Part]:
         """Add what a tool returned; returns the parts of it that are no text."""
@@ -137,7 +138,7 @@ class _MessageTurns:
         return [part for part in parts if part["type"] != "text"]
 
     def _add_assistant(self, blocks: Sequence[tuple[Part, str]]) -> None:
-        said = ""
+        answer = ""
         calls: list[ToolCall] = []
         adjoins = True
         for block, where in blocks:
@@ -148,12 +149,12 @@ class _MessageTurns:
             text = "".join(_text_of(part) for part in _parts(block, where))
             if text:
                 # Cited text comes in pieces that follow each other; what stands between two pieces parts them.
-                said += text if adjoins or not said else f"\n\n{text}"
+                answer += text if adjoins or not answer else f"\n\n{text}"
             adjoins = bool(text)
         if calls:
-            self.messages.append({"role": "assistant", "content": said or None, "tool_calls": calls})
-        elif said:
-            self.messages.append({"role": "assistant", "content": said})
+            self.messages.append({"role": "assistant", "content": answer or None, "tool_calls": calls})
+        elif answer:
+            self.messages.append({"role": "assistant", "content": answer})
 
     def _call(self, block: Part, where: str) -> ToolCall:
         call = expect(block.get("id"), str, f"{where}.id")
@@ -206,7 +207,7 @@ def _image(source: Part, where: str) -> Part:
 def _document(block: Part, where: str) -> list[Part]:
     """Return a document: text as text after its title, a PDF as a file of that name."""
     source, at = expect(block.get("source"), dict, f"{where}.source"), f"{where}.source"
-    title, context = (said if isinstance(said := block.get(name), str) else "" for name in ("title", "context"))
+    title, context = (value if isinstance(value := block.get(name), str) else "" for name in ("title", "context"))
     kind = source.get("type")
     if kind == "text":
         texts = (title, context, expect(source.get("data"), str, f"{at}.data"))
@@ -278,51 +279,51 @@ _BUDGETS = ((16_384, "high"), (8192, "medium"))
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def bounded(body: dict[str, Any]) -> None:
+def check_bounds(body: dict[str, Any]) -> None:
     """Refuse a request that says nothing of how long its answer may be.
 
     Raises:
-        Refused: `max_tokens` is missing, as Anthropic does.
+        ApiError: `max_tokens` is missing, as Anthropic does.
     """
     if body.get("max_tokens") is None:
         refuse("max_tokens", "is missing: say how many tokens the answer may have, 4096 for example")
 
 
-def asked(body: dict[str, Any]) -> ChatRequest:
+def request(body: dict[str, Any]) -> ChatRequest:
     """Return a request; `max_tokens` may be missing, as it is where tokens are only counted.
 
     Raises:
-        Refused: with the place of what cannot be read.
+        ApiError: with the place of what cannot be read.
     """
-    said = {name: value for name, value in body.items() if value is not None}
-    model = expect(said.get("model"), str, "model")
+    fields = {name: value for name, value in body.items() if value is not None}
+    model = expect(fields.get("model"), str, "model")
     if not model:
         refuse("model", "is empty: name one of those that /v1/models lists")
-    fusion = expect(said.get("fusion", {}), dict, "fusion")
-    if "plugins" in said:
-        fusion = {**fusion, "plugins": expect(said["plugins"], list, "plugins")}
+    fusion = expect(fields.get("fusion", {}), dict, "fusion")
+    if "plugins" in fields:
+        fusion = {**fusion, "plugins": expect(fields["plugins"], list, "plugins")}
     return ChatRequest(
         model=model,
-        messages=conversation(said),
-        params={**_sampling(said), **_thinking(said), **_tools(said)},
-        stream=expect(said.get("stream", False), bool, "stream"),
+        messages=conversation(fields),
+        params={**_sampling(fields), **_thinking(fields), **_tools(fields)},
+        stream=expect(fields.get("stream", False), bool, "stream"),
         fusion=fusion,
         says_usage=True,
     )
 
 
-def _sampling(said: dict[str, Any]) -> dict[str, Any]:
+def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
     params: dict[str, Any] = {}
-    if "max_tokens" in said:
-        params["max_tokens"] = expect(said["max_tokens"], int, "max_tokens")
+    if "max_tokens" in fields:
+        params["max_tokens"] = expect(fields["max_tokens"], int, "max_tokens")
         if params["max_tokens"] < 1:
             refuse("max_tokens", "should be at least 1")
     for name in ("temperature", "top_p"):
-        if name in said:
-            params[name] = _share(said[name], name)
-    if "top_k" in said:
-        params["top_k"] = expect(said["top_k"], int, "top_k")
-    stops = expect(said.get("stop_sequences", []), list, "stop_sequences")
+        if name in fields:
+            params[name] = _share(fields[name], name)
+    if "top_k" in fields:
+        params["top_k"] = expect(fields["top_k"], int, "top_k")
+    stops = expect(fields.get("stop_sequences", []), list, "stop_sequences")
     if stops:
         params["stop"] = [expect(stop, str, f"stop_sequences[{i}]") for i, stop in enumerate(stops)]
     return params
@@ -334,21 +335,24 @@ def _share(value: Any, name: str) -> float:
     return value
 
 
-def _thinking(said: dict[str, Any]) -> dict[str, Any]:
+def _thinking(fields: dict[str, Any]) -> dict[str, Any]:
     """Return how hard to think, and the format of the answer.
 
     That it should not think at all is not passed on: it is what an absent effort means, and some models refuse it.
     """
     params: dict[str, Any] = {}
-    thinking = expect(said.get("thinking", {}), dict, "thinking")
+    thinking = expect(fields.get("thinking", {}), dict, "thinking")
     if thinking.get("type") == "enabled":
         budget = expect(thinking.get("budget_tokens"), int, "thinking.budget_tokens")
         params["reasoning_effort"] = next((effort for least, effort in _BUDGETS if budget >= least), "low")
-    config = expect(said.get("output_config", {}), dict, "output_config")
+    config = expect(fields.get("output_config", {}), dict, "output_config")
     if config.get("effort") is not None:
         effort = _EFFORTS.get(expect(config["effort"], str, "output_config.effort"))
         params |= {"reasoning_effort": effort} if effort else {}
-    for where, given in (("output_format", said.get("output_format")), ("output_config.format", config.get("format"))):
+    for where, given in (
+        ("output_format", fields.get("output_format")),
+        ("output_config.format", config.get("format")),
+    ):
         if given is not None and expect(given, dict, where).get("type") == "json_schema":
             schema = expect(given.get("schema"), dict, f"{where}.schema")
             written(schema, f"{where}.schema")
@@ -378,13 +382,13 @@ def _is_closed(schema: Any) -> bool:
     return True
 
 
-def _tools(said: dict[str, Any]) -> dict[str, Any]:
-    given = [expect(tool, dict, f"tools[{i}]") for i, tool in enumerate(expect(said.get("tools", []), list, "tools"))]
+def _tools(fields: dict[str, Any]) -> dict[str, Any]:
+    given = [expect(tool, dict, f"tools[{i}]") for i, tool in enumerate(expect(fields.get("tools", []), list, "tools"))]
     functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(given) if _runs_at_client(tool)]
     if not functions:
         return {}
     params: dict[str, Any] = {"tools": functions}
-    choice = expect(said.get("tool_choice", {}), dict, "tool_choice")
+    choice = expect(fields.get("tool_choice", {}), dict, "tool_choice")
     kind = choice.get("type")
     if kind == "tool":
         name = expect(choice.get("name"), str, "tool_choice.name")

@@ -64,7 +64,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 class Responses:
-    """The dialect of `POST /v1/responses`."""
+    """The protocol of `POST /v1/responses`."""
 
     def read(self, body: dict[str, Any]) -> ChatRequest:
         """Read a request; see `Dialect.read`."""
@@ -73,7 +73,7 @@ class Responses:
         _refuse_what_needs_a_store(body)
         model = "fusion" if body.get("model") is None else text_at(body["model"], "model", empty=False)
         tools = read_tools(body.get("tools") or [])
-        asked = ChatRequest(
+        request = ChatRequest(
             model=model,
             messages=read_messages(body.get("instructions"), body.get("input"), tools.name_of),
             params={**_read_settings(body), **read_choice(body, tools)},
@@ -82,21 +82,21 @@ class Responses:
             says_usage=True,
             echo={"response": _echo(body), "tools": tools.declared},
         )
-        _refuse_too_deep(asked)
-        return asked
+        _refuse_too_deep(request)
+        return request
 
-    def whole(self, asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+    def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return the body of a plain response."""
-        return whole(asked, about, done)
+        return whole(request, meta, result)
 
-    def writer(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> ResponsesWriter:
+    def writer(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> ResponsesWriter:
         """Return what says a stream."""
-        return ResponsesWriter(asked, about, manner)
+        return ResponsesWriter(request, meta, style)
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
-        said = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
-        return {"error": said}
+        error = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
+        return {"error": error}
 
 
 def _check(body: Mapping[str, Any], name: str) -> None:
@@ -114,10 +114,10 @@ def _refuse_what_needs_a_store(body: Mapping[str, Any]) -> None:
         raise refuse("background", "nothing runs in the background here: wait for the answer, or stream", "unsupported")
 
 
-def _refuse_too_deep(asked: ChatRequest) -> None:
+def _refuse_too_deep(request: ChatRequest) -> None:
     """Refuse what could be read but not written again: the writer goes 254 levels deep, the reader 1,024."""
     try:
-        jsonl.dumps([[[asked.params, asked.messages, asked.fusion, asked.echo]]])
+        jsonl.dumps([[[request.params, request.messages, request.fusion, request.echo]]])
     except TypeError:
         raise refuse("$", "nested too deeply to be passed on") from None
 
@@ -131,7 +131,7 @@ def _read_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         raise refuse("max_output_tokens", "must be at least 1")
     text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
     effort = optional(reasoning, "reasoning", {"effort": text_at})
-    said = {
+    settings = {
         "temperature": body.get("temperature"),
         "top_p": body.get("top_p"),
         "max_tokens": limit,
@@ -139,7 +139,7 @@ def _read_settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "response_format": _read_format(text.get("format")),
         **optional(text, "text", {"verbosity": text_at}),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_format(given: Any) -> dict[str, Any] | None:
@@ -173,8 +173,8 @@ def _read_fusion(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _echo(body: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: body[name] if body.get(name) is not None else default for name, default in _ECHOED.items()}
+    echo = {name: body[name] if body.get(name) is not None else default for name, default in _ECHOED.items()}
     # Typed clients want these two keys of a function, whatever they say.
     functions = {"parameters": None, "strict": None}
-    said["tools"] = [{**functions, **tool} if tool["type"] == "function" else tool for tool in said["tools"]]
-    return said
+    echo["tools"] = [{**functions, **tool} if tool["type"] == "function" else tool for tool in echo["tools"]]
+    return echo

@@ -19,7 +19,7 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
-from fusiontools.server.protocols.responses_request import named
+from fusiontools.server.protocols.responses_request import find_names
 
 #: Why a response is incomplete, by how its text ended.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -43,7 +43,7 @@ class Part:
     """
 
     kind: str
-    about: str
+    meta: str
     number: int = 0
     index: int = 0
     call_id: str = ""
@@ -53,7 +53,7 @@ class Part:
 
     @property
     def id(self) -> str:
-        return f"{_PREFIXES[self.kind]}_{self.about}_{self.number}"
+        return f"{_PREFIXES[self.kind]}_{self.meta}_{self.number}"
 
     @property
     def text(self) -> str:
@@ -94,38 +94,38 @@ class Part:
         if self.kind == "function_call":
             return [("response.function_call_arguments.done", {"arguments": item["arguments"]})]
         # A custom tool's input can be read only when the arguments that it is wrapped in are whole.
-        said = [("response.custom_tool_call_input.delta", {"delta": item["input"]})] if item["input"] else []
-        return [*said, ("response.custom_tool_call_input.done", {"input": item["input"]})]
+        events = [("response.custom_tool_call_input.delta", {"delta": item["input"]})] if item["input"] else []
+        return [*events, ("response.custom_tool_call_input.done", {"input": item["input"]})]
 
     def _with(self, status: str, content: Any) -> Item:
         item: Item = {"id": self.id, "type": self.kind, "status": status}
         if self.kind == "message":
             item["role"] = "assistant"
         elif self.kind != "reasoning":
-            item |= {"call_id": self.call_id or f"call_{self.about}_{self.number}", "name": self.name}
+            item |= {"call_id": self.call_id or f"call_{self.meta}_{self.number}", "name": self.name}
             if self.namespace:
                 item["namespace"] = self.namespace
         return {**item, _CONTENT[self.kind]: content}
 
 
-def message_part(about: ResponseMeta, number: int = 0) -> Part:
+def message_part(meta: ResponseMeta, number: int = 0) -> Part:
     """Return a message that is to be written."""
-    return Part("message", about.id, number)
+    return Part("message", meta.id, number)
 
 
-def call_part(asked: ChatRequest, about: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
+def call_part(request: ChatRequest, meta: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
     """Return a call that is to be written; it goes back as the client has declared the tool."""
     name = (call.get("function") or {}).get("name") or ""
-    tool = _tool_called(asked.echo.get("tools", {}), name)
-    part = Part(_KINDS[tool["kind"]], about.id, number, call_id=call.get("id") or "", name=tool["name"])
+    tool = _find_tool(request.echo.get("tools", {}), name)
+    part = Part(_KINDS[tool["kind"]], meta.id, number, call_id=call.get("id") or "", name=tool["name"])
     part.namespace = tool["namespace"]
     return part
 
 
-def _tool_called(declared: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
+def _find_tool(declared: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
     """Return the tool that a model means; some leave out what stands before the tool's own name."""
-    meant = [name] if name in declared else named(declared, name)
-    return declared[meant[0]] if len(meant) == 1 else {"kind": "function", "name": name, "namespace": ""}
+    names = [name] if name in declared else find_names(declared, name)
+    return declared[names[0]] if len(names) == 1 else {"kind": "function", "name": name, "namespace": ""}
 
 
 def text_part(text: str) -> Item:
@@ -149,38 +149,40 @@ def _input_of(arguments: str) -> str:
     return given if isinstance(given, str) else arguments
 
 
-def unfinished(asked: ChatRequest, about: ResponseMeta) -> dict[str, Any]:
+def start_response(request: ChatRequest, meta: ResponseMeta) -> dict[str, Any]:
     """Return the response as it stands before anything is said."""
-    head = {"id": f"resp_{about.id}", "object": "response", "created_at": about.created, "status": "in_progress"}
+    head = {"id": f"resp_{meta.id}", "object": "response", "created_at": meta.created, "status": "in_progress"}
     never = {"background": False, "store": False, "previous_response_id": None}
-    state: Item = {"error": None, "incomplete_details": None, "model": about.model, "output": [], "usage": None}
-    return {**head, **never, **state, **asked.echo.get("response", {})}
+    state: Item = {"error": None, "incomplete_details": None, "model": meta.model, "output": [], "usage": None}
+    return {**head, **never, **state, **request.echo.get("response", {})}
 
 
-def finished(begun: Mapping[str, Any], output: list[Item], done: ChatResult) -> dict[str, Any]:
+def finish_response(begun: Mapping[str, Any], output: list[Item], result: ChatResult) -> dict[str, Any]:
     """Return the response as it stands at the end."""
-    reason = _INCOMPLETE.get(done.finish_reason)
+    reason = _INCOMPLETE.get(result.finish_reason)
     return {
         **begun,
-        "status": ended(done),
+        "status": name_status(result),
         "incomplete_details": {"reason": reason} if reason else None,
         "output": output,
-        "usage": _usage(done.spent),
-        "fusion": dict(done.fusion),
+        "usage": _usage(result.spent),
+        "fusion": dict(result.fusion),
     }
 
 
-def failed(begun: Mapping[str, Any], output: list[Item], refused: ApiError, done: ChatResult | None) -> dict[str, Any]:
+def fail_response(
+    begun: Mapping[str, Any], output: list[Item], refused: ApiError, result: ChatResult | None
+) -> dict[str, Any]:
     """Return the response that broke off: what was said so far, and beside it what was bought and can stand in."""
     response = {**begun, "status": "failed", "error": _error(refused), "output": output}
-    if done is None:
+    if result is None:
         return response
-    return {**response, "usage": _usage(done.spent), "fusion": {**done.fusion, "answer": done.content}}
+    return {**response, "usage": _usage(result.spent), "fusion": {**result.fusion, "answer": result.content}}
 
 
-def ended(done: ChatResult) -> str:
+def name_status(result: ChatResult) -> str:
     """Return the status of a response, and of its last item."""
-    return "incomplete" if done.finish_reason in _INCOMPLETE else "completed"
+    return "incomplete" if result.finish_reason in _INCOMPLETE else "completed"
 
 
 def _usage(spent: Spending) -> dict[str, Any]:
@@ -208,30 +210,30 @@ def _error(refused: ApiError) -> dict[str, Any]:
     return {"code": code, "message": refused.message, "type": refused.code, "param": refused.param}
 
 
-def whole(asked: ChatRequest, about: ResponseMeta, done: ChatResult) -> dict[str, Any]:
+def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return the `response` object of a finished answer."""
     parts = []
-    if done.content or not done.tool_calls:
-        parts.append(message_part(about))
-        parts[0].pieces.append(done.content)
-    for number, call in enumerate(done.tool_calls):
-        parts.append(call_part(asked, about, number, call))
+    if result.content or not result.tool_calls:
+        parts.append(message_part(meta))
+        parts[0].pieces.append(result.content)
+    for number, call in enumerate(result.tool_calls):
+        parts.append(call_part(request, meta, number, call))
         parts[-1].pieces.append(call["function"]["arguments"])
-    statuses = [*["completed"] * (len(parts) - 1), ended(done)]
+    statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
-    return finished(unfinished(asked, about), output, done)
+    return finish_response(start_response(request, meta), output, result)
 
 
 class ResponsesWriter:
-    """Says one stream; see `dialect.Writer`.
+    """Says one stream; see `protocol.Writer`.
 
     Items open as the model gets to them. What is no call closes before anything else opens, because clients hold only
     one such item at a time; calls may be written side by side, so they close at the end.
     """
 
-    def __init__(self, asked: ChatRequest, about: ResponseMeta, manner: StreamStyle) -> None:
-        self._asked, self._about, self._manner = asked, about, manner
-        self._unfinished = unfinished(asked, about)
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
+        self._asked, self._about, self._style = request, meta, style
+        self._unfinished = start_response(request, meta)
         self._snapshot = sse.line(self._unfinished)
         self._number = 0
         self._parts: list[Part] = []
@@ -276,10 +278,10 @@ class ResponsesWriter:
     def progress(self, words: str) -> bytes:
         """Say what goes on; as reasoning only before the answer, which it would cut in two."""
         line = " ".join(words.split())
-        if self._manner.progress == "off" or not line:
+        if self._style.progress == "off" or not line:
             return b""
         part = self._alone
-        if self._manner.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
+        if self._style.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
             return f": {line}\n\n".encode()
         opening = b""
         if part is None:
@@ -288,39 +290,39 @@ class ResponsesWriter:
             opening += self._say(
                 "response.reasoning_summary_part.added", **part.place, summary_index=0, part=summary_part("")
             )
-        said = f"\n{line}" if part.pieces else line
-        part.pieces.append(said)
-        return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=said)
+        text = f"\n{line}" if part.pieces else line
+        part.pieces.append(text)
+        return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=text)
 
     def alive(self) -> bytes:
         """Keep the line open."""
-        if self._manner.keepalive == "comment":
+        if self._style.keepalive == "comment":
             return b": alive\n\n"
-        return self._lifecycle("response.in_progress") if self._manner.keepalive == "chunk" else b""
+        return self._lifecycle("response.in_progress") if self._style.keepalive == "chunk" else b""
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as an event of our own."""
         return self._say("response.fusion.event", fusion=dict(event))
 
-    def close(self, done: ChatResult) -> bytes:
+    def close(self, result: ChatResult) -> bytes:
         """Say what of the answer has not been said yet, close what is open, and end with the whole response."""
-        said = "".join(part.text for part in self._parts if part.kind == "message")
-        rest = done.content[len(said) :] if done.content.startswith(said) else ""
+        sent = "".join(part.text for part in self._parts if part.kind == "message")
+        rest = result.content[len(sent) :] if result.content.startswith(sent) else ""
         frames = [self.text(rest)]
-        unsaid = enumerate(done.tool_calls[len(self._calls) :], max(self._calls, default=-1) + 1)
+        unsaid = enumerate(result.tool_calls[len(self._calls) :], max(self._calls, default=-1) + 1)
         frames.append(self.calls([{"index": index, **call} for index, call in unsaid]))
         if not self._delta and not self._calls:
             frames.append(self._open_message())
         left = [part for part in self._parts if part.index not in self._output]
-        frames.extend(self._close_part(part, ended(done) if part is left[-1] else "completed") for part in left)
-        response = finished(self._unfinished, [self._output[part.index] for part in self._parts], done)
+        frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
+        response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
 
-    def broken(self, refused: ApiError, done: ChatResult | None) -> bytes:
+    def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """End with the error, what was said so far, and what can stand in."""
         output = [self._output.get(part.index) or part.item("incomplete") for part in self._parts]
-        return self._say("response.failed", response=failed(self._unfinished, output, refused, done))
+        return self._say("response.failed", response=fail_response(self._unfinished, output, refused, result))
 
     def _say(self, kind: str, **fields: Any) -> bytes:
         number = self._number

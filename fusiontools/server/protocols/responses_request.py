@@ -43,6 +43,7 @@ def refuse(where: str, why: str, code: str = "invalid_request") -> ApiError:
     return ApiError(400, code, f"{where}: {why}", where)
 
 
+# Checked by hand, not by the schema: of a union such as `content` that says only that no branch fits, these the place.
 def text_at(value: Any, where: str, *, empty: bool = True) -> str:
     """Return a text, or refuse what is none."""
     if not isinstance(value, str) or not (value or empty):
@@ -83,7 +84,7 @@ def read_messages(instructions: str | None, given: Any, name_of: Callable[[str, 
         name_of: gives the name by which models know a tool, for its namespace ("" for none) and name.
 
     Raises:
-        Refused: an item that cannot be understood, or nothing to answer.
+        ApiError: an item that cannot be understood, or nothing to answer.
     """
     conversation = _ItemTurns(name_of)
     if instructions:
@@ -133,17 +134,17 @@ def _read_message(conversation: _ItemTurns, item: dict[str, Any], where: str) ->
 
 def _read_call(conversation: _ItemTurns, item: dict[str, Any], kind: str, where: str) -> None:
     key = _CALLS[kind]
-    said = item.get(key)
+    value = item.get(key)
     if kind in ("function_call", "custom_tool_call"):
         namespace = optional(item, where, {"namespace": text_at}).get("namespace", "")
         name = conversation.name_of(namespace, text_at(item.get("name"), f"{where}.name", empty=False))
     else:
         name = kind.removesuffix("_call")
     if kind == "custom_tool_call":
-        said = {"input": text_at(said, f"{where}.{key}")}
-    elif not isinstance(said, dict):
-        said = text_at(said, f"{where}.{key}")
-    arguments = said if isinstance(said, str) else _dump(said, f"{where}.{key}")
+        value = {"input": text_at(value, f"{where}.{key}")}
+    elif not isinstance(value, dict):
+        value = text_at(value, f"{where}.{key}")
+    arguments = value if isinstance(value, str) else _dump(value, f"{where}.{key}")
     conversation.call({
         "id": _call_id(item, where),
         "type": "function",
@@ -292,8 +293,8 @@ class _ItemTurns:
         if run is not None:
             run.outputs[call_id] = output
             return
-        said = [_text(f"Output of the tool call {call_id}, which is not shown:"), *output]
-        self._turns.append({"role": "user", "content": said})
+        content = [_text(f"Output of the tool call {call_id}, which is not shown:"), *output]
+        self._turns.append({"role": "user", "content": content})
 
     def messages(self) -> list[Message]:
         return [m for turn in self._turns for m in (turn.messages() if isinstance(turn, _CallRun) else [turn])]
@@ -335,7 +336,7 @@ class Tools:
         known = self.names.get((namespace, name))
         if known is not None:
             return known
-        return name if namespace in ("", _NO_NAMESPACE) else _joined(namespace, name)
+        return name if namespace in ("", _NO_NAMESPACE) else _join(namespace, name)
 
     def add(self, namespace: str, name: str, kind: str, function: Mapping[str, Any]) -> None:
         """Show a tool to models; one that its namespace has already is no other."""
@@ -343,19 +344,19 @@ class Tools:
         if namespace:
             if (namespace, name) in self.names:
                 return
-            flat = _joined(namespace, name)
+            flat = _join(namespace, name)
             if flat in self.declared:
-                flat = _marked(flat, namespace, name)
+                flat = _mark(flat, namespace, name)
         self.names[namespace, name] = flat
         self.declared[flat] = {"kind": kind, "name": name, "namespace": namespace}
         self.shown.append({"type": "function", "function": {"name": flat, **function}})
 
-    def meant_by(self, said: Mapping[str, Any]) -> list[str]:
+    def meant_by(self, choice: Mapping[str, Any]) -> list[str]:
         """Return the names, as models call them, of the tools that a choice names."""
-        kind = said.get("type")
-        nested = said.get("function") or said.get("custom")
-        said = nested if isinstance(nested, dict) else said
-        name, namespace = said.get("name"), said.get("namespace")
+        kind = choice.get("type")
+        nested = choice.get("function") or choice.get("custom")
+        choice = nested if isinstance(nested, dict) else choice
+        name, namespace = choice.get("name"), choice.get("namespace")
         if not isinstance(name, str):
             return []
         if kind == "namespace":
@@ -363,10 +364,10 @@ class Tools:
         if isinstance(namespace, str) and namespace:
             known = self.names.get((namespace, name))
             return [] if known is None else [known]
-        return [name] if name in self.declared else named(self.declared, name)
+        return [name] if name in self.declared else find_names(self.declared, name)
 
 
-def named(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str]:
+def find_names(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str]:
     """Return the tools that have this name in some namespace."""
     return [flat for flat, tool in declared.items() if tool["name"] == name]
 
@@ -377,7 +378,7 @@ def read_tools(given: list[Any]) -> Tools:
     What a model would call and nobody here can run (`web_search`, `mcp`, …) is not shown to it.
 
     Raises:
-        Refused: a tool that cannot be understood.
+        ApiError: a tool that cannot be understood.
     """
     tools = Tools()
     namespaces = []
@@ -395,15 +396,15 @@ def read_tools(given: list[Any]) -> Tools:
 
 def _read_namespace(tools: Tools, item: Mapping[str, Any], where: str) -> None:
     name = text_at(item.get("name"), f"{where}.name", empty=False)
-    about = optional(item, where, {"description": text_at}).get("description")
+    meta = optional(item, where, {"description": text_at}).get("description")
     first = len(tools.shown)
     for index, tool in enumerate(list_at(item.get("tools"), f"{where}.tools")):
         _read_tool(tools, tool, f"{where}.tools[{index}]", name)
-    if about and len(tools.shown) > first:
+    if meta and len(tools.shown) > first:
         # What is said of all of them is said once: it may be long.
         function = tools.shown[first]["function"]
         own = function.get("description")
-        function["description"] = f"{own}\n\nOf all tools of {name}: {about}" if own else about
+        function["description"] = f"{own}\n\nOf all tools of {name}: {meta}" if own else meta
 
 
 def _read_tool(tools: Tools, item: Any, where: str, namespace: str = "") -> None:
@@ -431,19 +432,19 @@ def _custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     described = list(optional(item, where, {"description": text_at}).values())
     if isinstance(definition := form.get("definition"), str):
         described.append(f"`input` must follow this grammar ({form.get('syntax', 'lark')}):\n\n{definition}")
-    said = {"description": "\n\n".join(described)} if described else {}
+    extra = {"description": "\n\n".join(described)} if described else {}
     properties = {"input": {"type": "string", "description": _INPUT}}
     schema = {"type": "object", "properties": properties, "required": ["input"], "additionalProperties": False}
-    return {**said, "parameters": schema}
+    return {**extra, "parameters": schema}
 
 
-def _joined(namespace: str, name: str) -> str:
+def _join(namespace: str, name: str) -> str:
     """Return one name for a namespace and a name; `mcp__demo__` and `mcp__demo` are both spelled by clients."""
     flat = _STRANGE.sub("_", f"{namespace.rstrip('_')}__{name.lstrip('_')}")
-    return flat if len(flat) <= _LONGEST_NAME else _marked(flat, namespace, name)
+    return flat if len(flat) <= _LONGEST_NAME else _mark(flat, namespace, name)
 
 
-def _marked(flat: str, namespace: str, name: str) -> str:
+def _mark(flat: str, namespace: str, name: str) -> str:
     """Return a name that no other tool has, and the same one in every turn."""
     mark = hashlib.sha256(f"{namespace}\0{name}".encode()).hexdigest()[:12]
     return f"{flat[: _LONGEST_NAME - len(mark) - 1]}_{mark}"
@@ -453,7 +454,7 @@ def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
     """Return the tools that may be called, and how; endpoints refuse the rest where there are none.
 
     Raises:
-        Refused: a choice that cannot be understood, or of a tool that is not there.
+        ApiError: a choice that cannot be understood, or of a tool that is not there.
     """
     choice, shown = body.get("tool_choice"), tools.shown
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
@@ -461,8 +462,8 @@ def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
     chosen = _read_chosen(choice, tools)
     if not shown:
         return {}
-    said = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
-    return {name: value for name, value in said.items() if value is not None}
+    settings = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_allowed(choice: dict[str, Any], tools: Tools) -> tuple[Any, list[dict[str, Any]]]:
@@ -485,9 +486,10 @@ def _read_chosen(choice: Any, tools: Tools) -> Any:
         raise refuse("tool_choice", "must be `auto`, `none`, `required`, or an object with a `type`")
     if choice["type"] not in _KINDS:
         return None
-    meant = tools.meant_by(choice)
-    if len(meant) > 1:
-        raise refuse("tool_choice.name", f"is in more than one namespace: say which in `namespace`: {', '.join(meant)}")
-    if not meant:
+    matching = tools.meant_by(choice)
+    if len(matching) > 1:
+        names = ", ".join(matching)
+        raise refuse("tool_choice.name", f"is in more than one namespace: say which in `namespace`: {names}")
+    if not matching:
         raise refuse("tool_choice.name", "must be the name of a tool in `tools` that can be called")
-    return {"type": "function", "function": {"name": meant[0]}}
+    return {"type": "function", "function": {"name": matching[0]}}
