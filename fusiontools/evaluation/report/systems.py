@@ -1,7 +1,4 @@
-"""The systems that one graded record holds: what each scored on it, and what it spent.
-
-Spent are calls, money, tokens, and time on the wall.
-"""
+"""The systems that one graded record holds: what each of them scored on it, what its calls took, and how long."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fusiontools.answers.tally import count_votes
+from fusiontools.answers import count_votes
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.
