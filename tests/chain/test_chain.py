@@ -257,7 +257,12 @@ def pipeline(chain: str, recipe: str) -> str:
 QUESTION = "Compare CRDTs and operational transformation for a shared editor: which one, and what are the trade-offs?"
 
 
-@pytest.mark.parametrize("name", recipe_names())
+#: These have every stage but the vote between them.
+QUICK = {"cascade", "debate", "pick"}
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=slow) for name in recipe_names()])
 def test_one_process_and_a_pipeline_give_the_same_record(name: str, run: Run) -> None:
     asked = "What is the capital of France?" if name == "local" else QUESTION
 
@@ -273,11 +278,14 @@ def test_one_process_and_a_pipeline_give_the_same_record(name: str, run: Run) ->
     "chain",
     [
         "panel -m fake/a -m fake/b | panel --revise | panel --debate | judge -m fake/judge | synth -m fake/s --refine",
-        "panel -m fake/a*5 --temperature 1 | panel --sequential --window 3 | synth -m fake/s",
-        "route --method never --fast fake/a --balanced fake/a --strong fake/a | panel -m fake/b | judge | synth",
+        pytest.param("panel -m fake/a*5 --temperature 1 | panel --sequential --window 3 | synth -m fake/s", marks=slow),
+        pytest.param(
+            "route --method never --fast fake/a --balanced fake/a --strong fake/a | panel -m fake/b | judge | synth",
+            marks=slow,
+        ),
         "panel -m fake/a+text=4 -m fake/b+text=4 -m fake/c+text=5 --scout 2 | judge -m fake/judge | synth -m fake/s",
         "panel -m fake/a+text=4 -m fake/b+status=500 -m fake/c+text=5 --retries 0 | vote",
-        "panel -m fake/a -m fake/b | judge -m fake/judge -m fake/judge2+judge --swap | pick",
+        pytest.param("panel -m fake/a -m fake/b | judge -m fake/judge -m fake/judge2+judge --swap | pick", marks=slow),
     ],
 )
 def test_any_chain_gives_the_same_record_in_one_process(chain: str, run: Run, tmp_path: Any) -> None:

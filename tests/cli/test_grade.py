@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from grading import PAIRED, RUBRIC, answered, failed, run_grade, scores
-from samples import lines, question, response
+from grading import PAIRED, RUBRIC, answered, run_grade, scores
+from samples import failed, lines, question, response
 from workdir import Run, Upstream
 
 from fusiontools.cli.grade import as_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from grading import answered, failed, run_grade, scores
-from samples import judged, question, response
+from grading import answered, run_grade, scores
+from samples import failed, judged, question, response
 
 from fusiontools.errors import InputError
 
@@ -48,7 +48,7 @@ def test_a_failed_response_scores_nothing_and_keeps_its_place_and_its_error() ->
     assert scores(result) == [1, 0, 1]
     assert result["grades"][1] == {
         "of": "panel", "member": "a", "sample": 0, "layer": 1, "grader": "numeric", "score": 0, "key": None,
-        "error": {"code": "timeout", "message": "no answer"},
+        "error": failed("b")["error"],
     }  # fmt: skip
 
 

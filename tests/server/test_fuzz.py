@@ -23,6 +23,8 @@ from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import STAGES
 from fusiontools.server import routes
 
+pytestmark = pytest.mark.slow
+
 WHOLE = json.loads(routes.openapi_document())
 API = schemathesis.openapi.from_dict(WHOLE)
 OPERATIONS = [found.ok() for found in API.get_all_operations()]

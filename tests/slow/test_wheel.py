@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from workdir import Run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = sorted(
     str(path.relative_to(ROOT))
@@ -94,7 +96,7 @@ def test_sdist_holds_what_a_checkout_holds(dist: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    documents = {"README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"}
+    documents = {"README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "requirements/dev.txt"}
     assert {*DATA, *documents, "fusiontools/py.typed", "examples/demo.sh", "tests/conftest.py"} <= names
 
 

@@ -43,10 +43,6 @@ def answered(text: str, *members: Any, meta: Any = None, **more: Any) -> Any:
     return {"id": "q1", "messages": SUM, **made, **({"panel": panel} if panel else {}), "answer": answer, **more}
 
 
-def failed(member: str) -> dict[str, Any]:
-    return {"member": member, "sample": 0, "layer": 1, "error": {"code": "timeout", "message": "no answer"}}
-
-
 def run_grade(
     record: Any, backend: Scripted | None = None, judges: Sequence[Any] = (), door: Any = None, **options: Any
 ) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 #: The recipe that servers of tests offer where a test gives none: three members, a judge, a synthesizer.
 RECIPE = """
@@ -21,6 +23,8 @@ judge: fake/judge
 synth: fake/synth
 """
 CHAT = "/v1/chat/completions"
+#: The workers of a server, as a parameter: two take their time to start.
+ONE_OR_TWO = ["1", pytest.param("2", marks=pytest.mark.slow)]
 
 
 def asking(text: str = "Why?", **more: Any) -> dict[str, Any]:
@@ -104,7 +108,9 @@ class Server:
         return self.log.read_text()
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, headers=self.headers, trust_env=False)
+        # Without authorities: reading them takes 25 ms, and this is plain HTTP.
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.Client(base_url=self.url, timeout=60, headers=self.headers, trust_env=False, verify=tls)
 
 
 @contextlib.contextmanager
