@@ -24,7 +24,7 @@ from fusiontools.evaluation.task import ASKING, Task, task_of
 from fusiontools.record.sections import question_text
 from fusiontools.record.types import Call, CallError, Degraded, Grade, Record, Response
 from fusiontools.stages import prompts
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, skips_failed
 from fusiontools.stages.verdicts import on_panel
 
 
@@ -87,9 +87,8 @@ def grade(options: GradeOptions, judges_for: JudgesFor, jobs: int = 8) -> Stage:
     """
     code_grader = CodeGrader(jobs, unsafe=options.unsafe, seconds=options.code_s)
 
+    @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         texts = list_texts(record, layers=options.layers)
         if not texts:
             raise InputError("nothing to grade: no `answer` and no `panel`; fuse-panel makes responses", "$")

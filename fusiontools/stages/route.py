@@ -33,11 +33,11 @@ from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed, StageFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
-from fusiontools.record.sections import text_of, with_section
+from fusiontools.record.sections import text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
 from fusiontools.stages import prompts
 from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
 from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
 
 #: One model, of the tier that the rules say.
@@ -182,9 +182,8 @@ _SILENT = {"model": "the model gives no reason", "command": "the command gives n
 def route(options_for: OptionsFor[RouteOptions]) -> Stage:
     """Return the stage."""
 
+    @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         # The recipe that a record brings along has no say: it may come from anywhere, and a command is run.
         own: Any = {key: value for key, value in record.items() if key != "recipe"}
         return await _Routing(record, options_for(own), runtime, runtime.ledger("route", record)).finish()

@@ -8,48 +8,16 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from samples import poll
+from terminal import everything, on_a_terminal
 from workdir import Run, Upstream
 
 from fusiontools.record.schemas import check_record
 
 CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both"
-
-
-@contextmanager
-def on_a_terminal(
-    args: list[str], env: dict[str, str], cwd: Path, *, out: bool = True
-) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run a tool whose error stream, and unless `out` is false its output, is a terminal; yield our end of it."""
-    ours, theirs = pty.openpty()
-    piped = subprocess.PIPE if not out else theirs
-    env = {**env, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=piped, stderr=theirs, env=env, cwd=cwd) as process:
-        os.close(theirs)
-        try:
-            yield ours, process
-        finally:
-            process.kill()
-            os.close(ours)
-
-
-def everything(ours: int) -> str:
-    """Return all that came to the terminal, without its control sequences."""
-    pieces = []
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # how a terminal says that the other end is closed
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", b"".join(pieces).decode())
 
 
 # --- What is asked ---
@@ -217,7 +185,7 @@ def test_a_person_sees_who_answered_and_then_the_answer(
 
 
 def test_a_pipe_gets_the_text_alone(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
-    with on_a_terminal(["fuse-ask", "--chain", CHAIN, "Why?"], env, tmp_path, out=False) as (ours, process):
+    with on_a_terminal(["fuse-ask", "--chain", CHAIN, "Why?"], env, tmp_path, out=subprocess.PIPE) as (ours, process):
         out, _ = process.communicate(timeout=60)
         screen = everything(ours)
 

@@ -450,7 +450,7 @@ def recipe_keys() -> dict[str, Any]:
     schema = schemas.load("recipe")
     defs = schema["$defs"]
     made: dict[str, Any] = {
-        **STAGES,
+        **{name: spec.options for name, spec in STAGES.items()},
         "limits": LimitOptions,
         "panel.few_shot": FewShot,
         "endpoints.*": Endpoint,

@@ -202,7 +202,7 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-FLAGS = {name for options in STAGES.values() for flag in flags_of(options).values() for name in flag.names}
+FLAGS = {name for spec in STAGES.values() for flag in flags_of(spec.options).values() for name in flag.names}
 CHAIN_WORDS = [
     *sorted(FLAGS),
     *STAGES,

@@ -80,38 +80,6 @@ def cost_delta(a: FileSpending, b: FileSpending) -> float | None:
     return round(b.cost_usd - a.cost_usd, 8)
 
 
-def spent_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
-    """Return names and values of cost and time, before and after; nothing where nobody was called."""
-    if not a.calls and not b.calls:
-        return []
-    cost = f"{_cost(a)} → {_cost(b)}"
-    if delta := cost_delta(a, b):
-        sign = "-" if delta < 0 else "+"
-        cost += f" ({sign}{_usd(abs(delta))}{_percent(a.known_usd, delta)})"
-    delta_s = b.time_s - a.time_s
-    time = f"{a.time_s:.1f} s → {b.time_s:.1f} s"
-    if delta_s:
-        time += f" ({delta_s:+.1f} s{_percent(a.time_s, delta_s)})"
-    return [("cost", cost), ("call time", time)]
-
-
-def _cost(spent: FileSpending) -> str:
-    if spent.cost_usd is None:
-        return "unknown" if spent.calls else "no calls"
-    return ("≥ " if spent.unknown else "") + _usd(spent.cost_usd)
-
-
-def _usd(amount: float) -> str:
-    """Return an amount with four decimals, and with more where it is small."""
-    decimals = 4 if amount >= 0.01 else 6 if amount >= 0.0001 else 8
-    whole, _, cents = f"{amount:.{decimals}f}".partition(".")
-    return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
-
-
-def _percent(before: float, delta: float) -> str:
-    return f", {delta / before:+.1%}" if before else ""
-
-
 Kind = Literal["failed", "answered", "answer", "analysis", "other"]
 Data = dict[str, Any]
 #: Sections that are told field by field, and item by item; `panel` and `layers` are told response by response. What may

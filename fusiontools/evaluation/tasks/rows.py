@@ -23,7 +23,7 @@ from typing import Any
 from fusiontools.config.stage_table import GRADERS
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl
-from fusiontools.record.jsonl import REQUEST_KEYS
+from fusiontools.record.params import PARAMETERS
 from fusiontools.record.types import Record
 
 LETTERS = string.ascii_uppercase
@@ -177,7 +177,7 @@ _PARTS = {
 #: Fusion Engine's names of graders, and the field's.
 _GRADERS = {"exact_match": "exact", "multiple_choice": "choice", "code_exec": "code", "number": "numeric"}
 #: What stays at the top of a record even where there are no messages yet.
-_TOP = REQUEST_KEYS | {"id", "custom_id", "system", "params", "epoch", "meta"}
+_TOP = PARAMETERS | {"id", "custom_id", "system", "params", "epoch", "meta"}
 _NEEDS = {"rubric": "rubric", "code": "tests"}
 
 

@@ -1,0 +1,143 @@
+"""What comes in and leaves as bytes: encodings, long lines, closed streams, full disks."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from mistakes import JUDGE, PANEL, SYNTH, clear, needs_dev_full
+from samples import judged, lines, question
+from workdir import Run, Upstream
+
+
+def test_a_bom_and_crlf_are_no_part_of_a_record(run: Run) -> None:
+    dos = b"\xef\xbb\xbf" + lines([question("q1"), question("q2")]).replace(b"\n", b"\r\n")
+
+    result = run(PANEL, dos)
+
+    assert (result.status, clear(result)) == (0, "")
+    assert [r["id"] for r in result.records] == ["q1", "q2"]
+
+
+@pytest.mark.parametrize("form", ["--lines", "--text"])
+def test_a_bom_and_crlf_are_no_part_of_a_question(form: str, run: Run) -> None:
+    result = run([*PANEL, form], b"\xef\xbb\xbfWhy?\r\n")
+
+    assert (result.status, clear(result)) == (0, "")
+    assert [r["messages"] for r in result.records] == [[{"role": "user", "content": "Why?"}]]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"Why \xff?", "not UTF-8: byte 0xff at offset 4"),
+        ("Why?".encode("utf-16"), "not UTF-8: byte 0xff at offset 0"),
+        (b"\x7fELF\0\0", "binary, not text: NUL byte at offset 4"),
+    ],
+    ids=["latin1", "utf16", "binary"],
+)
+def test_a_question_that_is_no_text_is_refused(data: bytes, reason: str, run: Run) -> None:
+    result = run(PANEL, data)
+
+    assert (result.status, result.out) == (3, b"")
+    assert clear(result) == f"fuse-panel: stdin: {reason}\n"
+
+
+def test_a_nul_that_json_escapes_goes_through(run: Run) -> None:
+    result = run(PANEL, b'{"prompt": "a\\u0000b"}\n')
+
+    assert (result.status, clear(result)) == (0, "")
+    assert result.records[0]["messages"][0]["content"] == "a\0b"
+
+
+def test_a_last_line_without_newline_counts(run: Run) -> None:
+    result = run(PANEL, lines([question("q1"), question("q2")]).removesuffix(b"\n"))
+
+    assert [r["id"] for r in result.records] == ["q1", "q2"]
+
+
+@pytest.mark.parametrize("head", [b'{"prompt": "', b""], ids=["record", "text"])
+def test_fifty_megabytes_on_one_line_are_refused_in_bounded_memory(head: bytes, run: Run) -> None:
+    # The peak of the largest child, in KiB; on a Mac in bytes.
+    measured = (
+        "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]); "
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; "
+        "print(peak * (1 if sys.platform == 'darwin' else 1024), file=sys.stderr); sys.exit(status)"
+    )
+    long = head + b"x" * 50_000_000 + b"\n"
+
+    result = run([sys.executable, "-c", measured, *PANEL], long + lines([question("q2")]))
+
+    said, peak = result.err.splitlines()
+    what = "stdin:1: the line" if head else "stdin: the question"
+    assert said == f"fuse-panel: {what} is longer than 32 MiB (--max-line-mib)"
+    assert int(peak) < 160e6
+    assert (result.status, [r["id"] for r in result.records]) == ((1, ["q2"]) if head else (3, []))
+
+
+def test_a_long_line_passes_where_the_limit_is_raised(run: Run) -> None:
+    long = lines([question("q1", pad="x" * 40_000)])
+
+    refused = run([*PANEL, "--max-line-mib", "0.03125"], long)
+    taken = run([*PANEL, "--max-line-mib", "0.0625"], long)
+
+    assert refused.status == 3
+    assert clear(refused) == "fuse-panel: stdin:1: the line is longer than 0.03125 MiB (--max-line-mib)\n"
+    assert taken.status == 0
+
+
+def test_an_id_seen_before_is_warned_about_and_kept(run: Run) -> None:
+    result = run(PANEL, lines([question("q1"), question("q2"), question("q1", other=True)]))
+
+    assert result.status == 0
+    assert [r["id"] for r in result.records] == ["q1", "q2", "q1"]
+    assert clear(result) == "fuse-panel: stdin:3: warning: the id 'q1' was seen before, at stdin:1\n"
+
+
+def test_a_closed_stdin_is_named(run: Run) -> None:
+    result = run("fuse-panel -m fake/a <&-")
+
+    assert (result.status, result.out) == (3, b"")
+    assert clear(result) == "fuse-panel: stdin: cannot be read: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH, ["fuse-cost"]], ids=lambda tool: tool[0])
+def test_a_closed_stdout_is_named_and_nothing_is_written_elsewhere(tool: list[str], run: Run) -> None:
+    stdin = lines([judged("q1")])
+
+    result = run(f"{' '.join(tool)} >&-", stdin)
+
+    assert result.status == 1
+    assert clear(result).startswith(f"{tool[0]}: stdout: Bad file descriptor")
+    assert run([*tool, *(["--replay"] if "-m" in tool else [])], stdin).status == 0
+
+
+def test_a_closed_stderr_costs_no_record(run: Run) -> None:
+    result = run(f"{' '.join(PANEL)} 2>&-", b"bad\n" + lines([question("q2")]).replace(b"\n", b" "))
+
+    assert (result.status, result.err) == (0, "")
+    assert len(result.records) == 1
+
+
+@needs_dev_full
+@pytest.mark.parametrize("tool", [PANEL, JUDGE, SYNTH], ids=lambda tool: tool[0])
+def test_a_full_disk_at_stdout_is_named_and_nothing_is_lost(tool: list[str], run: Run, upstream: Upstream) -> None:
+    stdin = lines([judged("q1")])
+    full = run(f"{' '.join(tool)} > /dev/full", stdin)
+    bought = upstream.stats()["requests"]
+
+    again = run([*tool, "--replay"], stdin)
+
+    assert full.status == 1
+    said = "stdout: No space left on device; finished calls are in the journal: run again with --replay"
+    assert clear(full) == f"{tool[0]}: {said}\n"
+    assert (again.status, len(again.records)) == (0, 1)
+    assert upstream.stats()["requests"] == bought
+
+
+@needs_dev_full
+def test_a_full_disk_under_the_sums_is_named(run: Run) -> None:
+    result = run("fuse-cost > /dev/full", lines([judged()]))
+
+    assert result.status == 1
+    assert clear(result) == "fuse-cost: stdout: No space left on device\n"
