@@ -65,6 +65,7 @@ MATH_SIGN = re.compile(
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
+SIGNS = frozenset(f"-+*/^<>=±|∞#()[]!{FORMULA}") | {"sqrt", "pi"}
 MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
@@ -113,8 +114,10 @@ def verdict_of(result: Result, asked: agreement.Question) -> str | None:
         verdict = normalize.YES_NO[spoken[1]] if spoken else normalize.yes_no(text)
         if not verdict and asked.polar and (plain := PLAIN_VERDICT.match(text)):
             verdict = "no" if plain[1] else "yes"
-        if not verdict and asked.polar and (said := agreement.read(asked, text)):
-            verdict = said.verdict
+        if not verdict and asked.polar:
+            found = set(normalize.tokens(text))
+            if asked.words.issuperset(found - agreement.STOP - agreement.NEGATIONS):
+                verdict = "yes" if agreement.NEGATIONS.isdisjoint(found) else "no"
         if verdict:
             return verdict
     return None
@@ -137,6 +140,11 @@ def key_of(piece: str, asked: agreement.Question) -> str:
     while found[:1] == ["*"]:
         found = found[1:]
     return " ".join(spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found)
+
+
+def is_formula(key: str) -> bool:
+    """Say whether a key is that of mathematics, which is the same only where it is written the same."""
+    return not SIGNS.isdisjoint(key.split())
 
 
 def literal_of(piece: str, asked: agreement.Question) -> str:

@@ -26,6 +26,7 @@ HOMES = {
     "httpx": {"llm.http", "llm.http1"},
     "httptools": {"llm.http1", "server.http_bounds"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
+    "re2": {"answers.structured"},
     "json_repair": {"stages.analysis"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
@@ -63,6 +64,7 @@ HEAVY = {
     "starlette",
     "uvicorn",
     "prometheus_client",
+    "re2",
 }
 
 
