@@ -20,27 +20,28 @@ FIRST_WORDS, LONG_WORDS = 6, 12
 #: What can be compared whole.
 SHORT_WORDS, SHORT_CHARS = 30, 300
 
-#: LaTeX and signs that `normal.fold` would lose or misread, in words that it understands.
-PLAIN = {"\\%": "%", "\\$": "$", "\\fbox{": "\\boxed{", "\\boxed{}": "", "^\\circ": "°", "^{\\circ}": "°"}
-PLAIN |= {
-    "≠": "<>",
+#: LaTeX and signs that `normalize.fold` would lose or misread, in words that it understands.
+LATEX = {
+    "\\%": "%",
+    "\\$": "$",
+    "\\fbox{": "\\boxed{",
+    "\\boxed{}": "",
+    "^\\circ": "°",
+    "^{\\circ}": "°",
     "\\neq": "<>",
+}
+LATEX |= {
     "\\ne ": "<>",
-    "≈": "=",
     "\\approx": "=",
     "\\sim": " ",
     "\\pm": "±",
-    "¤": "",
     "\\leq": "≤",
     "\\geq": "≥",
     "\\le ": "≤",
     "\\ge ": "≥",
-    "∉": "¬∈",
-    "<=": "≤",
-    ">=": "≥",
-    "\\{": "(",
-    "\\}": ")",
 }
+LATEX |= {"\\{": "(", "\\}": ")"}
+PLAIN = {"≠": "<>", "≈": "=", "¤": "", "∉": "¬∈"}
 MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
 FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
 SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
@@ -70,6 +71,8 @@ PERIOD_MARK = re.compile(r"[\d.]\(\d|\d\.\.\.|overline|repeating|recurring")
 LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
 BRACE = re.compile(r"[{}]")
+#: What makes a piece more than words on a line.
+MARKDOWN = re.compile(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
 BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
 ANSWER_HEADING = re.compile(
     r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"
@@ -162,10 +165,21 @@ def folded_of(text: str) -> str:
     text = spoken(text).strip()
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-    for old, new in PLAIN.items():
-        text = text.replace(old, new)
-    text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", FUNCTION.sub("", MATH.sub(r"\1", text))))
-    text = CAPITAL_UNIT.sub(_capital, text)
+    text = text.replace("<=", "≤").replace(">=", "≥")
+    if not text.isascii():
+        for old, new in PLAIN.items():
+            text = text.replace(old, new)
+    if "\\" in text:
+        for old, new in LATEX.items():
+            text = text.replace(old, new)
+        text = FUNCTION.sub("", text)
+    if "$" in text:
+        text = MATH.sub(r"\1", text)
+    if "\\" in text:
+        text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
+    if not re.search(r"\d", text) and "\\" not in text:
+        return normalize.fold(text).strip()
+    text = CAPITAL_UNIT.sub(_capital, STARRED_POWER.sub("^", text))
     text = RATIO.sub(":", HALF_DAY.sub(r" \1m", RUPEES.sub(r"\1 ", text)))
     folded = SMALL_POWER.sub(r"1e-\1", normalize.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))).strip()
     return PERIODIC.sub(_periodic, folded) if PERIOD_MARK.search(folded) else folded
@@ -197,6 +211,8 @@ def spoken(text: str) -> str:
 
 def bare(piece: str) -> str:
     """Return a folded piece on one line, without Markdown and braces."""
+    if not MARKDOWN.search(piece):
+        return piece.strip()
     marks = LEADING_MARK.match(piece)
     return " ".join(BRACE.sub(" ", EMPHASIS.sub("", piece[marks.end() :] if marks else piece)).split())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fusiontools.answers import agreement, normalize, numbers, structured, words
 from fusiontools.answers.agreement import Question
@@ -38,8 +38,8 @@ class Votes(NamedTuple):
     #: Positions of long answers of which code cannot tell whether they agree with others: it finds no result in them,
     #: or they differ from one with the same result in nothing but a number, a formula or a "not".
     vague: frozenset[int]
-    #: Positions of answers that give none: empty, refusing, not knowing.
-    silent: frozenset[int]
+    #: Positions of answers that give none, and say so.
+    refusing: frozenset[int]
 
 
 def check_key(key: str) -> None:
@@ -63,6 +63,23 @@ def vote_keys(texts: Sequence[str], key: str = "auto", question: str = "") -> tu
     return votes.kind, votes.keys
 
 
+def read_responses(responses: Sequence[Mapping[str, Any]], key: str = "auto", question: str = "") -> Votes:
+    """Read all responses as votes; under `auto`, tool calls speak for themselves."""
+    called = {
+        at: made for at, response in enumerate(responses) if key == "auto" and (made := response.get("tool_calls"))
+    }
+    told = [at for at in range(len(responses)) if at not in called]
+    votes = read_votes([responses[at].get("content", "") for at in told], key, question)
+    keys: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
+    keys.update(zip(told, votes.keys, strict=True))
+    return Votes(
+        votes.kind if told else "json",
+        [keys[at] for at in range(len(responses))],
+        frozenset(told[at] for at in votes.vague),
+        frozenset(told[at] for at in votes.refusing),
+    )
+
+
 def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> Votes:
     """Read all answers to a question as votes.
 
@@ -76,15 +93,14 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        read = [structured.by_pattern(pattern, text) for text in texts]
-        return Votes(kind, _cut(read), frozenset(), frozenset())
+        return Votes(kind, _cut([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset())
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        read = [structured.by_path(steps, text) for text in texts]
-        return Votes(kind, _cut(read), frozenset(), frozenset())
+        return Votes(kind, _cut([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
-    results = [result_of(text, asked) for text in texts]
+    known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
+    results = [known[text] for text in texts]
     doubtful = _doubtful(results)
     results = [
         each._replace(vague=True) if each and any(at in pair for pair in doubtful) else each
@@ -103,8 +119,8 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     keys = _cut(read)
     unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
     vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
-    silent = [at for at, each in enumerate(results) if each is None and not keys[at]]
-    return Votes(kind, keys, vague, frozenset(silent))
+    refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
+    return Votes(kind, keys, vague, frozenset(refusing))
 
 
 def _doubtful(results: Sequence[Result | None]) -> list[tuple[int, int]]:
@@ -132,32 +148,41 @@ def _suiting(
     """Read all results as the first kind that suits more than half of those that say anything."""
     half = len([each for each in results if each]) / 2
     whole = [structured.whole(text) for text in texts]
-    if len(list(filter(None, whole))) > half:
+    if sum(map(bool, whole)) > half:
         return "json", whole
     options = words.options_of(asked.text)
     # What is spoken of in passing in a long text chooses nothing, where nothing was to be chosen.
-    free = not options
-    letters = [
-        words.letter_of(each, options, asked.text) if each and not (free and each.vague) else None for each in results
-    ]
-    if len(list(filter(None, letters))) > half:
+    letters = _each(results, lambda each: words.letter_of(each, options, asked.text), spoken_of=bool(options))
+    if sum(map(bool, letters)) > half:
         return "choice", letters
-    free = not (asked.polar or asked.either)
-    verdicts = [words.verdict_of(each, asked) if each and not (free and each.vague) else None for each in results]
-    if len(list(filter(None, verdicts))) > half:
+    verdicts = _each(results, lambda each: words.verdict_of(each, asked), spoken_of=asked.polar or bool(asked.either))
+    if sum(map(bool, verdicts)) > half:
         return "yes_no", verdicts
     if ASKS_CODE.search(asked.text):
-        return "text", [words.literal_of(each.pieces[0], asked) if each else None for each in results]
-    counted = [_concluded_number(each, asked) for each in results]
+        return "text", _each(results, lambda each: words.literal_of(each.pieces[0], asked), spoken_of=True)
+    known = {each: _concluded_number(each, asked) for each in dict.fromkeys(results)}
+    counted = [known[each] for each in results]
     enough = numbers.NEW if asked.number or not numbers.WHEN.isdisjoint(asked.words) else numbers.ALONE
     if len([number for number in counted if number and number.grade >= enough]) > half:
         return "number", numbers.keys_of(counted, asked.text)
     return "text", _as_text(results, asked)
 
 
+def _each(
+    results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
+) -> list[str | None]:
+    """Read each result once; vague ones only where the question speaks of what is looked for."""
+    known: dict[Result, str | None] = {}
+    for each in results:
+        if each and each not in known:
+            known[each] = read(each) if spoken_of or not each.vague else None
+    return [known[each] if each else None for each in results]
+
+
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
     """Return what each result says in words: of all that say the same, what most say, else the shortest."""
-    keys = [_words(each, asked) if each else "" for each in results]
+    known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
+    keys = [known[each] for each in results]
     said = {
         key: agreement.say(asked, bare(each.pieces[0]))
         for key, each in zip(keys, results, strict=True)
@@ -182,7 +207,9 @@ def _words(result: Result, asked: Question) -> str:
 
 def _number(result: Result | None, asked: Question) -> Quantity | None:
     for piece in result.all_pieces if result else ():
-        if found := numbers.read(piece, asked.words, stated=bool(result and result.stated)):
+        if numbers.HINT.search(piece) and (
+            found := numbers.read(piece, asked.words, stated=bool(result and result.stated))
+        ):
             return found
     return None
 

@@ -138,35 +138,29 @@ detail reason reasons example examples difference differences words steps step t
 ASKING = frozenset(ASKING_TEXT.split())
 
 
-def cluster(question: str, answers: Sequence[str]) -> list[list[int]]:
+def clusters_of(votes: Votes) -> list[list[int]]:
     """Group the positions of answers that say the same, largest group first, ties by the earliest position.
 
     Those that vote for nothing come last; those that refuse, or do not know, say the same.
     """
-    return _clusters(read_votes(answers, question=question), answers)
-
-
-def _clusters(votes: Votes, answers: Sequence[str]) -> list[list[int]]:
     groups: dict[str | int, list[int]] = {}
     for at, key in enumerate(votes.keys):
-        refuses = key is None and at in votes.silent and answers[at].strip()
-        groups.setdefault(key or ("" if refuses else at), []).append(at)
+        groups.setdefault(key or ("" if at in votes.refusing else at), []).append(at)
     return sorted(groups.values(), key=lambda group: (not votes.keys[group[0]], -len(group), group[0]))
 
 
-def agreement_share(question: str, answers: Sequence[str]) -> float | None:
+def agreement_share(votes: Votes) -> float | None:
     """Return the share of answers that say what most say: 0.0 for no answers, 1.0 for one.
 
     None where it is unknown: of a long answer that gives no result, code cannot tell whether it agrees, unless all are
     the same word for word.
     """
-    if not answers:
+    if not votes.keys:
         return 0.0
-    votes = read_votes(answers, question=question)
-    largest = _clusters(votes, answers)[0]
-    if votes.vague and (votes.kind != "text" or len(largest) < len(answers)):
+    largest = clusters_of(votes)[0]
+    if votes.vague and (votes.kind != "text" or len(largest) < len(votes.keys)):
         return None
-    return round(len(largest) / len(answers), 2)
+    return round(len(largest) / len(votes.keys), 2)
 
 
 def same(question: str, one: str, other: str) -> bool | None:
@@ -174,7 +168,7 @@ def same(question: str, one: str, other: str) -> bool | None:
 
     An empty answer says the same as none.
     """
-    share = agreement_share(question, [one, other])
+    share = agreement_share(read_votes([one, other], question=question))
     return None if share is None else share == 1.0
 
 
@@ -200,21 +194,21 @@ def rank(clusters: Sequence[Sequence[int]], confidence: Sequence[float | None]) 
 
 
 def analyse(
-    question: str, names: Sequence[str], answers: Sequence[str], confidence: Sequence[float | None]
+    question: str, names: Sequence[str], answers: Sequence[str], confidence: Sequence[float | None], votes: Votes
 ) -> dict[str, Any]:
     """Describe by code how the answers relate.
 
     Args:
         names: the display name of each answer's member.
         confidence: the mean log probability of each answer, None where unknown.
+        votes: what the answers vote for.
 
     Returns:
         OpenRouter Fusion's five keys, in the shapes of `record.Analysis`, and `ranking`: positions in `answers`, best
         first, empty answers last. At most 8 entries of 300 characters each. Of long answers, 6,000 characters and 40
         sentences each, 200 in all, are compared.
     """
-    votes = read_votes(answers, question=question)
-    clusters = _clusters(votes, answers)
+    clusters = clusters_of(votes)
     ranking = rank(_resembling(votes, answers, clusters) if votes.vague else clusters, confidence)
     ranking.sort(key=lambda position: (not votes.keys[position], not answers[position].strip()))
     told = [position for position in ranking if answers[position].strip()]

@@ -77,6 +77,8 @@ _COUNTS = "|".join(COUNTED)
 COUNT_RUN = re.compile(
     rf"\b(?:{_COUNTS})\b(?:(?:[ -]|(?<=hundred) and )(?:{_COUNTS}|hundred|thousand|million|billion)\b){{0,12}}"
 )
+#: Without this, a piece has no number.
+HINT = re.compile(rf"\d|\b(?:half|hundred|{_COUNTS}|{'|'.join(PARTS)})")
 MIXED = re.compile(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
 SPACED_SLASH = re.compile(r"(?<=\d) / (?=\d)")
 SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")

@@ -9,6 +9,7 @@ from fusiontools.answers import agreement, normalize
 from fusiontools.answers.extract import Result, bare
 from fusiontools.answers.numbers import ASSIGNED, BRACKETED_COMMA, spelled, with_iso_dates
 
+LONE_LETTER = re.compile(r"\b[a-z]\b")
 MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
 LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = re.compile(
@@ -71,6 +72,8 @@ MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FOR
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
     """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
+    if not options and not any(map(LONE_LETTER.search, result.all_pieces)):
+        return None
     pieces = [agreement.CONTRAST.sub("", bare(piece)) for piece in result.all_pieces]
     for at, piece in enumerate(pieces):
         clauses = [clause for clause in TURN.split(piece) if clause]
