@@ -25,6 +25,8 @@ ASKS_CODE = re.compile(
 )
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
+#: How often a key is read again at most.
+READINGS = 4
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
 
 
@@ -199,10 +201,21 @@ def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | No
 
 
 def _words(result: Result, asked: Question) -> str:
-    """Return the words of a result; of a long answer, a few words and what stands for all of it."""
-    if not result.vague:
-        return words.key_of(result.pieces[0], asked)
-    return marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+    """Return the words of a result; of a long answer, a few words and what stands for all of it.
+
+    They are read again until they say no less, so that a key is its own key.
+    """
+    if result.vague:
+        key = marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+    else:
+        key = cut(words.key_of(result.pieces[0], asked))
+    for _ in range(READINGS):
+        again = result_of(key, asked)
+        read = words.key_of(again.pieces[0], asked) if again else ""
+        if read == key:
+            break
+        key = read
+    return key
 
 
 def _number(result: Result | None, asked: Question) -> Quantity | None:

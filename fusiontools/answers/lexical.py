@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fusiontools.answers import extract, normalize
-from fusiontools.answers.agreement import NEGATIONS, QUESTION_CHARS, STOP
+from fusiontools.answers.agreement import FORMULA, NEGATIONS, QUESTION_CHARS, STOP
 from fusiontools.answers.keys import Votes, read_votes
 
+#: Where a long answer's stated result is looked for: its end.
+TAIL_CHARS = 1_000
 #: Words of sentences are compared by their beginnings, which stands in for stemming in any language.
 STEM_CHARS = 7
 #: What is compared of long answers: characters and sentences of each, sentences of all together.
@@ -42,6 +44,8 @@ class Point(NamedTuple):
     text: str
     words: frozenset[str]
     numbers: frozenset[str]
+    #: Capitalised words, and formulas.
+    names: frozenset[str]
     negated: bool
 
 
@@ -65,14 +69,18 @@ def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
 
 
 def alike(one: Point, other: Point) -> bool:
-    """Say whether two sentences make the same point: most content shared, no number and no negation apart."""
+    """Say whether two sentences make the same point: most content shared, no number, name or negation apart."""
     if one.negated != other.negated:
         return False
     shared = len(one.words & other.words)
     fewer, more = sorted((len(one.words), len(other.words)))
     if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
-    return one.numbers <= other.numbers or one.numbers >= other.numbers
+    return _nested(one.numbers, other.numbers) and _nested(one.names, other.names)
+
+
+def _nested(one: frozenset[str], other: frozenset[str]) -> bool:
+    return one <= other or one >= other
 
 
 def opposed(one: Point, other: Point) -> bool:
@@ -105,7 +113,8 @@ def _point(owner: int, sentence: str) -> Point:
     found = normalize.tokens(normalize.fold(text))
     numbers = frozenset(filter(normalize.is_number, found))
     words = frozenset(_stems(found)) - NEGATIONS
-    return Point(owner, text, words, numbers, not NEGATIONS.isdisjoint(found))
+    names = [word for word in WORD.findall(text) if word[0].isupper() and word.casefold() not in STOP]
+    return Point(owner, text, words, numbers, frozenset(names + FORMULA.findall(text)), not NEGATIONS.isdisjoint(found))
 
 
 def _stems(found: Sequence[str]) -> list[str]:
@@ -310,12 +319,16 @@ def _results(
     question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
 ) -> list[dict[str, Any]]:
     """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
-    given = {at: key for at in told if (key := votes.keys[at]) and at not in votes.vague}
-    if len(set(given.values())) < 2:
+    given: dict[int, str] = {}
+    for at in told:
+        key = votes.keys[at]
+        if key and at not in votes.vague:
+            value = normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:])) if votes.kind == "text" else key
+            given[at] = answers[at] if is_short([answers[at]]) else value or ""
+    given = {at: stance for at, stance in given.items() if stance}
+    if len({votes.keys[at] for at in given}) < 2:
         return []
-    return [
-        _contradiction(question, names, {at: answers[at] if is_short([answers[at]]) else given[at] for at in given})
-    ]
+    return [_contradiction(question, names, given)]
 
 
 def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def compiled(pattern: str) -> Any:
         reason = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
         operator = reason.rpartition(": ")[2]
         if lacking := next((what for mark, what in LACKING.items() if operator.startswith(mark)), None):
-            reason = f"{lacking} is unknown to RE2, which searches in linear time; write it without"
+            raise UsageError(
+                f"{where}: {lacking} is unknown to RE2, which searches in linear time; write it without"
+            ) from None
         raise UsageError(f"{where}: no regular expression: {reason}") from None
 
 

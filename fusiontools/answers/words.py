@@ -66,7 +66,9 @@ MATH_SIGN = re.compile(
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
-SIGNS = frozenset(f"-+*/^<>=±|∞#()[]!{FORMULA}") | {"sqrt", "pi"}
+FORMULA_KEY = re.compile(
+    rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)"
+)
 MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
@@ -142,12 +144,22 @@ def key_of(piece: str, asked: agreement.Question) -> str:
     # A star with nothing before it is Markdown that is left over.
     while found[:1] == ["*"]:
         found = found[1:]
-    return " ".join(spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found)
+    spelled_out = [spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found]
+    return _joined(spelled_out, ", " if bracketed else " ")
+
+
+def _joined(found: list[str], between: str) -> str:
+    """Write tokens of mathematics in a line, with nothing beside a sign."""
+    key = ""
+    for token in found:
+        apart = key[-1:].isalnum() and (token[0].isalnum() or token[0] == "-" != token)
+        key += f"{between if apart else ''}{token}"
+    return key
 
 
 def is_formula(key: str) -> bool:
     """Say whether a key is that of mathematics, which is the same only where it is written the same."""
-    return not SIGNS.isdisjoint(key.split())
+    return FORMULA_KEY.search(key) is not None
 
 
 def literal_of(piece: str, asked: agreement.Question) -> str:
