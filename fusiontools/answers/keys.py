@@ -137,7 +137,10 @@ def _doubtful(results: Sequence[Result | None]) -> list[tuple[int, int]]:
 def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     """Return the words of each answer's result, in which nothing but its spelling is made the same."""
     asked = agreement.ask(question)
-    return _cut([_words(result, asked) if result else None for result in (result_of(text, asked) for text in texts)])
+    results = [result_of(text, asked) for text in texts]
+    if ASKS_CODE.search(asked.text):
+        return _cut([words.literal_of(each.pieces[0], asked) if each else None for each in results])
+    return [(_words(each, asked) or None) if each else None for each in results]
 
 
 def _cut(keys: Sequence[str | None]) -> list[str | None]:
@@ -209,6 +212,8 @@ def _words(result: Result, asked: Question) -> str:
         key = marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
     else:
         key = cut(words.key_of(result.pieces[0], asked))
+        if key == result.pieces[0]:
+            return key
     for _ in range(READINGS):
         again = result_of(key, asked)
         read = words.key_of(again.pieces[0], asked) if again else ""

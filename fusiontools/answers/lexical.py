@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from fusiontools.answers import extract, normalize
 from fusiontools.answers.agreement import FORMULA, NEGATIONS, QUESTION_CHARS, STOP
+from fusiontools.answers.extract import SHORT_WORDS
 from fusiontools.answers.keys import Votes, read_votes
 
 #: Where a long answer's stated result is looked for: its end.
@@ -184,7 +185,7 @@ def same(question: str, one: str, other: str) -> bool | None:
 def is_short(answers: Sequence[str]) -> bool:
     """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
     return all(
-        len(SENTENCE_END.findall(text)) < 2 and not extract.is_long(normalize.fold(text))
+        len(SENTENCE_END.findall(text)) < 2 and (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text)))
         for text in map(str.strip, answers)
     )
 
