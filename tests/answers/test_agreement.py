@@ -53,7 +53,6 @@ PANELS: list[tuple[str, tuple[str, ...]]] = [
     ("Anything?", ("", " ", "I cannot answer that.", "No idea", "yes")),
     ("Give JSON.", ('{"a": 1}', '```json\n{"a": 1.0}\n```', '{"a": 2}')),
     ("Language?", ("C", "C++", "C#", "C++.")),
-] for pair in PAIRS)),
 ] + [
     (asked, tuple(text for pair in PAIRS if pair["question"] == asked for text in (pair["one"], pair["other"])))
     for asked in dict.fromkeys(pair["question"] for pair in PAIRS)
