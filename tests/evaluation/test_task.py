@@ -56,7 +56,7 @@ def test_a_typed_grader_goes_before_the_task_s_and_takes_options_only_where_they
         ({"target": "x", "grader": {"name": "exact", "tolerance": 1}}, "exact has no options"),
         ({"target": "x+1", "grader": "numeric"}, "'x+1' is nothing that numeric can compare"),
         ({"target": "(", "grader": "regex"}, "no regular expression"),
-        ({"target": "(a+)+b", "grader": "regex"}, "may search for ever"),
+        ({"target": r"(a)\1", "grader": "regex"}, "a back-reference is unknown to RE2"),
         ({"target": "1", "grader": {"name": "regex", "pattern": "("}}, "no regular expression"),
         ({"target": {}, "grader": {"name": "json", "path": "a..b"}}, "no path"),
         ({"rubric": "be nice", "grader": "rubric"}, "a list of criteria is wanted"),
