@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from boxes import LONG_S, RIGHT, checks, every_box, passes
+from boxes import LONG_S, RIGHT, any_box, checks, passes
 
 from fusiontools.evaluation.code_grader import Sandbox, program_of
 from fusiontools.evaluation.task import Code
@@ -35,7 +35,7 @@ STAND_INS = {
 }
 
 
-@every_box
+@any_box
 @pytest.mark.parametrize(("stand_in", "text"), STAND_INS.values(), ids=STAND_INS)
 def test_nothing_of_the_program_s_stands_in_for_the_checks_or_the_language(
     box: Sandbox, stand_in: str, text: str
@@ -46,7 +46,7 @@ def test_nothing_of_the_program_s_stands_in_for_the_checks_or_the_language(
     assert passes(box, f"{RIGHT}{stand_in}", code)
 
 
-@every_box
+@any_box
 def test_a_kind_of_list_that_says_it_is_equal_is_compared_by_what_is_in_it(box: Sandbox) -> None:
     lying = "class L(list):\n    def __eq__(self, other): return True\ndef f(): return L({})"
 
@@ -65,7 +65,7 @@ UNCALLED = {
 }
 
 
-@every_box
+@any_box
 @pytest.mark.parametrize("text", UNCALLED.values(), ids=UNCALLED)
 def test_checks_that_are_only_defined_are_run(box: Sandbox, text: str) -> None:
     code = Code(text, "", "add")
@@ -74,7 +74,7 @@ def test_checks_that_are_only_defined_are_run(box: Sandbox, text: str) -> None:
     assert not passes(box, "def add(a, b): return a * b", code)
 
 
-@every_box
+@any_box
 def test_an_assertion_that_a_right_program_never_reaches_fails_nobody(box: Sandbox) -> None:
     code = checks("def test_it():\n    try:\n        f()\n        assert False\n    except ValueError:\n        pass")
 
@@ -82,7 +82,7 @@ def test_an_assertion_that_a_right_program_never_reaches_fails_nobody(box: Sandb
     assert not passes(box, "def f(): pass", code)
 
 
-@every_box
+@any_box
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -99,7 +99,7 @@ def test_checks_that_cannot_be_run_pass_nobody(box: Sandbox, text: str, why: str
     assert why in outcome.said
 
 
-@every_box
+@any_box
 def test_checks_that_catch_everything_do_not_pass_a_program_that_is_gone(box: Sandbox) -> None:
     code = checks("try:\n    f()\nexcept BaseException:\n    pass")
 
@@ -110,7 +110,7 @@ def test_checks_that_catch_everything_do_not_pass_a_program_that_is_gone(box: Sa
 UNITTEST = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n        self.assertEqual(f(2), 4)"
 
 
-@every_box
+@any_box
 @pytest.mark.parametrize(
     "text",
     [
@@ -128,7 +128,7 @@ def test_checks_are_run_however_they_are_written(box: Sandbox, text: str) -> Non
     assert not passes(box, "def f(x): return x + 1", checks(text))
 
 
-@every_box
+@any_box
 def test_what_the_task_gave_is_not_the_program_s_to_change(box: Sandbox) -> None:
     prompt = "def encode(s):\n    return s[::-1]\n\ndef f(s):\n    '''Undo encode.'''\n"
     code = Code("assert f(encode('ab')) == 'ab'", prompt, "f")

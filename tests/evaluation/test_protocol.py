@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from boxes import LONG_S, checks, every_box
+from boxes import LONG_S, any_box, checks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from fusiontools.evaluation.code_grader import Sandbox
 from fusiontools.evaluation.sandbox.protocol import pack, unpack
 
 
-@every_box
+@any_box
 @pytest.mark.parametrize(
     ("program", "check"),
     [

@@ -20,6 +20,8 @@ BOXES = [
     pytest.param(FOUND, id="bwrap", marks=pytest.mark.skipif(FOUND is None, reason="no bubblewrap that works here")),
 ]
 every_box = pytest.mark.parametrize("box", BOXES)
+#: For what no box makes a difference to: the real one where there is one.
+any_box = pytest.mark.parametrize("box", [FOUND or OPEN], ids=["box"])
 boxed_only = pytest.mark.skipif(FOUND is None, reason="no bubblewrap that works here")
 
 
