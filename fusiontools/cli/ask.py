@@ -76,15 +76,15 @@ def main(
     except StepRefused as error:
         # Only a chain that was typed has columns that a person knows.
         raise UsageError(f"--chain: {error.message}" if options.chain else error.reason) from error
-    question = _question(files)
+    question = _read_question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
     client = make_client(recipe, limit, journal, _TOOL)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_asked(question, stage, client, options)))
+        leave(runner.run(_ask(question, stage, client, options)))
 
 
-def _question(words: Sequence[str]) -> Any:
+def _read_question(words: Sequence[str]) -> Any:
     """Return the record of what was asked: the arguments, with `-` for standard input.
 
     Raises:
@@ -101,7 +101,7 @@ def _question(words: Sequence[str]) -> Any:
     if words.count("-") > 1:
         raise UsageError("`-` may stand once: standard input is read once")
     try:
-        pieces = [b"\n\n" + _stdin() + b"\n\n" if word == "-" else word.encode() for word in words]
+        pieces = [b"\n\n" + _read_stdin() + b"\n\n" if word == "-" else word.encode() for word in words]
         return jsonl.from_text(b" ".join(pieces).strip())
     except OSError as error:
         raise UsageError(f"stdin: cannot be read: {error.strerror}") from error
@@ -109,12 +109,12 @@ def _question(words: Sequence[str]) -> Any:
         raise UsageError(f"the question cannot be read: {error}") from error
 
 
-def _stdin() -> bytes:
+def _read_stdin() -> bytes:
     with open(0, "rb", closefd=False) as stdin:
         return stdin.read()
 
 
-async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> int:
+async def _ask(question: Any, stage: Any, make: Any, options: AskOptions) -> int:
     """Run the chain, show it, print what came; return the exit status."""
     import asyncio
     import os
@@ -132,18 +132,18 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
 
         view = View()
         client.notify = view.notify
-    shown = _Shown(view) if os.isatty(1) and not (options.json or options.verbose) else None
+    shown = _LiveAnswer(view) if os.isatty(1) and not (options.json or options.verbose) else None
 
     work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
     told: list[int] = []
 
-    def interrupted(number: int) -> None:
+    def interrupt(number: int) -> None:
         told.append(number)
         work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
+            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
     await asyncio.wait({work})
     if view is not None:
         view.close()
@@ -151,14 +151,14 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
         await give_up()
         leave(EXIT_INTERRUPTED if told[0] == signal.SIGINT else 128 + told[0])
     record = work.result()
-    status = _print(record, options, shown, seen=view is not None)
+    status = _show(record, options, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
     await client.aclose()
-    return _status(record, client, status)
+    return _exit_status(record, client, status)
 
 
-class _Shown:
+class _LiveAnswer:
     """The answer on a terminal, as it is written."""
 
     def __init__(self, view: Any) -> None:
@@ -178,7 +178,7 @@ class _Shown:
         write_or_leave(_TOOL, clean(delta).encode("utf-8", "replace"))
 
 
-def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None, *, seen: bool) -> bool:
+def _show(record: Mapping[str, Any], options: AskOptions, shown: _LiveAnswer | None, *, seen: bool) -> bool:
     """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer.
 
     Args:
@@ -209,7 +209,7 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
     return "error" not in record
 
 
-def _status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
+def _exit_status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
     from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK
 
     if client.budget.stopped:

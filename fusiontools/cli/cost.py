@@ -71,7 +71,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
-    costs = Costs(_groups(options.by))
+    costs = Costs(_parse_groups(options.by))
     recipe = load_recipe(config) if options.estimate else None
     chain = read_chain(options.chain, recipe) if recipe else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
@@ -99,14 +99,14 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     text = _format(costs, options.output, foreseen=options.estimate)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
     if options.output == "table":
-        for saving in _savings(costs):
+        for saving in _describe_savings(costs):
             complain(_TOOL, saving)
     if costs.total.unknown and options.output == "table":
-        complain(_TOOL, _about_unknown(costs.total.unknown))
+        complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
 
 
-def _groups(by: str) -> list[str]:
+def _parse_groups(by: str) -> list[str]:
     from fusiontools.chain import GROUPS
     from fusiontools.errors import UsageError, nearest
 
@@ -126,8 +126,8 @@ def _format(costs: Any, form: str, *, foreseen: bool) -> str:
             "records": costs.records,
             "solo": costs.solo,
             "spared": {"calls": costs.spared, "saved_usd": _spared_usd(costs)},
-            "total": _numbers(costs.total),
-            "rows": [{**dict(zip(costs.by, row.key, strict=True)), **_numbers(row)} for row in rows],
+            "total": _sums_of(costs.total),
+            "rows": [{**dict(zip(costs.by, row.key, strict=True)), **_sums_of(row)} for row in rows],
         }
         return jsonl.dumps(data).decode() + "\n"
     if form == "csv":
@@ -136,13 +136,13 @@ def _format(costs: Any, form: str, *, foreseen: bool) -> str:
 
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*costs.by, *_numbers(costs.total)])
-        writer.writerows([*row.key, *_numbers(row).values()] for row in rows)
+        writer.writerow([*costs.by, *_sums_of(costs.total)])
+        writer.writerows([*row.key, *_sums_of(row).values()] for row in rows)
         return out.getvalue()
     return _table(costs, rows, foreseen)
 
 
-def _numbers(row: Any) -> dict[str, Any]:
+def _sums_of(row: Any) -> dict[str, Any]:
     """Return a row's sums; the cost is null where no call's cost is known."""
     bought = row.calls - row.replayed
     known = bought == 0 or row.unknown < bought
@@ -166,7 +166,7 @@ def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
     shown = [columns.index(name) for name in (_FORESEEN if foreseen else columns)]
 
     def cells(row: Any) -> list[str]:
-        every = _cells(row)
+        every = _cells_of(row)
         return [every[i] for i in shown]
 
     texts = len(costs.by)
@@ -176,7 +176,7 @@ def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
     return table_text(head, [*lines, [*total, *cells(costs.total)]], left=range(texts))
 
 
-def _cells(row: Any) -> list[str]:
+def _cells_of(row: Any) -> list[str]:
     bought = row.calls - row.replayed
     if row.unknown and row.unknown == bought:
         cost = "unknown"
@@ -187,7 +187,7 @@ def _cells(row: Any) -> list[str]:
     return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.latency_s:.1f} s"]
 
 
-def _savings(costs: Any) -> list[str]:
+def _describe_savings(costs: Any) -> list[str]:
     """Return what scouts and routers have saved, in words."""
     said = []
     if costs.spared:
@@ -205,7 +205,7 @@ def _spared_usd(costs: Any) -> float | None:
     return None if costs.spared and costs.spared == costs.spared_unknown else round(costs.spared_usd, 8)
 
 
-def _about_unknown(count: int) -> str:
+def _describe_unknown(count: int) -> str:
     from fusiontools.llm.prices import price_list_available
 
     hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"

@@ -45,7 +45,7 @@ class PendingRecords:
     """Records of one file that wait for their partners; what is known of each in memory is its key and its place."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES)  # noqa: SIM115 - lives as long as the shelf
+        self._file = tempfile.SpooledTemporaryFile(max_size=_HELD_BYTES)  # noqa: SIM115 - lives as long as the records
         self._places: dict[Key, tuple[int, int]] = {}
         self._end = 0
 
@@ -101,14 +101,14 @@ class Comparison:
         return _TROUBLE if any(self.tally.unread) else _DIFFER if self.tally.differ else _SAME
 
     async def _compare(self, first: Source, second: Source) -> None:
-        shelf = PendingRecords()
+        pending = PendingRecords()
         async for key, side in self._sides(second, 1):
-            shelf.put(key, side)
+            pending.put(key, side)
         async for key, side in self._sides(first, 0):
-            await self._meet(side, shelf.take(key))
+            await self._meet(side, pending.take(key))
             if self.sink.closed.is_set():
                 return
-        for name in shelf.ids():
+        for name in pending.ids():
             await self._alone(name, 1)
         if self.wanted.form == "json":
             await self._write(_json_line({"summary": self.tally.data()}))
@@ -157,9 +157,9 @@ class Comparison:
         change = compare(a, b, answers_only=self.wanted.answers_only)
         self.tally.add(a, b, change)
         if change is not None and self.wanted.form != "nothing":
-            await self._write(self._told(change))
+            await self._write(self._tell(change))
 
-    def _told(self, change: Change) -> str:
+    def _tell(self, change: Change) -> str:
         if self.wanted.form == "json":
             return _json_line(change_data(change))
         if self.wanted.form == "brief":

@@ -24,13 +24,13 @@ from fusiontools.record import jsonl
 _SHORT_CHARS = 48
 
 
-def shown(value: Any) -> str:
+def show_short(value: Any) -> str:
     """Return a value as `plain` does, but of a long one the beginning and the length."""
-    text, limit = plain(value), LIST_CHARS if isinstance(value, list) else _SHORT_CHARS
-    return text if len(text) <= limit else f"{beginning(text, limit)} ({len(text):,} characters)"
+    text, limit = show_plain(value), LIST_CHARS if isinstance(value, list) else _SHORT_CHARS
+    return text if len(text) <= limit else f"{cut_off(text, limit)} ({len(text):,} characters)"
 
 
-def beginning(text: str, limit: int) -> str:
+def cut_off(text: str, limit: int) -> str:
     """Return how a text begins, cut after a word where there is one."""
     if len(text) <= limit:
         return text
@@ -38,21 +38,21 @@ def beginning(text: str, limit: int) -> str:
     return f"{head or text[:limit]}…"
 
 
-def plain(value: Any) -> str:
+def show_plain(value: Any) -> str:
     """Return a text as it is, a list of words or numbers with commas, anything else as JSON."""
     if isinstance(value, str):
         return value
     if value and isinstance(value, list) and all(type(item) in (int, str) for item in value):
         return ", ".join(map(str, value))
-    return exact(value)
+    return show_json(value)
 
 
-def exact(value: Any) -> str:
+def show_json(value: Any) -> str:
     """Return a value as JSON."""
     return jsonl.dumps(value).decode()
 
 
-def reason(error: Mapping[str, Any]) -> str:
+def describe_error(error: Mapping[str, Any]) -> str:
     """Return why a record or a response failed."""
     return ": ".join(str(error[key]) for key in ("stage", "code", "message") if key in error)
 
@@ -70,7 +70,7 @@ def describe_point(point: Any) -> str:
             return f"{insight} ({model})"
         case {"stage": stage, "code": code}:
             return ": ".join(filter(None, (stage, code, point.get("detail"))))
-    return exact(point)
+    return show_json(point)
 
 
 KIND_WORDS = {
@@ -113,13 +113,13 @@ class DiffPrinter:
     def change(self, change: Change) -> str:
         """Return a record's changes."""
         # What lies far behind the beginning is not worth the cleaning.
-        asked = beginning(one_line(change.question[: 100 * _QUESTION_CHARS]), _QUESTION_CHARS)
+        asked = cut_off(one_line(change.question[: 100 * _QUESTION_CHARS]), _QUESTION_CHARS)
         parts = [one_line(change.id), KIND_WORDS[change.kind], *([asked] if asked else [])]
         lines = [self.paint.heading("--- " + " --- ".join(parts))]
         for key in sorted(change.sections, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER)):
             told = change.sections[key]
             lines += self._recipe(change.id, told) if key == "recipe" else self._section(key, told)
-        if spent := spent_lines(change.a, change.b):
+        if spent := spending_lines(change.a, change.b):
             lines.append(", ".join(" ".join(line) for line in spent))
         return "\n".join(lines) + "\n\n"
 
@@ -133,7 +133,7 @@ class DiffPrinter:
         only = zip(tally.only_in, names, strict=True)
         lines += [f"only in {one_line(name)}: {count:,}" for count, name in only if count]
         lines += unread_lines(tally, names)
-        lines += [f"{name:<9}  {amounts}" for name, amounts in spent_lines(tally.a, tally.b)]
+        lines += [f"{name:<9}  {amounts}" for name, amounts in spending_lines(tally.a, tally.b)]
         return "\n".join([self.paint.heading(lines[0]), *lines[1:]]) + "\n"
 
     def _recipe(self, record_id: str, told: Mapping[str, Any]) -> list[str]:
@@ -151,9 +151,9 @@ class DiffPrinter:
         if "responses" in told or "order" in told:
             responses = [line for response in told.get("responses", []) for line in self._response(response)]
             order = self._arrow("order", *map(", ".join, told["order"].values())) if "order" in told else []
-            return [f"{key}:", *_indented([*responses, *order])]
+            return [f"{key}:", *_indent([*responses, *order])]
         if key == "error":
-            return self._arrow(key, *(reason(told[side]) if side in told else "none" for side in ("a", "b")))
+            return self._arrow(key, *(describe_error(told[side]) if side in told else "none" for side in ("a", "b")))
         # Only a list of ours has what was removed; a user's key may be called as a field of ours is.
         return self._field(key, told) if "removed" in told else self._value(key, told)
 
@@ -163,7 +163,7 @@ class DiffPrinter:
         on_one_side = len(sides) == 1 and "removed" not in sides
         shown = [name for name in told if self.whole or not on_one_side or name == "content"]
         fate = f" {'gone' if 'a' in sides else 'new'}" if on_one_side else ""
-        return [f"{key}:{fate}", *_indented([line for name in shown for line in self._field(name, told[name])])]
+        return [f"{key}:{fate}", *_indent([line for name in shown for line in self._field(name, told[name])])]
 
     def _field(self, name: str, told: Mapping[str, Any]) -> list[str]:
         if name == "content":
@@ -171,9 +171,9 @@ class DiffPrinter:
         if name == "tool_calls" and any(told.values()):
             return self._tool_calls(told.get("a") or [], told.get("b") or [])
         if "removed" in told:
-            return [f"{name}:", *_indented(self._items(told["removed"], told["added"]))]
+            return [f"{name}:", *_indent(self._items(told["removed"], told["added"]))]
         if name in LISTED and all(isinstance(side, list) for side in told.values()):
-            return [f"{name}:", *_indented(self._items(told.get("a", []), told.get("b", [])))]
+            return [f"{name}:", *_indent(self._items(told.get("a", []), told.get("b", [])))]
         if name == "agreement" and all(isinstance(share, (int, float)) for share in told.values()):
             shares = [f"{share:.0%}" for share in told.values()]
             if len({*shares}) > 1:
@@ -188,14 +188,14 @@ class DiffPrinter:
         before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
         if before == after:
             return ["tool_calls: the same but for their ids"]
-        return ["tool_calls:", *_indented(self._items(before, after))]
+        return ["tool_calls:", *_indent(self._items(before, after))]
 
     def _response(self, response: Mapping[str, Any]) -> list[str]:
         changed = response["changed"]
         layer = f" (layer {response['layer']})" if response["layer"] > 1 else ""
         name = one_line(response["name"]) + layer
         if "error" in changed:
-            sides = {side: reason(error) for side, error in changed["error"].items()}
+            sides = {side: describe_error(error) for side, error in changed["error"].items()}
             if len(sides) == 2 or response["change"] in ("failed", "answered"):
                 told = self._arrow(name, sides.get("a", "answered"), sides.get("b", "answered"))
             else:
@@ -204,7 +204,7 @@ class DiffPrinter:
             told = [f"{name}: {_FATES[response['change']]}"]
         if self.whole:
             shown = [field for field in changed if field != "error"]
-            told += _indented([line for field in shown for line in self._field(field, changed[field])])
+            told += _indent([line for field in shown for line in self._field(field, changed[field])])
         return told
 
     def _value(self, name: str, sides: Mapping[str, Any]) -> list[str]:
@@ -220,20 +220,20 @@ class DiffPrinter:
     def _leaf(self, leaf: Leaf) -> list[str]:
         """Return `path: before → after`; of long texts their difference in words, and of one alone its beginning."""
         name, sides = one_line(leaf.path), leaf.sides
-        short = [shown(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
-        full = [plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        short = [show_short(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+        full = [show_plain(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
         if full[0] == full[1]:
-            short = full = [exact(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
+            short = full = [show_json(sides[side]) if side in sides else _ABSENT for side in ("a", "b")]
         are_texts = len(sides) == 2 and all(isinstance(value, str) for value in sides.values())
         if short == full or not (are_texts or self.whole or one_line(short[0]) == one_line(short[1])):
             return self._arrow(name, *short)
         before, after = (text if side in sides else "" for side, text in zip(("a", "b"), full, strict=True))
-        return [f"{name}:", *_indented(self._words(before, after))]
+        return [f"{name}:", *_indent(self._words(before, after))]
 
     def _arrow(self, name: str, before: str, after: str) -> list[str]:
         shown = [one_line(before), one_line(after)]
         if shown[0] == shown[1]:
-            return [f"{name}:", *_indented(self._words(before, after))]
+            return [f"{name}:", *_indent(self._words(before, after))]
         return [f"{name}: {self.paint.removed(shown[0])} → {self.paint.added(shown[1])}"]
 
     def _words(self, a: str, b: str) -> list[str]:
@@ -242,16 +242,16 @@ class DiffPrinter:
         shown = []
         for number, (kind, text) in enumerate(segments):
             if kind == "-":
-                shown.append(_marked(text, self.paint.removed, "[-", "-]"))
+                shown.append(_mark(text, self.paint.removed, "[-", "-]"))
             elif kind == "+":
-                shown.append(_marked(text, self.paint.added, "{+", "+}"))
+                shown.append(_mark(text, self.paint.added, "{+", "+}"))
             elif self.whole:
                 shown.append(clean(text))
             else:
-                shown.append(self._abridged(text, number == 0, number == len(segments) - 1))
+                shown.append(self._abridge(text, number == 0, number == len(segments) - 1))
         return "".join(shown).removesuffix("\n").split("\n")
 
-    def _abridged(self, text: str, is_first: bool, is_last: bool) -> str:
+    def _abridge(self, text: str, is_first: bool, is_last: bool) -> str:
         """Return unchanged text without its middle; at the ends without what is far from any change."""
         head = 0 if is_first else _word_end(text, _CONTEXT_CHARS)
         tail = len(text) if is_last else len(text) - _word_end(text[::-1], _CONTEXT_CHARS)
@@ -287,26 +287,26 @@ def _word_end(text: str, start: int) -> int:
     return end
 
 
-def _marked(text: str, paint: Any, opening: str, closing: str) -> str:
+def _mark(text: str, paint: Any, opening: str, closing: str) -> str:
     """Return changed text with its marks, line by line; what cannot be seen is spelled out, a line break as `↵`."""
     *broken, last = text.split("\n")
-    lines = [f"{line}↵" for line in map(_visible, broken)] + ([_visible(last)] if last else [])
+    lines = [f"{line}↵" for line in map(_make_visible, broken)] + ([_make_visible(last)] if last else [])
     end = "" if last else "\n"
     return "\n".join(paint(f"{opening}{line}{closing}") for line in lines) + end
 
 
-def _visible(text: str) -> str:
+def _make_visible(text: str) -> str:
     if text.isprintable():
         return text
     # The joiners hold letters and signs together; without them the words would look different.
     return "".join(c if c.isprintable() or c in "\t\u200c\u200d" else f"\\u{ord(c):04x}" for c in text)
 
 
-def _indented(lines: Iterable[str]) -> list[str]:
+def _indent(lines: Iterable[str]) -> list[str]:
     return [f"    {line}".rstrip() for line in lines]
 
 
-def spent_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
+def spending_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
     """Return names and values of cost and time, before and after; nothing where nobody was called."""
     if not a.calls and not b.calls:
         return []

@@ -100,7 +100,7 @@ class _Filter:
         self._main = asyncio.current_task()
         self._hint(files)
         if self.options.rejects:
-            self._rejects = _create(self.options.rejects)
+            self._rejects = _create_file(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
         source = Source(files, form, int(self.options.max_line_mib * 2**20))
         self.progress.source = source
@@ -112,7 +112,7 @@ class _Filter:
         for number in (signal.SIGINT, signal.SIGTERM):
             # A job that a script put into the background has Ctrl-C ignored, and keeps it so.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self._interrupted, number)
+                loop.add_signal_handler(number, self._interrupt, number)
         gone = asyncio.create_task(self.sink.closed.wait())
         work = asyncio.create_task(self._work(source))
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,31 +120,31 @@ class _Filter:
             await self._leaving  # it ends the process
         if not work.done():
             await give_up()
-            return self._output_gone()
+            return self._end_without_output()
         # On a thread, so that Ctrl-C still works while a slow reader takes the rest.
         await asyncio.to_thread(self.sink.finish)
         work.result()
         if self.sink.closed.is_set():
-            return self._output_gone()
+            return self._end_without_output()
         await self.client.aclose()
         self.progress.close()
         self._say_journal()
-        return self._status()
+        return self._exit_status()
 
     async def _work(self, source: Source) -> None:
         from fusiontools import chain
 
         async for results in chain.over(
-            source.batches(), self._one, jobs=self.options.jobs, unordered=self.options.unordered
+            source.batches(), self._work_on, jobs=self.options.jobs, unordered=self.options.unordered
         ):
-            pieces = [piece for piece in map(self._emit, results) if piece]
+            pieces = [piece for piece in map(self._format, results) if piece]
             if pieces:
                 await self.sink.put(b"".join(pieces))
 
-    async def _one(self, line: Line) -> _Done | None:
+    async def _work_on(self, line: Line) -> _Done | None:
         """Take one line through the stage; None where it is no record."""
         try:
-            record = self._parsed(line)
+            record = self._parse(line)
             live = self._screen.open(record) if self._screen else None
             result = await self.plan.stage(record, Runtime(self.client, live.take if live else None))
         except InputError as error:
@@ -153,7 +153,7 @@ class _Filter:
         passed_on = line.data if "error" in record else None
         return _Done(result, live, "error" in result and passed_on is None, passed_on)
 
-    def _parsed(self, line: Line) -> Record:
+    def _parse(self, line: Line) -> Record:
         if line.problem:
             raise InputError(line.problem)
         try:
@@ -170,7 +170,7 @@ class _Filter:
         self.progress.arrived()
         return record
 
-    def _emit(self, done: _Done | None) -> bytes | None:
+    def _format(self, done: _Done | None) -> bytes | None:
         """Count a finished record and return what is written of it."""
         if done is None:
             return None
@@ -235,7 +235,7 @@ class _Filter:
                 self._rejects = None
                 complain(self.plan.tool, f"--rejects {self.options.rejects}: {error.strerror}; no more are kept")
 
-    def _status(self) -> int:
+    def _exit_status(self) -> int:
         if self.client.budget.stopped:
             complain(
                 self.plan.tool, "stopped by --max-cost-usd; run the same command again with --replay and a higher limit"
@@ -247,7 +247,7 @@ class _Filter:
             return EXIT_NOTHING_USABLE
         return EXIT_SOME_FAILED if self.failed or self.rejected else EXIT_OK
 
-    def _output_gone(self) -> int:
+    def _end_without_output(self) -> int:
         """End where nobody reads on (no error), or where nothing can be written (say so)."""
         self.progress.close()
         if self.sink.failure is None:
@@ -261,7 +261,7 @@ class _Filter:
         if journal is not None and journal.broken:
             complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
 
-    def _interrupted(self, number: int) -> None:
+    def _interrupt(self, number: int) -> None:
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(number))
 
@@ -289,7 +289,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _create(path: str) -> int:
+def _create_file(path: str) -> int:
     try:
         return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     except OSError as error:

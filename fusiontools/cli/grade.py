@@ -59,14 +59,14 @@ def main(
 
     recipe = own_recipe(config)
     resolving = resolver(config, recipe, journal, limit)
-    options = GradeOptions(**_typed(grade, resolving))
+    options = GradeOptions(**_resolve_models(grade, resolving))
     work = stage(options, _judges_for(resolving), StreamOptions(**stream).jobs)
     client = make_client(recipe, limit, journal, "fuse-grade")
     warm_up()
     run_filter(FilterPlan("fuse-grade", work, client, needs=("messages", "fuse-synth"), as_text=as_text), files, stream)
 
 
-def _typed(given: Mapping[str, Any], resolving: Resolver) -> dict[str, Any]:
+def _resolve_models(given: Mapping[str, Any], resolving: Resolver) -> dict[str, Any]:
     """Return the typed options with names turned into models, whose keys must be there.
 
     Raises:
@@ -115,17 +115,17 @@ def as_text(record: Record) -> str:
         why = [note for note in record.get("degraded", []) if note.get("stage") == "grade"]
         return clean(f"{record['id']}: not graded: {why[0]['detail'] if why else 'no grades'}") + "\n"
     answer = [grade for grade in grades if grade["of"] == "answer"]
-    others = ", ".join(_shown(grade) for grade in grades if grade["of"] != "answer")
-    own = _score(answer[0]) if answer else "no answer"
+    others = ", ".join(_grade_text(grade) for grade in grades if grade["of"] != "answer")
+    own = _score_text(answer[0]) if answer else "no answer"
     return clean(f"{record['id']}: {own}{f'  ({others})' if others else ''}") + "\n"
 
 
-def _shown(grade: Grade) -> str:
+def _grade_text(grade: Grade) -> str:
     sample = f"#{grade['sample']}" if grade["sample"] else ""
     where = {"layer": f"layer {grade['layer']} ", "baseline": "baseline "}.get(grade["of"], "")
-    return f"{where}{grade['member']}{sample} {_score(grade)}"
+    return f"{where}{grade['member']}{sample} {_score_text(grade)}"
 
 
-def _score(grade: Grade) -> str:
+def _score_text(grade: Grade) -> str:
     failed = f" [{grade['error']['code']}]" if "error" in grade else ""
     return f"{grade['score']:.3g}{failed}"

@@ -55,7 +55,7 @@ class Progress:
         """Count a record; the second one makes it a batch."""
         self._arrived += 1
         if self._arrived == 2 and self._shown and self._last:
-            self._bar = _bar()
+            self._bar = _make_bar()
             self._bar.start()
 
     def settled(self, event: Event) -> None:
@@ -102,9 +102,9 @@ class Progress:
         if not last and now - self._drawn < _REDRAW_S:
             return
         self._drawn = now
-        bar.update(_one_line(self._count(now - self._started)), refresh=True)
+        bar.update(_one_line(self._describe(now - self._started)), refresh=True)
 
-    def _count(self, elapsed_s: float) -> str:
+    def _describe(self, elapsed_s: float) -> str:
         """Return how far the batch is, and what it has cost."""
         total = self.source.count if self.source else None
         rate = self._done / elapsed_s if elapsed_s else 0.0
@@ -125,7 +125,7 @@ class Progress:
                 complain(self._tool, f"{note.get('code')}: {note.get('detail', '')}")
 
 
-def _bar() -> Live:
+def _make_bar() -> Live:
     """Return a line that is drawn over itself, when told to: no thread draws while a tool waits."""
     from rich.console import Console
     from rich.live import Live

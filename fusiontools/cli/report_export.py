@@ -15,21 +15,21 @@ from fusiontools.evaluation.report.systems import ORACLE
 from fusiontools.record import jsonl
 
 
-def printed(summary: Summary, form: str) -> str | None:
+def export(summary: Summary, form: str) -> str | None:
     """Return the report in a form; None for the one that a person reads in a terminal."""
     if form == "json":
         return jsonl.dumps(as_data(summary)).decode() + "\n"
     if form == "csv":
-        return _csv([_flat(row, summary) for row in summary.rows])
+        return _csv([_flatten_row(row, summary) for row in summary.rows])
     return _markdown(summary) if form == "markdown" else None
 
 
-def printed_runs(runs: Runs, form: str) -> str | None:
+def export_runs(runs: Runs, form: str) -> str | None:
     """Return what changed between two runs in a form; None for the one that a person reads in a terminal."""
     if form == "json":
         return jsonl.dumps(_runs_data(runs)).decode() + "\n"
     if form == "csv":
-        return _csv([_flattened(row) for row in _runs_data(runs)["systems"]])
+        return _csv([_flatten_means(row) for row in _runs_data(runs)["systems"]])
     if form == "markdown":
         table = words.runs_table(runs)
         return _table(table.head, table.rows) + "\n" + "\n".join(f"- {said}" for said in words.runs_words(runs)) + "\n"
@@ -47,97 +47,97 @@ def as_data(summary: Summary) -> dict[str, Any]:
         "seed": summary.draws.seed,
         "resamples": summary.draws.resamples,
         "answers": [{"question": v.question, "answer": v.answer, "why": v.why} for v in words.verdicts(summary)],
-        "systems": [_row(row) for row in summary.rows],
-        "comparisons": [_contest(contest) for contest in summary.contests],
+        "systems": [_row_data(row) for row in summary.rows],
+        "comparisons": [_contest_data(contest) for contest in summary.contests],
         "categories": [
             {
                 "category": category.name,
                 "tasks": category.tasks,
-                "scores": {name: _mean(mean) for name, mean in category.scores.items()},
-                "differences": {name: _paired(pair) for name, pair in category.differences.items()},
+                "scores": {name: _mean_data(mean) for name, mean in category.scores.items()},
+                "differences": {name: _pair_data(pair) for name, pair in category.differences.items()},
             }
             for category in summary.categories
         ],
-        "panel": _panel(summary.panel),
+        "panel": _panel_data(summary.panel),
         "notes": summary.notes,
     }
 
 
-def _row(row: SummaryRow) -> dict[str, Any]:
+def _row_data(row: SummaryRow) -> dict[str, Any]:
     is_known, is_real = not row.cost.unknown, row.system != ORACLE
     return {
         "system": row.name,
         "kind": row.system.kind,
         "parts": list(row.parts),
-        **_mean(row.score),
+        **_mean_data(row.score),
         "records": row.records,
-        "failed": _rounded(row.failed),
-        "usd_per_task": _rounded(row.cost.usd) if is_known and is_real else None,
-        "usd_per_task_at_least": _rounded(row.cost.usd) if is_real else None,
-        "usd_per_right": _rounded(row.usd_per_right),
-        "unknown_costs": _rounded(row.cost.unknown),
-        "calls_per_task": _rounded(row.cost.calls),
-        "tokens_per_task": _rounded(row.cost.tokens),
-        "cost_ratio": _rounded(row.ratio),
-        "p50_s": _rounded(row.p50_s),
-        "p95_s": _rounded(row.p95_s),
+        "failed": _round(row.failed),
+        "usd_per_task": _round(row.cost.usd) if is_known and is_real else None,
+        "usd_per_task_at_least": _round(row.cost.usd) if is_real else None,
+        "usd_per_right": _round(row.usd_per_right),
+        "unknown_costs": _round(row.cost.unknown),
+        "calls_per_task": _round(row.cost.calls),
+        "tokens_per_task": _round(row.cost.tokens),
+        "cost_ratio": _round(row.ratio),
+        "p50_s": _round(row.p50_s),
+        "p95_s": _round(row.p95_s),
     }
 
 
-def _contest(contest: Contest) -> dict[str, Any]:
+def _contest_data(contest: Contest) -> dict[str, Any]:
     low, high = contest.interval
     return {
         "against": contest.against,
         "rival": contest.rival,
-        **_paired(contest.pair),
-        "low": _rounded(low),
-        "high": _rounded(high),
-        "p": _rounded(contest.p),
-        "p_holm": _rounded(contest.p_holm),
+        **_pair_data(contest.pair),
+        "low": _round(low),
+        "high": _round(high),
+        "p": _round(contest.p),
+        "p_holm": _round(contest.p_holm),
         "verdict": contest.verdict,
         "tasks_needed": contest.tasks_needed,
-        "difference_seen": _rounded(contest.difference_seen),
-        "rivals": {name: _paired(pair) for name, pair in sorted(contest.rivals.items())},
+        "difference_seen": _round(contest.difference_seen),
+        "rivals": {name: _pair_data(pair) for name, pair in sorted(contest.rivals.items())},
     }
 
 
-def _paired(pair: PairedDifference) -> dict[str, Any]:
+def _pair_data(pair: PairedDifference) -> dict[str, Any]:
     low, high = pair.interval
     return {
         "tasks": pair.tasks,
-        "difference": _rounded(pair.mean),
-        "low": _rounded(low),
-        "high": _rounded(high),
+        "difference": _round(pair.mean),
+        "low": _round(low),
+        "high": _round(high),
         "wins": pair.wins,
         "ties": pair.ties,
         "losses": pair.losses,
-        "p": _rounded(pair.p),
+        "p": _round(pair.p),
         "test": "mcnemar" if pair.binary else "signs",
     }
 
 
-def _mean(mean: Mean) -> dict[str, Any]:
+def _mean_data(mean: Mean) -> dict[str, Any]:
     low, high = mean.interval
-    return {"tasks": mean.tasks, "score": _rounded(mean.mean), "low": _rounded(low), "high": _rounded(high)}
+    return {"tasks": mean.tasks, "score": _round(mean.mean), "low": _round(low), "high": _round(high)}
 
 
-def _panel(panel: PanelSummary) -> dict[str, Any]:
+def _panel_data(panel: PanelSummary) -> dict[str, Any]:
     return {
-        "ceiling": _mean(panel.ceiling) if panel.ceiling else None,
-        "co_failure": _rounded(panel.co_failure),
-        "recovered": _rounded(panel.recovered),
+        "ceiling": _mean_data(panel.ceiling) if panel.ceiling else None,
+        "co_failure": _round(panel.co_failure),
+        "recovered": _round(panel.recovered),
         "pairs": [
             {
                 "members": list(names),
                 "n": pair.n,
-                "same_answer": _rounded(pair.same / pair.voted) if pair.voted else None,
-                "same_error": _rounded(pair.same_wrong / pair.wrong) if pair.wrong else None,
-                "correlation": _rounded(pair.correlation),
+                "same_answer": _round(pair.same / pair.voted) if pair.voted else None,
+                "same_error": _round(pair.same_wrong / pair.wrong) if pair.wrong else None,
+                "correlation": _round(pair.correlation),
             }
             for names, pair in sorted(panel.pairs.items())
         ],
-        "ranking": [{"n": rank.n, "score": _rounded(rank.score / rank.n)} for rank in panel.ranks if rank.n],
-        "by_lot": _rounded(panel.chance.score / panel.chance.n) if panel.chance.n else None,
+        "ranking": [{"n": rank.n, "score": _round(rank.score / rank.n)} for rank in panel.ranks if rank.n],
+        "by_lot": _round(panel.chance.score / panel.chance.n) if panel.chance.n else None,
     }
 
 
@@ -151,10 +151,10 @@ def _runs_data(runs: Runs) -> dict[str, Any]:
         "systems": [
             {
                 "system": each.name,
-                "before": _mean(each.before),
-                "after": _mean(each.after),
-                **_paired(each.difference),
-                "p_holm": _rounded(each.p_holm),
+                "before": _mean_data(each.before),
+                "after": _mean_data(each.after),
+                **_pair_data(each.difference),
+                "p_holm": _round(each.p_holm),
                 "changed": each.p_holm < 0.05,
             }
             for each in runs.systems
@@ -162,11 +162,11 @@ def _runs_data(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _flat(row: SummaryRow, summary: Summary) -> dict[str, Any]:
-    return {**_row(row), "parts": " ".join(row.parts), "subject": row.name == summary.subject}
+def _flatten_row(row: SummaryRow, summary: Summary) -> dict[str, Any]:
+    return {**_row_data(row), "parts": " ".join(row.parts), "subject": row.name == summary.subject}
 
 
-def _flattened(row: dict[str, Any]) -> dict[str, Any]:
+def _flatten_means(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with the score alone of each mean in it."""
     return {key: value["score"] if isinstance(value, dict) else value for key, value in row.items()}
 
@@ -238,5 +238,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _rounded(number: float | None) -> float | None:
+def _round(number: float | None) -> float | None:
     return None if number is None else round(number, 8)

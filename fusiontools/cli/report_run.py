@@ -52,14 +52,14 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
     runs = [[name] for name in files] if options.compare else [files]
     inputs = [await _read(names, int(options.max_line_mib * 2**20)) for names in runs]
     for names, each in zip(runs, inputs, strict=True):
-        if (why := _nothing(each)) is not None:
+        if (why := _find_nothing(each)) is not None:
             complain(_TOOL, f"{names[0]}: {why}" if options.compare else why)
             return EXIT_NOTHING_USABLE
     draws = Draws(options.seed, options.resamples)
     if options.compare:
-        failed = _compared([each.gathered for each in inputs], options, draws)
+        failed = _compare([each.gathered for each in inputs], options, draws)
     else:
-        failed = _reported(inputs[0].gathered, options, draws)
+        failed = _report(inputs[0].gathered, options, draws)
     for condition in failed:
         complain(_TOOL, condition)
     if failed:
@@ -85,7 +85,7 @@ async def _read(files: Sequence[str], max_line_bytes: int) -> _Input:
     return taken
 
 
-def _nothing(taken: _Input) -> str | None:
+def _find_nothing(taken: _Input) -> str | None:
     """Return why there is nothing to report."""
     if not taken.gathered.records:
         return "nothing came in: no records"
@@ -94,22 +94,22 @@ def _nothing(taken: _Input) -> str | None:
     return None
 
 
-def _reported(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
+def _report(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
     """Print one run; return the conditions that it does not meet."""
     summing = SummaryBuilder(gathered, options.system, draws)
     summary = summing.build()
-    rivals = {rival: _interval(summary, summing, rival) for rival in options.worse}
+    rivals = {rival: _find_interval(summary, summing, rival) for rival in options.worse}
     if options.plot:
         from fusiontools.evaluation.report.plot import draw
 
         draw(summary, options.plot)
-    text = report_export.printed(summary, options.output) or _report_text(summary)
+    text = report_export.export(summary, options.output) or _report_text(summary)
     write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     score = summary.row(summary.subject).score.mean
-    return [*_under(summary.subject, score, options), *_worse(summary.subject, rivals)]
+    return [*_check_score(summary.subject, score, options), *_check_rivals(summary.subject, rivals)]
 
 
-def _compared(runs: Sequence[ScoreTable], options: ReportOptions, draws: Draws) -> list[str]:
+def _compare(runs: Sequence[ScoreTable], options: ReportOptions, draws: Draws) -> list[str]:
     """Print what changed between two runs; return the conditions that the second does not meet."""
     changes = compare_runs(runs[0], runs[1], draws)
     if not changes.tasks:
@@ -119,23 +119,23 @@ def _compared(runs: Sequence[ScoreTable], options: ReportOptions, draws: Draws) 
     if subject is None and (options.system or options.worse or options.fail_under is not None):
         known = [each.name for each in changes.systems]
         raise UsageError(f"no system is called {name!r} in both files{nearest(name, known)}")
-    text = report_export.printed_runs(changes, options.output) or _runs_text(changes)
+    text = report_export.export_runs(changes, options.output) or _runs_text(changes)
     write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     if subject is None:
         return []
     rivals = dict.fromkeys(options.worse, subject.difference.interval)
-    return [*_under(name, subject.after.mean, options), *_worse(name, rivals)]
+    return [*_check_score(name, subject.after.mean, options), *_check_rivals(name, rivals)]
 
 
 def _report_text(summary: Summary) -> str:
-    return report_text.printed(summary, is_colour_welcome(), screen_width())
+    return report_text.format_report(summary, is_colour_welcome(), screen_width())
 
 
 def _runs_text(changes: Runs) -> str:
-    return report_text.printed_runs(changes, is_colour_welcome(), screen_width())
+    return report_text.format_runs(changes, is_colour_welcome(), screen_width())
 
 
-def _interval(summary: Summary, summing: SummaryBuilder, rival: str) -> Interval:
+def _find_interval(summary: Summary, summing: SummaryBuilder, rival: str) -> Interval:
     """Return the interval of the difference to a rival: of a comparison by its name, or of a system."""
     for contest in summary.contests:
         if contest.against == rival:
@@ -145,12 +145,12 @@ def _interval(summary: Summary, summing: SummaryBuilder, rival: str) -> Interval
     return summing.difference(rival).interval
 
 
-def _under(name: str, score: float, options: ReportOptions) -> Iterator[str]:
+def _check_score(name: str, score: float, options: ReportOptions) -> Iterator[str]:
     if options.fail_under is not None and score < options.fail_under:
         yield f"{name} scores {score:.4f}, under --fail-under {options.fail_under:g}"
 
 
-def _worse(name: str, rivals: dict[str, Interval]) -> Iterator[str]:
+def _check_rivals(name: str, rivals: dict[str, Interval]) -> Iterator[str]:
     for rival, (low, high) in rivals.items():
         if high < 0:
             points = f"{100 * low:+.1f} … {100 * high:+.1f} points"

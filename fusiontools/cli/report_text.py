@@ -225,7 +225,7 @@ class _Page:
         return table_text(head, rows, left=left, folding=folding, colour=self.paint.colour, width=self.width)
 
 
-def printed(summary: Summary, colour: bool, width: int | None = None) -> str:
+def format_report(summary: Summary, colour: bool, width: int | None = None) -> str:
     """Return the report; its tables are as wide as they need to be where no width bounds them."""
     page = _Page(Paint(colour), width)
     parts = [
@@ -233,19 +233,19 @@ def printed(summary: Summary, colour: bool, width: int | None = None) -> str:
         _systems(summary, page),
         _contests(summary, page),
         _categories(summary, page),
-        _wrapped([*ceiling_words(summary), *together_words(summary), *ranking_words(summary)]),
-        _wrapped([f"Note: {note}" for note in summary.notes]),
-        _wrapped([method_words(summary)]),
+        _wrap([*ceiling_words(summary), *together_words(summary), *ranking_words(summary)]),
+        _wrap([f"Note: {note}" for note in summary.notes]),
+        _wrap([method_words(summary)]),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def printed_runs(runs: Runs, colour: bool, width: int | None = None) -> str:
+def format_runs(runs: Runs, colour: bool, width: int | None = None) -> str:
     """Return what changed between two runs."""
     page = _Page(Paint(colour), width)
     table = runs_table(runs)
     rows = [[name_of(row[0], _NAME), *row[1:]] for row in table.rows]
-    return "\n".join([page.table(table.head, rows, {0}), _wrapped(runs_words(runs))])
+    return "\n".join([page.table(table.head, rows, {0}), _wrap(runs_words(runs))])
 
 
 def _verdicts(summary: Summary, page: _Page) -> str:
@@ -286,10 +286,10 @@ def _system(row: SummaryRow, in_usd: bool) -> list[str]:
         times = "-" if row.p50_s is None else f"{_number(row.p50_s)}/{_number(row.p95_s)}"
         spent = [cost, per_right, _count(row.cost.tokens), times]
     failed = f"{row.failed:.3g}" if row.failed else ""
-    return [indent + name_of(name, _NAME), _scored(row.score), *spent, failed]
+    return [indent + name_of(name, _NAME), _score_text(row.score), *spent, failed]
 
 
-def _scored(score: Mean | None) -> str:
+def _score_text(score: Mean | None) -> str:
     """Return a score, its bar and its interval: together they are one picture."""
     if score is None:
         return "-"
@@ -330,7 +330,7 @@ def _categories(summary: Summary, page: _Page) -> str:
         row = [
             name_of(category.name or "(none)", _NAME),
             f"{category.tasks:,}",
-            _scored(category.scores.get(summary.subject)),
+            _score_text(category.scores.get(summary.subject)),
         ]
         for rival in rivals:
             pair = category.differences.get(rival)
@@ -352,7 +352,7 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _wrapped(sentences: Sequence[str]) -> str:
+def _wrap(sentences: Sequence[str]) -> str:
     lines = [textwrap.fill(clean(sentence), _WIDTH, subsequent_indent="  ") for sentence in sentences]
     return "\n".join(lines) + "\n" if lines else ""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, NamedTuple
 
 from fusiontools.cli.text import clean
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 #: Wider than any table: what is no terminal does not fold lines.
 _UNBOUNDED = 1 << 20
@@ -43,6 +42,10 @@ def table_text(
         folding: the column that takes several lines where all is too wide.
         width: of the screen; None where nothing bounds a line.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for i, name in enumerate(head):
         table.add_column(
@@ -64,6 +67,8 @@ def screen_width() -> int | None:
 
 
 def _cell(cell: Cell) -> Text:
+    from rich.text import Text
+
     text, style = cell if isinstance(cell, Styled) else (cell, "")
     # A model's or a user's words must neither steer the terminal nor look like another line.
     return Text(clean(text).translate({9: " ", 10: " "}), style=style)

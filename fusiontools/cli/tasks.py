@@ -96,14 +96,14 @@ class _Run:
         from fusiontools.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
 
         # All of them, before anything is written: a misspelled second name should not cost the first one's download.
-        sources = [self._source(name) for name in names]
+        sources = [self._open_source(name) for name in names]
         for name, source in zip(names, sources, strict=True):
             self._emit(name, source)
         if not self.emitted:
             return EXIT_NOTHING_USABLE
         return EXIT_SOME_FAILED if self.rejected else EXIT_OK
 
-    def _source(self, name: str) -> Callable[[], Iterator[Record | BadRow]]:
+    def _open_source(self, name: str) -> Callable[[], Iterator[Record | BadRow]]:
         """Return what reads the tasks of a set or a file; a set's name is never a path."""
         from dataclasses import replace
         from pathlib import Path

@@ -43,17 +43,17 @@ class View:
 
     def notify(self, event: Event) -> None:
         """Take note of a call that begins or settles."""
-        running = [row for row in self._rows if row.event is None and (row.stage, row.label) == _key(event)]
+        running = [row for row in self._rows if row.event is None and (row.stage, row.label) == _key_of(event)]
         if event.began:
-            self._rows.append(_Row(*_key(event), time.monotonic()))
+            self._rows.append(_Row(*_key_of(event), time.monotonic()))
         elif running:
             running[0].event = event
         else:
-            self._rows.append(_Row(*_key(event), time.monotonic(), event))
+            self._rows.append(_Row(*_key_of(event), time.monotonic(), event))
         if self._live is None and not self._closed:
             self._live = Live(
                 console=self._console,
-                get_renderable=self._drawn,
+                get_renderable=self._draw,
                 refresh_per_second=_FRAMES_PER_S,
                 redirect_stdout=False,
                 redirect_stderr=False,
@@ -72,18 +72,18 @@ class View:
     def sum_up(self, record: Any) -> None:
         """Say below the answer what it took."""
         self._console.print()
-        self._console.print(Text(self._summary(record), style="dim"))
+        self._console.print(Text(self._summary_text(record), style="dim"))
 
-    def _drawn(self) -> Group:
+    def _draw(self) -> Group:
         table = Table.grid(padding=(0, 2))
         stage = ""
         for row in list(self._rows):
             shown = row.stage if row.stage != stage else ""
             stage = row.stage
-            table.add_row(Text(shown, style="dim"), *self._cells(row))
+            table.add_row(Text(shown, style="dim"), *self._cells_of(row))
         return Group(table)
 
-    def _cells(self, row: _Row) -> list[Any]:
+    def _cells_of(self, row: _Row) -> list[Any]:
         event, name = row.event, Text(clean(row.label))
         if event is None:
             return [self._spinner, name, Text(f"{time.monotonic() - row.started:.1f} s", style="dim"), Text("")]
@@ -91,10 +91,10 @@ class View:
             why = clean(f"{event.failure.code}: {event.failure.message}")
             shown = why if len(why) <= _WHY_CHARS else why[: _WHY_CHARS - 1] + "…"
             return [Text("✗", style="red"), name, Text(f"{event.latency_s:.1f} s"), Text(shown, style="red")]
-        cost = "from the journal" if event.replayed else _cost(event.cost_usd)
+        cost = "from the journal" if event.replayed else _cost_text(event.cost_usd)
         return [Text("✓", style="green"), name, Text(f"{event.latency_s:.1f} s"), Text(cost, style="dim")]
 
-    def _summary(self, record: Any) -> str:
+    def _summary_text(self, record: Any) -> str:
         calls = record.get("calls", [])
         costs = [call.get("cost_usd") for call in calls]
         known = sum(cost for cost in costs if cost is not None)
@@ -105,16 +105,16 @@ class View:
         by = text.author(record) + ", " if "answer" in record else ""
         if record.get("route", {}).get("to") == "solo":
             by += f"routed ({record['route'].get('reason', '')}), "
-        return clean(f"{by}{count}, {bound}{_cost(known) or '$0'}, {time.monotonic() - self._started:.1f} s")
+        return clean(f"{by}{count}, {bound}{_cost_text(known) or '$0'}, {time.monotonic() - self._started:.1f} s")
 
 
-def _key(event: Event) -> tuple[str, str]:
+def _key_of(event: Event) -> tuple[str, str]:
     """Return what a row stands for; the first layer is just the panel."""
     purpose = "" if event.purpose == "layer 1" else event.purpose
     return " ".join(filter(None, (event.stage, purpose))), event.label
 
 
-def _cost(usd: float | None) -> str:
+def _cost_text(usd: float | None) -> str:
     """Return what a call cost; nothing where it cost nothing."""
     if usd is None:
         return "cost unknown"

@@ -1,10 +1,14 @@
-"""What every console script does when nobody reads on, or nothing can be written."""
+"""Console scripts: how their help is laid out, and how they end where nothing can be written."""
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
+
+import click
 import pytest
 from mistakes import clear, needs_dev_full
-from workdir import Run
+from workdir import TOOLS, Run
 
 
 def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
@@ -20,3 +24,20 @@ def test_a_full_disk_under_the_help_is_named(asked: str, run: Run) -> None:
 
     assert result.status == 1
     assert clear(result) == "fuse-panel: stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first(tool: str) -> None:
+    command = import_module(f"fusiontools.cli.{tool.removeprefix('fuse-')}").main.command
+
+    text = command.get_help(click.Context(command, info_name=tool, terminal_width=100, max_content_width=100))
+
+    headings = [h for h in re.findall(r"^(\w[\w ]*):$", text, re.M) if h != "Exit status"]
+    shared = ["Calls and limits", "Journal", "Output", "Other"]
+    own = tool.removeprefix("fuse-").capitalize()
+    assert [h for h in headings if h not in ("Question", own)] == [h for h in shared if h in headings]
+    assert headings.index(own) < headings.index("Other") == len(headings) - 1
+    options = [name for option in command.get_params(click.Context(command)) for name in option.opts]
+    listed = text[text.index(f"\n{headings[0]}:\n") :]
+    for name in (name for name in options if name.startswith("-")):
+        assert len(re.findall(rf"^  (?:-\w, )?{name}(?=[ ,]|$)", listed, re.M)) == 1, name

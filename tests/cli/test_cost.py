@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from scripted import Scripted
+from samples import ASKED, LONG, ledger_call
 from workdir import Run
 
-from fusiontools import chain
-from fusiontools.chain import Chain, Costs, chain_of, compose
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model
-from fusiontools.config.recipe import Recipe
-from fusiontools.config.recipe_yaml import load_recipe, recipe_names
-from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
-from fusiontools.llm import prices
-from fusiontools.llm.client import Client
-from fusiontools.record.types import Call, Record, Usage
-from fusiontools.stages.runtime import Runtime
+from fusiontools.config.recipe_yaml import recipe_names
 
-LONG = "Please explain in some detail why it is so, what follows, and what could be done about it in the years to come."
-ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": LONG}]}
 REMOTE = [name for name in recipe_names() if name != "local"]
 
 
@@ -35,20 +22,14 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def call(stage: str = "panel", model: str = "m", cost: float | None = 0.25, **more: Any) -> dict[str, Any]:
-    usage = {"prompt_tokens": 10, "completion_tokens": 4}
-    return {
-        "stage": stage, "model": model, "endpoint": "e", "usage": usage, "cost_usd": cost, "latency_s": 0.5,
-        "status": "ok", "replayed": False, **more,
-    }  # fmt: skip
-
-
 def line(*calls: Any, **more: Any) -> str:
     return json.dumps({**ASKED, "calls": calls, **more}) + "\n"
 
 
-SPENT = line(call(), call(model="n", cost=0.5), call("judge", "j", None)) + line(
-    call(cost=0.0, replayed=True, saved_usd=0.25), call("judge", "j", 0.0, status="timeout", usage=None), id="q2"
+SPENT = line(ledger_call(), ledger_call(model="n", cost=0.5), ledger_call("judge", "j", None)) + line(
+    ledger_call(cost=0.0, replayed=True, saved_usd=0.25),
+    ledger_call("judge", "j", 0.0, status="timeout", usage=None),
+    id="q2",
 )
 
 
@@ -70,8 +51,8 @@ def test_costs_are_added_up_by_stage_and_model_with_a_total(run: Run) -> None:
 
 
 def test_a_cost_that_nobody_said_is_unknown_and_not_nothing(run: Run) -> None:
-    table = run(["fuse-cost"], line(call(cost=None)))
-    data = json.loads(run(["fuse-cost", "-o", "json"], line(call(cost=None))).out)
+    table = run(["fuse-cost"], line(ledger_call(cost=None)))
+    data = json.loads(run(["fuse-cost", "-o", "json"], line(ledger_call(cost=None))).out)
 
     assert "unknown" in table.text
     assert "$0" not in table.text
@@ -140,7 +121,7 @@ def test_in_the_middle_of_a_pipeline_records_pass_as_they_are(run: Run) -> None:
 
 
 def test_a_bad_line_is_reported_and_the_rest_is_counted(run: Run) -> None:
-    result = run(["fuse-cost", "--by", "stage"], "{broken\n" + line(call()))
+    result = run(["fuse-cost", "--by", "stage"], "{broken\n" + line(ledger_call()))
 
     assert result.status == 1
     assert result.err.startswith("fuse-cost: stdin:1: not JSON: ")
@@ -155,14 +136,6 @@ def test_a_record_without_a_ledger_cost_nothing(run: Run) -> None:
     data = json.loads(run(["fuse-cost", "-o", "json"], json.dumps(ASKED)).out)
 
     assert (data["records"], data["rows"], data["total"]["cost_usd"]) == (1, [], 0)
-
-
-def test_memory_grows_with_groups_and_not_with_records() -> None:
-    chain = Costs(["stage"])
-    for i in range(1000):
-        chain.add({"id": str(i), "messages": [], "calls": [call()]})  # type: ignore[list-item]
-
-    assert (len(chain.rows), chain.records, chain.total.cost_usd) == (1, 1000, 250.0)
 
 
 # Real runs
@@ -213,20 +186,6 @@ def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> Non
     assert figures(result, "calls") == (calls,)
 
 
-def test_the_embedded_recipe_happens_as_foreseen_and_costs_nothing() -> None:
-    recipe = load_recipe("local")
-    backend = Scripted(**{"smollm2-135m": "It is so because of many things that nobody knows. " * 10})
-
-    async def work() -> Record:
-        door = Client(recipe.endpoints, recipe.limits, backends={"local": backend})
-        return await compose(chain_of(recipe))(ASKED, Runtime(door))
-
-    foreseen, executed = estimate(recipe, ASKED, 800), asyncio.run(work())["calls"]
-
-    assert [(c["stage"], c["model"]) for c in foreseen] == [(c["stage"], c["model"]) for c in executed]
-    assert [c["cost_usd"] for c in foreseen] == [0.0] * len(foreseen)
-
-
 def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str]) -> None:
     del env["FUSION_API_KEY"]
     env["FUSION_BASE_URL"] = "http://127.0.0.1:9/v1"
@@ -236,114 +195,6 @@ def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str
     assert result.status == 0
     assert figures(result, "calls") == (10,)
     assert json.loads(result.out)["records"] == 2
-
-
-def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:
-    return asyncio.run(chain.estimate_calls(recipe, Chain.parse(recipe.chain), record, tokens))
-
-
-def priced(name: str, **settings: Any) -> Model:
-    return Model(name, name, "openrouter", price_usd_per_mtok={"prompt": 1.0, "completion": 10.0}, **settings)
-
-
-def test_an_estimate_is_prompt_and_answer_at_the_listed_price() -> None:
-    recipe = Recipe("r", stages={"panel": PanelOptions(members=(priced("m"),))})
-
-    [foreseen] = estimate(recipe, {"id": "1", "messages": [{"role": "user", "content": "x" * 35}]}, 100)
-
-    assert foreseen["usage"]["prompt_tokens"] == 14
-    assert foreseen["cost_usd"] == pytest.approx((14 * 1.0 + 100 * 10.0) / 1e6)
-
-
-@pytest.mark.parametrize(
-    ("stage", "recipe", "tokens"),
-    [
-        ("panel", Recipe("r", stages={"panel": PanelOptions(members=(priced("m", samples=2),), max_tokens=7)}), 7),
-        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m"),), max_tokens=7)}), 7),
-        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m", max_tokens=6),), max_tokens=7)}), 6),
-        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m", max_tokens=9999),))}), 800),
-        ("synth", Recipe("r", stages={"synth": SynthOptions((priced("m"),), max_tokens=7)}), 7),
-        ("synth", Recipe("r", stages={"synth": SynthOptions((priced("m", max_tokens=6),), max_tokens=7)}), 6),
-    ],
-)
-def test_a_limit_of_tokens_bounds_the_estimate(stage: str, recipe: Recipe, tokens: int) -> None:
-    members = recipe.panel.members or (priced("a"), priced("b"))
-    panel = PanelOptions(members, max_tokens=recipe.panel.max_tokens)
-    whole = replace(recipe, stages={**recipe.stages, "panel": panel})
-
-    foreseen = [c for c in estimate(whole, ASKED, 800) if c["stage"] == stage]
-
-    assert {c["usage"]["completion_tokens"] for c in foreseen} == {tokens}
-
-
-def test_the_askers_own_limit_bounds_the_answer() -> None:
-    panel, synth = PanelOptions((priced("a"), priced("b"))), SynthOptions((priced("m", max_tokens=6),))
-    recipe = Recipe("r", stages={"panel": panel, "synth": synth})
-
-    foreseen = estimate(recipe, {**ASKED, "params": {"max_tokens": 5}}, 800)
-
-    assert [(c["stage"], c["usage"]["completion_tokens"]) for c in foreseen] == [
-        ("panel", 800),
-        ("panel", 800),
-        ("synth", 5),
-    ]
-
-
-def test_a_record_that_has_failed_will_cost_nothing_more() -> None:
-    failed: Any = {**ASKED, "error": {"stage": "panel", "code": "all_failed", "message": "x"}}
-
-    assert estimate(load_recipe("budget"), failed, 800) == []
-
-
-def test_one_member_alone_needs_neither_judge_nor_synthesizer() -> None:
-    panel, judge, synth = PanelOptions((priced("a"),)), JudgeOptions((priced("j"),)), SynthOptions((priced("s"),))
-    recipe = Recipe("r", stages={"panel": panel, "judge": judge, "synth": synth})
-
-    assert [c["stage"] for c in estimate(recipe, ASKED, 800)] == ["panel"]
-
-
-# Prices
-
-
-OPENROUTER, OPENAI = ENDPOINTS["openrouter"], ENDPOINTS["openai"]
-TOKENS: Usage = {
-    "prompt_tokens": 1_000_000, "completion_tokens": 1_000_000, "cached_tokens": 0, "reasoning_tokens": 0,
-}  # fmt: skip
-
-
-def test_list_prices_are_those_of_the_endpoint() -> None:
-    model = Model("m", "gpt-4o-mini", "openai")
-
-    assert prices.listed_usd(OPENAI, model, TOKENS) == pytest.approx(0.15 + 0.60)
-    assert prices.listed_usd(OPENAI, model, {**TOKENS, "cached_tokens": 1_000_000}) == pytest.approx(0.075 + 0.60)
-
-
-def test_the_recipes_price_wins_over_the_list() -> None:
-    model = Model("m", "gpt-4o-mini", "openai", price_usd_per_mtok={"prompt": 1, "completion": 2})
-
-    assert prices.listed_usd(OPENAI, model, TOKENS) == 3
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "model"),
-    [
-        (OPENAI, "no-such-model"),
-        (Endpoint("x", "http://127.0.0.1:9/v1"), "gpt-4o-mini"),
-        (Endpoint("x", "https://elsewhere.example/v1"), "fake/a"),
-    ],
-)
-def test_what_no_list_knows_is_unknown(endpoint: Endpoint, model: str) -> None:
-    assert prices.listed_usd(endpoint, Model("m", model, "x"), TOKENS) is None
-    assert prices.upper_bound_usd(endpoint, Model("m", model, "x"), [], {}) is None
-
-
-def test_a_reservation_takes_the_longest_answer_for_granted() -> None:
-    model = priced("m")
-    messages: Any = [{"role": "user", "content": "x" * 35}]
-
-    assert prices.upper_bound_usd(OPENROUTER, model, messages, {"max_tokens": 5}) == pytest.approx((14 + 50) / 1e6)
-    assert prices.upper_bound_usd(OPENROUTER, model, messages, {}) == pytest.approx((14 + 40960) / 1e6)
-    assert prices.upper_bound_usd(ENDPOINTS["ollama"], model, messages, {}) == 0.0
 
 
 @pytest.mark.parametrize(

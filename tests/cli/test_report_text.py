@@ -1,4 +1,4 @@
-"""How a report is printed on a terminal."""
+"""How a report is format_report on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reporting import summed
 from rich.cells import cell_len
 
-from fusiontools.cli.report_text import bar, printed, usd
+from fusiontools.cli.report_text import bar, format_report, usd
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_terminal_of_100_columns_is_wide_enough_and_no_name_steers_it(names: l
     ]
     records = [each for each in graded if (json.dumps(each).encode("utf-8", "strict"))]
 
-    text = printed(summed(records), colour=False, width=100)
+    text = format_report(summed(records), colour=False, width=100)
 
     # Sentences are wrapped by characters, tables by cells: a Chinese one takes two.
     assert max(min(len(line), cell_len(line)) for line in text.splitlines()) <= 100

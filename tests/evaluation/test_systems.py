@@ -10,7 +10,7 @@ import pytest
 from graded import analysis, call, grade, record, scored
 from reporting import data, summed, system
 
-from fusiontools.cli.report_text import printed
+from fusiontools.cli.report_text import format_report
 from fusiontools.evaluation.report.systems import (
     FUSION,
     ORACLE,
@@ -115,7 +115,7 @@ def test_a_cost_that_nobody_said_is_unknown_and_never_0() -> None:
     assert system(found, "fusion")["usd_per_right"] is None
     assert system(found, "b")["usd_per_task"] == 0.001
     assert found["cost_measure"] == "calls"
-    assert "≥$0.0025" in printed(summed([scored("q", 1, a=1), scored("r", 1, a=1) | {"calls": [
+    assert "≥$0.0025" in format_report(summed([scored("q", 1, a=1), scored("r", 1, a=1) | {"calls": [
         call("panel", "a", 0.002), call("judge", "j", None)]}]), colour=False)  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from workdir import Upstream
 
 MEMBERS = ("fake/a", "fake/b")
+LONG = "Please explain in some detail why it is so, what follows, and what could be done about it in the years to come."
+ASKED: Any = {"id": "q1", "messages": [{"role": "user", "content": LONG}]}
 
 
 def question(name: str = "q1", **more: Any) -> dict[str, Any]:
@@ -37,6 +39,15 @@ def judged(name: str = "q1", ranking: tuple[int, ...] = (1, 0), **more: Any) -> 
     """Return a record as a judge leaves it."""
     five = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
     return {**panelled(name), "analysis": {**{key: [] for key in five}, "ranking": list(ranking)}, **more}
+
+
+def ledger_call(stage: str = "panel", model: str = "m", cost: float | None = 0.25, **more: Any) -> dict[str, Any]:
+    """Return an entry of a ledger."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 4}
+    return {
+        "stage": stage, "model": model, "endpoint": "e", "usage": usage, "cost_usd": cost, "latency_s": 0.5,
+        "status": "ok", "replayed": False, **more,
+    }  # fmt: skip
 
 
 def lines(records: Iterable[Any]) -> bytes:

@@ -1,0 +1,113 @@
+"""What a chain would cost, and what the ledgers of many records come to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from samples import ASKED, ledger_call
+from scripted import Scripted
+
+from fusiontools import chain
+from fusiontools.chain import Chain, Costs, chain_of, compose
+from fusiontools.config.models import Model
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.llm.client import Client
+from fusiontools.record.types import Call, Record
+from fusiontools.stages.runtime import Runtime
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FUSION_API_KEY", "FUSION_BASE_URL", "FUSION_CONFIG", "FUSION_LOCAL_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_memory_grows_with_groups_and_not_with_records() -> None:
+    chain = Costs(["stage"])
+    for i in range(1000):
+        chain.add({"id": str(i), "messages": [], "calls": [ledger_call()]})  # type: ignore[list-item]
+
+    assert (len(chain.rows), chain.records, chain.total.cost_usd) == (1, 1000, 250.0)
+
+
+def test_the_embedded_recipe_happens_as_foreseen_and_costs_nothing() -> None:
+    recipe = load_recipe("local")
+    backend = Scripted(**{"smollm2-135m": "It is so because of many things that nobody knows. " * 10})
+
+    async def work() -> Record:
+        door = Client(recipe.endpoints, recipe.limits, backends={"local": backend})
+        return await compose(chain_of(recipe))(ASKED, Runtime(door))
+
+    foreseen, executed = estimate(recipe, ASKED, 800), asyncio.run(work())["calls"]
+
+    assert [(c["stage"], c["model"]) for c in foreseen] == [(c["stage"], c["model"]) for c in executed]
+    assert [c["cost_usd"] for c in foreseen] == [0.0] * len(foreseen)
+
+
+def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:
+    return asyncio.run(chain.estimate_calls(recipe, Chain.parse(recipe.chain), record, tokens))
+
+
+def priced(name: str, **settings: Any) -> Model:
+    return Model(name, name, "openrouter", price_usd_per_mtok={"prompt": 1.0, "completion": 10.0}, **settings)
+
+
+def test_an_estimate_is_prompt_and_answer_at_the_listed_price() -> None:
+    recipe = Recipe("r", stages={"panel": PanelOptions(members=(priced("m"),))})
+
+    [foreseen] = estimate(recipe, {"id": "1", "messages": [{"role": "user", "content": "x" * 35}]}, 100)
+
+    assert foreseen["usage"]["prompt_tokens"] == 14
+    assert foreseen["cost_usd"] == pytest.approx((14 * 1.0 + 100 * 10.0) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "tokens"),
+    [
+        ("panel", Recipe("r", stages={"panel": PanelOptions(members=(priced("m", samples=2),), max_tokens=7)}), 7),
+        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m"),), max_tokens=7)}), 7),
+        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m", max_tokens=6),), max_tokens=7)}), 6),
+        ("judge", Recipe("r", stages={"judge": JudgeOptions((priced("m", max_tokens=9999),))}), 800),
+        ("synth", Recipe("r", stages={"synth": SynthOptions((priced("m"),), max_tokens=7)}), 7),
+        ("synth", Recipe("r", stages={"synth": SynthOptions((priced("m", max_tokens=6),), max_tokens=7)}), 6),
+    ],
+)
+def test_a_limit_of_tokens_bounds_the_estimate(stage: str, recipe: Recipe, tokens: int) -> None:
+    members = recipe.panel.members or (priced("a"), priced("b"))
+    panel = PanelOptions(members, max_tokens=recipe.panel.max_tokens)
+    whole = replace(recipe, stages={**recipe.stages, "panel": panel})
+
+    foreseen = [c for c in estimate(whole, ASKED, 800) if c["stage"] == stage]
+
+    assert {c["usage"]["completion_tokens"] for c in foreseen} == {tokens}
+
+
+def test_the_askers_own_limit_bounds_the_answer() -> None:
+    panel, synth = PanelOptions((priced("a"), priced("b"))), SynthOptions((priced("m", max_tokens=6),))
+    recipe = Recipe("r", stages={"panel": panel, "synth": synth})
+
+    foreseen = estimate(recipe, {**ASKED, "params": {"max_tokens": 5}}, 800)
+
+    assert [(c["stage"], c["usage"]["completion_tokens"]) for c in foreseen] == [
+        ("panel", 800),
+        ("panel", 800),
+        ("synth", 5),
+    ]
+
+
+def test_a_record_that_has_failed_will_cost_nothing_more() -> None:
+    failed: Any = {**ASKED, "error": {"stage": "panel", "code": "all_failed", "message": "x"}}
+
+    assert estimate(load_recipe("budget"), failed, 800) == []
+
+
+def test_one_member_alone_needs_neither_judge_nor_synthesizer() -> None:
+    panel, judge, synth = PanelOptions((priced("a"),)), JudgeOptions((priced("j"),)), SynthOptions((priced("s"),))
+    recipe = Recipe("r", stages={"panel": panel, "judge": judge, "synth": synth})
+
+    assert [c["stage"] for c in estimate(recipe, ASKED, 800)] == ["panel"]
