@@ -5,36 +5,43 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
-from fusiontools.answers import agreement, normalize, units
+from fusiontools.answers import normalize
+from fusiontools.answers.agreement import STOP, Question
 
 #: How much of a long answer is read: its beginning and its end, where results stand.
-HEAD_CHARS, TAIL_CHARS, KEY_CHARS = 4_000, 12_000, 120
+HEAD_CHARS, TAIL_CHARS, KEY_CHARS, MARK_CHARS = 4_000, 12_000, 120, 12
+#: Digits would be read as numbers where a key is read as an answer.
+LETTERS_ONLY = str.maketrans("0123456789", "ghijklmnop")
 #: A first line that is an answer, and a last one that is an explanation.
-SHORT_WORDS, LONG_WORDS = 6, 12
+FIRST_WORDS, LONG_WORDS = 6, 12
+#: What can be compared whole.
+SHORT_WORDS, SHORT_CHARS = 30, 300
 
-#: LaTeX and signs that `normal.fold` would lose or misread, in words that it understands.
-PLAIN = {"\\%": "%", "\\$": "$", "\\fbox{": "\\boxed{", "\\boxed{}": "", "^\\circ": "°", "^{\\circ}": "°"}
-PLAIN |= {
-    "≠": "<>",
+#: LaTeX and signs that `normalize.fold` would lose or misread, in words that it understands.
+LATEX = {
+    "\\%": "%",
+    "\\$": "$",
+    "\\fbox{": "\\boxed{",
+    "\\boxed{}": "",
+    "^\\circ": "°",
+    "^{\\circ}": "°",
     "\\neq": "<>",
+}
+LATEX |= {
     "\\ne ": "<>",
-    "≈": "=",
     "\\approx": "=",
     "\\sim": " ",
     "\\pm": "±",
-    "¤": "",
     "\\leq": "≤",
     "\\geq": "≥",
     "\\le ": "≤",
     "\\ge ": "≥",
-    "∉": "¬∈",
-    "<=": "≤",
-    ">=": "≥",
-    "\\{": "(",
-    "\\}": ")",
 }
+LATEX |= {"\\{": "(", "\\}": ")"}
+PLAIN = {"≠": "<>", "≈": "=", "¤": "", "∉": "¬∈"}
 MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
 FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
 SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
@@ -54,9 +61,18 @@ RATIO = re.compile(r"(?<=\d) : (?=\d)")
 RUPEES = re.compile(r"\b(R[sS])\.\s{0,2}(?=\d)")
 CAPITAL_NAMES = {"A": " ampere", "N": " newton", "J": " joule", "K": " kelvin"}
 
+_REPEATING = r" ?\(?(?:repeating|recurring)\b\)?"
+PERIODIC = re.compile(
+    r"(?<![\d.,])(\d{1,12})\.(\d{0,12}?)(?:\((\d{1,6})\)|\\overline\{?(\d{1,6})\}?"
+    rf"|(\d{{1,6}}?)\5{{1,12}}(?:\.{{3,}}{_REPEATING}|\.{{3,}}|{_REPEATING})|(\d){_REPEATING})(?:\.{{3}})?"
+)
+PERIOD_MARK = re.compile(r"[\d.]\(\d|\d\.\.\.|overline|repeating|recurring")
+
 LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
 BRACE = re.compile(r"[{}]")
+#: What makes a piece more than words on a line.
+MARKDOWN = re.compile(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
 BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
 ANSWER_HEADING = re.compile(
     r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"
@@ -98,32 +114,44 @@ class Result(NamedTuple):
     stated: bool
     #: The answer's first line, where a letter, a verdict or a number may stand; nothing beside a stated result.
     first: str
+    #: All of the answer, where it is long and does not say what its result is.
+    long: str = ""
+    #: Whether no line of a long answer is its result: code cannot tell what it comes to.
+    vague: bool = False
 
     @property
     def all_pieces(self) -> tuple[str, ...]:
         return (*self.pieces, self.first) if self.first else self.pieces
 
 
-def result_of(text: str, question: str) -> Result | None:
-    """Return what an answer to a folded question gives as its result; None where it abstains."""
+def result_of(text: str, asked: Question) -> Result | None:
+    """Return what an answer gives as its result; None where it abstains."""
     folded = folded_of(text)
     lines = [line for line in folded.split("\n") if _says(line)]
     if not lines:
         return None
     stated = _stated(folded)
     if stated:
-        return None if refuses(stated[0], question) else Result(stated, True, "")
+        return None if refuses(stated[0], asked.text) else Result(stated, True, "")
     if hedged := HEDGE.match(bare(lines[0])):
         return Result((hedged[1],), False, hedged[1])
     pieces = _concluding([line for line in lines if not CHATTER.match(line)] or lines)
-    if refuses(lines[0], question) or refuses(pieces[-1], question):
+    if refuses(lines[0], asked.text) or refuses(pieces[-1], asked.text):
         return None
-    if len(set(LABEL.findall(folded))) > 1:
+    long = " ".join(map(bare, lines)) if is_long(folded) else ""
+    vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
+    if len(lines) > 1 and len(set(LABEL.findall(folded))) > 1:
         # Every option is spoken of, or every part of the question answered: the letter before a line chooses nothing.
         parts = [LABEL.sub("", line) for line in lines]
         in_parts = all(map(LABEL.match, lines))
-        return Result((", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces), False, "")
-    return Result(pieces, False, _unnumbered(lines))
+        pieces = (", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces)
+        return Result(pieces, False, "", long, vague)
+    return Result(pieces, False, _unnumbered(lines), long, vague)
+
+
+def is_long(folded: str) -> bool:
+    """Say whether a folded text is too long to be compared whole."""
+    return len(folded) > SHORT_CHARS or (len(folded) > SHORT_WORDS and len(normalize.tokens(folded)) > SHORT_WORDS)
 
 
 def refuses(piece: str, question: str) -> bool:
@@ -134,15 +162,35 @@ def refuses(piece: str, question: str) -> bool:
 
 def folded_of(text: str) -> str:
     """Return what a text visibly says at its beginning and end, folded; its LaTeX and signs in a form that survives."""
-    text = spoken(text)
+    text = spoken(text).strip()
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-    for old, new in PLAIN.items():
-        text = text.replace(old, new)
-    text = STARRED_POWER.sub("^", SHORT_FRACTION.sub(r"\\frac{\1}{\2}", FUNCTION.sub("", MATH.sub(r"\1", text))))
-    text = CAPITAL_UNIT.sub(_capital, text)
+    text = text.replace("<=", "≤").replace(">=", "≥")
+    if not text.isascii():
+        for old, new in PLAIN.items():
+            text = text.replace(old, new)
+    if "\\" in text:
+        for old, new in LATEX.items():
+            text = text.replace(old, new)
+        text = FUNCTION.sub("", text)
+    if "$" in text:
+        text = MATH.sub(r"\1", text)
+    if "\\" in text:
+        text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
+    if not re.search(r"\d", text) and "\\" not in text:
+        return normalize.fold(text).strip()
+    text = CAPITAL_UNIT.sub(_capital, STARRED_POWER.sub("^", text))
     text = RATIO.sub(":", HALF_DAY.sub(r" \1m", RUPEES.sub(r"\1 ", text)))
-    return units.with_periods(SMALL_POWER.sub(r"1e-\1", normalize.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))))
+    folded = SMALL_POWER.sub(r"1e-\1", normalize.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))).strip()
+    return PERIODIC.sub(_periodic, folded) if PERIOD_MARK.search(folded) else folded
+
+
+def _periodic(match: re.Match[str]) -> str:
+    """Return the fraction that a decimal which repeats for ever is."""
+    whole, fixed, *periods = match.groups()
+    period = next(filter(None, periods))
+    scale = 10 ** len(fixed)
+    return str(Fraction(int(whole + fixed), scale) + Fraction(int(period), scale * (10 ** len(period) - 1)))
 
 
 def _scale(match: re.Match[str]) -> str:
@@ -163,6 +211,8 @@ def spoken(text: str) -> str:
 
 def bare(piece: str) -> str:
     """Return a folded piece on one line, without Markdown and braces."""
+    if not MARKDOWN.search(piece):
+        return piece.strip()
     marks = LEADING_MARK.match(piece)
     return " ".join(BRACE.sub(" ", EMPHASIS.sub("", piece[marks.end() :] if marks else piece)).split())
 
@@ -170,9 +220,13 @@ def bare(piece: str) -> str:
 def cut(key: str) -> str:
     """Return a key that can be written and is of bearable length; long ones that differ stay apart."""
     key = key.encode("utf-8", "replace").decode()
-    if len(key) <= KEY_CHARS:
-        return key
-    return f"{key[: KEY_CHARS - 12]}… {hashlib.sha256(key.encode()).hexdigest()[:10]}"
+    return key if len(key) <= KEY_CHARS else marked(key[: KEY_CHARS - MARK_CHARS - 1], key)
+
+
+def marked(beginning: str, whole: str) -> str:
+    """Return the beginning of a text with a word that stands for all of it."""
+    digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:MARK_CHARS]
+    return f"{beginning.rpartition(' ')[0] or beginning} {digest.translate(LETTERS_ONLY)}"
 
 
 def _stated(folded: str) -> tuple[str, ...]:
@@ -200,11 +254,7 @@ def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
     if opening and _says(line[opening.end() :]):
         line = line[opening.end() :]
     bold = BOLD.findall(line)
-    if (
-        len(bold) == 1
-        and not bold[0].rstrip().endswith(":")
-        and not agreement.STOP.issuperset(normalize.tokens(bold[0]))
-    ):
+    if len(bold) == 1 and not bold[0].rstrip().endswith(":") and not STOP.issuperset(normalize.tokens(bold[0])):
         return (bold[0], line)
     return (line,)
 
@@ -217,7 +267,7 @@ def _unnumbered(lines: Sequence[str]) -> str:
 
 def _is_short_answer(line: str) -> bool:
     ends_open = line.rstrip(" *").endswith(":") or line.lstrip().startswith("#")
-    return not ends_open and len(normalize.tokens(line)) <= SHORT_WORDS
+    return not ends_open and len(normalize.tokens(line)) <= FIRST_WORDS
 
 
 def _says(text: str) -> bool:

@@ -1,12 +1,16 @@
-"""From a key as it is typed to one vote for each text."""
+"""Say what each answer votes for: one key for all that say the same. All tools that compare answers ask here."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from fusiontools.answers import agreement, numbers, structured, words
-from fusiontools.answers.extract import Result, cut, result_of
+from fusiontools.answers import agreement, normalize, numbers, structured, words
+from fusiontools.answers.agreement import Question
+from fusiontools.answers.extract import KEY_CHARS, Result, bare, cut, marked, result_of
 from fusiontools.answers.numbers import Quantity
 from fusiontools.errors import UsageError, nearest
 
@@ -19,7 +23,25 @@ ASKS_CODE = re.compile(
     rf"\b(?:what|which)(?: is)?(?: [\w+#]+){{0,3}} (?:{_CODED}|code)\b"
     rf"(?! (?:print|output|return|do|produce|evaluate|compute|give)s?\b)(?<!this code)|\b{_CODED}\W*$"
 )
+#: How many words of a long answer its key shows.
+SHOWN_WORDS = 12
+#: How often a key is read again at most.
+READINGS = 4
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
+
+
+class Votes(NamedTuple):
+    """What answers vote for."""
+
+    #: number, choice, yes_no, text, json or regex.
+    kind: str
+    #: Each answer's canonical key, never an empty one; None where it abstains.
+    keys: list[str | None]
+    #: Positions of long answers of which code cannot tell whether they agree with others: it finds no result in them,
+    #: or they differ from one with the same result in nothing but a number, a formula or a "not".
+    vague: frozenset[int]
+    #: Positions of answers that give none, and say so.
+    refusing: frozenset[int]
 
 
 def check_key(key: str) -> None:
@@ -38,72 +60,185 @@ def check_key(key: str) -> None:
 
 
 def vote_keys(texts: Sequence[str], key: str = "auto", question: str = "") -> tuple[str, list[str | None]]:
+    """Return the kind, and what each text votes for; see `read_votes`."""
+    votes = read_votes(texts, key, question)
+    return votes.kind, votes.keys
+
+
+def read_responses(responses: Sequence[Mapping[str, Any]], key: str = "auto", question: str = "") -> Votes:
+    """Read all responses as votes; under `auto`, tool calls speak for themselves."""
+    called = {
+        at: made for at, response in enumerate(responses) if key == "auto" and (made := response.get("tool_calls"))
+    }
+    told = [at for at in range(len(responses)) if at not in called]
+    votes = read_votes([responses[at].get("content", "") for at in told], key, question)
+    keys: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
+    keys.update(zip(told, votes.keys, strict=True))
+    return Votes(
+        votes.kind if told else "json",
+        [keys[at] for at in range(len(responses))],
+        frozenset(told[at] for at in votes.vague),
+        frozenset(told[at] for at in votes.refusing),
+    )
+
+
+def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> Votes:
     """Read all answers to a question as votes.
 
     Args:
         key: `number`, `choice`, `text`, `json:PATH`, `regex:RE`; for `auto`, the one kind that more than half of those
             who say anything can be read as. Whoever cannot be read as the others abstains.
 
-    Returns:
-        The kind (number, choice, yes_no, text, json or regex), and each text's canonical key, None where it abstains;
-        never an empty one.
-
     Raises:
         UsageError: the key cannot be.
     """
-    check_key(key)
-    kind, _, rest = key.partition(":")
-    if kind == "regex":
+    kind, colon, rest = key.partition(":")
+    if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        read = [structured.by_pattern(pattern, text) for text in texts]
-    elif kind == "json":
+        return Votes(kind, _cut([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset())
+    if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        read = [structured.by_path(steps, text) for text in texts]
+        return Votes(kind, _cut([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
+    check_key(key)
+    asked = agreement.ask(question)
+    known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
+    results = [known[text] for text in texts]
+    doubtful = _doubtful(results)
+    results = [
+        each._replace(vague=True) if each and any(at in pair for pair in doubtful) else each
+        for at, each in enumerate(results)
+    ]
+    read: Sequence[str | None]
+    if key == "number":
+        read = numbers.keys_of([_number(each, asked) for each in results], asked.text)
+    elif key == "choice":
+        options = words.options_of(asked.text)
+        read = [words.letter_of(each, options, asked.text) if each else None for each in results]
+    elif key == "text":
+        read = _as_text(results, asked)
     else:
-        kind, read = _by_kind(kind, texts, agreement.ask(question))
-    return kind, [cut(found) if found else None for found in read]
+        kind, read = _suiting(texts, results, asked)
+    keys = _cut(read)
+    unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
+    vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
+    refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
+    return Votes(kind, keys, vague, frozenset(refusing))
 
 
-def _by_kind(kind: str, texts: Sequence[str], asked: agreement.Question) -> tuple[str, list[str | None]]:
-    """Read all results as one kind; under `auto`, as the first that suits."""
-    results = [result_of(text, asked.text) for text in texts]
-    options = words.options_of(asked.text)
-    if kind == "auto":
-        return _suiting(texts, results, asked)
-    if kind == "number":
-        return kind, numbers.keys_of([_number(each, asked) for each in results], asked.text)
-    if kind == "choice":
-        return kind, [words.letter_of(each, options, asked.text) if each else None for each in results]
-    return kind, _as_text(results, asked)
+def _doubtful(results: Sequence[Result | None]) -> list[tuple[int, int]]:
+    """Return the pairs of long answers that are nearly the same text, but for a fact."""
+    long = {at: each.long for at, each in enumerate(results) if each and each.long}
+    if len(set(long.values())) < 2:
+        return []
+    facts = {at: agreement.facts(text) for at, text in long.items()}
+    return [(a, b) for a, b in itertools.combinations(facts, 2) if agreement.contested(facts[a], facts[b])]
+
+
+def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
+    """Return the words of each answer's result, in which nothing but its spelling is made the same."""
+    asked = agreement.ask(question)
+    results = [result_of(text, asked) for text in texts]
+    if ASKS_CODE.search(asked.text):
+        return _cut([words.literal_of(each.pieces[0], asked) if each else None for each in results])
+    return [(_words(each, asked) or None) if each else None for each in results]
+
+
+def _cut(keys: Sequence[str | None]) -> list[str | None]:
+    return [cut(key) if key else None for key in keys]
 
 
 def _suiting(
-    texts: Sequence[str], results: Sequence[Result | None], asked: agreement.Question
-) -> tuple[str, list[str | None]]:
+    texts: Sequence[str], results: Sequence[Result | None], asked: Question
+) -> tuple[str, Sequence[str | None]]:
     """Read all results as the first kind that suits more than half of those that say anything."""
     half = len([each for each in results if each]) / 2
-    options = words.options_of(asked.text)
     whole = [structured.whole(text) for text in texts]
-    letters = [words.letter_of(each, options, asked.text) if each else None for each in results]
-    verdicts = [words.verdict_of(each, asked) if each else None for each in results]
-    for kind, read in (("json", whole), ("choice", letters), ("yes_no", verdicts)):
-        if sum(map(bool, read)) > half:
-            return kind, read
+    if sum(map(bool, whole)) > half:
+        return "json", whole
+    options = words.options_of(asked.text)
+    # What is spoken of in passing in a long text chooses nothing, where nothing was to be chosen.
+    letters = _each(results, lambda each: words.letter_of(each, options, asked.text), spoken_of=bool(options))
+    if sum(map(bool, letters)) > half:
+        return "choice", letters
+    verdicts = _each(results, lambda each: words.verdict_of(each, asked), spoken_of=asked.polar or bool(asked.either))
+    if sum(map(bool, verdicts)) > half:
+        return "yes_no", verdicts
     if ASKS_CODE.search(asked.text):
-        return "text", [words.literal_of(each.pieces[0], asked) if each else None for each in results]
-    counted = [_number(each, asked) for each in results]
+        return "text", _each(results, lambda each: words.literal_of(each.pieces[0], asked), spoken_of=True)
+    known = {each: _concluded_number(each, asked) for each in dict.fromkeys(results)}
+    counted = [known[each] for each in results]
     enough = numbers.NEW if asked.number or not numbers.WHEN.isdisjoint(asked.words) else numbers.ALONE
     if len([number for number in counted if number and number.grade >= enough]) > half:
         return "number", numbers.keys_of(counted, asked.text)
     return "text", _as_text(results, asked)
 
 
-def _as_text(results: Sequence[Result | None], asked: agreement.Question) -> list[str | None]:
-    return [words.key_of(each.pieces[0], asked) if each else None for each in results]
+def _each(
+    results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
+) -> list[str | None]:
+    """Read each result once; vague ones only where the question speaks of what is looked for."""
+    known: dict[Result, str | None] = {}
+    for each in results:
+        if each and each not in known:
+            known[each] = read(each) if spoken_of or not each.vague else None
+    return [known[each] if each else None for each in results]
 
 
-def _number(result: Result | None, asked: agreement.Question) -> Quantity | None:
+def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
+    """Return what each result says in words: of all that say the same, what most say, else the shortest."""
+    known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
+    keys = [known[each] for each in results]
+    said = {
+        key: agreement.say(asked, bare(each.pieces[0]))
+        for key, each in zip(keys, results, strict=True)
+        if key and each and not each.vague and not words.is_formula(key)
+    }
+    if len(said) < 2:
+        return [key or None for key in keys]
+    count = Counter(keys)
+    shown: dict[str, str] = {}
+    for group in agreement.cluster(asked, said):
+        best = min(group, key=lambda key: (-count[key], len(key), key))
+        shown.update(dict.fromkeys(group, best))
+    return [shown.get(key, key) or None for key in keys]
+
+
+def _words(result: Result, asked: Question) -> str:
+    """Return the words of a result; of a long answer, a few words and what stands for all of it.
+
+    They are read again until they say no less, so that a key is its own key.
+    """
+    if result.vague:
+        key = marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+    else:
+        key = cut(words.key_of(result.pieces[0], asked))
+        if key == result.pieces[0]:
+            return key
+    for _ in range(READINGS):
+        again = result_of(key, asked)
+        read = words.key_of(again.pieces[0], asked) if again else ""
+        if read == key:
+            break
+        key = read
+    return key
+
+
+def _number(result: Result | None, asked: Question) -> Quantity | None:
     for piece in result.all_pieces if result else ():
-        if found := numbers.read(piece, asked.words, stated=bool(result and result.stated)):
+        if numbers.HINT.search(piece) and (
+            found := numbers.read(piece, asked.words, stated=bool(result and result.stated))
+        ):
+            return found
+    return None
+
+
+def _concluded_number(result: Result | None, asked: Question) -> Quantity | None:
+    """Return the number that an answer gives; of a long one, only where a line gives nothing else, or concludes it."""
+    if result is None or not result.vague:
+        return _number(result, asked)
+    for piece in filter(normalize.DIGIT.search, result.all_pieces):
+        found = numbers.read(piece, asked.words, stated=False)
+        is_line = piece in (result.pieces[-1], result.first)
+        if found and (found.concluded or found.grade == numbers.ALONE) and (asked.number or is_line):
             return found
     return None

@@ -1,15 +1,11 @@
-"""Compare answers by code, without a model: who agrees with whom, on what, and what nobody mentions.
+"""Describe by code, without a model, how answers relate: who agrees with whom, on what, and what nobody mentions.
 
-Short answers are compared whole: by the letter chosen, yes or no, the last number, else by the words that are not the
-question's own. Long ones are grouped by overlap and analysed sentence by sentence. Everything is lexical: a paraphrase
-that shares no words counts as another point, and nothing here knows what is true.
+Who agrees is what `keys.read_votes` says, so a vote tells the same. Short answers are compared whole, long ones by
+sentences, with precision over recall: a paraphrase that shares no words is another point, two sentences make the same
+point only where most of their content words are shared, and are opposed only where, beside nearly the same words, their
+numbers differ or one of them denies. Nothing here knows what is true.
 
 Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confidence); the rest is our own
-
-Take long answers apart into sentences that can be compared: the same point, an opposed one, or another.
-
-Precision over recall: two sentences make the same point only where they share most of their content words, and they are
-opposed only where, beside nearly the same words, their numbers differ or one of them denies.
 """
 
 from __future__ import annotations
@@ -18,27 +14,23 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fusiontools.answers import agreement, normalize
-from fusiontools.answers.agreement import (
-    HEAD_CHARS,
-    SHORT_CHARS,
-    SHORT_WORDS,
-    STEM_CHARS,
-    STOP,
-    TAIL_CHARS,
-    AnswerKey,
-    agree,
-    ask,
-    contradict,
-    read,
-)
+from fusiontools.answers import extract, normalize
+from fusiontools.answers.agreement import FORMULA, NEGATIONS, QUESTION_CHARS, STOP
+from fusiontools.answers.extract import SHORT_WORDS
+from fusiontools.answers.keys import Votes, read_votes
 
+#: Where a long answer's stated result is looked for: its end.
+TAIL_CHARS = 1_000
+#: Words of sentences are compared by their beginnings, which stands in for stemming in any language.
+STEM_CHARS = 7
 #: What is compared of long answers: characters and sentences of each, sentences of all together.
 ANSWER_CHARS, ANSWER_SENTENCES, ALL_SENTENCES = 6_000, 40, 200
 #: The longest sentence quoted; the fewest content words with which a sentence makes a point, or two share one.
 SENTENCE_CHARS, MIN_WORDS = 300, 3
 #: Shares of the shorter and of the longer sentence's words that must be shared.
 ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
+#: Share of the shorter answer's words with which two long answers are ranked as neighbours.
+RESEMBLANCE = 0.33
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
 FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -53,6 +45,8 @@ class Point(NamedTuple):
     text: str
     words: frozenset[str]
     numbers: frozenset[str]
+    #: Capitalised words, and formulas.
+    names: frozenset[str]
     negated: bool
 
 
@@ -76,14 +70,18 @@ def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
 
 
 def alike(one: Point, other: Point) -> bool:
-    """Say whether two sentences make the same point: most content shared, no number and no negation apart."""
+    """Say whether two sentences make the same point: most content shared, no number, name or negation apart."""
     if one.negated != other.negated:
         return False
     shared = len(one.words & other.words)
     fewer, more = sorted((len(one.words), len(other.words)))
     if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
-    return one.numbers <= other.numbers or one.numbers >= other.numbers
+    return _nested(one.numbers, other.numbers) and _nested(one.names, other.names)
+
+
+def _nested(one: frozenset[str], other: frozenset[str]) -> bool:
+    return one <= other or one >= other
 
 
 def opposed(one: Point, other: Point) -> bool:
@@ -115,14 +113,13 @@ def _point(owner: int, sentence: str) -> Point:
     text = cut(sentence)
     found = normalize.tokens(normalize.fold(text))
     numbers = frozenset(filter(normalize.is_number, found))
-    words = frozenset(_stems(found)) - agreement.NEGATIONS
-    return Point(owner, text, words, numbers, not agreement.NEGATIONS.isdisjoint(found))
+    words = frozenset(_stems(found)) - NEGATIONS
+    names = [word for word in WORD.findall(text) if word[0].isupper() and word.casefold() not in STOP]
+    return Point(owner, text, words, numbers, frozenset(names + FORMULA.findall(text)), not NEGATIONS.isdisjoint(found))
 
 
 def _stems(found: Sequence[str]) -> list[str]:
-    return [
-        word[: agreement.STEM_CHARS] for word in found if word not in agreement.STOP and not normalize.is_number(word)
-    ]
+    return [word[:STEM_CHARS] for word in found if word not in STOP and not normalize.is_number(word)]
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -151,45 +148,44 @@ detail reason reasons example examples difference differences words steps step t
 ASKING = frozenset(ASKING_TEXT.split())
 
 
-def cluster(question: str, answers: Sequence[str]) -> list[list[int]]:
-    """Group the positions of answers that agree, largest group first, ties by the earliest position.
+def clusters_of(votes: Votes) -> list[list[int]]:
+    """Group the positions of answers that say the same, largest group first, ties by the earliest position.
 
-    Agreement is carried over: what agrees with a member of a cluster belongs to it. Empty answers stand alone. Of each
-    answer the first 2,000 and the last 1,000 characters are read, so the time does not grow with longer ones.
+    Those that vote for nothing come last; those that refuse, or do not know, say the same.
     """
-    asked = ask(question)
-    said = {text: read(asked, text) for text in dict.fromkeys(answers)}
-    clusters: list[list[int]] = []
-    for position, answer in enumerate(answers):
-        joined, apart = [position], []
-        for group in clusters:
-            if any(agree(asked, said[answer], said[answers[other]]) for other in group):
-                joined += group
-            else:
-                apart.append(group)
-        clusters = [*apart, sorted(joined)]
-    return sorted(clusters, key=lambda group: (-len(group), group[0]))
+    groups: dict[str | int, list[int]] = {}
+    for at, key in enumerate(votes.keys):
+        groups.setdefault(key or ("" if at in votes.refusing else at), []).append(at)
+    return sorted(groups.values(), key=lambda group: (not votes.keys[group[0]], -len(group), group[0]))
 
 
-def agreement_share(question: str, answers: Sequence[str]) -> float:
-    """Return the share of answers in the largest agreeing cluster: 0.0 for no answers, 1.0 for one."""
-    if not answers:
+def agreement_share(votes: Votes) -> float | None:
+    """Return the share of answers that say what most say: 0.0 for no answers, 1.0 for one.
+
+    None where it is unknown: of a long answer that gives no result, code cannot tell whether it agrees, unless all are
+    the same word for word.
+    """
+    if not votes.keys:
         return 0.0
-    return round(len(cluster(question, answers)[0]) / len(answers), 2)
+    largest = clusters_of(votes)[0]
+    if votes.vague and (votes.kind != "text" or len(largest) < len(votes.keys)):
+        return None
+    return round(len(largest) / len(votes.keys), 2)
 
 
-def same(question: str, one: str, other: str) -> bool:
-    """Say whether two answers to the question agree; symmetric, and never true of an empty answer."""
-    asked = ask(question)
-    return agree(asked, read(asked, one), read(asked, other))
+def same(question: str, one: str, other: str) -> bool | None:
+    """Say whether two answers to the question say the same; symmetric, None where code cannot tell.
+
+    An empty answer says the same as none.
+    """
+    share = agreement_share(read_votes([one, other], question=question))
+    return None if share is None else share == 1.0
 
 
 def is_short(answers: Sequence[str]) -> bool:
     """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
     return all(
-        len(text) <= SHORT_CHARS
-        and len(SENTENCE_END.findall(text)) < 2
-        and len(normalize.tokens(normalize.fold(text))) <= SHORT_WORDS
+        len(SENTENCE_END.findall(text)) < 2 and (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text)))
         for text in map(str.strip, answers)
     )
 
@@ -208,27 +204,45 @@ def rank(clusters: Sequence[Sequence[int]], confidence: Sequence[float | None]) 
 
 
 def analyse(
-    question: str, names: Sequence[str], answers: Sequence[str], confidence: Sequence[float | None]
+    question: str, names: Sequence[str], answers: Sequence[str], confidence: Sequence[float | None], votes: Votes
 ) -> dict[str, Any]:
     """Describe by code how the answers relate.
 
     Args:
         names: the display name of each answer's member.
         confidence: the mean log probability of each answer, None where unknown.
+        votes: what the answers vote for.
 
     Returns:
         OpenRouter Fusion's five keys, in the shapes of `record.Analysis`, and `ranking`: positions in `answers`, best
         first, empty answers last. At most 8 entries of 300 characters each. Of long answers, 6,000 characters and 40
         sentences each, 200 in all, are compared.
     """
-    clusters = cluster(question, answers)
-    ranking = sorted(rank(clusters, confidence), key=lambda position: not answers[position].strip())
+    clusters = clusters_of(votes)
+    ranking = rank(_resembling(votes, answers, clusters) if votes.vague else clusters, confidence)
+    ranking.sort(key=lambda position: (not votes.keys[position], not answers[position].strip()))
     told = [position for position in ranking if answers[position].strip()]
     if is_short(answers):
         analysis = _whole(question, names, answers, clusters, told)
     else:
-        analysis = _by_sentence(question, names, answers, told)
+        analysis = _by_sentence(question, names, answers, votes, told)
     return {**{key: entries[:MAX_ENTRIES] for key, entries in analysis.items()}, "ranking": ranking}
+
+
+def _resembling(votes: Votes, answers: Sequence[str], clusters: list[list[int]]) -> list[list[int]]:
+    """Return clusters for the ranking alone, in which long answers that share many words have company."""
+    groups = [group for group in clusters if votes.vague.isdisjoint(group)]
+    stems = {at: frozenset(_stems(normalize.tokens(normalize.fold(answers[at][:ANSWER_CHARS])))) for at in votes.vague}
+    for at in sorted(votes.vague):
+        near = [
+            group for group in groups if any(other in stems and _resemble(stems[at], stems[other]) for other in group)
+        ]
+        groups = [group for group in groups if group not in near] + [[at, *(i for group in near for i in group)]]
+    return groups
+
+
+def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
+    return len(one & other) >= RESEMBLANCE * min(len(one), len(other))
 
 
 def _whole(
@@ -248,12 +262,14 @@ def _whole(
     return analysis
 
 
-def _by_sentence(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> dict[str, list[Any]]:
+def _by_sentence(
+    question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
+) -> dict[str, list[Any]]:
     """Analyse long answers: who makes which point, in the words of the best ranked who makes it."""
     analysis = _empty()
     points = points_of(answers, told)
     disputes, contested = _disputes(names, points)
-    analysis["contradictions"] = _results(question, names, answers, told) + disputes
+    analysis["contradictions"] = _results(question, names, answers, votes, told) + disputes
     placed: set[Point] = set()
     for lead in points:
         if lead in placed:
@@ -300,24 +316,20 @@ def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str,
     return disputes, contested
 
 
-def _results(question: str, names: Sequence[str], answers: Sequence[str], told: list[int]) -> list[dict[str, Any]]:
+def _results(
+    question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
+) -> list[dict[str, Any]]:
     """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
-    asked = ask(question)
-    said = {position: read(asked, answers[position]) for position in told}
-    given = {position: _result(one, answers[position]) for position, one in said.items() if one}
-    results = {position: result for position, result in given.items() if result}
-    for position in results:
-        if any(contradict(asked, said[position], said[other]) for other in results):
-            return [_contradiction(question, names, results)]
-    return []
-
-
-def _result(said: AnswerKey, answer: str) -> str:
-    """Return in a word what an answer gives as its result; nothing where it only talks."""
-    if is_short([answer]):
-        return answer
-    stated = normalize.stated(normalize.fold(answer[-TAIL_CHARS:]))
-    return stated or said.choice or said.verdict or ("" if said.short else said.number)
+    given: dict[int, str] = {}
+    for at in told:
+        key = votes.keys[at]
+        if key and at not in votes.vague:
+            value = normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:])) if votes.kind == "text" else key
+            given[at] = answers[at] if is_short([answers[at]]) else value or ""
+    given = {at: stance for at, stance in given.items() if stance}
+    if len({votes.keys[at] for at in given}) < 2:
+        return []
+    return [_contradiction(question, names, given)]
 
 
 def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) -> dict[str, Any]:
@@ -330,7 +342,7 @@ def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:
     """Name the content words of the question that no answer uses; all of every answer is searched."""
     folded = [normalize.fold(answer) for answer in answers]
     missing = []
-    for word in dict.fromkeys(BLIND_WORD.findall(question[-HEAD_CHARS:])):
+    for word in dict.fromkeys(BLIND_WORD.findall(question[-QUESTION_CHARS:])):
         [term, *more] = normalize.tokens(normalize.fold(word)) or [""]
         # Of a script without spaces, one cannot tell which pairs of characters are words.
         if more or len(term) < MIN_BLIND_CHARS or term in ASKING or term in STOP:

@@ -1,4 +1,4 @@
-"""Read the one number that a piece of an answer gives, exactly, with its unit."""
+"""Read the one number that a piece of an answer gives, exactly, with its unit under one name; nothing is converted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,63 @@ from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from fusiontools.answers import normalize, units
+from fusiontools.answers import normalize
 from fusiontools.answers.extract import bare
+
+SYMBOLS = "$€£¥₹"
+#: Each unit with its other names.
+UNIT_TEXT = """
+km kilometer kilometre,m meter metre,cm centimeter centimetre,mm millimeter millimetre,nm nanometer nanometre,mi mile,
+μm micrometer micrometre micron,ft foot feet,inch inches,yd yard,ha hectare,acre,kg kilogram kilo,g gram,mg milligram,
+ton tonne,pound lb £ gbp,oz ounce,l liter litre,ml milliliter millilitre,s second sec,ms millisecond,min minute,
+h hour hr,day,night,week,month,year yr,decade,century centuries,era,am,pm,bc bce,ad ce,% percent prozent,° degree deg,
+°c celsius,°f fahrenheit,kelvin,$ dollar usd us$,€ euro eur,¥ yen jpy,₹ rupee rs rs. inr,cent,chf,kr krona krone kroner,
+aud a$ au$,cad c$ ca$,nzd nz$,hkd hk$,sgd s$,brl r$,cny rmb yuan,w watt,kw kilowatt,megawatt,v volt,megavolt,ω ohm,
+kω kiloohm,ma milliampere milliamp,ampere amp,hz hertz,khz kilohertz,mhz megahertz,ghz gigahertz,newton,kn kilonewton,
+mn millinewton,meganewton,joule,kj kilojoule,megajoule,cal calorie,kcal kilocalorie,kb kilobyte,mb megabyte,gb gigabyte,
+tb terabyte,kbit,mbit,gbit,tbit,db decibel,bar,psi,knot,mi/h mph,km/h kph kmh,person people
+"""
+UNITS = {name: group.split()[0] for group in UNIT_TEXT.split(",") for name in group.split()}
+#: A currency or an era that stands before its number.
+BEFORE = re.compile(
+    r"(?<![\w$])(usd|us\$|eur|gbp|jpy|inr|rs\.?|chf|kr|aud|au?\$|cad|ca?\$|nzd|nz\$|hkd|hk\$|sgd|s\$|brl|r\$|cny|rmb|ad)"
+    r" ?(-?\d[\d.,']{0,30}(?: ?(?:k|m|bn|(?:m|b|tr)illion)\b)?)"
+)
+NATIONAL = re.compile(
+    r"\b(?:(australian)|(canadian)|(new zealand)|(hong kong)|(singapore)|us|u\.s\.|american) dollars?\b"
+    r"|\b(swiss francs?)\b"
+)
+NATIONAL_UNITS = ("aud", "cad", "nzd", "hkd", "sgd", "chf")
+DECADE = re.compile(r"\b(1\d\d0|20\d0)s\b")
+UNIT_WORD = re.compile(r"[ -]?([a-zμω]+|[%$€£¥₹]|°[cf]?)([23]?)(?!\w)")
+UNIT_PER = re.compile(r" ?(?:/|per\b) ?([a-z]+)\b")
+SCALES = {**normalize.SCALE, "k": 3, "bn": 9}
+MONEY_SCALES = {"m": 6, "b": 9, "mn": 6}
+#: Words behind a number that are no unit.
+NO_UNIT_TEXT = """
+to in of on by at for from with and or but as if so than then that which who when while because since is are was were be
+been has have had do does did will would can could may a an the this these it its they he she we you i not no only
+more less fewer left remain remaining total altogether overall together each per every other different distinct possible
+new old whole full later ago earlier long tall high wide away out up down over under here there after before about
+approximately times time also therefore thus hence however plus minus squared cubed degrees all both st nd rd th
+ones pi sqrt times units unit points point items item things thing
+"""
+NO_UNITS = frozenset(NO_UNIT_TEXT.split())
+
+
+PART_TEXT = (
+    "half:2 halve:2 third:3 quarter:4 fourth:4 fifth:5 sixth:6 seventh:7 eighth:8 ninth:9 tenth:10 hundredth:100"
+)
+PARTS = {name: int(size) for name, _, size in (each.partition(":") for each in PART_TEXT.split())}
+_FEW = "|".join(normalize.COUNT)
+FRACTION = re.compile(
+    rf"\b(?:({_FEW}|\d{{1,3}}) and )?(a|{_FEW})[ -]({'|'.join(PARTS)})s?\b"
+    r"(?! (?:past|to|hour|century|year|time)\b)"
+)
+HALF = re.compile(r"\W{0,4}half\W{0,4}")
+MINUS = re.compile(r"\b(?:minus|negative) (?=[$€£¥₹]?\.?\d)")
+SUBTRACTED = re.compile(r"[\d)%\]][^\d.,:;=]{0,20}$")
+
 
 #: How sure it is that a number is the answer: nothing else stands there; the question does not mention it; neither.
 ALONE, NEW, KNOWN = 2, 1, 0
@@ -22,6 +77,8 @@ _COUNTS = "|".join(COUNTED)
 COUNT_RUN = re.compile(
     rf"\b(?:{_COUNTS})\b(?:(?:[ -]|(?<=hundred) and )(?:{_COUNTS}|hundred|thousand|million|billion)\b){{0,12}}"
 )
+#: Without this, a piece has no number.
+HINT = re.compile(rf"\d|\b(?:half|hundred|{_COUNTS}|{'|'.join(PARTS)})")
 MIXED = re.compile(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
 SPACED_SLASH = re.compile(r"(?<=\d) / (?=\d)")
 SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")
@@ -41,7 +98,6 @@ DEGREES = re.compile(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
 INCHES = re.compile(r"(?<=\d) in(?=[.,;)]|$)")
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-SYMBOL_CHARS = " " + "".join(units.SYMBOLS)
 _MONTH = rf"((?:{'|'.join(MONTHS)})[a-z]{{0,6}})\.?"
 DATE = re.compile(
     rf"\b(\d{{4}})[-/](\d\d?)[-/](\d\d?)\b|\b{_MONTH} (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})\b"
@@ -72,6 +128,7 @@ DENIED = re.compile(r"\bnot (?:just |only )?(?=¤)")
 WHEN = frozenset({"when", "year"})
 #: What marks a unit that is no known one.
 THING = "?"
+NOON = 12
 #: Units that no bare number takes from others.
 NEVER_ASSUMED = frozenset({"", "%", "era"})
 
@@ -82,6 +139,10 @@ class Quantity(NamedTuple):
     value: str
     unit: str
     grade: int
+    #: Whether words like `so` or a sign like `=` say that it is what the sentence comes to.
+    concluded: bool = False
+    #: The same in another unit, as it stands in brackets behind: `29,032 ft (8,849 m)`.
+    aside: tuple[str, str] = ("", "")
 
 
 def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None:
@@ -103,8 +164,11 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     _, equals, right = text.rpartition("=")
     equation = bool(equals and normalize.DIGIT.search(right))
     text = right if equation else text
-    outside = ASIDE.sub(" ", text)
+    whole, outside = text, ASIDE.sub(" ", text)
     text = outside if normalize.DIGIT.search(outside) else BRACKETED_COMMA.sub(", ", text)
+    aside = ("", "")
+    if text is outside and len(bracketed := ASIDE.findall(whole)) == 1:
+        aside = next((each for each in _shape(bracketed[0], asked)[1] if each[1] in UNITS), aside)
     shape, found = _shape(text, asked)
     by_zero = any("/" in value and normalize.rational(value) is None for value, _ in found)
     if not found or by_zero or DATE.search(text) or NO_NUMBER.search(shape):
@@ -122,7 +186,8 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     new = [each for each in found if each[0] not in asked]
     value, unit = (new or found)[0] if stated else _concluded(shape, found, new)
     alone = not several and (equation or ONE.fullmatch(shape))
-    return Quantity(value, unit, ALONE if alone else NEW if new else KNOWN)
+    concluded = equation or CUE.search(shape) is not None
+    return Quantity(value, unit, ALONE if alone else NEW if new else KNOWN, concluded, aside)
 
 
 def _concluded(shape: str, found: list[tuple[str, str]], new: list[tuple[str, str]]) -> tuple[str, str]:
@@ -149,6 +214,7 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
     if len({number.unit for number in numbers if number and number.unit}) == 1:
         numbers = [number._replace(unit=number.unit.partition(THING)[0]) if number else None for number in numbers]
     named = Counter(number.unit for number in numbers if number)
+    named.update(number.aside[1] for number in numbers if number and number.aside[1])
     percent = named["%"] > 0 and ASKS_PERCENT.search(question) is not None
     others = {unit: count for unit, count in named.items() if unit not in NEVER_ASSUMED}
     leading = [unit for unit, count in others.items() if count == max(others.values())]
@@ -157,11 +223,14 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
     for number in numbers:
         if number is None:
             keys.append(None)
+        elif number.unit != assumed and number.aside[1] == assumed != "":
+            keys.append(_with_unit(*number.aside))
         elif number.unit == "%" and named[""] and not percent and (pair := normalize.rational(number.value)):
             share = Fraction(*pair) / 100
             keys.append(spelled(f"{share.numerator}/{share.denominator}"))
         else:
-            alone = not {",", ":"} & set(number.value)
+            hour, clock, _ = number.value.partition(":")
+            alone = "," not in number.value and (not clock or (assumed in ("am", "pm") and int(hour) <= NOON))
             keys.append(_with_unit(number.value, number.unit or (assumed if alone else "")))
     return keys
 
@@ -199,14 +268,14 @@ def _countable(piece: str) -> str:
     """Return a piece with each number in one piece of its own, and each unit in one word."""
     text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", bare(piece))
     text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
-    text = units.with_fractions(units.with_symbols(text))
+    text = _with_fractions(_with_currency_behind(text))
     if not normalize.DIGIT.search(text):
         # "One apple" counts; "no one" and "the one in Rome" do not.
         counts = len(text.split()) < 4
         text = COUNT_RUN.sub(
             lambda match: _counted(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
         )
-    text = units.with_minus(text)
+    text = _with_minus(text)
     text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
     text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
     return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)
@@ -240,11 +309,12 @@ def _shape(text: str, asked: Collection[str]) -> tuple[str, list[tuple[str, str]
         if match.start() < at or not normalize.is_number(token):
             continue
         before = text[at : match.start()]
-        symbol = units.SYMBOLS.get(token[1:2], "") or units.SYMBOLS.get(before.rstrip()[-1:], "")
+        marks = token[1:2], before.rstrip()[-1:]
+        symbol = next((UNITS[mark] for mark in marks if mark and mark in SYMBOLS), "")
         tens, unit, at = _unit_at(text, match.end(), symbol, asked)
         value = normalize.canonical(token, tens)
         values = [value] if value != token or "," not in token else list(map(normalize.canonical, token.split(",")))
-        shape += [before.rstrip(SYMBOL_CHARS) + " " if symbol else before, ", ".join("¤" * len(values))]
+        shape += [before.rstrip(f" {SYMBOLS}") + " " if symbol else before, ", ".join("¤" * len(values))]
         found += [(each, unit) for each in values]
     return "".join(shape) + text[at:], found
 
@@ -256,25 +326,19 @@ def _unit_at(text: str, at: int, symbol: str, asked: Collection[str]) -> tuple[i
     """
     tens, unit = 0, symbol
     things = WHEN.isdisjoint(asked)
-    while match := units.UNIT_WORD.match(text, at):
+    while match := UNIT_WORD.match(text, at):
         word = match[1]
-        scale = units.SCALES.get(word) or (units.MONEY_SCALES.get(word) if symbol else None)
+        scale = SCALES.get(word) or (MONEY_SCALES.get(word) if symbol else None)
         if scale and not tens:
             tens, at = scale, match.end()
             continue
-        if known := units.unit_of(word):
+        if known := _unit_of(word):
             unit, at = unit or known + match[2], match.end()
-        elif (
-            things
-            and not unit
-            and match[0] == f" {word}"
-            and word not in asked
-            and (thing := units.counted_thing(word))
-        ):
+        elif things and not unit and match[0] == f" {word}" and word not in asked and (thing := _counted_thing(word)):
             unit, at = f"{THING}{thing}", match.end()
         break
-    if unit and (per := units.UNIT_PER.match(text, at)):
-        unit, at = f"{unit}/{units.unit_of(per[1])}".rstrip("/"), per.end()
+    if unit and (per := UNIT_PER.match(text, at)):
+        unit, at = f"{unit}/{_unit_of(per[1])}".rstrip("/"), per.end()
     return tens, unit, at
 
 
@@ -285,3 +349,45 @@ def _size(key: str) -> Fraction:
 
 def _with_unit(value: str, unit: str) -> str:
     return f"{spelled(value)}{'' if unit == '%' else ' '}{unit.removeprefix(THING)}".rstrip()
+
+
+def _unit_of(word: str) -> str:
+    """Return the one name of a known unit, else nothing."""
+    return UNITS.get(word) or (UNITS.get(word[:-1], "") if word[-1] == "s" and len(word) > 2 else "")
+
+
+def _counted_thing(word: str) -> str:
+    """Return the singular of an unknown word behind a number, which is its unit as it stands; nothing of a filler."""
+    if len(word) < 2 or word in NO_UNITS:
+        return ""
+    return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word
+
+
+def _with_currency_behind(text: str) -> str:
+    """Return a folded text in which `CHF 5` is `5 chf`, and a currency of several words one word."""
+    text = NATIONAL.sub(_national, DECADE.sub(r"\1 era", text))
+    return BEFORE.sub(lambda match: f"{match[2]} {UNITS[match[1]]}", text)
+
+
+def _national(match: re.Match[str]) -> str:
+    return next((unit for unit, said in zip(NATIONAL_UNITS, match.groups(), strict=True) if said), "$")
+
+
+def _with_fractions(text: str) -> str:
+    """Return a folded text with `two thirds` and `one and a half` in digits."""
+    return "1/2" if HALF.fullmatch(text) else FRACTION.sub(_fraction, text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole, count, part = match.groups()
+    value = f"{1 if count == 'a' else normalize.COUNT[count]}/{PARTS[part]}"
+    if whole is None:
+        return value
+    return str(Fraction(value) + (int(whole) if whole.isdigit() else normalize.COUNT[whole]))
+
+
+def _with_minus(text: str) -> str:
+    """Return a folded text in which `minus 5` is `-5` where nothing stands before it to be subtracted from."""
+    return MINUS.sub(
+        lambda match: match[0] if SUBTRACTED.search(text[max(0, match.start() - 24) : match.start()]) else "-", text
+    )

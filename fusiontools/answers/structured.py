@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fusiontools.answers import agreement, extract, normalize, numbers, patterns, words
+from fusiontools.answers import agreement, extract, normalize, numbers, words
 from fusiontools.errors import UsageError
 
 #: How much of an answer's end is read.
@@ -19,6 +19,15 @@ JSON_BEGIN = re.compile(r"[{\[]")
 TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
 FENCE = re.compile(r"```[a-zA-Z0-9]{0,20}\s")
 
+#: What a pattern is made of: escapes, brackets, all else.
+PATTERN_PIECE = re.compile(r"\\.|\[\^?\]?|\]|[^\\\[\]]+|.", re.DOTALL)
+#: Python's classes, which in RE2 would be ASCII only.
+UNICODE = {"w": r"\p{L}\p{M}\p{N}_", "d": r"\p{Nd}", "s": r"\s\v\x{85}\p{Z}"}
+#: What RE2 has not, by how its error names it; without it, a search takes time in proportion to the text.
+LACKING = {"(?<": "a look-behind", "(?=": "a look-ahead", "(?!": "a look-ahead", "(?P": "a back-reference"}
+LACKING |= {"(?(": "a condition", "(?>": "an atomic group", "++": "a possessive repeat", "*+": "a possessive repeat"}
+LACKING |= {"?+": "a possessive repeat", **{f"\\{digit}": "a back-reference" for digit in range(1, 10)}}
+
 
 class Spelled(str):
     """A JSON number as it is spelled: no float has rounded it, and a long one costs nothing."""
@@ -29,31 +38,64 @@ class Spelled(str):
 DECODER = json.JSONDecoder(parse_float=Spelled, parse_int=Spelled, parse_constant=lambda name: None)
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression.
+def compiled(pattern: str) -> Any:
+    """Return a regular expression of RE2, whose search ends soon whatever the pattern and the text.
 
     Raises:
-        UsageError: it is none, it is empty, or its search may not come to an end.
+        UsageError: it is none, it is empty, or it needs what RE2 has not.
     """
+    import re2  # most votes need none
+
     where = f"the key 'regex:{pattern}'"
-    try:
-        found = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{where}: no regular expression: {error}") from None
     if not pattern:
         raise UsageError(f"{where}: the regular expression is empty; write regex:RE")
-    if reason := patterns.why_endless(pattern):
-        raise UsageError(f"{where}: it may search for ever: {reason}; make a repeat possessive: (a++)+")
-    return found
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(_for_re2(pattern), options)
+    except (re2.error, UnicodeEncodeError) as error:
+        said = error.args[0]
+        reason = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+        operator = reason.rpartition(": ")[2]
+        if lacking := next((what for mark, what in LACKING.items() if operator.startswith(mark)), None):
+            raise UsageError(
+                f"{where}: {lacking} is unknown to RE2, which searches in linear time; write it without"
+            ) from None
+        raise UsageError(f"{where}: no regular expression: {reason}") from None
 
 
-def by_pattern(pattern: re.Pattern[str], text: str) -> str | None:
+def _for_re2(pattern: str) -> str:
+    """Return a pattern of Python's as RE2 writes it."""
+    written: list[str] = []
+    in_class = False
+    for piece in PATTERN_PIECE.findall(pattern):
+        letter = piece[1:] if piece[0] == "\\" else ""
+        if letter in UNICODE:
+            piece = UNICODE[letter] if in_class else f"[{UNICODE[letter]}]"
+        elif letter.lower() in UNICODE and not in_class:
+            piece = f"[^{UNICODE[letter.lower()]}]"
+        elif letter == "Z":
+            piece = r"\z"
+        elif piece[0] == "[":
+            in_class = True
+        elif piece == "]":
+            in_class = False
+        written.append(piece)
+    return "".join(written)
+
+
+def by_pattern(pattern: Any, text: str) -> str | None:
     """Return what the first group (or all) of the last match says."""
     last = None
-    for match in pattern.finditer(extract.spoken(text)[-REGEX_CHARS:]):
+    for match in pattern.finditer(searched(text)):
         last = match
     value = None if last is None else last[1] if pattern.groups else last[0]
     return value_key(value) if value else None
+
+
+def searched(text: str) -> str:
+    """Return the end of an answer, in which a pattern is looked for."""
+    return extract.spoken(text).strip()[-REGEX_CHARS:].encode("utf-8", "replace").decode()
 
 
 def steps_of(path: str) -> list[str | int]:

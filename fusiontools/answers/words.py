@@ -9,6 +9,7 @@ from fusiontools.answers import agreement, normalize
 from fusiontools.answers.extract import Result, bare
 from fusiontools.answers.numbers import ASSIGNED, BRACKETED_COMMA, spelled, with_iso_dates
 
+LONE_LETTER = re.compile(r"\b[a-z]\b")
 MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
 LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = re.compile(
@@ -65,11 +66,14 @@ MATH_SIGN = re.compile(
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
+FORMULA_KEY = re.compile(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
 MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
     """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
+    if not options and not any(map(LONE_LETTER.search, result.all_pieces)):
+        return None
     pieces = [agreement.CONTRAST.sub("", bare(piece)) for piece in result.all_pieces]
     for at, piece in enumerate(pieces):
         clauses = [clause for clause in TURN.split(piece) if clause]
@@ -113,8 +117,10 @@ def verdict_of(result: Result, asked: agreement.Question) -> str | None:
         verdict = normalize.YES_NO[spoken[1]] if spoken else normalize.yes_no(text)
         if not verdict and asked.polar and (plain := PLAIN_VERDICT.match(text)):
             verdict = "no" if plain[1] else "yes"
-        if not verdict and asked.polar and (said := agreement.read(asked, text)):
-            verdict = said.verdict
+        if not verdict and asked.polar:
+            found = set(normalize.tokens(text))
+            if asked.words.issuperset(found - agreement.STOP - agreement.NEGATIONS):
+                verdict = "yes" if agreement.NEGATIONS.isdisjoint(found) else "no"
         if verdict:
             return verdict
     return None
@@ -136,7 +142,22 @@ def key_of(piece: str, asked: agreement.Question) -> str:
     # A star with nothing before it is Markdown that is left over.
     while found[:1] == ["*"]:
         found = found[1:]
-    return " ".join(spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found)
+    spelled_out = [spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found]
+    return _joined(spelled_out, ", " if bracketed else " ")
+
+
+def _joined(found: list[str], between: str) -> str:
+    """Write tokens of mathematics in a line, with nothing beside a sign."""
+    key = ""
+    for token in found:
+        apart = key[-1:].isalnum() and (token[0].isalnum() or token[0] == "-" != token)
+        key += f"{between if apart else ''}{token}"
+    return key
+
+
+def is_formula(key: str) -> bool:
+    """Say whether a key is that of mathematics, which is the same only where it is written the same."""
+    return FORMULA_KEY.search(key) is not None
 
 
 def literal_of(piece: str, asked: agreement.Question) -> str:

@@ -106,8 +106,8 @@ def _content(section: Any) -> str:
 
 def _analysis(analysis: Analysis) -> str:
     lines = [_rule(f"analysis (by {_judges(analysis)})")]
-    if "agreement" in analysis:
-        lines.append(f"agreement: {analysis['agreement']:.0%} of the responses say the same")
+    if (agreement := analysis.get("agreement")) is not None:
+        lines.append(f"agreement: {agreement:.0%} of the responses say the same")
     lines += _list("consensus", analysis["consensus"])
     lines += _list("contradictions", [_contradiction(item) for item in analysis["contradictions"]])
     lines += _list(

@@ -152,12 +152,11 @@ class Sandbox:
         bounds = {"cpu_s": math.ceil(seconds), "boxed": bool(self.prefix), "site": self._site}
         checks = {"tests": code.tests, "head": head_of(code), "entry_point": code.entry_point, "nonce": nonce}
         with contextlib.ExitStack() as stack:
-            room = None if self.prefix else stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
             verdict = stack.enter_context(tempfile.TemporaryFile())
-            self._start(stack, "program", {"program": program, **bounds}, theirs, None, room)
+            self._start(stack, "program", {"program": program, **bounds}, theirs, None)
             theirs.close()
-            process = self._start(stack, "checks", {**checks, **bounds}, ours, verdict, room)
+            process = self._start(stack, "checks", {**checks, **bounds}, ours, verdict)
             ours.close()
             try:
                 process.wait(seconds)
@@ -167,12 +166,13 @@ class Sandbox:
             return _read_verdict(verdict.read(_VERDICT_BYTES).decode("utf-8", "replace"), nonce)
 
     def _start(
-        self, stack: contextlib.ExitStack, side: str, job: Any, link: socket.socket, out: IO[bytes] | None, room: Any
+        self, stack: contextlib.ExitStack, side: str, job: Any, link: socket.socket, out: IO[bytes] | None
     ) -> subprocess.Popen[bytes]:
         """Start one side; it is dead when the stack unwinds."""
         source = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         source.write(jsonl.dumps(job))
         source.seek(0)
+        room = "/" if self.prefix else stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         command = [*self.prefix, *_command(side), str(link.fileno())]
         process = subprocess.Popen(
             command,
@@ -180,7 +180,7 @@ class Sandbox:
             stdout=out or subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={},
-            cwd=room or "/",
+            cwd=room,
             pass_fds=[link.fileno()],
             start_new_session=True,
         )

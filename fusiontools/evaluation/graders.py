@@ -17,8 +17,8 @@ from fractions import Fraction
 
 from fusiontools.answers import normalize
 from fusiontools.answers.extract import bare, cut, spoken
-from fusiontools.answers.keys import vote_keys
-from fusiontools.answers.structured import REGEX_CHARS, value_key
+from fusiontools.answers.keys import literal_keys, vote_keys
+from fusiontools.answers.structured import compiled, searched, value_key
 from fusiontools.evaluation.task import Task
 
 #: What a target that is no integer forgives without a tolerance: the last digits of a float.
@@ -64,8 +64,8 @@ def _read_keys(task: Task, target: str, text: str) -> tuple[str | None, str | No
         first, second = vote_keys([target, text], task.vote_key, task.question)[1]
         return first, second
     kind, (first, second) = vote_keys([target, text], "auto", task.question)
-    if kind not in ("text", "yes_no"):
-        first, second = vote_keys([target, text], "text", task.question)[1]
+    if kind != "yes_no":
+        first, second = literal_keys([target, text], task.question)
     return first, second
 
 
@@ -97,9 +97,9 @@ def _match_pattern(task: Task, text: str) -> TextScore:
     if pattern is not None:
         found = vote_keys([text], f"regex:{pattern}")[1][0]
         return TextScore(float(found is not None and found in map(value_key, task.targets)), found)
-    end = spoken(text)[-REGEX_CHARS:]
+    end = searched(text)
     for target in task.targets:
-        if match := re.search(target, end):
+        if match := compiled(target).search(end):
             return TextScore(1.0, cut(match[0]) or None)
     return TextScore(0.0, None)
 

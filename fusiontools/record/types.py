@@ -99,7 +99,7 @@ class Analysis(TypedDict):
     unique_insights: list[UniqueInsight]
     blind_spots: list[str]
     ranking: list[int]
-    agreement: float
+    agreement: float | None
     labels: dict[str, int]
     seed: int
     judges: list[str]

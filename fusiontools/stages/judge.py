@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.answers import lexical
+from fusiontools.answers.keys import Votes, read_responses
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import JudgeOptions
@@ -54,7 +55,8 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
         if sections.is_settled(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
-            by_code = _complete_section(record, _compare_by_code(record, usable), labels, seed)
+            votes = _votes(record)
+            by_code = _complete_section(_compare_by_code(record, usable, votes), votes, labels, seed)
             return with_section(record, "analysis", by_code, degraded=_note_no_judge(options))
         return await _ask_judges(record, options, runtime, labels, seed)
 
@@ -81,7 +83,7 @@ async def _ask_judges(
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     degraded += _note_order_sensitive(record, heard) if options.swap else []
-    section = _complete_section(record, _merge_readings(heard), labels, seed)
+    section = _complete_section(_merge_readings(heard), _votes(record), labels, seed)
     return with_section(record, "analysis", section, ledger.calls, degraded)
 
 
@@ -154,21 +156,25 @@ def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> 
     return prompts.about_responses(record, "judge", template, labels)
 
 
-def _compare_by_code(record: Record, usable: list[int]) -> dict[str, Any]:
+def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[str, Any]:
     """Compare by code: no model is asked, and the section says so."""
     panel, names = record["panel"], display_names(record["panel"])
     found = lexical.analyse(
         question_text(record),
         [names[i] for i in usable],
-        [panel[i].get("content", "") for i in usable],
+        [prompts.said(panel[i]) for i in usable],
         [panel[i].get("mean_logprob") for i in usable],
+        votes,
     )
     return {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
 
 
-def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str, int], seed: int) -> Analysis:
+def _votes(record: Record) -> Votes:
+    return read_responses([response for _, response in answered(record)], question=question_text(record))
+
+
+def _complete_section(found: dict[str, Any], votes: Votes, labels: Mapping[str, int], seed: int) -> Analysis:
     """Return the section in its written order, with what is computed by code."""
-    texts = [prompts.said(response) for _, response in answered(record)]
     section: Analysis = {
         "consensus": found["consensus"],
         "contradictions": found["contradictions"],
@@ -176,7 +182,7 @@ def _complete_section(record: Record, found: dict[str, Any], labels: Mapping[str
         "unique_insights": found["unique_insights"],
         "blind_spots": found["blind_spots"],
         "ranking": found["ranking"],
-        "agreement": lexical.agreement_share(question_text(record), texts),
+        "agreement": lexical.agreement_share(votes),
         "labels": dict(labels),
         "seed": seed,
         "judges": found["judges"],

@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusiontools.answers import lexical
-from fusiontools.answers.keys import vote_keys
+from fusiontools.answers.keys import read_votes, vote_keys
 from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, OnDelta
@@ -128,15 +127,9 @@ _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 
 
 def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
-    """Return whether all texts vote for the same.
-
-    Short texts are compared by what they say. Of long ones code cannot tell whether they agree: they share their
-    subject's words, whatever they recommend.
-    """
-    kind, keys = vote_keys(texts, key, question)
-    if kind == "text" and key == "auto":
-        return lexical.is_short(texts) and lexical.agreement_share(question, list(texts)) == 1.0
-    return keys[0] is not None and len(set(keys)) == 1
+    """Return whether all texts vote for the same; of long ones that give no result, code cannot tell."""
+    votes = read_votes(texts, key, question)
+    return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
 
 
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:

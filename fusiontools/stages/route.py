@@ -22,6 +22,7 @@ import os
 import re
 import signal
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,11 +36,13 @@ from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
 from fusiontools.stages import prompts
-from fusiontools.stages.route_rules import FUSE, SOLO, TIERS, Decision, decide, decision_in, one_line
+from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
 from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
 
-_MAX_OUTPUT_BYTES, _PIECE_BYTES, _COMPLAINT_BYTES, _SHOWN_CHARS = 65_536, 16_384, 4_096, 120
+#: One model, of the tier that the rules say.
+SOLO = "solo"
+_MAX_OUTPUT_BYTES, _PIECE_BYTES, _COMPLAINT_BYTES, _SHOWN_CHARS, _REASON_CHARS = 65_536, 16_384, 4_096, 120, 300
 #: How long a killed command is waited for; whoever has left its group cannot hold the record up.
 _ENDED_WITHIN_S = 2.0
 _PRINTED = re.compile(r"(fuse|solo|fast|balanced|strong)(?:[\s:]+(fast|balanced|strong))?(?=[\s:;,.]|$)", re.IGNORECASE)
@@ -75,6 +78,19 @@ def read_printed(text: str) -> Decision | None:
         # `fuse fast …` is the beginning of a reason.
         tier, after = None, first[found.end(1) :]
     return Decision((tier or word).casefold(), one_line(f"{after.lstrip(' :;,.-–—')} {below}"))
+
+
+def decision_in(data: Mapping[str, Any]) -> Decision | None:
+    """Return the decision that an object states (`decision`, or `to` and `tier`); None where it states none."""
+    to, tier = (str(data.get(key) or "").strip().casefold() for key in ("to", "tier"))
+    stated = str(data.get("decision") or "").strip().casefold() or to
+    effort = tier if tier and stated in ("", SOLO) else stated
+    return Decision(effort, one_line(str(data.get("reason") or ""))) if effort in (FUSE, SOLO, *TIERS) else None
+
+
+def one_line(text: str) -> str:
+    """Return what somebody gives as a reason, short enough to be one."""
+    return " ".join(text.split())[:_REASON_CHARS]
 
 
 async def _run_command(command: str, data: bytes, within_s: float) -> str:

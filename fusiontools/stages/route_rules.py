@@ -15,7 +15,6 @@ Source  Ong et al. 2024, RouteLLM, arXiv:2406.18665, and Chen et al. 2023, Fruga
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,6 @@ from fusiontools.record.types import Message, Record
 FUSE = "fuse"
 #: The tiers of one model alone, cheapest first.
 TIERS = ("fast", "balanced", "strong")
-#: One model, of the tier that the rules say.
-SOLO = "solo"
 
 #: In Latin characters, as `weigh` counts.
 _VERY_SHORT, _SHORT = 24, 36
@@ -35,7 +32,6 @@ _MANY_QUESTIONS, _MANY_ITEMS, _MANY_NUMBERS, _CODE_LINES = 2, 3, 3, 2
 _CODE_SIGNS, _CODE_SHARE = 3, 0.06
 #: So much is read of the beginning and the end; a longer text is long whatever stands between.
 _HEAD_CHARS, _TAIL_CHARS = 15_000, 5_000
-_REASON_CHARS = 300
 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _SYLLABLE = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
@@ -75,19 +71,6 @@ def decide(record: Record, min_chars: int) -> Decision:
     if decision.effort == "fast" and needs:
         return Decision("balanced", f"{needs}; otherwise {decision.reason}")
     return decision
-
-
-def decision_in(data: Mapping[str, Any]) -> Decision | None:
-    """Return the decision that an object states (`decision`, or `to` and `tier`); None where it states none."""
-    to, tier = (str(data.get(key) or "").strip().casefold() for key in ("to", "tier"))
-    stated = str(data.get("decision") or "").strip().casefold() or to
-    effort = tier if tier and stated in ("", SOLO) else stated
-    return Decision(effort, one_line(str(data.get("reason") or ""))) if effort in (FUSE, SOLO, *TIERS) else None
-
-
-def one_line(text: str) -> str:
-    """Return what somebody gives as a reason, short enough to be one."""
-    return " ".join(text.split())[:_REASON_CHARS]
 
 
 def _judge_shape(text: str, min_chars: int) -> Decision:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fusiontools.answers.keys import check_key, vote_keys
-from fusiontools.answers.structured import calls_key
+from fusiontools.answers.keys import check_key, read_responses
 from fusiontools.answers.tally import Tally, count_votes
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import VoteOptions
@@ -49,7 +48,8 @@ def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
 def _voted(record: Record, options: VoteOptions) -> Record:
     usable = dict(answered(record))
     notes = _unknown_weights(record, options)
-    kind, keys = _keys(record, usable, options.key)
+    votes = read_responses(list(usable.values()), options.key, question_text(record))
+    kind, keys = votes.kind, dict(zip(usable, votes.keys, strict=True))
     weights = {i: (options.weights or {}).get(response["member"], 1.0) for i, response in usable.items()}
     tally = _counted(record, usable, keys, weights)
     if tally is None:
@@ -60,16 +60,6 @@ def _voted(record: Record, options: VoteOptions) -> Record:
     position = max(winners, key=lambda i: _worth(i, usable[i]))
     answer = sections.verbatim(record, position, "vote", vote=_section(kind, tally))
     return with_section(record, "answer", answer, degraded=notes)
-
-
-def _keys(record: Record, usable: dict[int, Response], key: str) -> tuple[str, dict[int, str | None]]:
-    """Return the kind, and what each usable response votes for; tool calls speak for themselves under `auto`."""
-    calls = {i: found for i, response in usable.items() if key == "auto" and (found := response.get("tool_calls"))}
-    told = {i: response.get("content", "") for i, response in usable.items() if i not in calls}
-    kind, read = vote_keys(list(told.values()), key, question_text(record))
-    keys: dict[int, str | None] = {i: calls_key(found) for i, found in calls.items()}
-    keys.update(zip(told, read, strict=True))
-    return (kind if told else "json"), keys
 
 
 def _counted(

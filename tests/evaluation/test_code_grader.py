@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import stat
 import sys
 import textwrap
@@ -11,45 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from boxes import ADDING, FOUND, LONG_S, RIGHT, boxed_only, checks, every_box, passes
 from samples import lines, response
 from scripted import Scripted, open_door
 from workdir import Run
 
 from fusiontools.config.stage_table import GradeOptions
 from fusiontools.errors import UsageError
-from fusiontools.evaluation.code_grader import Sandbox, find_sandbox, head_of, program_key, program_of
+from fusiontools.evaluation.code_grader import Sandbox, head_of, program_key, program_of
 from fusiontools.evaluation.grade import grade
-from fusiontools.evaluation.sandbox.protocol import pack, unpack
 from fusiontools.evaluation.task import Code
 from fusiontools.record import schemas
 from fusiontools.stages.runtime import Runtime
 
-ADDING = Code("def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 1) == 0\n", "", "add")
-RIGHT = "def add(a, b):\n    return a + b\n"
-#: For what must end by itself: no test waits for it.
-LONG_S = 60.0
 GRADE = str(Path(sys.executable).with_name("fuse-grade"))
-FOUND = find_sandbox()
-OPEN = Sandbox()
-BOXES = [
-    pytest.param(OPEN, id="unsafe"),
-    pytest.param(FOUND, id="bwrap", marks=pytest.mark.skipif(FOUND is None, reason="no bubblewrap that works here")),
-]
-every_box = pytest.mark.parametrize("box", BOXES)
-boxed_only = pytest.mark.skipif(FOUND is None, reason="no bubblewrap that works here")
-
-
-def passes(box: Sandbox, program: str, code: Code = ADDING, seconds: float = LONG_S) -> bool:
-    return box.run(textwrap.dedent(program), code, seconds).passed
-
-
-def checks(text: str) -> Code:
-    return Code(textwrap.dedent(text), "", "f")
-
-
-# Right programs pass, wrong ones do not
 
 
 @every_box
@@ -165,89 +139,6 @@ def test_only_passing_the_checks_scores(box: Sandbox, attack: str) -> None:
     assert not passes(box, attack)
 
 
-CALLED = "assert add(1, 2) == 3"
-#: What a program may bring along under a name of the checks' or of the language's, and checks that use that name.
-STAND_INS = {
-    "a test": ("def test_add(): pass", f"def test_add():\n    {CALLED}"),
-    "a check": ("def check(candidate): pass", f"def check(candidate):\n    {CALLED}"),
-    "a check that is called": ("def check(candidate): pass", f"def check(candidate):\n    {CALLED}\ncheck(add)"),
-    "a helper": ("def same(a, b): return True", "def same(a, b): return a == b\nassert same(add(1, 2), 3)"),
-    "a class of tests": (
-        "class T: pass",
-        f"import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n        {CALLED}",
-    ),
-    "range": ("def range(*_): return []", "for i in range(3):\n    assert add(i, 1) == i + 1"),
-    "zip": ("def zip(*_): return []", "for i, j in zip([1], [3]):\n    assert add(i, 2) == j"),
-    "isinstance": (
-        "def isinstance(*_): return True",
-        "assert isinstance(add('a', 'b'), str) and not isinstance(3, str)",
-    ),
-    "abs": ("def abs(_): return 0", "assert abs(add(1, 2) - 3) < 1e-9"),
-    "all": ("def all(_): return True", "assert all(add(i, 1) == i + 1 for i in range(3))"),
-    "AssertionError": (
-        "class AssertionError(Exception): pass",
-        f"try:\n    {CALLED}\nexcept AssertionError:\n    raise",
-    ),
-    "the name of all that is wanted": ("candidate = lambda a, b: 3", "assert candidate(1, 2) == 3"),
-}
-
-
-@every_box
-@pytest.mark.parametrize(("stand_in", "text"), STAND_INS.values(), ids=STAND_INS)
-def test_nothing_of_the_program_s_stands_in_for_the_checks_or_the_language(
-    box: Sandbox, stand_in: str, text: str
-) -> None:
-    code = Code(text, "", "add")
-
-    assert not passes(box, f"def add(a, b): return a * b\n{stand_in}", code)
-    assert passes(box, f"{RIGHT}{stand_in}", code)
-
-
-@every_box
-def test_a_kind_of_list_that_says_it_is_equal_is_compared_by_what_is_in_it(box: Sandbox) -> None:
-    lying = "class L(list):\n    def __eq__(self, other): return True\ndef f(): return L({})"
-
-    assert not passes(box, lying.format("[1]"), checks("assert f() == [2]"))
-    assert passes(box, lying.format("[2]"), checks("assert f() == [2]"))
-
-
-#: Checks that nobody calls where they stand; each says that `add` adds.
-UNCALLED = {
-    "under a guard": f"def check(candidate):\n    {CALLED}\nif __name__ == '__main__':\n    check(add)",
-    "within another test that nobody calls": f"def test_all():\n    test_one()\ndef test_one():\n    {CALLED}",
-    "with arguments of another's": "def test_one(a):\n    assert add(a, 2) == 3\ndef test_all():\n    test_one(1)",
-    "without arguments": f"def check():\n    {CALLED}",
-    "asynchronous": f"async def test_add():\n    {CALLED}",
-    "in a class as pytest takes it": f"class TestAdd:\n    def test_it(self):\n        {CALLED}",
-}
-
-
-@every_box
-@pytest.mark.parametrize("text", UNCALLED.values(), ids=UNCALLED)
-def test_checks_that_are_only_defined_are_run(box: Sandbox, text: str) -> None:
-    code = Code(text, "", "add")
-
-    assert box.run(RIGHT, code, LONG_S).said == "passed"
-    assert not passes(box, "def add(a, b): return a * b", code)
-
-
-@every_box
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("def check(candidate):\n    assert candidate(1, 2) == 3", "check was not run"),
-        ("def test_add(a, b):\n    assert add(a, b) == 3", "test_add was not run"),
-        ("class TestAdd:\n    def test_it(self, a):\n        assert add(a, 2) == 3", "TestAdd.test_it was not run"),
-        (f"def main():\n    {CALLED}", "no assertion was reached"),
-    ],
-)
-def test_checks_that_cannot_be_run_pass_nobody(box: Sandbox, text: str, why: str) -> None:
-    outcome = box.run(RIGHT, Code(text), LONG_S)
-
-    assert not outcome.passed
-    assert why in outcome.said
-
-
 NEAR = checks("assert abs(f() - 0.5) < 1e-6")
 CHEATS = {
     "it is as near as one likes": "def __sub__(self, other): return self\n    def __abs__(self): return 0.0",
@@ -265,14 +156,6 @@ def test_no_number_of_the_program_s_own_is_as_near_as_it_likes(box: Sandbox, che
 
     assert not passes(box, program, NEAR)
     assert passes(box, "def f(): return 0.5", NEAR)
-
-
-@every_box
-def test_checks_that_catch_everything_do_not_pass_a_program_that_is_gone(box: Sandbox) -> None:
-    code = checks("try:\n    f()\nexcept BaseException:\n    pass")
-
-    assert not passes(box, "import os\ndef f(): os._exit(0)", code)
-    assert passes(box, "def f(): raise ValueError", code)
 
 
 @every_box
@@ -351,101 +234,6 @@ def test_a_sandbox_has_no_network_no_home_and_nobody_beside_it() -> None:
     assert FOUND.run(textwrap.dedent(program), code, LONG_S).said == "passed"
 
 
-# What may cross between a program and its checks
-
-
-@every_box
-@pytest.mark.parametrize(
-    ("program", "check"),
-    [
-        ("def f(x): return [x, (1, 2.5), {3: {4}}, None, b'x', 2**80, -2**70, 1j, range(3), float('inf')]",
-         "assert f('ü') == ['ü', (1, 2.5), {3: {4}}, None, b'x', 2**80, -2**70, 1j, range(3), float('inf')]"),
-        ("from fractions import Fraction\nfrom decimal import Decimal\ndef f(): return Fraction(1, 3), Decimal('0.10')",
-         "from fractions import Fraction as F\nfrom decimal import Decimal as D\nassert f() == (F(1, 3), D('0.1'))"),
-        ("from collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
-        ("def f(items): items.sort()", "x = [3, 1, 2]\nassert f(x) is None\nassert x == [1, 2, 3]"),
-        ("def f(items, by): return sorted(items, key=by)", "assert f([1, 2, 3], lambda x: -x) == [3, 2, 1]"),
-        ("def f(n):\n    yield from range(n)", "assert list(f(3)) == [0, 1, 2]\nassert next(f(1)) == 0"),
-        ("def f(n): return (str(i) for i in range(n))", "assert ','.join(f(3)) == '0,1,2'"),
-        ("def f(x):\n    if x < 0: raise ValueError('no ' + str(x))",
-         "try:\n    f(-1)\nexcept ValueError as e:\n    assert 'no -1' in str(e)\nelse:\n    raise AssertionError"),
-        ("class Odd(ValueError): pass\ndef f(): raise Odd('x')",
-         "try:\n    f()\nexcept ValueError:\n    pass\nelse:\n    raise AssertionError"),
-        ("class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
-         "    def __len__(self): return len(self.items)\ndef f(): return Stack()",
-         "s = f()\ns.push(4)\nassert len(s) == 1 and s.items == [4] and bool(s)\nt = Stack()\nassert not t"),
-        ("class V:\n    def __init__(self, x): self.x = x\n    def __add__(self, o): return V(self.x + o.x)\n"
-         "    def __mul__(self, n): return V(self.x * n)\n    def __eq__(self, o): return self.x == o.x\ndef f(): pass",
-         "assert V(1) + V(2) == V(3)\nassert V(1) != V(2)\nassert (V(2) * 3).x == 6"),
-        ("def outer(g): return lambda x: g(g(x))\ndef f(): pass", "assert outer(lambda x: x + 1)(1) == 3"),
-        ("import math\nLIMIT = 7\ndef f(): return math.pi", "assert math.isclose(f(), math.pi) and LIMIT == 7"),
-        ("def f(**kwargs): return kwargs", "assert f(a=1, b=[2]) == {'a': 1, 'b': [2]}"),
-        ("def f(): return f", "assert f() is f\nassert callable(f())"),
-    ],
-)  # fmt: skip
-def test_a_right_program_is_right_from_afar(box: Sandbox, program: str, check: str) -> None:
-    assert box.run(program, checks(check), LONG_S).said == "passed"
-
-
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner)
-        | st.lists(inner).map(tuple)
-        | st.dictionaries(st.text() | st.integers(), inner)
-        | st.sets(st.integers() | st.text())
-        | st.frozensets(st.integers())
-    ),
-    max_leaves=12,
-)
-
-
-def nothing_held(value: Any) -> Any:
-    raise AssertionError(f"{value!r} is plain data")
-
-
-@given(PLAIN)
-def test_plain_data_crosses_as_it_is(value: Any) -> None:
-    crossed = unpack(json.loads(json.dumps(pack(value, nothing_held))), nothing_held)
-
-    assert crossed == value
-    assert repr(type(crossed)) == repr(type(value))
-
-
-# How tests are written
-
-UNITTEST = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n        self.assertEqual(f(2), 4)"
-
-
-@every_box
-@pytest.mark.parametrize(
-    "text",
-    [
-        "assert f(2) == 4",
-        "assert candidate(2) == 4",
-        "def check(candidate):\n    assert candidate(2) == 4",
-        "def check(candidate):\n    assert candidate(2) == 4\ncheck(f)",
-        "def test_it():\n    assert f(2) == 4",
-        UNITTEST,
-        f"{UNITTEST}\nunittest.main()",
-    ],
-)  # fmt: skip
-def test_checks_are_run_however_they_are_written(box: Sandbox, text: str) -> None:
-    assert passes(box, "def f(x): return x * x", checks(text))
-    assert not passes(box, "def f(x): return x + 1", checks(text))
-
-
-@every_box
-def test_what_the_task_gave_is_not_the_program_s_to_change(box: Sandbox) -> None:
-    prompt = "def encode(s):\n    return s[::-1]\n\ndef f(s):\n    '''Undo encode.'''\n"
-    code = Code("assert f(encode('ab')) == 'ab'", prompt, "f")
-
-    assert passes(box, program_of("def f(s):\n    return encode(s)\n", code) or "", code)
-    assert not passes(box, "def encode(s): return 'ab'\ndef f(s): return s", code)
-
-
-# What is taken for the program
-
 HUMAN = Code("", "import math\n\ndef area(r: float) -> float:\n    '''Of a circle.'''\n", "area")
 BODY = "    return math.pi * r * r\n"
 LONG = "that is longer than it " * 9
@@ -492,9 +280,6 @@ def test_programs_that_differ_in_layout_only_vote_together() -> None:
     assert len({program_key(program) for program in same}) == 1
     assert program_key("def f(x): return x") != program_key(same[0])
     assert program_key("def f(") is None
-
-
-# The grader and the tool
 
 
 def coded(*texts: str, **meta: Any) -> Any:

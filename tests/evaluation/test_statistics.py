@@ -1,11 +1,10 @@
-"""The statistics of a report, against tables, against theory, and against members whose skill is known."""
+"""The statistics of a report, against tables, against theory, against scipy, and against members of known skill."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import scipy.stats
 from graded import World
 from hypothesis import given
 from hypothesis import strategies as st
+from paired import FEW, as_scores, pair, rate
 
-from fusiontools.evaluation.report.comparisons import compare_with_best, correct_for_number
 from fusiontools.evaluation.report.statistics import (
     Draws,
     PairedDifference,
@@ -29,26 +28,8 @@ from fusiontools.evaluation.report.statistics import (
     wilson,
 )
 
-FEW = Draws(seed=1, resamples=400)
 scores = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 columns = st.lists(scores, min_size=1, max_size=30)
-
-
-def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> PairedDifference:
-    [found] = compare_paired([(a, b)], draws)
-    assert found is not None
-    return found
-
-
-def as_scores(right: Sequence[bool]) -> list[float]:
-    return [float(each) for each in right]
-
-
-def rate(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
-
-
-# Tables and theory
 
 
 # Twice the sum of binomial(n, i) for i up to the smaller, over 2 to the n.
@@ -96,8 +77,6 @@ def test_a_quantile_is_one_of_the_numbers() -> None:
     assert quantile([7], 0.95) == 7
 
 
-# What scipy says of the same numbers
-
 SHARES = [(right, n) for n in (1, 7, 40, 1_000) for right in sorted({0, 1, n // 3, n})]
 SOME = [0.0, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.1, 0.9, 0.4]
 
@@ -144,9 +123,6 @@ def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs() -> None:
     )
 
     assert pair(a, b, Draws(0, 20_000)).p == pytest.approx(expected.pvalue, abs=0.01)
-
-
-# Resampling
 
 
 def test_draws_that_fill_several_chunks_are_those_of_one_stream() -> None:
@@ -233,9 +209,6 @@ def test_signs_by_lot_give_the_share_of_all_sign_patterns() -> None:
     exact = sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(patterns)
     assert not found.binary
     assert found.p == pytest.approx(exact, abs=0.01)
-
-
-# Simulated members: the right answer is known
 
 
 def covers(found: PairedDifference, truth: float) -> bool:
@@ -364,47 +337,3 @@ def test_a_larger_difference_needs_fewer_tasks(one: float, other: float) -> None
     assert fewer is not None
     assert more is not None
     assert fewer <= more
-
-
-# The best of several
-
-
-def against_all(fused: Sequence[bool], members: dict[str, list[bool]]) -> tuple[float, float, float]:
-    pairs = compare_paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
-    [found] = correct_for_number(
-        [compare_with_best("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})]
-    )
-    return found.p, *found.interval
-
-
-def test_better_than_the_best_is_better_than_every_one_and_worse_is_worse_than_any() -> None:
-    fused = [True] * 12 + [False] * 4
-    members = {"good": [True] * 11 + [False] * 5, "bad": [False] * 16}
-    ps = {name: pair(as_scores(fused), as_scores(each)).p for name, each in members.items()}
-    awful = [False] * 16
-
-    better, *_ = against_all(fused, members)
-    worse, *_ = against_all(awful, members)
-
-    assert better == ps["good"] == max(ps.values())
-    assert worse == 2 * pair(as_scores(awful), as_scores(members["good"])).p
-
-
-def test_the_choice_of_the_best_finds_nothing_where_nothing_is() -> None:
-    """Twelve members and a fusion, all of the same skill: whoever leads does so by luck."""
-    world = World({f"m{i}": 0.5 for i in range(13)}, together=0.0)
-    rng = random.Random(17)
-    naive, honest, covered = [], [], []
-    for _ in range(300):
-        _, members = world.draw(150, rng)
-        fused = members.pop("m0")
-        best = max(members.values(), key=sum)
-        wins, losses = (sum(x > y for x, y in zip(*two, strict=True)) for two in ((fused, best), (best, fused)))
-        naive.append(mcnemar(wins, losses) < 0.05)
-        p, low, high = against_all(fused, members)
-        honest.append(p < 0.05)
-        covered.append(low <= 0 <= high)
-
-    level = 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(honest))
-    assert rate(honest) <= level < rate(naive)
-    assert rate(covered) >= 0.95

@@ -26,6 +26,7 @@ HOMES = {
     "httpx": {"llm.http", "llm.http1"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
+    "re2": {"answers.structured"},
     "json_repair": {"stages.analysis"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
@@ -63,6 +64,7 @@ HEAVY = {
     "starlette",
     "uvicorn",
     "prometheus_client",
+    "re2",
 }
 
 
@@ -171,7 +173,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
     extras = [extra for name, extra in project["optional-dependencies"].items() if name != "all"]
     wanted = [*project["dependencies"], *(text for extra in extras for text in extra)]
     names = {text.split(">")[0].split(";")[0].strip() for text in wanted}
-    imported = {"python-dotenv": "dotenv", "pyyaml": "yaml"}
+    imported = {"google-re2": "re2", "python-dotenv": "dotenv", "pyyaml": "yaml"}
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 

@@ -28,8 +28,8 @@ from fusiontools.errors import CallFailed
 from fusiontools.record import schemas
 from fusiontools.record.types import Record
 from fusiontools.stages import route_rules
-from fusiontools.stages.route import read_printed, read_reply, route, route_messages
-from fusiontools.stages.route_rules import FUSE, SOLO, TIERS, Decision, decide
+from fusiontools.stages.route import SOLO, read_printed, read_reply, route, route_messages
+from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
 from fusiontools.stages.runtime import Runtime
 
 FAST, BALANCED, STRONG, CLASSIFIER = model("f"), model("b"), model("s"), model("c")

@@ -197,31 +197,27 @@ def _check(job: dict[str, Any], client: CheckClient, names: Mapping[str, Any]) -
 
 
 class _Marking(ast.NodeTransformer):
-    """Has every function and every assertion say that it was reached."""
+    """Has every function say that it was reached."""
 
     def visit_FunctionDef(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.body.insert(0, _mark(node))
+        mark = ast.parse(f"{_MARK}({node.lineno})").body[0]
+        node.body.insert(0, ast.copy_location(mark, node))
         return node
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
-
-    def visit_Assert(self, node: ast.Assert) -> Any:
-        return [_mark(node), node]
-
-
-def _mark(node: ast.stmt) -> ast.stmt:
-    return ast.copy_location(ast.parse(f"{_MARK}({node.lineno})").body[0], node)
 
 
 def _run_uncalled(tree: ast.Module, space: dict[str, Any], reached: set[int]) -> None:
     """Run the tests that the text only defines: `check(candidate)`, `test_…()`, and those in classes.
 
     Raises:
-        AssertionError: a test fails or cannot be run, or no assertion was reached: checks that did not run pass nobody.
+        AssertionError: a test fails or cannot be run, or nothing that asserts was run: such checks pass nobody.
     """
-    tests = [node for node in tree.body if isinstance(node, _TESTS) and node.name.startswith(("test", "check"))]
+    functions = [node for node in tree.body if isinstance(node, _TESTS)]
+    tests = [node for node in functions if node.name == "check" or node.name.startswith("test")]
     classes = [space[node.name] for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = [each for each in classes if isinstance(each, type)]
     for node in tests:
         candidate = [space["candidate"]] if node.name == "check" and "candidate" in space else []
         if node.lineno not in reached:
@@ -234,9 +230,16 @@ def _run_uncalled(tree: ast.Module, space: dict[str, Any], reached: set[int]) ->
     for each in classes:
         if each.__name__.startswith("Test") and not _is_unittest(each):
             _run_methods(each)
-    assertions = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)}
-    if assertions and not assertions & reached:
-        raise AssertionError("no assertion was reached")
+    holding = {node.lineno: _find_assertions(node) for node in ast.walk(tree) if isinstance(node, _TESTS)}
+    holding = {line: assertions for line, assertions in holding.items() if assertions}
+    outside = _find_assertions(tree).difference(*holding.values())
+    if holding and not outside and not holding.keys() & reached:
+        raise AssertionError("no function that asserts anything was run")
+
+
+def _find_assertions(node: ast.AST) -> set[int]:
+    """Return the lines on which something is asserted."""
+    return {each.lineno for each in ast.walk(node) if isinstance(each, ast.Assert)}
 
 
 def _run(test: Callable[..., Any], args: list[Any]) -> bool:
