@@ -231,6 +231,8 @@ def marked(beginning: str, whole: str) -> str:
 
 def _stated(folded: str) -> tuple[str, ...]:
     r"""Return what a folded answer calls its answer, the last first; `\boxed{…}` and `#### 42` go before all else."""
+    if "\\boxed{" not in folded and "####" not in folded and not any(hint in folded for hint in normalize.HINTS):
+        return ()
     given = normalize.stated(folded)
     if given and "\\boxed{" in folded:
         return (given,)

@@ -66,9 +66,7 @@ MATH_SIGN = re.compile(
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
-FORMULA_KEY = re.compile(
-    rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)"
-)
+FORMULA_KEY = re.compile(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
 MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
