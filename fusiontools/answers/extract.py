@@ -133,10 +133,10 @@ def result_of(text: str, asked: Question) -> Result | None:
     stated = _stated(folded)
     if stated:
         return None if refuses(stated[0], asked.text) else Result(stated, True, "")
-    if hedged := HEDGE.match(bare(lines[0])):
+    if "not" in lines[0] and (hedged := HEDGE.match(bare(lines[0]))):
         return Result((hedged[1],), False, hedged[1])
     pieces = _concluding([line for line in lines if not CHATTER.match(line)] or lines)
-    if refuses(lines[0], asked.text) or refuses(pieces[-1], asked.text):
+    if refuses(lines[0], asked.text) or (pieces[-1] != lines[0] and refuses(pieces[-1], asked.text)):
         return None
     long = " ".join(map(bare, lines)) if is_long(folded) else ""
     vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
@@ -231,6 +231,8 @@ def marked(beginning: str, whole: str) -> str:
 
 def _stated(folded: str) -> tuple[str, ...]:
     r"""Return what a folded answer calls its answer, the last first; `\boxed{…}` and `#### 42` go before all else."""
+    if "\\boxed{" not in folded and "####" not in folded and not any(hint in folded for hint in normalize.HINTS):
+        return ()
     given = normalize.stated(folded)
     if given and "\\boxed{" in folded:
         return (given,)

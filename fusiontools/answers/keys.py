@@ -25,6 +25,8 @@ ASKS_CODE = re.compile(
 )
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
+#: A key that cannot be read otherwise.
+ONE_WORD = re.compile(r"[a-z]+")
 #: How often a key is read again at most.
 READINGS = 4
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
@@ -212,7 +214,7 @@ def _words(result: Result, asked: Question) -> str:
         key = marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
     else:
         key = cut(words.key_of(result.pieces[0], asked))
-        if key == result.pieces[0]:
+        if key == result.pieces[0] or ONE_WORD.fullmatch(key):
             return key
     for _ in range(READINGS):
         again = result_of(key, asked)

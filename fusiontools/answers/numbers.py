@@ -154,7 +154,7 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     """
     if FACTORIAL.fullmatch(piece):
         return None
-    sentences = [sentence for sentence in SENTENCE_BREAK.split(piece) if normalize.DIGIT.search(sentence)]
+    sentences = [each for each in SENTENCE_BREAK.split(piece) if normalize.DIGIT.search(each)] if not stated else []
     text = _countable(piece if stated or not sentences else sentences[-1])
     if "year" in asked:
         text = DATE.sub(lambda match: match[1] or match[6] or match[9], text)

@@ -123,6 +123,8 @@ def by_path(steps: Sequence[str | int], text: str) -> str | None:
 
 def whole(text: str) -> str | None:
     """Return the key of a text that is one JSON object or list, fences and thoughts apart."""
+    if "{" not in text and "[" not in text:
+        return None
     body = extract.spoken(text).strip()
     if opening := FENCE.match(body):
         body = body[opening.end() :].removesuffix("```").strip()

@@ -12,12 +12,14 @@ HELP = """\
 Count which answer most responses give, and pass on one of them, word for word. No model is asked.
 
 Reads records with a `panel`. Adds `answer`, with the count in `answer.vote`. Equal answers are counted as one however
-they are spelled: 1,000 and 1e3, "(B)" and "Option B". Who gives no answer abstains.
+they are worded: 1,000 and 1e3, "(B)" and "Option B", Shakespeare and "William Shakespeare". Whoever gives no answer
+abstains.
 
 A tie goes to the answer whose voters were the most confident (where the engine gave log probabilities for all that
 are tied), else to the one the analysis ranks best, else to the one given first; `answer.vote.tie` says which it was.
 
-regex:RE searches the last 2,000 characters of a response; a pattern that may search for ever is refused.
+regex:RE searches the last 2,000 characters of a response with RE2, which always ends soon and has no look-around and no
+back-reference.
 """
 
 main = stage_command("vote", HELP)

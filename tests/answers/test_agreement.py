@@ -15,8 +15,10 @@ from votes import OPTIONS, TEXTS
 
 from fusiontools.answers.keys import read_votes, vote_keys
 from fusiontools.answers.lexical import same
+from fusiontools.cli.text import record_as_text
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import JudgeOptions, VoteOptions
+from fusiontools.record import schemas
 from fusiontools.record.types import Record
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel_gather import agree_by_code
@@ -217,3 +219,25 @@ def test_an_answer_says_the_same_as_itself(question: str, text: str) -> None:
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(["", OPTIONS, "Who?", "How many?", "Is it so?"]))
 def test_every_panel_has_one_story(answers: list[str], question: str) -> None:
     test_vote_and_lexical_judge_tell_the_same_story(question, tuple(answers))
+
+
+def test_tool_calls_are_compared_by_what_they_call_in_both() -> None:
+    record: Any = told("Where?", ["Paris", "", ""])
+    for response, arguments in zip(record["panel"][1:], ('{"at": 1}', '{"at":1.0}'), strict=True):
+        call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        response.update(tool_calls=[call], finish_reason="tool_calls")
+
+    analysis = run(judge(fixed(JudgeOptions(method="lexical"))), record)["analysis"]
+
+    assert run(vote(fixed(VoteOptions())), record)["answer"]["response"] == analysis["ranking"][0] == 1
+    assert analysis["agreement"] == 0.67
+
+
+def test_an_unknown_agreement_is_null_and_nothing_is_said_of_it() -> None:
+    text, one, other = LONG["names"]
+
+    judged = run(judge(fixed(JudgeOptions(method="lexical"))), told("Where?", [text.format(one), text.format(other)]))
+
+    schemas.check_record(judged)
+    assert judged["analysis"]["agreement"] is None
+    assert "agreement" not in record_as_text(judged, verbose=True)
