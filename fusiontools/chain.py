@@ -119,13 +119,13 @@ class Chain:
         """Return the stages as one; the text of an answer is heard from the step whose text will be the answer."""
         last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
         last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
+        heard = (last_answer, last_panel) if self.answers else ()
 
         async def run(record: Record, runtime: Runtime) -> Record:
             runtime = runtime.timed()
-            quiet = replace(runtime, on_delta=None)
+            quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
             for i, stage in enumerate(stages):
-                heard = i in (last_answer, last_panel) and self.answers
-                record = await stage(record, runtime if heard else quiet)
+                record = await stage(record, runtime if i in heard else quiet)
             return record
 
         return run

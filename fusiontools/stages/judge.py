@@ -11,6 +11,7 @@ Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (blind, order drawn 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,8 @@ async def _ask_judges(
     ledger = runtime.ledger("judge", record)
     degraded = on_panel(record, "judge", options.models)
     readings = _plan_readings(options, labels)
-    strictly = form("analysis", analysis_schema())
     asked = [
-        ask(strictly, judge_messages(record, options.template, r.labels), r.model, runtime, ledger, r.slot)
+        ask(_analysis_form(), judge_messages(record, options.template, r.labels), r.model, runtime, ledger, r.slot)
         for r in readings
     ]
     replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
@@ -85,6 +85,12 @@ async def _ask_judges(
     degraded += _note_order_sensitive(record, heard) if options.swap else []
     section = _complete_section(_merge_readings(heard), _votes(record), labels, seed)
     return with_section(record, "analysis", section, ledger.calls, degraded)
+
+
+@functools.cache
+def _analysis_form() -> dict[str, Any]:
+    """Return the `response_format` of an analysis; the same for every call, and changed by nobody."""
+    return form("analysis", analysis_schema())
 
 
 def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:

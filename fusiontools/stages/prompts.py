@@ -5,10 +5,11 @@ Panel text is untrusted: it stands between lines that carry a nonce which the te
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from fusiontools.config.templates import load_template
 from fusiontools.record import jsonl
@@ -26,16 +27,23 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
     Every placeholder is replaced once and what comes in is not looked at again.
     """
     pieces: list[Piece] = []
-    at = 0
-    for found in _PLACEHOLDER.finditer(text):
-        pieces.append(text[at : found.start()])
-        value = values.get(found[1], found[0])
-        pieces.extend([value] if isinstance(value, str) else value)
-        at = found.end()
-    pieces.append(text[at:])
-    if all(isinstance(piece, str) for piece in pieces):
-        return "".join(pieces)  # type: ignore[arg-type]
-    return _parts(pieces)
+    # Text and names of placeholders in turns.
+    for i, part in enumerate(_split_template(text)):
+        value = values.get(part, f"{{{{{part}}}}}") if i % 2 else part
+        if isinstance(value, str):
+            pieces.append(value)
+        else:
+            pieces.extend(value)
+    return "".join(pieces) if _is_text(pieces) else _parts(pieces)
+
+
+@functools.lru_cache(maxsize=256)
+def _split_template(text: str) -> tuple[str, ...]:
+    return tuple(_PLACEHOLDER.split(text))
+
+
+def _is_text(pieces: list[Piece]) -> TypeGuard[list[str]]:
+    return dict not in map(type, pieces)
 
 
 def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
