@@ -8,7 +8,11 @@ Q ?= What is the capital of Australia?
 override Q := $(value Q)
 export Q
 
-.PHONY: demo test test-clients check format bench accuracy eval wheel clean
+# What the documents repeat of the code, written by the functions of docs/blocks.py.
+COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
+PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
+
+.PHONY: demo test test-clients check format docs transcripts bench accuracy eval wheel clean
 
 # The environment is made again only when what it is made from changes.
 $(VENV)/.installed: pyproject.toml
@@ -44,10 +48,18 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(COG) --check --diff --check-fail-msg='make: the documents differ from the code; `make docs` writes them' $(PAGES)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev
+	@$(COG) -r $(PAGES)
+
+# What the commands in the documents print, typed anew; what models say comes from the embedded one.
+transcripts: $(VENV)/.dev $(VENV)/.weights
+	@PYTHONPATH=tests/support $(BIN)/python tests/docs/test_docs.py
 
 bench: $(VENV)/.dev $(VENV)/.weights
 	@$(BIN)/python tests/bench/run.py
