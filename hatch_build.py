@@ -15,13 +15,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: What a man page has and a help text has not.
-_STATUS = """\
-.SH EXIT STATUS
-0 if no record failed, 1 if some failed, 2 on wrong usage, 3 if nothing usable came, 4 if a cost limit stopped the run,
-130 if interrupted.
-"""
-
 
 class ManFormatter(click.HelpFormatter):
     """Writes what click says of a command as roff, in the place of columns."""
@@ -64,12 +57,18 @@ def man_page(command: click.Command, others: Sequence[str], version: str) -> str
     formatter = ManFormatter()
     command.format_help(click.Context(command, info_name=name, **command.context_settings), formatter)
     sentence = next(part for part in str(command.help).split("\n\n") if not part.startswith("\b")).split(". ")[0]
-    head = (
-        f'.TH {name.upper()} 1 "" "fusiontools {version}"\n.SH NAME\n{name} \\- {escape(" ".join(sentence.split()))}\n'
-    )
+    sentence = " ".join(sentence.split()).rstrip(".")
+    head = f'.TH {name.upper()} 1 "" "fusiontools {version}"\n.SH NAME\n{name} \\- {escape(sentence)}\n'
     beside = ", ".join(f".BR {other} (1)" for other in others if other != name).replace(", ", " ,\n")
-    status = "" if "Exit status" in str(command.help) else _STATUS
+    status = "" if "Exit status" in str(command.help) else exit_statuses()
     return f"{head}{formatter.getvalue()}{status}.SH SEE ALSO\n{beside}\n"
+
+
+def exit_statuses() -> str:
+    """Return the section about exit statuses, for tools whose help has none."""
+    from fusiontools.errors import EXITS
+
+    return ".SH EXIT STATUS\n" + "".join(f".TP\n.B {status}\n{escape(text)}\n" for status, text in EXITS.items())
 
 
 class ManPages(BuildHookInterface):  # type: ignore[type-arg]

@@ -134,7 +134,7 @@ API_CODES: tuple[tuple[int, str, str], ...] = (
     (408, "request_timeout", "The request did not come in within `--read-timeout`."),
     (413, "request_too_large", "Larger than `--max-body-mib`."),
     (415, "unsupported_media_type", "Not `application/json`."),
-    (424, "no_answer", "The chain ends without an answer; 400 in Chat Completions."),
+    (424, "no_answer", "The chain made no answer; 400 in Chat Completions."),
     (424, "broken_off", "In a stream: the model broke off, and another response stands in."),
     (429, "rate_limit_exceeded", "Too many requests, with `Retry-After`."),
     (500, "internal_error", "A bug of ours."),
