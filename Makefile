@@ -3,6 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest/bin
+PIP := -m pip --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest $(ARGS)
+DEBIAN := bubblewrap fish jq man-db zsh
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
 override Q := $(value Q)
@@ -12,67 +17,105 @@ export Q
 COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
 PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 
-.PHONY: demo test test-clients check format docs transcripts bench accuracy eval wheel clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format schemas docs transcripts lock system bench accuracy eval wheel clean
 
-# The environment is made again only when what it is made from changes.
-$(VENV)/.installed: pyproject.toml
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The environment is made again only when what it is made from changes. Its packages are those of the lock, and so is
+# the backend that installs the checkout: what is released later breaks neither `make demo` nor `make test`.
+$(VENV)/.installed: pyproject.toml requirements/demo.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; say make PYTHON=python3.11 …" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing fusiontools into $(VENV) …" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@$(BIN)/python $(PIP) install -r requirements/demo.txt
+	@$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
-	@echo "installing the tools of the tests …" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
+$(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
+	@echo "installing every extra and the tools of the tests …" >&2
+	@$(BIN)/python $(PIP) install -r requirements/dev.txt
 	@touch $@
 
 $(VENV)/.weights: $(VENV)/.installed fusiontools/llm/weights.py
 	@$(BIN)/python -m fusiontools.llm.weights >/dev/null
 	@touch $@
 
-demo: $(VENV)/.weights
+demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks your own
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: $(VENV)/.dev $(VENV)/.weights
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARGS="…" is pytest's
+	@$(PYTEST) -n auto --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.dev $(VENV)/.weights ## run the slow ones: embedded model, wheels, clients, fuzzing, workers
+	@$(PYTEST) -n auto --dist worksteal -m slow
+
+test-all: test test-slow ## run all tests
+
+fuzz: $(VENV)/.dev $(VENV)/.weights ## let hypothesis look for new examples, where `make test` repeats the same ones
+	@$(PYTEST) -n auto --dist worksteal -m hypothesis --hypothesis-profile explore
+
+# In an environment of its own, with the newest release of every package that pyproject.toml allows.
+test-newest: $(VENV)/.weights ## run all tests with the newest of every dependency
+	@test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
+	@$(NEWEST)/python $(PIP) install --upgrade pip
+	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
+	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
 
 # Heavy, and of other people's making: 2.5 GB of clients, from pip and npm.
 .clients/.installed: tests/clients/install.sh $(VENV)/.dev
 	@sh tests/clients/install.sh "$(CURDIR)/$(BIN)/python" .clients
 
-test-clients: $(VENV)/.dev .clients/.installed
-	@FUSION_CLIENTS="$(CURDIR)/.clients" $(BIN)/python -m pytest tests/clients
+test-clients: $(VENV)/.dev .clients/.installed ## install real clients (2.5 GB) and run them against a server
+	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) tests/clients
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(COG) --check --diff --check-fail-msg='make: the documents differ from the code; `make docs` writes them' $(PAGES)
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev ## format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev
+docs: $(VENV)/.dev ## write into the documents what they repeat of the code
 	@$(COG) -r $(PAGES)
 
+schemas: $(VENV)/.dev ## write into the schemas what they say of stages
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/stage_schemas.py
+
 # What the commands in the documents print, typed anew; what models say comes from the embedded one.
-transcripts: $(VENV)/.dev $(VENV)/.weights
+transcripts: $(VENV)/.dev $(VENV)/.weights ## write into the documents what their commands print
 	@PYTHONPATH=tests/support $(BIN)/python tests/docs/test_docs.py
 
-bench: $(VENV)/.dev $(VENV)/.weights
+.venv-lock/bin/uv:
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python $(PIP) install uv
+
+# One resolution for every Python from 3.11 and every platform; the packages of `make demo` are a part of the others.
+RESOLVE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest of everything
+	@$(RESOLVE) --all-extras --group dev --output-file requirements/dev.txt pyproject.toml
+	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
+
+system: ## install the Debian packages that some tests need and are skipped without
+	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+
+bench: $(VENV)/.dev $(VENV)/.weights ## measure: start-up, replay, calls, memory, soak, server
 	@$(BIN)/python tests/bench/run.py
 
-accuracy: $(VENV)/.dev $(VENV)/.weights
+accuracy: $(VENV)/.dev $(VENV)/.weights ## measure how often the embedded model and its fusion are right
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/accuracy.py
 
 # The figures of examples/eval/RESULTS.md, on the embedded model: under ten minutes.
-eval: $(VENV)/.weights
+eval: $(VENV)/.dev $(VENV)/.weights ## evaluate the embedded model as examples/eval does
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/eval/run.sh
 
-wheel: $(VENV)/.dev $(VENV)/.weights
+wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an empty environment
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"
 
-clean:
-	rm -rf $(VENV) .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove everything that make made
+	rm -rf $(VENV) .venv-lock .venv-newest .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

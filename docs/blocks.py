@@ -136,7 +136,7 @@ def recipe_keys(section: str | None = None, home: str = "") -> str:
 def all_keys() -> dict[str, tuple[Any, Flag | None]]:
     """Return every key of the recipe's schema, dotted, with its default and its option in the code."""
     schema = schemas.load("recipe")
-    made: dict[str, Any] = {name: options_class(name) for name in STAGES}
+    made: dict[str, Any] = {name: spec.options for name, spec in STAGES.items()}
     parts = {name: schema["$defs"][name]["properties"] for name in (*STAGES, "limits")}
     parts["endpoints.*"] = schema["$defs"]["endpoint"]["properties"]
     parts["models.*"] = schema["$defs"]["model"]["properties"]
@@ -156,12 +156,6 @@ def all_keys() -> dict[str, tuple[Any, Flag | None]]:
                 default = field.default if field and field.default is not dataclasses.MISSING else None
                 keys[f"{part}.{name}"] = (default, field.metadata.get("flag") if field else None)
     return keys
-
-
-def options_class(stage: str) -> type:
-    """Return the options of a stage."""
-    spec: Any = STAGES[stage]
-    return spec if isinstance(spec, type) else spec.options
 
 
 def default_cell(default: Any) -> str:

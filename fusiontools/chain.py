@@ -1,6 +1,4 @@
-"""Chains of stages: bound to a recipe and run on a record, or over a stream of records in a bounded window.
-
-The stages of the command line, from Python.
+"""The library's front door: take a question through a chain, bind chains to recipes, run stages over many records.
 
     import asyncio
     import fusiontools
@@ -8,13 +6,9 @@ The stages of the command line, from Python.
     record = asyncio.run(fusiontools.fuse("What is the capital of France?", "local"))
     print(record["answer"]["content"])
 
-`fuse` opens and closes everything for one question. For many, open a runtime once and run any stages over records.
-
-Add up ledgers, and foresee one: what a run cost by stage, model, endpoint or record, and what a run would cost.
-
-Reads   calls (of any records), or for an estimate messages
-Adds    nothing
-Source  an estimate runs the chain itself, behind a door whose backends make no call
+`fuse` opens and closes everything for one question. For many, open a runtime once, bind a chain, and give it to `over`,
+which works on a bounded number of records at once. `estimate_calls` runs a chain without making a call: what a run
+would cost is read from its ledger.
 """
 
 from __future__ import annotations
@@ -28,12 +22,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fusiontools.config.chain_syntax import ANSWERING, Step, parse
+from fusiontools.config.chain_syntax import Step, parse
 from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, require_members, suited_to
-from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.stage_table import ANSWERING, LimitOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
@@ -154,13 +148,8 @@ def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
     Raises:
         UsageError: options that cannot be, or a key that is missing.
     """
-    options_for = resolver.options_for(name, given)
-    if name == "panel":
-        from fusiontools.stages.panel import panel
-
-        return panel(options_for, resolver.carried)
     module = import_module(f"fusiontools.stages.{name}")
-    stage: Stage = getattr(module, name)(options_for)
+    stage: Stage = getattr(module, name)(resolver.options_for(name, given))
     return stage
 
 

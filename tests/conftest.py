@@ -10,15 +10,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
 from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstream
 
-# A busy machine is no failure: no example is held to a time.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# A busy machine is no failure: no example is held to a time. By default a run repeats the run before it, example by
+# example; `make fuzz` looks for new ones, and keeps those that failed.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("steady")
+
+# A job that a script starts in the background has Ctrl-C ignored, and so would every tool that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +93,28 @@ def serve(env: dict[str, str], tmp_path: Path) -> Iterator[Serve]:
 
         base = env
         yield start
+
+
+@pytest.fixture(scope="module")
+def standing_servers(upstream_process: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    with contextlib.ExitStack() as running:
+        started: dict[tuple[Any, ...], Server] = {}
+
+        def start(*options: str, recipe: str = RECIPE, env: Mapping[str, str] | None = None) -> Server:
+            key = (*options, recipe, *sorted((env or {}).items()))
+            if key not in started:
+                folder = tmp_path_factory.mktemp("standing")
+                whole = {**hermetic(upstream_process, folder), **(env or {})}
+                started[key] = running.enter_context(start_server(folder, whole, *options, recipe=recipe))
+            return started[key]
+
+        yield start
+
+
+@pytest.fixture
+def standing(upstream: Upstream, standing_servers: Serve) -> Serve:
+    """As `serve`, but equal servers are one, started once a module: for tests that mind nothing others leave in it."""
+    return standing_servers
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 
+_TOOL = "fuse-ask"
 HELP = """\
 \b
   fuse-ask "CRDTs or OT for a shared editor?"
@@ -36,9 +37,13 @@ class AskOptions:
     json: bool = option(False, "--json", help="Print the record instead of the answer.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
+    completion: str | None = option(
+        None, "--completion", choices=("bash", "zsh", "fish"),
+        help="Print what makes this shell complete all tools: eval \"$(fuse-ask --completion bash)\".",
+    )  # fmt: skip
 
 
-@command("fuse-ask", AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
     files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
 ) -> None:
@@ -47,12 +52,18 @@ def main(
     from fusiontools.chain import StepRefused
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_door, read_chain
+    from fusiontools.cli.setup import make_client, read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import check_calls, missing_keys
     from fusiontools.errors import UsageError
 
     options = AskOptions(**ask)
+    if options.completion:
+        from fusiontools.cli.completion import completion_script
+        from fusiontools.cli.io import write_or_leave
+
+        write_or_leave(_TOOL, completion_script(options.completion).encode())
+        leave(0)
     recipe = load_recipe(config)
     check_calls(recipe)
     chain = read_chain(options.chain, recipe).with_members(options.models)
@@ -67,10 +78,10 @@ def main(
         raise UsageError(f"--chain: {error.message}" if options.chain else error.reason) from error
     question = _question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
-        complain("fuse-ask", f"warning: {warning}")
-    door = make_door(recipe, limit, journal, "fuse-ask")
+        complain(_TOOL, f"warning: {warning}")
+    client = make_client(recipe, limit, journal, _TOOL)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_asked(question, stage, door, options)))
+        leave(runner.run(_asked(question, stage, client, options)))
 
 
 def _question(words: Sequence[str]) -> Any:
@@ -114,16 +125,16 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     from fusiontools.errors import EXIT_INTERRUPTED
     from fusiontools.stages.runtime import Runtime
 
-    door = make()
+    client = make()
     view = None
     if os.isatty(2) and not options.quiet:
-        from fusiontools.cli.progress import View
+        from fusiontools.cli.view import View
 
         view = View()
-        door.notify = view.notify
+        client.notify = view.notify
     shown = _Shown(view) if os.isatty(1) and not (options.json or options.verbose) else None
 
-    work = asyncio.create_task(stage(question, Runtime(door, shown.take if shown else None)))
+    work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
     told: list[int] = []
 
     def interrupted(number: int) -> None:
@@ -143,8 +154,8 @@ async def _asked(question: Any, stage: Any, make: Any, options: AskOptions) -> i
     status = _print(record, options, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
-    await door.aclose()
-    return _status(record, door, status)
+    await client.aclose()
+    return _status(record, client, status)
 
 
 class _Shown:
@@ -156,6 +167,7 @@ class _Shown:
 
     def take(self, delta: Any) -> None:
         """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
+        from fusiontools.cli.io import write_or_leave
         from fusiontools.cli.text import clean
 
         if not isinstance(delta, str):
@@ -163,7 +175,7 @@ class _Shown:
         if not self.text and self._view is not None:
             self._view.close()
         self.text += delta
-        write_out(clean(delta).encode("utf-8", "replace"))
+        write_or_leave(_TOOL, clean(delta).encode("utf-8", "replace"))
 
 
 def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None, *, seen: bool) -> bool:
@@ -173,43 +185,33 @@ def _print(record: Mapping[str, Any], options: AskOptions, shown: _Shown | None,
         seen: whether somebody has watched the calls, and so knows who failed.
     """
     from fusiontools.cli.command import complain
+    from fusiontools.cli.io import write_or_leave
     from fusiontools.cli.text import record_as_text
     from fusiontools.record import jsonl
 
     if options.json:
-        write_out(jsonl.write(record))  # type: ignore[arg-type]
+        write_or_leave(_TOOL, jsonl.write(record))  # type: ignore[arg-type]
     elif "error" not in record:
         written = shown.text if shown else ""
         if written:
-            write_out(b"\n")
+            write_or_leave(_TOOL, b"\n")
         whole = not written or written != record.get("answer", {}).get("content")
         text = record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
         if whole or options.verbose:
-            write_out(text.encode("utf-8", "replace"))
+            write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     if not options.quiet:
         for note in record.get("degraded", []):
             if seen and note["code"] == "member_failed":
                 continue
-            complain("fuse-ask", f"{note['code']}: {note['detail']}")
+            complain(_TOOL, f"{note['code']}: {note['detail']}")
     if error := record.get("error"):
-        complain("fuse-ask", f"no answer: {error['code']}: {error['message']}")
+        complain(_TOOL, f"no answer: {error['code']}: {error['message']}")
     return "error" not in record
 
 
-def _status(record: Mapping[str, Any], door: Any, answered: bool) -> int:
+def _status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
     from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK
 
-    if door.budget.stopped:
+    if client.budget.stopped:
         return EXIT_BUDGET
     return EXIT_OK if answered else EXIT_NOTHING_USABLE
-
-
-def write_out(data: bytes) -> None:
-    """Write to standard output now; a reader that has gone is no error."""
-    from fusiontools.cli.command import leave
-    from fusiontools.cli.io import write_all
-
-    try:
-        write_all(1, data)
-    except BrokenPipeError:
-        leave(0)

@@ -1,22 +1,23 @@
-"""Command-line options from the option dataclasses: each declared once, each spelled the same in every tool."""
+"""Console scripts from option dataclasses: how a tool is parsed, explains itself, complains and leaves."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from fusiontools.config.click_options import click_option, given_of
-from fusiontools.config.options import flags_of
+from fusiontools.config.click_options import click_options, complete_files, given_of, group_name, heading_of
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError, __version__
 
 _CONFIG_HELP = (
     "Recipe: a name or a file.  [default: $FUSION_CONFIG, ./fusion.yaml, budget where an OpenRouter key is set, local]"
 )
+
+_NAMES_WIDTH = 30
 
 
 def command(
@@ -30,7 +31,7 @@ def command(
     """Make a console script: options from the groups, files as arguments, errors in words.
 
     The function gets `files`, `config` and, for each group, the options that were typed, as a dict under the group's
-    name (`PanelOptions` → `panel`).
+    name (`PanelOptions` → `panel`). `--help` lists the groups in their order, each under its heading.
 
     Args:
         arguments: how the files are called in the usage line.
@@ -40,7 +41,7 @@ def command(
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def callback(files: tuple[str, ...], **values: Any) -> None:
-            given = {_group_name(group): given_of(group, values) for group in groups}
+            given = {group_name(group): given_of(group, values) for group in groups}
             chosen = {"config": values["config"]} if recipe else {}
             try:
                 function(files=files, **chosen, **given)
@@ -48,26 +49,19 @@ def command(
                 # Before click sees it: click would put an empty line on standard error.
                 leave(EXIT_INTERRUPTED)
 
-        params: list[click.Parameter] = [
-            click.Argument(["files"], nargs=-1, metavar=arguments),
-            *([_recipe_option()] if recipe else []),
-            *[click_option(group, name, flag) for group in groups for name, flag in flags_of(group).items()],
-            click.Option(
-                ["--version"],
-                is_flag=True,
-                expose_value=False,
-                is_eager=True,
-                callback=_print_version,
-                help="Show the version and exit.",
-            ),
-        ]
-        cli = click.Command(
+        cli = GroupedCommand(
             name,
             callback=callback,
-            params=params,
+            params=[click.Argument(["files"], nargs=-1, metavar=arguments, shell_complete=complete_files)],
             help=help,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
+        for group in groups:
+            is_own = group_name(group) == name.removeprefix("fuse-")
+            cli.add_group(
+                heading_of(group), [*([_recipe_option()] if recipe and is_own else []), *click_options(group)]
+            )
+        cli.add_group("Other", [_version_option()])
 
         def main() -> None:
             run_command(cli, name, trouble)
@@ -78,8 +72,39 @@ def command(
     return decorate
 
 
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings, in the order in which they were added."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._groups: list[tuple[str, Sequence[click.Parameter]]] = []
+
+    def add_group(self, heading: str, options: Sequence[click.Parameter]) -> None:
+        """Add options under a heading."""
+        self.params += options
+        self._groups.append((heading, options))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups, aligned with each other; `--help` stands in the last one."""
+        *groups, (last, others) = self._groups
+        shown = [
+            (heading, [record for option in options if (record := option.get_help_record(ctx))])
+            for heading, options in [*groups, (last, [*others, *filter(None, [self.get_help_option(ctx)])])]
+        ]
+        width = _name_width(name for _, rows in shown for name, _ in rows)
+        for heading, rows in shown:
+            with formatter.section(heading):
+                gap = width - _name_width(name for name, _ in rows) + 2
+                formatter.write_dl(rows, col_max=_NAMES_WIDTH, col_spacing=gap)
+
+
+def _name_width(names: Iterable[str]) -> int:
+    """Return how wide the column of names is; the help of a longer name begins on a line of its own."""
+    return min(max(map(len, names)), _NAMES_WIDTH)
+
+
 def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
-    """Run a command and leave by the one door: no traceback for what a user can cause."""
+    """Run a command and leave by the one way out: no traceback for what a user can cause."""
     _occupy_closed_streams()
     try:
         load_dotenv()
@@ -104,7 +129,7 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
         complain(name, f"{error.filename or 'stdout'}: {error.strerror}")
         leave(trouble)
     except Exception:
-        # Nobody expected this one: show all of it, and still leave by the one door.
+        # Nobody expected this one: show all of it, and still leave by the one way out.
         import traceback
 
         traceback.print_exc()
@@ -160,11 +185,18 @@ def load_dotenv() -> None:
 
 
 def _recipe_option() -> click.Option:
-    return click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_recipes)
+    return click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_complete_recipes)
 
 
-def _group_name(group: type) -> str:
-    return group.__name__.removesuffix("Options").lower()
+def _version_option() -> click.Option:
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_print_version,
+        help="Show the version and exit.",
+    )
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -173,7 +205,7 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
         context.exit()
 
 
-def _recipes(context: click.Context, _: click.Parameter, typed: str) -> list[Any]:
+def _complete_recipes(context: click.Context, _: click.Parameter, typed: str) -> list[Any]:
     from click.shell_completion import CompletionItem
 
     from fusiontools.config.recipe_yaml import recipe_names

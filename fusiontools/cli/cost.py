@@ -10,6 +10,7 @@ from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import InputOptions
 
+_TOOL = "fuse-cost"
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
 _MOST_TOKENS = 1_000_000
 HELP = """\
@@ -38,7 +39,7 @@ class CostOptions:
     tokens: int = option(800, "--tokens", minimum=1, metavar="N", help="Length of an answer, for --estimate.")
 
 
-@command("fuse-cost", CostOptions, InputOptions, help=HELP)
+@command(_TOOL, InputOptions, CostOptions, help=HELP)
 def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input: dict[str, Any]) -> None:  # noqa: A002
     import asyncio
 
@@ -61,7 +62,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     from fusiontools.chain import Costs, estimate_calls
     from fusiontools.cli.command import complain, leave
-    from fusiontools.cli.io import Source
+    from fusiontools.cli.io import Source, write_or_leave
     from fusiontools.cli.setup import read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.stage_table import StreamOptions
@@ -75,7 +76,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     chain = read_chain(options.chain, recipe) if recipe else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
     if not files and os.isatty(0):
-        complain("fuse-cost", "reads records on stdin; press Ctrl-D to end (--help explains)")
+        complain(_TOOL, "reads records on stdin; press Ctrl-D to end (--help explains)")
     bad = 0
     async for batch in Source(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
         for line in batch:
@@ -84,23 +85,24 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                     raise InputError(line.problem)
                 record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
             except InputError as error:
-                complain("fuse-cost", f"{line.place}: {error.message}")
+                complain(_TOOL, f"{line.place}: {error.message}")
                 bad += 1
                 continue
             if recipe is not None and chain is not None:
                 record = {**record, "calls": await estimate_calls(recipe, chain, record, options.tokens)}
             costs.add(record)
             if options.tee:
-                _write(1, line.data.rstrip(b"\r\n") + b"\n")
+                write_or_leave(_TOOL, line.data.rstrip(b"\r\n") + b"\n")
     if costs.records == 0:
-        complain("fuse-cost", "nothing came in: no records")
+        complain(_TOOL, "nothing came in: no records")
         return EXIT_NOTHING_USABLE
-    _write(2 if options.tee else 1, _printed(costs, options.output, foreseen=options.estimate).encode())
+    text = _format(costs, options.output, foreseen=options.estimate)
+    write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
     if options.output == "table":
         for saving in _savings(costs):
-            complain("fuse-cost", saving)
+            complain(_TOOL, saving)
     if costs.total.unknown and options.output == "table":
-        complain("fuse-cost", _about_unknown(costs.total.unknown))
+        complain(_TOOL, _about_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
 
 
@@ -115,7 +117,7 @@ def _groups(by: str) -> list[str]:
     return groups
 
 
-def _printed(costs: Any, form: str, *, foreseen: bool) -> str:
+def _format(costs: Any, form: str, *, foreseen: bool) -> str:
     rows = sorted(costs.rows.values(), key=lambda row: (-row.cost_usd, row.key))
     if form == "json":
         from fusiontools.record import jsonl
@@ -158,6 +160,8 @@ def _numbers(row: Any) -> dict[str, Any]:
 
 
 def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
+    from fusiontools.cli.table import table_text
+
     columns = ["calls", "failed", "replayed", "tokens in", "tokens out", "cost", "saved", "time"]
     shown = [columns.index(name) for name in (_FORESEEN if foreseen else columns)]
 
@@ -165,20 +169,11 @@ def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
         every = _cells(row)
         return [every[i] for i in shown]
 
-    lines = [[*costs.by, *(columns[i] for i in shown)], *([*row.key, *cells(row)] for row in rows)]
-    if costs.by:
-        lines.append(["total", *[""] * (len(costs.by) - 1), *cells(costs.total)])
-    else:
-        lines = [lines[0], cells(costs.total)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = len(costs.by)
-    return "".join(
-        "  ".join(
-            c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        + "\n"
-        for line in lines
-    )
+    lines = [[*row.key, *cells(row)] for row in rows] if texts else []
+    total = ["total", *[""] * (texts - 1)] if texts else []
+    head = [*costs.by, *(columns[i] for i in shown)]
+    return table_text(head, [*lines, [*total, *cells(costs.total)]], left=range(texts))
 
 
 def _cells(row: Any) -> list[str]:
@@ -216,16 +211,3 @@ def _about_unknown(count: int) -> str:
     hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"
     calls = f"{count} call{'s' if count > 1 else ''}"
     return f"the cost of {calls} is unknown{hint or ';'} give `price_usd_per_mtok` in the recipe"
-
-
-def _write(fd: int, data: bytes) -> None:
-    from fusiontools.cli.command import complain, leave
-    from fusiontools.cli.io import write_all
-
-    try:
-        write_all(fd, data)
-    except BrokenPipeError:
-        leave(0)
-    except OSError as error:
-        complain("fuse-cost", f"stdout: {error.strerror}")
-        leave(1)

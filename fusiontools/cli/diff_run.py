@@ -13,8 +13,9 @@ from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, Paint, one_line, unread_lines
-from fusiontools.cli.io import Line, Sink, Source
+from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_lines
+from fusiontools.cli.io import Line, Sink, Source, is_colour_welcome
+from fusiontools.cli.text import Paint
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
 from fusiontools.evaluation.diff.records import Change, FileSpending, RecordCounts, Side, change_data, compare, side_of
 from fusiontools.record import jsonl
@@ -78,7 +79,7 @@ class Comparison:
         self.names = ("stdin" if files[0] == "-" else files[0], "stdin" if files[1] == "-" else files[1])
         self.wanted = wanted
         self.tally = RecordCounts()
-        self.writer = DiffPrinter(Paint(_colour_is_welcome()), wanted.whole)
+        self.writer = DiffPrinter(Paint(is_colour_welcome()), wanted.whole)
 
     async def run(self) -> int:
         """Compare the files and return the exit status."""
@@ -178,10 +179,6 @@ class Comparison:
     async def _write(self, text: str) -> None:
         if self.wanted.form != "nothing":
             await self.sink.put(text.encode("utf-8", "replace"))
-
-
-def _colour_is_welcome() -> bool:
-    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _json_line(data: Any) -> str:

@@ -1,7 +1,4 @@
-"""Say a value in a few words, for a line; what a terminal must not see is not taken out here.
-
-What changed between two records, as a person reads it: on paper by its marks, on a terminal in colour too.
-"""
+"""What changed between two records, as a person reads it: by marks, on a terminal in colour too."""
 
 from __future__ import annotations
 
@@ -10,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.cli.text import clean
+from fusiontools.cli.text import Paint, clean, money
 from fusiontools.evaluation.diff.records import (
     LIST_CHARS,
     LISTED,
     Change,
+    FileSpending,
     Leaf,
     RecordCounts,
     changed_leaves,
-    spent_lines,
+    cost_delta,
 )
 from fusiontools.evaluation.diff.word_diff import word_diff
 from fusiontools.record import jsonl
@@ -59,7 +57,7 @@ def reason(error: Mapping[str, Any]) -> str:
     return ": ".join(str(error[key]) for key in ("stage", "code", "message") if key in error)
 
 
-def item(point: Any) -> str:
+def describe_point(point: Any) -> str:
     """Return one point of an analysis, or one note of a degradation, on a line."""
     match point:
         case str():
@@ -101,32 +99,6 @@ _QUESTION_CHARS = 60
 #: How many values of an object that stands on one side only are shown.
 _MANY = 12
 _ABSENT = "(absent)"
-
-
-@dataclass(frozen=True, slots=True)
-class Paint:
-    """Colours, where there are any."""
-
-    colour: bool
-
-    def removed(self, text: str) -> str:
-        """Return what is on the first side only."""
-        return self._in("31", text)
-
-    def added(self, text: str) -> str:
-        """Return what is on the second side only."""
-        return self._in("32", text)
-
-    def heading(self, text: str) -> str:
-        """Return a title."""
-        return self._in("1", text)
-
-    def aside(self, text: str) -> str:
-        """Return a remark of ours between a model's words."""
-        return self._in("2", text)
-
-    def _in(self, code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[m" if self.colour else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +181,8 @@ class DiffPrinter:
         return self._value(name, told)
 
     def _items(self, removed: Iterable[Any], added: Iterable[Any]) -> list[str]:
-        gone = [self.paint.removed(f"- {one_line(item(item))}") for item in removed]
-        return gone + [self.paint.added(f"+ {one_line(item(item))}") for item in added]
+        gone = [self.paint.removed(f"- {one_line(describe_point(item))}") for item in removed]
+        return gone + [self.paint.added(f"+ {one_line(describe_point(item))}") for item in added]
 
     def _tool_calls(self, a: list[Any], b: list[Any]) -> list[str]:
         before, after = ([f"{call['function']['name']}({call['function']['arguments']})" for call in s] for s in (a, b))
@@ -332,3 +304,28 @@ def _visible(text: str) -> str:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}".rstrip() for line in lines]
+
+
+def spent_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
+    """Return names and values of cost and time, before and after; nothing where nobody was called."""
+    if not a.calls and not b.calls:
+        return []
+    cost = f"{_cost(a)} → {_cost(b)}"
+    if delta := cost_delta(a, b):
+        sign = "-" if delta < 0 else "+"
+        cost += f" ({sign}{money(abs(delta))}{_percent(a.known_usd, delta)})"
+    delta_s = b.time_s - a.time_s
+    time = f"{a.time_s:.1f} s → {b.time_s:.1f} s"
+    if delta_s:
+        time += f" ({delta_s:+.1f} s{_percent(a.time_s, delta_s)})"
+    return [("cost", cost), ("call time", time)]
+
+
+def _cost(spent: FileSpending) -> str:
+    if spent.cost_usd is None:
+        return "unknown" if spent.calls else "no calls"
+    return ("≥ " if spent.unknown else "") + money(spent.cost_usd)
+
+
+def _percent(before: float, delta: float) -> str:
+    return f", {delta / before:+.1%}" if before else ""

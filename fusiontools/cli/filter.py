@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Sink, write_all
+from fusiontools.cli.io import SeenIds, Sink, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import InputOptions, StreamOptions
 from fusiontools.errors import (
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fusiontools.cli.io import Line, Source
     from fusiontools.cli.text import Live, Screen
 
-_IDS_REMEMBERED = 16_384
 _FAILURES_SHOWN = 10
 _GIVE_UP_S = 0.2
 
@@ -42,7 +41,7 @@ class FilterPlan:
     Args:
         tool: its name, as errors show it.
         stage: what is done to each record.
-        door: makes the way to the models, inside the event loop.
+        client: makes the way to the models, inside the event loop.
         needs: the section a record must bring along, and which tool makes it.
         stream: whether the answer is shown as it is written.
         as_text: how a record is said to a person, where that is not its answer.
@@ -50,7 +49,7 @@ class FilterPlan:
 
     tool: str
     stage: Stage
-    door: Callable[[], Any]
+    client: Callable[[], Any]
     needs: tuple[str, str] | None = None
     stream: bool = False
     as_text: Callable[[Record], str] | None = None
@@ -62,8 +61,12 @@ def run_filter(
     """Run the filter to its end and leave with the right status."""
     options = StreamOptions(**stream)
     inputs = InputOptions(**(reading or {}))
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_Filter(plan, options, inputs).run(files)))
+    progress = Progress(plan.tool, quiet=options.quiet)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            leave(runner.run(_Filter(plan, options, inputs, progress).run(files)))
+    finally:
+        progress.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,14 @@ class _Done:
 class _Filter:
     """One run of a filter: its counts, and its ways out."""
 
-    def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions) -> None:
+    def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions, progress: Progress) -> None:
         self.plan = plan
         self.options = options
         self.inputs = inputs
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
-        self.progress = Progress(plan.tool, quiet=options.quiet)
+        self.progress = progress
         self.answered = self.failed = self.rejected = 0
-        self._seen: dict[str, str] = {}
+        self._seen = SeenIds(plan.tool)
         self._rejects: int | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -100,9 +103,10 @@ class _Filter:
             self._rejects = _create(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
         source = Source(files, form, int(self.options.max_line_mib * 2**20))
+        self.progress.source = source
         self.sink = Sink()
-        self.door = self.plan.door()
-        self.door.notify = self.progress.settled
+        self.client = self.plan.client()
+        self.client.notify = self.progress.settled
         self._screen = self._make_screen()
         self.progress.answer_is_live = self._screen is not None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,7 +126,7 @@ class _Filter:
         work.result()
         if self.sink.closed.is_set():
             return self._output_gone()
-        await self.door.aclose()
+        await self.client.aclose()
         self.progress.close()
         self._say_journal()
         return self._status()
@@ -142,7 +146,7 @@ class _Filter:
         try:
             record = self._parsed(line)
             live = self._screen.open(record) if self._screen else None
-            result = await self.plan.stage(record, Runtime(self.door, live.take if live else None))
+            result = await self.plan.stage(record, Runtime(self.client, live.take if live else None))
         except InputError as error:
             self._reject(line, error.message)
             return None
@@ -162,7 +166,7 @@ class _Filter:
             section, maker = self.plan.needs
             if section not in record:
                 raise InputError(f"no `{section}` in this record; {maker} makes it", "$")
-        self._note_duplicate(record["id"], line)
+        self._seen.note(record["id"], line.place)
         self.progress.arrived()
         return record
 
@@ -220,15 +224,6 @@ class _Filter:
         what = "reads records from the tool on its left; paste JSON Lines" if self.plan.needs else "type your question"
         complain(self.plan.tool, f"{what}, then press Ctrl-D on an empty line (Ctrl-C leaves, --help explains)")
 
-    def _note_duplicate(self, record_id: str, line: Line) -> None:
-        """Warn of an id that was seen: later tools join on it. The last 16,384 are remembered, in bounded memory."""
-        if (first := self._seen.get(record_id)) is not None:
-            complain(self.plan.tool, f"{line.place}: warning: the id {record_id[:80]!r} was seen before, at {first}")
-            return
-        self._seen[record_id] = line.place
-        if len(self._seen) > _IDS_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-
     def _reject(self, line: Line, reason: str) -> None:
         self.rejected += 1
         complain(self.plan.tool, f"{line.place}: {reason}")
@@ -241,7 +236,7 @@ class _Filter:
                 complain(self.plan.tool, f"--rejects {self.options.rejects}: {error.strerror}; no more are kept")
 
     def _status(self) -> int:
-        if self.door.budget.stopped:
+        if self.client.budget.stopped:
             complain(
                 self.plan.tool, "stopped by --max-cost-usd; run the same command again with --replay and a higher limit"
             )
@@ -257,12 +252,12 @@ class _Filter:
         self.progress.close()
         if self.sink.failure is None:
             return EXIT_OK
-        kept = "; finished calls are in the journal: run again with --replay" if self.door.journal else ""
+        kept = "; finished calls are in the journal: run again with --replay" if self.client.journal else ""
         complain(self.plan.tool, f"stdout: {self.sink.failure.strerror}{kept}")
         return EXIT_SOME_FAILED
 
     def _say_journal(self) -> None:
-        journal = self.door.journal
+        journal = self.client.journal
         if journal is not None and journal.broken:
             complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
 

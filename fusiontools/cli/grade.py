@@ -54,16 +54,16 @@ def main(
     stream: dict[str, Any],
 ) -> None:
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
+    from fusiontools.cli.setup import make_client, own_recipe, resolver, warm_up
     from fusiontools.evaluation.grade import grade as stage
 
     recipe = own_recipe(config)
     resolving = resolver(config, recipe, journal, limit)
     options = GradeOptions(**_typed(grade, resolving))
     work = stage(options, _judges_for(resolving), StreamOptions(**stream).jobs)
-    door = make_door(recipe, limit, journal, "fuse-grade")
+    client = make_client(recipe, limit, journal, "fuse-grade")
     warm_up()
-    run_filter(FilterPlan("fuse-grade", work, door, needs=("messages", "fuse-synth"), as_text=as_text), files, stream)
+    run_filter(FilterPlan("fuse-grade", work, client, needs=("messages", "fuse-synth"), as_text=as_text), files, stream)
 
 
 def _typed(given: Mapping[str, Any], resolving: Resolver) -> dict[str, Any]:

@@ -1,8 +1,6 @@
-"""Read standard input or files on a thread of their own, so that a record leaves before the next one arrives.
+"""Standard input, files and standard output as bytes: lines in, lines out, each on a thread of its own.
 
-What comes out are batches of `Line`s, as many as one read gave. Nothing is parsed here beyond finding the lines.
-
-Write standard output on a thread of its own, so that a slow reader never stalls the calls in flight.
+A record leaves before the next one arrives, and a slow reader never stalls the calls in flight.
 """
 
 from __future__ import annotations
@@ -16,9 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from fusiontools.errors import UsageError
+from fusiontools.cli.command import complain, leave
+from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 
 _CHUNK_BYTES = 1 << 16
+_HELD_BYTES = 1 << 20
+_IDS_REMEMBERED = 16_384
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -39,7 +40,7 @@ class Line:
 
 
 class Source:
-    """The input of a tool.
+    """The input of a tool, in batches of lines, as many as one read gave; nothing is parsed beyond finding the lines.
 
     Args:
         files: paths; `-` and nothing are standard input.
@@ -52,6 +53,9 @@ class Source:
         self._form = form
         self._max = max_line_bytes
         self._queue: queue.Queue[list[Line] | None] = queue.Queue(maxsize=2)
+        self._handed_over = 0
+        #: How many lines there are, once all are read.
+        self.count: int | None = None
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -77,9 +81,11 @@ class Source:
                 self._read(shown, fd)
             except OSError as error:
                 self._hand_over([Line(shown, 0, b"", problem=f"cannot be read: {error.strerror}")])
+        self.count = self._handed_over
         self._hand_over(None)
 
     def _hand_over(self, batch: list[Line] | None) -> None:
+        self._handed_over += len(batch or ())
         self._queue.put(batch)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._arrived.set)
@@ -147,9 +153,6 @@ def _open(name: str) -> int:
     except OSError as error:
         asked = "; a question comes on stdin (echo … | fuse-panel), or is fuse-ask's" if " " in name.strip() else ""
         raise UsageError(f"{name}: cannot be read: {error.strerror}{asked}") from error
-
-
-_HELD_BYTES = 1 << 20
 
 
 class Sink:
@@ -226,3 +229,37 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             select.select([], [fd], [])
+
+
+def write_or_leave(tool: str, data: bytes, fd: int = 1) -> None:
+    """Write all of it now, or end the tool: quietly where the reader has gone, with a word where the disk is full."""
+    try:
+        write_all(fd, data)
+    except BrokenPipeError:
+        leave(EXIT_OK)
+    except OSError as error:
+        complain(tool, f"stdout: {error.strerror}")
+        leave(EXIT_SOME_FAILED)
+
+
+def is_colour_welcome() -> bool:
+    """Return whether standard output is a terminal that shows colours to somebody who wants them."""
+    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class SeenIds:
+    """The ids of the last 16,384 records, in bounded memory: later tools join on them."""
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+        self._places: dict[str, str] = {}
+
+    def note(self, record_id: str, place: str = "") -> None:
+        """Remember an id and where it stands; warn of one that was seen before."""
+        if (first := self._places.get(record_id)) is not None:
+            where, before = (f"{place}: ", f", at {first}") if place else ("", "")
+            complain(self._tool, f"{where}warning: the id {record_id[:80]!r} was seen before{before}")
+            return
+        self._places[record_id] = place
+        if len(self._places) > _IDS_REMEMBERED:
+            del self._places[next(iter(self._places))]

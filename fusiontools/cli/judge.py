@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fusiontools.cli.command import command
-from fusiontools.config.stage_table import JournalOptions, JudgeOptions, LimitOptions, StreamOptions
+from fusiontools.cli.stage_command import stage_command
 
 HELP = """\
 \b
@@ -20,22 +17,4 @@ Several judges are merged: what any of them found, with who found it (`supporter
 keeps what each judge said by itself. With --swap, a judge whose first place hangs on the order is named in `degraded`.
 """
 
-
-@command("fuse-judge", JudgeOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
-def main(
-    files: tuple[str, ...],
-    config: str | None,
-    judge: dict[str, Any],
-    limit: dict[str, Any],
-    journal: dict[str, Any],
-    stream: dict[str, Any],
-) -> None:
-    from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_door, own_recipe, resolver, warm_up
-
-    recipe = own_recipe(config)
-    stage = stage_of("judge", judge, resolver(config, recipe, journal, limit))
-    door = make_door(recipe, limit, journal, "fuse-judge")
-    warm_up()
-    run_filter(FilterPlan("fuse-judge", stage, door, needs=("panel", "fuse-panel")), files, stream)
+main = stage_command("judge", HELP)

@@ -20,7 +20,7 @@ that have a panel, and adds the next layer.
 """
 
 
-@command("fuse-panel", PanelOptions, LimitOptions, JournalOptions, InputOptions, StreamOptions, help=HELP)
+@command("fuse-panel", InputOptions, PanelOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
 def main(
     files: tuple[str, ...],
     config: str | None,
@@ -33,7 +33,7 @@ def main(
     from fusiontools.chain import stage_of
     from fusiontools.cli.command import complain
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_door, resolver
+    from fusiontools.cli.setup import make_client, resolver
     from fusiontools.config.chain_syntax import LAYER_STEPS
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
@@ -50,5 +50,5 @@ def main(
         for warning in missing_keys(recipe, found.offline):
             complain("fuse-panel", f"warning: {warning}")
     needs = ("panel", "fuse-panel") if layered else None
-    plan = FilterPlan("fuse-panel", stage, make_door(recipe, limit, journal, "fuse-panel"), needs=needs)
+    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel"), needs=needs)
     run_filter(plan, files, stream, input)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fusiontools.cli import report_text as words
 from fusiontools.evaluation.report.comparisons import Contest, Runs
-from fusiontools.evaluation.report.statistics import Mean, Paired
+from fusiontools.evaluation.report.statistics import Mean, PairedDifference
 from fusiontools.evaluation.report.summary import PanelSummary, Summary, SummaryRow
 from fusiontools.evaluation.report.systems import ORACLE
 from fusiontools.record import jsonl
@@ -101,7 +101,7 @@ def _contest(contest: Contest) -> dict[str, Any]:
     }
 
 
-def _paired(pair: Paired) -> dict[str, Any]:
+def _paired(pair: PairedDifference) -> dict[str, Any]:
     low, high = pair.interval
     return {
         "tasks": pair.tasks,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from fusiontools.cli import report_export, report_text
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Source, write_all
+from fusiontools.cli.io import Source, is_colour_welcome, write_or_leave
+from fusiontools.cli.table import screen_width
 from fusiontools.config.stage_table import ReportOptions
 from fusiontools.errors import (
     EXIT_CONDITION,
@@ -23,15 +24,13 @@ from fusiontools.errors import (
 )
 from fusiontools.evaluation.report.comparisons import Runs, compare_runs
 from fusiontools.evaluation.report.scores import ScoreTable
-from fusiontools.evaluation.report.statistics import Draws, Interval
+from fusiontools.evaluation.report.statistics import Draws, Interval, load_numpy
 from fusiontools.evaluation.report.summary import Summary, SummaryBuilder
 from fusiontools.record import jsonl
 
 _TOOL = "fuse-report"
 #: A file that is no JSON Lines at all would fill the screen.
 _UNREAD_SHOWN = 5
-#: From so many numbers on, drawing without numpy is worth a word.
-_SLOW = 3_000_000
 
 
 @dataclass(slots=True)
@@ -47,6 +46,7 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Not the loop's own handler: that one would wait until the numbers are drawn.
         signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
+    load_numpy()
     if (not files or "-" in files) and os.isatty(0):
         complain(_TOOL, "reads graded records on stdin; press Ctrl-D to end (--help explains)")
     runs = [[name] for name in files] if options.compare else [files]
@@ -56,8 +56,6 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
             complain(_TOOL, f"{names[0]}: {why}" if options.compare else why)
             return EXIT_NOTHING_USABLE
     draws = Draws(options.seed, options.resamples)
-    if not draws.with_numpy and inputs[0].gathered.records * options.resamples > _SLOW:
-        complain(_TOOL, "drawing without numpy takes a while: install fusiontools[eval]")
     if options.compare:
         failed = _compared([each.gathered for each in inputs], options, draws)
     else:
@@ -99,13 +97,14 @@ def _nothing(taken: _Input) -> str | None:
 def _reported(gathered: ScoreTable, options: ReportOptions, draws: Draws) -> list[str]:
     """Print one run; return the conditions that it does not meet."""
     summing = SummaryBuilder(gathered, options.system, draws)
-    summary = summing.summary()
+    summary = summing.build()
     rivals = {rival: _interval(summary, summing, rival) for rival in options.worse}
     if options.plot:
         from fusiontools.evaluation.report.plot import draw
 
         draw(summary, options.plot)
-    _print(report_export.printed(summary, options.output) or report_text.printed(summary, _colour_is_welcome()))
+    text = report_export.printed(summary, options.output) or _report_text(summary)
+    write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     score = summary.row(summary.subject).score.mean
     return [*_under(summary.subject, score, options), *_worse(summary.subject, rivals)]
 
@@ -120,15 +119,20 @@ def _compared(runs: Sequence[ScoreTable], options: ReportOptions, draws: Draws) 
     if subject is None and (options.system or options.worse or options.fail_under is not None):
         known = [each.name for each in changes.systems]
         raise UsageError(f"no system is called {name!r} in both files{nearest(name, known)}")
-    _print(report_export.printed_runs(changes, options.output) or _runs_text(changes))
+    text = report_export.printed_runs(changes, options.output) or _runs_text(changes)
+    write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     if subject is None:
         return []
     rivals = dict.fromkeys(options.worse, subject.difference.interval)
     return [*_under(name, subject.after.mean, options), *_worse(name, rivals)]
 
 
+def _report_text(summary: Summary) -> str:
+    return report_text.printed(summary, is_colour_welcome(), screen_width())
+
+
 def _runs_text(changes: Runs) -> str:
-    return report_text.printed_runs(changes, _colour_is_welcome())
+    return report_text.printed_runs(changes, is_colour_welcome(), screen_width())
 
 
 def _interval(summary: Summary, summing: SummaryBuilder, rival: str) -> Interval:
@@ -151,17 +155,3 @@ def _worse(name: str, rivals: dict[str, Interval]) -> Iterator[str]:
         if high < 0:
             points = f"{100 * low:+.1f} … {100 * high:+.1f} points"
             yield f"{name} is worse than {rival}: the interval of the difference lies below 0 ({points})"
-
-
-def _print(text: str) -> None:
-    try:
-        write_all(1, text.encode("utf-8", "replace"))
-    except BrokenPipeError:
-        leave(0)
-    except OSError as error:
-        complain(_TOOL, f"stdout: {error.strerror}")
-        leave(EXIT_SOME_FAILED)
-
-
-def _colour_is_welcome() -> bool:
-    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

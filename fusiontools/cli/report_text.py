@@ -1,9 +1,4 @@
-"""A report as a person reads it in a terminal of 100 columns: the answer first, then what it rests on.
-
-A report in words: what is answered, and the sentences around the tables.
-
-A table for a terminal: columns aligned, and never wider than the screen, whatever a name is.
-"""
+"""A report as a person reads it: the answer first, then the tables and sentences that it rests on."""
 
 from __future__ import annotations
 
@@ -12,7 +7,8 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from fusiontools.cli.text import clean
+from fusiontools.cli.table import Cell, Styled, table_text
+from fusiontools.cli.text import Paint, clean
 from fusiontools.evaluation.report.comparisons import Contest, Runs
 from fusiontools.evaluation.report.statistics import Interval, Mean
 from fusiontools.evaluation.report.summary import Summary, SummaryRow
@@ -20,6 +16,8 @@ from fusiontools.evaluation.report.systems import ORACLE
 
 _ANSWERS = {"better": "YES", "worse": "NO", "cannot tell": "CANNOT TELL"}
 _RANKS_SHOWN = 6
+#: Of the sentences; a table is as wide as the screen.
+_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RunsTable:
     """Rows under a head."""
 
     head: list[str]
@@ -141,7 +139,7 @@ def method_words(summary: Summary) -> str:
     )
 
 
-def runs_table(runs: Runs) -> Table:
+def runs_table(runs: Runs) -> RunsTable:
     """Return what changed between two runs, a row for each system."""
     head = ["system", "before", "after", "points", "95 %", "gained", "same", "lost", "p Holm"]
     rows = []
@@ -151,7 +149,7 @@ def runs_table(runs: Runs) -> Table:
         flips = [f"{count:,}" for count in (pair.wins, pair.ties, pair.losses)]
         p = "<0.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}"
         rows.append([each.name, *scores, points(pair.mean), span(pair.interval), *flips, p])
-    return Table(head, rows)
+    return RunsTable(head, rows)
 
 
 def runs_words(runs: Runs) -> list[str]:
@@ -195,31 +193,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-WIDTH = 100
-_GAP = "  "
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How columns stand: those in `left` are texts, the others numbers; `yielding` gives way where all is too wide."""
-
-    left: Collection[int]
-    yielding: int = 0
-
-
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], layout: Layout) -> list[str]:
-    """Return the lines of a table, the head first."""
-    lines = [[*line] for line in (head, *rows)]
-    widths = [max(width_of(line[i]) for line in lines) for i in range(len(head))]
-    whole = sum(widths) + len(_GAP) * (len(widths) - 1)
-    if whole > WIDTH:
-        i = layout.yielding
-        widths[i] = max(1, widths[i] - (whole - WIDTH))
-        for line in lines:
-            line[i] = name_of(line[i], widths[i])
-    return [_line(line, widths, layout.left) for line in lines]
-
-
 def name_of(text: str, width: int) -> str:
     """Return a name that fits, without its middle where it does not: its end tells how many samples vote.
 
@@ -231,40 +204,35 @@ def name_of(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - tail - 1]}…{text[len(text) - tail :]}"
 
 
-def width_of(cell: str) -> int:
-    """Return how wide a cell is on a screen, without its colour."""
-    return len(cell) if not cell.startswith("\x1b") else len(cell.partition("m")[2].removesuffix("\x1b[m"))
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:
-    gaps = [" " * (width - width_of(cell)) for cell, width in zip(cells, widths, strict=True)]
-    filled = [cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(cells, gaps, strict=True))]
-    return _GAP.join(filled).rstrip()
-
-
 _NAME = 40
 _BAR = 12
 _CATEGORIES = 20
-_COLOURS = {"YES": "32", "better": "32", "NO": "31", "worse": "31", "CANNOT TELL": "33"}
+_STYLES = {"YES": "green", "better": "green", "NO": "red", "worse": "red", "CANNOT TELL": "yellow"}
 _GROUPS = {"member": "members alone", "baseline": "baselines", "oracle": "out of reach"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Paint:
-    colour: bool
+class _Page:
+    """What is written on: its colours, and how wide it is."""
 
-    def __call__(self, text: str, code: str | None) -> str:
-        return f"\x1b[{code}m{text}\x1b[m" if self.colour and code else text
+    paint: Paint
+    width: int | None
+
+    def table(
+        self, head: Sequence[str], rows: Sequence[Sequence[Cell]], left: Collection[int], folding: int = 0
+    ) -> str:
+        """Return a table that fits on it."""
+        return table_text(head, rows, left=left, folding=folding, colour=self.paint.colour, width=self.width)
 
 
-def printed(summary: Summary, colour: bool) -> str:
-    """Return the report."""
-    paint = _Paint(colour)
+def printed(summary: Summary, colour: bool, width: int | None = None) -> str:
+    """Return the report; its tables are as wide as they need to be where no width bounds them."""
+    page = _Page(Paint(colour), width)
     parts = [
-        _verdicts(summary, paint),
-        _systems(summary, paint),
-        _contests(summary, paint),
-        _categories(summary, paint),
+        _verdicts(summary, page),
+        _systems(summary, page),
+        _contests(summary, page),
+        _categories(summary, page),
         _wrapped([*ceiling_words(summary), *together_words(summary), *ranking_words(summary)]),
         _wrapped([f"Note: {note}" for note in summary.notes]),
         _wrapped([method_words(summary)]),
@@ -272,34 +240,37 @@ def printed(summary: Summary, colour: bool) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def printed_runs(runs: Runs, colour: bool) -> str:
+def printed_runs(runs: Runs, colour: bool, width: int | None = None) -> str:
     """Return what changed between two runs."""
-    paint = _Paint(colour)
+    page = _Page(Paint(colour), width)
     table = runs_table(runs)
     rows = [[name_of(row[0], _NAME), *row[1:]] for row in table.rows]
-    return "\n".join([_table(table.head, rows, Layout({0}), paint), _wrapped(runs_words(runs))])
+    return "\n".join([page.table(table.head, rows, {0}), _wrapped(runs_words(runs))])
 
 
-def _verdicts(summary: Summary, paint: _Paint) -> str:
+def _verdicts(summary: Summary, page: _Page) -> str:
     lines = []
     for verdict in verdicts(summary):
-        lines.append(f"{paint(clean(verdict.question), '1')}  {paint(verdict.answer, _COLOURS.get(verdict.answer))}")
-        lines += textwrap.wrap(clean(verdict.why), WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines.append(
+            f"{page.paint(clean(verdict.question), 'bold')}  {page.paint(verdict.answer, _STYLES.get(verdict.answer))}"
+        )
+        lines += textwrap.wrap(clean(verdict.why), _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def _systems(summary: Summary, paint: _Paint) -> str:
+def _systems(summary: Summary, page: _Page) -> str:
     in_usd = any(row.cost.usd or row.cost.unknown for row in summary.rows)
     each = "right" if summary.binary else "1.0"
     costs = ["$/task", f"$/{each}"] if in_usd else ["calls", f"calls/{each}"]
     head = ["", "score             95 %      ", *costs, "tokens", "p50/p95 s", "failed"]
-    rows, group = [], ""
+    rows: list[list[str]] = []
+    group = ""
     for row in summary.rows:
         if row.system.kind != group and row.system.kind in _GROUPS:
             rows.append([_GROUPS[row.system.kind], *[""] * (len(head) - 1)])
         group = row.system.kind
         rows.append(_system(row, in_usd))
-    return _table(head, rows, Layout({0, 1}), paint)
+    return page.table(head, rows, {0, 1})
 
 
 def _system(row: SummaryRow, in_usd: bool) -> list[str]:
@@ -325,11 +296,11 @@ def _scored(score: Mean | None) -> str:
     return f"{points(score.mean, signed=False):>5} {bar(score.interval)} {span(score.interval, signed=False)}"
 
 
-def _contests(summary: Summary, paint: _Paint) -> str:
+def _contests(summary: Summary, page: _Page) -> str:
     if not summary.contests:
         return ""
     head = [f"{name_of(summary.subject, 9)} against", "", "cost", "points", "95 %", "won/tied/lost", "p Holm", ""]
-    rows = []
+    rows: list[list[Cell]] = []
     for each in summary.contests:
         ratio = summary.row(each.rival).ratio
         pair = each.pair
@@ -342,13 +313,13 @@ def _contests(summary: Summary, paint: _Paint) -> str:
                 span(each.interval),
                 f"{pair.wins:,}/{pair.ties:,}/{pair.losses:,}",
                 p_value(each.p_holm),
-                paint(each.verdict, _COLOURS.get(each.verdict)),
+                Styled(each.verdict, _STYLES.get(each.verdict, "")),
             ]
         )
-    return _table(head, rows, Layout({0, 1, 7}, yielding=1), paint)
+    return page.table(head, rows, {0, 1, 7}, folding=1)
 
 
-def _categories(summary: Summary, paint: _Paint) -> str:
+def _categories(summary: Summary, page: _Page) -> str:
     if not summary.categories:
         return ""
     rivals = list(summary.categories[0].differences)
@@ -367,7 +338,7 @@ def _categories(summary: Summary, paint: _Paint) -> str:
         rows.append(row)
     more = len(by_size) - _CATEGORIES
     tail = f"and {more} more categories (-o json has them)\n" if more > 0 else ""
-    return _table(head, rows, Layout({0, 2}), paint) + tail
+    return page.table(head, rows, {0, 2}) + tail
 
 
 def bar(interval: Interval) -> str:
@@ -381,13 +352,8 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], layout: Layout, paint: _Paint) -> str:
-    first, *lines = aligned(head, rows, layout)
-    return "\n".join([paint(first, "2"), *lines]) + "\n"
-
-
 def _wrapped(sentences: Sequence[str]) -> str:
-    lines = [textwrap.fill(clean(sentence), WIDTH, subsequent_indent="  ") for sentence in sentences]
+    lines = [textwrap.fill(clean(sentence), _WIDTH, subsequent_indent="  ") for sentence in sentences]
     return "\n".join(lines) + "\n" if lines else ""
 
 

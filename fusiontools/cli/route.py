@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fusiontools.cli.command import command
-from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, RouteOptions, StreamOptions
+from fusiontools.cli.stage_command import stage_command
 
 HELP = """\
 \b
@@ -22,22 +19,4 @@ The rules read the last user turn only. A --command gets the record on stdin and
 environment. Where it fails, the question is fused.
 """
 
-
-@command("fuse-route", RouteOptions, LimitOptions, JournalOptions, InputOptions, StreamOptions, help=HELP)
-def main(
-    files: tuple[str, ...],
-    config: str | None,
-    route: dict[str, Any],
-    limit: dict[str, Any],
-    journal: dict[str, Any],
-    input: dict[str, Any],  # noqa: A002 - named after its options
-    stream: dict[str, Any],
-) -> None:
-    from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_door, resolver
-    from fusiontools.config.recipe_yaml import load_recipe
-
-    recipe = load_recipe(config)
-    stage = stage_of("route", route, resolver(config, recipe, journal, limit))
-    run_filter(FilterPlan("fuse-route", stage, make_door(recipe, limit, journal, "fuse-route")), files, stream, input)
+main = stage_command("route", HELP)

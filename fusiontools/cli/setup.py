@@ -1,4 +1,4 @@
-"""What the tools that call models share: from typed options to a recipe, options for each record, and a door."""
+"""What the tools that call models share: from typed options to a recipe, the options of each record, and a client."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def read_chain(text: str | None, recipe: Recipe) -> Chain:
         raise UsageError(f"--chain: {error.message}") from error
 
 
-def make_door(
+def make_client(
     recipe: Recipe | None, limit: Mapping[str, Any], journal: Mapping[str, Any], tool: str
 ) -> Callable[[], Any]:
-    """Return what makes the door, once the event loop runs."""
+    """Return what makes the client, once the event loop runs."""
 
     def make() -> Any:
         from fusiontools.llm.client import Client

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from fusiontools.record.types import Record
 
 _TOOL = "fuse-tasks"
-_IDS_REMEMBERED = 16_384
 HELP = """\
 \b
   fuse-tasks short -n 40 | fuse-panel -c local | fuse-vote | fuse-grade | fuse-report
@@ -66,13 +65,14 @@ class TasksOptions:
 @command(_TOOL, TasksOptions, help=HELP, arguments="[NAME]...", recipe=False)
 def main(files: tuple[str, ...], tasks: dict[str, Any]) -> None:
     from fusiontools.cli.command import leave
+    from fusiontools.cli.io import write_or_leave
     from fusiontools.errors import UsageError
     from fusiontools.evaluation.tasks.datasets import load_sets
 
     options = TasksOptions(**tasks)
     sets = load_sets()
     if options.list_sets:
-        _write(_listed(sets).encode())
+        write_or_leave(_TOOL, _list(sets).encode())
         leave(0)
     if not files:
         raise UsageError("name a set or a file of tasks; fuse-tasks --list shows the sets")
@@ -83,13 +83,14 @@ class _Run:
     """One run: what was emitted, and what was not."""
 
     def __init__(self, options: TasksOptions, sets: Sets) -> None:
+        from fusiontools.cli.io import SeenIds
         from fusiontools.evaluation.tasks.rows import typed_prompts
 
         self.options = options
         self.sets = sets
         self.prompts = typed_prompts(options.template, sets.prompts) if options.template is not None else None
         self.emitted = self.rejected = 0
-        self._seen: dict[str, None] = {}
+        self._seen = SeenIds(_TOOL)
 
     def run(self, names: tuple[str, ...]) -> int:
         from fusiontools.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
@@ -121,6 +122,7 @@ class _Run:
         raise UsageError(f"no set is called {name!r}{nearest(name, list(self.sets.sets))}")
 
     def _emit(self, name: str, source: Callable[[], Iterator[Record | BadRow]]) -> None:
+        from fusiontools.cli.io import write_or_leave
         from fusiontools.evaluation.tasks.rows import BadRow, repeated
         from fusiontools.evaluation.tasks.sample import Chooser
         from fusiontools.record import jsonl
@@ -133,52 +135,30 @@ class _Run:
                 self.rejected += 1
                 complain(_TOOL, f"{task.place}: {task.reason}")
                 continue
-            self._note_duplicate(task["id"])
+            self._seen.note(task["id"])
             for record in repeated(task, options.epochs):
-                _write(jsonl.write(record))
+                write_or_leave(_TOOL, jsonl.write(record))
                 self.emitted += 1
         if self.emitted == before:
             complain(_TOOL, f"{name}: {chooser.why_nothing()}")
-
-    def _note_duplicate(self, task_id: str) -> None:
-        """Warn of an id that was seen: later tools join on it. The last 16,384 are remembered, in bounded memory."""
-        if task_id in self._seen:
-            complain(_TOOL, f"warning: the id {task_id[:80]!r} was seen before")
-            return
-        self._seen[task_id] = None
-        if len(self._seen) > _IDS_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
 
     def _say(self, message: str) -> None:
         complain(_TOOL, message)
 
 
-def _listed(sets: Sets) -> str:
-    lines = [["set", "tasks", "splits", "licence", "source", "about"]]
+def _list(sets: Sets) -> str:
+    from fusiontools.cli.table import screen_width, table_text
+
+    head = ["set", "tasks", "splits", "licence", "source", "about"]
+    rows = []
     for each in sets.sets.values():
         about = f"{each.about}{' (gated)' if each.gated else ''}"
         revision = f"@{each.revision[:12]}" if each.splits else ""
         splits = ",".join(each.splits or ()) or "-"
-        lines.append([each.name, f"{each.tasks:,}", splits, each.licence, each.source + revision, about])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    table = "".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
-    )
+        rows.append([each.name, f"{each.tasks:,}", splits, each.licence, each.source + revision, about])
+    table = table_text(head, rows, left=range(len(head)), folding=len(head) - 1, width=screen_width())
     prompts = "".join(
         f"\n{name}:\n" + "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
         for name, text in sets.prompts.items()
     )
     return f"{table}\nPrompts, for --template:\n{prompts}"
-
-
-def _write(data: bytes) -> None:
-    from fusiontools.cli.command import leave
-    from fusiontools.cli.io import write_all
-
-    try:
-        write_all(1, data)
-    except BrokenPipeError:
-        leave(0)
-    except OSError as error:
-        complain(_TOOL, f"stdout: {error.strerror}")
-        leave(1)

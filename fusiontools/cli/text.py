@@ -1,12 +1,10 @@
-"""A record as a person reads it, and an answer as it is being written.
-
-Answers shown as they are written, in order: the oldest unfinished one live, the others when it is their turn.
-"""
+"""Records, answers and amounts as a person reads them; answers also while they are being written."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.llm.completion import Delta
@@ -14,12 +12,47 @@ from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route
 
 _ASKED_CHARS = 60
+_CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
 _CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
 
 
 def clean(text: str) -> str:
     """Return text without control characters: a model's words must not steer a terminal."""
     return text.translate(_CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """Colours, where there are any."""
+
+    colour: bool
+
+    def __call__(self, text: str, style: str | None) -> str:
+        """Return text in a style: bold, dim, red, green or yellow."""
+        return f"\x1b[{_CODES[style]}m{text}\x1b[m" if self.colour and style else text
+
+    def removed(self, text: str) -> str:
+        """Return what is on the first side only."""
+        return self(text, "red")
+
+    def added(self, text: str) -> str:
+        """Return what is on the second side only."""
+        return self(text, "green")
+
+    def heading(self, text: str) -> str:
+        """Return a title."""
+        return self(text, "bold")
+
+    def aside(self, text: str) -> str:
+        """Return a remark of ours between a model's words."""
+        return self(text, "dim")
+
+
+def money(usd: float) -> str:
+    """Return an amount with four decimals, and with more where it is small."""
+    decimals = 4 if usd >= 0.01 else 6 if usd >= 0.0001 else 8
+    whole, _, cents = f"{usd:,.{decimals}f}".partition(".")
+    return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
 
 
 def heading(record: Record) -> str:
@@ -159,7 +192,7 @@ class Live:
 
 
 class Screen:
-    """Where live answers are written.
+    """Where answers are shown as they are written: the oldest unfinished one live, the others when it is their turn.
 
     Args:
         write: takes bytes for standard output.

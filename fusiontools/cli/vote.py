@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fusiontools.cli.command import command
-from fusiontools.config.stage_table import StreamOptions, VoteOptions
+from fusiontools.cli.stage_command import stage_command
 
 HELP = """\
 \b
@@ -23,19 +20,4 @@ are tied), else to the one the analysis ranks best, else to the one given first;
 regex:RE searches the last 2,000 characters of a response; a pattern that may search for ever is refused.
 """
 
-
-@command("fuse-vote", VoteOptions, StreamOptions, help=HELP)
-def main(
-    files: tuple[str, ...],
-    config: str | None,
-    vote: dict[str, Any],
-    stream: dict[str, Any],
-) -> None:
-    from fusiontools.chain import stage_of
-    from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_door, own_recipe, resolver
-
-    recipe = own_recipe(config)
-    stage = stage_of("vote", vote, resolver(config, recipe, {}))
-    door = make_door(recipe, {}, {"no_journal": True}, "fuse-vote")
-    run_filter(FilterPlan("fuse-vote", stage, door, needs=("panel", "fuse-panel")), files, stream)
+main = stage_command("vote", HELP)

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.config.options import flags_of
-from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.config.stage_table import ANSWERING, RUN_GROUPS, STAGES
 from fusiontools.errors import UsageError, nearest
 
 #: Options of `panel` that add a layer to a panel that stands.
 LAYER_STEPS = ("revise", "debate", "sequential")
-ANSWERING = ("synth", "vote", "pick")
 #: A quote without its other half, a separator, or a word with quoted and escaped parts.
 _TOKEN = re.compile(r"""\s*(?:(\|)|((?:[^\s|'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|(.))""", re.DOTALL)
 #: Options of the tools that concern a run and not a stage.
-_OF_RUNS = "-c --config -j --jobs -o --output -v --verbose -q --quiet -h --help --version --replay --offline --journal"
-_OF_RUN = {*_OF_RUNS.split(), "--no-journal", "--lines", "--text", "--unordered", "--rejects", "--max-line-mib"}
+_OF_RUN = {"-c", "--config", "-h", "--help", "--version"} | {
+    name for group in RUN_GROUPS for flag in flags_of(group).values() for name in flag.names
+}
 _PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""", re.DOTALL)
 
 
@@ -93,11 +93,10 @@ def _step(words: Sequence[Word]) -> Step:
     if name not in STAGES:
         raise _error(first.column, f"no stage is called {first.text!r}{nearest(name, list(STAGES))}")
     try:
-        given = parse_words(STAGES[name], [word.text for word in rest])
+        given = parse_words(STAGES[name].options, [word.text for word in rest])
     except Mistyped as error:
         message = str(error)
-        of_run = _OF_RUN | {name for flag in flags_of(LimitOptions).values() for name in flag.names}
-        if found := of_run & set(error.option_names):
+        if found := _OF_RUN & set(error.option_names):
             message = f"{found.pop()} belongs to the run, not to a step: give it to the tool that runs the chain"
         column = _place_of(error.option_names, message, first, rest)
         raise _error(column, f"{name}: {message[:1].lower()}{message[1:]}") from None
@@ -132,7 +131,7 @@ def _check_order(steps: Sequence[Step]) -> None:
                 raise _error(step.column, f"`panel` asks anew and throws away what `{steps[i - 1].name}` has made")
             panel_stands = True
             continue
-        if step.name != "route" and has_panel and not panel_stands:
+        if (step.adds_layer or STAGES[step.name].needs) and has_panel and not panel_stands:
             raise _error(step.column, f"`{step.name}` reads a panel, and `panel` comes only after it")
         if answered_by and not (step.name == "synth" and step.given.get("refine")):
             raise _error(step.column, f"`{step.name}` throws away the answer of `{answered_by}`")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from fusiontools.config.options import Flag, flags_of
-from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.config.stage_table import LimitOptions, StageOptions
 
-_TYPES: dict[str, Any] = {"int": click.IntRange, "float": click.FloatRange}
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+#: The click type of a number, and what an error calls it.
+_RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (click.FloatRange, "number")}
 
 
 class Mistyped(Exception):
@@ -28,8 +33,7 @@ def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         Mistyped: no such option, a value that cannot be, a word that belongs nowhere.
     """
-    options: list[click.Parameter] = [click_option(group, name, flag) for name, flag in flags_of(group).items()]
-    command = click.Command("", params=options, add_help_option=False)
+    command = click.Command("", params=[*click_options(group)], add_help_option=False)
     try:
         context = command.make_context("", list(words))
     except click.UsageError as error:
@@ -39,29 +43,68 @@ def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
     return given_of(group, context.params)
 
 
-def click_option(group: type, name: str, flag: Flag) -> click.Option:
-    """Return the click option of one field; what is not typed is None, or an empty tuple."""
-    declared = next(f for f in fields(group) if f.name == name)
-    kind = str(declared.type).split(" ")[0]
+def click_options(group: type) -> list[click.Option]:
+    """Return the click options of a group; what is not typed is None, or an empty tuple."""
+    kinds, defaults = kinds_of(group), group()
+    in_recipes = issubclass(group, StageOptions | LimitOptions)
+    options = []
+    for name, flag in flags_of(group).items():
+        attributes = _attributes(flag, kinds[name])
+        default = getattr(defaults, name)
+        if default not in (None, False, ()) and kinds[name] is not bool:
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+            or_recipe = "the recipe's, else " if in_recipes and flag.recipe else ""
+            attributes["help"] += f"  [default: {or_recipe}{shown}]"
+        options.append(click.Option([*flag.names, name], **attributes))
+    return options
+
+
+def _attributes(flag: Flag, kind: object) -> dict[str, Any]:
+    """Return what click is told of an option."""
     attributes: dict[str, Any] = {"help": flag.help, "default": None, "metavar": flag.metavar}
     if flag.choices:
         attributes |= {"type": click.Choice(flag.choices), "metavar": None}
-    elif kind == "bool":
+    elif kind is bool:
         attributes |= {"is_flag": True, "metavar": None}
-    elif kind in _TYPES:
-        attributes["type"] = _TYPES[kind](min=flag.minimum, max=flag.maximum)
-        attributes["type"].name = "whole number" if kind == "int" else "number"
+    elif kind in _RANGES:
+        in_range, called = _RANGES[kind]
+        attributes["type"] = in_range(min=flag.minimum, max=flag.maximum)
+        attributes["type"].name = called
+    elif {"FILE", "PATH"} & {*(flag.metavar or "").split("|")}:
+        attributes["shell_complete"] = complete_files
     if flag.multiple:
         attributes["multiple"] = True
-    shown = declared.default
-    in_recipes = flag.recipe and group in (*STAGES.values(), LimitOptions)
-    if shown not in (None, False, ()) and kind != "bool":
-        default = f"{shown:g}" if isinstance(shown, float) else str(shown)
-        attributes["help"] += f"  [default: the recipe's, else {default}]" if in_recipes else f"  [default: {default}]"
-    return click.Option([*flag.names, name], **attributes)
+    return attributes
+
+
+def heading_of(group: type) -> str:
+    """Return the heading under which `--help` lists a group: the one it declares, else what its tool is called."""
+    return str(getattr(group, "HEADING", group_name(group).capitalize()))
+
+
+def group_name(group: type) -> str:
+    """Return a group's short name: `panel` for `PanelOptions`."""
+    return group.__name__.removesuffix("Options").lower()
+
+
+@functools.cache
+def kinds_of(group: type) -> dict[str, object]:
+    """Return the type of each option; of one that may be left out, what it is when it is not."""
+    kinds: dict[str, object] = {}
+    for name, hint in get_type_hints(group).items():
+        whole = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kinds[name] = whole[0]
+    return kinds
 
 
 def given_of(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the group's options that were typed."""
     names = flags_of(group)
     return {name: values[name] for name in names if values[name] is not None and values[name] != ()}
+
+
+def complete_files(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Let the shell complete the names of files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(typed, type="file")]

@@ -1,27 +1,44 @@
-"""Options, declared once: the same dataclass field serves the command line, the recipe and the chain text.
+"""Options, declared once: the same dataclass field serves the command line, the recipe, the chain text and a request.
 
-A field made with `option()` knows its flags, its help and its bounds. `flags.py` turns fields into click options,
-`recipe_file.py` reads the same fields from YAML, and a test holds `schemas/recipe.schema.json` equal to them.
+A field made with `option()` knows its flags, its help and its bounds. `click_options.py` makes click options of the
+fields, `recipe_yaml.py` reads them from YAML, and `make schemas` writes them into `schemas/recipe.schema.json`.
 A field without flags exists in recipes only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Record
 
 Options = TypeVar("Options")
-#: Gives the options that hold for one record: typed flags first, then the record's own recipe, then the defaults.
-OptionsFor = Callable[["Record"], Options]
+Options_co = TypeVar("Options_co", covariant=True)
+
+
+class OptionsFor(Protocol[Options_co]):
+    """Gives the options that hold for one record; `config/resolve.py` says which those are."""
+
+    def __call__(self, record: Record) -> Options_co:
+        """Return the options."""
+
+    def recipe_of(self, record: Record) -> dict[str, Any] | None:
+        """Return what the record shall keep of its recipe from this stage on; None leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """How an option is typed by a person."""
+    """How an option is typed by a person.
+
+    Args:
+        minimum: of a number; of a text's length.
+        multiple: it may be said more than once.
+        most: how many may be said, where that is bounded.
+        model: the text names a model.
+        recipe: a recipe may say it for every use of the stage; what makes a step another one is said in the chain.
+    """
 
     names: tuple[str, ...]
     help: str
@@ -30,9 +47,8 @@ class Flag:
     minimum: float | None = None
     maximum: float | None = None
     multiple: bool = False
-    #: Whether the text names a model.
+    most: int | None = None
     model: bool = False
-    #: Whether a recipe may say it for every use of the stage; what makes a step another one is said in the chain.
     recipe: bool = True
 
 
@@ -45,11 +61,12 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     multiple: bool = False,
+    most: int | None = None,
     model: bool = False,
     recipe: bool = True,
 ) -> Any:
     """Declare an option as a dataclass field."""
-    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, model, recipe)
+    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, most, model, recipe)
     return field(default=default, metadata={"flag": flag})
 
 
@@ -67,9 +84,20 @@ def given_only(options: object) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Fixed(Generic[Options]):
+    options: Options
+
+    def __call__(self, record: Record) -> Options:
+        return self.options
+
+    def recipe_of(self, record: Record) -> None:
+        return None
+
+
 def fixed(options: Options) -> OptionsFor[Options]:
     """Return the same options for every record."""
-    return lambda record: options
+    return _Fixed(options)
 
 
 def merged(options: Options, given: Mapping[str, Any]) -> Options:

@@ -1,18 +1,16 @@
-"""A resolved recipe: the options of every stage, the chain they stand in, the models and endpoints they name.
+"""A recipe: the options of every stage, the chain they stand in, the models and endpoints they name; and what a record
+keeps of it.
 
-The fields are the options of the command line too (see `stage_options.py`); `recipe_file.py` reads them from YAML.
-
-The recipe that a record carries: written by its panel, read by the stages after it, and never trusted.
-
-A record may come from anywhere. Its recipe names no file and no command, asks for a bounded number of calls, and says
-nothing about prices where a cost limit holds.
+A record's recipe is written by its panel, read by the stages after it, and never trusted: the record may come from
+anywhere. It names no file and no command, asks for a bounded number of calls, and says nothing about prices where a
+cost limit holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, model_from, plain_model, spelled
 from fusiontools.config.options import given_only
@@ -24,11 +22,12 @@ from fusiontools.config.stage_table import (
     PanelOptions,
     PickOptions,
     RouteOptions,
+    StageOptions,
     SynthOptions,
     VoteOptions,
 )
 from fusiontools.config.templates import is_template_name, load_template
-from fusiontools.errors import InputError, UsageError
+from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
 
 #: Where models are asked when nothing is said; a record says it only of another place.
@@ -38,26 +37,71 @@ _DEFAULT_HOMES = ("openrouter", "local")
 TOOL_FUSIONS = ("fuse", "first", "pick", "pass")
 #: What a recipe without `chain:` does.
 CHAIN = "panel | judge | synth"
+#: The most that the recipe in a record may ask of one stage.
+_MOST_CALLS = 1_000
+Kind = TypeVar("Kind", bound=StageOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A resolved recipe: every model is known, every endpoint has a URL."""
+    """A resolved recipe: every model is known, every endpoint has a URL, every stage has its options.
+
+    Args:
+        stages: the options of each stage by its name; a stage that is left out has its defaults.
+    """
 
     name: str
     description: str = ""
     chain: str = CHAIN
     tool_fusion: str = "fuse"
-    route: RouteOptions = RouteOptions()
-    panel: PanelOptions = PanelOptions()
-    judge: JudgeOptions = JudgeOptions()
-    synth: SynthOptions = SynthOptions()
-    vote: VoteOptions = VoteOptions()
-    pick: PickOptions = PickOptions()
+    stages: Mapping[str, StageOptions] = field(default_factory=dict)
     limits: LimitOptions = LimitOptions()
     endpoint: str = "openrouter"
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
+
+    def __post_init__(self) -> None:
+        """Give every stage its options."""
+        for name in self.stages:
+            if name not in STAGES:
+                raise UsageError(f"no stage is called {name!r}{nearest(name, list(STAGES))}")
+        filled = {name: self.stages.get(name) or spec.options() for name, spec in STAGES.items()}
+        object.__setattr__(self, "stages", filled)
+
+    def options(self, kind: type[Kind]) -> Kind:
+        """Return the options of the stage that has this kind of them."""
+        [found] = [options for options in self.stages.values() if isinstance(options, kind)]
+        return found
+
+    @property
+    def route(self) -> RouteOptions:
+        """The router's options."""
+        return self.options(RouteOptions)
+
+    @property
+    def panel(self) -> PanelOptions:
+        """The panel's options."""
+        return self.options(PanelOptions)
+
+    @property
+    def judge(self) -> JudgeOptions:
+        """The judge's options."""
+        return self.options(JudgeOptions)
+
+    @property
+    def synth(self) -> SynthOptions:
+        """The synthesizer's options."""
+        return self.options(SynthOptions)
+
+    @property
+    def vote(self) -> VoteOptions:
+        """The vote's options."""
+        return self.options(VoteOptions)
+
+    @property
+    def pick(self) -> PickOptions:
+        """The options of picking."""
+        return self.options(PickOptions)
 
 
 def parse_model(text: str, recipe: Recipe) -> Model:
@@ -74,32 +118,20 @@ def parse_model(text: str, recipe: Recipe) -> Model:
     return Model(name=name, model=name, endpoint=endpoint or recipe.endpoint, samples=samples or 1)
 
 
-def panel_with(panel: PanelOptions, typed: Mapping[str, Any]) -> PanelOptions:
-    """Return the panel with what was typed put over it, also over what its worked turns would set."""
-    few_shot = panel.few_shot
-    if few_shot is not None:
-        hidden: dict[str, Any] = {f.name: None for f in fields(FewShot) if f.name in typed}
-        few_shot = replace(few_shot, **hidden)
-    return replace(panel, **{"few_shot": few_shot, **typed})
-
-
 def summary(recipe: Recipe) -> dict[str, Any]:
-    """Return what a record keeps of its recipe: enough to run any later stage again, no URL and no key.
-
-    The router decides before there is anything to keep; what is left at its defaults by `vote` and `pick` is left out.
-    """
-    kept = {name: _plain(getattr(recipe, name)) for name in ("panel", "judge", "synth", "vote", "pick")}
+    """Return what a record keeps of its recipe: enough to run any later stage again, no URL and no key."""
+    plain = {name: _plain(recipe.stages[name]) for name, spec in STAGES.items() if spec.kept != "never"}
     home = {"endpoint": recipe.endpoint} if recipe.endpoint not in _DEFAULT_HOMES else {}
-    said = {name: data for name, data in kept.items() if data or name in ("judge", "synth")}
+    said = {name: data for name, data in plain.items() if data or STAGES[name].kept == "always"}
     return {"name": recipe.name} | home | said
 
 
-def summary_of(section: str, options: object) -> dict[str, Any]:
+def summary_of(section: str, options: StageOptions) -> dict[str, Any]:
     """Return one section as a summary holds it."""
     return {section: _plain(options)}
 
 
-def from_summary(cls: type, data: Mapping[str, Any]) -> Any:
+def from_summary(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
     """Read a section of a record's `recipe` back into its options class; keys of a newer version are ignored."""
     known = {f.name for f in fields(cls)}
     kept = {key: value for key, value in data.items() if key in known}
@@ -116,8 +148,8 @@ def few_shot_from(data: Mapping[str, Any]) -> FewShot:
     return FewShot(**{**data, "turns": turns, "unless": tuple(data.get("unless", ()))})
 
 
-def _plain(options: object) -> dict[str, Any]:
-    chain_only = {f.name for f in fields(options) if not f.metadata["flag"].recipe}  # type: ignore[arg-type]
+def _plain(options: StageOptions) -> dict[str, Any]:
+    chain_only = {f.name for f in fields(options) if not f.metadata["flag"].recipe}
     data = {key: value for key, value in given_only(options).items() if key not in chain_only}
     for key in _model_lists(type(options)) & data.keys():
         data[key] = [plain_model(model) for model in data[key]]
@@ -127,15 +159,12 @@ def _plain(options: object) -> dict[str, Any]:
     return data
 
 
-def _model_lists(cls: type) -> set[str]:
+def _model_lists(cls: type[StageOptions]) -> set[str]:
     return {f.name for f in fields(cls) if f.metadata["flag"].model and f.metadata["flag"].multiple}
 
 
-_MAX_CALLS = 1_000
-
-
-def read_section(section: str, own: Any, *, limited: bool) -> Any:
-    """Return a section's options; a fault in them is that record's alone.
+def read_section(section: str, own: Any, *, limited: bool) -> StageOptions:
+    """Return the options of a stage as the recipe in a record has them; a fault in them is that record's alone.
 
     Args:
         own: the section as the record has it.
@@ -146,14 +175,15 @@ def read_section(section: str, own: Any, *, limited: bool) -> Any:
     """
     where = f"$.recipe.{section}"
     try:
-        options = from_summary(STAGES[section], own)
+        options = from_summary(STAGES[section].options, own)
         plain = jsonl.loads(jsonl.dumps(summary_of(section, options)))
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise InputError(f"cannot be read ({error}); choose a recipe with -c", where) from error
     if not schemas.is_valid("recipe", plain):
         path, reason = schemas.explain("recipe", plain)
         raise InputError(f"{reason}; choose a recipe with -c", f"$.recipe{path[1:]}")
-    _refuse_too_many(options, where)
+    if (calls := options.most_calls) > _MOST_CALLS:
+        raise InputError(f"it asks for {calls:,} calls, more than {_MOST_CALLS:,}; choose a recipe with -c", where)
     template = getattr(options, "template", "default")
     if not is_template_name(template):
         raise InputError("a record names no file; give the recipe that does with -c", f"{where}.template")
@@ -168,21 +198,13 @@ def judges_of(carried: Mapping[str, Any], *, limited: bool) -> tuple[Model, ...]
     """Return the judges that a record's recipe names; what else it says of judging is not needed for them."""
     own = carried.get("judge")
     models = own.get("models") if isinstance(own, Mapping) else None
-    judges: tuple[Model, ...] = read_section("judge", {"models": models or []}, limited=limited).models
-    return judges
+    judge = read_section("judge", {"models": models or []}, limited=limited)
+    return judge.models if isinstance(judge, JudgeOptions) else ()
 
 
-def _refuse_too_many(options: Any, where: str) -> None:
-    members = (*getattr(options, "members", ()), *getattr(options, "baselines", ()))
-    calls = sum(member.samples for member in members) * getattr(options, "samples", 1) if members else 0
-    if calls > _MAX_CALLS:
-        raise InputError(f"it asks for {calls:,} calls, more than {_MAX_CALLS:,}; choose a recipe with -c", where)
-
-
-def _without_prices(options: Any) -> Any:
+def _without_prices(options: StageOptions) -> StageOptions:
     changed = {
-        f.name: tuple(replace(model, price_usd_per_mtok=None) for model in getattr(options, f.name))
-        for f in fields(options)
-        if f.metadata["flag"].model and f.metadata["flag"].multiple
+        name: tuple(replace(model, price_usd_per_mtok=None) for model in getattr(options, name))
+        for name in _model_lists(type(options))
     }
     return replace(options, **changed)

@@ -16,7 +16,7 @@ from typing import Any
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, spelled
 from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
-from fusiontools.config.stage_table import STAGES, LimitOptions
+from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
 
@@ -81,23 +81,23 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
             parse(data["chain"])
         except UsageError as error:
             raise UsageError(f"{where}: $.chain: {error.message}") from None
-    sections = {name: _section(name, data.get(name, {}), maker, where) for name in STAGES}
+    stages = {name: _section(name, data.get(name, {}), maker, where) for name in STAGES}
     return Recipe(
         name=data.get("name", name),
         description=data.get("description", ""),
         chain=data.get("chain", CHAIN),
         tool_fusion=data.get("tool_fusion", TOOL_FUSIONS[0]),
+        stages=stages,
         limits=LimitOptions(**data.get("limits", {})),
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
-        **sections,
     )
 
 
-def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> Any:
+def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:
     """Return a stage's options as a recipe spells them."""
-    cls = STAGES[name]
+    cls = STAGES[name].options
     declared = {f.name: f.metadata["flag"] for f in fields(cls)}
     several = "members" if "members" in declared else "models"
     given = _mapping(data, several, f"{where}: $.{name}")

@@ -1,20 +1,32 @@
-"""Options as a person typed them: names turned into models, what they imply filled in, what cannot be refused.
+"""Which options hold for a record, from what was said of them in all places.
 
-Which options hold for a record: what was typed, over `-c`, over the record's own recipe, over the default one.
+What is typed wins: a flag, a word of a chain, an override of a request. Then the recipe named with `-c`, then the one
+that the record carries, then the one that the environment or the working directory names, then the default one; and
+a router never heeds what a record carries. `RecordOptions` does this, in `_resolve` and `_section`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from fusiontools.config import recipe_yaml
-from fusiontools.config.chain_syntax import LAYER_STEPS
+from fusiontools.config.chain_syntax import LAYER_STEPS, Step
 from fusiontools.config.models import ENDPOINTS, Model, environment_endpoints, merge_members, require_key
 from fusiontools.config.options import OptionsFor, flags_of, merged
-from fusiontools.config.recipe import Recipe, judges_of, panel_with, parse_model, read_section, summary, summary_of
-from fusiontools.config.stage_table import STAGES, PanelOptions
+from fusiontools.config.recipe import Recipe, judges_of, parse_model, read_section, summary, summary_of
+from fusiontools.config.stage_table import (
+    MOST_CALLS,
+    MOST_WEIGHT,
+    STAGES,
+    FewShot,
+    PanelOptions,
+    RouteOptions,
+    StageOptions,
+    SynthOptions,
+)
 from fusiontools.config.templates import load_template
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
@@ -24,9 +36,7 @@ from fusiontools.record.types import Record
 EXCLUSIVE = {
     "panel": (("debate", "sequential"), *((layer, "scout") for layer in LAYER_STEPS), ("sequential", "quorum")),
     "pick": (("pairwise", "consistent"),),
-    "synth": (),
 }
-_MOST_WEIGHT = 1_000_000
 #: Options that say nothing without another one.
 NEEDS = {"panel": {"window": "sequential"}}
 #: Options that mean another one, too: whoever names a model wants it asked, whatever the recipe would do without it.
@@ -36,6 +46,11 @@ IMPLIES: dict[str, dict[str, dict[str, Any]]] = {
     "judge": {"models": {"method": "model"}},
     "synth": {"models": {"method": "model"}, "guard_models": {"guard": True}},
 }
+#: Fields whose models may be asked more than once: `MODEL*3`.
+_SAMPLED = ("members", "baselines")
+#: How many different recipes of records are remembered, resolved.
+_REMEMBERED = 256
+Options = TypeVar("Options", bound=StageOptions)
 
 
 def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -45,14 +60,14 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
         UsageError: a model or a key that cannot be, options that contradict each other.
     """
     typed = dict(given)
-    for name, flag in flags_of(STAGES[section]).items():
+    for name, flag in flags_of(STAGES[section].options).items():
         if not flag.model or name not in typed:
             continue
         if not flag.multiple:
             typed[name] = _asked_once(parse_model(typed[name], recipe), flag.names[-1])
             continue
         typed[name] = merge_members(tuple(parse_model(text, recipe) for text in typed[name]))
-        if name != "members":
+        if name not in _SAMPLED:
             for model in typed[name]:
                 _asked_once(model, flag.names[-1])
     _refuse_contradictions(section, typed)
@@ -74,7 +89,7 @@ def check_keys(options: Mapping[str, Any]) -> None:
             check_key(key)
 
 
-def merge(section: str, options: Any, typed: Mapping[str, Any]) -> Any:
+def merge(section: str, options: Options, typed: Mapping[str, Any]) -> Options:
     """Return a section's options with what was typed put over them.
 
     A later layer is asked for by what is typed alone: that the first one had scouts says nothing about it.
@@ -84,7 +99,11 @@ def merge(section: str, options: Any, typed: Mapping[str, Any]) -> Any:
         gone |= {"scout", "stop_when_agreed", "quorum"}
     if gone:
         options = replace(options, **{f.name: f.default for f in fields(options) if f.name in gone})
-    return panel_with(options, typed) if section == "panel" else merged(options, typed)
+    if isinstance(options, PanelOptions) and options.few_shot is not None:
+        # What is typed wins over what the worked turns of a recipe would set, too.
+        hidden: dict[str, Any] = {f.name: None for f in fields(FewShot) if f.name in typed}
+        typed = {"few_shot": replace(options.few_shot, **hidden), **typed}
+    return merged(options, typed)
 
 
 def adds_layer(section: str, typed: Mapping[str, Any]) -> bool:
@@ -100,9 +119,30 @@ def models_of(typed: Mapping[str, Any]) -> list[Model]:
     return found
 
 
+def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
+    """Return how many responses the panels of a chain ask for, at most: every layer's, and the baselines'.
+
+    Raises:
+        UsageError: options that cannot be.
+    """
+    panel = recipe.panel
+    calls = responses = 0
+    for step in steps:
+        if step.name != "panel":
+            continue
+        options = merge("panel", panel, read_typed("panel", step.given, recipe))
+        if step.adds_layer:
+            made = options.layer_calls(responses)
+            responses = len(options.members) if options.sequential else made
+        else:
+            panel, made, responses = options, options.most_calls, options.most_responses
+        calls += made
+    return calls
+
+
 def _refuse_contradictions(section: str, typed: Mapping[str, Any]) -> None:
     def spelled(name: str) -> str:
-        return flags_of(STAGES[section])[name].names[-1]
+        return flags_of(STAGES[section].options)[name].names[-1]
 
     for one, other in EXCLUSIVE.get(section, ()):
         if typed.get(one) and typed.get(other):
@@ -126,15 +166,9 @@ def _weight(text: str) -> tuple[str, float]:
         value = float(weight)
     except ValueError:
         value = -1.0
-    if not member or not 0 <= value <= _MOST_WEIGHT:
-        raise UsageError(f"--weight {text!r}: write MEMBER=W, where W is a number from 0 to {_MOST_WEIGHT:,}")
+    if not member or not 0 <= value <= MOST_WEIGHT:
+        raise UsageError(f"--weight {text!r}: write MEMBER=W, where W is a number from 0 to {MOST_WEIGHT:,}")
     return member, value
-
-
-#: The most that one record's panel may ask, whoever wants it.
-MOST_CALLS = 10_000
-#: The fields that the recipe's judge fills where they name nobody.
-_JUDGES = {"pick": "models", "synth": "guard_models", "panel": "agree_models"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,133 +186,149 @@ class Resolver:
     binding: bool = False
     offline: bool = False
     limited: bool = False
-    _summaries: dict[Any, Any] = field(default_factory=dict)
 
-    def options_for(self, section: str, given: Mapping[str, Any]) -> OptionsFor[Any]:
+    def options_for(self, section: str, given: Mapping[str, Any]) -> OptionsFor[StageOptions]:
         """Return each record's options; the keys of typed models are asked for here, before anything is read."""
-        cache: dict[bytes, Any] = {}
-        base = self.recipe or Recipe(name="")
-        typed = read_typed(section, given, base)
+        found = RecordOptions(self, section, given)
         if not self.offline:
             endpoints = self.recipe.endpoints if self.recipe else environment_endpoints(ENDPOINTS)
-            for model in models_of(typed):
+            for model in models_of(found.typed):
                 require_key(endpoints[model.endpoint])
-        if "template" in typed:
-            load_template(typed["template"])
-
-        def resolve(record: Record) -> Any:
-            # A router may be a shell command, and a record may come from anywhere: it names none.
-            carried = record.get("recipe") if not self.binding and section != "route" else None
-            key = jsonl.dumps([carried.get(name) for name in (section, "judge", "endpoint")] if carried else None)
-            if key not in cache:
-                own = typed if carried is None or self.recipe else self._at_home(section, given, base, carried)
-                cache[key] = self._options(section, own, carried)
-            return cache[key]
-
-        return resolve
+        if "template" in found.typed:
+            load_template(found.typed["template"])
+        return found
 
     def check(self, section: str, given: Mapping[str, Any]) -> None:
         """Raise `UsageError` for options that cannot hold for any record of a run by the chosen recipe."""
-        typed = read_typed(section, given, self.recipe or Recipe(name=""))
-        self._options(section, typed, self._summary(self.recipe, summary) if self.recipe and not self.binding else None)
+        RecordOptions(self, section, given).check()
 
-    def carried(self, record: Record, panel: PanelOptions) -> dict[str, Any]:
-        """Return the recipe that a record carries from its panel on, with the panel's options as they were."""
-        if self.recipe is not None and (self.binding or "recipe" not in record):
-            base: Mapping[str, Any] = self._summary(self.recipe, summary)
-        else:
-            base = record.get("recipe", {})
-        return {**base, **self._summary(panel, lambda options: summary_of("panel", options))}
 
-    def _summary(self, options: Any, make: Any) -> Any:
-        """Return a summary, made once: the same options hold for many records."""
-        kept = self._summaries.get(id(options))
-        if kept is None:
-            kept = self._summaries[id(options)] = (options, make(options))
-        return kept[1]
+class RecordOptions:
+    """The options of one step for each record, resolved once for each recipe that records bring along."""
 
-    def _options(self, section: str, typed: Mapping[str, Any], carried: Mapping[str, Any] | None) -> Any:
+    def __init__(self, resolver: Resolver, section: str, given: Mapping[str, Any]) -> None:
+        self._resolver, self._section_name, self._given = resolver, section, given
+        self._base = resolver.recipe or Recipe(name="")
+        self.typed = read_typed(section, given, self._base)
+        #: What a record keeps of the chosen recipe.
+        self._chosen = summary(resolver.recipe) if resolver.recipe else None
+        self._read = () if resolver.binding or STAGES[section].kept == "never" else (section, "judge", "endpoint")
+        self._resolved = lru_cache(_REMEMBERED)(self._resolve)
+        self._kept = lru_cache(_REMEMBERED)(lambda key: summary_of(section, self._resolved(key)))
+
+    def __call__(self, record: Record) -> StageOptions:
+        """Return a record's options."""
+        return self._resolved(self._key(record))
+
+    def recipe_of(self, record: Record) -> dict[str, Any]:
+        """Return the recipe that a record carries from this stage on, with the stage's options as they were."""
+        own = None if self._resolver.binding else record.get("recipe")
+        base = self._chosen if own is None and self._chosen is not None else own or {}
+        return {**base, **self._kept(self._key(record))}
+
+    def check(self) -> None:
+        """Raise `UsageError` for options that cannot hold for any record."""
+        self._put_together(self.typed, None if self._resolver.binding else self._chosen)
+
+    def _key(self, record: Record) -> bytes | None:
+        """Return what decides of a record's recipe, as bytes; None where the record has no say or says nothing."""
+        carried = record.get("recipe") if self._read else None
+        if carried is None:
+            return None
+        return jsonl.dumps({name: carried[name] for name in self._read if name in carried})
+
+    def _resolve(self, key: bytes | None) -> StageOptions:
+        if key is None:
+            return self._put_together(self.typed, None)
+        carried = jsonl.loads(key)
+        typed = self.typed if self._resolver.recipe else self._typed_at_home(carried.get("endpoint"))
+        return self._put_together(typed, carried)
+
+    def _put_together(self, typed: Mapping[str, Any], carried: Mapping[str, Any] | None) -> StageOptions:
         try:
-            options = merge(section, self._found(section, typed, carried), typed)
-            wanted = _JUDGES.get(section)
-            if wanted and not getattr(options, wanted) and _wants_judge(section, options):
-                options = replace(options, **{wanted: self._judges(carried)[:1]})
-            check(section, options)
+            options = merge(self._section_name, self._section(typed, carried), typed)
+            if options.wants_judge and not getattr(options, options.judge_field):
+                options = replace(options, **{options.judge_field: self._judges(carried)[:1]})
+            check(self._section_name, options)
         except UsageError as error:
             if carried is None:
                 raise
-            raise InputError(error.message, f"$.recipe.{section}") from error
+            raise InputError(error.message, f"$.recipe.{self._section_name}") from error
         return options
 
-    def _found(self, section: str, typed: Mapping[str, Any], carried: Mapping[str, Any] | None) -> Any:
-        """Return a section as the record's own recipe has it, else as the chosen or the default one does."""
-        if carried is not None and (section in carried or section in ("vote", "pick")):
-            # Vote and pick are left out of a record where nothing in them was said.
+    def _section(self, typed: Mapping[str, Any], carried: Mapping[str, Any] | None) -> StageOptions:
+        """Return the section as the record's own recipe has it, else as the chosen or the default one does."""
+        section, resolver = self._section_name, self._resolver
+        if carried is not None and (section in carried or STAGES[section].kept == "said"):
             own = carried.get(section, {})
-            if self._is_ours(section, own):
-                return getattr(self.recipe, section)
-            return read_section(section, own, limited=self.limited)
-        strangers = not self.binding and not recipe_yaml.chosen_by_person()
+            if resolver.recipe is not None and self._is_chosen(section, own):
+                return resolver.recipe.stages[section]
+            return read_section(section, own, limited=resolver.limited)
+        strangers = not resolver.binding and not recipe_yaml.chosen_by_person()
         if strangers and adds_layer(section, typed) and "members" not in typed:
             raise InputError("nobody says who sat on this panel; name the members with -m, or a recipe with -c", "$")
-        return getattr(self.recipe or recipe_yaml.load_recipe(), section)
+        return (resolver.recipe or recipe_yaml.load_recipe()).stages[section]
 
     def _judges(self, carried: Mapping[str, Any] | None) -> tuple[Model, ...]:
-        if carried is not None and "judge" in carried and not self._is_ours("judge", carried["judge"]):
-            return judges_of(carried, limited=self.limited)
-        return (self.recipe or recipe_yaml.load_recipe()).judge.models
+        if carried is not None and "judge" in carried and not self._is_chosen("judge", carried["judge"]):
+            return judges_of(carried, limited=self._resolver.limited)
+        return (self._resolver.recipe or recipe_yaml.load_recipe()).judge.models
 
-    def _is_ours(self, section: str, own: Any) -> bool:
+    def _is_chosen(self, section: str, own: Any) -> bool:
         """Return whether this is what the chosen recipe says itself: then it is as trustworthy as that."""
-        return self.recipe is not None and self._summary(self.recipe, summary).get(section, {}) == own
+        return self._chosen is not None and self._chosen.get(section, {}) == own
 
-    def _at_home(
-        self, section: str, given: Mapping[str, Any], base: Recipe, carried: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _typed_at_home(self, home: Any) -> dict[str, Any]:
         """Return the typed options with models where the record's recipe is at home, unless they say another place."""
-        home = carried.get("endpoint")
         if not isinstance(home, str):
-            return read_typed(section, given, base)
-        known = {home: replace(ENDPOINTS["openrouter"], name=home)} | dict(base.endpoints)
-        return read_typed(section, given, replace(base, endpoint=home, endpoints=known))
+            return self.typed
+        known = {home: replace(ENDPOINTS["openrouter"], name=home)} | dict(self._base.endpoints)
+        return read_typed(self._section_name, self._given, replace(self._base, endpoint=home, endpoints=known))
 
 
-def check(section: str, options: Any) -> None:
+def check(section: str, options: StageOptions) -> None:
     """Raise `UsageError` for options that cannot work together, wherever each of them came from."""
     check_keys({name: getattr(options, name, None) for name in ("key", "agree")})
-    if section in ("synth", "pick", "route") and len(options.models) > 1:
-        raise UsageError(f"one model is asked by `{section}`; its `fallbacks` in a recipe are asked when it fails")
-    if section == "panel" and (calls := _panel_calls(options)) > MOST_CALLS:
-        raise UsageError(f"the panel asks for {calls:,} calls for one record, more than {MOST_CALLS:,}")
-    if section == "panel" and options.agree == "judge":
-        if not options.agree_models:
-            raise UsageError("--agree judge: no judge is named; give --agree-model, or a recipe with a judge")
-        if options.stop_when_agreed and not any(getattr(options, name) for name in LAYER_STEPS):
-            raise UsageError("--agree judge contradicts --stop-when-agreed: a judge cannot be asked at every answer")
-    if section == "synth" and options.method == "copy" and (options.guard or options.refine):
+    for name, flag in flags_of(type(options)).items():
+        if flag.most == 1 and len(getattr(options, name)) > 1:
+            raise UsageError(f"one model is asked by `{section}`; its `fallbacks` in a recipe are asked when it fails")
+    if (calls := options.most_calls) > MOST_CALLS:
+        raise UsageError(f"the {section} asks for {calls:,} calls for one record, more than {MOST_CALLS:,}")
+    if isinstance(options, PanelOptions):
+        _refuse_panel(options)
+    elif isinstance(options, SynthOptions):
+        _refuse_synth(options)
+    elif isinstance(options, RouteOptions):
+        _refuse_route(options)
+
+
+def _refuse_panel(options: PanelOptions) -> None:
+    if options.agree != "judge":
+        return
+    if not options.agree_models:
+        raise UsageError("--agree judge: no judge is named; give --agree-model, or a recipe with a judge")
+    if options.stop_when_agreed and not options.adds_layer:
+        raise UsageError("--agree judge contradicts --stop-when-agreed: a judge cannot be asked at every answer")
+
+
+def _refuse_synth(options: SynthOptions) -> None:
+    if options.method == "copy" and (options.guard or options.refine):
         raise UsageError(f"{'--guard' if options.guard else '--refine'} contradicts --method copy: nothing is written")
-    if section == "synth" and options.guard and not options.guard_models:
+    if options.guard and not options.guard_models:
         raise UsageError("--guard: no judge is named; give --guard-model, or a recipe with a judge")
-    if section == "route" and options.method == "model" and not options.models:
+
+
+def _refuse_route(options: RouteOptions) -> None:
+    if options.method == "model" and not options.models:
         raise UsageError("--method model: no model is named that decides (-m, or `route: {model: …}` in a recipe)")
-    if section == "route" and options.method == "command" and not options.command:
+    if options.method == "command" and not options.command:
         raise UsageError("--method command: no --command is given")
-
-
-def _panel_calls(options: PanelOptions) -> int:
-    return sum(m.samples for m in (*options.members, *options.baselines)) * options.samples
-
-
-def _wants_judge(section: str, options: Any) -> bool:
-    if section == "panel":
-        return bool(options.agree == "judge")
-    return section == "pick" or bool(options.guard)
 
 
 def check_calls(recipe: Recipe) -> None:
     """Raise `UsageError` for what a later tool would refuse, before the panel is bought."""
     for section in STAGES:
-        options = getattr(recipe, section)
+        options = recipe.stages[section]
         try:
             check_keys({name: getattr(options, name, None) for name in ("key", "agree")})
             if hasattr(options, "template"):

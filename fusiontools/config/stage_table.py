@@ -1,10 +1,10 @@
-"""What each stage can be told, and what bounds its calls: the options of the command line, recipes and chain texts."""
+"""The stages, one row each, and what every stage and tool can be told: command line, recipes and chain texts alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import option
@@ -13,24 +13,45 @@ from fusiontools.config.options import option
 GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
+#: The most that a stage may ask for one record, whoever wants it.
+MOST_CALLS = 10_000
+MOST_WEIGHT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StageOptions:
+    """What a stage can be told: each field is an option of its tool, of a chain's step and of a recipe's section."""
+
+    #: The field that the recipe's judge fills, where nobody is named in it.
+    judge_field: ClassVar[str] = ""
+
+    @property
+    def wants_judge(self) -> bool:
+        """Whether somebody must stand in `judge_field`."""
+        return False
+
+    @property
+    def most_calls(self) -> int:
+        """How many calls it comes to for one record, at most; 0 where that is a fixed few, whatever is said."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
 class FewShot:
     """Worked turns put before a short question: what makes a very small model answer in the wanted form."""
 
-    turns: tuple[tuple[str, str], ...]
-    system: str | None = None
-    max_chars: int = 160
-    unless: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    samples: int | None = None
-    temperature: float | None = None
-    jitter: float | None = None
+    turns: tuple[tuple[str, str], ...] = option(minimum=1)
+    system: str | None = option(None)
+    max_chars: int = option(160, minimum=1)
+    unless: tuple[str, ...] = option(())
+    max_tokens: int | None = option(None, minimum=1)
+    samples: int | None = option(None, minimum=1, maximum=MOST_CALLS)
+    temperature: float | None = option(None, minimum=0)
+    jitter: float | None = option(None, minimum=0)
 
 
 @dataclass(frozen=True, slots=True)
-class RouteOptions:
+class RouteOptions(StageOptions):
     """What `fuse-route` can be told."""
 
     method: str = option(
@@ -38,11 +59,11 @@ class RouteOptions:
         help="Decide by rules, by a model, by a shell command, or always or never fuse.",
     )  # fmt: skip
     models: tuple[Model, ...] = option(
-        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="The model that decides (--method model).",
     )  # fmt: skip
     command: str | None = option(
-        None, "--command", metavar="SHELL",
+        None, "--command", minimum=1, metavar="SHELL",
         help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
     )  # fmt: skip
     fast: Model | None = option(
@@ -60,14 +81,15 @@ class RouteOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class PanelOptions:
+class PanelOptions(StageOptions):
     """What `fuse-panel` can be told."""
 
+    judge_field: ClassVar[str] = "agree_models"
     members: tuple[Model, ...] = option(
         (), "-m", "--model", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="A panel member; repeat for more. MODEL*3 asks it three times.",
     )  # fmt: skip
-    samples: int = option(1, "--samples", minimum=1, metavar="N", help="Ask every member N times.")
+    samples: int = option(1, "--samples", minimum=1, maximum=MOST_CALLS, metavar="N", help="Ask every member N times.")
     temperature: float = option(0.7, "--temperature", minimum=0, metavar="T", help="The middle of the spread.")
     diversity: bool = option(
         True, "--diversity/--no-diversity", help="Spread the temperatures, so that the drafts differ."
@@ -109,11 +131,11 @@ class PanelOptions:
         help="Cut off who still answers once nobody can change the majority; add no layer to a panel that agrees.",
     )  # fmt: skip
     agree: str = option(
-        "auto", "--agree", metavar="HOW",
+        "auto", "--agree", minimum=1, metavar="HOW",
         help="What counts as agreement: a key of fuse-vote (auto, number, choice, text, json:PATH, regex:RE) or judge.",
     )  # fmt: skip
     agree_models: tuple[Model, ...] = option(
-        (), "--agree-model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        (), "--agree-model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="Who judges for --agree judge.  [default: the recipe's judge]",
     )  # fmt: skip
     baselines: tuple[Model, ...] = option(
@@ -125,11 +147,50 @@ class PanelOptions:
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
     )
     few_shot: FewShot | None = option(None)
-    extra: Mapping[str, Any] = option(None)
+    extra: Mapping[str, Any] | None = option(None)
+
+    @property
+    def wants_judge(self) -> bool:
+        """Whether a judge says if the members agree."""
+        return self.agree == "judge"
+
+    @property
+    def adds_layer(self) -> bool:
+        """Whether this goes on from a panel that stands."""
+        return self.revise or self.debate or self.sequential
+
+    def samples_of(self, *, short: bool = False) -> int:
+        """Return how often a member is asked that is named once; worked turns may say otherwise of a short question."""
+        own = self.few_shot.samples if short and self.few_shot else None
+        return own or self.samples
+
+    @property
+    def most_responses(self) -> int:
+        """How many responses a first layer has, at most."""
+        return sum(member.samples for member in self.members) * self._most_samples
+
+    @property
+    def most_calls(self) -> int:
+        """How many calls a first layer makes, at most: one for each response, and the baselines'."""
+        return self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+
+    @property
+    def _most_samples(self) -> int:
+        return max(self.samples_of(), self.samples_of(short=True))
+
+    def layer_calls(self, responses: int) -> int:
+        """Return how many calls a later layer makes over so many responses, at most."""
+        if self.sequential:
+            return len(self.members) * self.folds(responses)
+        return max(responses, sum(member.samples for member in self.members) * self.samples)
+
+    def folds(self, responses: int) -> int:
+        """Return in how many steps `--sequential` reads so many responses."""
+        return max(1, -(-(responses - 1) // (self.window - 1)))
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeOptions:
+class JudgeOptions(StageOptions):
     """What `fuse-judge` can be told."""
 
     models: tuple[Model, ...] = option(
@@ -146,13 +207,19 @@ class JudgeOptions:
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
 
+    @property
+    def most_calls(self) -> int:
+        """How many analyses are asked for."""
+        return len(self.models) * (2 if self.swap else 1)
+
 
 @dataclass(frozen=True, slots=True)
-class SynthOptions:
+class SynthOptions(StageOptions):
     """What `fuse-synth` can be told."""
 
+    judge_field: ClassVar[str] = "guard_models"
     models: tuple[Model, ...] = option(
-        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]", help="The synthesizer."
+        (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]", help="The synthesizer."
     )  # fmt: skip
     method: str = option(
         "model", "--method", choices=("model", "copy", "auto"),
@@ -166,7 +233,7 @@ class SynthOptions:
         False, "--guard", help="Let a blind judge compare the answer with the best single response; keep the better."
     )
     guard_models: tuple[Model, ...] = option(
-        (), "--guard-model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        (), "--guard-model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="Who judges for --guard.  [default: the recipe's judge]",
     )  # fmt: skip
     template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
@@ -174,25 +241,32 @@ class SynthOptions:
         None, "--temperature", minimum=0, metavar="T", help="The synthesizer's temperature."
     )
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens.")
-    extra: Mapping[str, Any] = option(None)
+    extra: Mapping[str, Any] | None = option(None)
+
+    @property
+    def wants_judge(self) -> bool:
+        """Whether a judge guards the answer."""
+        return self.guard
 
 
 @dataclass(frozen=True, slots=True)
-class VoteOptions:
+class VoteOptions(StageOptions):
     """What `fuse-vote` can be told."""
 
-    key: str = option("auto", "--key", metavar="KEY", help=KEY_HELP)
-    weights: Mapping[str, float] = option(
-        None, "--weight", multiple=True, metavar="MEMBER=W", help="What a member's vote counts; repeat for more.",
+    key: str = option("auto", "--key", minimum=1, metavar="KEY", help=KEY_HELP)
+    weights: Mapping[str, float] | None = option(
+        None, "--weight", multiple=True, minimum=0, maximum=MOST_WEIGHT, metavar="MEMBER=W",
+        help="What a member's vote counts; repeat for more.",
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class PickOptions:
+class PickOptions(StageOptions):
     """What `fuse-pick` can be told."""
 
+    judge_field: ClassVar[str] = "models"
     models: tuple[Model, ...] = option(
-        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="Who compares.  [default: the recipe's judge]",
     )  # fmt: skip
     pairwise: bool = option(False, "--pairwise", help="Ask for every pair which response is better, in both orders.")
@@ -203,10 +277,17 @@ class PickOptions:
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The comparing model's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest verdict, in tokens.")
 
+    @property
+    def wants_judge(self) -> bool:
+        """Who picks is asked as a judge is."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class LimitOptions:
     """What bounds every call and every run."""
+
+    HEADING: ClassVar[str] = "Calls and limits"
 
     timeout_s: float = option(120.0, "--timeout", minimum=0.001, metavar="S", help="Longest wait for one call.")
     deadline_s: float = option(600.0, "--deadline", minimum=0.001, metavar="S", help="Longest time for one record.")
@@ -246,6 +327,8 @@ class GradeOptions:
 class JournalOptions:
     """Which calls are answered from disk, and where finished calls are kept."""
 
+    HEADING: ClassVar[str] = "Journal"
+
     replay: bool = option(False, "--replay", help="Answer from the journal what it holds; buy the rest.")
     offline: bool = option(False, "--offline", help="Answer from the journal only; a miss is a failed call.")
     journal: str | None = option(None, "--journal", metavar="PATH", help="The journal's file.")
@@ -256,20 +339,24 @@ class JournalOptions:
 class StreamOptions:
     """How records come in and leave."""
 
-    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
-    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
-    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
-    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
+    HEADING: ClassVar[str] = "Output"
+
     output: str | None = option(
         None, "-o", "--output", choices=("text", "jsonl"), help="Text on a terminal, else JSON Lines."
     )
     verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
+    jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
+    unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
+    rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")
+    max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
 
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
     """How plain text is read; only by tools that read a question."""
+
+    HEADING: ClassVar[str] = "Question"
 
     lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
@@ -305,12 +392,37 @@ class ReportOptions:
     )
 
 
-#: The stages that a chain is made of, and their options.
-STAGES: dict[str, type] = {
-    "route": RouteOptions,
-    "panel": PanelOptions,
-    "judge": JudgeOptions,
-    "synth": SynthOptions,
-    "vote": VoteOptions,
-    "pick": PickOptions,
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A stage as all the others need to know it: its code is `stages/NAME.py`, its tool `fuse-NAME`.
+
+    Args:
+        options: what it can be told.
+        adds: the section of the record that it makes.
+        needs: the section that it reads and does not make, and the tool that makes it.
+        calls_models: whether it asks any; then its tool has limits and a journal.
+        kept: when the recipe in a record keeps what this stage is told: always, where anything was said, or never.
+    """
+
+    options: type[StageOptions]
+    adds: str
+    needs: tuple[str, str] | None = None
+    calls_models: bool = False
+    kept: Literal["always", "said", "never"] = "said"
+
+
+_PANEL = ("panel", "fuse-panel")
+#: The stages that a chain is made of. What else lists stages is read from here, or a test holds it to this.
+STAGES: Mapping[str, StageSpec] = {
+    # The router decides before there is a record to keep anything.
+    "route": StageSpec(RouteOptions, "route", calls_models=True, kept="never"),
+    "panel": StageSpec(PanelOptions, "panel", calls_models=True, kept="always"),
+    "judge": StageSpec(JudgeOptions, "analysis", _PANEL, calls_models=True, kept="always"),
+    "synth": StageSpec(SynthOptions, "answer", _PANEL, calls_models=True, kept="always"),
+    "vote": StageSpec(VoteOptions, "answer", _PANEL),
+    "pick": StageSpec(PickOptions, "answer", _PANEL, calls_models=True),
 }
+#: Those that write an answer.
+ANSWERING = tuple(name for name, spec in STAGES.items() if spec.adds == "answer")
+#: What concerns a run, and no stage of it.
+RUN_GROUPS = (LimitOptions, JournalOptions, StreamOptions, InputOptions)

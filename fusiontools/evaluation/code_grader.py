@@ -1,11 +1,8 @@
-"""Grade texts by running the programs in them, on threads, so many at a time as there are processors to run them.
+"""Grade texts by running the programs in them: find the program, shut it in, hold it against its checks.
 
-Find the program in a text, and put before it what the task gave.
-
-Run a program and its checks, each in a process of its own, apart from the machine and from each other.
-
-Each process has an empty environment, no network, a temporary directory, limits on time, memory, files and processes,
-and a process group that is killed as a whole. Jobs come in through files without a name, never on a command line.
+A program and its checks run in a process each, apart from the machine and from each other, with an empty environment,
+no network, a temporary directory, limits on time, memory, files and processes, and a process group that is killed as
+a whole. Jobs come in through files without a name, never on a command line.
 """
 
 from __future__ import annotations
@@ -50,15 +47,15 @@ def program_of(text: str, code: Code) -> str | None:
     """
     visible = spoken(text)
     fenced = [found for found in _FENCE.finditer(visible) if found[3].strip()]
-    blocks = [_at_margin(found[3]) for found in fenced if found[2].lower() in _PYTHON]
+    blocks = [_dedent(found[3]) for found in fenced if found[2].lower() in _PYTHON]
     if fenced and not blocks:
         return None
-    body = _chosen(blocks or [visible], code.entry_point)
+    body = _choose(blocks or [visible], code.entry_point)
     if not body.strip():
         return None
     if not code.prompt or (code.entry_point and _defines(body, code.entry_point)):
         return f"{head_of(code)}\n{body}"
-    goes_on = [f"{code.prompt}{body}", f"{code.prompt}\n{body}", f"{code.prompt}\n{_indented(body)}"]
+    goes_on = [f"{code.prompt}{body}", f"{code.prompt}\n{body}", f"{code.prompt}\n{_indent(body)}"]
     return next(filter(_is_python, goes_on), f"{head_of(code)}\n{body}")
 
 
@@ -88,7 +85,7 @@ def program_key(program: str) -> str | None:
     return f"program {hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
-def _chosen(blocks: list[str], entry_point: str) -> str:
+def _choose(blocks: list[str], entry_point: str) -> str:
     defining = [block for block in blocks if entry_point and _defines(block, entry_point)]
     return defining[-1] if defining else max(blocks, key=len)
 
@@ -97,13 +94,13 @@ def _defines(text: str, name: str) -> bool:
     return re.search(rf"^(?:(?:async )?def|class) {re.escape(name)}\b|^{re.escape(name)} *[:=]", text, re.M) is not None
 
 
-def _at_margin(block: str) -> str:
+def _dedent(block: str) -> str:
     """Return a block that begins with a definition without its indent: it stands in a list."""
     opens = re.match(r"\s*\n?[ \t]+(?:(?:async )?def|class|import|from|@)\b", block)
     return textwrap.dedent(block) if opens else block
 
 
-def _indented(body: str) -> str:
+def _indent(body: str) -> str:
     return "".join(f"    {line}" for line in body.splitlines(keepends=True))
 
 
@@ -167,19 +164,19 @@ class Sandbox:
             except subprocess.TimeoutExpired:
                 return ProgramOutcome(False, f"timeout: not through after {seconds:g} s")
             verdict.seek(0)
-            return _outcome(verdict.read(_VERDICT_BYTES).decode("utf-8", "replace"), nonce)
+            return _read_verdict(verdict.read(_VERDICT_BYTES).decode("utf-8", "replace"), nonce)
 
     def _start(
         self, stack: contextlib.ExitStack, side: str, job: Any, link: socket.socket, out: IO[bytes] | None, room: Any
     ) -> subprocess.Popen[bytes]:
         """Start one side; it is dead when the stack unwinds."""
-        told = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        told.write(jsonl.dumps(job))
-        told.seek(0)
-        command = [*self.prefix, *_python(side), str(link.fileno())]
+        source = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        source.write(jsonl.dumps(job))
+        source.seek(0)
+        command = [*self.prefix, *_command(side), str(link.fileno())]
         process = subprocess.Popen(
             command,
-            stdin=told,
+            stdin=source,
             stdout=out or subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={},
@@ -195,28 +192,28 @@ def find_sandbox() -> Sandbox | None:
     """Return the sandbox that this machine offers, tried out; None where there is none."""
     bwrap = shutil.which("bwrap")
     for stricter in (["--unshare-user", "--uid", "65534", "--gid", "65534"], []) if bwrap else ():
-        sandbox = Sandbox(tuple(_bubble(str(bwrap), stricter)))
+        sandbox = Sandbox(tuple(_bubblewrap(str(bwrap), stricter)))
         if sandbox.run("", Code("pass"), _TRIAL_S).passed:
             return sandbox
     return None
 
 
-def _bubble(bwrap: str, stricter: Sequence[str]) -> list[str]:
+def _bubblewrap(bwrap: str, stricter: Sequence[str]) -> list[str]:
     command = [bwrap, "--unshare-all", *stricter, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
-    command += ["--proc", "/proc", "--dev", "/dev", *_temporary(bwrap), "/tmp"]  # noqa: S108 - inside the sandbox
+    command += ["--proc", "/proc", "--dev", "/dev", *_tmpfs(bwrap), "/tmp"]  # noqa: S108 - inside the sandbox
     own = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), str(_ROOT), *_site_paths()]
     for path in dict.fromkeys([*_SYSTEM, *own]):
         command += ["--ro-bind-try", path, path]
     return [*command, "--chdir", "/tmp", "--"]  # noqa: S108
 
 
-def _temporary(bwrap: str) -> list[str]:
+def _tmpfs(bwrap: str) -> list[str]:
     """Return how a directory in memory is made, bounded where this version can."""
-    said = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
-    return ["--size", str(_DISK_BYTES), "--tmpfs"] if "--size" in said else ["--tmpfs"]
+    usage = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+    return ["--size", str(_DISK_BYTES), "--tmpfs"] if "--size" in usage else ["--tmpfs"]
 
 
-def _python(side: str) -> list[str]:
+def _command(side: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-B", "-c", _BOOT.format(side), str(_ROOT.parent)]
 
 
@@ -225,7 +222,7 @@ def _site_paths() -> tuple[str, ...]:
     return tuple(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
 
 
-def _outcome(verdict: str, nonce: str) -> ProgramOutcome:
+def _read_verdict(verdict: str, nonce: str) -> ProgramOutcome:
     word, _, rest = verdict.partition("\n")
     if word == "passed" and secrets.compare_digest(rest.encode(), nonce.encode()):
         return ProgramOutcome(True, "passed")
@@ -252,17 +249,17 @@ class CodeGrader:
     def __init__(self, jobs: int, *, unsafe: bool, seconds: float) -> None:
         self._unsafe = unsafe
         self._seconds = seconds
-        self._threads = ThreadPoolExecutor(max(1, min(jobs, _processors())), thread_name_prefix="grade")
-        self._looking = threading.Lock()
+        self._threads = ThreadPoolExecutor(max(1, min(jobs, _count_processors())), thread_name_prefix="grade")
+        self._finding = threading.Lock()
         self._sandbox: Sandbox | None = None
 
-    async def graded(self, texts: Sequence[str], code: Code) -> list[dict[str, Any]]:
+    async def grade(self, texts: Sequence[str], code: Code) -> list[dict[str, Any]]:
         """Return for each text what its grade says beside whose it is.
 
         Raises:
             UsageError: there is no sandbox, and nobody has said that it can do without.
         """
-        sandbox = await asyncio.get_running_loop().run_in_executor(self._threads, self._found)
+        sandbox = await asyncio.get_running_loop().run_in_executor(self._threads, self._find)
         return await asyncio.gather(*(self._run(sandbox, text, code) for text in texts))
 
     async def _run(self, sandbox: Sandbox, text: str, code: Code) -> dict[str, Any]:
@@ -273,8 +270,8 @@ class CodeGrader:
         outcome = await loop.run_in_executor(self._threads, sandbox.run, program, code, self._seconds)
         return {"score": float(outcome.passed), "said": outcome.said, "key": program_key(program)}
 
-    def _found(self) -> Sandbox:
-        with self._looking:
+    def _find(self) -> Sandbox:
+        with self._finding:
             self._sandbox = self._sandbox or find_sandbox()
             if self._sandbox is None and not self._unsafe:
                 message = f"a task runs model-written programs, and this machine has no sandbox for them: {INSTALL}"
@@ -283,7 +280,7 @@ class CodeGrader:
             return self._sandbox
 
 
-def _processors() -> int:
+def _count_processors() -> int:
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

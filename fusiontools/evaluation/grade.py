@@ -6,8 +6,6 @@ Calls   none for graders by code; for `rubric` texts × criteria × judges × ru
         runs, all at once; equal texts are graded once
 Fails   never: what nothing can be held against has no grades, and `no_target`, `bad_task` or `no_judge` in `degraded`;
         `no_sandbox` ends the run where programs are to be run and nothing can shut them in
-
-The texts of a record that are graded, in their order, and what stands in the record once they are.
 """
 
 from __future__ import annotations
@@ -20,13 +18,13 @@ from fusiontools.config.models import Model
 from fusiontools.config.stage_table import GradeOptions
 from fusiontools.errors import InputError, StageFailed
 from fusiontools.evaluation.code_grader import CodeGrader
-from fusiontools.evaluation.graders import mark, votes
+from fusiontools.evaluation.graders import read_votes, score_text
 from fusiontools.evaluation.model_grader import ModelGrader
 from fusiontools.evaluation.task import ASKING, Task, task_of
 from fusiontools.record.sections import question_text
 from fusiontools.record.types import Call, CallError, Degraded, Grade, Record, Response
 from fusiontools.stages import prompts
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, skips_failed
 from fusiontools.stages.verdicts import on_panel
 
 
@@ -42,18 +40,18 @@ class GradedText:
     error: CallError | None = None
 
 
-def seats_of(record: Record, *, layers: bool) -> list[GradedText]:
+def list_texts(record: Record, *, layers: bool) -> list[GradedText]:
     """Return the answer, the panel, the earlier layers, the first one first, and the baselines."""
-    seats: list[GradedText] = []
+    texts: list[GradedText] = []
     if (answer := record.get("answer")) is not None:
-        seats.append(GradedText("answer", str(answer.get("model", "")), 0, 0, answer.get("content") or ""))
-    seats += _responses("panel", record.get("panel", []))
+        texts.append(GradedText("answer", str(answer.get("model", "")), 0, 0, answer.get("content") or ""))
+    texts += _list_responses("panel", record.get("panel", []))
     for number, panel in enumerate(record.get("layers", []) if layers else (), start=1):
-        seats += _responses("layer", panel, number)
-    return [*seats, *_responses("baseline", record.get("baselines", []))]
+        texts += _list_responses("layer", panel, number)
+    return [*texts, *_list_responses("baseline", record.get("baselines", []))]
 
 
-def _responses(of: Any, responses: Sequence[Response], layer: int = 1) -> Iterator[GradedText]:
+def _list_responses(of: Any, responses: Sequence[Response], layer: int = 1) -> Iterator[GradedText]:
     for response in responses:
         error = response.get("error")
         text = "" if error else prompts.said(response)
@@ -87,55 +85,54 @@ def grade(options: GradeOptions, judges_for: JudgesFor, jobs: int = 8) -> Stage:
     Args:
         jobs: the most programs that run at once.
     """
-    bench = CodeGrader(jobs, unsafe=options.unsafe, seconds=options.code_s)
+    code_grader = CodeGrader(jobs, unsafe=options.unsafe, seconds=options.code_s)
 
+    @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
-        seats = seats_of(record, layers=options.layers)
-        if not seats:
+        texts = list_texts(record, layers=options.layers)
+        if not texts:
             raise InputError("nothing to grade: no `answer` and no `panel`; fuse-panel makes responses", "$")
         try:
             task = task_of(record.get("meta"), question_text(record), options.grader)
-            texts = list(dict.fromkeys(seat.text for seat in seats if seat.error is None))
-            marks, calls, notes = await _marked(record, task, texts, runtime)
+            different = list(dict.fromkeys(text.text for text in texts if text.error is None))
+            scores, calls, notes = await _score(record, task, different, runtime)
         except StageFailed as failure:
             note: Degraded = {"stage": "grade", "code": failure.code, "detail": failure.message}
             return with_grades(record, None, notes=[note])
-        told = dict(zip(texts, marks, strict=True))
-        return with_grades(record, [_grade(seat, task, told) for seat in seats], calls, notes)
+        score_of = dict(zip(different, scores, strict=True))
+        return with_grades(record, [_make_grade(text, task, score_of) for text in texts], calls, notes)
 
-    async def _marked(
+    async def _score(
         record: Record, task: Task, texts: list[str], runtime: Runtime
     ) -> tuple[list[dict[str, Any]], list[Call], list[Degraded]]:
         """Return what the grade of each text says, with the calls that were made for it."""
         if task.code is not None:
-            return await bench.graded(texts, task.code), [], []
+            return await code_grader.grade(texts, task.code), [], []
         if task.grader not in ASKING:
-            return _by_code(task, texts), [], []
+            return _score_by_code(task, texts), [], []
         judges = options.models or judges_for(record)
         if not judges:
             raise StageFailed("no_judge", f"no judge is named for {task.grader} (-m, or a recipe)")
         notes = on_panel(record, "grade", judges) if "panel" in record else []
-        jury = ModelGrader(record, task, judges, options.runs, runtime, runtime.ledger("grade", record), notes)
-        return await jury.graded(texts), jury.ledger.calls, jury.notes
+        model_grader = ModelGrader(record, task, judges, options.runs, runtime, runtime.ledger("grade", record), notes)
+        return await model_grader.grade(texts), model_grader.ledger.calls, model_grader.notes
 
     return run
 
 
-def _by_code(task: Task, texts: Sequence[str]) -> list[dict[str, Any]]:
-    marks = []
-    for text, key in zip(texts, votes(task, texts), strict=True):
-        found = mark(task, text)
+def _score_by_code(task: Task, texts: Sequence[str]) -> list[dict[str, Any]]:
+    scores = []
+    for text, key in zip(texts, read_votes(task, texts), strict=True):
+        found = score_text(task, text)
         said = {} if found.said is None else {"said": found.said}
-        marks.append({"score": found.score, "key": key, **said})
-    return marks
+        scores.append({"score": found.score, "key": key, **said})
+    return scores
 
 
-def _grade(seat: GradedText, task: Task, told: dict[str, dict[str, Any]]) -> Grade:
-    whose = {"of": seat.of, "member": seat.member, "sample": seat.sample, "layer": seat.layer, "grader": task.grader}
-    if seat.error is not None:
-        error = {"code": seat.error["code"], "message": seat.error["message"]}
+def _make_grade(text: GradedText, task: Task, score_of: dict[str, dict[str, Any]]) -> Grade:
+    whose = {"of": text.of, "member": text.member, "sample": text.sample, "layer": text.layer, "grader": task.grader}
+    if text.error is not None:
+        error = {"code": text.error["code"], "message": text.error["message"]}
         return {**whose, "score": 0.0, "key": None, "error": error}  # type: ignore[typeddict-item]
-    found = {"key": None, **told[seat.text]}
+    found = {"key": None, **score_of[text.text]}
     return {**whose, "score": found.pop("score"), "key": found.pop("key"), **found}  # type: ignore[typeddict-item]

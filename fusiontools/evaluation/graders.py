@@ -27,36 +27,36 @@ _EDGE = re.compile(rf"[\w{normalize.MARKS}]")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class TextScore:
     """How a text fared, and the answer that was read out of it, None where it gives none."""
 
     score: float
     said: str | None
 
 
-def mark(task: Task, text: str) -> Mark:
+def score_text(task: Task, text: str) -> TextScore:
     """Grade one text; of several targets, any may be met."""
     if task.grader == "contains":
-        return _containing(task, text)
+        return _find_words(task, text)
     if task.grader == "regex":
-        return _matching(task, text)
+        return _match_pattern(task, text)
     said: str | None = None
     for target in task.targets:
-        wanted, read = _keys(task, target, text)
-        if read is not None and (wanted == read or _near(task, wanted, read)):
-            return Mark(1.0, read)
+        wanted, read = _read_keys(task, target, text)
+        if read is not None and (wanted == read or _is_near(task, wanted, read)):
+            return TextScore(1.0, read)
         said = said if said is not None else read
-    return Mark(0.0, said)
+    return TextScore(0.0, said)
 
 
-def votes(task: Task, texts: Sequence[str]) -> list[str | None]:
+def read_votes(task: Task, texts: Sequence[str]) -> list[str | None]:
     """Return what each text votes for, among these."""
     if not task.vote_key:
         return [None] * len(texts)
     return vote_keys(texts, task.vote_key, task.question)[1]
 
 
-def _keys(task: Task, target: str, text: str) -> tuple[str | None, str | None]:
+def _read_keys(task: Task, target: str, text: str) -> tuple[str | None, str | None]:
     """Read target and text as one kind; together, so that a number without a unit has the other's."""
     if task.grader == "json":
         return vote_keys([target], "json:$")[1][0], vote_keys([text], task.json_key)[1][0]
@@ -69,11 +69,11 @@ def _keys(task: Task, target: str, text: str) -> tuple[str | None, str | None]:
     return first, second
 
 
-def _near(task: Task, wanted: str | None, read: str) -> bool:
+def _is_near(task: Task, wanted: str | None, read: str) -> bool:
     """Say whether two numbers of one unit are near enough."""
     if task.grader != "numeric" or wanted is None:
         return False
-    (value, unit), (other, its_unit) = _parted(wanted), _parted(read)
+    (value, unit), (other, its_unit) = _split_unit(wanted), _split_unit(read)
     if value is None or other is None or unit != its_unit:
         return False
     allowed = max(
@@ -84,7 +84,7 @@ def _near(task: Task, wanted: str | None, read: str) -> bool:
     return abs(value - other) <= allowed
 
 
-def _parted(key: str) -> tuple[Fraction | None, str]:
+def _split_unit(key: str) -> tuple[Fraction | None, str]:
     number, _, unit = key.partition(" ")
     if number.endswith("%"):
         number, unit = number[:-1], "%"
@@ -92,33 +92,33 @@ def _parted(key: str) -> tuple[Fraction | None, str]:
     return (Fraction(*pair) if pair else None), unit
 
 
-def _matching(task: Task, text: str) -> Mark:
+def _match_pattern(task: Task, text: str) -> TextScore:
     pattern = task.options.get("pattern")
     if pattern is not None:
         found = vote_keys([text], f"regex:{pattern}")[1][0]
-        return Mark(float(found is not None and found in map(value_key, task.targets)), found)
+        return TextScore(float(found is not None and found in map(value_key, task.targets)), found)
     end = spoken(text)[-REGEX_CHARS:]
     for target in task.targets:
         if match := re.search(target, end):
-            return Mark(1.0, cut(match[0]) or None)
-    return Mark(0.0, None)
+            return TextScore(1.0, cut(match[0]) or None)
+    return TextScore(0.0, None)
 
 
-def _containing(task: Task, text: str) -> Mark:
-    visible = _plain(spoken(text))
-    found = [target for target in task.targets if _words(target).search(visible)]
+def _find_words(task: Task, text: str) -> TextScore:
+    visible = _flatten(spoken(text))
+    found = [target for target in task.targets if _word_pattern(target).search(visible)]
     enough = len(found) == len(task.targets) if task.options.get("all") else bool(found)
-    return Mark(float(enough), cut(", ".join(found)) if found else None)
+    return TextScore(float(enough), cut(", ".join(found)) if found else None)
 
 
-def _plain(text: str) -> str:
+def _flatten(text: str) -> str:
     """Return a text on one line, folded, without Markdown."""
     return " ".join(map(bare, normalize.fold(text).split("\n")))
 
 
-def _words(target: str) -> re.Pattern[str]:
+def _word_pattern(target: str) -> re.Pattern[str]:
     """Return what finds a target as whole words; `3` is no part of `3.5` or `1,300`, `def` none of `definitely`."""
-    plain = _plain(target)
+    plain = _flatten(target)
     before = after = ""
     if _is_bounded(plain[:1]):
         before = r"(?<!\w)" + (r"(?<!\d[.,'])(?<!-)" if plain[:1].isdigit() else "")

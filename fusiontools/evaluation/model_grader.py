@@ -57,9 +57,9 @@ class ModelGrader:
     ledger: Ledger
     notes: list[Degraded] = field(default_factory=list)
 
-    async def graded(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+    async def grade(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return for each text what its grade says beside whose it is; all texts are graded at once."""
-        grade = self._by_rubric if self.task.grader == "rubric" else self._against_reference
+        grade = self._grade_by_rubric if self.task.grader == "rubric" else self._grade_against_reference
         return await asyncio.gather(*(grade(number, text) for number, text in enumerate(texts)))
 
     @property
@@ -72,24 +72,24 @@ class ModelGrader:
         ]
         return [reader for runs in again for reader in runs]
 
-    async def _by_rubric(self, number: int, text: str) -> dict[str, Any]:
+    async def _grade_by_rubric(self, number: int, text: str) -> dict[str, Any]:
         readers, criteria = self._readers, self.task.rubric
         first = number * len(criteria) * len(readers)
         asked = [
-            self._verdict(text, criterion, reader, first + at * len(readers) + run)
+            self._ask_verdict(text, criterion, reader, first + at * len(readers) + run)
             for at, criterion in enumerate(criteria)
             for run, reader in enumerate(readers)
         ]
-        heard = await asyncio.gather(*asked)
-        rows = [heard[at * len(readers) : (at + 1) * len(readers)] for at in range(len(criteria))]
+        replies = await asyncio.gather(*asked)
+        rows = [replies[at * len(readers) : (at + 1) * len(readers)] for at in range(len(criteria))]
         verdicts = [[None if isinstance(one, _Missing) else one for one in row] for row in rows]
         runs = runs_of(criteria, verdicts)
-        told = [_told(criterion, row) for criterion, row in zip(criteria, verdicts, strict=True)]
-        missing = [one for one in heard if isinstance(one, _Missing)]
-        return {"score": fmean(runs), "runs": runs, "criteria": told} | self._said_missing(missing, len(heard))
+        told = [_describe_criterion(criterion, row) for criterion, row in zip(criteria, verdicts, strict=True)]
+        missing = [one for one in replies if isinstance(one, _Missing)]
+        return {"score": fmean(runs), "runs": runs, "criteria": told} | self._report_missing(missing, len(replies))
 
-    async def _verdict(self, text: str, criterion: Criterion, judge: Model, number: int) -> bool | _Missing:
-        messages = _about(self.record, text, criterion)
+    async def _ask_verdict(self, text: str, criterion: Criterion, judge: Model, number: int) -> bool | _Missing:
+        messages = _criterion_messages(self.record, text, criterion)
         slot = Slot(judge.name, number, step="criterion")
         reply = await ask(verdict_form(_PROPERTIES), messages, judge, self.runtime, self.ledger, slot)
         if isinstance(reply, CallFailed):
@@ -99,31 +99,33 @@ class ModelGrader:
             return _Missing("bad_verdict", f"{judge.name}: {unreadable(reply, 'says neither met nor not met')}")
         return verdict
 
-    async def _against_reference(self, number: int, text: str) -> dict[str, Any]:
+    async def _grade_against_reference(self, number: int, text: str) -> dict[str, Any]:
         readers = self._readers
         first = 2 * number * len(readers)
-        duels = await asyncio.gather(*(self._duel(text, reader, first + 2 * run) for run, reader in enumerate(readers)))
+        comparisons = await asyncio.gather(
+            *(self._compare(text, reader, first + 2 * run) for run, reader in enumerate(readers))
+        )
         missing = [
             _Missing(
-                "judge_failed" if "failed" in fought.verdicts else "bad_verdict", f"{judge.name}: {fought.problem}"
+                "judge_failed" if "failed" in compared.verdicts else "bad_verdict", f"{judge.name}: {compared.problem}"
             )
-            for judge, fought in zip(readers, duels, strict=True)
-            for verdict in fought.verdicts
+            for judge, compared in zip(readers, comparisons, strict=True)
+            for verdict in compared.verdicts
             if verdict in ("failed", "unreadable")
         ]
         # A duel without any verdict is no tie.
-        runs = [_POINTS[fought.winner] if _was_fought(fought) else 0.0 for fought in duels]
-        known = [points for points, fought in zip(runs, duels, strict=True) if _was_fought(fought)]
-        said = self._said_missing(missing, 2 * len(duels))
+        runs = [_POINTS[compared.winner] if _has_verdict(compared) else 0.0 for compared in comparisons]
+        known = [points for points, compared in zip(runs, comparisons, strict=True) if _has_verdict(compared)]
+        said = self._report_missing(missing, 2 * len(comparisons))
         return {"score": fmean(known) if known else 0.0, "runs": runs} | said
 
-    async def _duel(self, text: str, judge: Model, number: int) -> PairwiseVerdict:
+    async def _compare(self, text: str, judge: Model, number: int) -> PairwiseVerdict:
         texts = (text, self.task.targets[0])
         return await duel(
             self.record, texts, judge, _TEMPLATE, self.runtime, self.ledger, first_sample=number, step="pairwise"
         )
 
-    def _said_missing(self, missing: Sequence[_Missing], of: int) -> dict[str, Any]:
+    def _report_missing(self, missing: Sequence[_Missing], of: int) -> dict[str, Any]:
         """Return what a grade says of verdicts that are missing, and note it."""
         if not missing:
             return {}
@@ -140,7 +142,7 @@ def met_in(reply: str) -> bool | None:
     return _WORDS.get(" ".join(word_in(reply, "met").casefold().strip(" .").split()))
 
 
-def _about(record: Record, text: str, criterion: Criterion) -> list[Message]:
+def _criterion_messages(record: Record, text: str, criterion: Criterion) -> list[Message]:
     sections = load_template(_TEMPLATE)
     mark = prompts.nonce_of([record["id"], text, criterion.text])
     values: dict[str, Any] = {
@@ -155,11 +157,11 @@ def _about(record: Record, text: str, criterion: Criterion) -> list[Message]:
     ]
 
 
-def _told(criterion: Criterion, verdicts: Sequence[bool | None]) -> dict[str, Any]:
+def _describe_criterion(criterion: Criterion, verdicts: Sequence[bool | None]) -> dict[str, Any]:
     """Return a criterion as a grade has it."""
     category = {} if criterion.category is None else {"category": criterion.category}
     return {"criterion": criterion.text, "weight": criterion.weight, **category, "verdicts": list(verdicts)}
 
 
-def _was_fought(fought: PairwiseVerdict) -> bool:
-    return any(verdict in ("first", "second", "tie") for verdict in fought.verdicts)
+def _has_verdict(compared: PairwiseVerdict) -> bool:
+    return any(verdict in ("first", "second", "tie") for verdict in compared.verdicts)

@@ -34,21 +34,21 @@ def read_rubric(rubric: Any) -> tuple[Criterion, ...]:
         raise StageFailed("no_target", "the task has no `meta.rubric` to hold the texts against")
     if not isinstance(rubric, Sequence) or isinstance(rubric, str):
         raise StageFailed("bad_task", "meta.rubric: a list of criteria is wanted")
-    criteria = tuple(_criterion(number, one) for number, one in enumerate(rubric))
+    criteria = tuple(_read_criterion(number, one) for number, one in enumerate(rubric))
     if not any(criterion.weight > 0 for criterion in criteria):
         raise StageFailed("bad_task", "meta.rubric: no criterion has a positive weight, so nothing can be earned")
     return criteria
 
 
-def _criterion(number: int, told: Any) -> Criterion:
+def _read_criterion(number: int, data: Any) -> Criterion:
     where = f"meta.rubric[{number}]"
-    if not isinstance(told, Mapping) or not isinstance(told.get("criterion"), str) or not told["criterion"].strip():
+    if not isinstance(data, Mapping) or not isinstance(data.get("criterion"), str) or not data["criterion"].strip():
         raise StageFailed("bad_task", f"{where}: `criterion` says in text what is wanted")
-    weight = told.get("weight", 1)
+    weight = data.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise StageFailed("bad_task", f"{where}.weight: a number is wanted, this is {weight!r}")
-    category = told.get("category")
-    return Criterion(told["criterion"], weight, category if isinstance(category, str) else None)
+    category = data.get("category")
+    return Criterion(data["criterion"], weight, category if isinstance(category, str) else None)
 
 
 def score(criteria: Sequence[Criterion], met: Sequence[float]) -> float:

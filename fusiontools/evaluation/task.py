@@ -15,7 +15,7 @@ from fusiontools.errors import StageFailed, UsageError, nearest
 from fusiontools.evaluation.rubric import Criterion, read_rubric
 from fusiontools.record import jsonl
 
-#: What else each grader can be told, in `meta.grader`: `{"name": "numeric", "tolerance": 0.01}`.
+#: What else each grader can be named, in `meta.grader`: `{"name": "numeric", "tolerance": 0.01}`.
 OWN_OPTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "numeric": {"tolerance": (int, float), "relative": (int, float)},
     "contains": {"all": bool},
@@ -77,39 +77,39 @@ def task_of(meta: Any, question: str, wanted: str | None = None) -> Task:
         StageFailed: `no_target` where there is nothing to hold them against, `bad_task` where it cannot be read.
     """
     meta = meta if isinstance(meta, Mapping) else {}
-    grader, options = _named(meta.get("grader"), wanted)
-    targets = _targets(meta.get("target"), as_it_is=grader == "json")
+    grader, options = _read_grader(meta.get("grader"), wanted)
+    targets = _list_targets(meta.get("target"), as_it_is=grader == "json")
     if grader == "auto":
-        grader = _fitting(meta, targets, question)
+        grader = _choose_grader(meta, targets, question)
     _check_options(grader, options)
     task = Task(
         grader,
         question,
         tuple(_text_of(target, as_json=grader == "json") for target in targets),
         options,
-        _code(meta) if grader == "code" else None,
+        _read_code(meta) if grader == "code" else None,
         read_rubric(meta.get("rubric")) if grader == "rubric" else (),
     )
     _check_targets(task)
     return task
 
 
-def _named(told: Any, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
+def _read_grader(named: Any, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
     """Return the grader's name and the options that the task has for it."""
     own: dict[str, Any] = {}
-    if isinstance(told, Mapping):
-        own = {key: value for key, value in told.items() if key != "name"}
-        told = told.get("name", "auto")
-    if told is None:
-        told = "auto"
+    if isinstance(named, Mapping):
+        own = {key: value for key, value in named.items() if key != "name"}
+        named = named.get("name", "auto")
+    if named is None:
+        named = "auto"
     if wanted is not None:
-        return wanted, own if wanted == told else {}
-    if told not in GRADERS:
-        raise StageFailed("bad_task", f"meta.grader: there is no grader {told!r}{nearest(str(told), list(GRADERS))}")
-    return str(told), own
+        return wanted, own if wanted == named else {}
+    if named not in GRADERS:
+        raise StageFailed("bad_task", f"meta.grader: there is no grader {named!r}{nearest(str(named), list(GRADERS))}")
+    return str(named), own
 
 
-def _targets(target: Any, *, as_it_is: bool) -> list[Any]:
+def _list_targets(target: Any, *, as_it_is: bool) -> list[Any]:
     """Return the accepted answers; a list is a list of them, but for JSON, where it is the answer itself."""
     accepted = target if isinstance(target, list) and not as_it_is else [target]
     return [one for one in accepted if one is not None and (not isinstance(one, str) or one.strip())]
@@ -130,7 +130,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _fitting(meta: Mapping[str, Any], targets: list[Any], question: str) -> str:
+def _choose_grader(meta: Mapping[str, Any], targets: list[Any], question: str) -> str:
     """Return the grader that suits what the task brings along."""
     for key, grader in (("tests", "code"), ("rubric", "rubric")):
         if meta.get(key):
@@ -190,7 +190,7 @@ def _check_targets(task: Task) -> None:
             raise StageFailed("bad_task", f"meta.target: {target[:80]!r} is nothing that {task.grader} can compare")
 
 
-def _code(meta: Mapping[str, Any]) -> Code:
+def _read_code(meta: Mapping[str, Any]) -> Code:
     texts = {key: meta.get(key) or "" for key in ("tests", "prompt", "entry_point")}
     for key, value in texts.items():
         if not isinstance(value, str):

@@ -19,6 +19,7 @@ from fusiontools.record.types import Message
 _DROPPABLE = (
     "temperature",
     "top_p",
+    "top_k",
     "seed",
     "reasoning_effort",
     "parallel_tool_calls",

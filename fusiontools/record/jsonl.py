@@ -1,4 +1,4 @@
-"""Bytes ⇄ records: the one home of the JSON library, and every input form that is accepted as a question.
+"""JSON in and out, and every form in which a question may come in.
 
 A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or an OpenAI Batch line; plain text is a question.
 """
@@ -11,17 +11,11 @@ from typing import Any
 import orjson
 
 from fusiontools.errors import InputError
+from fusiontools.record.params import PARAMETERS, with_one_name
 from fusiontools.record.schemas import check_record
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Message, Record
 
-#: Chat-request keys that say what is wanted of the answer; in a chat request they stand at the top level.
-REQUEST_KEYS_TEXT = """
-model max_tokens max_completion_tokens temperature top_p stop seed response_format tools tool_choice
-parallel_tool_calls reasoning_effort reasoning stream stream_options n logprobs top_logprobs logit_bias
-presence_penalty frequency_penalty user store service_tier
-"""
-REQUEST_KEYS = frozenset(REQUEST_KEYS_TEXT.split())
 #: All digits made one, so that a run of nineteen is found by a plain search: ten times faster than a pattern.
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _INTEGER_64 = range(-(2**63), 2**64)
@@ -109,7 +103,7 @@ def _record_from(data: dict[str, Any]) -> Record:
         data = _from_batch(data)
     if "messages" not in data and "prompt" in data:
         data = _from_prompt(data)
-    elif data.keys().isdisjoint(("panel", "error")) and not data.keys().isdisjoint(REQUEST_KEYS):
+    elif data.keys().isdisjoint(("panel", "error")) and not data.keys().isdisjoint(PARAMETERS):
         data = _from_request(data)
     if "messages" not in data:
         raise InputError("no `messages` and no `prompt`: not a question", "$")
@@ -136,14 +130,13 @@ def _from_prompt(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_request(data: dict[str, Any]) -> dict[str, Any]:
-    wanted = {key: value for key, value in data.items() if key in REQUEST_KEYS}
+    wanted = {key: value for key, value in data.items() if key in PARAMETERS}
     if not wanted:
         return data
-    if (limit := wanted.pop("max_completion_tokens", None)) is not None:
-        wanted["max_tokens"] = limit
+    wanted = with_one_name(wanted)
     if wanted.get("max_tokens", 0) is None:
         del wanted["max_tokens"]
-    rest = {key: value for key, value in data.items() if key not in REQUEST_KEYS}
+    rest = {key: value for key, value in data.items() if key not in PARAMETERS}
     given = rest.get("params", {})
     rest["params"] = {**wanted, **given} if isinstance(given, dict) else given
     return rest

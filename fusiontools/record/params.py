@@ -1,4 +1,4 @@
-"""What becomes of each parameter of a request: one table.
+"""The parameters of a request, and what becomes of each: one table, for the shell and the server.
 
 A member drafts, the answer is what the person sees. So whatever shapes the visible answer goes to who writes it: the
 synthesizer, or the one model that answers alone. Members get what their drafts must know as well: the tools, and the
@@ -23,6 +23,7 @@ POLICY: dict[str, str] = {
     "max_completion_tokens": WRITER,
     "temperature": WRITER,
     "top_p": WRITER,
+    "top_k": WRITER,
     "stop": WRITER,
     "seed": WRITER,
     "presence_penalty": WRITER,
@@ -53,12 +54,27 @@ POLICY: dict[str, str] = {
     "store": NOBODY,
     "service_tier": NOBODY,
 }
+#: What a request is made of beside its parameters; in a record they are no `params`.
+STRUCTURE = ("messages", "fusion", "plugins")
+#: What stands at the top of a chat request, and in the `params` of a record.
+PARAMETERS = frozenset(POLICY) - frozenset(STRUCTURE)
 #: Spellings of the same thing, which a record knows under one name.
 SYNONYMS = ("max_completion_tokens", "reasoning")
 #: Parameters of a panel member.
 MEMBER = tuple(name for name, whose in POLICY.items() if whose == BOTH)
 #: Parameters of whoever writes the visible answer.
 ANSWER = tuple(name for name, whose in POLICY.items() if whose in (BOTH, WRITER) and name not in SYNONYMS)
+
+
+def with_one_name(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request, each synonym under the name that a record knows."""
+    params = {name: value for name, value in said.items() if name != "max_completion_tokens"}
+    if said.get("max_completion_tokens") is not None:
+        params["max_tokens"] = said["max_completion_tokens"]
+    reasoning = said.get("reasoning")
+    if isinstance(reasoning, Mapping) and reasoning.get("effort") is not None:
+        params.setdefault("reasoning_effort", reasoning["effort"])
+    return params
 
 
 def select_params(params: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

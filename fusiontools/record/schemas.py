@@ -2,19 +2,21 @@
 
 `jsonschema-rs` says whether something is wrong, which is all that the good case needs; `jsonschema` is imported only
 to explain a failure, because its error tree finds the fault that a person would name.
-
-Where the files that ship with the package are: schemas, recipes and prompt templates.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from fusiontools.errors import InputError, UsageError, nearest
+
+#: How many faults are named at once.
+_SHOWN = 3
 
 
 def data_dir(kind: str) -> Path:
@@ -51,23 +53,37 @@ def is_valid(name: str, data: Any) -> bool:
 
 
 def explain(name: str, data: Any, *, quoting: bool = True) -> tuple[str, str]:
-    """Return the JSON path of what is most wrong, and why.
+    """Return the JSON path of the first fault, and why it is one.
 
     Args:
         quoting: whether the reason may show the value. Without, the first fault is named, quickly, however much there
             is: for what a stranger sends.
     """
-    if not quoting:
-        return _first_fault(name, data)
+    return faults(name, data)[0] if quoting else _first_fault(name, data)
+
+
+def faults(name: str, data: Any) -> list[tuple[str, str]]:
+    """Return the path and the reason of the first few faults, in the order in which they stand in the data."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry, Resource
 
     registry: Any = Registry().with_resources([(load(n)["$id"], Resource.from_contents(load(n))) for n in names()])
-    error = best_match(Draft202012Validator(load(name), registry=registry).iter_errors(data))
-    if error is None:
-        return "$", "not accepted"
-    return error.json_path, _words(error)
+    errors = Draft202012Validator(load(name), registry=registry).iter_errors(data)
+    # What fits none of several forms is explained by the form that it comes nearest to.
+    nearest_forms = [best_match([error]) or error for error in errors]
+    nearest_forms.sort(key=lambda error: _place(data, error.absolute_path))
+    found = dict.fromkeys((error.json_path, _words(error)) for error in nearest_forms)
+    return list(found)[:_SHOWN] or [("$", "not accepted")]
+
+
+def _place(data: Any, path: Iterable[Any]) -> list[int]:
+    """Return where in the data a path leads: the number of each key and item on its way."""
+    place = []
+    for step in path:
+        place.append(step if isinstance(step, int) else list(data).index(step))
+        data = data[step]
+    return place
 
 
 def _first_fault(name: str, data: Any) -> tuple[str, str]:
@@ -98,16 +114,16 @@ def _words(error: Any) -> str:
 
 
 def check_record(record: Any) -> None:
-    """Raise `InputError` with path and reason unless this is a record."""
+    """Raise `InputError` with paths and reasons unless this is a record."""
     if not is_valid("record", record):
-        path, reason = explain("record", record)
-        raise InputError(reason, path)
+        [(path, reason), *more] = faults("record", record)
+        raise InputError("; ".join([reason, *(f"{where}: {why}" for where, why in more)]), path)
 
 
 def validate_recipe(data: Any, where: str) -> None:
-    """Raise `UsageError` naming file, path and reason unless this is a recipe."""
+    """Raise `UsageError` naming file, paths and reasons unless this is a recipe."""
     if not isinstance(data, dict):
         raise UsageError(f"{where}: a recipe is a mapping of keys such as `panel:`, `judge:` and `synth:`")
     if not is_valid("recipe", data):
-        path, reason = explain("recipe", data)
-        raise UsageError(f"{where}: {path}: {reason}")
+        found = "; ".join(f"{path}: {reason}" for path, reason in faults("recipe", data))
+        raise UsageError(f"{where}: {found}")

@@ -1,13 +1,7 @@
-"""The envelope that every tool reads and writes: its id, and how a section replaces another.
+"""What is read from a record, and how it is marked: its id, its words, whose response is best, what derives from what.
 
-The schemas in `schemas/` are the law; `sections.py` is the same law for the type checker.
-A stage returns a new record with `with_section`; nothing in here, or anywhere, mutates one.
-
-Names and numbers that are the same on every machine, because they are made from what they stand for.
-
-The words of a message, and of the question that a record asks.
-
-A panel response as the answer, word for word: which one is best, and how the record says whose it was.
+The schemas in `schemas/` are the law of a record; `types.py` is the same law for the type checker. Nobody mutates one:
+whoever changes something returns a new record.
 """
 
 from __future__ import annotations
@@ -17,61 +11,7 @@ from typing import Any
 
 import orjson
 
-from fusiontools.record.types import (
-    Analysis,
-    Answer,
-    Call,
-    CallError,
-    Contradiction,
-    Degraded,
-    Grade,
-    Guard,
-    Message,
-    PartialCoverage,
-    Record,
-    RecordError,
-    Response,
-    Route,
-    Spared,
-    Stance,
-    Text,
-    ToolCall,
-    ToolFunction,
-    UniqueInsight,
-    Usage,
-    Vote,
-)
-
-__all__ = [
-    "DERIVED",
-    "MAKERS",
-    "Analysis",
-    "Answer",
-    "Call",
-    "CallError",
-    "Contradiction",
-    "Degraded",
-    "Grade",
-    "Guard",
-    "Message",
-    "PartialCoverage",
-    "Record",
-    "RecordError",
-    "Response",
-    "Route",
-    "Spared",
-    "Stance",
-    "Text",
-    "ToolCall",
-    "ToolFunction",
-    "UniqueInsight",
-    "Usage",
-    "Vote",
-    "answered",
-    "display_names",
-    "with_error",
-    "with_section",
-]
+from fusiontools.record.types import Answer, Call, Degraded, Message, Record, Response
 
 #: Which sections are computed from the section on the left.
 DERIVED: dict[str, tuple[str, ...]] = {
@@ -80,36 +20,6 @@ DERIVED: dict[str, tuple[str, ...]] = {
     "analysis": ("answer", "grades"),
     "answer": ("grades",),
 }
-#: The stages that make each section; `degraded` lines are dropped together with what they speak of.
-MAKERS = {"route": ("route",), "panel": ("panel",), "analysis": ("judge",), "answer": ("synth", "vote", "pick")}
-
-
-def with_section(
-    record: Record, section: str, value: Any, calls: list[Call] | None = None, degraded: list[Degraded] | None = None
-) -> Record:
-    """Return the record with one section (re)computed: what was derived from it is dropped, the ledger is kept.
-
-    Args:
-        section: `route`, `panel`, `analysis` or `answer`.
-        value: the section; None leaves it out (a judge that failed has no analysis).
-        calls: the attempts made for it, appended to the ledger.
-        degraded: what went wrong on the way.
-    """
-    stale = DERIVED[section]
-    makers = {maker for name in (section, *stale) for maker in MAKERS.get(name, ())}
-    new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
-    if value is None:
-        new.pop(section, None)
-    else:
-        new[section] = value
-    if calls:
-        new["calls"] = [*record.get("calls", []), *calls]
-    notes = [note for note in record.get("degraded", []) if note.get("stage") not in makers] + (degraded or [])
-    if notes:
-        new["degraded"] = notes
-    else:
-        new.pop("degraded", None)
-    return new  # type: ignore[return-value]
 
 
 def with_error(record: Record, stage: str, code: str, message: str, calls: list[Call] | None = None) -> Record:
@@ -206,13 +116,6 @@ def verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> 
         "response": position,
     }
     return answer | extra  # type: ignore[no-any-return]
-
-
-def copied(
-    record: Record, position: int, degraded: list[Degraded], calls: list[Call] | None = None, by: str = "panel"
-) -> Record:
-    """Return the record with a response as its answer."""
-    return with_section(record, "answer", verbatim(record, position, by), calls, degraded)
 
 
 def one_survivor(record: Record, stage: str) -> list[Degraded]:

@@ -1,4 +1,4 @@
-"""The sections of a record as types: the law of `schemas/`, for the type checker (a test holds them equal)."""
+"""The sections of a record as types: what `schemas/` says, for the type checker; a test holds them equal."""
 
 from __future__ import annotations
 
@@ -105,19 +105,6 @@ class Analysis(TypedDict):
     said: NotRequired[list[dict[str, Any]]]
 
 
-class Text(TypedDict):
-    """A text that was the answer or could have been; `response` is the panel position it copies, where it is a copy."""
-
-    content: str
-    by: str
-    model: str
-    response: NotRequired[int]
-    vote: NotRequired[Vote]
-    pick: NotRequired[dict[str, Any]]
-    draft: NotRequired[Text]
-    guard: NotRequired[Guard]
-
-
 class Vote(TypedDict):
     """How a vote went: the winner's key, what stood behind each key, and how a tie was broken, where there was one."""
 
@@ -136,21 +123,25 @@ class Guard(TypedDict):
     winner: str
     judge: str
     verdicts: list[str]
-    loser: Text
+    loser: Answer
 
 
 class Answer(TypedDict):
-    """The fused answer; `by` says who wrote the text, `response` which panel position it copies."""
+    """The fused answer, or a text that could have been it (`draft`, `loser`): without a reason why it ended, then.
+
+    `by` says which stage wrote the text; `panel` is a member's response word for word, `solo` that of the one model
+    that was asked. `response` is the panel position that it copies.
+    """
 
     content: str
-    by: Literal["synth", "panel", "vote", "pick", "solo"]
+    by: str
     model: str
-    finish_reason: str
-    tool_calls: list[ToolCall]
+    finish_reason: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
     response: NotRequired[int]
     vote: NotRequired[Vote]
     pick: NotRequired[dict[str, Any]]
-    draft: NotRequired[Text]
+    draft: NotRequired[Answer]
     guard: NotRequired[Guard]
 
 

@@ -14,7 +14,6 @@ from fusiontools.config.options import merged
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
-from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import UsageError
 from fusiontools.llm import prices
 from fusiontools.server.protocols.exchange import ApiError
@@ -172,8 +171,8 @@ def models_of(recipe: Recipe) -> list[Model]:
 
 def _named(recipe: Recipe) -> Iterator[Model]:
     for section in ("panel", "judge", "synth", "route", "pick"):
-        options = getattr(recipe, section)
-        for field in fields(STAGES[section]):
+        options = recipe.stages[section]
+        for field in fields(options):
             value = getattr(options, field.name)
             for item in value if isinstance(value, tuple) else (value,):
                 if isinstance(item, Model):

@@ -1,8 +1,6 @@
 """From a request to what is done for it: which recipe, which chain with whose overrides, or which model alone.
 
 Nothing that a client says names a URL, a key, a file or a command, or a model that the operator does not offer.
-
-What a request changes of a chain's steps, and how many calls they come to.
 """
 
 from __future__ import annotations
@@ -14,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fusiontools.chain import Chain
-from fusiontools.config.chain_syntax import ANSWERING, Step
+from fusiontools.config.chain_syntax import Step
 from fusiontools.config.models import Model, spelled
 from fusiontools.config.options import flags_of
 from fusiontools.config.recipe import Recipe, parse_model
-from fusiontools.config.stage_table import STAGES, PanelOptions
+from fusiontools.config.resolve import panel_calls
+from fusiontools.config.stage_table import ANSWERING, STAGES, PanelOptions
 from fusiontools.config.templates import is_template_name, template_names
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
@@ -26,21 +25,6 @@ from fusiontools.server.catalog import FUSION, Catalog
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.serve_options import ServeOptions
 from fusiontools.stages.runtime import Stage
-
-
-def panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
-    """Return how often models are asked for a response at most; a later layer may seat others."""
-    few_shot = recipe.panel.few_shot
-    usual = max(recipe.panel.samples, (few_shot.samples or 1) if few_shot else 1)
-    seats = calls = 0
-    for step in steps:
-        if step.name == "panel":
-            members = tuple(parse_model(text, recipe) for text in step.given.get("members") or ())
-            if not (members or step.adds_layer):
-                members = recipe.panel.members
-            seats = max(seats, step.given.get("samples", usual) * sum(member.samples for member in members))
-            calls += seats
-    return calls
 
 
 def given(steps: tuple[Step, ...], name: str, **given: Any) -> tuple[Step, ...]:
@@ -181,7 +165,7 @@ class Planner:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, panel=panel, limits=home.limits, endpoints=self.menu.endpoints)
+        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.menu.endpoints)
         return _Draft(recipe, replace(Chain.parse("panel | synth --method copy"), text="panel"), fusion, model)
 
     def _who_passes(self, recipe: Recipe, fusion: Mapping[str, Any]) -> Model:
@@ -260,7 +244,7 @@ class Planner:
         for name, value in step.given.items():
             if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < _NO_NUMBER):
                 raise _bad("fusion.chain", f"{name}: {value} is no number that can be used")
-        for name, flag in flags_of(STAGES[step.name]).items():
+        for name, flag in flags_of(STAGES[step.name].options).items():
             if flag.model and name in step.given:
                 said = step.given[name]
                 self._refuse_strangers(said if flag.multiple else (said,), "fusion.chain")

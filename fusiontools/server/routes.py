@@ -285,7 +285,7 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
 
 
 def _told(recipe: Recipe, chain: str) -> dict[str, Any]:
-    members = [{"model": m.name, "samples": m.samples * recipe.panel.samples} for m in recipe.panel.members]
+    members = [{"model": m.name, "samples": m.samples * recipe.panel.samples_of()} for m in recipe.panel.members]
     return {
         "name": recipe.name,
         "description": recipe.description,

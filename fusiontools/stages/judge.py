@@ -22,11 +22,11 @@ from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, display_names, question_text, with_error, with_section
+from fusiontools.record.sections import answered, display_names, question_text
 from fusiontools.record.types import Analysis, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, reads_panel, with_section
 from fusiontools.stages.verdicts import ask, form, on_panel, settled, unreadable
 
 
@@ -43,13 +43,10 @@ class _Reading:
 def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
     """Return the stage."""
 
+    @reads_panel("judge")
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         options = options_for(record)
         usable = [position for position, _ in answered(record)]
-        if not usable:
-            return with_error(record, "judge", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])

@@ -18,7 +18,7 @@ Adds    baselines; calls, under the stage `baseline`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -28,12 +28,12 @@ from fusiontools.errors import CallFailed, InputError
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, display_names, question_text, with_error, with_section
+from fusiontools.record.sections import answered, display_names, question_text, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
 from fusiontools.stages.panel_gather import Outcomes, Patience, ask
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
 
 
 async def ask_baselines(
@@ -48,25 +48,20 @@ async def ask_baselines(
     return [(call, outcomes[i]) for i, call in enumerate(planned)], ledger.calls
 
 
-#: Gives the recipe that a record carries from its panel on.
-Carried = Callable[[Record, PanelOptions], dict[str, Any]]
-
-
-def panel(options_for: OptionsFor[PanelOptions], carried: Carried | None = None) -> Stage:
+def panel(options_for: OptionsFor[PanelOptions]) -> Stage:
     """Return the stage."""
 
+    @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         options = options_for(record)
         if not options.members and not sections.is_solo(record):
             raise InputError(
                 "no panel member is named; name some with -m, or choose a recipe with -c", "$.recipe.panel"
             )
-        if options.revise or options.debate or options.sequential:
+        if options.adds_layer:
             return await _next_layer(record, options, runtime)
-        if carried is not None:
-            record = {**record, "recipe": carried(record, options)}
+        if (recipe := options_for.recipe_of(record)) is not None:
+            record = {**record, "recipe": recipe}
         return await _first_layer(record, options, runtime)
 
     return run
@@ -130,7 +125,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
         raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
     usable = [response for _, response in answered(record)]
     if sections.is_solo(record) or not usable:
-        return record if usable else with_error(record, "panel", "all_failed", "no response in this panel is usable")
+        return record if usable else without_response(record, "panel")
     ledger = runtime.ledger("panel", record)
     planner = PanelPlanner(record, options, runtime)
     notes: list[Degraded] = []

@@ -51,10 +51,11 @@ class PanelPlanner:
 
     def first(self) -> list[PlannedCall]:
         """Return the calls of the first layer, in recipe order; the one call of a solo record."""
-        few_shot = self.options.few_shot if _is_short(self.record, self.options.few_shot) else None
+        short = _is_short(self.record, self.options.few_shot)
+        few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        samples = few_shot.samples if few_shot and few_shot.samples else self.options.samples
+        samples = self.options.samples_of(short=short)
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
         spread = _spread(seats, self.options, few_shot)
         return [
@@ -75,8 +76,7 @@ class PanelPlanner:
         if not self.options.sequential:
             return self._seats()
         usable = sum("error" not in response for response in self.record["panel"])
-        steps = max(1, -(-(usable - 1) // (self.options.window - 1)))
-        return [seat for seat, _ in self.folders() for _ in range(steps)]
+        return [seat for seat, _ in self.folders() for _ in range(self.options.folds(usable))]
 
     def folders(self) -> list[tuple[Seat, float]]:
         """Return who folds the responses into one: each member once, at its temperature."""

@@ -22,12 +22,12 @@ from fusiontools.config.stage_table import PickOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, with_error, with_section
+from fusiontools.record.sections import answered
 from fusiontools.record.types import Degraded, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import label_in
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
 from fusiontools.stages.verdicts import ask, on_panel, settled, unreadable, verdict_form, word_in
 
 #: The most responses of which every pair is compared: 56 calls.
@@ -38,18 +38,15 @@ _PROPERTIES = {"reasoning": {"type": "string"}, "best": {"type": "string"}}
 def pick(options_for: OptionsFor[PickOptions]) -> Stage:
     """Return the stage."""
 
+    @reads_panel("pick")
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         options = options_for(record)
         usable = [position for position, _ in answered(record)]
-        if not usable:
-            return with_error(record, "pick", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
-            return sections.copied(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
+            return copied(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
         asks = options.pairwise or options.consistent
         if not asks and sections.is_settled(record):
-            return sections.copied(record, sections.best(record), [], by="pick")
+            return copied(record, sections.best(record), [], by="pick")
         if not asks and set(_ranking(record)) & set(usable):
             answer = sections.verbatim(record, sections.best(record), "pick", pick={"method": "ranking"})
             return with_section(record, "answer", answer)
@@ -71,7 +68,7 @@ def _stood_in(record: Record, notes: list[Degraded], ledger: Ledger | None = Non
     kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
     last: Degraded = {**notes[-1], "detail": f"{notes[-1]['detail']}; the {kind} response stands in"}
     calls = ledger.calls if ledger is not None else None
-    return sections.copied(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
+    return copied(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
 
 
 @dataclass(slots=True)

@@ -6,14 +6,12 @@ Calls   none; one completion for `--method model`
 Fails   never: a classifier that fails leaves the decision to the rules (`route_failed`, `bad_route`); a command that
         fails (`route_failed`), or a solo route without a model for it (`no_solo_model`), is fused
 Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176; Ong et al. 2024, RouteLLM, arXiv:2406.18665 (route by what a
-        question needs); the rules of `heuristic` stand in routing.py
+        question needs); the rules of `heuristic` stand in route_rules.py
 
-Ask a shell command for the route: the record on its stdin, its decision on its stdout.
-
-The command is the user's own and sees the user's whole environment, keys included. It gets the record as one line of
-JSON and prints `fuse`, `solo`, `solo TIER` or `TIER`, with the reason after it or on the lines below, or an object
+A command of the user's (`--method command`) sees the whole environment, keys included. It gets the record as one line
+of JSON and prints `fuse`, `solo`, `solo TIER` or `TIER`, with the reason after it or on the lines below, or an object
 `{"to": …, "tier": …, "reason": …}`. It runs in a session of its own and is killed with its children where it takes too
-long or says too much. What it writes to stderr is quoted, in its last line, where it fails.
+long or prints too much. Where it fails, the last line of its stderr is quoted.
 """
 
 from __future__ import annotations
@@ -34,11 +32,11 @@ from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed, StageFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
-from fusiontools.record.sections import text_of, with_section
+from fusiontools.record.sections import text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
 from fusiontools.stages import prompts
 from fusiontools.stages.route_rules import FUSE, SOLO, TIERS, Decision, decide, decision_in, one_line
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
 from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
 
 _MAX_OUTPUT_BYTES, _PIECE_BYTES, _COMPLAINT_BYTES, _SHOWN_CHARS = 65_536, 16_384, 4_096, 120
@@ -53,10 +51,10 @@ async def ask_command(command: str, record: Record, within_s: float) -> Decision
     Raises:
         StageFailed: it cannot be started, fails, takes too long, or prints no decision.
     """
-    printed = await _output(command, jsonl.write(record), within_s)
+    printed = await _run_command(command, jsonl.write(record), within_s)
     decision = read_printed(printed)
     if decision is None:
-        raise StageFailed("route_failed", f"the router command printed no decision: {_shown(printed)!r}")
+        raise StageFailed("route_failed", f"the router command printed no decision: {_shorten(printed)!r}")
     return decision
 
 
@@ -79,41 +77,43 @@ def read_printed(text: str) -> Decision | None:
     return Decision((tier or word).casefold(), one_line(f"{after.lstrip(' :;,.-–—')} {below}"))
 
 
-async def _output(command: str, data: bytes, within_s: float) -> str:
+async def _run_command(command: str, data: bytes, within_s: float) -> str:
     try:
         process = await asyncio.create_subprocess_shell(
             command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
         )
     except (OSError, ValueError) as error:
         raise StageFailed("route_failed", f"the router command cannot be started: {error}") from error
-    talk = asyncio.create_task(_talk(process, data))
+    exchange = asyncio.create_task(_exchange(process, data))
     ended: set[asyncio.Task[Any]] = set()
     try:
-        ended, _ = await asyncio.wait({talk}, timeout=within_s)
+        ended, _ = await asyncio.wait({exchange}, timeout=within_s)
     finally:
         if not ended:
             # Its pipes are read to their ends, which come with its own.
             _kill(process)
-            await asyncio.wait({talk}, timeout=_ENDED_WITHIN_S)
-            talk.cancel()
+            await asyncio.wait({exchange}, timeout=_ENDED_WITHIN_S)
+            exchange.cancel()
     if not ended:
         raise StageFailed("route_failed", f"the router command did not end within {within_s:.3g} s")
-    printed, complaint, status = talk.result()
+    printed, complaint, status = exchange.result()
     if len(printed) > _MAX_OUTPUT_BYTES:
         raise StageFailed("route_failed", f"the router command printed more than {_MAX_OUTPUT_BYTES} bytes")
     if status != 0:
-        said = f": {complaint}" if complaint else ""
-        raise StageFailed("route_failed", f"the router command ended with status {status}{said}")
+        why = f": {complaint}" if complaint else ""
+        raise StageFailed("route_failed", f"the router command ended with status {status}{why}")
     return printed.decode("utf-8", "replace")
 
 
-async def _talk(process: Process, data: bytes) -> tuple[bytes, str, int]:
+async def _exchange(process: Process, data: bytes) -> tuple[bytes, str, int]:
     """Return what a command prints, the last line of its complaints, and its status."""
-    printed, complaint, _ = await asyncio.gather(_read(process), _complaint(process), _feed(process, data))
+    printed, complaint, _ = await asyncio.gather(
+        _read_output(process), _read_complaint(process), _write_record(process, data)
+    )
     return printed, complaint, await process.wait()
 
 
-async def _feed(process: Process, data: bytes) -> None:
+async def _write_record(process: Process, data: bytes) -> None:
     """Write the record; a command that decides without reading it is free to."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     if process.stdin.is_closing():
@@ -124,7 +124,7 @@ async def _feed(process: Process, data: bytes) -> None:
     process.stdin.close()
 
 
-async def _read(process: Process) -> bytes:
+async def _read_output(process: Process) -> bytes:
     """Return what is printed; whoever prints without end is killed."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     printed = b""
@@ -137,14 +137,14 @@ async def _read(process: Process) -> bytes:
     return printed
 
 
-async def _complaint(process: Process) -> str:
+async def _read_complaint(process: Process) -> str:
     """Return the last line of standard error."""
     assert process.stderr is not None  # noqa: S101 - it is a pipe
     last = b""
     while piece := await process.stderr.read(_PIECE_BYTES):
         last = (last + piece)[-_COMPLAINT_BYTES:]
     lines = last.decode("utf-8", "replace").strip().splitlines()
-    return _shown(lines[-1]) if lines else ""
+    return _shorten(lines[-1]) if lines else ""
 
 
 def _kill(process: Process) -> None:
@@ -153,7 +153,7 @@ def _kill(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     return one_line(text)[:_SHOWN_CHARS]
 
 
@@ -166,12 +166,11 @@ _SILENT = {"model": "the model gives no reason", "command": "the command gives n
 def route(options_for: OptionsFor[RouteOptions]) -> Stage:
     """Return the stage."""
 
+    @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         # The recipe that a record brings along has no say: it may come from anywhere, and a command is run.
-        asked: Any = {key: value for key, value in record.items() if key != "recipe"}
-        return await _Routing(record, options_for(asked), runtime, runtime.ledger("route", record)).finished()
+        own: Any = {key: value for key, value in record.items() if key != "recipe"}
+        return await _Routing(record, options_for(own), runtime, runtime.ledger("route", record)).finish()
 
     return run
 
@@ -186,27 +185,27 @@ class _Routing:
     ledger: Ledger
     notes: list[Degraded] = field(default_factory=list)
 
-    async def finished(self) -> Record:
-        method, decision = await self._decided()
-        section = self._section(method, decision)
+    async def finish(self) -> Record:
+        method, decision = await self._decide()
+        section = self._make_section(method, decision)
         return with_section(self.record, "route", section, self.ledger.calls, self.notes)
 
-    async def _decided(self) -> tuple[str, Decision]:
+    async def _decide(self) -> tuple[str, Decision]:
         """Return who has decided, and what."""
         method = self.options.method
         if method == "always":
             return method, Decision(FUSE, "every question is fused (--method always)")
         if method == "never":
-            return method, Decision(SOLO, f"no question is fused (--method never): {self._by_rules().reason}")
+            return method, Decision(SOLO, f"no question is fused (--method never): {self._ask_rules().reason}")
         if method == "command":
-            return method, await self._by_command()
-        decision = await self._by_model() if method == "model" else None
-        return ("heuristic", self._by_rules()) if decision is None else (method, decision)
+            return method, await self._ask_command()
+        decision = await self._ask_model() if method == "model" else None
+        return ("heuristic", self._ask_rules()) if decision is None else (method, decision)
 
-    def _by_rules(self) -> Decision:
+    def _ask_rules(self) -> Decision:
         return decide(self.record, self.options.min_chars)
 
-    async def _by_command(self) -> Decision:
+    async def _ask_command(self) -> Decision:
         within_s = min(self.runtime.door.limits.timeout_s, self.ledger.remaining_s())
         try:
             return await ask_command(self.options.command or "", self.record, within_s)
@@ -214,7 +213,7 @@ class _Routing:
             self._note(failure.code, f"{failure.message}; the question is fused")
             return Decision(FUSE, "the router command gave no decision")
 
-    async def _by_model(self) -> Decision | None:
+    async def _ask_model(self) -> Decision | None:
         """Return what the classifier says; None where the rules must decide."""
         model = self.options.models[0]
         messages = route_messages(self.record)
@@ -227,15 +226,15 @@ class _Routing:
             self._note("bad_route", f"{model.name}: {unreadable(reply, 'names no route')}; the rules decide")
         return decision
 
-    def _section(self, method: str, decision: Decision) -> Route:
+    def _make_section(self, method: str, decision: Decision) -> Route:
         reason = decision.reason or _SILENT.get(method, "")
         if decision.effort == FUSE:
             return {"to": "fuse", "reason": reason, "method": method}
-        tier = self._tier() if decision.effort == SOLO else decision.effort
+        tier = self._find_tier() if decision.effort == SOLO else decision.effort
         # Nobody said that a weaker model than the tier asks for will do, unless one model was insisted on.
         weaker = method in ("never", "command")
-        model = _model_for(tier, self.options, weaker=weaker)
-        if model is None and _model_for(tier, self.options, weaker=True) is not None:
+        model = _find_model(tier, self.options, weaker=weaker)
+        if model is None and _find_model(tier, self.options, weaker=True) is not None:
             return {"to": "fuse", "reason": f"{reason}: {tier} work, and no such model is named", "method": method}
         if model is None:
             self._note(
@@ -246,16 +245,16 @@ class _Routing:
             return {"to": "fuse", "reason": reason, "method": method}
         return {"to": "solo", "reason": reason, "method": method, "tier": tier, "model": plain_model(model)}
 
-    def _tier(self) -> str:
+    def _find_tier(self) -> str:
         """Return the tier that the rules say; what they would fuse needs a strong model."""
-        effort = self._by_rules().effort
+        effort = self._ask_rules().effort
         return "strong" if effort == FUSE else effort
 
     def _note(self, code: str, detail: str) -> None:
         self.notes.append({"stage": "route", "code": code, "detail": detail})
 
 
-def _model_for(tier: str, options: RouteOptions, *, weaker: bool) -> Model | None:
+def _find_model(tier: str, options: RouteOptions, *, weaker: bool) -> Model | None:
     """Return the tier's model, else the next stronger one that is named, else, where that will do, the next weaker."""
     named = {"fast": options.fast, "balanced": options.balanced, "strong": options.strong}
     place = TIERS.index(tier)
@@ -280,7 +279,7 @@ def route_messages(record: Record) -> list[Message]:
     is asked how hard a question is need not read, or pay for, all of it.
     """
     sections = load_template("default")
-    shown = _shortened(record["messages"])
+    shown = _select(record["messages"])
     mark = prompts.nonce_of([record["id"], *(text_of(message) for message in shown)])
     values = {"nonce": mark, "conversation": prompts.conversation(shown)}
     return [
@@ -289,19 +288,19 @@ def route_messages(record: Record) -> list[Message]:
     ]
 
 
-def _shortened(messages: list[Message]) -> list[Message]:
+def _select(messages: list[Message]) -> list[Message]:
     last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
     first, end = max(0, last - _BEFORE), last + 1
     after = messages[end:][-_AFTER:]
-    shown = [_short(message, _OTHER_CHARS) for message in messages[first:last]]
-    shown += [_short(messages[last], _TURN_CHARS), *(_short(message, _OTHER_CHARS) for message in after)]
+    shown = [_cut(message, _OTHER_CHARS) for message in messages[first:last]]
+    shown += [_cut(messages[last], _TURN_CHARS), *(_cut(message, _OTHER_CHARS) for message in after)]
     left_out = len(messages) - len(shown)
     if left_out:
         shown.insert(0, {"role": "…", "content": f"({left_out} more messages are not shown)"})
     return shown
 
 
-def _short(message: Message, chars: int) -> Message:
+def _cut(message: Message, chars: int) -> Message:
     """Return the message as text: cut in the middle, and with what it carries besides text only named."""
     text = text_of(message)
     if len(text) > chars:

@@ -1,16 +1,18 @@
-"""What a stage is, and what it is handed beside the record."""
+"""What a stage is, what it is handed beside the record, and how it gives the record back."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.stage_table import STAGES, LimitOptions
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import OnDelta
 from fusiontools.llm.ledger import Budget, Event, Ledger
-from fusiontools.record.types import Call, Record
+from fusiontools.record.sections import DERIVED, answered, verbatim, with_error
+from fusiontools.record.types import Call, Degraded, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,77 @@ class Runtime:
 
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]
+
+#: The stages that make each section; what they noted is dropped together with it.
+_MAKERS = {spec.adds: [name for name in STAGES if STAGES[name].adds == spec.adds] for spec in STAGES.values()}
+#: For each section what is computed from it, and the stages whose notes speak of any of that.
+_STALE = {
+    section: (derived, frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
+    for section, derived in DERIVED.items()
+}
+
+
+def skips_failed(run: Stage) -> Stage:
+    """Return a stage that passes on, untouched, a record that an earlier stage has marked as failed."""
+
+    async def guarded(record: Record, runtime: Runtime) -> Record:
+        return record if "error" in record else await run(record, runtime)
+
+    return guarded
+
+
+def reads_panel(name: str) -> Callable[[Stage], Stage]:
+    """Make a stage that reads a panel: failed records pass, and one without a usable response fails here.
+
+    Args:
+        name: what the record calls the stage.
+    """
+
+    def decorate(run: Stage) -> Stage:
+        async def guarded(record: Record, runtime: Runtime) -> Record:
+            if "error" in record:
+                return record
+            return await run(record, runtime) if answered(record) else without_response(record, name)
+
+        return guarded
+
+    return decorate
+
+
+def without_response(record: Record, stage: str) -> Record:
+    """Return the record as failed, because nobody on its panel answered."""
+    return with_error(record, stage, "all_failed", "no response in this panel is usable")
+
+
+def with_section(
+    record: Record, section: str, value: Any, calls: list[Call] | None = None, degraded: list[Degraded] | None = None
+) -> Record:
+    """Return the record with one section (re)computed: what was derived from it is dropped, the ledger is kept.
+
+    Args:
+        section: `route`, `panel`, `analysis` or `answer`.
+        value: the section; None leaves it out (a judge that failed has no analysis).
+        calls: the attempts made for it, appended to the ledger.
+        degraded: what went wrong on the way; earlier notes on the section, and on what is dropped, go.
+    """
+    stale, makers = _STALE[section]
+    new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
+    if value is None:
+        new.pop(section, None)
+    else:
+        new[section] = value
+    if calls:
+        new["calls"] = [*record.get("calls", []), *calls]
+    notes = [note for note in record.get("degraded", []) if note.get("stage") not in makers] + (degraded or [])
+    if notes:
+        new["degraded"] = notes
+    else:
+        new.pop("degraded", None)
+    return new  # type: ignore[return-value]
+
+
+def copied(
+    record: Record, position: int, degraded: list[Degraded], calls: list[Call] | None = None, by: str = "panel"
+) -> Record:
+    """Return the record with a response as its answer, word for word."""
+    return with_section(record, "answer", verbatim(record, position, by), calls, degraded)

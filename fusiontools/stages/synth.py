@@ -20,7 +20,7 @@ from typing import Any
 from fusiontools.answers import lexical
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
-from fusiontools.config.stage_table import SynthOptions
+from fusiontools.config.stage_table import ANSWERING, SynthOptions
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta
@@ -28,36 +28,29 @@ from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, select_params
 from fusiontools.record.sections import (
-    MAKERS,
     answered,
     best,
     by_rank,
-    copied,
     digest,
     display_names,
     is_settled,
     is_solo,
     one_survivor,
     verbatim,
-    with_error,
-    with_section,
 )
-from fusiontools.record.types import Answer, Degraded, Message, Record, Text
+from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
     """Return the stage."""
 
+    @reads_panel("synth")
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         options = options_for(record)
         usable = answered(record)
-        if not usable:
-            return with_error(record, "synth", "all_failed", "no response in this panel is usable")
         if options.refine and "answer" in record and not is_solo(record):
             return await _revised(record, options, runtime)
         if len(usable) == 1:
@@ -74,7 +67,7 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
 
 async def _revised(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
     """Return the record with the answer that stands revised; it stays where nobody can do that."""
-    standing = [n for n in record.get("degraded", []) if n.get("stage") in MAKERS["answer"]]
+    standing = [n for n in record.get("degraded", []) if n.get("stage") in ANSWERING]
     if not options.models:
         notes = [*standing, _nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
@@ -225,7 +218,7 @@ def _answer(completion: Completion) -> Answer:
     }
 
 
-def _text(answer: Answer) -> Text:
+def _text(answer: Answer) -> Answer:
     """Return what is kept of an answer that another one replaced: its text, and how it came to be the answer."""
     whole: Any = answer
     told = {key: whole[key] for key in ("response", "vote", "pick", "draft", "guard") if key in whole}

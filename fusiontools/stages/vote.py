@@ -23,27 +23,24 @@ from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, question_text, with_error, with_section
+from fusiontools.record.sections import answered, question_text
 from fusiontools.record.types import Degraded, Record, Response
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
 
 
 def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
     """Return the stage."""
 
+    @reads_panel("vote")
     async def run(record: Record, runtime: Runtime) -> Record:
-        if "error" in record:
-            return record
         options = options_for(record)
         try:
             check_key(options.key)
         except UsageError as error:
             raise InputError(f"{error.message}; give another with --key", "$.recipe.vote.key") from error
         usable = answered(record)
-        if not usable:
-            return with_error(record, "vote", "all_failed", "no response in this panel is usable")
         if len(usable) == 1:
-            return sections.copied(record, usable[0][0], sections.one_survivor(record, "vote"))
+            return copied(record, usable[0][0], sections.one_survivor(record, "vote"))
         return _voted(record, options)
 
     return run
@@ -58,7 +55,7 @@ def _voted(record: Record, options: VoteOptions) -> Record:
     if tally is None:
         detail = f"no response can be counted as {kind}: the best response stands in"
         notes.append({"stage": "vote", "code": "nothing_to_count", "detail": detail})
-        return sections.copied(record, sections.best(record), notes)
+        return copied(record, sections.best(record), notes)
     winners = [i for i in usable if keys[i] == tally.key and weights[i]]
     position = max(winners, key=lambda i: _worth(i, usable[i]))
     answer = sections.verbatim(record, position, "vote", vote=_section(kind, tally))

@@ -17,6 +17,7 @@ from workdir import Run, Upstream
 import fusiontools
 from fusiontools.chain import Chain
 from fusiontools.config.chain_syntax import parse
+from fusiontools.config.click_options import kinds_of
 from fusiontools.config.options import flags_of
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe, recipe_names
@@ -28,9 +29,11 @@ from fusiontools.stages.runtime import Runtime
 ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": "Why is that so?"}]}
 RECIPE = Recipe(
     "mine",
-    panel=PanelOptions(members=(model("a"), model("b"))),
-    judge=JudgeOptions((model("j"),)),
-    synth=SynthOptions((model("s"),)),
+    stages={
+        "panel": PanelOptions(members=(model("a"), model("b"))),
+        "judge": JudgeOptions((model("j"),)),
+        "synth": SynthOptions((model("s"),)),
+    },
     endpoint="there",
     endpoints=open_door(Scripted()).endpoints,
 )
@@ -76,12 +79,11 @@ def test_quotes_hold_blanks_and_separators_together() -> None:
 
 
 def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
-    for name, cls in STAGES.items():
-        for field, flag in flags_of(cls).items():
-            kind = str(next(f.type for f in cls.__dataclass_fields__.values() if f.name == field))
+    for name, spec in STAGES.items():
+        for field, flag in flags_of(spec.options).items():
             value = flag.choices[0] if flag.choices else "3"
-            words = [flag.names[-1].partition("/")[0], *([] if kind == "bool" else [value])]
-            [*_, step] = parse(("" if name in ("route", "panel") else "panel | ") + f"{name} {shlex.join(words)}")
+            words = [flag.names[-1].partition("/")[0], *([] if kinds_of(spec.options)[field] is bool else [value])]
+            [*_, step] = parse(("panel | " if spec.needs else "") + f"{name} {shlex.join(words)}")
 
             assert field in step.given, (name, field)
 
@@ -89,7 +91,7 @@ def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "column 1: the chain is empty; stages: route, panel, judge, synth, vote, pick"),
+        ("", f"column 1: the chain is empty; stages: {', '.join(STAGES)}"),
         ("panel | ", "column 7: a stage is missing here"),
         ("| panel", "column 1: a stage is missing here"),
         ("panel || synth", "column 8: a stage is missing here"),
@@ -99,7 +101,7 @@ def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
         ("panel extra | vote", "column 7: panel: got unexpected extra argument (extra)"),
         ("panel -m", "column 7: panel: option '-m' requires an argument"),
         ("panel -m a -j 3", "column 12: panel: -j belongs to the run, not to a step: give it to the tool that runs the chain"),  # noqa: E501
-        ("panel -m a --samples=0", "column 12: panel: invalid value for '--samples': 0 is not in the range x>=1"),
+        ("panel -m a --samples=0", "column 12: panel: invalid value for '--samples': 0 is not in the range 1<=x<=10000"),  # noqa: E501
         ("panel | judge | synth --top x", "column 23: synth: invalid value for '--top': 'x' is not a valid whole number"),  # noqa: E501
         ("panel | judge --method x", "column 15: judge: invalid value for '--method': 'x' is not one of 'model', 'lexical'"),  # noqa: E501
     ],
@@ -257,7 +259,12 @@ def pipeline(chain: str, recipe: str) -> str:
 QUESTION = "Compare CRDTs and operational transformation for a shared editor: which one, and what are the trade-offs?"
 
 
-@pytest.mark.parametrize("name", recipe_names())
+#: These have every stage but the vote between them.
+QUICK = {"cascade", "debate", "pick"}
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=slow) for name in recipe_names()])
 def test_one_process_and_a_pipeline_give_the_same_record(name: str, run: Run) -> None:
     asked = "What is the capital of France?" if name == "local" else QUESTION
 
@@ -273,11 +280,14 @@ def test_one_process_and_a_pipeline_give_the_same_record(name: str, run: Run) ->
     "chain",
     [
         "panel -m fake/a -m fake/b | panel --revise | panel --debate | judge -m fake/judge | synth -m fake/s --refine",
-        "panel -m fake/a*5 --temperature 1 | panel --sequential --window 3 | synth -m fake/s",
-        "route --method never --fast fake/a --balanced fake/a --strong fake/a | panel -m fake/b | judge | synth",
+        pytest.param("panel -m fake/a*5 --temperature 1 | panel --sequential --window 3 | synth -m fake/s", marks=slow),
+        pytest.param(
+            "route --method never --fast fake/a --balanced fake/a --strong fake/a | panel -m fake/b | judge | synth",
+            marks=slow,
+        ),
         "panel -m fake/a+text=4 -m fake/b+text=4 -m fake/c+text=5 --scout 2 | judge -m fake/judge | synth -m fake/s",
         "panel -m fake/a+text=4 -m fake/b+status=500 -m fake/c+text=5 --retries 0 | vote",
-        "panel -m fake/a -m fake/b | judge -m fake/judge -m fake/judge2+judge --swap | pick",
+        pytest.param("panel -m fake/a -m fake/b | judge -m fake/judge -m fake/judge2+judge --swap | pick", marks=slow),
     ],
 )
 def test_any_chain_gives_the_same_record_in_one_process(chain: str, run: Run, tmp_path: Any) -> None:

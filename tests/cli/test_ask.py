@@ -268,6 +268,7 @@ def test_bare_on_a_terminal_it_says_what_to_type(env: dict[str, str], tmp_path: 
     assert 'ask something: fuse-ask "What is a CRDT?"' in screen
 
 
+@pytest.mark.slow
 def test_the_embedded_model_answers_for_real(run: Run, env: dict[str, str]) -> None:
     for name in ("FUSION_BASE_URL", "FUSION_API_KEY"):
         del env[name]

@@ -16,6 +16,9 @@ import pytest
 from samples import judged, lines, panelled, question, response
 from workdir import Result, Run, Upstream
 
+from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.errors import UsageError
+
 SECRET = "wr-9f2c-correct-horse"
 PANEL = ["fuse-panel", "-m", "fake/a", "-m", "fake/b", "--backoff", "0.01"]
 JUDGE = ["fuse-judge", "-m", "fake/judge", "--backoff", "0.01"]
@@ -118,48 +121,53 @@ def test_a_record_without_a_panel_is_told_who_makes_one(tool: list[str], run: Ru
     assert clear(result) == f"{tool[0]}: stdin:1: $: no `panel` in this record; fuse-panel makes it\n"
 
 
+#: (what stands for a panel, what is said of it)
+NO_PANELS: list[tuple[Any, str]] = [
+    ([], "$.panel: [] should be non-empty"),
+    ([{}], "$.panel[0]: "),
+    ([{"member": "a", "sample": 0, "layer": 1}], "$.panel[0]: has neither 'content' nor 'error'"),
+    ([{"member": "a", "sample": -1, "layer": 1, "content": "x"}], "$.panel[0].sample: -1 is less than the minimum"),
+    ([{"member": "a", "sample": 0, "layer": 1, "content": None}], "$.panel[0].content: None is not of type"),
+]
+
+
 @pytest.mark.parametrize("tool", [JUDGE, SYNTH], ids=lambda tool: tool[0])
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ([], "$.panel: [] should be non-empty"),
-        ([{}], "$.panel[0]: "),
-        ([{"member": "a", "sample": 0, "layer": 1}], "$.panel[0]: has neither 'content' nor 'error'"),
-        ([{"member": "a", "sample": -1, "layer": 1, "content": "x"}], "$.panel[0].sample: -1 is less than the minimum"),
-        ([{"member": "a", "sample": 0, "layer": 1, "content": None}], "$.panel[0].content: None is not of type"),
-    ],
-    ids=["empty", "object", "neither", "negative", "null"],
-)
-def test_a_panel_that_is_none_is_named_by_its_path(tool: list[str], given: Any, reason: str, run: Run) -> None:
-    result = run(tool, lines([{**question("q1"), "panel": given}, judged("q2")]))
+def test_a_panel_that_is_none_is_named_by_its_path(tool: list[str], run: Run) -> None:
+    stdin = [{**question(f"q{i}"), "panel": given} for i, (given, _) in enumerate(NO_PANELS)]
 
+    result = run(tool, lines([*stdin, judged("fine")]))
+
+    said = clear(result).splitlines()
     assert result.status == 1
-    assert [r["id"] for r in result.records] == ["q2"]
-    assert clear(result).startswith(f"{tool[0]}: stdin:1: {reason}")
+    assert [r["id"] for r in result.records] == ["fine"]
+    for i, (line, (_, reason)) in enumerate(zip(said, NO_PANELS, strict=True), start=1):
+        assert line.startswith(f"{tool[0]}: stdin:{i}: {reason}")
 
 
-@pytest.mark.parametrize(
-    ("own", "reason"),
-    [
-        (5, "$.recipe.judge: cannot be read ("),
-        ({"models": [5]}, "$.recipe.judge: cannot be read ("),
-        ({"models": [{"name": "a"}]}, "$.recipe.judge: cannot be read ("),
-        ({"models": [{"name": 5, "model": {}, "endpoint": []}]}, "$.recipe.judge.models[0]"),
-        ({"method": "coin"}, "$.recipe.judge.method: 'coin' is not one of ['model', 'lexical']"),
-        ({"temperature": "hot"}, "$.recipe.judge.temperature: 'hot' is not of type 'number'"),
-        ({"template": "hymn"}, "$.recipe.judge.template: no prompt template is called 'hymn'"),
-    ],
-    ids=["number", "models", "model", "types", "method", "temperature", "template"],
-)
-def test_an_unusable_recipe_of_its_own_is_that_record_s_fault_alone(own: Any, reason: str, run: Run) -> None:
+#: (what a record's own recipe says of the judge, what is said of it)
+BAD_JUDGES: list[tuple[Any, str]] = [
+    (5, "$.recipe.judge: cannot be read ("),
+    ({"models": [5]}, "$.recipe.judge: cannot be read ("),
+    ({"models": [{"name": "a"}]}, "$.recipe.judge: cannot be read ("),
+    ({"models": [{"name": 5, "model": {}, "endpoint": []}]}, "$.recipe.judge.models[0]"),
+    ({"method": "coin"}, "$.recipe.judge.method: 'coin' is not one of ['model', 'lexical']"),
+    ({"temperature": "hot"}, "$.recipe.judge.temperature: 'hot' is not of type 'number'"),
+    ({"template": "hymn"}, "$.recipe.judge.template: no prompt template is called 'hymn'"),
+]
+
+
+def test_an_unusable_recipe_of_its_own_is_that_record_s_fault_alone(run: Run) -> None:
     usable = {"models": [{"name": "j", "model": "fake/judge", "endpoint": "openrouter"}]}
-    stdin = [panelled("q1", recipe={"judge": usable}), panelled("q2", recipe={"judge": own})]
+    bad = [panelled(f"q{i}", recipe={"judge": own}) for i, (own, _) in enumerate(BAD_JUDGES)]
+    fine = [panelled(name, recipe={"judge": usable}) for name in ("first", "last")]
 
-    result = run(["fuse-judge"], lines([*stdin, panelled("q3", recipe={"judge": usable})]))
+    result = run(["fuse-judge"], lines([fine[0], *bad, fine[1]]))
 
+    said = clear(result).splitlines()
     assert result.status == 1
-    assert [r["id"] for r in result.records] == ["q1", "q3"]
-    assert clear(result).startswith(f"fuse-judge: stdin:2: {reason}")
+    assert [r["id"] for r in result.records] == ["first", "last"]
+    for i, (line, (_, reason)) in enumerate(zip(said, BAD_JUDGES, strict=True), start=2):
+        assert line.startswith(f"fuse-judge: stdin:{i}: {reason}")
 
 
 def odd_records(count: int) -> Iterator[dict[str, Any]]:
@@ -369,13 +377,26 @@ def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
     ],
     ids=["key", "token", "section", "alias", "endpoint", "type", "yaml", "list", "empty"],
 )
-def test_a_wrong_recipe_is_named_with_file_place_and_cause(recipe: str, said: str, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(recipe)
+def test_a_wrong_recipe_is_named_with_file_place_and_cause(
+    recipe: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(recipe)
+
+    with pytest.raises(UsageError) as refused:
+        load_recipe("mine.yaml")
+
+    assert refused.value.message.startswith(f"mine.yaml: {said}")
+
+
+def test_a_wrong_recipe_ends_a_tool_before_it_asks(run: Run, tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "mine.yaml").write_text("panl: [fake/a]")
 
     result = run(["fuse-panel", "-c", "mine.yaml"], "Why?")
 
     assert (result.status, result.out) == (2, b"")
-    assert clear(result).startswith(f"fuse-panel: mine.yaml: {said}")
+    assert clear(result).startswith("fuse-panel: mine.yaml: $: unknown key 'panl'")
+    assert upstream.stats()["requests"] == 0
 
 
 @pytest.mark.parametrize(
@@ -392,15 +413,28 @@ def test_a_wrong_recipe_is_named_with_file_place_and_cause(recipe: str, said: st
     ids=["api_key", "key", "api_key_env", "header", "url", "model", "broken"],
 )
 @pytest.mark.parametrize("key", [SECRET, "sk-proj-0123456789abcdef"], ids=["plain", "sk"])
-def test_a_key_in_a_recipe_is_refused_and_never_printed(recipe: str, key: str, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(f"panel: [fake/a]\n{recipe.replace('KEY', key)}\n")
+def test_a_key_in_a_recipe_is_refused_and_never_told(
+    recipe: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f"panel: [fake/a]\n{recipe.replace('KEY', key)}\n")
+
+    with pytest.raises(UsageError) as refused:
+        load_recipe("mine.yaml")
+    Path("mine.yaml").unlink()
+
+    assert refused.value.message.startswith("mine.yaml: ")
+    assert key not in refused.value.message
+
+
+def test_a_key_in_a_recipe_is_never_printed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"panel: [fake/a]\napi_key: '{SECRET}")
 
     result = run(["fuse-panel", "-c", "mine.yaml"], "Why?")
     (tmp_path / "mine.yaml").unlink()
 
     assert (result.status, result.out) == (2, b"")
     assert clear(result).startswith("fuse-panel: mine.yaml: ")
-    assert key not in result.err
 
 
 def test_a_recipe_nobody_knows_is_named_with_the_nearest(run: Run) -> None:

@@ -7,18 +7,18 @@ mkdir -p "$2"
 cd "$2"
 
 pip_install() {
-  echo "installing $1 …" >&2
-  "$python" -m venv "$1"
-  at=$1 && shift
-  "$at/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    echo "installing $1 …" >&2
+    "$python" -m venv "$1"
+    at=$1 && shift
+    "$at/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
 npm_install() {
-  echo "installing $* …" >&2
-  npm install --prefix npm --no-audit --no-fund --loglevel=error "$@" >&2
+    echo "installing $* …" >&2
+    npm install --prefix npm --no-audit --no-fund --loglevel=error "$@" >&2
 }
 
-# The oldest SDK that is held to work, and what tests/test_clients.py needs beside it.
+# The oldest SDK that is held to work, and what tests/slow/test_clients.py needs beside it.
 pip_install openai-1.40 openai==1.40.0 'httpx<0.28' anthropic hypothesis orjson pytest
 pip_install langchain langchain-openai
 # With tools it asks for mcp, which it does not bring.

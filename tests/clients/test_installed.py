@@ -16,6 +16,8 @@ import pytest
 from clients.serving import ANSWER, EDITED, EXAMPLES, HERE, Server, run_client, start_server, start_upstream
 from workdir import Upstream
 
+pytestmark = pytest.mark.slow
+
 if "FUSION_CLIENTS" not in os.environ:
     pytest.skip("`make test-clients` installs what these tests need", allow_module_level=True)
 
@@ -83,7 +85,7 @@ def lines_of(done: CompletedProcess[str]) -> list[str]:
 
 
 def test_the_oldest_openai_sdk_gets_what_the_newest_gets(tmp_path: Path) -> None:
-    tests = [str(HERE.parent / "test_clients.py"), "-k", "openai", "-p", "no:cacheprovider"]
+    tests = [str(HERE.parent / "slow" / "test_clients.py"), "-k", "openai", "-p", "no:cacheprovider"]
     nowhere = Server("", None)
 
     done = run_installed(nowhere, tmp_path, "openai-1.40", "python", "-m", "pytest", *tests)

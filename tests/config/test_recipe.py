@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stage_schemas
 import yaml
 from workdir import Run, Upstream
 
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, require_key
-from fusiontools.config.options import flags_of
-from fusiontools.config.recipe import Recipe, from_summary, panel_with, parse_model, summary
+from fusiontools.config.recipe import Recipe, from_summary, parse_model, summary
 from fusiontools.config.recipe_yaml import build_recipe, default_choice, load_recipe, recipe_names
+from fusiontools.config.resolve import merge
 from fusiontools.config.stage_table import (
+    RUN_GROUPS,
+    STAGES,
     FewShot,
     JudgeOptions,
     LimitOptions,
@@ -93,52 +96,25 @@ def test_a_shipped_recipe_names_models_of_several_families() -> None:
 # One declaration
 
 
-DECLARED = {
-    "route": (RouteOptions, {"model"}),
-    "panel": (PanelOptions, set()),
-    "judge": (JudgeOptions, {"model"}),
-    "synth": (SynthOptions, {"model"}),
-    "vote": (VoteOptions, set()),
-    "pick": (PickOptions, {"model"}),
-    "limits": (LimitOptions, set()),
-    "model": (Model, set()),
-}
+@pytest.mark.parametrize("name", sorted(stage_schemas.MADE))
+def test_the_schemas_say_of_stages_what_the_code_says(name: str) -> None:
+    schema = schemas.load(name)
+
+    assert schema == stage_schemas.MADE[name](schema), "run `make schemas`"
 
 
-@pytest.mark.parametrize("name", sorted(DECLARED))
-def test_the_schema_has_exactly_the_options_that_the_code_has(name: str) -> None:
-    declared, short_forms = DECLARED[name]
-    properties = set(schemas.load("recipe")["$defs"][name]["properties"])
-
-    said_in_chains = {field for field, flag in flags_of(declared).items() if not flag.recipe}
-    assert properties - short_forms == {field.name for field in fields(declared)} - said_in_chains
-    assert short_forms <= properties
-
-
-def test_the_schema_has_exactly_the_settings_of_endpoints_worked_turns_and_recipes() -> None:
+def test_the_schema_has_exactly_the_settings_of_models_endpoints_and_recipes() -> None:
     schema = schemas.load("recipe")
-    few_shot = schema["$defs"]["panel"]["properties"]["few_shot"]
 
+    assert set(schema["$defs"]["model"]["properties"]) == {f.name for f in fields(Model)}
     assert set(schema["$defs"]["endpoint"]["properties"]) == {f.name for f in fields(Endpoint)} - {"name"}
-    assert set(few_shot["properties"]) == {f.name for f in fields(FewShot)}
-    assert set(schema["properties"]) == {f.name for f in fields(Recipe)} - {"aliases"} | {"models"}
+    ours = {f.name for f in fields(Recipe)} - {"aliases", "stages"}
+    assert set(schema["properties"]) == ours | {"models"} | STAGES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(DECLARED.keys() - {"model"}))
-def test_schema_and_command_line_agree_on_choices_and_bounds(name: str) -> None:
-    properties = schemas.load("recipe")["$defs"][name]["properties"]
-
-    for option, flag in flags_of(DECLARED[name][0]).items():
-        if not flag.recipe:
-            continue
-        assert tuple(properties[option].get("enum", ())) == flag.choices
-        if "exclusiveMinimum" not in properties[option]:
-            assert properties[option].get("minimum") == flag.minimum
-
-
-@pytest.mark.parametrize("name", sorted(DECLARED.keys() - {"model"}))
-def test_every_option_has_a_default(name: str) -> None:
-    assert all(field.default is not MISSING for field in fields(DECLARED[name][0]))
+@pytest.mark.parametrize("group", [*(spec.options for spec in STAGES.values()), *RUN_GROUPS])
+def test_every_option_has_a_default(group: type) -> None:
+    assert all(field.default is not MISSING for field in fields(group))
 
 
 def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
@@ -174,31 +150,33 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
         endpoint="mine",
         aliases={"m": m},
         endpoints={**ENDPOINTS, "mine": Endpoint("mine", "http://h/v1", "MY_KEY", True, {"X-Title": "t"}, None, 512)},
-        panel=PanelOptions(
-            members=(m, Model("second", "e/f", "mine")),
-            samples=3,
-            temperature=0.1,
-            diversity=False,
-            jitter=0.2,
-            max_tokens=9,
-            system="Hi.",
-            quorum=1,
-            grace_s=0,
-            few_shot=FewShot((("q", "a"),), unless=("why",), max_chars=5),
-            extra={"top_k": 3},
-            window=4,
-            scout=2,
-            stop_when_agreed=True,
-            agree="judge",
-            agree_models=(m,),
-            template="creative",
-            prompt_cache=True,
-        ),
-        route=RouteOptions("model", (m,), "true", m, m, m, 3),
-        judge=JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
-        synth=SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
-        vote=VoteOptions("number", {"m": 2}),
-        pick=PickOptions((m,), True, False, "creative", 0.7, 13),
+        stages={
+            "panel": PanelOptions(
+                members=(m, Model("second", "e/f", "mine")),
+                samples=3,
+                temperature=0.1,
+                diversity=False,
+                jitter=0.2,
+                max_tokens=9,
+                system="Hi.",
+                quorum=1,
+                grace_s=0,
+                few_shot=FewShot((("q", "a"),), unless=("why",), max_chars=5),
+                extra={"top_k": 3},
+                window=4,
+                scout=2,
+                stop_when_agreed=True,
+                agree="judge",
+                agree_models=(m,),
+                template="creative",
+                prompt_cache=True,
+            ),
+            "route": RouteOptions("model", (m,), "true", m, m, m, 3),
+            "judge": JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
+            "synth": SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
+            "vote": VoteOptions("number", {"m": 2}),
+            "pick": PickOptions((m,), True, False, "creative", 0.7, 13),
+        },
         limits=LimitOptions(1, 2, 0, 0, 1, 0, 3),
     )
 
@@ -360,7 +338,7 @@ def test_a_recipe_of_the_embedded_engine_runs_no_other_model_unasked() -> None:
 def test_typed_options_win_over_what_worked_turns_would_set() -> None:
     panel = PanelOptions(few_shot=FewShot((("q", "a"),), samples=5, temperature=0.1, max_tokens=3))
 
-    typed = panel_with(panel, {"samples": 2, "max_tokens": 50})
+    typed = merge("panel", panel, {"samples": 2, "max_tokens": 50})
 
     assert typed == PanelOptions(
         samples=2, max_tokens=50, few_shot=FewShot((("q", "a"),), samples=None, temperature=0.1, max_tokens=None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from samples import judged, lines, panelled, poll, question, without_calls
-from workdir import Run, Upstream
+from workdir import TOOLS, Run, Upstream
 
 from fusiontools.errors import __version__
 from fusiontools.record.schemas import check_record
@@ -55,7 +55,8 @@ FILTERS = [
     Tool("fuse-grade", (), lambda name="q1", **more: panelled(name, **{"meta": {"target": "42"}, **more}), "grades"),
 ]
 READERS = [*(tool.name for tool in FILTERS), "fuse-cost"]
-TOOLS = [*READERS, "fuse-ask", "fuse-diff", "fuse-serve", "fuse-tasks", "fuse-report"]
+#: What reads something else than one stream of records, and has tests of its own.
+OTHERS = ["fuse-ask", "fuse-diff", "fuse-serve", "fuse-tasks", "fuse-report"]
 #: How each tool passes records on.
 PASSING = [*(tool.args for tool in FILTERS), ["fuse-cost", "--tee"]]
 
@@ -92,6 +93,10 @@ def feed(process: subprocess.Popen[bytes], *records: Any) -> None:
     assert process.stdin is not None
     process.stdin.write(lines(records))
     process.stdin.flush()
+
+
+def test_no_tool_escapes() -> None:
+    assert {*READERS, *OTHERS} == set(TOOLS)
 
 
 # --- What a person asks for ---
@@ -136,8 +141,11 @@ def test_a_file_that_is_not_there_is_named_and_ends_with_2(name: str, run: Run) 
 # --- What comes in ---
 
 
-@every_reader
-@pytest.mark.parametrize("nothing", [b"", b"\n \n\n", b"\xef\xbb\xbf"], ids=["empty", "blank", "bom"])
+#: Every tool with an empty input; whichever reads it, blank lines and a BOM are as little.
+NOTHING = [*((name, b"") for name in READERS), ("fuse-judge", b"\n \n\n"), ("fuse-cost", b"\xef\xbb\xbf")]
+
+
+@pytest.mark.parametrize(("name", "nothing"), NOTHING)
 def test_nothing_in_is_said_and_ends_with_3(name: str, nothing: bytes, run: Run) -> None:
     result = run([name], nothing)
 

@@ -1,7 +1,8 @@
 """Whole pipelines: real tools in real pipes, against a stand-in upstream in a process of its own.
 
 The golden cases in `cases/` hold a shell line, its input, its exit status and the records that must come out. After a
-change that is meant, `GOLDEN=update python -m pytest tests/test_pipeline.py` writes them; `git diff` is the review.
+change that is meant, `GOLDEN=update python -m pytest tests/contract/test_pipeline.py` writes them; `git diff` is the
+review.
 """
 
 from __future__ import annotations

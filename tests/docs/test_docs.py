@@ -246,7 +246,7 @@ def test_changelog_tells_of_this_version() -> None:
 
 
 def test_no_file_names_a_developers_machine_or_a_package_registry() -> None:
-    machine = r"(?<![\w.*-])/(?:work|root|opt)/|/(?:home|Users)/\w|\bvenv-[a-z]+"
+    machine = r"(?<![\w.*-])/(?:work|root|opt)/|/(?:home|Users)/\w|(?<![\w.])venv-[a-z]+"
     registry = r"(?i:\b(?:pypi|npmjs|pythonhosted|crates|anaconda|rubygems)[.](?:org|com|io)\b)"
     found = subprocess.run(["git", "grep", "-nP", f"{machine}|{registry}"], cwd=ROOT, capture_output=True, text=True)
     if found.returncode > 1:

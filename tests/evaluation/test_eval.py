@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from workdir import Run, Upstream
 
 EVAL = Path(__file__).parents[2] / "examples" / "eval"
@@ -47,6 +48,7 @@ def test_epochs_ask_the_same_question_anew(run: Run, upstream: Upstream, tmp_pat
     assert upstream.stats()["requests"] == 3
 
 
+@pytest.mark.slow
 def test_the_example_runs_on_the_embedded_model(env: dict[str, str], tmp_path: Path) -> None:
     small = {**{k: v for k, v in env.items() if not k.startswith("FUSION_")}, "N": "2", "WORK": str(tmp_path / "work")}
 

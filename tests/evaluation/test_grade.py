@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import judged, lines, question, response
+from samples import failed, judged, lines, question, response
 from scripted import Scripted, model, open_door
 from workdir import Run, Upstream
 
@@ -22,7 +22,7 @@ from fusiontools.cli.grade import as_text
 from fusiontools.config.stage_table import GradeOptions
 from fusiontools.errors import CallFailed, InputError, StageFailed
 from fusiontools.evaluation.grade import grade
-from fusiontools.evaluation.graders import mark
+from fusiontools.evaluation.graders import score_text
 from fusiontools.evaluation.model_grader import met_in
 from fusiontools.evaluation.rubric import Criterion, runs_of, score
 from fusiontools.evaluation.task import task_of
@@ -51,10 +51,6 @@ def answered(text: str, *members: Any, meta: Any = None, **more: Any) -> Any:
     return {"id": "q1", "messages": SUM, **made, **({"panel": panel} if panel else {}), "answer": answer, **more}
 
 
-def failed(member: str) -> dict[str, Any]:
-    return {"member": member, "sample": 0, "layer": 1, "error": {"code": "timeout", "message": "no answer"}}
-
-
 def run_grade(
     record: Any, backend: Scripted | None = None, judges: Sequence[Any] = (), door: Any = None, **options: Any
 ) -> Any:
@@ -74,7 +70,7 @@ def scores(result: Any) -> list[float]:
 def marked(meta: Any, text: str, asked: str = "", wanted: str | None = None) -> tuple[str, float]:
     """Return which grader graded a text, and its score."""
     task = task_of(meta, asked, wanted)
-    return task.grader, mark(task, text).score
+    return task.grader, score_text(task, text).score
 
 
 def refused(meta: Any, asked: str = "", wanted: str | None = None) -> tuple[str, str]:
@@ -123,7 +119,7 @@ def test_a_failed_response_scores_nothing_and_keeps_its_place_and_its_error() ->
     assert scores(result) == [1, 0, 1]
     assert result["grades"][1] == {
         "of": "panel", "member": "a", "sample": 0, "layer": 1, "grader": "numeric", "score": 0, "key": None,
-        "error": {"code": "timeout", "message": "no answer"},
+        "error": failed("b")["error"],
     }  # fmt: skip
 
 

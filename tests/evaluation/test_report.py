@@ -7,6 +7,8 @@ import io
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from graded import World, analysis, answer, call, grade, lines, record, run_of, scored
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from workdir import Run
 
 from fusiontools.cli.report_export import as_data
@@ -48,7 +51,7 @@ def read(records: Iterable[Any]) -> ScoreTable:
 
 
 def summed(records: Iterable[Any], subject: str | None = None) -> Summary:
-    return SummaryBuilder(read(records), subject, FEW).summary()
+    return SummaryBuilder(read(records), subject, FEW).build()
 
 
 def data(records: Iterable[Any], subject: str | None = None) -> dict[str, Any]:
@@ -410,9 +413,10 @@ def test_a_terminal_of_100_columns_is_wide_enough_and_no_name_steers_it(names: l
     ]
     records = [each for each in graded if (json.dumps(each).encode("utf-8", "strict"))]
 
-    text = printed(summed(records), colour=False)
+    text = printed(summed(records), colour=False, width=100)
 
-    assert max(map(len, text.splitlines())) <= 100
+    # Sentences are wrapped by characters, tables by cells: a Chinese one takes two.
+    assert max(min(len(line), cell_len(line)) for line in text.splitlines()) <= 100
     assert not [char for char in text if char != "\n" and (ord(char) < 32 or 127 <= ord(char) < 160)]
 
 
@@ -469,6 +473,17 @@ def test_any_report_can_be_drawn(graded: list[Any], run: Run, tmp_path: Path) ->
 
     assert (result.status, result.err) == (0, "")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_numpy_a_report_says_what_to_install() -> None:
+    code = 'import sys; sys.modules["numpy"] = None; from fusiontools.cli.report import main; main()'
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=lines([scored("q", 1, a=1)]), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "install fusiontools[eval]" in done.stderr
 
 
 # Two runs

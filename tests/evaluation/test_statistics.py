@@ -7,23 +7,24 @@ import math
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+import scipy.stats
 from graded import World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.evaluation.report.comparisons import contest, corrected
+from fusiontools.evaluation.report.comparisons import compare_with_best, correct_for_number
 from fusiontools.evaluation.report.statistics import (
     Draws,
-    Paired,
+    PairedDifference,
+    compare_paired,
     difference_seen,
     holm,
     mcnemar,
     means,
-    paired,
     quantile,
     resampled_means,
-    signed_sums,
     tasks_needed,
     wilson,
 )
@@ -33,8 +34,8 @@ scores = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 columns = st.lists(scores, min_size=1, max_size=30)
 
 
-def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> Paired:
-    [found] = paired([(a, b)], draws)
+def pair(a: Sequence[float], b: Sequence[float], draws: Draws = FEW) -> PairedDifference:
+    [found] = compare_paired([(a, b)], draws)
     assert found is not None
     return found
 
@@ -95,28 +96,69 @@ def test_a_quantile_is_one_of_the_numbers() -> None:
     assert quantile([7], 0.95) == 7
 
 
+# What scipy says of the same numbers
+
+SHARES = [(right, n) for n in (1, 7, 40, 1_000) for right in sorted({0, 1, n // 3, n})]
+SOME = [0.0, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.1, 0.9, 0.4]
+
+
+@pytest.mark.parametrize(("right", "n"), SHARES)
+def test_wilson_is_scipy_s(right: int, n: int) -> None:
+    expected = scipy.stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(1, 0), (5, 5), (9, 2), (3, 30), (400, 460)])
+def test_mcnemar_is_scipy_s_binomial_test_of_the_tasks_that_differ(wins: int, losses: int) -> None:
+    assert mcnemar(wins, losses) == pytest.approx(scipy.stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
+
+
+def test_holm_is_its_definition_over_scipy_s_ranks() -> None:
+    """scipy has no Holm: here it is its definition, over the ranks that scipy gives."""
+    ps = [0.011, 0.02, 0.004, 0.9, 0.04, 0.04]
+    ranks = scipy.stats.rankdata(ps, method="ordinal")
+
+    stepped = [max((len(ps) - r + 1) * q for q, r in zip(ps, ranks, strict=True) if q <= p) for p in ps]
+
+    assert holm(ps) == pytest.approx([min(1.0, p) for p in stepped])
+
+
+def test_resampled_means_spread_as_scipy_s_bootstrap_does() -> None:
+    [drawn] = resampled_means([SOME], Draws(0, 20_000))
+
+    expected = scipy.stats.bootstrap(
+        (SOME,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    )
+
+    low, high = (quantile(drawn, share) for share in (0.025, 0.975))
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
+    assert np.std(drawn) == pytest.approx(expected.standard_error, rel=0.02)
+
+
+def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs() -> None:
+    a, b = SOME, [0.2, 0.0, 0.3, 0.5, 0.1, 0.7, 0.5, 0.9, 1.0, 0.2, 0.8, 0.3, 0.4, 0.4]
+
+    expected = scipy.stats.permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False, n_resamples=20_000
+    )
+
+    assert pair(a, b, Draws(0, 20_000)).p == pytest.approx(expected.pvalue, abs=0.01)
+
+
 # Resampling
 
 
-@given(st.lists(st.lists(scores, min_size=9, max_size=9), min_size=1, max_size=3))
-def test_numpy_draws_what_plain_python_draws(drawn_from: list[list[float]]) -> None:
-    pytest.importorskip("numpy")
-    fast, plain = (Draws(3, 40, fast) for fast in (True, False))
-
-    for draw in (resampled_means, signed_sums):
-        for one, other in zip(draw(drawn_from, fast), draw(drawn_from, plain), strict=True):
-            assert one == pytest.approx(other, abs=1e-12)
-
-
-def test_large_samples_are_drawn_alike_too() -> None:
-    """More numbers than one chunk holds."""
-    pytest.importorskip("numpy")
+def test_draws_that_fill_several_chunks_are_those_of_one_stream() -> None:
+    """More numbers than one chunk holds, against the same stream read number by number."""
     column = [i / 7_001 for i in range(7_001)]
+    stream = random.Random("0 bootstrap 7001")
+    n = len(column)
 
-    fast, plain = (resampled_means([column], Draws(0, 40, fast))[0] for fast in (True, False))
+    expected = [sum(column[int.from_bytes(stream.randbytes(4), "little") * n >> 32] for _ in column) for _ in range(40)]
 
-    assert fast == pytest.approx(plain, abs=1e-12)
-    assert len(fast) == 40
+    [drawn] = resampled_means([column], Draws(0, 40))
+    assert drawn == pytest.approx(sorted(total / n for total in expected), abs=1e-12)
 
 
 def test_another_seed_draws_something_else() -> None:
@@ -176,7 +218,7 @@ def test_tasks_that_one_of_two_was_not_asked_are_not_compared() -> None:
     found = pair([1.0, math.nan, 0.0], [0.0, 1.0, math.nan])
 
     assert (found.tasks, found.wins, found.losses) == (1, 1, 0)
-    assert paired([([1.0, math.nan], [math.nan, 1.0])], FEW) == [None]
+    assert compare_paired([([1.0, math.nan], [math.nan, 1.0])], FEW) == [None]
     assert means([[math.nan]], FEW) == [None]
 
 
@@ -196,7 +238,7 @@ def test_signs_by_lot_give_the_share_of_all_sign_patterns() -> None:
 # Simulated members: the right answer is known
 
 
-def covers(found: Paired, truth: float) -> bool:
+def covers(found: PairedDifference, truth: float) -> bool:
     return found.lower() <= truth <= found.upper()
 
 
@@ -205,7 +247,7 @@ def test_intervals_of_differences_cover_the_truth(tasks: int, world: World) -> N
     rng = random.Random(tasks)
     draws = [world.draw(tasks, rng) for _ in range(400)]
 
-    found = paired([(as_scores(fused), as_scores(members["a"])) for fused, members in draws], FEW)
+    found = compare_paired([(as_scores(fused), as_scores(members["a"])) for fused, members in draws], FEW)
 
     assert 0.925 <= rate([covers(each, world.lift) for each in found if each]) <= 0.99
 
@@ -265,7 +307,7 @@ def test_signs_by_lot_find_nothing_where_nothing_is() -> None:
     rng = random.Random(12)
     pairs = [([rng.random() for _ in range(25)], [rng.random() for _ in range(25)]) for _ in range(600)]
 
-    found = [each.p < 0.05 for each in paired(pairs, FEW) if each]
+    found = [each.p < 0.05 for each in compare_paired(pairs, FEW) if each]
 
     assert rate(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
     assert rate(found) >= 0.02
@@ -297,7 +339,7 @@ def test_a_true_lift_between_0_and_1_is_found_as_often_as_the_power_says() -> No
     rng = random.Random(14)
     pairs = [([rng.gauss(size, spread) for _ in range(tasks)], [0.0] * tasks) for _ in range(500)]
 
-    assert 0.75 <= rate([each.p < 0.05 for each in paired(pairs, FEW) if each]) <= 0.87
+    assert 0.75 <= rate([each.p < 0.05 for each in compare_paired(pairs, FEW) if each]) <= 0.87
 
 
 def test_the_difference_that_was_to_be_seen_needs_just_as_many_tasks() -> None:
@@ -328,8 +370,10 @@ def test_a_larger_difference_needs_fewer_tasks(one: float, other: float) -> None
 
 
 def against_all(fused: Sequence[bool], members: dict[str, list[bool]]) -> tuple[float, float, float]:
-    pairs = paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
-    [found] = corrected([contest("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})])
+    pairs = compare_paired([(as_scores(fused), as_scores(each)) for each in members.values()], FEW)
+    [found] = correct_for_number(
+        [compare_with_best("best-single", {n: p for n, p in zip(members, pairs, strict=True) if p})]
+    )
     return found.p, *found.interval
 
 

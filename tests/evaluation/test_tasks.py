@@ -367,9 +367,8 @@ def hub() -> Iterator[Hub]:
 FETCH = """
 import json, sys
 from dataclasses import replace
-from fusiontools import jsonl
-from fusiontools.evaluation.tasks.datasets import Pinned
-from fusiontools.evaluation.tasks.datasets import load_sets, set_tasks
+from fusiontools.record import jsonl
+from fusiontools.evaluation.tasks.datasets import Pinned, load_sets, set_tasks
 name, file, sha256 = sys.argv[1:]
 task_set = load_sets().sets[name]
 task_set = replace(task_set, splits={"test": Pinned(task_set.source, task_set.revision, file, sha256)})

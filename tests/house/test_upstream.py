@@ -8,14 +8,23 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import fake_models
 import pytest
+from samples import poll
 from workdir import SUPPORT, Run, Upstream, start_upstream
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 UPSTREAM = str(SUPPORT / "upstream.py")
+
+
+@pytest.fixture(scope="module")
+def upstream_process() -> Iterator[Upstream]:
+    """A stand-in of its own: connections are counted here, and those of other tests would count too."""
+    with start_upstream("--record") as upstream:
+        yield upstream
 
 
 def connect(upstream: Upstream) -> http.client.HTTPConnection:
@@ -184,12 +193,13 @@ def test_pipelined_requests_are_answered_in_order(upstream: Upstream) -> None:
 
 
 def test_a_client_that_goes_away_is_counted(upstream: Upstream) -> None:
+    poll(upstream, lambda stats: stats["connections_open"] == 0)
     with send(upstream, "fake/a+hang"):
-        during = upstream.stats()
+        during = poll(upstream, lambda stats: stats["in_flight"] == 1)
 
-    after = upstream.stats()
-    assert (during["in_flight"], during["aborted"], during["connections_open"]) == (1, 0, 1)
-    assert (after["in_flight"], after["aborted"], after["connections_open"]) == (0, 1, 0)
+    after = poll(upstream, lambda stats: stats["in_flight"] == 0)
+    assert (during["aborted"], during["connections_open"]) == (0, 1)
+    assert (after["aborted"], after["connections_open"]) == (1, 0)
 
 
 def test_a_client_that_stops_reading_a_long_answer_is_counted(upstream: Upstream) -> None:
@@ -197,7 +207,7 @@ def test_a_client_that_stops_reading_a_long_answer_is_counted(upstream: Upstream
         assert client.recv(12) == b"HTTP/1.1 200"
         assert upstream.stats()["in_flight"] == 1
 
-    assert upstream.stats()["aborted"] == 1
+    assert poll(upstream, lambda stats: stats["in_flight"] == 0)["aborted"] == 1
 
 
 def test_a_broken_answer_is_shorter_than_it_promised(upstream: Upstream) -> None:

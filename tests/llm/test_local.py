@@ -58,6 +58,7 @@ story = CompletionRequest("local", "smollm2", messages, {{"max_tokens": {max_tok
     return subprocess.Popen([sys.executable, "-c", start + code], text=True, **{**pipes, **kwargs})
 
 
+@pytest.mark.slow
 def test_it_answers_and_counts_tokens_and_confidence(engine: LocalEngine) -> None:
     answer = ask(engine, "What is the capital of Japan?")
 
@@ -70,6 +71,7 @@ def test_it_answers_and_counts_tokens_and_confidence(engine: LocalEngine) -> Non
     assert -3 < answer.mean_logprob < 0
 
 
+@pytest.mark.slow
 def test_the_pieces_of_a_stream_make_the_answer(engine: LocalEngine) -> None:
     pieces: list[str] = []
 
@@ -80,16 +82,19 @@ def test_the_pieces_of_a_stream_make_the_answer(engine: LocalEngine) -> None:
     assert answer.ttft_s is not None
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: LocalEngine) -> None:
     one, again, other = (ask(engine, STORY, temperature=1.0, seed=seed).content for seed in (7, 7, 8))
 
     assert one == again != other
 
 
+@pytest.mark.slow
 def test_an_answer_cut_by_max_tokens_says_so(engine: LocalEngine) -> None:
     assert ask(engine, STORY, max_tokens=5).finish_reason == "length"
 
 
+@pytest.mark.slow
 def test_requests_at_once_are_all_answered_each_with_its_own(engine: LocalEngine) -> None:
     async def both() -> list[Completion]:
         countries = ("Japan", "Italy", "France")
@@ -101,6 +106,7 @@ def test_requests_at_once_are_all_answered_each_with_its_own(engine: LocalEngine
     assert ["Japan" in answers[0].content, "Italy" in answers[1].content, "France" in answers[2].content] == [True] * 3
 
 
+@pytest.mark.slow
 def test_a_schema_binds_the_answer(engine: LocalEngine) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
 
@@ -110,6 +116,7 @@ def test_a_schema_binds_the_answer(engine: LocalEngine) -> None:
     assert "\n" not in answer.content
 
 
+@pytest.mark.slow
 def test_a_schema_that_cannot_be_followed_fails_instead_of_being_ignored(engine: LocalEngine) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}}
 
@@ -118,10 +125,12 @@ def test_a_schema_that_cannot_be_followed_fails_instead_of_being_ignored(engine:
     assert (failed.value.code, failed.value.param) == ("bad_request", "response_format")
 
 
+@pytest.mark.slow
 def test_a_grammar_binds_the_answer(engine: LocalEngine) -> None:
     assert ask(engine, "Is ice cold?", grammar='root ::= "yes" | "no"').content in ("yes", "no")
 
 
+@pytest.mark.slow
 def test_a_prompt_longer_than_the_context_says_how_long_it_is(engine: LocalEngine) -> None:
     with pytest.raises(CallFailed, match=r"the prompt has \d{4} tokens .* context 1024; shorten") as failed:
         ask(engine, "sea and sky " * 500)
@@ -129,6 +138,7 @@ def test_a_prompt_longer_than_the_context_says_how_long_it_is(engine: LocalEngin
     assert not failed.value.retryable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{"temperature": "hot"}, {"response_format": {"type": "weird"}}])
 def test_an_unreadable_parameter_is_a_bad_request(engine: LocalEngine, params: dict[str, Any]) -> None:
     with pytest.raises(CallFailed) as failed:
@@ -136,6 +146,7 @@ def test_an_unreadable_parameter_is_a_bad_request(engine: LocalEngine, params: d
     assert failed.value.code == "bad_request"
 
 
+@pytest.mark.slow
 def test_an_answer_of_white_space_is_a_failure(engine: LocalEngine) -> None:
     with pytest.raises(CallFailed) as failed:
         ask(engine, "Hello", grammar='root ::= "  "')
@@ -192,6 +203,7 @@ def test_the_thought_of_a_reasoning_model_is_kept_apart() -> None:
     assert (answer.content, answer.reasoning) == ("Yes.", "Hm.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [STORY, "The sea is wide. " * 150], ids=["writing", "reading"])
 def test_cancelling_stops_the_generation_and_the_next_request_is_answered(engine: LocalEngine, text: str) -> None:
     async def cancel_then_ask() -> tuple[int, int, Completion]:
@@ -215,6 +227,7 @@ def test_cancelling_stops_the_generation_and_the_next_request_is_answered(engine
     assert "Tokyo" in answer.content
 
 
+@pytest.mark.slow
 def test_a_request_cancelled_before_its_turn_is_never_begun(engine: LocalEngine) -> None:
     async def main() -> list[Any]:
         heard: list[Any] = []
@@ -231,6 +244,7 @@ def test_a_request_cancelled_before_its_turn_is_never_begun(engine: LocalEngine)
     assert asyncio.run(main()) == []
 
 
+@pytest.mark.slow
 def test_a_closed_engine_fails_what_it_was_asked() -> None:
     async def main() -> list[Any]:
         engine = LocalEngine(str(find_weights()), context_tokens=1024)
@@ -264,6 +278,7 @@ def test_missing_weights_are_a_usage_error(tmp_path: Path) -> None:
     asyncio.run(engine.aclose())
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_both_finish() -> None:
     code = "print(asyncio.run(engine.complete(story)).finish_reason)"
 
@@ -273,6 +288,7 @@ def test_two_processes_at_once_both_finish() -> None:
     assert told == [("length\n", "")] * 2
 
 
+@pytest.mark.slow
 def test_nothing_is_written_no_port_is_open_and_no_file_is_left(tmp_path: Path) -> None:
     code = """
 def inodes(table):
@@ -294,6 +310,7 @@ asyncio.run(engine.complete(story, look))
     assert process.communicate(timeout=60) == ("[] []\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["sys.exit(3)", "os._exit(3)"])
 def test_a_process_that_leaves_while_it_generates_leaves_at_once(leave: str) -> None:
     code = f"""

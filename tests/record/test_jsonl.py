@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import RECORDS
 
 from fusiontools.errors import InputError
 from fusiontools.record import jsonl
@@ -196,3 +198,38 @@ def test_no_bytes_whatever_raise_anything_but_an_input_error(data: bytes) -> Non
     for read in (jsonl.parse, jsonl.from_text):
         with contextlib.suppress(InputError):
             assert read(data)["messages"]
+
+
+@given(RECORDS)
+def test_a_written_record_is_read_back_as_it_was(whole: Any) -> None:
+    line = jsonl.write(whole)
+
+    assert line.count(b"\n") == 1
+    assert jsonl.parse(line) == whole
+    assert list(jsonl.parse(line)) == list(whole)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30, 10**300])
+def test_an_integer_of_more_than_64_bits_is_refused(number: int) -> None:
+    line = json.dumps({"prompt": "Why?", "meta": {"n": number}}).encode()
+
+    with pytest.raises(InputError, match="more than 64 bits; write it as a string"):
+        jsonl.parse(line)
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63)])
+def test_an_integer_of_64_bits_passes_untouched(number: int) -> None:
+    assert jsonl.parse(json.dumps({"prompt": "Why?", "meta": {"n": number}}).encode())["meta"]["n"] == number
+
+
+def test_digits_inside_a_string_are_no_integer() -> None:
+    digits = "1234567890" * 3
+
+    assert jsonl.parse(jsonl.dumps({"prompt": digits}))["messages"][0]["content"] == digits
+
+
+def test_a_nesting_too_deep_to_check_is_refused_in_words() -> None:
+    line = b'{"prompt": "x", "meta": {"n": 1234567890123456789, "a": ' + b"[" * 1000 + b"]" * 1000 + b"}}"
+
+    with pytest.raises(InputError, match="nested too deep"):
+        jsonl.parse(line)

@@ -23,6 +23,8 @@ from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import STAGES
 from fusiontools.server import routes
 
+pytestmark = pytest.mark.slow
+
 WHOLE = json.loads(routes.openapi_document())
 API = schemathesis.openapi.from_dict(WHOLE)
 OPERATIONS = [found.ok() for found in API.get_all_operations()]
@@ -200,7 +202,7 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-FLAGS = {name for options in STAGES.values() for flag in flags_of(options).values() for name in flag.names}
+FLAGS = {name for spec in STAGES.values() for flag in flags_of(spec.options).values() for name in flag.names}
 CHAIN_WORDS = [
     *sorted(FLAGS),
     *STAGES,

@@ -57,9 +57,15 @@ def failing_at(stage: str, behaviour: str, *, stream: bool) -> dict[str, Any]:
     return asking(stream=stream, fusion={stage: [model] if stage == "panel" else model})
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("behaviour", FAILURES)
+#: Every failure at every stage; plain and streamed take turns, so that each failure and each stage meets both.
+FAILURES_AT = [
+    pytest.param(behaviour, stage, (i + j) % 2 == 1, id=f"{behaviour}-{stage}")
+    for i, behaviour in enumerate(FAILURES)
+    for j, stage in enumerate(STAGES)
+]
+
+
+@pytest.mark.parametrize(("behaviour", "stage", "stream"), FAILURES_AT)
 def test_whatever_fails_wherever_gives_its_place_back(
     narrow: Server, upstream: Upstream, stage: str, behaviour: str, stream: bool
 ) -> None:
@@ -108,8 +114,8 @@ def test_a_full_server_with_a_full_queue_says_when_to_come_back(serve: Serve, up
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-def test_who_waits_too_long_for_a_place_is_sent_away(serve: Serve, upstream: Upstream, stream: bool) -> None:
-    server = serve("--max-in-flight", "1", "--queue-timeout", "0.05", "--allow-model", "fake/*")
+def test_who_waits_too_long_for_a_place_is_sent_away(standing: Serve, upstream: Upstream, stream: bool) -> None:
+    server = standing("--max-in-flight", "1", "--queue-timeout", "0.05", "--allow-model", "fake/*")
 
     with Line(server, request(HANGS)):
         eventually(lambda: upstream.stats()["in_flight"] == 1, "the first request's call")
@@ -202,9 +208,9 @@ def test_a_gate_counts_who_is_inside_and_who_waits(steps: list[str]) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("limit", ["--timeout", "--deadline"])
 def test_a_member_that_is_asked_alone_gets_no_longer_than_any_other(
-    serve: Serve, upstream: Upstream, limit: str, stream: bool
+    standing: Serve, upstream: Upstream, limit: str, stream: bool
 ) -> None:
-    server = serve(limit, "0.05", "--retries", "0", "--allow-model", "fake/*")
+    server = standing(limit, "0.05", "--retries", "0", "--allow-model", "fake/*")
 
     reply = server.chat(model="fake/a+hang", stream=stream)
 
@@ -234,23 +240,22 @@ def test_one_keys_haste_is_not_anothers(serve: Serve, upstream: Upstream) -> Non
     assert (mine, theirs) == ([200, 429], 200)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/fuse", {"prompt": "x"}),
-        ("/v1/messages", {**asking(), "max_tokens": 50}),
-        ("/v1/responses", {"model": "fusion", "input": "x"}),
-        (CHAT, {**asking(), "model": "fake/a"}),
-    ],
-)
-def test_every_way_to_ask_takes_from_the_same_bucket(serve: Serve, upstream: Upstream, path: str, body: Any) -> None:
-    server = serve("--rate-limit", "1", env=KEYS)
+def test_every_way_to_ask_takes_from_the_same_bucket(serve: Serve, upstream: Upstream) -> None:
+    ways: dict[str, Any] = {
+        "/fuse": {"prompt": "x"},
+        "/v1/messages": {**asking(), "max_tokens": 50},
+        "/v1/responses": {"model": "fusion", "input": "x"},
+        CHAT: {**asking(), "model": "fake/a"},
+    }
+    keys = [f"the-key-of{path.replace('/', '-')}" for path in ways]
+    server = serve("--rate-limit", "1", env={"FUSION_SERVER_API_KEYS": ",".join(keys)})
 
-    first = server.post(path, body, FIRST).status_code
-    second = server.post(path, body, FIRST)
+    for key, (path, body) in zip(keys, ways.items(), strict=True):
+        mine = {"authorization": f"Bearer {key}"}
+        first, second = server.post(path, body, mine), server.post(path, body, mine)
 
-    assert (first, second.status_code) == (200, 429)
-    assert "retry-after" in second.headers
+        assert (first.status_code, second.status_code) == (200, 429), path
+        assert "retry-after" in second.headers
 
 
 def test_what_is_refused_takes_no_token(serve: Serve, upstream: Upstream) -> None:
@@ -325,8 +330,8 @@ def cheap(server: Server, headers: dict[str, str] | None = None) -> Any:
     return server.chat(headers=headers, model="dear", max_tokens=10)
 
 
-def test_a_request_that_may_cost_too_much_is_not_begun(serve: Serve, upstream: Upstream) -> None:
-    server = serve("--max-request-cost-usd", "0.0000001", recipe=PRICED)
+def test_a_request_that_may_cost_too_much_is_not_begun(standing: Serve, upstream: Upstream) -> None:
+    server = standing("--max-request-cost-usd", "0.0000001", recipe=PRICED)
 
     fused, alone = server.chat(), cheap(server)
 
@@ -334,8 +339,8 @@ def test_a_request_that_may_cost_too_much_is_not_begun(serve: Serve, upstream: U
     assert upstream.stats()["requests"] == 0
 
 
-def test_a_client_may_bound_its_own_request(serve: Serve, upstream: Upstream) -> None:
-    server = serve(recipe=PRICED)
+def test_a_client_may_bound_its_own_request(standing: Serve, upstream: Upstream) -> None:
+    server = standing(recipe=PRICED)
 
     refused = server.chat(fusion={"max_cost_usd": 0.0000001})
     passed = server.chat(fusion={"max_cost_usd": 1})
@@ -343,8 +348,8 @@ def test_a_client_may_bound_its_own_request(serve: Serve, upstream: Upstream) ->
     assert (refused.status_code, passed.status_code) == (402, 200)
 
 
-def test_a_client_may_bound_its_own_request_for_one_member(serve: Serve, upstream: Upstream) -> None:
-    server = serve(recipe=PRICED)
+def test_a_client_may_bound_its_own_request_for_one_member(standing: Serve, upstream: Upstream) -> None:
+    server = standing(recipe=PRICED)
 
     reply = server.chat(model="dear", max_tokens=10, fusion={"max_cost_usd": 0.0000001})
 
@@ -352,8 +357,8 @@ def test_a_client_may_bound_its_own_request_for_one_member(serve: Serve, upstrea
     assert upstream.stats()["requests"] == 0
 
 
-def test_a_client_cannot_lift_the_operators_bound(serve: Serve, upstream: Upstream) -> None:
-    server = serve("--max-request-cost-usd", "0.0000001", recipe=PRICED)
+def test_a_client_cannot_lift_the_operators_bound(standing: Serve, upstream: Upstream) -> None:
+    server = standing("--max-request-cost-usd", "0.0000001", recipe=PRICED)
 
     reply = server.chat(fusion={"max_cost_usd": 1000})
 
@@ -464,8 +469,8 @@ def test_one_keys_answers_are_not_anothers(serve: Serve, upstream: Upstream) -> 
     ],
     ids=lambda more: next(iter(more)),
 )  # fmt: skip
-def test_whatever_changes_the_answer_is_another_question(serve: Serve, upstream: Upstream, more: Any) -> None:
-    server = serve("--cache", "600")
+def test_whatever_changes_the_answer_is_another_question(standing: Serve, upstream: Upstream, more: Any) -> None:
+    server = standing("--cache", "600")
 
     server.chat()
     other = server.post(CHAT, {**asking(), **more}).json()
@@ -473,8 +478,8 @@ def test_whatever_changes_the_answer_is_another_question(serve: Serve, upstream:
     assert other["fusion"]["cached"] is False
 
 
-def test_a_client_may_ask_anew(serve: Serve, upstream: Upstream) -> None:
-    server = serve("--cache", "600")
+def test_a_client_may_ask_anew(standing: Serve, upstream: Upstream) -> None:
+    server = standing("--cache", "600")
 
     server.chat(fusion={"cache": False})
     again = server.chat(fusion={"cache": False}).json()

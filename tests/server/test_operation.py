@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rawhttp import Line, eventually, exchange, request
-from serving import CHAT, RECIPE, Server, asking, start_server
+from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server
 from workdir import Run, Serve, Upstream, hermetic
 
 from fusiontools.errors import UsageError
@@ -59,7 +59,7 @@ def befalling(env: Mapping[str, str], folder: Path, what: str) -> dict[str, str]
     return {**env, "PYTHONPATH": str(folder)}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_a_journal_that_cannot_be_opened_is_said_before_anything_is_promised(
     run: Run, tmp_path: Path, workers: str
 ) -> None:
@@ -73,6 +73,7 @@ def test_a_journal_that_cannot_be_opened_is_said_before_anything_is_promised(
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "why"),
     [
@@ -96,6 +97,7 @@ def test_workers_that_end_before_they_serve_end_the_server(
     assert why in said[0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_requests_are_not_counted_any_more(
     serve: Serve, upstream: Upstream
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_not_counted_any_mor
         assert server.metric("fusion_in_flight") == server.metric("fusion_queued") == 0
 
 
+@pytest.mark.slow
 def test_a_hangup_replaces_the_workers_by_others_that_end_as_well_as_the_first(
     serve: Serve, upstream: Upstream
 ) -> None:
@@ -144,14 +147,19 @@ UNDER_WAY = {
 }
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/fuse"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [
+        (CHAT, False), ("/v1/messages", False), ("/v1/responses", False), ("/fuse", False),
+        (CHAT, True), ("/v1/messages", True), ("/v1/responses", True),
+    ],
+)  # fmt: skip
 def test_who_waits_for_a_first_byte_when_the_time_is_over_is_told_so(
     serve: Serve, upstream: Upstream, path: str, stream: bool, workers: str
 ) -> None:
     server = serve("--workers", workers, "--drain", "0.2", "--progress", "off", *ANY_MODEL)
-    body: dict[str, Any] = {"model": "fake/a+hang", "stream": stream and path != "/fuse", "max_tokens": 9}
+    body: dict[str, Any] = {"model": "fake/a+hang", "stream": stream, "max_tokens": 9}
     body |= {"input": "x"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "x"}]}
 
     with Line(server, request(body, line=f"POST {path} HTTP/1.1")) as line:
@@ -165,7 +173,7 @@ def test_who_waits_for_a_first_byte_when_the_time_is_over_is_told_so(
     assert server.process.wait(60) == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 @pytest.mark.parametrize("who", UNDER_WAY)
 def test_a_stream_that_has_begun_when_the_time_is_over_says_so_and_ends(
     serve: Serve, upstream: Upstream, who: str, workers: str
@@ -187,7 +195,7 @@ def test_a_stream_that_has_begun_when_the_time_is_over_says_so_and_ends(
 # --- Places ---
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_who_is_worked_on_and_who_waits_is_counted_in_all_workers(
     serve: Serve, upstream: Upstream, workers: str
 ) -> None:

@@ -44,6 +44,7 @@ CASES: dict[str, Case] = {
     "max_completion_tokens": Case(40, heard={"max_tokens": 40}),
     "temperature": Case(0.11),
     "top_p": Case(0.5),
+    "top_k": Case(20),
     "stop": Case(["END", "FIN"]),
     "seed": Case(7),
     "presence_penalty": Case(0.5),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rawhttp import Line, eventually, exchange, request
-from serving import CHAT, RECIPE, Server, asking, start_server
+from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server
 from workdir import Run, Serve, Upstream, hermetic
 
 from fusiontools.server.access import is_loopback
@@ -765,7 +765,7 @@ params meta id prompt recipe previous_response_id parallel_tool_calls include tr
 
 
 @given(path=st.sampled_from(list(PATHS)), said=st.dictionaries(st.sampled_from(NAMES_TEXT.split()), VALUES, max_size=4))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_value_of_any_type_anywhere_is_more_than_a_bad_request(
     strict: Server, path: str, said: dict[str, Any]
 ) -> None:
@@ -936,7 +936,7 @@ def refuses(server: Server) -> bool:
     return False
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_a_server_that_ends_finishes_what_is_under_way_and_takes_nothing_new(
     serve: Serve, upstream: Upstream, workers: str
 ) -> None:
@@ -968,7 +968,7 @@ def test_what_does_not_end_in_time_is_cut_off(serve: Serve, upstream: Upstream, 
     eventually(lambda: upstream.stats()["aborted"] == 1, "the call's end")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ONE_OR_TWO)
 def test_an_interrupted_server_leaves_at_once(serve: Serve, upstream: Upstream, workers: str) -> None:
     server = serve("--drain", "1000", "--workers", workers, "--allow-model", "fake/*")
 
@@ -981,6 +981,7 @@ def test_an_interrupted_server_leaves_at_once(serve: Serve, upstream: Upstream, 
     assert "Traceback" not in server.said()
 
 
+@pytest.mark.slow
 def test_counts_of_all_workers_are_one_count(serve: Serve, upstream: Upstream) -> None:
     server = serve("--workers", "2")
 

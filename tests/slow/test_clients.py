@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from samples import poll
 from workdir import Upstream
 
+pytestmark = pytest.mark.slow
+
 ASKED: dict[str, Any] = {"model": "fusion", "messages": QUESTION}
 PARAMETERS = {
     "type": "object",

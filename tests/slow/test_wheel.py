@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from workdir import Run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = sorted(
     str(path.relative_to(ROOT))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import judged, lines, panelled, response
+from samples import failed, judged, lines, panelled, response
 from scripted import HANG, Scripted, model, open_door
 from workdir import Run, Upstream
 
@@ -38,10 +38,6 @@ FENCED = re.compile(r"<<<RESPONSE (\w+) (\w+)>>>\n(.*?)\n<<<END \1 \2>>>", re.DO
 def says(*texts: str, **more: Any) -> Any:
     """Return a record whose members `a`, `b`, … have said these texts."""
     return panelled("q1", [response(chr(97 + i), text) for i, text in enumerate(texts)], **more)
-
-
-def failed(member: str) -> dict[str, Any]:
-    return response(member, error={"code": "timeout", "message": "no answer within 1 s"})
 
 
 def run_pick(options: PickOptions, record: Any, backend: Scripted | None = None, **settings_: Any) -> Any:

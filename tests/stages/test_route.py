@@ -35,7 +35,8 @@ from fusiontools.stages.runtime import Runtime
 FAST, BALANCED, STRONG, CLASSIFIER = model("f"), model("b"), model("s"), model("c")
 ALL = {"fast": FAST, "balanced": BALANCED, "strong": STRONG}
 SLOW = CallFailed("timeout", "no answer within 1 s (--timeout)")
-HARD, EASY = "Should we use CRDTs or OT?", "Hi there!"
+HARD, SHORT, EASY = "Should we use CRDTs or OT for a shared editor?", "Why is the sky blue by day?", "Hi there!"
+DOUBT = "nothing in its shape says that one model is enough"
 LABELLED = [
     json.loads(line) for line in Path(__file__).with_name("routes.jsonl").read_text(encoding="utf-8").splitlines()
 ]
@@ -86,11 +87,7 @@ def test_a_question_worth_a_panel_is_fused_and_the_record_says_why() -> None:
 
     assert result == {
         **asked(HARD),
-        "route": {
-            "to": "fuse",
-            "reason": "it asks for a comparison or for advice: 'should we'",
-            "method": "heuristic",
-        },
+        "route": {"to": "fuse", "reason": DOUBT, "method": "heuristic"},
     }
     assert backend.requests == []
 
@@ -102,7 +99,7 @@ def test_an_easy_question_goes_to_one_model_of_its_tier() -> None:
 
     assert result["route"] == {
         "to": "solo",
-        "reason": "it is a greeting, thanks or a nod",
+        "reason": "it is very short",
         "method": "heuristic",
         "tier": "fast",
         "model": plain_model(settled),
@@ -133,7 +130,7 @@ def test_where_a_tier_has_no_model_the_next_stronger_one_answers_else_the_next_w
 
 
 def test_a_question_that_asks_for_more_than_the_models_named_is_fused_and_not_given_to_a_weaker_one() -> None:
-    result = routed(RouteOptions(fast=FAST), asked("Why is the sky blue?"))
+    result = routed(RouteOptions(fast=FAST), asked(SHORT))
 
     assert result["route"]["to"] == "fuse"
     assert result["route"]["reason"].endswith(": balanced work, and no such model is named")
@@ -143,7 +140,7 @@ def test_a_question_that_asks_for_more_than_the_models_named_is_fused_and_not_gi
 def test_where_nobody_answers_alone_the_question_is_fused_and_the_record_says_so() -> None:
     result = routed(RouteOptions(), asked(EASY))
 
-    assert result["route"] == {"to": "fuse", "reason": "it is a greeting, thanks or a nod", "method": "heuristic"}
+    assert result["route"] == {"to": "fuse", "reason": "it is very short", "method": "heuristic"}
     assert codes(result) == ["no_solo_model"]
     assert "fast is enough, but no model is named that answers alone (--fast, " in detail(result)
 
@@ -159,13 +156,13 @@ def test_always_fuses(question: str) -> None:
     }
 
 
-@pytest.mark.parametrize(("question", "tier"), [(EASY, "fast"), ("Why is the sky blue?", "balanced"), (HARD, "strong")])
+@pytest.mark.parametrize(("question", "tier"), [(EASY, "fast"), (SHORT, "balanced"), (HARD, "strong")])
 def test_never_fuses_and_the_rules_give_the_tier(question: str, tier: str) -> None:
     result = routed(RouteOptions("never", **ALL), asked(question))
 
     found = result["route"]
     assert (found["to"], found["tier"], found["method"]) == ("solo", tier, "never")
-    assert found["reason"].startswith("no question is fused (--method never): it ")
+    assert found["reason"].startswith("no question is fused (--method never): ")
 
 
 def test_a_failed_record_passes_untouched() -> None:
@@ -212,28 +209,19 @@ def effort(*turns: str | dict[str, Any], min_chars: int = 280, **more: Any) -> s
 @pytest.mark.parametrize(
     ("question", "wanted", "reason"),
     [
-        ("Thanks!", "fast", "a greeting, thanks or a nod"),
-        ("👍", "fast", "a greeting, thanks or a nod"),
+        ("👍", "fast", "very short"),
         ("https://a.example/b", "fast", "nothing is asked in words"),
-        ("Translate this to French: I am late.", "fast", "reword a text: 'translate'"),
-        ("Summarise this: " + "The harbour was built in 1870. " * 20, "balanced", "reword a text: 'summarise'"),
-        ("Compare tea and coffee.", FUSE, "a comparison or for advice: 'compare'"),
         ("Do the following:\n1. sort it\n2. cut it\n3. send it", FUSE, "it has 3 items"),
-        ("Who came? Who left? Who stayed?", FUSE, "it asks 3 questions"),
+        ("Who came? Who left?", FUSE, "it asks 2 questions"),
         ("谁来了？谁走了？谁留下了？", FUSE, "it asks 3 questions"),
         ("We have a problem. " * 20, FUSE, "the question is 379 characters long"),
         ("Tell me.\n```python\nx = 1\n```", "strong", "it contains code"),
         ("for (int i = 0; i < n; i++) {\n  sum += a[i];\n}", "strong", "it contains code"),
         ("Solve 3x^2 - 5x + 2 = 0", "strong", "it contains a formula"),
-        ("Prove that there are infinitely many primes.", "strong", "a proof: 'prove'"),
         ("He bought 3 at 40 and 7 at 12, so what did he pay?", "strong", "it reckons with 4 numbers"),
-        ("Write a sonnet about rain.", "strong", "a text or a program: 'write'"),
-        ("Do cats see colours? Do dogs?", "balanced", "two questions"),
-        ("What is the capital of Peru?", "fast", "looked up: 'capital of'"),
-        ("Is a tomato a fruit or a vegetable?", FUSE, "it names alternatives: 'or'"),
-        ("How do I write a loop in Go?", "balanced", "an explanation: 'how'"),
         ("and in Python?", "fast", "very short"),
-        ("Tell me something about the lighthouses of Norway.", "balanced", "an ordinary question"),
+        ("What is the capital of Peru?", "balanced", "it is short"),
+        ("Tell me something about the lighthouses of Norway.", FUSE, DOUBT),
     ],
 )
 def test_each_rule_says_why(question: str, wanted: str, reason: str) -> None:
@@ -243,53 +231,25 @@ def test_each_rule_says_why(question: str, wanted: str, reason: str) -> None:
     assert reason in decision.reason
 
 
-@pytest.mark.parametrize(
-    "greeting",
-    [
-        "Guten Morgen!",
-        "Merci beaucoup",
-        "¡Hola!",
-        "Grazie mille",
-        "Bom dia",
-        "Bedankt!",
-        "Dziękuję",
-        "Спасибо",
-        "谢谢你",
-        "ありがとうございます",
-        "안녕하세요",
-    ],
-)
-def test_small_talk_is_known_in_every_language(greeting: str) -> None:
-    assert effort(greeting) == "fast"
-
-
 def test_a_question_as_long_as_the_limit_is_not_yet_long() -> None:
-    question = "x" * 279
+    at, over = (decide(asked("x" * chars), 280).reason for chars in (280, 281))
 
-    assert effort(f"{question}.") == "balanced"
-    assert effort(f"{question}..") == FUSE
+    assert (at, over) == (DOUBT, "the question is 281 characters long")
 
 
 def test_the_limit_can_be_moved() -> None:
-    assert effort("We have a problem with it.", min_chars=10) == FUSE
+    assert effort("It is broken.", min_chars=10) == FUSE
 
 
 def test_an_ideograph_counts_as_three_characters_and_a_syllable_as_two() -> None:
     assert decide(asked("海" * 94), 280).reason == "the question is 94 characters long, as much as 282 Latin ones"
     assert decide(asked("바" * 141), 280).reason == "the question is 141 characters long, as much as 282 Latin ones"
-    assert effort("海" * 93) != FUSE
+    assert decide(asked("海" * 93), 280).reason == DOUBT
+    assert effort("海" * 8) == "fast"
 
 
 def test_code_between_fences_makes_no_question_long() -> None:
     assert effort("Fix it:\n```\n" + "print('hello, world')\n" * 100 + "```") == "strong"
-
-
-def test_what_is_quoted_asks_for_nothing() -> None:
-    assert effort('Tell me about the phrase "should we compare these two things" in old films.') == "balanced"
-
-
-def test_what_is_asked_after_a_long_text_counts() -> None:
-    assert effort("The harbour was old. " * 5_000 + "\nTranslate that into French.") == "balanced"
 
 
 def test_only_the_last_user_turn_is_read() -> None:
@@ -314,7 +274,7 @@ def test_tools_need_at_least_the_balanced_tier() -> None:
 
     decision = decide(asked(EASY, params=params), 280)
 
-    assert decision == Decision("balanced", "tools are offered; otherwise it is a greeting, thanks or a nod")
+    assert decision == Decision("balanced", "tools are offered; otherwise it is very short")
     assert effort(HARD, params=params) == FUSE
 
 
@@ -326,18 +286,17 @@ def test_an_attachment_needs_at_least_the_balanced_tier() -> None:
     assert effort(turn) == "balanced"
 
 
-def test_a_wanted_form_counts_for_nothing() -> None:
-    params = {"response_format": {"type": "json_object"}}
+def test_an_answer_to_a_schema_needs_at_least_the_balanced_tier() -> None:
+    schema = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}
+    loose = {"response_format": {"type": "json_object"}}
 
-    assert decide(asked(EASY, params=params), 280) == decide(asked(EASY), 280)
+    assert decide(asked(EASY, params=schema), 280).reason.startswith("an answer to a JSON schema is wanted; otherwise ")
+    assert effort(EASY, params=schema) == "balanced"
+    assert decide(asked(EASY, params=loose), 280) == decide(asked(EASY), 280)
 
 
 def test_where_no_user_spoke_the_last_message_is_read() -> None:
     assert effort({"role": "system", "content": HARD}) == FUSE
-
-
-def test_every_rule_gives_an_effort_that_exists() -> None:
-    assert {wanted for wanted, _ in route_rules.RULES} == {FUSE, *TIERS}
 
 
 @given(st.text(max_size=2_000) | st.text(alphabet='«“"\n `~{}<>$1.aか海?', max_size=400))
@@ -361,34 +320,24 @@ def test_a_lower_limit_never_saves_a_panel(text: str) -> None:
     assert short == FUSE or long != FUSE
 
 
-def score(kind: str, *, held_out: bool) -> tuple[int, int, int]:
-    """Return how many questions of a half there are, how often `fuse` or not is right, and how often the word is."""
-    half = [row for row in LABELLED if (row["set"], row["held_out"]) == (kind, held_out)]
-    pairs = [(effort(row["text"]), row["label"]) for row in half]
-    return len(half), sum((a == FUSE) == (b == FUSE) for a, b in pairs), sum(a == b for a, b in pairs)
+def test_in_doubt_a_question_is_fused() -> None:
+    """On the half of the labelled questions on which the rules' two lengths were not chosen."""
+    held_out = [(effort(row["text"]), row["label"]) for row in LABELLED if row["held_out"]]
+    worth = [found == FUSE for found, label in held_out if label == FUSE]
+    spared = [found != FUSE for found, label in held_out if label != FUSE]
 
-
-def test_the_labelled_questions_are_many_in_many_languages_and_half_of_them_are_held_out() -> None:
-    held_out = [row for row in LABELLED if row["held_out"]]
-
-    assert len(LABELLED) >= 150
-    assert len({row["lang"] for row in LABELLED}) == len({row["lang"] for row in held_out}) == 12
-    assert abs(len(LABELLED) - 2 * len(held_out)) <= 5
-    assert len({row["text"] for row in LABELLED}) == len(LABELLED)
-
-
-def test_the_rules_are_as_good_as_they_say() -> None:
+    # What stands in the rules' docstring; better rules change it there.
     told = " ".join(str(route_rules.__doc__).split())
-    plain, natural = ([score(kind, held_out=held_out) for held_out in (False, True)] for kind in ("plain", "natural"))
+    assert f"{sum(worth)} of {len(worth)} questions that are worth a panel get one" in told
+    assert f"{sum(spared)} of {len(spared)} that are not are spared it" in told
+    assert sum(worth) >= 0.85 * len(worth)
+    assert sum(spared) >= 0.4 * len(spared)
 
-    # A word that is added may make it better; then the docstring is to say so.
-    (n, fuse, word), (m, other_fuse, other_word) = plain
-    assert f"{fuse} of {n} (tuning) and {other_fuse} of {m} (held out)" in told
-    assert f"for {word} and {other_word}. Questions as people type them" in told
-    (n, fuse, word), (m, other_fuse, other_word) = natural
-    assert f"{fuse} of {n} and {other_fuse} of {m}, the word for {word} and {other_word}." in told
-    assert other_fuse / m >= 0.8
-    assert other_word / m >= 0.75
+
+def test_what_is_worth_a_panel_hardly_ever_gets_the_smallest_model() -> None:
+    found = [effort(row["text"]) for row in LABELLED if row["label"] in (FUSE, "strong")]
+
+    assert found.count("fast") <= 0.03 * len(found)
 
 
 # The classifier
@@ -768,7 +717,7 @@ def test_a_record_cannot_have_a_command_run(run: Run, tmp_path: Path) -> None:
 def test_as_text_the_decision_is_one_line(run: Run) -> None:
     result = run(["fuse-route", *ROUTED, "-c", "budget", "-o", "text"], "Hi!")
 
-    assert result.text == "solo fake/f (fast): it is a greeting, thanks or a nod\n"
+    assert result.text == "solo fake/f (fast): it is very short\n"
 
 
 def test_the_route_is_shown_beside_later_sections_only_where_all_are_wanted() -> None:
@@ -786,7 +735,7 @@ def test_a_solo_record_goes_through_the_chain_with_one_call_and_one_answer(run: 
         " | fuse-judge -m fake/judge | fuse-synth -m fake/s"
     )
 
-    result = run(chain, "Hi!\nCompare tea and coffee.\n")
+    result = run(chain, f"Hi!\n{HARD}\n")
 
     solo, fused = result.records
     assert (solo["answer"]["by"], solo["answer"]["model"]) == ("solo", "fake/f")
@@ -818,6 +767,6 @@ def test_who_leaves_takes_the_router_command_along(
         status = process.wait(60)
 
     assert status == (130 if number == signal.SIGINT else 143)
-    started = int((tmp_path / "pid").read_text())
-    left = Path(f"/proc/{started}/status")
-    assert not left.exists() or "State:\tZ" in left.read_text()
+    # Who is killed is not gone at once.
+    while alive(tmp_path / "pid"):
+        assert time.monotonic() < end

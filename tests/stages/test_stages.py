@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import failed
 from scripted import HANG, USAGE, Scripted, Step, model, open_door, said
 
 from fusiontools.chain import compose
@@ -76,10 +77,6 @@ def response(member: str, content: str = "", **more: Any) -> dict[str, Any]:
         "member": member, "sample": 0, "layer": 1, "content": content or f"{member} says.", "finish_reason": "stop",
         "tool_calls": [], **more,
     }  # fmt: skip
-
-
-def failed(member: str) -> dict[str, Any]:
-    return {"member": member, "sample": 0, "layer": 1, "error": {"code": "timeout", "message": SLOW.message}}
 
 
 def answered(*responses: Any, **more: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import lines
+from samples import failed, lines
 from scripted import Scripted, open_door
 from workdir import Run, Upstream
 
@@ -26,10 +26,6 @@ ASKED: Any = {"id": "q1", "messages": [{"role": "user", "content": "What is 6*7?
 def response(content: str, member: str = "", **more: Any) -> dict[str, Any]:
     head = {"member": member, "sample": 0, "layer": 1}
     return {**head, "content": content, "finish_reason": "stop", "tool_calls": [], **more}
-
-
-def failed(member: str) -> dict[str, Any]:
-    return {"member": member, "sample": 0, "layer": 1, "error": {"code": "timeout", "message": "no answer"}}
 
 
 def panel(*told: Any, **more: Any) -> Any:

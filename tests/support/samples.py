@@ -23,6 +23,11 @@ def response(member: str, content: str | None = None, **more: Any) -> dict[str, 
     return {**head, **more} if "error" in more else {**head, "content": text, "finish_reason": "stop", **more}
 
 
+def failed(member: str) -> dict[str, Any]:
+    """Return the response of a member that did not answer in time."""
+    return response(member, error={"code": "timeout", "message": "no answer within 1 s (--timeout)"})
+
+
 def panelled(name: str = "q1", responses: Iterable[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
     """Return a record as a panel leaves it."""
     return {**question(name), "panel": list(responses or map(response, MEMBERS)), **more}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 #: The recipe that servers of tests offer where a test gives none: three members, a judge, a synthesizer.
 RECIPE = """
@@ -21,6 +22,8 @@ judge: fake/judge
 synth: fake/synth
 """
 CHAT = "/v1/chat/completions"
+#: The workers of a server, as a parameter: two take their time to start.
+ONE_OR_TWO = ["1", pytest.param("2", marks=pytest.mark.slow)]
 
 
 def asking(text: str = "Why?", **more: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from serving import RECIPE, Server
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 SUPPORT = Path(__file__).parent
+#: The console commands, as pyproject.toml lists them.
+TOOLS = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 
 
 class Upstream:

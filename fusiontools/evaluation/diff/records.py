@@ -2,18 +2,7 @@
 
 Reads   everything; `calls` only for cost and time, which vary from run to run and are no difference
 Gives   plain data: `a` and `b` are the two sides of a value, and a side on which it is missing has no key;
-        of a list, what was `removed` and what was `added`
-
-What calls cost and took, and by how much two runs differ in it: as data, and as lines for a person.
-
-Reads   `calls`, the ledger of a record
-
-Find the values that changed within a value, each with the path that leads to it.
-
-Reads   the two sides of any JSON value; a side on which it is missing has no key
-Gives   leaves in the order of their keys and places; a short list of plain values is one leaf, not several
-
-Add up what a comparison of two files found.
+        of a list, what was `removed` and what was `added`; of any value the leaves that changed, each with its path
 """
 
 from __future__ import annotations
@@ -91,38 +80,6 @@ def cost_delta(a: FileSpending, b: FileSpending) -> float | None:
     return round(b.cost_usd - a.cost_usd, 8)
 
 
-def spent_lines(a: FileSpending, b: FileSpending) -> list[tuple[str, str]]:
-    """Return names and values of cost and time, before and after; nothing where nobody was called."""
-    if not a.calls and not b.calls:
-        return []
-    cost = f"{_cost(a)} → {_cost(b)}"
-    if delta := cost_delta(a, b):
-        sign = "-" if delta < 0 else "+"
-        cost += f" ({sign}{_usd(abs(delta))}{_percent(a.known_usd, delta)})"
-    delta_s = b.time_s - a.time_s
-    time = f"{a.time_s:.1f} s → {b.time_s:.1f} s"
-    if delta_s:
-        time += f" ({delta_s:+.1f} s{_percent(a.time_s, delta_s)})"
-    return [("cost", cost), ("call time", time)]
-
-
-def _cost(spent: FileSpending) -> str:
-    if spent.cost_usd is None:
-        return "unknown" if spent.calls else "no calls"
-    return ("≥ " if spent.unknown else "") + _usd(spent.cost_usd)
-
-
-def _usd(amount: float) -> str:
-    """Return an amount with four decimals, and with more where it is small."""
-    decimals = 4 if amount >= 0.01 else 6 if amount >= 0.0001 else 8
-    whole, _, cents = f"{amount:.{decimals}f}".partition(".")
-    return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
-
-
-def _percent(before: float, delta: float) -> str:
-    return f", {delta / before:+.1%}" if before else ""
-
-
 Kind = Literal["failed", "answered", "answer", "analysis", "other"]
 Data = dict[str, Any]
 #: Sections that are told field by field, and item by item; `panel` and `layers` are told response by response. What may
@@ -165,10 +122,10 @@ def compare(a: Side, b: Side, *, answers_only: bool = False) -> Change | None:
     Args:
         answers_only: nothing but the text, the tool calls, and whether there is an answer at all.
     """
-    sections = _changed_answer(a.record, b.record) if answers_only else _changed_sections(a.record, b.record)
+    sections = _compare_answers(a.record, b.record) if answers_only else _compare_sections(a.record, b.record)
     if not sections:
         return None
-    kind = _kind(a.record, b.record, sections)
+    kind = _name_kind(a.record, b.record, sections)
     return Change(a.record["id"], question_text(a.record), kind, sections, a.spent, b.spent)  # type: ignore[arg-type]
 
 
@@ -194,52 +151,52 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _changed_sections(a: Data, b: Data) -> Data:
-    return {key: _told(key, a, b) or _sides(key, a, b) for key in _differing(a, b)}
+def _compare_sections(a: Data, b: Data) -> Data:
+    return {key: _compare_section(key, a, b) or _pick_sides(key, a, b) for key in _find_differing(a, b)}
 
 
-def _told(key: str, a: Data, b: Data) -> Data:
+def _compare_section(key: str, a: Data, b: Data) -> Data:
     """Return a section's change in detail; empty where no detail says it, such as an empty list for a missing one."""
     if key in _OBJECTS:
         on_both = key in a and key in b
-        return _changed_fields(a.get(key, {}), b.get(key, {}), LISTED if key == "analysis" and on_both else ())
+        return _compare_fields(a.get(key, {}), b.get(key, {}), LISTED if key == "analysis" and on_both else ())
     if key in _LISTS:
-        return _changed_items(a.get(key, []), b.get(key, []))
+        return _compare_items(a.get(key, []), b.get(key, []))
     if key == "panel":
-        return _changed_responses(a.get(key, []), b.get(key, []))
+        return _compare_responses(a.get(key, []), b.get(key, []))
     if key == "layers":
         ours, theirs = (list(chain.from_iterable(side.get(key, []))) for side in (a, b))
-        return _changed_responses(ours, theirs)
+        return _compare_responses(ours, theirs)
     return {}
 
 
-def _changed_answer(a: Data, b: Data) -> Data:
+def _compare_answers(a: Data, b: Data) -> Data:
     if ("error" in a) != ("error" in b):
-        return {"error": _sides("error", a, b), **_changed_words(a, b)}
-    return _changed_words(a, b)
+        return {"error": _pick_sides("error", a, b), **_compare_words(a, b)}
+    return _compare_words(a, b)
 
 
-def _changed_words(a: Data, b: Data) -> Data:
-    if _said(a) == _said(b):
+def _compare_words(a: Data, b: Data) -> Data:
+    if _read_answer(a) == _read_answer(b):
         return {}
-    fields = _changed_fields(a.get("answer", {}), b.get("answer", {}))
+    fields = _compare_fields(a.get("answer", {}), b.get("answer", {}))
     return {"answer": {key: fields[key] for key in ("content", "tool_calls") if key in fields}}
 
 
-def _changed_fields(a: Data, b: Data, listed: Iterable[str] = ()) -> Data:
+def _compare_fields(a: Data, b: Data, listed: Iterable[str] = ()) -> Data:
     return {
-        key: (_changed_items(a.get(key, []), b.get(key, [])) if key in listed else {}) or _sides(key, a, b)
-        for key in _differing(a, b)
+        key: (_compare_items(a.get(key, []), b.get(key, [])) if key in listed else {}) or _pick_sides(key, a, b)
+        for key in _find_differing(a, b)
     }
 
 
-def _changed_items(a: list[Any], b: list[Any]) -> Data:
+def _compare_items(a: list[Any], b: list[Any]) -> Data:
     """Return what stands in one list and not in the other; empty where they differ in order only."""
-    removed, added = _missing(a, b), _missing(b, a)
+    removed, added = _find_missing(a, b), _find_missing(b, a)
     return {"removed": removed, "added": added} if removed or added else {}
 
 
-def _missing(items: list[Any], others: list[Any]) -> list[Any]:
+def _find_missing(items: list[Any], others: list[Any]) -> list[Any]:
     left = Counter(map(jsonl.canonical, others))
     missing = []
     for item in items:
@@ -251,17 +208,17 @@ def _missing(items: list[Any], others: list[Any]) -> list[Any]:
     return missing
 
 
-def _changed_responses(a: list[Data], b: list[Data]) -> Data:
+def _compare_responses(a: list[Data], b: list[Data]) -> Data:
     """Return how each member's responses changed, and the order of those that stand on both sides, if that did."""
-    ours, theirs = _by_slot(a), _by_slot(b)
-    names = _names([*dict.fromkeys([*ours, *theirs])])
+    ours, theirs = _group_by_slot(a), _group_by_slot(b)
+    names = _name_slots([*dict.fromkeys([*ours, *theirs])])
     responses = []
     for slot, name in names.items():
         one, other = ours.get(slot, {}), theirs.get(slot, {})
-        fields = {key: sides for key, sides in _changed_fields(one, other).items() if key not in _SLOT}
+        fields = {key: sides for key, sides in _compare_fields(one, other).items() if key not in _SLOT}
         if fields:
             head = {**dict(zip(_SLOT, slot, strict=False)), "name": name}
-            responses.append({**head, "change": _fate(one, other), "changed": fields})
+            responses.append({**head, "change": _name_fate(one, other), "changed": fields})
     found: Data = {"responses": responses} if responses else {}
     orders = [[names[slot] for slot in side if slot in ours and slot in theirs] for side in (ours, theirs)]
     if orders[0] != orders[1]:
@@ -269,7 +226,7 @@ def _changed_responses(a: list[Data], b: list[Data]) -> Data:
     return found
 
 
-def _by_slot(responses: list[Data]) -> dict[tuple[Any, ...], Data]:
+def _group_by_slot(responses: list[Data]) -> dict[tuple[Any, ...], Data]:
     """Return responses by layer, member and sample; those that share all three by their number too."""
     seen: Counter[tuple[Any, ...]] = Counter()
     by_slot = {}
@@ -280,7 +237,7 @@ def _by_slot(responses: list[Data]) -> dict[tuple[Any, ...], Data]:
     return by_slot
 
 
-def _names(slots: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
+def _name_slots(slots: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
     """Return the name of each slot: with the sample's number where its layer has several of the member, on any side."""
     names = dict.fromkeys(slots, "")
     for layer in dict.fromkeys(slot[0] for slot in slots):
@@ -290,37 +247,37 @@ def _names(slots: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
     return names
 
 
-def _fate(a: Data, b: Data) -> str:
+def _name_fate(a: Data, b: Data) -> str:
     if not a or not b:
         return "gone" if a else "new"
     if ("error" in a) != ("error" in b):
         return "failed" if "error" in b else "answered"
-    return "other" if _words(a) == _words(b) else "answer"
+    return "other" if _read_words(a) == _read_words(b) else "answer"
 
 
-def _kind(a: Data, b: Data, sections: Data) -> Kind:
+def _name_kind(a: Data, b: Data, sections: Data) -> Kind:
     if ("error" in a) != ("error" in b):
         return "failed" if "error" in b else "answered"
-    if _said(a) != _said(b):
+    if _read_answer(a) != _read_answer(b):
         return "answer"
     return "analysis" if "analysis" in sections else "other"
 
 
-def _said(record: Data) -> Any:
-    return _words(record["answer"]) if "answer" in record else None
+def _read_answer(record: Data) -> Any:
+    return _read_words(record["answer"]) if "answer" in record else None
 
 
-def _words(answer: Data) -> Any:
+def _read_words(answer: Data) -> Any:
     """Return the text and the tool calls; a call's id is drawn anew in every run."""
     functions = [call["function"] for call in answer.get("tool_calls") or []]
     return answer.get("content"), [(function.get("name"), function.get("arguments")) for function in functions]
 
 
-def _differing(a: Data, b: Data) -> list[str]:
+def _find_differing(a: Data, b: Data) -> list[str]:
     return [key for key in dict.fromkeys([*a, *b]) if key not in a or key not in b or not same(a[key], b[key])]
 
 
-def _sides(key: str, a: Data, b: Data) -> Data:
+def _pick_sides(key: str, a: Data, b: Data) -> Data:
     return {name: side[key] for name, side in (("a", a), ("b", b)) if key in side}
 
 

@@ -1,4 +1,4 @@
-"""One system against others: each by itself, or the best of several without paying for the choice.
+"""One system against others, or against the best of several; and one run against another of the same tasks.
 
 Whoever is best of several on some tasks owes a part of that to the tasks: the best is said to be better than it is. To
 be better than the best is to be better than every one, so the highest p of all and the lowest bound of all hold
@@ -6,8 +6,6 @@ whoever is best (Berger 1982), with nothing to correct. To be worse than the bes
 is corrected for the number of them (Bonferroni).
 
 Source  Berger 1982, Technometrics 24, 295-300, intersection-union test
-
-Two runs of the same tasks: which system changed, and on how many tasks it flipped either way.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from fusiontools.evaluation.report.statistics import (
     Draws,
     Interval,
     Mean,
-    Paired,
+    PairedDifference,
+    compare_paired,
     difference_seen,
     holm,
     means,
-    paired,
     tasks_needed,
 )
 from fusiontools.evaluation.report.systems import ORACLE
@@ -41,7 +39,7 @@ class Contest:
 
     against: str
     rival: str
-    rivals: dict[str, Paired]
+    rivals: dict[str, PairedDifference]
     interval: Interval
     p: float
     p_holm: float = 1.0
@@ -49,7 +47,7 @@ class Contest:
     shown: int = 1
 
     @property
-    def pair(self) -> Paired:
+    def pair(self) -> PairedDifference:
         """Return the comparison with the best of the rivals."""
         return self.rivals[self.rival]
 
@@ -73,16 +71,16 @@ class Contest:
         return difference_seen(pair.tasks, pair.squared, binary=pair.binary, alpha=ALPHA / self.shown)
 
 
-def contest(against: str, rivals: dict[str, Paired]) -> Contest:
+def compare_with_best(against: str, rivals: dict[str, PairedDifference]) -> Contest:
     """Compare with the best of some systems."""
     rival = min(sorted(rivals), key=lambda name: rivals[name].mean)
     pairs = list(rivals.values())
     lower = min(pair.lower() for pair in pairs)
     upper = min(pair.upper(TAIL / len(pairs)) for pair in pairs)
-    return Contest(against, rival, rivals, (lower, upper), _p(pairs))
+    return Contest(against, rival, rivals, (lower, upper), _find_p(pairs))
 
 
-def corrected(contests: Sequence[Contest]) -> list[Contest]:
+def correct_for_number(contests: Sequence[Contest]) -> list[Contest]:
     """Return the comparisons with their p corrected for the number of them."""
     adjusted = holm([each.p for each in contests])
     return [
@@ -91,7 +89,7 @@ def corrected(contests: Sequence[Contest]) -> list[Contest]:
     ]
 
 
-def _p(pairs: Sequence[Paired]) -> float:
+def _find_p(pairs: Sequence[PairedDifference]) -> float:
     worse = [pair.p for pair in pairs if pair.mean < 0]
     return min(1.0, len(pairs) * min(worse)) if worse else max(pair.p for pair in pairs)
 
@@ -103,7 +101,7 @@ class Changed:
     name: str
     before: Mean
     after: Mean
-    difference: Paired
+    difference: PairedDifference
     p_holm: float
 
 
@@ -133,7 +131,7 @@ def compare_runs(before: ScoreTable, after: ScoreTable, draws: Draws) -> Runs:
     for run, of_run, places_of in zip((before, after), systems, places, strict=True):
         scores = [run.of_tasks(of_run[name]) for name in names]
         columns.append([[column[places_of[task]] for task in common] for column in scores])
-    pairs = paired([(b, a) for a, b in zip(*columns, strict=True)], draws)
+    pairs = compare_paired([(b, a) for a, b in zip(*columns, strict=True)], draws)
     scored = [means(each, draws) for each in columns]
     found = [
         (name, a, b, pair)

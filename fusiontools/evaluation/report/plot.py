@@ -53,7 +53,7 @@ def draw(summary: Summary, path: str) -> None:
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": _SALT, "font.family": "sans-serif", "font.size": 9}
     drawn = io.BytesIO()
     with mpl.rc_context(settings):
-        figure = _figure(summary)
+        figure = _make_figure(summary)
         dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[form]
         figure.savefig(drawn, format=form, dpi=150, metadata={"Title": _title(summary), **dates})
     try:
@@ -62,7 +62,7 @@ def draw(summary: Summary, path: str) -> None:
         raise UsageError(f"--plot {path}: cannot be written: {error.strerror}") from error
 
 
-def _figure(summary: Summary) -> Any:
+def _make_figure(summary: Summary) -> Any:
     from matplotlib.figure import Figure
 
     ranks = [rank for rank in summary.panel.ranks if rank.n]
@@ -95,7 +95,7 @@ def _draw_costs(axes: Axes, summary: Summary) -> None:
         axes.set_xlim(min(costs) / 1.3, 1.3 * max(costs))
     else:
         axes.set_xlim(0, 1.08 * max(costs) or 1)
-    front = _front(rows, costs)
+    front = _find_front(rows, costs)
     xs, ys = zip(*front, strict=True)
     axes.step(xs, [100 * y for y in ys], where="post", color=_FAINT, linewidth=1, linestyle="--", zorder=1)
     if (ceiling := summary.panel.ceiling) is not None:
@@ -105,8 +105,8 @@ def _draw_costs(axes: Axes, summary: Summary) -> None:
         axes.errorbar(
             cost,
             100 * row.score.mean,
-            yerr=_whiskers([(row.score.mean, row.score.interval)]),
-            fmt=_MARKS[_mark(row)],
+            yerr=_make_whiskers([(row.score.mean, row.score.interval)]),
+            fmt=_MARKS[_name_mark(row)],
             color=_INK if is_subject else _GREY,
             markerfacecolor=_INK if is_subject else "white",
             markersize=13 if row.system.kind == "fusion" else 7,
@@ -114,16 +114,16 @@ def _draw_costs(axes: Axes, summary: Summary) -> None:
             linewidth=1,
             zorder=3,
         )
-    _label(axes, rows, costs)
+    _draw_names(axes, rows, costs)
     least = "at least, " if any(row.cost.unknown for row in rows) else ""
     axes.set_xlabel(f"cost of a task ({least}USD)" if summary.measure == "usd" else "calls for a task")
     axes.set_ylabel(_unit(summary))
     axes.set_title("Cost against score", loc="left", fontsize=10)
-    _explain(axes, rows, summary)
-    _plain(axes)
+    _draw_legend(axes, rows, summary)
+    _clear_frame(axes)
 
 
-def _mark(row: SummaryRow) -> str:
+def _name_mark(row: SummaryRow) -> str:
     return "votes" if row.system.votes else row.system.kind
 
 
@@ -131,11 +131,11 @@ def _unit(summary: Summary) -> str:
     return "right, %" if summary.binary else "score, points of 100"
 
 
-def _explain(axes: Axes, rows: Sequence[SummaryRow], summary: Summary) -> None:
+def _draw_legend(axes: Axes, rows: Sequence[SummaryRow], summary: Summary) -> None:
     """Say what the marks and lines are, beside the picture, where it hides nothing."""
     from matplotlib.lines import Line2D
 
-    used = dict.fromkeys(_mark(row) for row in rows)
+    used = dict.fromkeys(_name_mark(row) for row in rows)
     shown = [
         Line2D([], [], linestyle="", color=_GREY, markerfacecolor="white", marker=_MARKS[kind], label=_KINDS[kind])
         for kind in used
@@ -147,7 +147,7 @@ def _explain(axes: Axes, rows: Sequence[SummaryRow], summary: Summary) -> None:
     axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
 
 
-def _label(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) -> None:
+def _draw_names(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) -> None:
     """Write each name beside its mark; names of marks that stand close are stacked, with a line to each mark."""
     axes.autoscale_view()
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -161,7 +161,7 @@ def _label(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) -> No
             columns.append([each])
     for column in columns:
         column.sort(key=lambda each: each[1])
-        heights = _spread([y for _, y, _ in column])
+        heights = _spread_apart([y for _, y, _ in column])
         is_left = column[-1][0] > _RIGHTMOST
         edge = min(x for x, *_ in column) - 0.018 if is_left else max(x for x, *_ in column) + 0.018
         for (x, y, row), height in zip(column, heights, strict=True):
@@ -182,7 +182,7 @@ def _label(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) -> No
             )
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
+def _spread_apart(heights: Sequence[float]) -> list[float]:
     """Return ascending heights moved apart, so that lines of text do not cover each other, and not off the picture."""
     spread: list[float] = []
     for height in heights:
@@ -192,7 +192,7 @@ def _spread(heights: Sequence[float]) -> list[float]:
     return [height - spread[0] + lowest for height in spread]
 
 
-def _front(rows: Sequence[SummaryRow], costs: Sequence[float]) -> list[tuple[float, float]]:
+def _find_front(rows: Sequence[SummaryRow], costs: Sequence[float]) -> list[tuple[float, float]]:
     """Return the systems that nobody beats at their cost, cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(zip(costs, (row.score.mean for row in rows), strict=True), key=lambda p: (p[0], -p[1])):
@@ -213,7 +213,7 @@ def _draw_categories(axes: Axes, summary: Summary) -> None:
             [place - 0.4 + width * (i + 0.5) for place, _ in known],
             [100 * score.mean for _, score in known],
             width,
-            yerr=_whiskers([(score.mean, score.interval) for _, score in known]),
+            yerr=_make_whiskers([(score.mean, score.interval) for _, score in known]),
             color=colour,
             edgecolor="#3c3c3c",
             linewidth=0.6,
@@ -221,15 +221,15 @@ def _draw_categories(axes: Axes, summary: Summary) -> None:
             label=name,
             error_kw={"linewidth": 0.9, "capsize": 2, "ecolor": "black"},
         )
-    axes.set_xticks(range(len(categories)), [_ticked(category) for category in categories], fontsize=8)
+    axes.set_xticks(range(len(categories)), [_name_tick(category) for category in categories], fontsize=8)
     axes.set_ylim(0, 100)
     axes.set_ylabel(_unit(summary))
     axes.set_title("By category", loc="left", fontsize=10)
     axes.legend(loc="upper right", fontsize=8, ncols=3, bbox_to_anchor=(1, 1.16), frameon=False)
-    _plain(axes)
+    _clear_frame(axes)
 
 
-def _ticked(category: Category) -> str:
+def _name_tick(category: Category) -> str:
     return f"{category.name or '(none)'}\n{category.tasks:,}"
 
 
@@ -238,7 +238,7 @@ def _draw_ranks(axes: Axes, summary: Summary) -> None:
     means = [rank.score / rank.n for rank in ranks]
     whiskers = None
     if summary.panel.co_failure is not None:
-        whiskers = _whiskers([(m, wilson(r.score, r.n)) for m, r in zip(means, ranks, strict=True)])
+        whiskers = _make_whiskers([(m, wilson(r.score, r.n)) for m, r in zip(means, ranks, strict=True)])
     axes.bar(
         range(1, len(ranks) + 1),
         [100 * mean for mean in means],
@@ -258,15 +258,15 @@ def _draw_ranks(axes: Axes, summary: Summary) -> None:
         f"The judge's ranking: is the k-th {'right, %' if summary.binary else 'good, points'}", loc="left", fontsize=10
     )
     axes.legend(loc="upper right", fontsize=8, frameon=False)
-    _plain(axes)
+    _clear_frame(axes)
 
 
-def _whiskers(scores: Sequence[tuple[float, Interval]]) -> list[list[float]]:
+def _make_whiskers(scores: Sequence[tuple[float, Interval]]) -> list[list[float]]:
     below = [100 * (mean - low) for mean, (low, _) in scores]
     return [below, [100 * (high - mean) for mean, (_, high) in scores]]
 
 
-def _plain(axes: Axes) -> None:
+def _clear_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)

@@ -1,6 +1,6 @@
-"""The numbers of a whole run: a few for each record and system, never a text.
+"""The numbers of a whole run: a few for each record and system, never a text; and how the members go together.
 
-How the members of a panel go together: who agrees with whom, who errs alike, and what the judge's ranking is worth.
+Of a panel it is counted who agrees with whom, who errs alike, and what the judge's ranking is worth.
 
 Source  Kim et al. 2025, arXiv:2506.07962 (models that err agree on the error); phi is Pearson's correlation of right
         and wrong
@@ -23,7 +23,7 @@ _MOST = 12
 
 
 @dataclass(slots=True)
-class Pair:
+class MemberPair:
     """Two responses of the same panels, counted over records."""
 
     n: int = 0
@@ -74,7 +74,7 @@ class Rank:
 class PanelTally:
     """Counts over all panels; what is kept grows with the panel, not with the records."""
 
-    pairs: dict[tuple[str, str], Pair] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], MemberPair] = field(default_factory=dict)
     ranks: list[Rank] = field(default_factory=list)
     #: What a response is worth that is drawn by lot from those ranked.
     chance: Rank = field(default_factory=Rank)
@@ -98,7 +98,7 @@ class PanelTally:
         seats = sorted(zip(names, asked, strict=True), key=lambda seat: seat[0])[:_MOST]
         for i, (name, grade) in enumerate(seats):
             for other_name, other in seats[i + 1 :]:
-                self.pairs.setdefault((name, other_name), Pair()).add(grade, other)
+                self.pairs.setdefault((name, other_name), MemberPair()).add(grade, other)
 
     def _add_ranks(self, ranked: Sequence[Grade]) -> None:
         if len(ranked) < 2:

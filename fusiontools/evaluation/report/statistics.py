@@ -1,75 +1,76 @@
-"""How sure a number is: intervals, exact and resampled tests, and what many tests at once are worth.
-
-Source  Wilson 1927; Efron 1979; Bonett and Price 2012, J. Educ. Behav. Stat. 37(4), 479-488; McNemar 1947; Fisher
-        1935; Holm 1979, Scand. J. Stat. 6, 65-70
-
-Draw samples from samples: the bootstrap of a mean, and the signs of differences by lot.
+"""How sure a number is: intervals, exact and resampled tests, and how many tasks it takes to see a difference.
 
 Each column is sorted first and has the draws of its own length, so that neither the order of records nor what else is
-asked changes a digit. Both ways of drawing read the same random numbers: numpy is there for speed (10,000 tasks × 12
-systems × 2,000 draws: under 1 s with it, half a minute without), and gives what plain Python gives.
+asked changes a digit. The random numbers are Python's, whose stream no version of numpy changes; numpy does the sums.
 
-How many tasks it takes to see a difference, and what difference so many tasks can show.
+Ours and not scipy's, which would weigh 100 MB for a few lines each; scipy is what the tests hold them against.
 
-Source  Connor 1987, Biometrics 43, 207-211 (paired shares), with the step that the exact test loses; the same formula
-        with the mean of the squared differences serves scores between 0 and 1
+Source  Wilson 1927; Efron 1979; Bonett and Price 2012, J. Educ. Behav. Stat. 37(4), 479-488; McNemar 1947; Fisher
+        1935; Holm 1979, Scand. J. Stat. 6, 65-70; Connor 1987, Biometrics 43, 207-211 (paired shares, with the step
+        that the exact test loses; with the mean of the squared differences it serves scores between 0 and 1)
 """
 
 from __future__ import annotations
 
 import math
 import random
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from itertools import compress
 from statistics import NormalDist
+from types import ModuleType
+from typing import Any
 
+from fusiontools.errors import UsageError
 from fusiontools.evaluation.report.scores import is_binary, present
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
 _CHUNK = 1 << 17
-_TO_BITS = bytes(byte & 1 for byte in range(256))
 Columns = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """How often is drawn, and from which seed; `fast` is with numpy, where it is installed by default."""
+    """How often is drawn, and from which seed."""
 
     seed: int = 0
     resamples: int = 2000
-    fast: bool | None = None
 
-    @property
-    def with_numpy(self) -> bool:
-        """Return whether numpy draws."""
-        return find_spec("numpy") is not None if self.fast is None else self.fast
+
+def load_numpy() -> ModuleType:
+    """Return numpy.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import numpy as np
+    except ImportError:
+        raise UsageError("a report resamples with numpy: install fusiontools[eval]") from None
+    return np
 
 
 def resampled_means(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column the means of samples drawn from it with replacement, in ascending order."""
-    drawn = _by_length(columns, draws, _fast_means if draws.with_numpy else _plain_means)
-    return [sorted(means) for means in drawn]
+    return [sorted(means) for means in _draw_by_length(columns, draws, _draw_means)]
 
 
 def signed_sums(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column its sums with every sign drawn by lot."""
-    return _by_length(columns, draws, _fast_sums if draws.with_numpy else _plain_sums)
+    return _draw_by_length(columns, draws, _draw_sums)
 
 
-def _by_length(
-    columns: Columns, draws: Draws, draw: Callable[[Columns, Draws], list[list[float]]]
-) -> list[list[float]]:
+def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Iterator[Any]]) -> list[list[float]]:
+    """Return what is drawn from each column; those of one length share their draws."""
+    np = load_numpy()
     places: dict[int, list[int]] = {}
     for place, column in enumerate(columns):
         places.setdefault(len(column), []).append(place)
     drawn: list[list[float]] = [[] for _ in columns]
     for alike in places.values():
-        for place, numbers in zip(alike, draw([sorted(columns[place]) for place in alike], draws), strict=True):
+        values = np.array([sorted(columns[place]) for place in alike], dtype=np.float64).T
+        for place, numbers in zip(alike, np.concatenate(list(draw(values, draws))).T, strict=True):
             # The last bits depend on how the sum was made.
-            drawn[place] = [round(number, 12) for number in numbers]
+            drawn[place] = [round(number, 12) for number in numbers.tolist()]
     return drawn
 
 
@@ -83,12 +84,10 @@ def _random_bytes(kind: str, n: int, size: int, draws: Draws) -> Iterator[tuple[
         yield count, source.randbytes(4 * words * count)
 
 
-def _fast_means(columns: Columns, draws: Draws) -> list[list[float]]:
-    import numpy as np
-
-    n = len(columns[0])
-    values = np.array(columns, dtype=np.float64).T
-    means = []
+def _draw_means(values: Any, draws: Draws) -> Iterator[Any]:
+    """Yield the means of resamples, a row for each."""
+    np = load_numpy()
+    n = len(values)
     for count, data in _random_bytes("bootstrap", n, 4 * n, draws):
         # Each resample counts in a stretch of its own, so that one count serves all of them.
         places = np.frombuffer(data, dtype="<u4").astype(np.int64).reshape(count, n)
@@ -96,46 +95,16 @@ def _fast_means(columns: Columns, draws: Draws) -> list[list[float]]:
         places >>= 32
         places += np.arange(count)[:, None] * n
         weights = np.bincount(places.ravel(), minlength=count * n).reshape(count, n)
-        means.append(weights.astype(np.float64) @ values / n)
-    return [[float(x) for x in column] for column in np.concatenate(means).T]
+        yield weights.astype(np.float64) @ values / n
 
 
-def _plain_means(columns: Columns, draws: Draws) -> list[list[float]]:
-    n = len(columns[0])
-    means: list[list[float]] = [[] for _ in columns]
-    for count, data in _random_bytes("bootstrap", n, 4 * n, draws):
-        words = array("I", data)
-        for i in range(count):
-            places = [word * n >> 32 for word in words[i * n : i * n + n]]
-            for column, into in zip(columns, means, strict=True):
-                into.append(sum(map(column.__getitem__, places)) / n)
-    return means
-
-
-def _fast_sums(columns: Columns, draws: Draws) -> list[list[float]]:
-    import numpy as np
-
-    n = len(columns[0])
-    values = np.array(columns, dtype=np.float64).T
-    sums = []
+def _draw_sums(values: Any, draws: Draws) -> Iterator[Any]:
+    """Yield sums with signs by lot, a row for each draw."""
+    np = load_numpy()
+    n = len(values)
     for count, data in _random_bytes("signs", n, n, draws):
         bits = (np.frombuffer(data, dtype=np.uint8) & 1).reshape(count, -1)[:, :n]
-        sums.append(2 * (bits.astype(np.float64) @ values) - values.sum(axis=0))
-    return [[float(x) for x in column] for column in np.concatenate(sums).T]
-
-
-def _plain_sums(columns: Columns, draws: Draws) -> list[list[float]]:
-    n = len(columns[0])
-    totals = [sum(column) for column in columns]
-    sums: list[list[float]] = [[] for _ in columns]
-    for count, data in _random_bytes("signs", n, n, draws):
-        size = len(data) // count
-        bits = data.translate(_TO_BITS)
-        for i in range(count):
-            signs = bits[i * size : i * size + n]
-            for column, total, into in zip(columns, totals, sums, strict=True):
-                into.append(2 * sum(compress(column, signs)) - total)
-    return sums
+        yield 2 * (bits.astype(np.float64) @ values) - values.sum(axis=0)
 
 
 #: What lies outside an interval of 95 %, on either side.
@@ -155,7 +124,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedDifference:
     """How one system differs from another on the tasks that both were asked."""
 
     tasks: int
@@ -197,7 +166,7 @@ def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]
     """Return the mean of each column, without its NaNs; None where nothing else is in it."""
     known = [present(column) for column in columns]
     by_draws = [i for i, scores in enumerate(known) if scores and not is_binary(scores)]
-    drawn = resampled_means([_widened(known[i], math.fsum(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
+    drawn = resampled_means([_widen(known[i], math.fsum(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
     intervals = {i: (m[_rank(TAIL, len(m))], m[-1 - _rank(TAIL, len(m))]) for i, m in zip(by_draws, drawn, strict=True)}
     found: list[Mean | None] = []
     for i, scores in enumerate(known):
@@ -211,16 +180,16 @@ def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]
     return found
 
 
-def paired(pairs: Sequence[Scores], draws: Draws) -> list[Paired | None]:
+def compare_paired(pairs: Sequence[Scores], draws: Draws) -> list[PairedDifference | None]:
     """Compare systems task by task; None where two have no task in common."""
     # What is equal but for the last bits of a mean is a tie.
     differences = [[round(a - b, 12) for a, b in zip(*pair, strict=True) if a == a and b == b] for pair in pairs]
-    widened = resampled_means([_widened(d, 0.0, 1.0) for d in differences if d], draws)
-    tests = _tests(pairs, differences, draws)
-    found: list[Paired | None] = []
+    widened = resampled_means([_widen(d, 0.0, 1.0) for d in differences if d], draws)
+    tests = _test(pairs, differences, draws)
+    found: list[PairedDifference | None] = []
     drawn = iter(widened)
     for difference, (p, binary) in zip(differences, tests, strict=True):
-        found.append(_paired(difference, p, binary, next(drawn)) if difference else None)
+        found.append(_make_difference(difference, p, binary, next(drawn)) if difference else None)
     return found
 
 
@@ -250,33 +219,33 @@ def quantile(numbers: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _tests(pairs: Sequence[Scores], differences: Sequence[Sequence[float]], draws: Draws) -> list[tuple[float, bool]]:
+def _test(pairs: Sequence[Scores], differences: Sequence[Sequence[float]], draws: Draws) -> list[tuple[float, bool]]:
     """Return the p of each comparison, and whether it is McNemar's."""
     binary = [all(is_binary(present(scores)) for scores in pair) for pair in pairs]
     by_lot = [i for i, d in enumerate(differences) if d and not binary[i]]
     sums = dict(zip(by_lot, signed_sums([differences[i] for i in by_lot], draws), strict=True))
     return [
-        (_by_lot(difference, sums[i]), False)
+        (_test_by_lot(difference, sums[i]), False)
         if i in sums
         else (mcnemar(sum(d > 0 for d in difference), sum(d < 0 for d in difference)), True)
         for i, difference in enumerate(differences)
     ]
 
 
-def _by_lot(difference: Sequence[float], sums: Sequence[float]) -> float:
+def _test_by_lot(difference: Sequence[float], sums: Sequence[float]) -> float:
     """Return how often signs by lot give as large a sum; the one that was seen counts among them."""
     seen = abs(math.fsum(difference)) - 1e-9
     return (1 + sum(abs(drawn) >= seen for drawn in sums)) / (1 + len(sums))
 
 
-def _paired(difference: Sequence[float], p: float, binary: bool, drawn: Sequence[float]) -> Paired:
+def _make_difference(difference: Sequence[float], p: float, binary: bool, drawn: Sequence[float]) -> PairedDifference:
     n = len(difference)
     wins, losses = sum(d > 0 for d in difference), sum(d < 0 for d in difference)
     squared = math.fsum(d * d for d in difference) / n
-    return Paired(n, math.fsum(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
+    return PairedDifference(n, math.fsum(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
 
 
-def _widened(values: Sequence[float], middle: float, unseen: float) -> list[float]:
+def _widen(values: Sequence[float], middle: float, unseen: float) -> list[float]:
     """Return the values and an imaginary pair, as far from the middle as the farthest value is.
 
     A sample in which nothing differs is no proof that nothing does, and a small one has not seen the extremes: drawn

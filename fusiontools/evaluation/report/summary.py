@@ -1,10 +1,7 @@
-"""What systems cost, and which of one model alone costs as much as the fusion does.
+"""Everything that a report says of one run, computed: systems, costs, comparisons, categories, the panel, notes.
 
-Compared is money, where all of it is known and somebody pays; else the number of calls.
-
-What a reader must know before he believes a report: what is missing, what was chosen on the same tasks.
-
-Everything that a report says of one run, computed: systems, comparisons, categories, the panel, and what to heed.
+Compared is money, where all of it is known and somebody pays; else the number of calls. The notes say what a reader
+must know before believing a report: what is missing, and what was chosen on the same tasks.
 """
 
 from __future__ import annotations
@@ -15,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fusiontools.errors import UsageError, nearest
-from fusiontools.evaluation.report.comparisons import Contest, contest, corrected
-from fusiontools.evaluation.report.scores import Column, Pair, Rank, ScoreTable, is_binary, present
-from fusiontools.evaluation.report.statistics import Draws, Mean, Paired, means, paired, quantile
+from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
+from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable, is_binary, present
+from fusiontools.evaluation.report.statistics import Draws, Mean, PairedDifference, compare_paired, means, quantile
 from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, System
 
 Measure = Literal["usd", "calls"]
@@ -51,29 +48,29 @@ def usd_per_right(column: Column) -> float | None:
     return column.usd / right if right and not column.unknown else None
 
 
-def measure_of(gathered: ScoreTable, subject: System) -> Measure:
+def measure_of(table: ScoreTable, subject: System) -> Measure:
     """Return whether money can be compared."""
-    alone = [column for system, column in gathered.columns.items() if system.model]
-    columns = [gathered.columns[subject], *alone]
+    alone = [column for system, column in table.columns.items() if system.model]
+    columns = [table.columns[subject], *alone]
     return "usd" if all(column.usd > 0 and not column.unknown for column in columns) else "calls"
 
 
-def ratios(gathered: ScoreTable, subject: System) -> dict[System, float]:
+def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
     """Return what each system costs as a multiple of what the subject does; none where that is nothing."""
-    measure = measure_of(gathered, subject)
-    whole = cost_of(gathered.columns[subject]).of(measure)
+    measure = measure_of(table, subject)
+    whole = cost_of(table.columns[subject]).of(measure)
     if not whole:
         return {}
-    return {system: cost_of(column).of(measure) / whole for system, column in gathered.columns.items()}
+    return {system: cost_of(column).of(measure) / whole for system, column in table.columns.items()}
 
 
-def nearest_in_cost(gathered: ScoreTable, subject: System) -> dict[System, float]:
+def find_nearest_in_cost(table: ScoreTable, subject: System) -> dict[System, float]:
     """Return of each model alone the one use whose cost is nearest to the subject's: so many samples, and their vote.
 
     Its value is what it costs as a multiple of what the subject does.
     """
     uses: dict[tuple[str, str], dict[System, float]] = {}
-    for system, ratio in ratios(gathered, subject).items():
+    for system, ratio in find_ratios(table, subject).items():
         if system.model and system != subject and ratio > 0:
             uses.setdefault((system.kind, system.model), {})[system] = ratio
     chosen = (min(each, key=lambda system: (abs(math.log(each[system])), system.votes)) for each in uses.values())
@@ -92,7 +89,7 @@ _FEW = 30
 class NoteContext:
     """What the notes are made of."""
 
-    gathered: ScoreTable
+    table: ScoreTable
     subject: str
     #: The comparisons that are shown.
     shown: Collection[str]
@@ -108,57 +105,57 @@ class NoteContext:
     parts: Collection[str]
 
 
-def notes(heeded: NoteContext) -> list[str]:
+def write_notes(context: NoteContext) -> list[str]:
     """Return the notes, in the order of their weight."""
-    return [*_of_records(heeded.gathered), *_of_comparisons(heeded), *_of_systems(heeded)]
+    return [*_note_records(context.table), *_note_comparisons(context), *_note_systems(context)]
 
 
-def _of_records(gathered: ScoreTable) -> Iterator[str]:
-    if gathered.errors:
-        yield f"{_records(gathered.errors)} failed as a whole and count 0 for everybody who has no grade there."
-    if gathered.ungraded:
-        yield f"{_records(gathered.ungraded)} without any grade: counted 0 for every system (fuse-grade them)."
-    if gathered.repeated:
-        yield f"{_records(gathered.repeated)} with an id that came before: counted as repetitions of one task."
-    if len(gathered.tasks) < _FEW:
-        yield f"Only {len(gathered.tasks)} tasks: take every number here as a hint."
+def _note_records(table: ScoreTable) -> Iterator[str]:
+    if table.errors:
+        yield f"{_count_records(table.errors)} failed as a whole and count 0 for everybody who has no grade there."
+    if table.ungraded:
+        yield f"{_count_records(table.ungraded)} without any grade: counted 0 for every system (fuse-grade them)."
+    if table.repeated:
+        yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
+    if len(table.tasks) < _FEW:
+        yield f"Only {len(table.tasks)} tasks: take every number here as a hint."
 
 
-def _of_comparisons(heeded: NoteContext) -> Iterator[str]:
-    if heeded.members > 1:
+def _note_comparisons(context: NoteContext) -> Iterator[str]:
+    if context.members > 1:
         yield (
-            f"The best of {heeded.members} members is chosen on the same tasks, so it looks better than it is; p and "
+            f"The best of {context.members} members is chosen on the same tasks, so it looks better than it is; p and "
             "interval hold whichever is best: `better` needs a win over every member, `worse` pays for the choice."
         )
-    if "same-cost" not in heeded.shown:
-        nearest = ", ".join(f"{name} at {ratio:.2g}×" for name, ratio in sorted(heeded.far.items()))
+    if "same-cost" not in context.shown:
+        nearest = ", ".join(f"{name} at {ratio:.2g}×" for name, ratio in sorted(context.far.items()))
         seen = f" (nearest: {nearest})" if nearest else ""
         yield (
-            f"No single model was asked at about the cost of {heeded.subject}{seen}: `fuse-panel --baseline MODEL*N` "
+            f"No single model was asked at about the cost of {context.subject}{seen}: `fuse-panel --baseline MODEL*N` "
             "asks one N times, and its vote is the comparison that counts."
         )
     for part, did, models in (
-        ("judge", "compared", heeded.gathered.judges),
-        ("synth", "wrote", heeded.gathered.writers),
+        ("judge", "compared", context.table.judges),
+        ("synth", "wrote", context.table.writers),
     ):
-        if models and part not in heeded.parts:
+        if models and part not in context.parts:
             names = ", ".join(sorted(model for model, _ in models))
             yield f"The model that {did} ({names}) was not asked alone: `fuse-panel --baseline MODEL` does."
 
 
-def _of_systems(heeded: NoteContext) -> Iterator[str]:
-    partly = [f"{name} on {n:,}" for name, n in heeded.asked.items() if n < heeded.gathered.records]
+def _note_systems(context: NoteContext) -> Iterator[str]:
+    partly = [f"{name} on {n:,}" for name, n in context.asked.items() if n < context.table.records]
     if partly:
-        of = f"of {heeded.gathered.records:,} records"
+        of = f"of {context.table.records:,} records"
         yield f"Not asked everywhere ({', '.join(partly)} {of}): compared on the tasks that both were asked."
-    if heeded.unknown:
+    if context.unknown:
         yield (
-            f"Costs marked ≥, or unknown, lack calls whose price nobody said ({', '.join(heeded.unknown)}): what a "
+            f"Costs marked ≥, or unknown, lack calls whose price nobody said ({', '.join(context.unknown)}): what a "
             "right answer costs is unknown there."
         )
 
 
-def _records(count: int) -> str:
+def _count_records(count: int) -> str:
     return f"{count:,} record{'s' if count > 1 else ''}"
 
 
@@ -191,14 +188,14 @@ class Category:
     name: str
     tasks: int
     scores: dict[str, Mean]
-    differences: dict[str, Paired]
+    differences: dict[str, PairedDifference]
 
 
 @dataclass(frozen=True, slots=True)
 class PanelSummary:
     """What can be said of the panel: pairs of members, the ceiling of any selection, the judge's ranking."""
 
-    pairs: dict[tuple[str, str], Pair]
+    pairs: dict[tuple[str, str], MemberPair]
     #: The score of whoever always chooses the best response.
     ceiling: Mean | None
     #: The share of tasks that nobody gets right; None where texts can be right in part.
@@ -234,80 +231,80 @@ class SummaryBuilder:
     """One run on its way to a report.
 
     Args:
-        gathered: a run, finished.
+        table: a run, finished.
         subject: the name of the system that is compared with the others; the fusion where none is given.
     """
 
-    def __init__(self, gathered: ScoreTable, subject: str | None, draws: Draws) -> None:
-        self.gathered = gathered
+    def __init__(self, table: ScoreTable, subject: str | None, draws: Draws) -> None:
+        self.table = table
         self.draws = draws
-        self.labels = gathered.labels()
+        self.labels = table.labels()
         self.systems = {name: system for system, name in self.labels.items()}
         self.subject = (
-            self._found(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
+            self._find(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
         )
-        self.near = nearest_in_cost(gathered, self.subject)
+        self.near = find_nearest_in_cost(table, self.subject)
         self._scores: dict[System, list[float]] = {}
 
-    def summary(self) -> Summary:
+    def build(self) -> Summary:
         """Return the report."""
-        rows = self._rows()
-        contests = self._contests()
+        rows = self._make_rows()
+        contests = self._compare()
         subject = self.labels[self.subject]
         return Summary(
-            tasks=len(self.gathered.tasks),
-            records=self.gathered.records,
+            tasks=len(self.table.tasks),
+            records=self.table.records,
             draws=self.draws,
             subject=subject,
-            measure=measure_of(self.gathered, self.subject),
+            measure=measure_of(self.table, self.subject),
             binary=all(
-                is_binary(present(self.gathered.columns[row.system].scores)) for row in rows if not row.system.model
+                is_binary(present(self.table.columns[row.system].scores)) for row in rows if not row.system.model
             ),
             rows=rows,
             contests=contests,
-            categories=self._categories(rows, contests),
-            panel=self._panel(rows, contests),
-            notes=notes(self._heeded(rows, contests)),
+            categories=self._make_categories(rows, contests),
+            panel=self._sum_up_panel(rows, contests),
+            notes=write_notes(self._note_context(rows, contests)),
         )
 
-    def difference(self, rival: str) -> Paired:
+    def difference(self, rival: str) -> PairedDifference:
         """Compare the subject with one system that a person named."""
-        found = paired([(self._of(self.subject), self._of(self._found(rival)))], self.draws)[0]
+        found = compare_paired([(self._read_scores(self.subject), self._read_scores(self._find(rival)))], self.draws)[0]
         if found is None:
             raise UsageError(f"{self.labels[self.subject]} and {rival} have no task in common")
         return found
 
-    def _found(self, name: str) -> System:
+    def _find(self, name: str) -> System:
         if name not in self.systems:
             raise UsageError(f"no system is called {name!r} here{nearest(name, list(self.systems))}")
         return self.systems[name]
 
-    def _of(self, system: System) -> list[float]:
+    def _read_scores(self, system: System) -> list[float]:
         if system not in self._scores:
-            self._scores[system] = self.gathered.of_tasks(system)
+            self._scores[system] = self.table.of_tasks(system)
         return self._scores[system]
 
-    def _shown(self) -> list[System]:
+    def _choose_shown(self) -> list[System]:
         """Return the systems of the table; of votes of one model only those that cost what the subject does."""
         shown = [s for s in self.labels if not s.votes or s == self.subject or s in self.near]
-        scores = {s: math.fsum(known) / len(known) if (known := present(self._of(s))) else -1.0 for s in shown}
+        scores = {s: math.fsum(known) / len(known) if (known := present(self._read_scores(s))) else -1.0 for s in shown}
         return sorted(shown, key=lambda s: (_ORDER[s.kind] + bool(s.votes), -scores[s], self.labels[s]))
 
-    def _rows(self) -> list[SummaryRow]:
-        shown = self._shown()
-        cost_ratios = ratios(self.gathered, self.subject)
+    def _make_rows(self) -> list[SummaryRow]:
+        shown = self._choose_shown()
+        cost_ratios = find_ratios(self.table, self.subject)
         rows = []
-        for system, score in zip(shown, means([self._of(s) for s in shown], self.draws), strict=True):
+        for system, score in zip(shown, means([self._read_scores(s) for s in shown], self.draws), strict=True):
             if score is None:
                 continue
-            column = self.gathered.columns[system]
+            column = self.table.columns[system]
             times = present(column.latencies)
             is_real = system != ORACLE
             rows.append(
                 SummaryRow(
                     name=self.labels[system],
                     system=system,
-                    parts=self._parts(system),
+                    parts=self._find_parts(system),
                     score=score,
                     records=len(present(column.scores)),
                     cost=cost_of(column),
@@ -320,53 +317,55 @@ class SummaryBuilder:
             )
         return rows
 
-    def _parts(self, system: System) -> tuple[str, ...]:
+    def _find_parts(self, system: System) -> tuple[str, ...]:
         """Return what else this model did in the fusion."""
         if not system.model or system.votes:
             return ()
-        models = self.gathered.models.get(system, set())
-        had = (("judge", self.gathered.judges), ("synth", self.gathered.writers))
+        models = self.table.models.get(system, set())
+        had = (("judge", self.table.judges), ("synth", self.table.writers))
         return tuple(part for part, by in had if models & by)
 
-    def _contests(self) -> list[Contest]:
+    def _compare(self) -> list[Contest]:
         """Compare the subject with what it must beat to be worth its cost."""
         asked: dict[str, list[System]] = {
             "same-cost": [system for system, ratio in self.near.items() if is_near(ratio)],
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
         }
-        asked |= self._part_rivals()
-        copied = self.gathered.by
+        asked |= self._find_part_rivals()
+        copied = self.table.by
         for system, name in ((VOTE, "vote"), (PICK, "pick")):
             is_the_same = self.subject == FUSION and set(copied) == {name}
             asked[name] = [system] if system in self.labels and not is_the_same else []
         wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival != self.subject]
-        found = paired([(self._of(self.subject), self._of(rival)) for _, rival in wanted], self.draws)
-        grouped: dict[str, dict[str, Paired]] = {}
+        found = compare_paired(
+            [(self._read_scores(self.subject), self._read_scores(rival)) for _, rival in wanted], self.draws
+        )
+        grouped: dict[str, dict[str, PairedDifference]] = {}
         for (name, rival), pair in zip(wanted, found, strict=True):
             if pair is not None:
                 grouped.setdefault(name, {})[self.labels[rival]] = pair
-        return corrected([contest(name, rivals) for name, rivals in grouped.items()])
+        return correct_for_number([compare_with_best(name, rivals) for name, rivals in grouped.items()])
 
-    def _part_rivals(self) -> dict[str, list[System]]:
+    def _find_part_rivals(self) -> dict[str, list[System]]:
         """Return the models that judged or wrote, asked alone, one comparison for each; a baseline before a member."""
         found: dict[str, list[System]] = {}
         alone = [s for s in self.labels if s.model and not s.votes]
         seen: set[tuple[str, str]] = set()
         for part in ("judge", "synth"):
             for system in sorted(alone, key=lambda s: s.kind):
-                models = self.gathered.models.get(system, set())
-                if part in self._parts(system) and not models & seen:
+                models = self.table.models.get(system, set())
+                if part in self._find_parts(system) and not models & seen:
                     seen |= models
                     found[f"{part} {self.labels[system]}" if part in found else part] = [system]
         return found
 
-    def _categories(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> list[Category]:
-        names = sorted(self.gathered.categories)
+    def _make_categories(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> list[Category]:
+        names = sorted(self.table.categories)
         if len(names) < 2:
             return []
         rivals = list(dict.fromkeys(c.rival for c in contests if c.against in ("same-cost", "best-single")))
-        tasks = {name: self.gathered.tasks_of(name) for name in names}
-        scores = {row.name: self._of(row.system) for row in rows}
+        tasks = {name: self.table.tasks_of(name) for name in names}
+        scores = {row.name: self._read_scores(row.system) for row in rows}
         subject = scores[self.labels[self.subject]]
 
         def within(column: Sequence[float], name: str) -> list[float]:
@@ -375,7 +374,9 @@ class SummaryBuilder:
         every = [(name, row.name) for name in names for row in rows]
         found = means([within(scores[row], name) for name, row in every], self.draws)
         pairs = [(name, rival) for name in names for rival in rivals]
-        differ = paired([(within(subject, name), within(scores[rival], name)) for name, rival in pairs], self.draws)
+        differ = compare_paired(
+            [(within(subject, name), within(scores[rival], name)) for name, rival in pairs], self.draws
+        )
         return [
             Category(
                 name,
@@ -386,8 +387,8 @@ class SummaryBuilder:
             for name in names
         ]
 
-    def _panel(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> PanelSummary:
-        tally = self.gathered.panel
+    def _sum_up_panel(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> PanelSummary:
+        tally = self.table.panel
         ceiling = next((row.score for row in rows if row.system == ORACLE), None)
         subject = next((row.score.mean for row in rows if row.system == self.subject), math.nan)
         best = next((each for each in contests if each.against == "best-single"), None)
@@ -399,11 +400,11 @@ class SummaryBuilder:
         co_failure = 1 - ceiling.mean if ceiling is not None and tally.is_binary else None
         return PanelSummary(tally.pairs, ceiling, co_failure, recovered, tally.ranks, tally.chance)
 
-    def _heeded(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> NoteContext:
+    def _note_context(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> NoteContext:
         shown = {each.against for each in contests}
         far = {self.labels[s]: ratio for s, ratio in self.near.items() if not is_near(ratio)}
         return NoteContext(
-            gathered=self.gathered,
+            table=self.table,
             subject=self.labels[self.subject],
             shown=shown,
             members=len(next((c.rivals for c in contests if c.against == "best-single"), {})),

@@ -1,6 +1,6 @@
-"""The systems that one graded record holds: what each of them scored on it, and what it spent.
+"""The systems that one graded record holds: what each scored on it, and what it spent.
 
-What a system spent on one record: calls, money, tokens, and the time on the wall.
+Spent are calls, money, tokens, and time on the wall.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fusiontools.answers.tally import count_votes
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.
@@ -150,14 +151,8 @@ def outcomes(record: Record) -> dict[System, Outcome]:
 
 def voted(grades: Sequence[Grade]) -> Grade:
     """Return the grade that stands for the majority: a tie goes to the earliest, as does a vote where nobody votes."""
-    counts: dict[str, int] = {}
-    for grade in grades:
-        if grade["key"]:
-            counts[grade["key"]] = counts.get(grade["key"], 0) + 1
-    if not counts:
-        return _earliest(grades)
-    winner = max(counts, key=lambda key: counts[key])
-    return next(grade for grade in grades if grade["key"] == winner)
+    tally = count_votes([grade["key"] for grade in grades])
+    return _earliest(grades) if tally is None else grades[tally.winner]
 
 
 def _first_layer(grades: Sequence[Grade]) -> list[Grade]:

@@ -1,12 +1,15 @@
-"""The side of a check on which the tests run: the program's functions stand in for themselves, far away.
+"""The process in which the checks of a program run: what the program made stands in for itself, far away.
 
-The nonce is written only after the last test, to a file that the program has never seen.
+Names and builtins of the checks are their own. The nonce is written only after the last test, to a file that the
+program has never seen.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
+import inspect
 import os
 import sys
 import types
@@ -14,27 +17,25 @@ import unittest
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fusiontools.evaluation.sandbox.program import JOINED
 from fusiontools.evaluation.sandbox.protocol import (
+    ASKED,
+    COMPARED,
+    JOINED,
+    REDUCING,
     Broken,
     Link,
     attempt,
     begin,
-    described,
+    describe,
     pack,
-    raised,
-    reraise,
+    pack_error,
+    raise_packed,
     unpack,
 )
 
-#: The special methods of an object of the program's, and what they ask of it.
-_ASKED = {
-    "__call__": "call", "__str__": "str", "__repr__": "repr", "__len__": "len", "__iter__": "iter", "__next__": "next",
-    "__bool__": "bool", "__float__": "float", "__int__": "int", "__abs__": "abs", "__neg__": "neg",
-    "__getitem__": "item", "__setitem__": "put", "__delitem__": "drop", "__contains__": "in",
-}  # fmt: skip
-_REDUCING = frozenset({"call", "len", "bool", "float", "int", "abs"})
-_COMPARED = ("eq", "lt", "le", "gt", "ge")
+#: What a test calls first, with the number of its line.
+_MARK = "__reached__"
+_TESTS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Remote:
@@ -50,10 +51,10 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name in ("_client", "_number", "_derived"):
             raise AttributeError(name)
-        return self._client.ask("get", self, name)
+        return self._client.ask("__getattr__", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._client.ask("set", self, name, value)
+        self._client.ask("__setattr__", self, name, value)
 
     def __hash__(self) -> int:
         return hash(self._number)
@@ -62,27 +63,27 @@ class Remote:
         return not self == other
 
 
-def _asking(deed: str) -> Callable[..., Any]:
+def _forward(name: str) -> Callable[..., Any]:
     def method(self: Remote, *args: Any, **kwargs: Any) -> Any:
-        if self._derived and deed in _REDUCING:
+        if self._derived and name in REDUCING:
             raise TypeError("the program's own kind of number cannot be compared with plain data")
-        return self._client.ask(deed, self, *args, **kwargs)
+        return self._client.ask(name, self, *args, **kwargs)
 
     return method
 
 
-def _comparing(deed: str) -> Callable[[Remote, Any], Any]:
+def _compare(name: str) -> Callable[[Remote, Any], Any]:
     def method(self: Remote, other: Any) -> Any:
         if not isinstance(other, Remote):
-            return False if deed == "eq" else NotImplemented
-        return self._client.ask(deed, self, other)
+            return False if name == "__eq__" else NotImplemented
+        return self._client.ask(name, self, other)
 
     return method
 
 
-def _joining(deed: str) -> Callable[[Remote, Any], Any]:
+def _join(name: str) -> Callable[[Remote, Any], Any]:
     def method(self: Remote, other: Any) -> Any:
-        value = self._client.ask(deed, self, other)
+        value = self._client.ask(name, self, other)
         if isinstance(other, Remote):
             return value
         if not isinstance(value, Remote):
@@ -93,12 +94,9 @@ def _joining(deed: str) -> Callable[[Remote, Any], Any]:
     return method
 
 
-for _name, _deed in _ASKED.items():
-    setattr(Remote, _name, _asking(_deed))
-for _deed in _COMPARED:
-    setattr(Remote, f"__{_deed}__", _comparing(_deed))
-for _deed in JOINED:
-    setattr(Remote, f"__{_deed.rstrip('_')}__", _joining(_deed))
+for _names, _make in ((ASKED, _forward), (COMPARED, _compare), (JOINED, _join)):
+    for _name in _names:
+        setattr(Remote, _name, _make(_name))
 
 
 class CheckClient:
@@ -111,28 +109,20 @@ class CheckClient:
 
     def ask(self, deed: str, remote: Remote, *args: Any, **kwargs: Any) -> Any:
         """Have something done with an object, and return what comes of it."""
-        told = [pack(each, self._hold) for each in args]
+        packed = [pack(each, self._hold) for each in args]
         named = {key: pack(each, self._hold) for key, each in kwargs.items()}
-        self._link.send({"do": deed, "on": remote._number, "args": told, "kwargs": named})
-        while "back" in (reply := self._received()):
-            self._link.send(self._called_back(reply))
+        self._link.send({"do": deed, "on": remote._number, "args": packed, "kwargs": named})
+        while "back" in (reply := self._link.receive()):
+            self._link.send(self._call_back(reply))
         if "raised" in reply:
-            reraise(reply)
+            raise_packed(reply)
         for given, after in zip(args, reply.get("args", []), strict=False):
             self._change(given, after)
-        return self.unpacked(reply["value"])
+        return self.unpack(reply["value"])
 
-    def unpacked(self, data: Any) -> Any:
-        value, error = attempt(unpack, data, self._find)
-        if error is not None:
-            raise self._link.failed("the program sent nothing readable")
-        return value
-
-    def _received(self) -> dict[str, Any]:
-        reply = self._link.receive()
-        if not isinstance(reply, dict) or not reply.keys() & {"value", "raised", "back"}:
-            raise self._link.failed("the program sent nothing readable")
-        return reply
+    def unpack(self, data: Any) -> Any:
+        """Return a value of the program's: plain data as our own, anything else as what stands for it."""
+        return unpack(data, self._find)
 
     def _hold(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Remote):
@@ -144,24 +134,24 @@ class CheckClient:
 
     def _find(self, data: dict[str, Any]) -> Any:
         if "module" in data:
-            return _module(data["module"])
+            return _import_module(data["module"])
         number = int(data["at"])
         return self._known.setdefault(number, Remote(self, number))
 
-    def _called_back(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _call_back(self, message: dict[str, Any]) -> dict[str, Any]:
         function = self._callbacks[int(message["back"])]
-        args = [self.unpacked(each) for each in message["args"]]
-        kwargs = {key: self.unpacked(each) for key, each in message["kwargs"].items()}
+        args = [self.unpack(each) for each in message["args"]]
+        kwargs = {key: self.unpack(each) for key, each in message["kwargs"].items()}
         value, error = attempt(function, *args, **kwargs)
         if isinstance(error, Broken):
             raise error
-        return raised(error) if error is not None else {"value": pack(value, self._hold)}
+        return pack_error(error) if error is not None else {"value": pack(value, self._hold)}
 
     def _change(self, given: Any, after: Any) -> None:
         """Make of a list, set or dict that was handed over what the program made of it."""
         if after is None or isinstance(given, Remote):
             return
-        value = self.unpacked(after)
+        value = self.unpack(after)
         if isinstance(given, list | bytearray) and isinstance(value, list | bytearray):
             given[:] = value
         elif isinstance(given, dict | set) and isinstance(value, type(given)):
@@ -174,7 +164,7 @@ def main() -> None:
     verdict = os.dup(1)
     job, link = begin()
     nonce = job.pop("nonce")
-    sys.excepthook = lambda kind, error, trace: _write(verdict, f"failed\n{link.broken or described(error)}")
+    sys.excepthook = lambda kind, error, trace: _write(verdict, f"failed\n{link.broken or describe(error)}")
     hello = link.receive()
     if "failed" in hello:
         _write(verdict, f"failed\nthe program does not load: {hello['failed']}")
@@ -189,45 +179,102 @@ def _check(job: dict[str, Any], client: CheckClient, names: Mapping[str, Any]) -
     module = types.ModuleType("checks")
     sys.modules["checks"] = module
     space = module.__dict__
-    # What the task itself gave is taken from the task, not from the program.
+    # What the task itself gave is taken from the task, and what the language gives from the language.
     exec(compile(job["head"], "<prompt>", "exec"), space)  # noqa: S102
-    given = set(space)
-    space.update(
-        {name: client.unpacked(told) for name, told in names.items() if name not in given or name == entry_point}
-    )
+    own = {*space, *dir(builtins)} - {entry_point}
+    space.update({name: client.unpack(packed) for name, packed in names.items() if name not in own})
     if entry_point:
         if entry_point not in names:
             raise NameError(f"the program defines no {entry_point!r}")
         space["candidate"] = space[entry_point]
-    brought = set(space)
     # Its own tests are run below, and by us.
     unittest.main = lambda *args, **kwargs: None  # type: ignore[assignment]
-    tree = ast.parse(job["tests"])
+    reached: set[int] = set()
+    space[_MARK] = reached.add
+    tree = ast.fix_missing_locations(_Marking().visit(ast.parse(job["tests"])))
     exec(compile(tree, "<tests>", "exec"), space)  # noqa: S102
-    _run_uncalled(tree, space, {name for name in space if name not in brought or name == "check"})
+    _run_uncalled(tree, space, reached)
 
 
-def _run_uncalled(tree: ast.Module, space: dict[str, Any], own: set[str]) -> None:
-    """Run the tests that the text only defines: `check(candidate)`, `test_…()`, and those of `unittest`."""
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    suite = unittest.TestSuite()
-    for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name not in own or node.name in called:
-            continue
-        test = space[node.name]
-        if node.name == "check" and "candidate" in space:
-            test(space["candidate"])
-        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test") and not node.args.args:
-            test()
-        elif isinstance(test, type) and issubclass(test, unittest.TestCase):
-            suite.addTests(unittest.defaultTestLoader.loadTestsFromTestCase(test))
+class _Marking(ast.NodeTransformer):
+    """Has every function and every assertion say that it was reached."""
+
+    def visit_FunctionDef(self, node: Any) -> Any:
+        self.generic_visit(node)
+        node.body.insert(0, _mark(node))
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_Assert(self, node: ast.Assert) -> Any:
+        return [_mark(node), node]
+
+
+def _mark(node: ast.stmt) -> ast.stmt:
+    return ast.copy_location(ast.parse(f"{_MARK}({node.lineno})").body[0], node)
+
+
+def _run_uncalled(tree: ast.Module, space: dict[str, Any], reached: set[int]) -> None:
+    """Run the tests that the text only defines: `check(candidate)`, `test_…()`, and those in classes.
+
+    Raises:
+        AssertionError: a test fails or cannot be run, or no assertion was reached: checks that did not run pass nobody.
+    """
+    tests = [node for node in tree.body if isinstance(node, _TESTS) and node.name.startswith(("test", "check"))]
+    classes = [space[node.name] for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in tests:
+        candidate = [space["candidate"]] if node.name == "check" and "candidate" in space else []
+        if node.lineno not in reached:
+            _run(space[node.name], candidate) or _run(space[node.name], [])
+    for node in tests:
+        # One test may give another its arguments.
+        if node.lineno not in reached:
+            raise AssertionError(f"{node.name} was not run: nobody gives it its arguments")
+    _run_unittests([each for each in classes if _is_unittest(each)])
+    for each in classes:
+        if each.__name__.startswith("Test") and not _is_unittest(each):
+            _run_methods(each)
+    assertions = {node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)}
+    if assertions and not assertions & reached:
+        raise AssertionError("no assertion was reached")
+
+
+def _run(test: Callable[..., Any], args: list[Any]) -> bool:
+    """Run a test, and say whether it takes these arguments."""
+    try:
+        inspect.signature(test).bind(*args)
+    except TypeError:
+        return False
+    result = test(*args)
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        asyncio.run(result)
+    return True
+
+
+def _run_methods(kind: type) -> None:
+    """Run a class of tests as pytest does: each method on an object of its own."""
+    for name in [name for name in vars(kind) if name.startswith("test")]:
+        tests = kind()
+        getattr(tests, "setup_method", lambda: None)()
+        if not _run(getattr(tests, name), []):
+            raise AssertionError(f"{kind.__name__}.{name} was not run: nobody gives it its arguments")
+
+
+def _is_unittest(kind: Any) -> bool:
+    return issubclass(kind, unittest.TestCase)
+
+
+def _run_unittests(classes: list[type[unittest.TestCase]]) -> None:
     result = unittest.TestResult()
-    suite.run(result)
+    for each in classes:
+        unittest.defaultTestLoader.loadTestsFromTestCase(each).run(result)
     for _, why in (*result.failures, *result.errors):
         raise AssertionError(why.strip().splitlines()[-1].removeprefix("AssertionError: "))
 
 
-def _module(name: Any) -> types.ModuleType:
+def _import_module(name: Any) -> types.ModuleType:
     """Return a module that the program imports, where it belongs to the language: checks often use it, too."""
     if not isinstance(name, str) or name.partition(".")[0] not in sys.stdlib_module_names:
         return types.ModuleType(str(name))

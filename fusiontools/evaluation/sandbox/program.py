@@ -1,4 +1,4 @@
-"""The side of a check on which the program runs: it loads the program, then does what the checks ask for.
+"""The process in which a program under test runs: it loads the program, then does what the checks ask for.
 
 Nothing of the checks ever comes here but the arguments of each call.
 """
@@ -12,31 +12,26 @@ from collections.abc import Callable
 from typing import Any
 
 from fusiontools.evaluation.sandbox.protocol import (
+    ASKED,
+    COMPARED,
+    JOINED,
     Broken,
     Link,
     attempt,
     begin,
-    described,
+    describe,
     pack,
-    raised,
-    reraise,
+    pack_error,
+    raise_packed,
     unpack,
 )
 
-#: What two objects can be joined by.
-JOINED = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor")
-#: What can be asked of an object.
-DEEDS: dict[str, Callable[..., Any]] = {
-    "call": lambda function, *args, **kwargs: function(*args, **kwargs),
-    "get": getattr,
-    "set": setattr,
-    "item": operator.getitem,
-    "put": operator.setitem,
-    "drop": operator.delitem,
-    "in": operator.contains,
-    **{deed.__name__: deed for deed in (str, repr, len, iter, next, bool, float, int, abs)},
-    **{name: getattr(operator, name) for name in ("neg", "eq", "lt", "le", "gt", "ge", *JOINED)},
-}
+_BUILT_IN: dict[str, Callable[..., Any]] = {
+    "__getattr__": getattr, "__setattr__": setattr, "__str__": str, "__repr__": repr, "__len__": len, "__iter__": iter,
+    "__next__": next, "__bool__": bool, "__float__": float, "__int__": int,
+}  # fmt: skip
+#: What can be asked of an object; bound before the program can replace anything.
+DEEDS = _BUILT_IN | {n: getattr(operator, n) for n in (*ASKED, *COMPARED, *JOINED) if n not in _BUILT_IN}
 _CHANGEABLE = (list, dict, set, bytearray)
 
 
@@ -61,7 +56,7 @@ class ProgramServer:
             return self._held[data["at"]]
         return self._callback(data["back"])
 
-    def packed(self, value: Any) -> Any:
+    def pack(self, value: Any) -> Any:
         return pack(value, self.hold)
 
     def serve(self) -> None:
@@ -70,28 +65,28 @@ class ProgramServer:
             self._link.send(self._answer(request))
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        done, error = attempt(self._done, request)
+        done, error = attempt(self._do, request)
         if isinstance(error, Broken):
             raise error
-        return raised(error) if error is not None else done
+        return pack_error(error) if error is not None else done
 
-    def _done(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         subject = self._held[request["on"]]
         args = [unpack(each, self.find) for each in request["args"]]
         kwargs = {key: unpack(each, self.find) for key, each in request["kwargs"].items()}
         value = DEEDS[request["do"]](subject, *args, **kwargs)
         # Who is handed a list may sort it in place.
-        after = [self.packed(each) if isinstance(each, _CHANGEABLE) else None for each in args]
-        return {"value": self.packed(value), "args": after}
+        after = [self.pack(each) if isinstance(each, _CHANGEABLE) else None for each in args]
+        return {"value": self.pack(value), "args": after}
 
     def _callback(self, number: int) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            packed = {key: self.packed(each) for key, each in kwargs.items()}
-            self._link.send({"back": number, "args": list(map(self.packed, args)), "kwargs": packed})
+            packed = {key: self.pack(each) for key, each in kwargs.items()}
+            self._link.send({"back": number, "args": list(map(self.pack, args)), "kwargs": packed})
             while "do" in (reply := self._link.receive()):
                 self._link.send(self._answer(reply))
             if "raised" in reply:
-                reraise(reply)
+                raise_packed(reply)
             return unpack(reply["value"], self.find)
 
         return call
@@ -104,14 +99,14 @@ def main() -> None:
     sys.modules["program"] = module
     _, error = attempt(lambda: exec(compile(job["program"], "<program>", "exec"), module.__dict__))  # noqa: S102
     if error is not None:
-        link.send({"failed": described(error)})
+        link.send({"failed": describe(error)})
         return
     server = ProgramServer(link)
     names = {name: value for name, value in list(vars(module).items()) if not name.startswith("__")}
-    link.send({"names": {name: _offered(server, value) for name, value in names.items()}})
+    link.send({"names": {name: _offer(server, value) for name, value in names.items()}})
     server.serve()
 
 
-def _offered(server: ProgramServer, value: Any) -> Any:
-    packed, error = attempt(server.packed, value)
+def _offer(server: ProgramServer, value: Any) -> Any:
+    packed, error = attempt(server.pack, value)
     return server.hold(value) if error is not None else packed

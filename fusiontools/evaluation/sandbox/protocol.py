@@ -1,8 +1,9 @@
-"""What both sides of a check share inside the sandbox: how values cross, and what binds a process.
+"""What a program and its checks share inside the sandbox: how values cross between them, and what binds a process.
 
-A program and its checks run in two processes, so that the checks run where the program cannot reach: no trick of the
-program (an exit, a patched function, a value that equals everything, a look at its caller's frames) touches them.
-Values cross as JSON. What is no plain data stays where it is and crosses as a number that stands for it.
+They run in two processes, so that no trick of the program (an exit, a patched function, a value that equals everything,
+a look at its caller's frames) touches its checks. Values cross as JSON; what is no plain data stays where it is and
+crosses as a number that stands for it. Plain data alone would be simpler and is not enough: checks hold on to what a
+program makes, generators, functions and objects of its classes, and ask it for more.
 """
 
 from __future__ import annotations
@@ -25,35 +26,39 @@ from typing import Any
 MESSAGE_BYTES, FILE_BYTES, MEMORY_BYTES = 16 * 2**20, 32 * 2**20, 2 * 2**30
 OPEN_FILES, PROCESSES, PROCESSES_OF_USER = 256, 64, 4_096
 SHOWN_CHARS = 300
+#: The special methods by which an object is asked for something, compared and joined with another.
+ASKED = (
+    "__call__", "__str__", "__repr__", "__len__", "__iter__", "__next__", "__bool__", "__float__", "__int__",
+    "__abs__", "__neg__", "__getitem__", "__setitem__", "__delitem__", "__contains__",
+)  # fmt: skip
+COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__")
+JOINED = (
+    "__add__", "__sub__", "__mul__", "__matmul__", "__truediv__", "__floordiv__", "__mod__", "__pow__", "__and__",
+    "__or__", "__xor__",
+)  # fmt: skip
+#: Those that make a number of it.
+REDUCING = frozenset({"__call__", "__len__", "__bool__", "__float__", "__int__", "__abs__"})
 _SAFE_INTEGER = 2**53
 _DIE_WITH_PARENT, _DUMPABLE = 1, 4
 #: Of users, of processes, of the network.
 _NEW_NAMESPACES = 0x10000000 | 0x20000000 | 0x40000000
-#: How a value that is no JSON is written, and read again.
-_WRITTEN: dict[type, Callable[[Any], Any]] = {
-    complex: lambda value: [value.real, value.imag],
-    bytes: bytes.hex,
-    bytearray: lambda value: value.hex(),
-    range: lambda value: [value.start, value.stop, value.step],
-    Fraction: str,
-    Decimal: str,
-    datetime: datetime.isoformat,
-    date: date.isoformat,
-}
-_READ: dict[str, Callable[[Any], Any]] = {
-    "int": lambda text: int(text, 16),
-    "complex": lambda parts: complex(*parts),
-    "bytes": bytes.fromhex,
-    "bytearray": bytearray.fromhex,
-    "range": lambda parts: range(*parts),
-    "Fraction": Fraction,
-    "Decimal": Decimal,
-    "datetime": datetime.fromisoformat,
-    "date": date.fromisoformat,
+#: How a value that is no JSON is written, and how it is read again.
+_FORMS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    complex: (lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
+    bytes: (bytes.hex, bytes.fromhex),
+    bytearray: (bytearray.hex, bytearray.fromhex),
+    range: (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    Fraction: (str, Fraction),
+    Decimal: (str, Decimal),
+    datetime: (datetime.isoformat, datetime.fromisoformat),
+    date: (date.isoformat, date.fromisoformat),
 }
 _GATHERED: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_READ: dict[str, Callable[[Any], Any]] = {kind.__name__: read for kind, (_, read) in _FORMS.items()} | {
+    "int": lambda text: int(text, 16)
+}
 #: A value of a class of its own is written as what it is a kind of.
-_KINDS = (bool, int, float, str, list, tuple, dict, set, frozenset, *_WRITTEN)
+_KINDS = (bool, int, float, str, list, tuple, dict, set, frozenset, *_FORMS)
 
 
 class Broken(BaseException):
@@ -73,7 +78,7 @@ class Link:
             self._file.write(json.dumps(message).encode() + b"\n")
             self._file.flush()
         except (OSError, ValueError) as error:
-            raise self.failed(f"the program cannot be spoken to: {error}") from error
+            raise self.fail(f"the program cannot be spoken to: {error}") from error
 
     def receive(self) -> Any:
         try:
@@ -81,10 +86,10 @@ class Link:
             if line.endswith(b"\n"):
                 return json.loads(line)
         except (OSError, ValueError, RecursionError) as error:
-            raise self.failed("the program sent nothing readable") from error
-        raise self.failed("the program ended before the checks did")
+            raise self.fail("the program sent nothing readable") from error
+        raise self.fail("the program ended before the checks did")
 
-    def failed(self, why: str) -> Broken:
+    def fail(self, why: str) -> Broken:
         self.broken = self.broken or why
         return Broken(why)
 
@@ -108,7 +113,7 @@ def pack(value: Any, hold: Callable[[Any], Any]) -> Any:
     if kind in (tuple, set, frozenset):
         return {kind.__name__: [pack(each, hold) for each in value]}
     if kind is not None:
-        return {kind.__name__: _WRITTEN[kind](value)}
+        return {kind.__name__: _FORMS[kind][0](value)}
     return hold(value)
 
 
@@ -118,13 +123,13 @@ def unpack(data: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
         return [unpack(each, find) for each in data]
     if not isinstance(data, dict):
         return data
-    (name, told), *more = data.items()
+    (name, inner), *more = data.items()
     if not more and name == "dict":
-        return {unpack(key, find): unpack(each, find) for key, each in told}
+        return {unpack(key, find): unpack(each, find) for key, each in inner}
     if not more and name in _GATHERED:
-        return _GATHERED[name]([unpack(each, find) for each in told])
+        return _GATHERED[name]([unpack(each, find) for each in inner])
     if not more and name in _READ:
-        return _READ[name](told)
+        return _READ[name](inner)
     return find(data)
 
 
@@ -136,14 +141,14 @@ def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[An
         return None, error
 
 
-def raised(error: BaseException) -> dict[str, Any]:
+def pack_error(error: BaseException) -> dict[str, Any]:
     """Return an exception as a message: the built-in exceptions that it is a kind of, nearest first, and its words."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
     words, _ = attempt(str, error)
     return {"raised": kinds, "message": words if isinstance(words, str) else ""}
 
 
-def reraise(message: dict[str, Any]) -> None:
+def raise_packed(message: dict[str, Any]) -> None:
     """Raise what the other side raised."""
     kind = next(
         (found for name in message["raised"] if isinstance(found := getattr(builtins, str(name), None), type)),
@@ -155,7 +160,7 @@ def reraise(message: dict[str, Any]) -> None:
     raise RuntimeError(str(message.get("message"))) if failed else made
 
 
-def described(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return an exception on one line."""
     words, _ = attempt(str, error)
     shown = " ".join(words.split()) if isinstance(words, str) else ""
@@ -176,7 +181,7 @@ def begin() -> tuple[dict[str, Any], Link]:
 
 
 def _limit(job: dict[str, Any]) -> None:
-    alone = job["boxed"] or _apart()
+    alone = job["boxed"] or _isolate()
     wanted = {
         "RLIMIT_NPROC": PROCESSES if alone else PROCESSES_OF_USER,
         "RLIMIT_CPU": job["cpu_s"],
@@ -191,7 +196,7 @@ def _limit(job: dict[str, Any]) -> None:
             resource.setrlimit(getattr(resource, name), (most, most))
 
 
-def _apart() -> bool:
+def _isolate() -> bool:
     """Leave the network and the other processes behind, where the system lets anybody do so; say whether it did."""
     import ctypes
 

@@ -1,12 +1,8 @@
-"""Which sets there are, and the records of one; the table is `configs/tasks/sets.yaml`.
+"""Which benchmarks and built-in sets there are, and the records of one; the table is `configs/tasks/sets.yaml`.
 
-A pinned file of a dataset on the Hugging Face Hub, row by row; the home of its client and of Parquet.
-
-The client and pyarrow, without `datasets`: one file at one commit is all that is wanted, and `datasets` would bring
-pandas, a second cache, and a cast of every table. A file stays in the client's own cache (`HF_HOME`), and its SHA-256
-is checked each time it is used; what is cached needs no network.
-
-A benchmark's row → a draft, one function for each; which prompt goes with it stands in `configs/tasks/sets.yaml`.
+A benchmark is a pinned file on the Hugging Face Hub, fetched by the Hub's client and read with pyarrow; `datasets`
+would bring pandas, a second cache, and a cast of every table. A file stays in the client's cache (`HF_HOME`), and its
+SHA-256 is checked each time it is used; what is cached needs no network. A row becomes a draft by a function:
 
 gsm8k      the target is what stands behind `####`, without thousands separators; grader numeric
 humaneval  the tests end with `check(entry_point)`; `meta.prompt` is the stub that a mere body completes; grader code
@@ -31,7 +27,7 @@ from typing import Any
 
 from fusiontools.answers.keys import vote_keys
 from fusiontools.errors import InputError, UsageError, nearest
-from fusiontools.evaluation.tasks.files import rows_of, yaml_data
+from fusiontools.evaluation.tasks.files import read_yaml, rows_of
 from fusiontools.evaluation.tasks.rows import LETTERS, BadRow, Draft, Prompts, criteria_of, draft_of, record_of
 from fusiontools.record import jsonl
 from fusiontools.record.schemas import data_dir
@@ -56,7 +52,7 @@ class Pinned:
         return f"{self.source} at {self.revision[:12]}: {self.file}"
 
 
-def fetched(pinned: Pinned, say: Callable[[str], None]) -> Path:
+def fetch(pinned: Pinned, say: Callable[[str], None]) -> Path:
     """Return the file, from the cache or the Hub.
 
     Raises:
@@ -67,7 +63,7 @@ def fetched(pinned: Pinned, say: Callable[[str], None]) -> Path:
         from huggingface_hub.errors import GatedRepoError
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
-        raise _not_installed() from None
+        raise _explain_missing() from None
     found = try_to_load_from_cache(pinned.source, pinned.file, repo_type="dataset", revision=pinned.revision)
     if not isinstance(found, str):
         say(f"downloading {pinned.shown}")
@@ -77,21 +73,21 @@ def fetched(pinned: Pinned, say: Callable[[str], None]) -> Path:
         try:
             found = hf_hub_download(pinned.source, pinned.file, repo_type="dataset", revision=pinned.revision)
         except GatedRepoError:
-            raise UsageError(_gated(pinned)) from None
+            raise UsageError(_explain_gate(pinned)) from None
         except OSError as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"{pinned.shown}: {reason}{_also_gated(pinned)}") from None
-    _check(Path(found), pinned)
+            raise UsageError(f"{pinned.shown}: {reason}{_hint_gate(pinned)}") from None
+    _check_hash(Path(found), pinned)
     return Path(found)
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_dataset(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet, JSON Lines or CSV file as they are read."""
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet
         except ImportError:
-            raise _not_installed() from None
+            raise _explain_missing() from None
 
         with pyarrow.parquet.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=_BATCH):
@@ -104,7 +100,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from (jsonl.loads(line) for line in lines if line.strip())
 
 
-def _check(path: Path, pinned: Pinned) -> None:
+def _check_hash(path: Path, pinned: Pinned) -> None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != pinned.sha256:
@@ -114,19 +110,19 @@ def _check(path: Path, pinned: Pinned) -> None:
         )
 
 
-def _not_installed() -> UsageError:
+def _explain_missing() -> UsageError:
     return UsageError("this set is downloaded: install fusiontools[eval], or take a built-in one (--list)")
 
 
-def _gated(pinned: Pinned) -> str:
+def _explain_gate(pinned: Pinned) -> str:
     return (
         f"{pinned.source} is gated: accept its terms at https://huggingface.co/datasets/{pinned.source} with your"
         " account, then log in with `hf auth login`, or export HF_TOKEN"
     )
 
 
-def _also_gated(pinned: Pinned) -> str:
-    return f"; {_gated(pinned)}" if pinned.gated else ""
+def _hint_gate(pinned: Pinned) -> str:
+    return f"; {_explain_gate(pinned)}" if pinned.gated else ""
 
 
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+|/\d+)?")
@@ -134,7 +130,7 @@ _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+|/\d+)?")
 
 def gsm8k(row: dict[str, Any], task_id: str) -> Draft:
     target = row["answer"].rpartition("####")[2].strip().replace(",", "")
-    return _draft(task_id, row["question"], target, "numeric", "arithmetic")
+    return _make_draft(task_id, row["question"], target, "numeric", "arithmetic")
 
 
 def humaneval(row: dict[str, Any], task_id: str) -> Draft:
@@ -145,11 +141,11 @@ def humaneval(row: dict[str, Any], task_id: str) -> Draft:
         "entry_point": row["entry_point"],
     }
     number = row["task_id"].rpartition("/")[2]
-    return _draft(f"{stem}/{number}", row["prompt"].rstrip(), row["canonical_solution"], "code", "code", **code)
+    return _make_draft(f"{stem}/{number}", row["prompt"].rstrip(), row["canonical_solution"], "code", "code", **code)
 
 
 def mmlu(row: dict[str, Any], task_id: str) -> Draft:
-    return _draft(
+    return _make_draft(
         task_id, row["question"], LETTERS[row["answer"]], "choice", row["subject"], options=list(row["choices"])
     )
 
@@ -161,7 +157,7 @@ def gpqa(row: dict[str, Any], task_id: str) -> Draft:
     order = sorted(range(len(options)), key=lambda at: digest(task_id, str(at)))
     shuffled = [options[at] for at in order]
     target = LETTERS[order.index(0)]
-    return _draft(task_id, row["Question"].strip(), target, "choice", row["High-level domain"], options=shuffled)
+    return _make_draft(task_id, row["Question"].strip(), target, "choice", row["High-level domain"], options=shuffled)
 
 
 def arc(row: dict[str, Any], task_id: str) -> Draft:
@@ -169,7 +165,7 @@ def arc(row: dict[str, Any], task_id: str) -> Draft:
     labels, texts = list(row["choices"]["label"]), list(row["choices"]["text"])
     # Some questions count their options 1, 2, 3.
     target = LETTERS[labels.index(row["answerKey"])]
-    return _draft(f"{stem}/{row['id']}", row["question"], target, "choice", "science", options=texts)
+    return _make_draft(f"{stem}/{row['id']}", row["question"], target, "choice", "science", options=texts)
 
 
 def math(row: dict[str, Any], task_id: str) -> Draft:
@@ -178,12 +174,12 @@ def math(row: dict[str, Any], task_id: str) -> Draft:
     target = row["answer"]
     kind, [key] = vote_keys([rf"\boxed{{{target}}}"])
     grader = "numeric" if kind == "number" and key and _PLAIN_NUMBER.fullmatch(key) else "exact"
-    return _draft(f"math/{split}/{name}", row["problem"], target, grader, row["subject"], level=row["level"])
+    return _make_draft(f"math/{split}/{name}", row["problem"], target, grader, row["subject"], level=row["level"])
 
 
 def draco(row: dict[str, Any], task_id: str) -> Draft:
     rubric = criteria_of(json.loads(row["answer"]))
-    return _draft(
+    return _make_draft(
         f"{task_id.rpartition('/')[0]}/{row['id']}", row["problem"], None, "rubric", row["domain"], rubric=rubric
     )
 
@@ -199,7 +195,7 @@ SHAPES: dict[str, Callable[[dict[str, Any], str], Draft]] = {
 }
 
 
-def _draft(task_id: str, question: str, target: Any, grader: str, category: str, **more: Any) -> Draft:
+def _make_draft(task_id: str, question: str, target: Any, grader: str, category: str, **more: Any) -> Draft:
     options = more.pop("options", [])
     said = {"target": target} if target is not None else {}
     return Draft(question, options, {"id": task_id, "meta": {**said, "grader": grader, "category": category, **more}})
@@ -243,9 +239,9 @@ class Sets:
 def load_sets() -> Sets:
     """Read the table."""
     folder = data_dir("configs") / "tasks"
-    table = yaml_data(folder / "sets.yaml")
+    table = read_yaml(folder / "sets.yaml")
     prompts: dict[str, str] = table["prompts"]
-    return Sets({name: _set(name, spec, prompts, folder) for name, spec in table["sets"].items()}, prompts)
+    return Sets({name: _make_set(name, spec, prompts, folder) for name, spec in table["sets"].items()}, prompts)
 
 
 def set_tasks(task_set: TaskSet, split: str | None, say: Callable[[str], None]) -> Iterator[Record | BadRow]:
@@ -285,8 +281,8 @@ def _pinned_tasks(
     if chosen not in splits:
         raise UsageError(f"--split {chosen!r}: {task_set.name} has no such split{nearest(chosen, list(splits))}")
     shape = SHAPES[task_set.name]
-    path = fetched(splits[chosen], say)
-    for number, row in enumerate(rows(path)):
+    path = fetch(splits[chosen], say)
+    for number, row in enumerate(read_dataset(path)):
         draft = shape(row, f"{task_set.name}/{chosen}/{number}")
         yield record_of(_with_meta(draft, {"split": chosen, **meta}), task_set.prompts)
 
@@ -298,7 +294,7 @@ def _with_meta(draft: Draft, known: dict[str, Any]) -> Draft:
     return replace(draft, data={**draft.data, "meta": {**meta, **more}})
 
 
-def _set(name: str, spec: dict[str, Any], prompts: dict[str, str], folder: Path) -> TaskSet:
+def _make_set(name: str, spec: dict[str, Any], prompts: dict[str, str], folder: Path) -> TaskSet:
     plain = prompts[spec["prompt"]]
     gated = spec.get("gated", False)
     pins = {

@@ -39,7 +39,7 @@ def rows_of(name: str) -> Iterator[FileRow | BadRow]:
     """
     if name == "-":
         with open(0, "rb", closefd=False) as stream:
-            yield from _lines(stream, "stdin")
+            yield from _read_lines(stream, "stdin")
         return
     path = Path(name)
     suffix = path.suffix.lower()
@@ -49,43 +49,43 @@ def rows_of(name: str) -> Iterator[FileRow | BadRow]:
     try:
         with path.open("rb") as stream:
             if suffix == ".json":
-                yield from _json(stream, name)
+                yield from _read_json(stream, name)
             elif suffix in (".csv", ".tsv"):
-                yield from _table(path, name, "\t" if suffix == ".tsv" else ",")
+                yield from _read_table(path, name, "\t" if suffix == ".tsv" else ",")
             elif suffix in (".yaml", ".yml"):
-                yield from _yaml(stream.read(), name)
+                yield from _read_yaml(stream.read(), name)
             else:
-                yield from _lines(stream, name)
+                yield from _read_lines(stream, name)
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def yaml_data(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     """Return what a YAML file of ours holds."""
     return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
-def _lines(stream: IO[bytes], name: str) -> Iterator[FileRow | BadRow]:
+def _read_lines(stream: IO[bytes], name: str) -> Iterator[FileRow | BadRow]:
     for number, line in enumerate(stream, 1):
         text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
         if text:
-            yield _row(text, f"{name}:{number}")
+            yield _read_row(text, f"{name}:{number}")
 
 
-def _row(text: bytes, place: str) -> FileRow | BadRow:
+def _read_row(text: bytes, place: str) -> FileRow | BadRow:
     try:
         return FileRow(place, jsonl.read_object(text, "a task"))
     except InputError as error:
         return BadRow(place, error.message)
 
 
-def _json(stream: IO[bytes], name: str) -> Iterator[FileRow | BadRow]:
+def _read_json(stream: IO[bytes], name: str) -> Iterator[FileRow | BadRow]:
     """Read one document: a list of tasks, or an object with `tasks`; else it is JSON Lines by another name."""
     try:
         data = jsonl.loads(stream.read().removeprefix(_BOM))
     except ValueError:
         stream.seek(0)
-        yield from _lines(stream, name)
+        yield from _read_lines(stream, name)
         return
     tasks = data["tasks"] if isinstance(data, dict) and isinstance(data.get("tasks"), list) else data
     for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
@@ -93,7 +93,7 @@ def _json(stream: IO[bytes], name: str) -> Iterator[FileRow | BadRow]:
         yield FileRow(place, task) if isinstance(task, dict) else BadRow(place, "a task is a JSON object")
 
 
-def _table(path: Path, name: str, delimiter: str) -> Iterator[FileRow | BadRow]:
+def _read_table(path: Path, name: str, delimiter: str) -> Iterator[FileRow | BadRow]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter)
         while True:
@@ -109,10 +109,10 @@ def _table(path: Path, name: str, delimiter: str) -> Iterator[FileRow | BadRow]:
                 continue
             if cells is None:
                 return
-            yield BadRow(place, "more cells than columns") if None in cells else _cells(cells, place)
+            yield BadRow(place, "more cells than columns") if None in cells else _read_cells(cells, place)
 
 
-def _cells(cells: dict[str, str | None], place: str) -> FileRow | BadRow:
+def _read_cells(cells: dict[str, str | None], place: str) -> FileRow | BadRow:
     """Return a row without its empty cells."""
     data: dict[str, Any] = {}
     for key, cell in cells.items():
@@ -128,20 +128,20 @@ def _cells(cells: dict[str, str | None], place: str) -> FileRow | BadRow:
     return FileRow(place, data)
 
 
-def _yaml(data: bytes, name: str) -> Iterator[FileRow | BadRow]:
+def _read_yaml(data: bytes, name: str) -> Iterator[FileRow | BadRow]:
     """Read one document or several: lists of tasks, mappings with `tasks`, or single tasks."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for document in yaml.compose_all(data, Loader=loader):
-            for node in _task_nodes(document):
-                yield _from_node(node, f"{name}:{node.start_mark.line + 1}")
+            for node in _find_task_nodes(document):
+                yield _read_node(node, f"{name}:{node.start_mark.line + 1}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
         yield BadRow(place, f"not YAML from here on: {getattr(error, 'problem', None) or error}")
 
 
-def _task_nodes(document: yaml.Node) -> list[Any]:
+def _find_task_nodes(document: yaml.Node) -> list[Any]:
     if isinstance(document, yaml.MappingNode):
         for key, value in document.value:
             if key.value == "tasks" and isinstance(value, yaml.SequenceNode):
@@ -149,7 +149,7 @@ def _task_nodes(document: yaml.Node) -> list[Any]:
     return list(document.value) if isinstance(document, yaml.SequenceNode) else [document]
 
 
-def _from_node(node: yaml.Node, place: str) -> FileRow | BadRow:
+def _read_node(node: yaml.Node, place: str) -> FileRow | BadRow:
     try:
         _keep_text(node, set())
         data = yaml.constructor.SafeConstructor().construct_document(node)

@@ -1,14 +1,10 @@
-"""From a draft of a task to a record: the prompt filled in, everything checked as any input is.
-
-Read weighted criteria in the forms in which people write them, DRACO's among them.
-
-Anybody's row → a draft: ours, Fusion Engine's, fusionHarness's, and what else names its parts as people do.
+"""Anybody's row → a draft → a record: ours, Fusion Engine's, fusionHarness's, and what else people write.
 
 question  `prompt`, `question`, `problem`; or `messages`, a chat request, an OpenAI Batch line
 target    `target`, `answer`, `expected`: text, a number, or a list of accepted ones
 options   `options`, `choices`: a list, an object by letter, or the columns A, B, C, …; the target is a letter, the text
           of an option, or its position from 0
-rubric    `rubric`, `criteria`
+rubric    `rubric`, `criteria`: weighted criteria in the forms in which people write them, DRACO's among them
 tests     `tests`, or HumanEval's `test` with `entry_point`
 grader    `grader`: a name, or an object with `name` and the grader's own options
 
@@ -27,7 +23,7 @@ from typing import Any
 from fusiontools.config.stage_table import GRADERS
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl
-from fusiontools.record.jsonl import REQUEST_KEYS
+from fusiontools.record.params import PARAMETERS
 from fusiontools.record.types import Record
 
 LETTERS = string.ascii_uppercase
@@ -88,7 +84,7 @@ def record_of(draft: Draft, prompts: Prompts) -> Record:
     """
     data = draft.data
     if draft.question is not None:
-        data = {**data, "prompt": _filled(prompts.choice if draft.options else prompts.plain, draft)}
+        data = {**data, "prompt": _fill(prompts.choice if draft.options else prompts.plain, draft)}
     try:
         line = jsonl.dumps(data)
     except TypeError as error:
@@ -107,7 +103,7 @@ def repeated(record: Record, epochs: int) -> Iterator[Record]:
         yield {**record, "id": f"{record['id']}#{epoch}", "meta": meta, "epoch": epoch}
 
 
-def _filled(template: str, draft: Draft) -> str:
+def _fill(template: str, draft: Draft) -> str:
     """Fill the template in one pass, so that no text of a task can open another gap."""
     if draft.options and "{options}" not in template:
         raise UsageError("--template: these tasks have options to choose from; the template needs {options}")
@@ -133,10 +129,10 @@ def criteria_of(value: Any, path: str = "$.rubric") -> list[dict[str, Any]]:
         found = [
             each
             for at, section in enumerate(value["sections"])
-            for each in _of_section(section, f"{path}.sections[{at}]")
+            for each in _read_section(section, f"{path}.sections[{at}]")
         ]
     elif isinstance(value, list):
-        found = [_criterion(each, f"{path}[{at}]") for at, each in enumerate(value)]
+        found = [_read_criterion(each, f"{path}[{at}]") for at, each in enumerate(value)]
     else:
         raise InputError("a rubric is a list of criteria", path)
     if not any(each["weight"] > 0 for each in found):
@@ -144,15 +140,15 @@ def criteria_of(value: Any, path: str = "$.rubric") -> list[dict[str, Any]]:
     return found
 
 
-def _of_section(section: Any, path: str) -> list[dict[str, Any]]:
+def _read_section(section: Any, path: str) -> list[dict[str, Any]]:
     if not isinstance(section, dict) or not isinstance(section.get("criteria"), list):
         raise InputError("a section is an object with `criteria`", path)
     category = section.get("id") or section.get("title")
-    found = [_criterion(each, f"{path}.criteria[{at}]") for at, each in enumerate(section["criteria"])]
+    found = [_read_criterion(each, f"{path}.criteria[{at}]") for at, each in enumerate(section["criteria"])]
     return [{**each, "category": str(category)} if category else each for each in found]
 
 
-def _criterion(value: Any, path: str) -> dict[str, Any]:
+def _read_criterion(value: Any, path: str) -> dict[str, Any]:
     data = {"criterion": value} if isinstance(value, str) else value
     if not isinstance(data, dict):
         raise InputError("a criterion is a text, or an object with `criterion` and `weight`", path)
@@ -181,7 +177,7 @@ _PARTS = {
 #: Fusion Engine's names of graders, and the field's.
 _GRADERS = {"exact_match": "exact", "multiple_choice": "choice", "code_exec": "code", "number": "numeric"}
 #: What stays at the top of a record even where there are no messages yet.
-_TOP = REQUEST_KEYS | {"id", "custom_id", "system", "params", "epoch", "meta"}
+_TOP = PARAMETERS | {"id", "custom_id", "system", "params", "epoch", "meta"}
 _NEEDS = {"rubric": "rubric", "code": "tests"}
 
 
@@ -193,19 +189,19 @@ def draft_of(row: dict[str, Any]) -> Draft:
     """
     data = dict(row)
     asked = "messages" in data or isinstance(data.get("body"), dict)
-    question = None if asked else _question(data)
-    options = () if asked else _options(data)
+    question = None if asked else _read_question(data)
+    options = () if asked else _read_options(data)
     given = data.pop("meta", {})
     if not isinstance(given, dict):
         raise InputError("`meta` is an object", "$.meta")
-    meta = _parts(data) | given
+    meta = _read_parts(data) | given
     _settle(meta, options)
     if not asked:
         meta |= {key: data.pop(key) for key in list(data) if key not in _TOP}
-    return Draft(question, options, {**_identified(data), "meta": meta})
+    return Draft(question, options, {**_identify(data), "meta": meta})
 
 
-def _question(data: dict[str, Any]) -> str:
+def _read_question(data: dict[str, Any]) -> str:
     key = next((key for key in _QUESTION if key in data), None)
     if key is None:
         raise InputError("no `prompt`, `question` or `messages`: not a task", "$")
@@ -215,14 +211,14 @@ def _question(data: dict[str, Any]) -> str:
     return question
 
 
-def _identified(data: dict[str, Any]) -> dict[str, Any]:
+def _identify(data: dict[str, Any]) -> dict[str, Any]:
     """Return the data with its id, as text, first; without one where there is none."""
     key = next((key for key in _ID if isinstance(data.get(key), str | int) and str(data[key])), None)
     rest = {name: value for name, value in data.items() if name != key}
     return {"id": str(data[key]), **rest} if key else rest
 
 
-def _parts(data: dict[str, Any]) -> dict[str, Any]:
+def _read_parts(data: dict[str, Any]) -> dict[str, Any]:
     """Take out of the data what says how a task is graded; a record's own `answer` is none of that."""
     meta: dict[str, Any] = {}
     for part, names in _PARTS.items():
@@ -242,7 +238,7 @@ def _settle(meta: dict[str, Any], options: Sequence[str]) -> None:
     if "tests" in meta and not isinstance(meta["tests"], str):
         raise InputError("`tests` is Python text that raises where the answer is wrong", "$.tests")
     fitting = "rubric" if "rubric" in meta else "code" if "tests" in meta else "choice" if options else None
-    grader = _grader(meta.pop("grader", None)) or fitting
+    grader = _read_grader(meta.pop("grader", None)) or fitting
     if grader is not None:
         meta["grader"] = grader
     name = grader["name"] if isinstance(grader, dict) else grader
@@ -253,12 +249,12 @@ def _settle(meta: dict[str, Any], options: Sequence[str]) -> None:
     if not needed and name != "json":
         _check_target(meta["target"])
     if options and name == "choice":
-        meta["target"] = _letter(meta["target"], options)
+        meta["target"] = _find_letter(meta["target"], options)
     if "category" in meta:
         meta["category"] = str(meta["category"])
 
 
-def _grader(value: Any) -> Any:
+def _read_grader(value: Any) -> Any:
     """Return the grader under the name that `fuse-grade` knows; None where the task leaves it open."""
     if value is None or value == "auto":
         return None
@@ -279,7 +275,7 @@ def _check_target(value: Any) -> None:
         )
 
 
-def _options(data: dict[str, Any]) -> Sequence[str]:
+def _read_options(data: dict[str, Any]) -> Sequence[str]:
     key = next((key for key in _OPTIONS if key in data), None)
     if key is None:
         columns = [letter for letter in LETTERS if isinstance(data.get(letter), str)]
@@ -294,7 +290,7 @@ def _options(data: dict[str, Any]) -> Sequence[str]:
     return [str(option) for option in given]
 
 
-def _letter(target: Any, options: Sequence[str]) -> str:
+def _find_letter(target: Any, options: Sequence[str]) -> str:
     """Return the letter of the right option; a number that could be a position or a text must be said clearly."""
     letters = LETTERS[: len(options)]
     by_text = [letter for letter, option in zip(letters, options, strict=True) if option == str(target)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fusiontools.errors import InputError
 from fusiontools.record import jsonl, schemas
-from fusiontools.record.params import ANSWER
+from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
@@ -158,12 +158,8 @@ class ChatWriter:
 
 def wanted(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is wanted of the answer, each under one name."""
-    params = {name: said[name] for name in ANSWER if name in said}
-    if "max_completion_tokens" in said:
-        params["max_tokens"] = said["max_completion_tokens"]
-    effort = said.get("reasoning", {}).get("effort")
-    if effort is not None:
-        params.setdefault("reasoning_effort", effort)
+    named = with_one_name(said)
+    params = {name: named[name] for name in ANSWER if name in named}
     if not params.get("tools", True):
         # An empty list is refused upstream, and means what its absence means.
         for name in ("tools", "tool_choice", "parallel_tool_calls"):

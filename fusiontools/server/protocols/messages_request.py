@@ -320,6 +320,8 @@ def _sampling(said: dict[str, Any]) -> dict[str, Any]:
     for name in ("temperature", "top_p"):
         if name in said:
             params[name] = _share(said[name], name)
+    if "top_k" in said:
+        params["top_k"] = expect(said["top_k"], int, "top_k")
     stops = expect(said.get("stop_sequences", []), list, "stop_sequences")
     if stops:
         params["stop"] = [expect(stop, str, f"stop_sequences[{i}]") for i, stop in enumerate(stops)]

@@ -1,0 +1,73 @@
+"""What `fuse-ask --completion SHELL` prints: one script that makes a shell complete every tool of the suite.
+
+The script asks the tool itself, by click's protocol (`_FUSE_PANEL_COMPLETE=bash_complete fuse-panel`), so that a new
+option needs no new script. click's own scripts are one per tool, and in bash they lose names that stand beside files.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import distribution
+
+# bash splits `--option=value` at the `=`, and may be so old (3.2 on macOS) that it has neither ${x^^} nor compopt.
+_BASH = r"""_fuse_complete() {
+    local IFS=$'\n' variable words=() kind value word i
+    variable="_$(printf %s "${1##*/}" | tr a-z- A-Z_)_COMPLETE"
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        [[ "${COMP_WORDS[i]}" == "=" && $i -gt 0 ]] || words+=("${COMP_WORDS[i]}")
+    done
+    word=$2
+    [[ "$word" == "=" ]] && word= && words+=("")
+    COMPREPLY=()
+    while IFS=, read -r kind value; do
+        case $kind in
+            plain) COMPREPLY+=("$value") ;;
+            file)
+                while IFS= read -r value; do COMPREPLY+=("$value"); done < <(compgen -f -- "$word")
+                compopt -o filenames 2>/dev/null
+                ;;
+        esac
+    done < <(env COMP_WORDS="${words[*]}" COMP_CWORD="$((${#words[@]} - 1))" "$variable=bash_complete" "$1")
+}
+complete -F _fuse_complete @TOOLS@
+"""
+_ZSH = r"""#compdef @TOOLS@
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+_fuse_complete() {
+    local variable="_${${(U)words[1]:t}//-/_}_COMPLETE" type key about
+    local -a plain described response
+    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT - 1)) $variable=zsh_complete $words[1])}")
+    for type key about in $response; do
+        case $type in
+            plain) [[ $about == _ ]] && plain+=("$key") || described+=("$key:$about") ;;
+            file) _path_files -f ;;
+        esac
+    done
+    [[ -n $described ]] && _describe -V options described
+    [[ -n $plain ]] && compadd -V values -a plain
+}
+compdef _fuse_complete @TOOLS@
+"""
+_FISH = r"""function _fuse_complete
+    set -l words (commandline -opc)
+    set -l variable _(string upper (string replace -a - _ (basename $words[1])))_COMPLETE
+    for line in (env $variable=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) $words[1])
+        set -l parts (string split -m 1 , $line)
+        switch $parts[1]
+            case plain
+                echo $parts[2]
+            case file
+                __fish_complete_path (commandline -t)
+        end
+    end
+end
+for tool in @TOOLS@
+    complete --no-files --command $tool --arguments '(_fuse_complete)'
+end
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def completion_script(shell: str) -> str:
+    """Return what a shell evaluates to complete all tools."""
+    tools = [entry.name for entry in distribution("fusiontools").entry_points if entry.group == "console_scripts"]
+    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tools))
