@@ -13,8 +13,12 @@ Q ?= What is the capital of Australia?
 override Q := $(value Q)
 export Q
 
+# What the documents repeat of the code, written by the functions of docs/blocks.py.
+COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
+PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format schemas lock system bench accuracy eval wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format schemas docs transcripts lock system bench accuracy eval wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,14 +70,25 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 test-clients: $(VENV)/.dev .clients/.installed ## install real clients (2.5 GB) and run them against a server
 	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) tests/clients
 
-check: $(VENV)/.dev ## run the linters and the type checker
+check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(COG) --check --diff --check-fail-msg='make: the documents differ from the code; `make docs` writes them' $(PAGES)
 
 format: $(VENV)/.dev ## format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev ## write into the documents what they repeat of the code
+	@$(COG) -r $(PAGES)
+
+schemas: $(VENV)/.dev ## write into the schemas what they say of stages
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/stage_schemas.py
+
+# What the commands in the documents print, typed anew; what models say comes from the embedded one.
+transcripts: $(VENV)/.dev $(VENV)/.weights ## write into the documents what their commands print
+	@PYTHONPATH=tests/support $(BIN)/python tests/docs/test_docs.py
 
 .venv-lock/bin/uv:
 	@$(PYTHON) -m venv .venv-lock

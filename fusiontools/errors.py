@@ -24,6 +24,16 @@ EXIT_BUDGET = 4
 EXIT_CONDITION = 5
 EXIT_INTERRUPTED = 130
 
+#: What each exit status means.
+EXITS: dict[int, str] = {
+    EXIT_OK: "no record failed; a closed pipe is no error",
+    EXIT_SOME_FAILED: "some records failed or could not be read; the others went on",
+    EXIT_USAGE: "the command line, the recipe or the environment is wrong",
+    EXIT_NOTHING_USABLE: "nothing usable came in or went out",
+    EXIT_BUDGET: "stopped by `--max-cost-usd`",
+    EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds",
+    EXIT_INTERRUPTED: "interrupted (143: terminated)",
+}
 
 #: How a call to a model fails.
 CallCode = Literal[

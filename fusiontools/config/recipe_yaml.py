@@ -34,7 +34,7 @@ def chosen_by_person() -> bool:
 
 
 def default_choice() -> str:
-    """Return what `-c` means when it is not given; see the README's section on recipes."""
+    """Return what `-c` means when it is not given; see docs/recipes.md."""
     if chosen := os.environ.get("FUSION_CONFIG"):
         return chosen
     if Path("fusion.yaml").is_file():

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import fusiontools
-from fusiontools.errors import FAILURE_CODES, CallCode, CallStatus, RecordCode, StageCode
+from fusiontools import errors
+from fusiontools.errors import EXITS, FAILURE_CODES, CallCode, CallStatus, RecordCode, StageCode
+from fusiontools.server.protocols.exchange import API_CODES
 
 ROOT = Path(fusiontools.__file__).parent
 
@@ -25,10 +27,15 @@ def test_every_code_has_one_meaning() -> None:
     assert not names(CallStatus) & names(StageCode)
 
 
+def nodes(*but: str) -> list[ast.AST]:
+    """Return every node of the program, of all files but these."""
+    modules = [path for path in ROOT.rglob("*.py") if path.name not in but]
+    return [node for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+
+
 def test_every_code_is_used() -> None:
-    modules = [path for path in ROOT.rglob("*.py") if path.name != "errors.py"]
-    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    used = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    parts = nodes("errors.py")
+    used = {node.value for node in parts if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     by_status = {code for code, row in FAILURE_CODES.items() if row.statuses}
 
     assert FAILURE_CODES.keys() - used - by_status == set()
@@ -38,3 +45,16 @@ def test_an_http_status_has_one_code() -> None:
     statuses = [status for row in FAILURE_CODES.values() for status in row.statuses]
 
     assert len(statuses) == len(set(statuses))
+
+
+def test_every_exit_status_says_what_it_means() -> None:
+    assert set(EXITS) == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+
+def test_every_refusal_of_the_server_is_in_its_table() -> None:
+    listed = {code for _, code, _ in API_CODES}
+    calls = [node for node in nodes() if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ApiError"]
+    given = {call.args[1].value for call in calls if len(call.args) > 1 and isinstance(call.args[1], ast.Constant)}
+
+    assert given
+    assert given - listed - FAILURE_CODES.keys() == set()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -88,7 +90,26 @@ def test_wheel_holds_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
 
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"fusiontools"}
+    # `.data` are the man pages.
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"fusiontools"}
+
+
+def test_wheel_holds_a_man_page_for_each_tool(wheel: Path) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+    with zipfile.ZipFile(wheel) as archive:
+        pages = {Path(n).stem: archive.read(n).decode() for n in archive.namelist() if "/data/share/man/man1/" in n}
+
+    assert set(pages) == set(scripts)
+    for name, page in pages.items():
+        assert page.startswith(f".TH {name.upper()} 1 ")
+        assert re.findall(r"^\.SH (NAME|SYNOPSIS|DESCRIPTION|SEE ALSO)$", page, re.MULTILINE) == [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "SEE ALSO",
+        ]
+        assert "\\-\\-help" in page, "the options"
 
 
 def test_sdist_holds_what_a_checkout_holds(dist: Path) -> None:
@@ -96,7 +117,8 @@ def test_sdist_holds_what_a_checkout_holds(dist: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    documents = {"README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "requirements/dev.txt"}
+    documents = {path.name for path in ROOT.glob("*.md")} | {"LICENSE", "Makefile", "pyproject.toml", "docs/index.md"}
+    documents.add("requirements/dev.txt")
     assert {*DATA, *documents, "fusiontools/py.typed", "examples/demo.sh", "tests/conftest.py"} <= names
 
 

@@ -18,6 +18,39 @@ from fusiontools.record.types import Message, ToolCall
 FUSION = "fusion"
 
 
+#: What `fuse-serve` refuses with: HTTP status, code, and when. Where the models failed the code is one of `errors.FAILURE_CODES`.
+API_CODES: tuple[tuple[int, str, str], ...] = (
+    (400, "invalid_json", "The body is not JSON."),
+    (400, "invalid_request", "Something in it cannot be; `param` says where."),
+    (400, "unsupported_parameter", "A parameter that cannot be honoured."),
+    (400, "unsupported", "The same, in the Responses API: what needs answers that were stored."),
+    (400, "invalid_override", "A `fusion` key that cannot be."),
+    (400, "override_not_allowed", "A `fusion` key or a model in it that may not be said here."),
+    (400, "too_many_calls", "More than `--max-calls`."),
+    (400, "too_many_messages", "More than `--max-messages`."),
+    (400, "fusion_loop", "The request came through a fusion server already (`--max-depth`)."),
+    (400, "context_length", "Every member says that the prompt is too long."),
+    (400, "client_left", "The client left in the middle of its request."),
+    (401, "invalid_api_key", "No key, or a wrong one."),
+    (402, "budget", "A cost limit would be passed."),
+    (402, "caller_budget", "The key has spent its day's money."),
+    (402, "price_unknown", "A cost limit holds, and nobody knows a model's price."),
+    (403, "host_not_allowed", "The server is not called so (`--allow-host`)."),
+    (403, "origin_not_allowed", "A web page that may not ask (`--allow-origin`)."),
+    (404, "model_not_found", "No such model or recipe; the message lists what there is."),
+    (404, "not_found", "No such page."),
+    (408, "request_timeout", "The request did not come in within `--read-timeout`."),
+    (413, "request_too_large", "Larger than `--max-body-mib`."),
+    (415, "unsupported_media_type", "Not `application/json`."),
+    (424, "no_answer", "The chain made no answer; 400 in Chat Completions."),
+    (424, "broken_off", "In a stream: the model broke off, and another response stands in."),
+    (429, "rate_limit_exceeded", "Too many requests, with `Retry-After`."),
+    (500, "internal_error", "A bug of ours."),
+    (502, "upstream_auth", "The endpoint does not accept the server's key or account."),
+    (503, "server_overloaded", "The queue is full, with `Retry-After`."),
+)
+
+
 class ApiError(FusionError):
     """A request that gets an error for an answer.
 
