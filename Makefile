@@ -104,10 +104,6 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 system: ## install the Debian packages that some tests need and are skipped without
 	@which bwrap fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
 
-# What the schemas say of stages, written from the table of stages; a test compares them.
-schemas: $(VENV)/.dev ## write what the schemas say of stages
-	@PYTHONPATH=tests/support $(BIN)/python tests/support/stage_schemas.py
-
 bench: $(VENV)/.dev $(VENV)/.weights ## measure: start-up, replay, calls, memory, soak, server
 	@$(BIN)/python tests/bench/run.py
 

@@ -18,7 +18,8 @@ from fusiontools.record.types import Message, ToolCall
 FUSION = "fusion"
 
 
-#: What `fuse-serve` refuses with: HTTP status, code, and when. Where the models failed the code is one of `errors.FAILURE_CODES`.
+#: What `fuse-serve` refuses with: HTTP status, code, and when. Where the models failed the code is one of
+#: `errors.FAILURE_CODES`.
 API_CODES: tuple[tuple[int, str, str], ...] = (
     (400, "invalid_json", "The body is not JSON."),
     (400, "invalid_request", "Something in it cannot be; `param` says where."),
