@@ -80,9 +80,13 @@ def imports(module: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: write the whole name"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole.removeprefix("fusiontools.") in MODULES else str(node.module)
+            yield from modules_of(node)
+
+
+def modules_of(node: ast.ImportFrom) -> Iterator[str]:
+    for alias in node.names:
+        whole = f"{node.module}.{alias.name}"
+        yield whole if whole.removeprefix("fusiontools.") in MODULES else str(node.module)
 
 
 def ours(module: str) -> set[str]:
@@ -155,6 +159,18 @@ def test_nothing_imports_itself_in_a_circle() -> None:
     done: set[str] = set()
     for module in parts():
         visit(module, ())
+
+
+def test_a_walk_from_the_top_to_the_ground_is_short() -> None:
+    """At most 12 modules import one another in a row at their start; what a function imports is left out."""
+
+    @cache
+    def depth(module: str) -> int:
+        at_start = [node for node in tree(module).body if isinstance(node, ast.ImportFrom)]
+        below = {name.removeprefix("fusiontools.") for node in at_start for name in modules_of(node)} & MODULES.keys()
+        return 1 + max(map(depth, below), default=0)
+
+    assert max(map(depth, parts())) <= 12
 
 
 def test_each_package_has_one_home() -> None:

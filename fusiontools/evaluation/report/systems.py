@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fusiontools.answers import count_votes
+from fusiontools.answers.tally import count_votes
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Grade, Record
 

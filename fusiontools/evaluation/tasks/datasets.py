@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.answers import vote_keys
+from fusiontools.answers.keys import vote_keys
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.evaluation.tasks.files import read_yaml, rows_of
 from fusiontools.evaluation.tasks.rows import LETTERS, BadRow, Draft, Prompts, criteria_of, draft_of, record_of
