@@ -36,7 +36,6 @@ API_CODES: tuple[tuple[int, str, str], ...] = (
     (402, "budget", "A cost limit would be passed."),
     (402, "caller_budget", "The key has spent its day's money."),
     (402, "price_unknown", "A cost limit holds, and nobody knows a model's price."),
-    (403, "host_not_allowed", "The server is not called so (`--allow-host`)."),
     (403, "origin_not_allowed", "A web page that may not ask (`--allow-origin`)."),
     (404, "model_not_found", "No such model or recipe; the message lists what there is."),
     (404, "not_found", "No such page."),
