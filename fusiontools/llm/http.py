@@ -25,8 +25,9 @@ import httpx
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.completion import Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
-from fusiontools.llm.openai_reply import OnBytes, Translate, read_completion, read_failure, read_stream
+from fusiontools.llm.openai_reply import OnBytes, Translate, read_completion, read_stream
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record import jsonl
 
