@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
             client.slots,
-            _send_on(backend, _for_endpoint(body) | {"model": model.model}) as reply,
+            backend.forwarded(_asking_for_usage(_for_endpoint(body) | {"model": model.model})) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
@@ -114,19 +113,10 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             settle(budgets, reserved_usd, paid_usd)
 
 
-@asynccontextmanager
-async def _send_on(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
-    """Send a body on; a stream is asked for its usage, of an endpoint that can say it."""
+def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a stream with the wish for its usage; an endpoint that cannot say it is soon known."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
-    request = {**sent, "stream_options": {"include_usage": True}} if asks else sent
-    async with AsyncExitStack() as on_open:
-        try:
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(request)))
-        except CallFailed as failed:
-            if not (asks and failed.code == "bad_request" and "stream_options" in failed.message):
-                raise
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
-        yield reply
+    return {**sent, "stream_options": {"include_usage": True}} if asks else sent
 
 
 def _for_endpoint(body: Mapping[str, Any]) -> dict[str, Any]:

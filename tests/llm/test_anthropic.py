@@ -1518,7 +1518,7 @@ def test_a_chain_hands_on_the_answer_as_it_is_written(
 
     async def work() -> Any:
         async with open_runtime(recipe, keep=False) as runtime:
-            return await chain_of(recipe)(asked("Why?"), Runtime(runtime.door, shown.append))
+            return await chain_of(recipe)(asked("Why?"), Runtime(runtime.client, shown.append))
 
     record = asyncio.run(work())
 
