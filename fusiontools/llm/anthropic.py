@@ -158,6 +158,8 @@ class MessagesQuirks(Quirks):
         asked = params.get("response_format") or {}
         if asked.get("type") not in ("json_object", "json_schema"):
             return None
+        if asked["type"] == "json_schema" and not isinstance(asked.get("json_schema"), dict):
+            raise TypeError("a response_format of type json_schema has its schema in `json_schema`")
         if (strict := self._strict_schema(asked)) is None:
             return answer_form.words_for(asked)
         body["output_config"] = {**body.get("output_config", {}), "format": {"type": "json_schema", "schema": strict}}

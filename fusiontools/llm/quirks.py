@@ -45,6 +45,8 @@ _DROPPABLE = {
 }
 #: After so many lessons for one request, an endpoint that still refuses is believed.
 MOST_LESSONS = 16
+#: Of other objects the empty one may mean something: `web_search_options: {}` is a search.
+_EMPTY_IS_NOTHING = ("logit_bias", "metadata", "response_format", "tool_choice")
 _TOKEN_NAMES = ("max_tokens", "max_completion_tokens")
 
 #: How strict endpoints and chat templates say that there may be one system message only, and only as the first.
@@ -185,8 +187,7 @@ class Quirks:
                 body[name] = self._messages(value, instruction, shared)
             elif name in _TOKEN_NAMES and isinstance(value, int):
                 body[self.max_tokens_name or name] = self._bounded(value, asked)
-            # A null says nothing, and an empty list is refused where its absence is not.
-            elif value is not None and value not in ([], {}) and name not in self.dropped:
+            elif not _says_nothing(name, value) and name not in self.dropped:
                 body[name] = value
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
@@ -262,7 +263,7 @@ class Quirks:
 
     def _format(self, asked: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
         """Return the form as this endpoint may be asked for it, and whether it is asked for in words as well."""
-        kind = asked.get("type")
+        kind = str(asked.get("type"))
         if kind == "json_schema" and not self._refuses_schema(asked):
             return asked, False
         if kind not in ("json_schema", "json_object"):
@@ -312,6 +313,11 @@ def _is_of_a_template(failure: CallFailed) -> bool:
 def _in_lower_case(failure: CallFailed) -> str:
     """Return what the endpoint says, `presencePenalty` spelled as `presence_penalty`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", f"{failure.param or ''} {failure.message}").lower()
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Return whether this means what its absence means, and is refused by strict endpoints."""
+    return value is None or value == [] or (value == {} and name in _EMPTY_IS_NOTHING)
 
 
 def _as_text(form: Mapping[str, Any]) -> str:
