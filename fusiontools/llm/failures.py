@@ -161,9 +161,11 @@ def name_failure(status: int, data: Any, headers: Mapping[str, str], key: str | 
     by_status: CallCode = _BY_STATUS.get(status) or ("upstream" if status >= 500 else "bad_request")
     named = _code_named(status, set(_names_in(data)), said[:_READ_CHARS].lower()) if status >= 400 else None
     param = error.get("param") if isinstance(error, dict) else None
+    # Who reads the words alone must see it too where the status does not say what the endpoint means.
+    place = f"HTTP {status}" if named in (None, by_status) else f"HTTP {status} ({named})"
     return CallFailed(
         named or by_status,
-        f"HTTP {status}: {message}",
+        f"{place}: {message}",
         status=status,
         retryable=_may_pass(status, named, said) and headers.get("x-should-retry") != "false",
         retry_after_s=_retry_after(headers),

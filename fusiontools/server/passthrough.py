@@ -175,13 +175,15 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
     if failed.code in _NO_MONEY:
         return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
-    if status in (401, 402, 403, 407):
+    if failed.code in ("auth", "payment") or status == 407:
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
-    if status == 429:
+    if failed.code == "rate_limited":
         wait = {"retry-after": str(math.ceil(failed.retry_after_s))} if failed.retry_after_s is not None else {}
         return ApiError(429, "rate_limit_exceeded", found, headers=wait)
-    if status == 404:
+    if failed.code == "not_found":
         return ApiError(404, "model_not_found", found, "model")
+    if failed.code in ("refused", "context_length"):
+        return ApiError(400, {"refused": "content_filter"}.get(failed.code, failed.code), found, failed.param)
     if 400 <= status < 500:
         return ApiError(status, failed.code, found, failed.param)
     return ApiError(504 if status == 504 else 502, failed.code, found)

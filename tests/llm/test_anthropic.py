@@ -1299,7 +1299,7 @@ def test_a_failure_has_the_code_that_it_has_everywhere(api: Upstream, model: str
     ("words", "code"),
     [
         ("prompt is too long: 208310 tokens > 200000 maximum", "context_length"),
-        ("input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000", "context_length"),
+        ("input length and `max_tokens` exceed context limit: 199990 + 21333 > 200000", "context_length"),
         ("Your credit balance is too low to access the Anthropic API.", "payment"),
     ],
 )
