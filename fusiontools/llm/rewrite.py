@@ -25,9 +25,9 @@ _STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
 def without_nothings(messages: Sequence[Message]) -> Sequence[Message]:
     """Return the messages without what says nothing: nulls and empty lists, which strict endpoints refuse.
 
-    Null content stays beside calls, where it belongs; else it is an empty text.
+    Null content stays beside calls, where it belongs; else it is an empty text, as is content that is not there.
     """
-    if not any(None in m.values() or [] in m.values() or _holds_null(m) for m in messages):
+    if not any(None in m.values() or [] in m.values() or "content" not in m or _holds_null(m) for m in messages):
         return messages
     return [_without_nothing(message) for message in messages]
 
@@ -167,7 +167,7 @@ def _without_nothing(message: Message) -> Message:
             kept[key] = [_without_nulls(part) for part in value]
         elif value is not None and value != []:
             kept[key] = value
-    if kept.get("content", "") is None and not kept.get("tool_calls"):
+    if kept.get("content") is None and not kept.get("tool_calls"):
         kept["content"] = ""
     return kept  # type: ignore[return-value]
 

@@ -162,8 +162,6 @@ def error_of(record: Record) -> ApiError:
     bought = any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls)
     if failures and not bought and failures <= {"refused", *_OF_REQUEST}:
         return ApiError(400, "content_filter", message, headers=_NO_RETRY)
-    if failures == {"rate_limited"} and not bought:
-        return ApiError(429, "rate_limit_exceeded", message)
     if bought:
         return ApiError(424, code, message, headers=_NO_RETRY)
     return ApiError(504 if failures <= {"timeout", "deadline"} and failures else 502, code, message, headers=_NO_RETRY)
