@@ -133,6 +133,10 @@ WORDINGS = (
         (r"(incorrect|invalid) api[ -]?key|api[ -]?key (is )?(not valid|invalid|missing)",),
     ),
 )
+#: Names that say no more than a status does: an empty account is a "rate limit" with some providers.
+_CATEGORIES = frozenset(
+    {"rate_limit_error", "rate_limited", "too_many_requests", "resource_exhausted", "authentication_error"}
+)
 _PATTERNS = tuple(re.compile("|".join(row.words)) for row in WORDINGS)
 
 
@@ -191,14 +195,14 @@ def _masked(words: str, key: str | None) -> str:
 
 
 def _code_named(status: int, names: set[str], said: str) -> CallCode | None:
-    """Return what the endpoint itself calls its failure, by a field or else in words."""
+    """Return what the endpoint itself calls its failure: by a name of its own, in words, or by a mere category."""
     for row in WORDINGS:
-        if not names.isdisjoint(row.names):
+        if not names.isdisjoint(set(row.names) - _CATEGORIES):
             return row.code
     for row, pattern in zip(WORDINGS, _PATTERNS, strict=True):
         if status not in row.not_at and pattern.search(said):
             return row.code
-    return None
+    return next((row.code for row in WORDINGS if not names.isdisjoint(row.names)), None)
 
 
 def _may_pass(status: int, named: CallCode | None, said: str) -> bool:

@@ -76,6 +76,7 @@ NO_MONEY: dict[str, tuple[int, Any]] = {
     "Alibaba": said("Access denied, please make sure your account is in good standing.", code="Arrearage"),
     "Kimi": said("Your account is suspended", 429, type="exceeded_current_quota_error"),
     "GLM": said("余额不足或无可用资源包,请充值。", 429, code="1113"),
+    "GLM for Anthropic's clients": said("余额不足", 429, type="rate_limit_error"),
     "xAI": (403, {"error": "Your newly created team doesn't have any credits yet."}),
     "SiliconFlow": (403, {"code": 30001, "message": "Sorry, your account balance is insufficient"}),
     "OpenRouter": said("This request requires more credits, or fewer max_tokens.", 402),
