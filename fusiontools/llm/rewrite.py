@@ -103,13 +103,13 @@ def mark_prefix(messages: Sequence[Message], shared: int) -> list[Message]:
 
 def short_names(tools: Any) -> dict[str, str]:
     """Return a short, plain name for each tool whose own name a provider may refuse."""
-    names = [_function(tool).get("name") for tool in tools or [] if isinstance(tool, dict)]
+    names = [_function(tool).get("name") for tool in _items(tools)]
     return {name: _shorten(name) for name in names if isinstance(name, str) and not _PLAIN_NAME.fullmatch(name)}
 
 
 def rename_tools(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the body with its tools, its choice and its history under these names."""
-    renamed = {**body, "tools": [_renamed(tool, names) for tool in body.get("tools") or []]}
+    renamed = {**body, "tools": [_renamed(tool, names) for tool in body["tools"]]}
     if isinstance(body.get("tool_choice"), dict):
         renamed["tool_choice"] = _renamed(body["tool_choice"], names)
     renamed["messages"] = [_with_calls_renamed(message, names) for message in body["messages"]]
@@ -131,13 +131,17 @@ def _shorten(name: str) -> str:
     return f"{plain}_{digest}" if re.match("[a-zA-Z_]", plain) else f"_{plain}_{digest}"
 
 
-def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    function = tool.get("function")
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _function(tool: Any) -> Mapping[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
     return function if isinstance(function, dict) else {}
 
 
 def _renamed(holder: Any, names: Mapping[str, str]) -> Any:
-    function = _function(holder) if isinstance(holder, dict) else {}
+    function = _function(holder)
     name = function.get("name")
     if not isinstance(name, str) or name not in names:
         return holder
@@ -145,16 +149,15 @@ def _renamed(holder: Any, names: Mapping[str, str]) -> Any:
 
 
 def _with_calls_renamed(message: Any, names: Mapping[str, str]) -> Any:
-    if message.get("tool_calls"):
-        message = {**message, "tool_calls": [_renamed(call, names) for call in message["tool_calls"]]}
-    if message.get("role") == "tool" and message.get("name") in names:
+    if calls := _items(message.get("tool_calls")):
+        message = {**message, "tool_calls": [_renamed(call, names) for call in calls]}
+    if message.get("role") == "tool" and isinstance(message.get("name"), str) and message["name"] in names:
         message = {**message, "name": names[message["name"]]}
     return message
 
 
 def _holds_null(message: Message) -> bool:
-    content = message.get("content")
-    parts = [*(content if isinstance(content, list) else ()), *(message.get("tool_calls") or ())]
+    parts = [*_items(message.get("content")), *_items(message.get("tool_calls"))]
     return any(isinstance(part, dict) and None in part.values() for part in parts)
 
 
@@ -184,4 +187,4 @@ def _join_contents(first: Any, second: Any) -> Any:
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(_items(content))

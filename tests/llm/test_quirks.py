@@ -434,6 +434,43 @@ def test_lessons_hold_for_what_passes_through_as_well() -> None:
     )
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "name", "function", "id"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "image_url"])}, optional={"text": st.text(max_size=3)})
+MESSAGE = st.fixed_dictionaries(
+    {"role": ROLES},
+    optional={
+        "content": st.none() | st.text(max_size=3) | st.lists(PART, max_size=3),
+        "tool_calls": st.none() | st.lists(JSON, max_size=3),
+        "name": JSON,
+        "x": JSON,
+    },
+)
+
+
+@given(
+    messages=st.lists(MESSAGE, min_size=1, max_size=4),
+    params=st.dictionaries(st.sampled_from(["tools", "tool_choice", "stop", "max_tokens", "x"]), JSON, max_size=4),
+)
+def test_a_body_of_any_shape_is_written_after_all_lessons(messages: Any, params: Any) -> None:
+    forms = dict.fromkeys(
+        ("developer_role", "system_anywhere", "same_role_twice", "continues", "parts", "own_names"), False
+    )
+    learned = Quirks(max_tokens_name="max_completion_tokens", **forms)
+    learned.limit.learn("context length is 4000 tokens, 900 input tokens and 3999 output", 3999, 100)
+
+    body = learned.adapt({"model": "m", "messages": messages, **params})
+
+    assert json.dumps(body)
+    assert None not in body.values()
+
+
 def test_an_endpoint_that_refuses_everything_for_ever_new_reasons_is_believed() -> None:
     asked: list[int] = []
 
