@@ -23,7 +23,7 @@ from typing import Any
 
 from fusiontools.errors import CallFailed, FusionError, UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.openai_reply import usage_of
+from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.errors import CallFailed
-from fusiontools.llm import openai_reply, prices
+from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
+from fusiontools.llm.usage import usage_of
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call
 from fusiontools.server.protocols import sse
@@ -89,7 +90,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
             tail = await _copy(reply, forwarding.write, _hides_usage(body))
-        usage, reported_usd = openai_reply.usage_of(_usage_object(tail))
+        usage, reported_usd = usage_of(_usage_object(tail))
         noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
         paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.openai_reply import OnBytes, read_completion, read_failure, read_stream, usage_of
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_failure, read_stream
+from fusiontools.llm.usage import usage_of
 
 KEY = "sk-or-v1-0123456789"
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
@@ -45,15 +46,16 @@ def event(delta: Any = None, finish_reason: Any = None, **more: Any) -> bytes:
     return b"data: " + json.dumps({"model": "real/model", "choices": choices, **more}).encode() + b"\n\n"
 
 
-def stream(*pieces: bytes) -> tuple[Completion, list[str]]:
+def stream(*pieces: bytes, model: str = "asked/model", waits: bool = False) -> tuple[Completion, list[Any]]:
     """Read a stream that comes in these pieces; returns what was handed on, too."""
-    shown: list[str] = []
+    shown: list[Any] = []
 
     async def each(take: OnBytes) -> None:
         for piece in pieces:
             take(piece)
 
-    return asyncio.run(read_stream(each, "asked/model", shown.append, time.monotonic(), KEY)), shown
+    reader = ReplyReader(model, KEY, streamed=True, waits=waits)
+    return asyncio.run(read_stream(each, reader, shown.append, time.monotonic())), shown
 
 
 def stream_failure(*pieces: bytes) -> CallFailed:
@@ -452,7 +454,7 @@ def test_an_error_in_a_stream_can_be_retried_until_text_was_shown(holder: str) -
         ([b"data: {broken\n\n"], "bad_response"),
         ([b'data: {"choices": ["x"]}\n\n'], "bad_response"),
         ([b'data: {"choices": [{"delta": {"tool_calls": [3]}}]}\n\n'], "bad_response"),
-        ([b"<html>not a stream</html>"], "connection"),
+        ([b"<html>not a stream</html>"], "bad_response"),
         ([], "connection"),
     ],
 )
