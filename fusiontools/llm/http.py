@@ -153,8 +153,9 @@ class HttpBackend:
                     raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
                 translate = api.events() if api.events is not None else None
                 waits = body["model"] in self._waits
-                reader = ReplyReader(body["model"], key, translate, streamed=on_delta is not None, waits=waits)
-                completion = await read_stream(reply.each, reader, show if on_delta is not None else None, started)
+                streamed, tools = on_delta is not None, _tool_names(body)
+                reader = ReplyReader(body["model"], key, translate, streamed=streamed, waits=waits, tools=tools)
+                completion = await read_stream(reply.each, reader, show if streamed else None, started)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
@@ -183,6 +184,12 @@ class HttpBackend:
         if self._own is None:
             self._own = transport_for(self._url)
         return self._own
+
+
+def _tool_names(body: Mapping[str, Any]) -> set[str]:
+    """Return what a request lets a model call."""
+    named = [tool.get("function", tool) for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    return {tool["name"] for tool in named if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
 
 
 def _url(endpoint: Endpoint, path: str) -> httpx.URL:

@@ -9,7 +9,7 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import FAILURE_CODES, CallCode, CallFailed
@@ -100,6 +100,7 @@ class ReplyReader:
         translate: for an endpoint that does not speak OpenAI.
         streamed: whether the pieces are shown to somebody: what has been shown cannot be asked for again.
         waits: whether the model is known to close thoughts that it has not opened.
+        tools: the names that may be called, where that is known.
     """
 
     def __init__(
@@ -110,11 +111,12 @@ class ReplyReader:
         *,
         streamed: bool = False,
         waits: bool = False,
+        tools: Collection[str] = (),
     ) -> None:
         self._model, self._key, self._translate = model, key, translate
         self._streamed = streamed
         self._events = EventReader(lambda data: _excerpt(_without_key(data, key)))
-        self._reply = Reply(model, key, streamed=streamed, waits=waits)
+        self._reply = Reply(model, key, streamed=streamed, waits=waits, tools=tools)
         #: What `finish` found that had not been handed on.
         self.left: list[Delta] = []
 
@@ -170,7 +172,15 @@ def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str 
 class Reply:
     """An answer as far as it has come, as objects in OpenAI's shape."""
 
-    def __init__(self, model: str, key: str | None = None, *, streamed: bool = False, waits: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        key: str | None = None,
+        *,
+        streamed: bool = False,
+        waits: bool = False,
+        tools: Collection[str] = (),
+    ) -> None:
         self.closes_unopened = False
         self._model, self._key, self._streamed, self._waits = model, key, streamed, waits
         self._filter: ThoughtFilter | None = None
@@ -180,7 +190,7 @@ class Reply:
         self._refusal: list[str] = []
         #: Whether pieces came, and whether a whole message did that is none of them.
         self._in_pieces = self._whole = False
-        self._calls = CallMerger()
+        self._calls = CallMerger(tools)
         self._called = False
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
         self._message: dict[str, Any] | None = None

@@ -85,7 +85,7 @@ class ThoughtFilter:
 
     def release(self) -> None:
         """Wait no longer: the endpoint tells the thoughts apart itself."""
-        self._waits = False
+        self._waits = self._inside = False
 
     def take(self, text: str) -> str:
         """Return what of the text so far is the answer's, and has not been passed on."""
@@ -105,10 +105,11 @@ class ThoughtFilter:
             return ""
         content, thought = split_thoughts(self._held)
         thinks = bool(_OPEN.match(self._held))
-        self._inside = not content and thinks
         if self._waits and not (thought or thinks):
+            # A thought that the prompt has begun ends with a mark, like any other.
             self._inside = bool(head) and head[0] not in "<[◁"
             return ""
+        self._inside = thinks and not content and bool([*_MARK.finditer(self._held)][-1]["open"])
         beginning = _SPACE.sub("", content).lower()
         return "" if any(opener.startswith(beginning) for opener in _OPENERS) else content
 

@@ -9,7 +9,7 @@ Source: what OpenAI, Azure, Gemini, Ollama, vLLM, SGLang, LiteLLM, OCI and other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fusiontools.record.types import ToolCall
 
 #: What travels with a call and must come back with it: Gemini's thought signatures, as endpoints and gateways put them.
-_BESIDE = ("extra_content", "provider_specific_fields", "thought_signature")
+_BESIDE: dict[str, type] = {"extra_content": dict, "provider_specific_fields": dict, "thought_signature": str}
 
 
 def read_calls(proposed: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
@@ -38,7 +38,7 @@ def read_calls(proposed: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
 
 
 @dataclass(slots=True)
-class _Call:
+class _StreamedCall:
     """A call as far as it has come, and how much of it has been passed on."""
 
     position: int
@@ -51,6 +51,9 @@ class _Call:
     #: Whether `{}` came first: the arguments of some, and only a beginning to others.
     empty: bool = False
     begun: bool = False
+    #: Whether its name is one of those that may be called, and so is whole.
+    known: bool = False
+    unsaid_name: str = ""
     unsaid: str = ""
     unsaid_beside: dict[str, Any] = field(default_factory=dict)
     joiner: Joiner = field(default_factory=Joiner)
@@ -67,8 +70,9 @@ class _Call:
 
     def take(self, name: str, arguments: str, beside: Mapping[str, Any]) -> None:
         """Add a piece."""
-        if name and name != self.name and not self.begun:
-            self.name = name if name.startswith(self.name) else self.name + name
+        if name and name != self.name and not (self.arguments or self.known):
+            more = name.removeprefix(self.name)
+            self.name, self.unsaid_name = self.name + more, self.unsaid_name + more
         self.beside |= beside
         self.unsaid_beside |= beside
         if arguments == "{}" and not self.arguments:
@@ -87,27 +91,33 @@ class _Call:
         self.unsaid += arguments
 
     def say(self, *, begin: bool = False, end: bool = False) -> dict[str, Any] | None:
-        """Return what has not been passed on, as OpenAI spells it; a call begins when its name is whole."""
-        if not (self.begun or begin or end or (self.name and self.arguments)):
+        """Return what has not been passed on, as OpenAI spells it."""
+        if not (self.begun or begin or end):
             return None
         if end:
             self._add(self.joiner.finish() or ("" if self.arguments else "{}"))
-        arguments, beside = self.unsaid, self.unsaid_beside
-        if self.begun and not arguments and not beside:
-            return None
-        self.unsaid, self.unsaid_beside = "", {}
+        name, arguments, beside = self.unsaid_name, self.unsaid, self.unsaid_beside
+        self.unsaid_name, self.unsaid, self.unsaid_beside = "", "", {}
         if self.begun:
-            return {"index": self.position, "function": {"arguments": arguments}, **beside}
+            if not (name or arguments or beside):
+                return None
+            more = {"name": name} if name else {}
+            return {"index": self.position, "function": {**more, "arguments": arguments}, **beside}
         self.begun = True
         function = {"name": self.name, "arguments": arguments}
         return {"index": self.position, "id": self.id, "type": "function", "function": function, **beside}
 
 
 class CallMerger:
-    """The calls of one stream."""
+    """The calls of one stream.
 
-    def __init__(self) -> None:
-        self._calls: list[_Call] = []
+    Args:
+        names: what may be called, where that is known: a call begins when its name is whole.
+    """
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        self._names = names
+        self._calls: list[_StreamedCall] = []
 
     def take(self, pieces: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Add pieces; returns what can be passed on: `index` on each, `id` and `type` on the first of each call."""
@@ -121,7 +131,10 @@ class CallMerger:
                 said += [told for told in (call.say(begin=not call.begun) for call in self._calls) if told]
                 call = self._begin(given_id, piece.get("index"))
             call.take(name, arguments, _beside(piece))
-            if (told := call.say()) is not None:
+            call.known = call.name in self._names
+            if (
+                told := call.say(begin=bool(call.name and (call.known or call.arguments or not self._names)))
+            ) is not None:
                 said.append(told)
         return said
 
@@ -133,20 +146,22 @@ class CallMerger:
         """Return all calls, in the order in which they began."""
         return [call.whole() for call in self._calls]
 
-    def _begin(self, given_id: str, index: Any) -> _Call:
+    def _begin(self, given_id: str, index: Any) -> _StreamedCall:
         position = len(self._calls)
         unique = _free_id(given_id or f"call_{position}", {call.id for call in self._calls})
-        call = _Call(position, unique, given_id, index)
+        call = _StreamedCall(position, unique, given_id, index)
         self._calls.append(call)
         return call
 
-    def _find(self, given_id: str, index: Any, name: str, arguments: str) -> _Call | None:
+    def _find(self, given_id: str, index: Any, name: str, arguments: str) -> _StreamedCall | None:
         """Return the call that a piece goes on with; None where it begins a new one."""
         latest = self._latest(given_id, index, name)
         if latest is None:
             return None
         if given_id and given_id != latest.given_id:
             return latest if _goes_on_under_another_id(latest, name, arguments) else None
+        if latest.known and name in self._names and name != latest.name and not given_id:
+            return None
         if not name or not latest.complete:
             return latest
         if name != latest.name:
@@ -155,7 +170,7 @@ class CallMerger:
             return latest  # repeated, or what came first was no more than a placeholder
         return None if arguments.strip() else latest
 
-    def _latest(self, given_id: str, index: Any, name: str) -> _Call | None:
+    def _latest(self, given_id: str, index: Any, name: str) -> _StreamedCall | None:
         """Return the last call with this id, else with this index, else where neither is said the last of all."""
         for call in reversed(self._calls):
             if given_id and call.given_id == given_id and (index is None or call.index in (None, index) or not name):
@@ -167,7 +182,7 @@ class CallMerger:
         return self._calls[-1] if self._calls and not (given_id or name) else None
 
 
-def _goes_on_under_another_id(latest: _Call, name: str, arguments: str) -> bool:
+def _goes_on_under_another_id(latest: _StreamedCall, name: str, arguments: str) -> bool:
     """Return whether a piece with a new id belongs to this call: some servers say ids late, or make one up a piece."""
     if latest.complete:
         return False
@@ -186,7 +201,12 @@ def _free_id(wanted: str, taken: set[str]) -> str:
 
 def _beside(call: Mapping[str, Any]) -> dict[str, Any]:
     holders = (call.get("function") or {}, call)
-    return {name: mend_all(holder[name]) for holder in holders for name in _BESIDE if holder.get(name)}
+    return {
+        name: mend_all(said)
+        for holder in holders
+        for name, kind in _BESIDE.items()
+        if isinstance(said := holder.get(name), kind) and said
+    }
 
 
 def _text(said: Any) -> str:
