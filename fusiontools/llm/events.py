@@ -73,6 +73,14 @@ class EventReader:
         *lines, rest = b"".join(self._line).split(b"\n")
         self._line = [rest]
         for line in lines:
+            if not (self._lines or self._event):
+                # The common case: an object on a line of its own, and blank lines between.
+                if not line:
+                    continue
+                if line.startswith(b"data: {") and (found := _object(line[6:])) is not None:
+                    self.found = self.streams = True
+                    yield found
+                    continue
             yield from self._take(line)
         if not self._lines:
             self._size = len(rest)
@@ -175,6 +183,14 @@ class EventReader:
             if self._event == b"error" and not found.get("error"):
                 found = {"error": found}
             yield found
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = jsonl.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _values(text: str) -> Iterator[Any]:

@@ -201,7 +201,7 @@ class Reply:
     @property
     def shown(self) -> bool:
         """Whether somebody has seen a part of the answer."""
-        return self._streamed and (self._called or bool(self._filter and self._filter.shown))
+        return self._streamed and (self._called or (self._filter is not None and self._filter.shows))
 
     def take(self, event: dict[str, Any]) -> list[Delta]:
         """Add an event; returns what it brings of the visible answer."""
@@ -211,13 +211,15 @@ class Reply:
             self._data["usage"] = usage
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
-        _refuse_error(event, self._data, self._key, shown=self.shown)
+        if event.get("error"):
+            _refuse_error(event, self._data, self._key, shown=self.shown)
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
             return []
         choice = choices[0]
-        _refuse_error(choice, self._data, self._key, shown=self.shown)
+        if choice.get("error"):
+            _refuse_error(choice, self._data, self._key, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
         if message := choice.get("message"):
@@ -274,13 +276,14 @@ class Reply:
         named = next((said for name in _REASONING if (said := _plain(delta.get(name)))), "") or thought
         if named:
             self._reasoning.append(named)
-            self._text_filter().release()
+            if self._streamed:
+                self._text_filter().release()
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
         brought: list[Delta] = []
         if content and (text := self._joiner.join(content)):
             self._content.append(text)
-            if visible := self._text_filter().take(text):
+            if self._streamed and (visible := self._text_filter().take(text)):
                 brought.append(visible)
         if proposed := _proposed(delta):
             self._called = True
@@ -294,8 +297,7 @@ class Reply:
         if any(message.get(name) for name in _REASONING):
             self._reasoning.clear()
         self._add({name: value for name, value in message.items() if name not in ("tool_calls", "function_call")})
-        if self._filter:
-            self._filter.shown = ""  # nobody has been handed it
+        self._filter = None  # nobody has been handed anything
         return calls
 
     def _text_filter(self) -> ThoughtFilter:

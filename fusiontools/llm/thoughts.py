@@ -15,6 +15,8 @@ from fusiontools.record import jsonl
 
 _TAGS = ("think", "thinking", "thought", "thoughts", "seed:think", "mm:think", "longcat_think")
 _OPENERS = (*(f"<{tag}>" for tag in _TAGS), "[think]", "◁think▷", "<|start_thinking|>", "<|begin_of_thought|>")
+#: With a space wherever one may be.
+_LONGEST_OPENER = 2 * max(map(len, _OPENERS))
 _TAG = "|".join(_TAGS)
 _OPEN_MARK = rf"<\s*(?:{_TAG})\s*>|\[\s*think\s*\]|◁\s*think\s*▷|<\|(?:start_thinking|begin_of_thought)\|>"
 _CLOSE_MARK = rf"<\s*/\s*(?:{_TAG})\s*>|\[\s*/\s*think\s*\]|◁\s*/\s*think\s*▷|<\|(?:end_thinking|end_of_thought)\|>"
@@ -76,12 +78,22 @@ class ThoughtFilter:
     """
 
     def __init__(self, model: str, *, waits: bool = False) -> None:
-        self.shown = ""
+        self._shown: list[str] = []
         self._model = model
         self._waits = waits or bool(_THINKS.search(model))
         self._harmony = bool(_SPEAKS_HARMONY.search(model))
         self._held = ""
         self._inside = False
+
+    @property
+    def shown(self) -> str:
+        """What has been passed on."""
+        return "".join(self._shown)
+
+    @property
+    def shows(self) -> bool:
+        """Whether anything has been passed on."""
+        return bool(self._shown)
 
     def release(self) -> None:
         """Wait no longer: the endpoint tells the thoughts apart itself."""
@@ -89,14 +101,15 @@ class ThoughtFilter:
 
     def take(self, text: str) -> str:
         """Return what of the text so far is the answer's, and has not been passed on."""
-        if not self.shown:
+        if not self._shown:
             self._held += text
             if self._inside and not any(char in text for char in _LAST_CHARS):
                 return ""
             text = self._visible_part()
-            if text:
-                self._held = ""
-        self.shown += text
+            if not text:
+                return ""
+            self._held = ""
+        self._shown.append(text)
         return text
 
     def _visible_part(self) -> str:
@@ -110,7 +123,7 @@ class ThoughtFilter:
             self._inside = bool(head) and head[0] not in "<[◁"
             return ""
         self._inside = thinks and not content and bool([*_MARK.finditer(self._held)][-1]["open"])
-        beginning = _SPACE.sub("", content).lower()
+        beginning = _SPACE.sub("", content.lstrip()[:_LONGEST_OPENER]).lower()
         return "" if any(opener.startswith(beginning) for opener in _OPENERS) else content
 
 

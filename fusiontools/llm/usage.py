@@ -41,9 +41,11 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
 
 def find_usage(data: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what an answer, or a piece of one, says of its usage, wherever it says it."""
+    if isinstance(said := data.get("usage"), dict):
+        return said
     choices = data.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    for holder in (data, first, data.get("x_groq")):
+    for holder in (first, data.get("x_groq")):
         if isinstance(holder, dict) and isinstance(said := holder.get("usage"), dict):
             return said
     return None
@@ -97,4 +99,6 @@ def _number(value: Any) -> float | None:
 
 def _count(said: Any, name: str) -> int:
     value = said.get(name) if isinstance(said, dict) else None
+    if value is None:
+        return 0
     return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
