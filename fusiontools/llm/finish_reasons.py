@@ -78,8 +78,10 @@ def read_finish_reason(said: Any, unknown: str = "length") -> str | None:
         said = said.get("type")
     if said is None:
         return None
+    if not isinstance(said, str):
+        return unknown
     # Google's compatible endpoint appends its own word: `content_filter: SAFETY`.
-    kind, _, _ = str(said).partition(":")
+    kind, _, _ = said.partition(":")
     word = re.sub("[^a-z]", "", kind.lower()).removeprefix("finishreason")
     if word in _NO_REASON:
         return None

@@ -118,11 +118,17 @@ class ThoughtFilter:
             return ""
         content, thought = split_thoughts(self._held)
         thinks = bool(_OPEN.match(self._held))
+        self._inside = False
         if self._waits and not (thought or thinks):
             # A thought that the prompt has begun ends with a mark, like any other.
             self._inside = bool(head) and head[0] not in "<[◁"
             return ""
-        self._inside = thinks and not content and bool([*_MARK.finditer(self._held)][-1]["open"])
+        if thinks:
+            opens = [bool(mark["open"]) for mark in _MARK.finditer(self._held)]
+            self._inside = opens[-1] and not content
+            if sum(opens) * 2 > len(opens):
+                # A thought within a thought: what follows the first end may be more of it.
+                return ""
         beginning = _SPACE.sub("", content.lstrip()[:_LONGEST_OPENER]).lower()
         return "" if any(opener.startswith(beginning) for opener in _OPENERS) else content
 
