@@ -108,7 +108,11 @@ def passed_on(pieces: list[str], model: str = "m", *, waits: bool = False) -> st
     return shown + answer[len(shown) :]
 
 
-@given(st.sampled_from([*THOUGHTS, "Paris.", "<div>Paris", "[1] Paris"]), st.data())
+#: Of two thoughts that nobody opened, the second cannot be known for one before it ends.
+TWO_UNOPENED = "a</think>b</think>Paris."
+
+
+@given(st.sampled_from([*(THOUGHTS.keys() - {TWO_UNOPENED}), "Paris.", "<div>Paris", "[1] Paris"]), st.data())
 def test_no_thought_is_passed_on_however_a_stream_is_cut(text: str, data: st.DataObject) -> None:
     unopened = closes_unopened(text, split_thoughts(text)[1])
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
