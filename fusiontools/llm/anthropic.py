@@ -244,6 +244,5 @@ MESSAGES = ApiFormat(
     key_header=("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     quirks=MessagesQuirks,
-    translate=anthropic_reply.chat_completion,
     events=anthropic_reply.EventTranslator,
 )

@@ -28,7 +28,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
-from fusiontools.llm.openai_reply import OnBytes, Translate, read_completion, read_stream
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
@@ -49,15 +49,13 @@ class ApiFormat:
         key_header: the header that carries the key, and what stands before the key in it.
         headers: what every request carries.
         quirks: writes the bodies for one model and learns from its refusals; told whether to mark the cache.
-        translate: puts a plain answer into OpenAI's shape; None where it has it.
-        events: makes what does that for the events of one stream.
+        events: makes what puts the events of one stream, or a plain answer, into OpenAI's shape; None where it has it.
     """
 
     path: str = "/chat/completions"
     key_header: tuple[str, str] = ("authorization", "Bearer ")
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: Callable[[bool], Quirks] = Quirks
-    translate: Translate | None = None
     events: Callable[[], Translate] | None = None
 
 
@@ -99,6 +97,8 @@ class HttpBackend:
         }
         self._head = b""  # written when it is first needed
         self._quirks: dict[str, Quirks] = {}
+        #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
+        self._waits: set[str] = set()
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
 
@@ -179,16 +179,17 @@ class HttpBackend:
             try:
                 if reply.status >= 300:
                     raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
-                if on_delta is not None and "text/event-stream" in reply.headers.get("content-type", ""):
-                    translate = api.events() if api.events is not None else None
-                    return await read_stream(reply.each, body["model"], show, started, key, translate)
-                completion = read_completion(await _whole_body(reply), body["model"], key, api.translate)
+                translate = api.events() if api.events is not None else None
+                waits = body["model"] in self._waits
+                streamed, tools = on_delta is not None, _tool_names(body)
+                reader = ReplyReader(body["model"], key, translate, streamed=streamed, waits=waits, tools=tools)
+                completion = await read_stream(reply.each, reader, show if streamed else None, started)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
             raise _call_failed(error, self._endpoint, retryable=not shown) from error
-        if on_delta is not None:
-            on_delta(completion.content)
+        if reader.closes_unopened:
+            self._waits.add(body["model"])
         return completion
 
     async def _send(self, content: bytes, key: str | None) -> HttpReply:
@@ -237,6 +238,12 @@ def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:
     for short, own in names:
         data = data.replace(short, own)
     return data
+
+
+def _tool_names(body: Mapping[str, Any]) -> set[str]:
+    """Return what a request lets a model call."""
+    named = [tool.get("function", tool) for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    return {tool["name"] for tool in named if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
 
 
 def _url(endpoint: Endpoint, path: str) -> httpx.URL:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
@@ -41,13 +42,17 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     if "error" in record or answer is None:
         raise error_of(record)
     calls = () if cached else record.get("calls", [])
-    reason = answer.get("finish_reason")
-    if answer["tool_calls"]:
-        reason = "tool_calls"
-    elif reason not in ("stop", "length", "content_filter"):
-        reason = "stop"
     spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
-    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, plan, calls, cached))
+    block = fusion_block(record, plan, calls, cached)
+    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block)
+
+
+def _finish_reason(answer: Mapping[str, Any]) -> str:
+    """Return why an answer ended, in OpenAI's words: what was cut stays cut, with tool calls too."""
+    reason = read_finish_reason(answer.get("finish_reason")) or "stop"
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if answer["tool_calls"] else "stop"
+    return reason if reason == "content_filter" else "length"
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:

@@ -31,13 +31,13 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
-from fusiontools.llm.anthropic_reply import EventTranslator, chat_completion
+from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.anthropic_request import close_schema
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.ledger import Slot
-from fusiontools.llm.openai_reply import OnBytes, read_completion, read_stream
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Call
@@ -712,7 +712,7 @@ def said(*blocks: dict[str, Any], stop_reason: Any = "end_turn", **more: Any) ->
 
 
 def read(message: dict[str, Any]) -> Completion:
-    return read_completion(json.dumps(message).encode(), "claude", KEY, chat_completion)
+    return read_completion(json.dumps(message).encode(), "claude", KEY, EventTranslator())
 
 
 def failed(message: dict[str, Any]) -> CallFailed:
@@ -728,7 +728,9 @@ def streamed(*pieces: bytes) -> tuple[Completion, list[str]]:
         for piece in pieces:
             take(piece)
 
-    reading = read_stream(each, "claude", shown.append, time.monotonic(), KEY, EventTranslator())
+    reading = read_stream(
+        each, ReplyReader("claude", KEY, EventTranslator(), streamed=True), shown.append, time.monotonic()
+    )
     return asyncio.run(reading), shown
 
 
@@ -773,7 +775,7 @@ def test_text_thoughts_and_tool_calls_are_told_apart() -> None:
         ("model_context_window_exceeded", "length"),
         ("pause_turn", "length"),
         ("tool_use", "tool_calls"),
-        ("of_tomorrow", "stop"),
+        ("of_tomorrow", "length"),
         (None, "stop"),
     ],
 )

@@ -50,6 +50,7 @@ class Answer:
     raw: bytes | None = None  # a body that stands instead of the completion
 
     streamed: bool = False
+    stream_type: str = "text/event-stream"
     wait: float = 0.0  # seconds before the first byte
     itl: float = 0.0  # seconds between the tokens of a stream
     drip: float = 0.0  # seconds before each single byte of the body
@@ -130,6 +131,11 @@ def tool_call(a: Answer) -> dict[str, Any]:
     call = {"name": wanted, "arguments": orjson.dumps(arguments).decode()}
     calls = [{"id": f"call_{digest(a)[:4].hex()}", "type": "function", "function": call}]
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
+
+
+def sign(a: Answer) -> dict[str, Any]:
+    signature = {"extra_content": {"google": {"thought_signature": digest(a)[:6].hex()}}}
+    return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
 
 
 def thoughts(a: Answer) -> dict[str, Any]:
@@ -233,6 +239,9 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "nodone": lambda a, _: {"done": False},  # a stream without [DONE]
     "comments": lambda a, _: {"comments": True},  # SSE comments and blank keep-alives; white space before plain JSON
     "nostream": lambda a, _: {"streamed": False},  # plain JSON even where a stream was asked for
+    "unasked": lambda a, _: {"streamed": True},  # a stream even where none was asked for
+    "kind": lambda a, kind: {"stream_type": unquote(kind), "content_type": unquote(kind)},
+    "finish": lambda a, reason: {"finish_reason": unquote(reason)},
     "chunks": lambda a, n: {"chunks": int(n), "text": prose(a, 4 * int(n))},  # N tokens
     # Accounts
     "nousage": lambda a, _: {"usage": False},
@@ -245,6 +254,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "reasoning": lambda a, _: thoughts(a),
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
+    "signed": lambda a, _: sign(a),  # Gemini's signature beside each call; comes after `tool`
     # Judges
     "judge": lambda a, _: {"text": analysis(a)},  # also the default where the name says judge or a format is asked for
     "ignoreformat": lambda a, _: {"text": prose(a)},
