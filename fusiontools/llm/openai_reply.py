@@ -8,18 +8,19 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import FAILURE_CODES, CallCode, CallFailed
+from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta
-from fusiontools.llm.events import DONE, EventReader, Joiner, mend
+from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
+from fusiontools.llm.failures import excerpt, mask_key, name_failure
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
-from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.record.types import ToolCall
@@ -29,20 +30,8 @@ OnBytes = Callable[[bytes], object]
 #: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-_RETRYABLE = frozenset({408, 409, 425, 429})
-_CODES: dict[int, Any] = {status: code for code, row in FAILURE_CODES.items() for status in row.statuses}
 _SHOWN_CHARS = 300
-#: How endpoints say that the prompt, or the prompt and the answer, are too long for the model.
-_OF_CONTEXT = (
-    "context length",
-    "context_length",
-    "context size",
-    "context limit",
-    "too many tokens",
-    "prompt is too long",
-)
-#: A shorter key is a placeholder for a server that wants none; masking it would garble words.
-_SHORTEST_KEY = 8
+_HTTP_FAILURE = re.compile("[45][0-9][0-9]")
 #: Where servers put a model's thoughts beside its text.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 #: What reading a value raises that is not of the kind that it must be.
@@ -115,7 +104,7 @@ class ReplyReader:
     ) -> None:
         self._model, self._key, self._translate = model, key, translate
         self._streamed = streamed
-        self._events = EventReader(lambda data: _excerpt(_without_key(data, key)))
+        self._events = EventReader(lambda data: excerpt(mask_key(data, key)))
         self._reply = Reply(model, key, streamed=streamed, waits=waits, tools=tools)
         #: What `finish` found that had not been handed on.
         self.left: list[Delta] = []
@@ -136,7 +125,7 @@ class ReplyReader:
             self.left += self._take(event)
         events = self._events
         if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
-            shown = _excerpt(_without_key(events.start, self._key))
+            shown = excerpt(mask_key(events.start, self._key))
             raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
         with _WELL_FORMED:
             completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
@@ -147,26 +136,6 @@ class ReplyReader:
         with _WELL_FORMED:
             said = event if event is DONE or self._translate is None else self._translate(event)
             return self._reply.take(said) if said is not None else []
-
-
-def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
-    """Read an error response; the endpoint's own words are kept, our key is not."""
-    message, param = _error_words(_without_key(body, key))
-    if status < 400:
-        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
-    code: CallCode = _CODES.get(status) or ("upstream" if status >= 500 else "bad_request")
-    if code == "bad_request" and _speaks_of_context(message):
-        code = "context_length"
-    elif code == "bad_request" and "credit balance is too low" in message:
-        code = "payment"
-    return CallFailed(
-        code,
-        f"HTTP {status}: {message}",
-        status=status,
-        retryable=(status in _RETRYABLE or status >= 500) and headers.get("x-should-retry") != "false",
-        retry_after_s=_retry_after(headers),
-        param=param,
-    )
 
 
 class Reply:
@@ -212,14 +181,14 @@ class Reply:
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
         if event.get("error"):
-            _refuse_error(event, self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
             return []
         choice = choices[0]
         if choice.get("error"):
-            _refuse_error(choice, self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
         if message := choice.get("message"):
@@ -346,10 +315,10 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     error = holder.get("error")
     if not error:
         return
-    said = error if isinstance(error, dict) else {"message": str(error)}
-    code = str(said.get("code"))
-    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 502
-    failed = read_failure(status, jsonl.dumps({"error": said}), {}, key)
+    code = error.get("code") if isinstance(error, dict) else holder.get("code")
+    # Some servers write the number as text.
+    status = int(code) if isinstance(code, int | str) and _HTTP_FAILURE.fullmatch(str(code)) else 502
+    failed = name_failure(status, {"code": code, "error": error}, {}, key)
     failed.usage, failed.cost_usd = usage_of(data)  # type: ignore[assignment]
     if shown:
         failed.retryable, failed.status = False, None
@@ -396,53 +365,3 @@ def _proposed(message: Mapping[str, Any]) -> list[Any]:
             raise TypeError("tool calls are a list")
         return calls
     return [{"index": 0, "function": older}] if (older := message.get("function_call")) else []
-
-
-def _error_words(body: bytes) -> tuple[str, str | None]:
-    """Return what an error body says, and the parameter it names."""
-    try:
-        data = jsonl.loads(body)
-    except ValueError:
-        return _excerpt(body), None
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return str(error)[:_SHOWN_CHARS], None
-    message = error.get("message") or error.get("detail") or error
-    raw = (error.get("metadata") or {}).get("raw") if isinstance(error.get("metadata"), dict) else None
-    words = f"{message} ({raw})" if raw else str(message)
-    return words[:_SHOWN_CHARS], error.get("param") if isinstance(error.get("param"), str) else None
-
-
-def _without_key(body: bytes, key: str | None) -> bytes:
-    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
-
-
-def _excerpt(body: bytes) -> str:
-    """Return the start of a body for a person: the text of a page, not its tags."""
-    import re
-
-    text = body[:4000].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:_SHOWN_CHARS] or "an empty body"
-
-
-def _speaks_of_context(message: str) -> bool:
-    said = message.lower()
-    return any(words in said for words in _OF_CONTEXT)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
-        return float(ms) / 1000
-    said = headers.get("retry-after")
-    if not said:
-        return None
-    if said.replace(".", "", 1).isdecimal():
-        return float(said)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None

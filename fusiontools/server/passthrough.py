@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
 from fusiontools.llm.usage import find_usage, usage_of
-from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Usage
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
@@ -83,7 +81,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
             client.slots,
-            _send_on(backend, _for_endpoint(body) | {"model": model.model}) as reply,
+            backend.forwarded(_asking_for_usage(_for_endpoint(body) | {"model": model.model})) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
@@ -113,19 +111,10 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             settle(budgets, reserved_usd, paid_usd)
 
 
-@asynccontextmanager
-async def _send_on(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
-    """Send a body on; a stream is asked for its usage, of an endpoint that can say it."""
+def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a stream with the wish for its usage; an endpoint that cannot say it is soon known."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
-    request = {**sent, "stream_options": {"include_usage": True}} if asks else sent
-    async with AsyncExitStack() as on_open:
-        try:
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(request)))
-        except CallFailed as failed:
-            if not (asks and failed.code == "bad_request" and "stream_options" in failed.message):
-                raise
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
-        yield reply
+    return {**sent, "stream_options": {"include_usage": True}} if asks else sent
 
 
 def _for_endpoint(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,13 +187,15 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
     if failed.code in _NO_MONEY:
         return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
-    if status in (401, 402, 403, 407):
+    if failed.code in ("auth", "payment") or status == 407:
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
-    if status == 429:
+    if failed.code == "rate_limited":
         wait = {"retry-after": str(math.ceil(failed.retry_after_s))} if failed.retry_after_s is not None else {}
         return ApiError(429, "rate_limit_exceeded", found, headers=wait)
-    if status == 404:
+    if failed.code == "not_found":
         return ApiError(404, "model_not_found", found, "model")
+    if failed.code in ("refused", "context_length"):
+        return ApiError(400, {"refused": "content_filter"}.get(failed.code, failed.code), found, failed.param)
     if 400 <= status < 500:
         return ApiError(status, failed.code, found, failed.param)
     return ApiError(504 if status == 504 else 502, failed.code, found)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
 #: What an endpoint says when it is the server's own key or account that it refuses.
-_OWN_ACCOUNT = re.compile(r"HTTP (?:40[1237]|429): .*", re.DOTALL)
+_OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
 _ADDRESS = re.compile(r"https?://[^\s,;]+")
 _PURSES = {"budget", "record_budget", "caller_budget"}
 _OF_REQUEST = {"bad_request", "context_length"}
@@ -132,7 +132,7 @@ def scrub(message: str, record: Record | None = None) -> str:
 
 
 def _of_account(words: re.Match[str]) -> str:
-    return _OWN_CODES["rate_limited" if words[0].startswith("HTTP 429") else "auth"]
+    return _OWN_CODES[words[1] or ("rate_limited" if words[0].startswith("HTTP 429") else "auth")]
 
 
 def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
@@ -164,6 +164,9 @@ def error_of(record: Record) -> ApiError:
     if failures and failures <= _OF_REQUEST:
         # Everybody refuses the request itself, and a refusal costs nothing.
         return ApiError(400, "context_length" if "context_length" in failures else code, message, headers=_NO_RETRY)
-    if any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls):
+    bought = any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls)
+    if failures and not bought and failures <= {"refused", *_OF_REQUEST}:
+        return ApiError(400, "content_filter", message, headers=_NO_RETRY)
+    if bought:
         return ApiError(424, code, message, headers=_NO_RETRY)
     return ApiError(504 if failures <= {"timeout", "deadline"} and failures else 502, code, message, headers=_NO_RETRY)

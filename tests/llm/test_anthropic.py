@@ -662,6 +662,33 @@ def test_thinking_that_a_model_does_not_know_is_left_out(params: dict[str, Any])
     assert "thinking" not in body
 
 
+def test_an_answer_gets_the_room_that_the_prompt_leaves() -> None:
+    words = "input length and `max_tokens` exceed context limit: 190000 + 32000 > 200000, decrease input length"
+
+    assert taught(words, max_tokens=32_000)[1]["max_tokens"] == 10_000
+
+
+def test_a_tools_name_that_is_refused_goes_out_short_and_plain() -> None:
+    name = "data base/" + "x" * 150
+    tools = [{"type": "function", "function": {"name": name}}]
+    choice = {"type": "function", "function": {"name": name}}
+
+    learned, body = taught("tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'", tools=tools,
+        tool_choice=choice)  # fmt: skip
+
+    assert learned
+    anthropic_rules.check(json.loads(json.dumps(body)), {})
+    assert body["tool_choice"] == {"type": "tool", "name": body["tools"][0]["name"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "in_words"),
+    [({"type": "json_object"}, True), (STRUCTURED, False), ({"type": "text"}, False), (None, False)],
+)
+def test_a_form_that_is_asked_for_in_words_is_to_be_checked(form: Any, in_words: bool) -> None:
+    assert (MessagesQuirks().form_in_words(request([WHY], response_format=form)) is not None) == in_words
+
+
 @pytest.mark.parametrize("words", ["tools.0.custom.input_schema: no", "model: not found", "system: no"])
 def test_a_refusal_that_names_nothing_of_ours_teaches_nothing(words: str) -> None:
     assert not taught(words, tools=[LOOK_UP], response_format=STRUCTURED, temperature=1)[0]
@@ -1301,7 +1328,7 @@ def test_a_failure_has_the_code_that_it_has_everywhere(api: Upstream, model: str
     ("words", "code"),
     [
         ("prompt is too long: 208310 tokens > 200000 maximum", "context_length"),
-        ("input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000", "context_length"),
+        ("input length and `max_tokens` exceed context limit: 199990 + 21333 > 200000", "context_length"),
         ("Your credit balance is too low to access the Anthropic API.", "payment"),
     ],
 )

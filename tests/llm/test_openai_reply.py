@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +15,8 @@ from hypothesis import strategies as st
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_failure, read_stream
+from fusiontools.llm.failures import read_failure
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.thoughts import closes_unopened, split_thoughts
 from fusiontools.llm.usage import usage_of
 
@@ -219,69 +219,10 @@ def test_a_page_is_shown_by_its_text() -> None:
 # An error response
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "retryable"),
-    [
-        (400, "bad_request", False),
-        (401, "auth", False),
-        (402, "payment", False),
-        (403, "auth", False),
-        (404, "not_found", False),
-        (408, "timeout", True),
-        (409, "bad_request", True),
-        (413, "context_length", False),
-        (422, "bad_request", False),
-        (425, "bad_request", True),
-        (429, "rate_limited", True),
-        (500, "upstream", True),
-        (529, "upstream", True),
-    ],
-)
-def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, retryable: bool) -> None:
-    failed = read_failure(status, b'{"error": {"message": "no"}}', {}, None)
-
-    assert (failed.code, failed.retryable, failed.status) == (code, retryable, status)
-    assert failed.message == f"HTTP {status}: no"
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({"error": {"message": "no", "param": "seed"}}, "HTTP 400: no"),
-        ({"error": {"message": "no", "metadata": {"raw": "deep down: no"}}}, "HTTP 400: no (deep down: no)"),
-        ({"error": "no"}, "HTTP 400: no"),
-        ({"message": "no"}, "HTTP 400: no"),
-        ({"detail": "no"}, "HTTP 400: no"),
-        ({"detail": [{"loc": ["x"]}]}, "HTTP 400: [{'loc': ['x']}]"),
-        (["no"], "HTTP 400: ['no']"),
-    ],
-)
-def test_an_endpoints_own_words_are_kept(body: Any, message: str) -> None:
-    assert read_failure(400, json.dumps(body).encode(), {}, None).message == message
-
-
 def test_the_words_of_the_provider_behind_are_kept_in_a_200_too() -> None:
     body = {"error": {"message": "no", "code": 400, "metadata": {"raw": "deep down: no"}}}
 
     assert failed(json.dumps(body).encode()).message == "HTTP 400: no (deep down: no)"
-
-
-def test_a_refused_parameter_is_named() -> None:
-    assert read_failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
-    assert read_failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
-
-
-def test_a_move_says_where_to() -> None:
-    failed = read_failure(301, b"", {"location": "https://h/v1"}, None)
-
-    assert failed.message == "HTTP 301: moved to https://h/v1: an empty body"
-    assert not failed.retryable
-
-
-def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
-    body = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
-
-    assert read_failure(400, body, {}, None).code == "context_length"
 
 
 @pytest.mark.parametrize(
@@ -302,34 +243,6 @@ def test_no_failure_repeats_our_key(fail: Any, padding: int) -> None:
     failure = fail("x" * padding + f" bad key {KEY}")
 
     assert KEY[:6] not in failure.message
-
-
-def test_a_placeholder_of_a_key_garbles_no_words() -> None:
-    assert read_failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "²"}, None),
-        ({"retry-after": "1.2.3"}, None),
-        ({"retry-after": formatdate(0, usegmt=True)}, 0.0),
-    ],
-)
-def test_the_wait_that_is_asked_for_is_read_in_every_form(headers: Any, seconds: float | None) -> None:
-    assert read_failure(429, b"", headers, None).retry_after_s == seconds
-
-
-def test_a_date_to_wait_for_is_seconds_from_now() -> None:
-    headers = {"retry-after": formatdate(time.time() + 100, usegmt=True)}
-
-    assert 90 < (read_failure(429, b"", headers, None).retry_after_s or 0) <= 100
 
 
 # A stream
@@ -527,6 +440,12 @@ def test_halves_of_a_character_are_joined_and_a_lone_one_is_replaced(pieces: lis
     found |= {"arguments": completion.tool_calls[0]["function"]["arguments"] if completion.tool_calls else ""}
     assert found[kind] == text
     assert "".join(piece for piece in shown if isinstance(piece, str)) == completion.content
+
+
+def test_an_error_with_half_a_character_can_be_written_down() -> None:
+    failure = stream_failure(b'data: {"error": {"message": "off \\ud83d", "code": 503}}\n\n')
+
+    assert failure.message == "HTTP 503: off \ufffd"
 
 
 @pytest.mark.parametrize("where", ["event", "choice", "groq"])

@@ -213,6 +213,13 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
         if any(m["role"] == "system" for m in a.request["messages"][1:])
         else {}
     ),
+    "mosttokens": lambda a, most: (  # =N: the most that the model writes
+        fail(400, f"Invalid max_tokens value, the valid range of max_tokens is [1, {most}]", "max_tokens")
+        if a.request.get("max_tokens", 0) > int(most)
+        else {}
+    ),
+    # =STATUS,WORDS: an error in these words
+    "wording": lambda a, s: fail(int(s.partition(",")[0]), unquote(s.partition(",")[2])),
     "nousageopt": lambda a, _: unsupported(a, "stream_options"),
     # Answers that are none
     "html": lambda a, _: page(200, "Welcome"),
