@@ -214,6 +214,12 @@ class HttpBackend:
         return self._own
 
 
+def _tool_names(body: Mapping[str, Any]) -> set[str]:
+    """Return what a request lets a model call."""
+    named = [tool.get("function", tool) for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    return {tool["name"] for tool in named if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
+
+
 def _ignore(_: Delta) -> None:
     pass
 
@@ -238,12 +244,6 @@ def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:
     for short, own in names:
         data = data.replace(short, own)
     return data
-
-
-def _tool_names(body: Mapping[str, Any]) -> set[str]:
-    """Return what a request lets a model call."""
-    named = [tool.get("function", tool) for tool in body.get("tools") or [] if isinstance(tool, dict)]
-    return {tool["name"] for tool in named if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
 
 
 def _url(endpoint: Endpoint, path: str) -> httpx.URL:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta
-from fusiontools.llm.events import DONE, EventReader, Joiner, mend
+from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.failures import excerpt, mask_key, name_failure
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
@@ -181,14 +181,14 @@ class Reply:
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
         if event.get("error"):
-            _refuse_error(event, self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
             return []
         choice = choices[0]
         if choice.get("error"):
-            _refuse_error(choice, self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
         if message := choice.get("message"):

@@ -442,6 +442,12 @@ def test_halves_of_a_character_are_joined_and_a_lone_one_is_replaced(pieces: lis
     assert "".join(piece for piece in shown if isinstance(piece, str)) == completion.content
 
 
+def test_an_error_with_half_a_character_can_be_written_down() -> None:
+    failure = stream_failure(b'data: {"error": {"message": "off \\ud83d", "code": 503}}\n\n')
+
+    assert failure.message == "HTTP 503: off \ufffd"
+
+
 @pytest.mark.parametrize("where", ["event", "choice", "groq"])
 def test_usage_is_read_wherever_a_stream_says_it(where: str) -> None:
     last = {
