@@ -73,6 +73,7 @@ StageCode = Literal[
     "partial_analysis",
     "bad_analysis",
     "judge_on_panel",
+    "bad_form",
     "synth_failed",
     "refine_failed",
     "guard_failed",
@@ -119,7 +120,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
         "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
     ),
     "deadline": FailureCode("call", "The record's `--deadline` was over."),
-    "rate_limited": FailureCode("call", "HTTP 429. Retried.", (429,)),
+    "rate_limited": FailureCode("call", "HTTP 429, or too much at once in other words. Retried.", (429,)),
     "upstream": FailureCode("call", "HTTP 5xx, or an error inside a 200. Retried."),
     "connect": FailureCode("call", "The endpoint cannot be reached. Retried."),
     "connection": FailureCode(
@@ -127,8 +128,8 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
         "The connection broke, or the stream ended early. Retried unless text was shown already.",
     ),
     "auth": FailureCode("call", "HTTP 401 or 403: the key is wrong or not allowed.", (401, 403)),
-    "payment": FailureCode("call", "HTTP 402: no credit.", (402,)),
-    "not_found": FailureCode("call", "HTTP 404: no such model or URL.", (404,)),
+    "payment": FailureCode("call", "HTTP 402, or no credit in other words.", (402,)),
+    "not_found": FailureCode("call", "HTTP 404, or no such model in other words.", (404,)),
     "bad_request": FailureCode("call", "The endpoint refuses the request, in its own words."),
     "context_length": FailureCode("call", "The prompt is longer than the model's context.", (413,)),
     "bad_response": FailureCode(
@@ -171,6 +172,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     ),
     "bad_analysis": FailureCode("degraded", "A judge's reply could not be read."),
     "judge_on_panel": FailureCode("degraded", "A judge also sits on the panel; models prefer their own words."),
+    "bad_form": FailureCode(
+        "degraded",
+        "A response, or the answer, is not what `response_format` asks for, which its endpoint does not take.",
+    ),
     "synth_failed": FailureCode("degraded", "The synthesizer gave nothing: a panel response stands in."),
     "refine_failed": FailureCode("degraded", "The revision of `--refine` failed: the answer stays as it was."),
     "guard_failed": FailureCode("degraded", "The judge of `--guard` gave no verdict: the written answer stays."),

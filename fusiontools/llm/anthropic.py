@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm import anthropic_reply
+from fusiontools.llm import answer_form, anthropic_reply
 from fusiontools.llm.anthropic_request import Conversation, bad_request, close_schema
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.http import ApiFormat
 from fusiontools.llm.prices import ANTHROPIC_MAX_TOKENS
-from fusiontools.llm.quirks import CACHE_MARK, Quirks
-from fusiontools.record import jsonl
+from fusiontools.llm.quirks import Quirks, prompt_bytes
+from fusiontools.llm.rewrite import CACHE_MARK, rename_tools, short_names
 
 _LEAST_BUDGET = 1024
 #: What a reasoning effort is worth in tokens, for models that know no effort; at most half of `max_tokens`.
@@ -32,10 +32,10 @@ _NATIVE = ("top_k", "thinking", "container", "context_management", "inference_ge
 _DROPPABLE = ("temperature", "top_p", "top_k", "stop_sequences", "service_tier", "metadata")
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 _SAMPLING = ("temperature", "top_p", "top_k")
+#: How it refuses the name of a tool.
+_NAME_REFUSED = re.compile(r"tools\.\d+\.\S*name: string should (match|have)")
 #: How a refusal speaks of a structured output.
 _OF_FORMAT = ("output_config", "output_format", "structured output", "grammar", "schema is too")
-_ONE_OBJECT = "Answer with one JSON object and nothing else: no prose around it, no code fence."
-_BY_SCHEMA = "Answer with JSON that this schema describes and nothing else: no prose around it, no code fence."
 
 
 @dataclass(slots=True)
@@ -43,14 +43,12 @@ class MessagesQuirks(Quirks):
     """What one model needs differently, behind the Messages API.
 
     `thinking_rung` is how a reasoning effort is asked for: 0 as an effort with adaptive thinking, 1 as a budget of
-    tokens, 2 not at all. `format_rung` is how a schema is: 0 as a structured output, 1 as an instruction.
+    tokens, 2 not at all. A schema is asked for as a structured output, or in words.
     """
 
     system_turns: bool = True
-    continues: bool = True
     thinking_rung: int = 0
     highest_effort: bool = True
-    most_tokens: int | None = None
 
     def body(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
         """Return the JSON body of the request as this model wants it.
@@ -64,9 +62,13 @@ class MessagesQuirks(Quirks):
             raise bad_request(f"a parameter of the request cannot be read: {error}") from error
 
     def _body(self, request: CompletionRequest, stream: bool) -> dict[str, Any]:
-        params = request.params
-        conversation = Conversation(request.messages, request.cached_messages, system_turns=self.system_turns)
-        body: dict[str, Any] = {"model": request.model, "max_tokens": self._max_tokens(params)}
+        params, messages = request.params, request.messages
+        most = self._max_tokens(request)
+        if not self.own_names and (names := short_names(params.get("tools"))):
+            params = rename_tools({**params, "messages": messages}, names)
+            messages = params["messages"]
+        conversation = Conversation(messages, request.cached_messages, system_turns=self.system_turns)
+        body: dict[str, Any] = {"model": request.model, "max_tokens": most}
         tools = [_tool(tool) for tool in params.get("tools") or []]
         if tools:
             body["tools"] = tools
@@ -91,9 +93,17 @@ class MessagesQuirks(Quirks):
             body["stream"] = True
         return body
 
-    def _max_tokens(self, params: Mapping[str, Any]) -> int:
+    def form_in_words(self, request: CompletionRequest) -> Mapping[str, Any] | None:
+        """Return the `response_format` that is asked for in words, where one is: its answer must be checked."""
+        asked = request.params.get("response_format")
+        if not isinstance(asked, dict) or asked.get("type") not in ("json_object", "json_schema"):
+            return None
+        return asked if self._strict_schema(asked) is None else None
+
+    def _max_tokens(self, request: CompletionRequest) -> int:
+        params = request.params
         given = params.get("max_tokens") or params.get("max_completion_tokens") or ANTHROPIC_MAX_TOKENS
-        return min(given, self.most_tokens) if self.most_tokens else given
+        return self.limit.bound(given, prompt_bytes(request.messages, params) if self.limit.window else 0)
 
     def _sampling(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what shapes the sampling: the temperature within 0 to 1, and `top_p` only where it stands alone."""
@@ -146,23 +156,27 @@ class MessagesQuirks(Quirks):
     def _ask_for_format(self, body: dict[str, Any], params: Mapping[str, Any]) -> str | None:
         """Ask for the wanted format in the body; returns an instruction where it must be asked for in words."""
         asked = params.get("response_format") or {}
-        if asked.get("type") == "json_object":
-            return _ONE_OBJECT
-        if asked.get("type") != "json_schema":
+        if asked.get("type") not in ("json_object", "json_schema"):
             return None
-        schema = asked["json_schema"].get("schema") or {}
-        strict = close_schema(schema) if self.format_rung == 0 else None
-        if strict is None:
-            return f"{_BY_SCHEMA}\n\n{jsonl.dumps(schema).decode()}"
+        if asked["type"] == "json_schema" and not isinstance(asked.get("json_schema"), dict):
+            raise TypeError("a response_format of type json_schema has its schema in `json_schema`")
+        if (strict := self._strict_schema(asked)) is None:
+            return answer_form.words_for(asked)
         body["output_config"] = {**body.get("output_config", {}), "format": {"type": "json_schema", "schema": strict}}
         return None
 
-    def _take_lesson(self, failure: CallFailed, body: dict[str, Any]) -> None:
+    def _strict_schema(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the schema as structured outputs take it; None where there is none, or they do not take it."""
+        if asked["type"] == "json_object" or self._refuses_schema(asked):
+            return None
+        return close_schema(answer_form.schema_of(asked))
+
+    def _take_lesson(self, failure: CallFailed, body: dict[str, Any], form: Any, size: int) -> None:
         said = failure.message.lower()
         config = body.get("output_config", {})
-        if limit := re.search(r"max_tokens: \d+ > (\d+)", said):
-            self.most_tokens = int(limit[1])
-        elif "prefill" in said or "must end with a user message" in said:
+        if self.limit.learn(said, body["max_tokens"], size) or failure.code == "context_length":
+            return
+        if "prefill" in said or "must end with a user message" in said:
             self.continues = False
         elif (
             "system" in said
@@ -172,10 +186,12 @@ class MessagesQuirks(Quirks):
             self.system_turns = False
         elif "cache_control" in said and self.marks_cache:
             self.marks_cache = False
+        elif _NAME_REFUSED.search(said) and short_names(_functions(body)):
+            self.own_names = False
         elif config.get("effort") in ("xhigh", "max") and config["effort"] in said:
             self.highest_effort = False
         elif "format" in config and "effort" not in said and any(words in said for words in _OF_FORMAT):
-            self.format_rung = 1
+            self._refuse_format(said, "json_schema", form or {})
         elif ("thinking" in body or "effort" in config) and ("thinking" in said or "effort" in said):
             self._think_less(body)
         elif refused := next((name for name in _DROPPABLE if name in body and name in said), None):
@@ -188,6 +204,11 @@ class MessagesQuirks(Quirks):
         else:
             # None of our rungs: what was refused is the recipe's own wish, or that there be no thoughts.
             self.dropped.add("thinking")
+
+
+def _functions(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the body's tools in OpenAI's form, of which the names are read."""
+    return [{"function": tool} for tool in body.get("tools") or [] if "input_schema" in tool]
 
 
 def _thinks(body: Mapping[str, Any]) -> bool:
@@ -223,6 +244,5 @@ MESSAGES = ApiFormat(
     key_header=("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     quirks=MessagesQuirks,
-    translate=anthropic_reply.chat_completion,
     events=anthropic_reply.EventTranslator,
 )

@@ -12,15 +12,8 @@ from typing import Any
 
 from fusiontools.record import jsonl
 
-#: Why a model stopped, in OpenAI's words; what is not here is `stop`. A paused turn waits for a tool of the endpoint's
-#: own and is not whole.
-_FINISH = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "pause_turn": "length",
-    "refusal": "refusal",
-    "tool_use": "tool_calls",
-}
+#: What gateways say of the cost beside the tokens.
+_COST = ("cost", "is_byok", "cost_details")
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -59,7 +52,7 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
     message = {name: "".join(pieces) for name, pieces in texts.items()}
     choice = {
         "message": {**message, "tool_calls": calls, "refusal": _refusal(data)},
-        "finish_reason": _FINISH.get(data.get("stop_reason") or "", "stop"),
+        "finish_reason": data.get("stop_reason") or "end_turn",
     }
     return {"model": data.get("model"), "choices": [choice], "usage": _usage(data.get("usage") or {})}
 
@@ -76,7 +69,7 @@ _EVENTS = (
 
 
 class EventTranslator:
-    """One stream's events, each as a chunk of a chat completion, or None where it says nothing.
+    """One stream's events, each as a chunk of a chat completion, or None where it says nothing; a whole message too.
 
     The finish comes with `message_stop`: a stream that ends without it was cut off. The tokens come with
     `message_delta`: those of `message_start` leave out what is written after it, and would pass for the whole.
@@ -91,7 +84,9 @@ class EventTranslator:
     def __call__(self, event: dict[str, Any]) -> dict[str, Any] | None:
         kind = event.get("type")
         # Only events that are named here: what an endpoint sends must not choose among our methods.
-        return getattr(self, f"_{kind}")(event) if kind in _EVENTS else None
+        if kind in _EVENTS:
+            return getattr(self, f"_{kind}")(event)  # type: ignore[no-any-return]
+        return chat_completion(event) if kind == "message" or "content" in event or event.get("error") else None
 
     def _message_start(self, event: dict[str, Any]) -> dict[str, Any]:
         message = event["message"]
@@ -126,7 +121,7 @@ class EventTranslator:
         return {"usage": _usage(self._usage)}
 
     def _message_stop(self, _: dict[str, Any]) -> dict[str, Any]:
-        finish = _FINISH.get(self._stopped.get("stop_reason") or "", "stop")
+        finish = self._stopped.get("stop_reason") or "end_turn"
         return {"choices": [{"delta": {"refusal": _refusal(self._stopped)}, "finish_reason": finish}]}
 
     def _error(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def _usage(said: dict[str, Any]) -> dict[str, Any]:
         "completion_tokens": said.get("output_tokens"),
         "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
         "completion_tokens_details": {"reasoning_tokens": thought},
-        "cost": said.get("cost"),
+        **{name: said[name] for name in _COST if name in said},
     }
 
 

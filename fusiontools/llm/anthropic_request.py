@@ -27,12 +27,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from fusiontools.errors import CallFailed
+from fusiontools.llm.rewrite import GO_ON
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 
 Block = dict[str, Any]
 _OPENING = "Begin."
-_GO_ON = "Go on exactly where you stopped."
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 #: Blocks of the API's own that travel as they are.
 _NATIVE = ("image", "document", "search_result")
@@ -98,7 +98,7 @@ class Conversation:
     def end_with_user(self) -> None:
         """Let the user speak last, for models that do not go on in an assistant's turn."""
         if self.turns[-1]["role"] == "assistant":
-            self._turn("user").append(_text_block(_GO_ON))
+            self._turn("user").append(_text_block(GO_ON))
 
     def end_cleanly(self) -> None:
         """Strip white space from the end of an assistant's turn that is to be gone on with."""

@@ -89,6 +89,7 @@ class Client:
             return None
         completion, saved_usd = found
         self._enter_replayed(completion, request, ledger, slot, saved_usd)
+        _note_unmet(completion, model, ledger, slot)
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
@@ -133,6 +134,7 @@ class Client:
                 if shown or failure.code in _OWN_LIMITS:
                     break
                 continue
+            _note_unmet(completion, model, ledger, slot)
             cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
             self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
             return completion
@@ -272,6 +274,12 @@ def _make_backend(endpoint: Endpoint) -> Backend:
 
         return HttpBackend(endpoint, api=MESSAGES)
     return HttpBackend(endpoint)
+
+
+def _note_unmet(completion: Completion, model: Model, ledger: Ledger, slot: Slot) -> None:
+    """Enter that a response or an answer is not of the form that was asked for; a verdict's reader says so itself."""
+    if completion.unmet is not None and slot.step in (None, "refine"):
+        ledger.unmet.append(f"{slot.label or model.name}: {completion.unmet}")
 
 
 def _cost_of_slot(calls: Sequence[Call], slot: Slot) -> float | None:

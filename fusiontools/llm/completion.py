@@ -49,6 +49,8 @@ class Completion:
     reasoning: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
+    #: What was asked for and is not in the answer, for a person.
+    unmet: str | None = None
     #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
     mean_logprob: float | None = None
     #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.

@@ -17,17 +17,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
+from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
-from fusiontools.llm.openai_reply import OnBytes, Translate, read_completion, read_failure, read_stream
-from fusiontools.llm.quirks import Quirks
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_stream
+from fusiontools.llm.quirks import MOST_LESSONS, Quirks
+from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
 
 _BODY_LIMIT_BYTES = 64 * 2**20
@@ -46,15 +49,13 @@ class ApiFormat:
         key_header: the header that carries the key, and what stands before the key in it.
         headers: what every request carries.
         quirks: writes the bodies for one model and learns from its refusals; told whether to mark the cache.
-        translate: puts a plain answer into OpenAI's shape; None where it has it.
-        events: makes what does that for the events of one stream.
+        events: makes what puts the events of one stream, or a plain answer, into OpenAI's shape; None where it has it.
     """
 
     path: str = "/chat/completions"
     key_header: tuple[str, str] = ("authorization", "Bearer ")
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: Callable[[bool], Quirks] = Quirks
-    translate: Translate | None = None
     events: Callable[[], Translate] | None = None
 
 
@@ -96,40 +97,67 @@ class HttpBackend:
         }
         self._head = b""  # written when it is first needed
         self._quirks: dict[str, Quirks] = {}
+        #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
+        self._waits: set[str] = set()
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
         """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
-        quirks = self._quirks.get(request.model)
-        if quirks is None:
-            marks_cache = self._endpoint.caches_prompts(request.model)
-            quirks = self._quirks[request.model] = self._api.quirks(marks_cache)
+        quirks = self._quirks_of(request.model)
         body = quirks.body(request, stream=on_delta is not None)
+        form, own_names = quirks.form_in_words(request), quirks.own_tool_names(request.params)
+        # An answer whose form may have to be repaired is shown when that is done.
+        hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
+        if hear is not None and own_names:
+            hear = _rename_deltas(hear, own_names)
         try:
-            return await self._call(body, on_delta)
+            completion = await self._call(body, hear)
         except CallFailed as failure:
             failure.adapted = quirks.learn(failure, request, body)
             raise
+        if own_names and completion.tool_calls:
+            completion = replace(completion, tool_calls=restore_names(completion.tool_calls, own_names))
+        if form is not None:
+            completion = hold_to(completion, form)
+            if on_delta is not None and completion.content:
+                on_delta(completion.content)
+        return completion
 
     @asynccontextmanager
-    async def forwarded(self, content: bytes) -> AsyncIterator[HttpReply]:
-        """Send a body as it stands; gives the reply as it comes.
+    async def forwarded(self, asked: Mapping[str, Any]) -> AsyncIterator[HttpReply]:
+        """Send a client's own body, as this endpoint has been found to understand it; gives the reply as it comes.
 
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
-        key = self._endpoint.key()
+        quirks, key = self._quirks_of(str(asked.get("model"))), self._endpoint.key()
+        own_names: Mapping[str, str] = {}
         try:
-            reply = await self._send(content, key)
+            for lesson in range(MOST_LESSONS + 1):
+                sent = quirks.adapt(asked)
+                own_names = quirks.own_tool_names(asked)
+                reply = await self._send(jsonl.dumps(sent), key)
+                if reply.status < 300:
+                    break
+                try:
+                    failure = read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+                finally:
+                    await reply.close()
+                if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
+                    raise failure
             try:
-                if reply.status >= 300:
-                    raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
-                yield reply
+                yield replace(reply, chunks=_renamed(reply.chunks, own_names)) if own_names else reply
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
             raise _call_failed(error, self._endpoint, retryable=False) from error
+
+    def _quirks_of(self, model: str) -> Quirks:
+        quirks = self._quirks.get(model)
+        if quirks is None:
+            quirks = self._quirks[model] = self._api.quirks(self._endpoint.caches_prompts(model))
+        return quirks
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -151,16 +179,17 @@ class HttpBackend:
             try:
                 if reply.status >= 300:
                     raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
-                if on_delta is not None and "text/event-stream" in reply.headers.get("content-type", ""):
-                    translate = api.events() if api.events is not None else None
-                    return await read_stream(reply.each, body["model"], show, started, key, translate)
-                completion = read_completion(await _whole_body(reply), body["model"], key, api.translate)
+                translate = api.events() if api.events is not None else None
+                waits = body["model"] in self._waits
+                streamed, tools = on_delta is not None, _tool_names(body)
+                reader = ReplyReader(body["model"], key, translate, streamed=streamed, waits=waits, tools=tools)
+                completion = await read_stream(reply.each, reader, show if streamed else None, started)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
             raise _call_failed(error, self._endpoint, retryable=not shown) from error
-        if on_delta is not None:
-            on_delta(completion.content)
+        if reader.closes_unopened:
+            self._waits.add(body["model"])
         return completion
 
     async def _send(self, content: bytes, key: str | None) -> HttpReply:
@@ -183,6 +212,38 @@ class HttpBackend:
         if self._own is None:
             self._own = transport_for(self._url)
         return self._own
+
+
+def _tool_names(body: Mapping[str, Any]) -> set[str]:
+    """Return what a request lets a model call."""
+    named = [tool.get("function", tool) for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    return {tool["name"] for tool in named if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
+
+
+def _ignore(_: Delta) -> None:
+    pass
+
+
+def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
+    return lambda delta: on_delta(delta if isinstance(delta, str) else restore_names(delta, own_names))
+
+
+async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Yield a reply line by line, the tools in it under the client's own names; a short name is unlike any word."""
+    names = [(jsonl.dumps(short), jsonl.dumps(own)) for short, own in own_names.items()]
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if lines:
+            yield _replace_all(b"\n".join([*lines, b""]), names)
+    if rest:
+        yield _replace_all(rest, names)
+
+
+def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:
+    for short, own in names:
+        data = data.replace(short, own)
+    return data
 
 
 def _url(endpoint: Endpoint, path: str) -> httpx.URL:

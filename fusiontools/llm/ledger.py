@@ -57,6 +57,8 @@ class Ledger:
     calls: list[Call] = field(default_factory=list)
     #: The purses that pay for its calls, each with a limit to hold.
     budgets: tuple[Budget, ...] = ()
+    #: What was asked for and is not in an answer, for a person.
+    unmet: list[str] = field(default_factory=list)
     #: What bounds its calls, where that is not what bounds all of the client's.
     limits: LimitOptions | None = None
     #: Which repetition of the same question this is.

@@ -23,7 +23,9 @@ from typing import Any
 
 from fusiontools.errors import CallFailed, FusionError, UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.openai_reply import usage_of
+from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
+from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message
@@ -75,6 +77,7 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         stop = threading.Event()
         first: list[float] = []
+        visible = ThoughtFilter(request.model)
 
         def deliver(text: str) -> None:
             if on_delta and not stop.is_set():
@@ -82,7 +85,7 @@ class LocalEngine:
                 on_delta(text)
 
         def on_chunk(chunk: Chunk) -> bool:
-            if on_delta and not stop.is_set() and (text := _text_delta(chunk)):
+            if on_delta and not stop.is_set() and (text := visible.take(_text_delta(chunk))):
                 loop.call_soon_threadsafe(deliver, text)
             return stop.is_set() or self._closing.is_set()
 
@@ -94,7 +97,10 @@ class LocalEngine:
             chunks, worked_s = await asyncio.wrap_future(self._submit(work))
         finally:
             stop.set()
-        return read_chunks(request.model, chunks, body, first[0] if first else None, worked_s)
+        completion = read_chunks(request.model, chunks, body, first[0] if first else None, worked_s)
+        if on_delta and completion.content.startswith(visible.shown) and completion.content != visible.shown:
+            on_delta(completion.content[len(visible.shown) :])
+        return completion
 
     async def aclose(self) -> None:
         """Stop what runs and free the model."""
@@ -189,8 +195,9 @@ def read_chunks(
     if "error" in chunks[-1]:
         raise _call_failed(chunks[-1]["error"])
     choices = [choice for chunk in chunks for choice in chunk.get("choices", [])]
-    finish_reason = next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), "stop")
-    content = "".join(_text_delta(chunk) for chunk in chunks)
+    said = next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), None)
+    finish_reason = read_finish_reason(said) or "stop"
+    content, thought = split_thoughts("".join(_text_delta(chunk) for chunk in chunks), model)
     reasoning = "".join(_text_delta(chunk, "reasoning_content") for chunk in chunks)
     usage, _ = usage_of(chunks[-1])
     if not content.strip():
@@ -201,7 +208,7 @@ def read_chunks(
         content=content,
         model=model,
         finish_reason=finish_reason,
-        reasoning=reasoning or None,
+        reasoning=reasoning or thought or None,
         usage=usage,
         mean_logprob=_mean_logprob(choices),
         ttft_s=ttft_s,

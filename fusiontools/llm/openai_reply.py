@@ -1,276 +1,281 @@
 """Read what OpenAI-compatible endpoints answer: bodies, streams and errors, in all the ways they really come.
 
-Written by hand, because the types of OpenAI's SDK import slowly and are strict where real servers are not. So is the
-reader of server-sent events: the glue to a library would be as long, and only data that are JSON are wanted of them.
+One reader serves bodies and streams, whichever was asked for: what comes is told by what it is. Written by hand,
+because the types of OpenAI's SDK import slowly and are strict where real servers are not.
 
 Source: OpenAI's and OpenRouter's API references; the deviations are those of real servers.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import FAILURE_CODES, CallCode, CallFailed
+from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta
-from fusiontools.record import jsonl
+from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
+from fusiontools.llm.failures import excerpt, mask_key, name_failure
+from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
+from fusiontools.llm.tool_calls import CallMerger, read_calls
+from fusiontools.llm.usage import find_usage, usage_of
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import ToolCall, Usage
+    from fusiontools.record.types import ToolCall
 
 #: Takes a piece of a body.
 OnBytes = Callable[[bytes], object]
 #: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-_RETRYABLE = frozenset({408, 409, 425, 429})
-_CODES: dict[int, Any] = {status: code for code, row in FAILURE_CODES.items() for status in row.statuses}
 _SHOWN_CHARS = 300
-#: How endpoints say that the prompt, or the prompt and the answer, are too long for the model.
-_OF_CONTEXT = (
-    "context length",
-    "context_length",
-    "context size",
-    "context limit",
-    "too many tokens",
-    "prompt is too long",
-)
-#: A shorter key is a placeholder for a server that wants none; masking it would garble words.
-_SHORTEST_KEY = 8
-#: What stands for the end that a stream says itself.
-_DONE: dict[str, Any] = {}
-_LINE_LIMIT_BYTES = 16 * 2**20
-_THINK = "<think>"
-#: No answer has more tokens; a number beyond is no count.
-_MOST_TOKENS = 2**40
+_HTTP_FAILURE = re.compile("[45][0-9][0-9]")
+#: Where servers put a model's thoughts beside its text.
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 #: What reading a value raises that is not of the kind that it must be.
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def read_completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
-    """Read the body of a plain answer.
+    """Read a plain answer that is here as a whole.
 
     Args:
         key: our key, which no failure's message may repeat.
         translate: for an endpoint that does not speak OpenAI.
 
     Raises:
-        CallFailed: not JSON, an error in a 200, no choices, nothing visible.
+        CallFailed: no JSON, an error in a 200, no choices, nothing visible.
     """
-    try:
-        data = jsonl.loads(body)
-    except ValueError:
-        shown = _excerpt(_without_key(body, key))
-        raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True) from None
-    if not isinstance(data, dict):
-        raise CallFailed(
-            "bad_response", f"the endpoint did not answer a JSON object: {_excerpt(_without_key(body, key))}"
-        )
-    with _WELL_FORMED:
-        data = data if translate is None else translate(data) or {}
-        _refuse_error(data, data, key)
-        choices = data.get("choices") or []
-        if not choices:
-            raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **_cost_fields(data))
-        _refuse_error(choices[0], data, key)
-        message = choices[0].get("message") or {}
-        return _completion_of(
-            content=_text(message.get("content")),
-            reasoning=message.get("reasoning_content") or message.get("reasoning"),
-            refusal=message.get("refusal"),
-            proposed=message.get("tool_calls") or [],
-            finish_reason=choices[0].get("finish_reason"),
-            data=data,
-            model=model,
-        )
+    reader = ReplyReader(model, key, translate)
+    for _ in reader.feed(body):
+        pass  # nobody waits for pieces
+    return reader.finish()
 
 
 async def read_stream(
-    each: Callable[[OnBytes], Awaitable[None]],
-    model: str,
-    on_delta: OnDelta,
-    started: float,
-    key: str | None = None,
-    translate: Translate | None = None,
+    each: Callable[[OnBytes], Awaitable[None]], reader: ReplyReader, on_delta: OnDelta | None, started: float
 ) -> Completion:
-    """Read a server-sent event stream of chat completion chunks, handing on each piece of visible text.
+    """Read an answer as it comes, handing on each piece of visible text; what is handed on is, joined, its content.
 
-    Comments, keep-alives, empty choices and a missing `[DONE]` are fine; a stream that ends without a finish reason
-    was cut off. What is handed on is, joined, the completion's content.
+    An exception is a model that closes a thought which it never opened: `reader.closes_unopened` tells of it.
     """
-    reply, events = _Reply(key), _EventReader(key)
     ttft_s: float | None = None
 
     def take(piece: bytes) -> None:
         nonlocal ttft_s
-        for event in events.feed(piece):
-            with _WELL_FORMED:
-                said = event if translate is None else translate(event)
-                deltas = reply.take(said) if said is not None else []
-            for delta in deltas:
-                if ttft_s is None:
-                    ttft_s = round(time.monotonic() - started, 4)
+        for delta in reader.feed(piece):
+            if ttft_s is None:
+                ttft_s = round(time.monotonic() - started, 4)
+            if on_delta is not None:
                 on_delta(delta)
 
     await each(take)
-    take(b"\n")
-    with _WELL_FORMED:
-        finished = reply.finish(model, ttft_s)
-    if not reply.shown and finished.content:
-        on_delta(finished.content)
-    return finished
+    completion = reader.finish(ttft_s)
+    if on_delta is not None:
+        for delta in reader.left:
+            on_delta(delta)
+    return completion
 
 
-def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
-    """Return the tokens and the cost that an answer reports; tokens written to a cache only where there are any."""
-    said = data.get("usage")
-    if not isinstance(said, dict):
-        return None, None
-    usage: Usage = {
-        "prompt_tokens": _count(said, "prompt_tokens"),
-        "completion_tokens": _count(said, "completion_tokens"),
-        "cached_tokens": _count(said.get("prompt_tokens_details"), "cached_tokens"),
-        "reasoning_tokens": _count(said.get("completion_tokens_details"), "reasoning_tokens"),
-    }
-    if written := _count(said.get("prompt_tokens_details"), "cache_write_tokens"):
-        usage["cache_write_tokens"] = written
-    cost = said.get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
-        return usage, None
-    return usage, float(cost)
+class ReplyReader:
+    """One answer, whole or in pieces: comments, keep-alives, empty choices and a missing `[DONE]` are fine.
 
-
-def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
-    """Read an error response; the endpoint's own words are kept, our key is not."""
-    message, param = _error_words(_without_key(body, key))
-    if status < 400:
-        message = f"moved to {headers.get('location', 'an address it does not say')}: {message}"
-    code: CallCode = _CODES.get(status) or ("upstream" if status >= 500 else "bad_request")
-    if code == "bad_request" and _speaks_of_context(message):
-        code = "context_length"
-    elif code == "bad_request" and "credit balance is too low" in message:
-        code = "payment"
-    return CallFailed(
-        code,
-        f"HTTP {status}: {message}",
-        status=status,
-        retryable=(status in _RETRYABLE or status >= 500) and headers.get("x-should-retry") != "false",
-        retry_after_s=_retry_after(headers),
-        param=param,
-    )
-
-
-class _EventReader:
-    """One stream's events: bytes in, however they are cut into pieces, objects out.
-
-    A line break after the last piece brings out a last line that had none.
+    A stream that ends without a finish reason was cut off.
 
     Args:
         key: our key, which no failure's message may repeat.
+        translate: for an endpoint that does not speak OpenAI.
+        streamed: whether the pieces are shown to somebody: what has been shown cannot be asked for again.
+        waits: whether the model is known to close thoughts that it has not opened.
+        tools: the names that may be called, where that is known.
     """
 
-    def __init__(self, key: str | None) -> None:
-        self._key = key
-        self._rest = b""
+    def __init__(
+        self,
+        model: str,
+        key: str | None = None,
+        translate: Translate | None = None,
+        *,
+        streamed: bool = False,
+        waits: bool = False,
+        tools: Collection[str] = (),
+    ) -> None:
+        self._model, self._key, self._translate = model, key, translate
+        self._streamed = streamed
+        self._events = EventReader(lambda data: excerpt(mask_key(data, key)))
+        self._reply = Reply(model, key, streamed=streamed, waits=waits, tools=tools)
+        #: What `finish` found that had not been handed on.
+        self.left: list[Delta] = []
 
-    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the JSON of each `data:` line that is whole by now, and `_DONE` for the end that a stream says itself.
+    @property
+    def closes_unopened(self) -> bool:
+        """Whether the model closed a thought that it had not opened."""
+        return self._reply.closes_unopened
 
-        Raises:
-            CallFailed: no JSON, or a line without an end; what stands before it has been yielded.
-        """
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _LINE_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"a line of the stream is longer than {_LINE_LIMIT_BYTES >> 20} MiB")
-        for line in lines:
-            if line.startswith(b"data:") and (event := self._read(line[5:].strip())) is not None:
-                yield event
+    def feed(self, piece: bytes) -> Iterator[Delta]:
+        """Add bytes; yields what they bring of the visible answer: text, pieces of tool calls."""
+        for event in self._events.feed(piece):
+            yield from self._take(event)
 
-    def _read(self, data: bytes) -> dict[str, Any] | None:
-        if not data:
-            return None
-        if data == b"[DONE]":
-            return _DONE
-        try:
-            event = jsonl.loads(data)
-        except ValueError:
-            shown = _excerpt(_without_key(data, self._key))
-            raise CallFailed("bad_response", f"the stream holds no JSON: {shown}") from None
-        return event if isinstance(event, dict) else None
+    def finish(self, ttft_s: float | None = None) -> Completion:
+        """Return the completion, or fail by name where there is none."""
+        for event in self._events.finish():
+            self.left += self._take(event)
+        events = self._events
+        if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
+            shown = excerpt(mask_key(events.start, self._key))
+            raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
+        with _WELL_FORMED:
+            completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
+        self.left += left
+        return completion
+
+    def _take(self, event: dict[str, Any]) -> list[Delta]:
+        with _WELL_FORMED:
+            said = event if event is DONE or self._translate is None else self._translate(event)
+            return self._reply.take(said) if said is not None else []
 
 
-class _Reply:
-    """A streamed answer as far as it has come."""
+class Reply:
+    """An answer as far as it has come, as objects in OpenAI's shape."""
 
-    def __init__(self, key: str | None) -> None:
-        self.shown = self.called = False
-        self._key = key
+    def __init__(
+        self,
+        model: str,
+        key: str | None = None,
+        *,
+        streamed: bool = False,
+        waits: bool = False,
+        tools: Collection[str] = (),
+    ) -> None:
+        self.closes_unopened = False
+        self._model, self._key, self._streamed, self._waits = model, key, streamed, waits
+        self._filter: ThoughtFilter | None = None
+        self._joiner = Joiner()
         self._content: list[str] = []
-        self._held = ""
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._tool_calls: dict[int, Any] = {}
-        self._finish_reason: str | None = None
+        #: Whether pieces came, and whether a whole message did that is none of them.
+        self._in_pieces = self._whole = False
+        self._calls = CallMerger(tools)
+        self._called = False
+        #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
+        self._message: dict[str, Any] | None = None
+        self._done = False
+        self._ended: Any = None
         self._data: dict[str, Any] = {}
 
+    @property
+    def shown(self) -> bool:
+        """Whether somebody has seen a part of the answer."""
+        return self._streamed and (self._called or (self._filter is not None and self._filter.shows))
+
     def take(self, event: dict[str, Any]) -> list[Delta]:
-        """Add an event; returns what it brings of the visible answer: text, pieces of tool calls."""
-        if event is _DONE:
-            # Some servers give no other sign that the answer is complete.
-            self._finish_reason = self._finish_reason or "stop"
-        if usage := event.get("usage"):
+        """Add an event; returns what it brings of the visible answer."""
+        # Some servers give no other sign that the answer is complete.
+        self._done = self._done or event is DONE
+        if usage := find_usage(event):
             self._data["usage"] = usage
-        _refuse_error(event, self._data, self._key, shown=self.shown or self.called)
-        self._data.setdefault("model", event.get("model"))
+        if event.get("object") == "error" and not event.get("error"):
+            event = {"error": event}
+        if event.get("error"):
+            _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
+        if named := event.get("model"):
+            self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
             return []
         choice = choices[0]
-        _refuse_error(choice, self._data, self._key, shown=self.shown or self.called)
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        return self._add(choice.get("delta") or {})
+        if choice.get("error"):
+            _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
+        self._ended = choice.get("finish_reason") or self._ended
+        delta = choice.get("delta")
+        if message := choice.get("message"):
+            self._message = message
+            self._whole = self._whole or delta is None
+        self._in_pieces = self._in_pieces or delta is not None
+        return self._add(delta or {})
+
+    def finish(self, ttft_s: float | None = None, *, cut: bool = True) -> tuple[Completion, list[Delta]]:
+        """Return the completion and what of it was not handed on, or fail by name where there is none.
+
+        Args:
+            cut: whether an answer that says no end was cut off, as a stream is.
+        """
+        calls: list[ToolCall] = []
+        if self._message and not (self._content or self._called):
+            calls = self._read_message(self._message)
+        reason = read_finish_reason(self._ended)
+        cost = _cost_fields(self._data)
+        if reason is None and not (self._done or self._whole):
+            if not (cut or self._in_pieces):
+                raise CallFailed("empty", "the endpoint answered no choices", retryable=True, **cost)
+            raise CallFailed("connection", "the stream ended before the answer did", retryable=not self.shown, **cost)
+        if reason == "error":
+            raise CallFailed("upstream", "the endpoint broke the answer off", retryable=not self.shown, **cost)
+        left: list[Delta] = [pieces] if (pieces := self._calls.finish()) else []
+        self._content.append(self._joiner.finish())
+        raw = "".join(self._content)
+        content, thought = split_thoughts(raw, self._names())
+        shown = self._filter.shown if self._filter else ""
+        self.closes_unopened = closes_unopened(raw, thought)
+        if content.startswith(shown) and (rest := content[len(shown) :]):
+            left.insert(0, rest)
+        reasoning = mend("".join(self._reasoning)) or thought
+        calls = calls or self._calls.calls()
+        # What a model wrote before it refused is no answer.
+        if reason == "refusal" or not (content.strip() or calls):
+            code, why = _why_nothing(mend("".join(self._refusal)), self._ended, bool(reasoning))
+            raise CallFailed(code, why, **cost)
+        completion = Completion(
+            content=content,
+            model=self._data.get("model") or self._model,
+            finish_reason=reason or "stop",
+            tool_calls=calls,
+            reasoning=reasoning or None,
+            ttft_s=ttft_s,
+            **cost,
+        )
+        return completion, left
 
     def _add(self, delta: dict[str, Any]) -> list[Delta]:
-        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._reasoning.append(thought)
+        content, thought = _content(delta.get("content"))
+        # Some servers give the same thoughts under two names.
+        named = next((said for name in _REASONING if (said := _plain(delta.get(name)))), "") or thought
+        if named:
+            self._reasoning.append(named)
+            if self._streamed:
+                self._text_filter().release()
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
         brought: list[Delta] = []
-        if text := _text(delta.get("content")):
+        if content and (text := self._joiner.join(content)):
             self._content.append(text)
-            if visible := text if self.shown else self._visible_part(text):
+            if self._streamed and (visible := self._text_filter().take(text)):
                 brought.append(visible)
-        if (proposed := delta.get("tool_calls")) and (pieces := _merge_calls(self._tool_calls, proposed)):
-            self.called = True
-            brought.append(pieces)
+        if proposed := _proposed(delta):
+            self._called = True
+            if pieces := self._calls.take(proposed):
+                brought.append(pieces)
         return brought
 
-    def finish(self, model: str, ttft_s: float | None) -> Completion:
-        """Return the completion, or fail by name where there is none."""
-        if self._finish_reason is None:
-            raise CallFailed(
-                "connection",
-                "the stream ended before the answer did",
-                retryable=not (self.shown or self.called),
-                **_cost_fields(self._data),
-            )
-        return _completion_of(
-            content="".join(self._content),
-            reasoning="".join(self._reasoning),
-            refusal="".join(self._refusal),
-            proposed=[self._tool_calls[index] for index in sorted(self._tool_calls)],
-            finish_reason=self._finish_reason,
-            data=self._data,
-            model=model,
-            ttft_s=ttft_s,
-        )
+    def _read_message(self, message: dict[str, Any]) -> list[ToolCall]:
+        """Read a whole message; each call in it is one, whatever its id."""
+        calls = read_calls(_proposed(message))
+        if any(message.get(name) for name in _REASONING):
+            self._reasoning.clear()
+        self._add({name: value for name, value in message.items() if name not in ("tool_calls", "function_call")})
+        self._filter = None  # nobody has been handed anything
+        return calls
 
-    def _visible_part(self, text: str) -> str:
-        """Return what of the text is no thought; a beginning that may still become `<think>` is held back."""
-        self._held += text
-        visible = "" if _THINK.startswith(self._held.lstrip()) else _without_thought(self._held)[0]
-        self.shown = bool(visible)
-        return visible
+    def _text_filter(self) -> ThoughtFilter:
+        if self._filter is None:
+            self._filter = ThoughtFilter(self._names(), waits=self._waits)
+        return self._filter
+
+    def _names(self) -> str:
+        return f"{self._model} {self._data.get('model', '')}"
 
 
 class _WellFormed:
@@ -288,48 +293,17 @@ class _WellFormed:
 _WELL_FORMED = _WellFormed()
 
 
-def _completion_of(
-    *,
-    content: str,
-    reasoning: str | None,
-    refusal: str | None,
-    proposed: list[Any],
-    finish_reason: str | None,
-    data: dict[str, Any],
-    model: str,
-    ttft_s: float | None = None,
-) -> Completion:
-    """Return the completion, or fail by name where nothing visible came."""
-    content, thought = _without_thought(content)
-    calls = [_read_call(call, index) for index, call in enumerate(proposed)]
-    usage, cost = usage_of(data)
-    if finish_reason == "error":
-        raise CallFailed(
-            "upstream", "the endpoint broke the answer off", retryable=ttft_s is None, **_cost_fields(data)
-        )
-    # What a model wrote before it refused is no answer.
-    if finish_reason == "refusal" or (not content.strip() and not calls):
-        raise CallFailed(*_why_nothing(refusal, finish_reason, bool(reasoning or thought)), **_cost_fields(data))
-    return Completion(
-        content=content,
-        model=str(data.get("model") or model),
-        finish_reason=str(finish_reason or "stop"),
-        tool_calls=calls,
-        reasoning=reasoning or thought or None,
-        usage=usage,
-        cost_usd=cost,
-        ttft_s=ttft_s,
-    )
-
-
-def _why_nothing(refusal: str | None, finish_reason: str | None, reasoned: bool) -> tuple[CallCode, str]:
-    if refusal:
-        return "refused", f"the model refused: {refusal[:_SHOWN_CHARS]}"
-    if finish_reason == "content_filter":
+def _why_nothing(refusal: str, ended: Any, reasoned: bool) -> tuple[CallCode, str]:
+    reason = read_finish_reason(ended, unknown="unknown")
+    if refusal or reason == "refusal":
+        return "refused", f"the model refused: {refusal[:_SHOWN_CHARS] or 'it gave no reason'}"
+    if reason == "content_filter":
         return "refused", "the endpoint's content filter took the whole answer"
-    if finish_reason == "length":
+    if reason == "length":
         spent = "thinking" if reasoned else "nothing visible"
         return "truncated", f"max_tokens went into {spent}: no answer was left; raise max_tokens"
+    if reason == "unknown":
+        return "empty", f"the model answered nothing ({str(ended)[:_SHOWN_CHARS]})"
     return "empty", "the model answered nothing"
 
 
@@ -341,10 +315,10 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     error = holder.get("error")
     if not error:
         return
-    said = error if isinstance(error, dict) else {"message": str(error)}
-    code = str(said.get("code"))
-    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 502
-    failed = read_failure(status, jsonl.dumps({"error": said}), {}, key)
+    code = error.get("code") if isinstance(error, dict) else holder.get("code")
+    # Some servers write the number as text.
+    status = int(code) if isinstance(code, int | str) and _HTTP_FAILURE.fullmatch(str(code)) else 502
+    failed = name_failure(status, {"code": code, "error": error}, {}, key)
     failed.usage, failed.cost_usd = usage_of(data)  # type: ignore[assignment]
     if shown:
         failed.retryable, failed.status = False, None
@@ -356,117 +330,38 @@ def _cost_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"usage": usage, "cost_usd": cost}
 
 
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return ""
+def _content(said: Any) -> tuple[str, str]:
+    """Return the text of a content and the thoughts in it, which may come in parts.
 
-
-def _without_thought(content: str) -> tuple[str, str]:
-    """Split off a leading `<think>` block, as servers of open reasoning models leave it in the text."""
-    stripped = content.lstrip()
-    if not stripped.startswith(_THINK):
-        return content, ""
-    thought, closed, rest = stripped.removeprefix(_THINK).partition("</think>")
-    return (rest.lstrip(), thought) if closed else ("", thought)
-
-
-def _read_call(call: Mapping[str, Any], index: int) -> ToolCall:
-    """Return a call as it stands on the wire, with an id and arguments where a server leaves them out."""
-    function = call.get("function") or {}
-    if not isinstance(function.get("name") or "", str) or not isinstance(call.get("id") or "", str):
-        raise TypeError("a tool call's id and name are text")
-    return {
-        "id": call.get("id") or f"call_{index}",
-        "type": "function",
-        "function": {"name": function.get("name") or "", "arguments": _arguments_text(function) or "{}"},
-    }
-
-
-def _merge_calls(calls: dict[int, Any], deltas: list[Any]) -> list[dict[str, Any]]:
-    """Add a stream's pieces to the calls so far, by index; a piece without one belongs to the latest call.
-
-    Returns:
-        The pieces as OpenAI spells them: `index` on each, `id` and `type` on the first of each call.
+    Raises:
+        TypeError: it is of a kind that nobody knows, and would be lost.
     """
-    pieces: list[dict[str, Any]] = []
-    for delta in deltas:
-        index = delta.get("index")
-        if index is None:
-            index = len(calls) if delta.get("id") or not calls else max(calls)
-        function = delta.get("function") or {}
-        name, arguments = function.get("name") or "", _arguments_text(function)
-        call = calls.get(index)
-        if call is None:
-            call = calls[index] = {"id": delta.get("id") or f"call_{index}", "function": {"name": "", "arguments": ""}}
-            first = {"name": name, "arguments": arguments}
-            pieces.append({"index": index, "id": call["id"], "type": "function", "function": first})
+    if said is None or isinstance(said, str):
+        return said or "", ""
+    if not isinstance(said, list | dict):
+        raise TypeError("content is text or parts")
+    texts, thoughts = [], []
+    for part in said if isinstance(said, list) else [said]:
+        if isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
+            thoughts.append(_plain(part.get("thinking") or part.get("text")))
         else:
-            more = {"name": name} if name else {}
-            pieces.append({"index": index, "function": {**more, "arguments": arguments}})
-        call["function"]["name"] += name
-        call["function"]["arguments"] += arguments
-    return pieces
+            texts.append(_plain(part))
+    return "".join(texts), "".join(thoughts)
 
 
-def _arguments_text(function: Mapping[str, Any]) -> str:
-    """Return a call's arguments as JSON text, which some servers send as the object itself."""
-    said = function.get("arguments")
-    return said if isinstance(said, str) else "" if said is None else jsonl.dumps(said).decode()
+def _plain(said: Any) -> str:
+    """Return a text, or the texts of parts."""
+    if isinstance(said, list):
+        return "".join(map(_plain, said))
+    if isinstance(said, dict):
+        said = said.get("text")
+    return said if isinstance(said, str) else ""
 
 
-def _count(said: Any, name: str) -> int:
-    value = said.get(name) if isinstance(said, dict) else None
-    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
-
-
-def _error_words(body: bytes) -> tuple[str, str | None]:
-    """Return what an error body says, and the parameter it names."""
-    try:
-        data = jsonl.loads(body)
-    except ValueError:
-        return _excerpt(body), None
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return str(error)[:_SHOWN_CHARS], None
-    message = error.get("message") or error.get("detail") or error
-    raw = (error.get("metadata") or {}).get("raw") if isinstance(error.get("metadata"), dict) else None
-    words = f"{message} ({raw})" if raw else str(message)
-    return words[:_SHOWN_CHARS], error.get("param") if isinstance(error.get("param"), str) else None
-
-
-def _without_key(body: bytes, key: str | None) -> bytes:
-    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
-
-
-def _excerpt(body: bytes) -> str:
-    """Return the start of a body for a person: the text of a page, not its tags."""
-    import re
-
-    text = body[:4000].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:_SHOWN_CHARS] or "an empty body"
-
-
-def _speaks_of_context(message: str) -> bool:
-    said = message.lower()
-    return any(words in said for words in _OF_CONTEXT)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
-        return float(ms) / 1000
-    said = headers.get("retry-after")
-    if not said:
-        return None
-    if said.replace(".", "", 1).isdecimal():
-        return float(said)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None
+def _proposed(message: Mapping[str, Any]) -> list[Any]:
+    """Return the tool calls of a message, or the one call of the older form."""
+    if calls := message.get("tool_calls"):
+        if not isinstance(calls, list):
+            raise TypeError("tool calls are a list")
+        return calls
+    return [{"index": 0, "function": older}] if (older := message.get("function_call")) else []

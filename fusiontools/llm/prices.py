@@ -54,7 +54,8 @@ def paid(
         return said_usd, "upstream"
     if endpoint.free:
         return 0.0, "free"
-    if usage is None:
+    if usage is None or not usage["prompt_tokens"]:
+        # Every call has a prompt: what counts none has counted nothing, and a price of nothing would be 0.
         return None, None
     listed = listed_usd(endpoint, model, usage)
     return (listed, "table") if listed is not None else (None, None)
@@ -62,7 +63,10 @@ def paid(
 
 def paid_for(endpoint: Endpoint, model: Model, completion: Completion) -> tuple[float | None, str | None]:
     """Return what a completion cost and how that is known."""
-    return paid(endpoint, model, completion.usage, completion.cost_usd)
+    usage = completion.usage
+    if usage is not None and not usage["completion_tokens"] and (completion.content or completion.tool_calls):
+        usage = None  # something was written, and nobody has counted it
+    return paid(endpoint, model, usage, completion.cost_usd)
 
 
 def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:

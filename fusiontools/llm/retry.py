@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
 from fusiontools.llm.ledger import Ledger, Slot, reserve, settle
+from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
@@ -49,7 +50,7 @@ async def call_with_retries(
     Raises:
         CallFailed: the last attempt's failure, or the first that no retry can mend.
     """
-    attempt = retried = 0
+    attempt = retried = lessons = 0
     while True:
         attempt += 1
         try:
@@ -59,7 +60,8 @@ async def call_with_retries(
             finally:
                 caller.slots.release()
         except CallFailed as failure:
-            if failure.adapted:
+            if failure.adapted and lessons < MOST_LESSONS:
+                lessons += 1
                 continue
             if not failure.retryable or retried >= caller.limits.retries:
                 raise

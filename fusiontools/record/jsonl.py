@@ -109,6 +109,10 @@ def _record_from(data: dict[str, Any]) -> Record:
         data = _from_request(data)
     if "messages" not in data:
         raise InputError("no `messages` and no `prompt`: not a question", "$")
+    params = data.get("params")
+    if isinstance(params, dict) and None in params.values():
+        # A null says nothing, here as in a request to the server.
+        data = {**data, "params": {name: value for name, value in params.items() if value is not None}}
     if "id" not in data:
         data = {"id": question_id(data["messages"]), **data}
     return data  # type: ignore[return-value]
@@ -136,8 +140,6 @@ def _from_request(data: dict[str, Any]) -> dict[str, Any]:
     if not wanted:
         return data
     wanted = with_one_name(wanted)
-    if wanted.get("max_tokens", 0) is None:
-        del wanted["max_tokens"]
     rest = {key: value for key, value in data.items() if key not in PARAMETERS}
     given = rest.get("params", {})
     rest["params"] = {**wanted, **given} if isinstance(given, dict) else given

@@ -25,11 +25,14 @@ class ToolFunction(TypedDict):
 
 
 class ToolCall(TypedDict):
-    """One native tool call."""
+    """One native tool call; what Gemini puts beside one (`thought_signature`) must come back with it."""
 
     id: str
     type: Literal["function"]
     function: ToolFunction
+    extra_content: NotRequired[dict[str, Any] | None]
+    provider_specific_fields: NotRequired[dict[str, Any] | None]
+    thought_signature: NotRequired[str | None]
 
 
 class Usage(TypedDict):

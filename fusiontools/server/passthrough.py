@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.errors import CallFailed
-from fusiontools.llm import openai_reply, prices
+from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
+from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
-from fusiontools.record import jsonl
-from fusiontools.record.types import Call
+from fusiontools.llm.usage import find_usage, usage_of
+from fusiontools.record.types import Call, Usage
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fusiontools.server.request import RequestLog
     from fusiontools.server.state import Server
 
-#: What is kept of a stream's end, to find its usage there.
-_TAIL_BYTES = 16 * 2**10
 _SLOT = Slot()
 #: Failures of a budget, before anything is asked.
 _NO_MONEY = ("budget", "record_budget", "caller_budget", "price_unknown")
@@ -83,13 +81,12 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
             client.slots,
-            _send_on(backend, _for_endpoint(body) | {"model": model.model}) as reply,
+            backend.forwarded(_asking_for_usage(_for_endpoint(body) | {"model": model.model})) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
-            tail = await _copy(reply, forwarding.write, _hides_usage(body))
-        usage, reported_usd = openai_reply.usage_of(_usage_object(tail))
+            usage, reported_usd = await _copy(reply, forwarding.write, _hides_usage(body))
         noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
         paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)
@@ -114,19 +111,10 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             settle(budgets, reserved_usd, paid_usd)
 
 
-@asynccontextmanager
-async def _send_on(backend: HttpBackend, sent: dict[str, Any]) -> AsyncIterator[HttpReply]:
-    """Send a body on; a stream is asked for its usage, of an endpoint that can say it."""
+def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a stream with the wish for its usage; an endpoint that cannot say it is soon known."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
-    request = {**sent, "stream_options": {"include_usage": True}} if asks else sent
-    async with AsyncExitStack() as on_open:
-        try:
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(request)))
-        except CallFailed as failed:
-            if not (asks and failed.code == "bad_request" and "stream_options" in failed.message):
-                raise
-            reply = await on_open.enter_async_context(backend.forwarded(jsonl.dumps(sent)))
-        yield reply
+    return {**sent, "stream_options": {"include_usage": True}} if asks else sent
 
 
 def _for_endpoint(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,34 +132,48 @@ def _hides_usage(body: Mapping[str, Any]) -> bool:
     return body.get("stream") is True and body.get("stream_options") is None
 
 
-async def _copy(reply: HttpReply, write: Callable[[bytes], Awaitable[None]], hides_usage: bool) -> bytes:
-    """Hand on all bytes, of a stream whole events only; returns the last that came."""
+async def _copy(
+    reply: HttpReply, write: Callable[[bytes], Awaitable[None]], hides_usage: bool
+) -> tuple[Usage | None, float | None]:
+    """Hand on all bytes, of a stream whole events only; returns the tokens and the cost that are said in them."""
     streams = "text/event-stream" in reply.headers.get("content-type", "")
     events = EventBuffer(
         (lambda event: b'"choices":[]' not in event.replace(b" ", b"")) if hides_usage else (lambda _: True)
     )
-    tail = b""
+    reading = _UsageReader()
     async for chunk in reply.chunks:
         if data := events.take(chunk) if streams else chunk:
             await write(data)
-        tail = chunk if len(chunk) >= _TAIL_BYTES else (tail + chunk)[-2 * _TAIL_BYTES :]
+        reading.take(chunk)
     if streams and (rest := events.last()):
         await write(rest)
-    return tail
+    return reading.finish()
 
 
-def _usage_object(tail: bytes) -> dict[str, Any]:
-    """Return the last object in an answer's end that speaks of usage: of a stream, or of a plain body."""
-    for line in reversed(tail.split(b"\n")):
-        if b'"usage"' not in line:
-            continue
+class _UsageReader:
+    """Finds what an answer says of its usage while it passes; what cannot be read passes all the same."""
+
+    def __init__(self) -> None:
+        self._events: EventReader | None = EventReader(lambda _: "")
+        self._said: dict[str, Any] = {}
+
+    def take(self, chunk: bytes) -> None:
+        """Read on."""
+        if self._events is not None:
+            self._note(self._events.feed(chunk))
+
+    def finish(self) -> tuple[Usage | None, float | None]:
+        """Return the tokens and the cost that were said last."""
+        if self._events is not None:
+            self._note(self._events.finish())
+        return usage_of({"usage": self._said} if self._said else {})
+
+    def _note(self, events: Iterator[dict[str, Any]]) -> None:
         try:
-            found = jsonl.loads(line.removeprefix(b"data:").strip())
-        except ValueError:
-            continue
-        if isinstance(found, dict) and found.get("usage"):
-            return found
-    return {}
+            for event in events:
+                self._said = find_usage(event) or self._said
+        except CallFailed:
+            self._events = None
 
 
 def _enter(ledger: Ledger, model: Model, started: float, **noted: Any) -> None:
@@ -185,13 +187,15 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
     if failed.code in _NO_MONEY:
         return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
-    if status in (401, 402, 403, 407):
+    if failed.code in ("auth", "payment") or status == 407:
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
-    if status == 429:
+    if failed.code == "rate_limited":
         wait = {"retry-after": str(math.ceil(failed.retry_after_s))} if failed.retry_after_s is not None else {}
         return ApiError(429, "rate_limit_exceeded", found, headers=wait)
-    if status == 404:
+    if failed.code == "not_found":
         return ApiError(404, "model_not_found", found, "model")
+    if failed.code in ("refused", "context_length"):
+        return ApiError(400, {"refused": "content_filter"}.get(failed.code, failed.code), found, failed.param)
     if 400 <= status < 500:
         return ApiError(status, failed.code, found, failed.param)
     return ApiError(504 if status == 504 else 502, failed.code, found)

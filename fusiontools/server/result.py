@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
 #: What an endpoint says when it is the server's own key or account that it refuses.
-_OWN_ACCOUNT = re.compile(r"HTTP (?:40[1237]|429): .*", re.DOTALL)
+_OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
 _ADDRESS = re.compile(r"https?://[^\s,;]+")
 _PURSES = {"budget", "record_budget", "caller_budget"}
 _OF_REQUEST = {"bad_request", "context_length"}
@@ -41,13 +42,17 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     if "error" in record or answer is None:
         raise error_of(record)
     calls = () if cached else record.get("calls", [])
-    reason = answer.get("finish_reason")
-    if answer["tool_calls"]:
-        reason = "tool_calls"
-    elif reason not in ("stop", "length", "content_filter"):
-        reason = "stop"
     spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
-    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, fusion_block(record, plan, calls, cached))
+    block = fusion_block(record, plan, calls, cached)
+    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block)
+
+
+def _finish_reason(answer: Mapping[str, Any]) -> str:
+    """Return why an answer ended, in OpenAI's words: what was cut stays cut, with tool calls too."""
+    reason = read_finish_reason(answer.get("finish_reason")) or "stop"
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if answer["tool_calls"] else "stop"
+    return reason if reason == "content_filter" else "length"
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:
@@ -127,7 +132,7 @@ def scrub(message: str, record: Record | None = None) -> str:
 
 
 def _of_account(words: re.Match[str]) -> str:
-    return _OWN_CODES["rate_limited" if words[0].startswith("HTTP 429") else "auth"]
+    return _OWN_CODES[words[1] or ("rate_limited" if words[0].startswith("HTTP 429") else "auth")]
 
 
 def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
@@ -159,6 +164,9 @@ def error_of(record: Record) -> ApiError:
     if failures and failures <= _OF_REQUEST:
         # Everybody refuses the request itself, and a refusal costs nothing.
         return ApiError(400, "context_length" if "context_length" in failures else code, message, headers=_NO_RETRY)
-    if any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls):
+    bought = any(call["cost_usd"] != 0.0 and not call["replayed"] for call in calls)
+    if failures and not bought and failures <= {"refused", *_OF_REQUEST}:
+        return ApiError(400, "content_filter", message, headers=_NO_RETRY)
+    if bought:
         return ApiError(424, code, message, headers=_NO_RETRY)
     return ApiError(504 if failures <= {"timeout", "deadline"} and failures else 502, code, message, headers=_NO_RETRY)

@@ -79,7 +79,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     ledger.calls += beside[1]
     if len(failed) == len(responses):
         return _fail_all(record, responses, ledger)
-    new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes])
+    new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes, *_note_unmet(ledger)])
     if beside[0]:
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
@@ -198,7 +198,9 @@ def _replace_panel(
         whys = {f"{seat.model.name}: {o.code}: {o.message}" for seat, o in outcomes if isinstance(o, CallFailed)}
         notes.append({"stage": "panel", "code": "layer_failed", "detail": f"{detail} ({'; '.join(sorted(whys))})"})
         return _with_calls(record, ledger, notes)
-    new = with_section(record, "panel", panel, ledger.calls, [*standing, *notes, *_note_failed(panel)])
+    new = with_section(
+        record, "panel", panel, ledger.calls, [*standing, *notes, *_note_failed(panel), *_note_unmet(ledger)]
+    )
     kept: Any = {"layers": [*record.get("layers", []), record["panel"]]}
     kept |= {name: record[name] for name in ("baselines", "spared") if name in record}
     return {**new, **kept}
@@ -259,6 +261,10 @@ def _note_failed(responses: list[Response]) -> list[Degraded]:
         for name, r in zip(names, responses, strict=True)
         if "error" in r
     ]
+
+
+def _note_unmet(ledger: Ledger) -> list[Degraded]:
+    return [{"stage": "panel", "code": "bad_form", "detail": detail} for detail in ledger.unmet]
 
 
 def _fail_all(record: Record, responses: list[Response], ledger: Ledger) -> Record:

@@ -97,7 +97,10 @@ class _Writing:
             answer = await self._refine(answer)
         if self.options.guard and answer["by"] == "synth":
             answer = await self._guard(answer)
-        return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
+        unmet: list[Degraded] = [
+            {"stage": "synth", "code": "bad_form", "detail": detail} for detail in self.ledger.unmet
+        ]
+        return with_section(self.record, "answer", answer, self.ledger.calls, [*self.notes, *unmet])
 
     async def _write(self) -> Answer:
         positions = self._choose_fused()

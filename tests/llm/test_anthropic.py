@@ -31,13 +31,13 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
-from fusiontools.llm.anthropic_reply import EventTranslator, chat_completion
+from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.anthropic_request import close_schema
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.ledger import Slot
-from fusiontools.llm.openai_reply import OnBytes, read_completion, read_stream
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Call
@@ -662,6 +662,33 @@ def test_thinking_that_a_model_does_not_know_is_left_out(params: dict[str, Any])
     assert "thinking" not in body
 
 
+def test_an_answer_gets_the_room_that_the_prompt_leaves() -> None:
+    words = "input length and `max_tokens` exceed context limit: 190000 + 32000 > 200000, decrease input length"
+
+    assert taught(words, max_tokens=32_000)[1]["max_tokens"] == 10_000
+
+
+def test_a_tools_name_that_is_refused_goes_out_short_and_plain() -> None:
+    name = "data base/" + "x" * 150
+    tools = [{"type": "function", "function": {"name": name}}]
+    choice = {"type": "function", "function": {"name": name}}
+
+    learned, body = taught("tools.0.custom.name: String should match pattern '^[a-zA-Z0-9_-]{1,128}$'", tools=tools,
+        tool_choice=choice)  # fmt: skip
+
+    assert learned
+    anthropic_rules.check(json.loads(json.dumps(body)), {})
+    assert body["tool_choice"] == {"type": "tool", "name": body["tools"][0]["name"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "in_words"),
+    [({"type": "json_object"}, True), (STRUCTURED, False), ({"type": "text"}, False), (None, False)],
+)
+def test_a_form_that_is_asked_for_in_words_is_to_be_checked(form: Any, in_words: bool) -> None:
+    assert (MessagesQuirks().form_in_words(request([WHY], response_format=form)) is not None) == in_words
+
+
 @pytest.mark.parametrize("words", ["tools.0.custom.input_schema: no", "model: not found", "system: no"])
 def test_a_refusal_that_names_nothing_of_ours_teaches_nothing(words: str) -> None:
     assert not taught(words, tools=[LOOK_UP], response_format=STRUCTURED, temperature=1)[0]
@@ -685,7 +712,7 @@ def said(*blocks: dict[str, Any], stop_reason: Any = "end_turn", **more: Any) ->
 
 
 def read(message: dict[str, Any]) -> Completion:
-    return read_completion(json.dumps(message).encode(), "claude", KEY, chat_completion)
+    return read_completion(json.dumps(message).encode(), "claude", KEY, EventTranslator())
 
 
 def failed(message: dict[str, Any]) -> CallFailed:
@@ -701,7 +728,9 @@ def streamed(*pieces: bytes) -> tuple[Completion, list[str]]:
         for piece in pieces:
             take(piece)
 
-    reading = read_stream(each, "claude", shown.append, time.monotonic(), KEY, EventTranslator())
+    reading = read_stream(
+        each, ReplyReader("claude", KEY, EventTranslator(), streamed=True), shown.append, time.monotonic()
+    )
     return asyncio.run(reading), shown
 
 
@@ -746,7 +775,7 @@ def test_text_thoughts_and_tool_calls_are_told_apart() -> None:
         ("model_context_window_exceeded", "length"),
         ("pause_turn", "length"),
         ("tool_use", "tool_calls"),
-        ("of_tomorrow", "stop"),
+        ("of_tomorrow", "length"),
         (None, "stop"),
     ],
 )
@@ -1299,7 +1328,7 @@ def test_a_failure_has_the_code_that_it_has_everywhere(api: Upstream, model: str
     ("words", "code"),
     [
         ("prompt is too long: 208310 tokens > 200000 maximum", "context_length"),
-        ("input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000", "context_length"),
+        ("input length and `max_tokens` exceed context limit: 199990 + 21333 > 200000", "context_length"),
         ("Your credit balance is too low to access the Anthropic API.", "payment"),
     ],
 )

@@ -182,6 +182,23 @@ def test_a_streamed_answer_is_shown_as_it_comes_and_a_plain_one_at_the_end() -> 
     assert call["ttft_s"] is not None
 
 
+def test_a_model_that_closes_thoughts_it_never_opened_is_waited_for_from_then_on() -> None:
+    said = [
+        b'data: {"choices": [{"delta": {"content": "%b"}}]}\n\n' % piece
+        for piece in (b"hm", b"</think>", b"Paris", b".")
+    ]
+    shown: list[list[Any]] = [[], []]
+
+    async def work() -> list[Completion]:
+        client = http_client(lambda _: event_stream(*said, STOP))
+        return [await ask(client, on_delta=heard.append) for heard in shown]
+
+    first, second = asyncio.run(work())
+
+    assert (first.content, first.reasoning) == (second.content, second.reasoning) == ("Paris.", "hm")
+    assert shown[1] == ["Paris", "."]
+
+
 def test_a_stream_that_breaks_is_tried_again_until_text_was_shown() -> None:
     broken = httpx.RemoteProtocolError("half")
     shown: list[str] = []
@@ -233,7 +250,21 @@ def test_a_server_that_fails_is_a_failure_by_name(upstream: Upstream, name: str,
 
 
 @pytest.mark.usefixtures("transport")
-@pytest.mark.parametrize("name", ["fake/a+comments", "fake/a+nodone", "fake/a+nostream", "fake/a+think+reasoning"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fake/a+comments",
+        "fake/a+nodone",
+        "fake/a+nostream",
+        "fake/a+unasked",
+        "fake/a+kind=text%2Fplain",
+        "fake/a+kind=application%2Fjson",
+        "fake/a+kind=Text%2FEvent-Stream",
+        "fake/a+kind=application%2Foctet-stream+unasked",
+        "fake/a+nostream+kind=text%2Fevent-stream",
+        "fake/a+think+reasoning",
+    ],
+)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_server_that_only_looks_odd_is_understood(upstream: Upstream, name: str, streamed: bool) -> None:
     shown: list[str] = []

@@ -203,6 +203,18 @@ def test_the_thought_of_a_reasoning_model_is_kept_apart() -> None:
     assert (answer.content, answer.reasoning) == ("Yes.", "Hm.")
 
 
+def test_a_thought_in_the_text_is_no_part_of_the_answer_and_a_cut_answer_stays_cut() -> None:
+    chunks: list[Any] = [
+        {"choices": [{"delta": {"content": piece}, "finish_reason": None}]}
+        for piece in ("<think>", "Hm.</think>", "Yes")
+    ]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "limit"}]})
+
+    answer = read_chunks("other", chunks, {}, None, 0.1)
+
+    assert (answer.content, answer.reasoning, answer.finish_reason) == ("Yes", "Hm.", "length")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [STORY, "The sea is wide. " * 150], ids=["writing", "reading"])
 def test_cancelling_stops_the_generation_and_the_next_request_is_answered(engine: LocalEngine, text: str) -> None:

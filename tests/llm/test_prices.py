@@ -82,3 +82,16 @@ def test_a_cost_is_the_endpoints_word_else_the_recipes_else_the_lists_else_unkno
     _, [call] = ask_once(Scripted(**{asked.model: completion}), asked, endpoint=endpoint)
 
     assert (call["cost_usd"], call["cost_source"]) == (pytest.approx(cost) if cost else cost, source)
+
+
+@pytest.mark.parametrize(
+    "counts", [{"prompt_tokens": 0}, {"completion_tokens": 0}, {"prompt_tokens": 0, "completion_tokens": 0}]
+)
+def test_tokens_that_nobody_counted_are_no_cost_of_nothing(counts: dict[str, int]) -> None:
+    usage: Usage = {**TOKENS, **counts}  # type: ignore[typeddict-item]
+
+    assert prices.paid_for(ENDPOINT, DEAR, Completion("Paris.", "m", usage=usage)) == (None, None)
+
+
+def test_a_prompt_without_an_answer_costs_what_the_prompt_does() -> None:
+    assert prices.paid(ENDPOINT, DEAR, {**TOKENS, "prompt_tokens": 2, "completion_tokens": 0}, None) == (2.0, "table")

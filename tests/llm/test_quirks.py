@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from calling import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from refusing import CALLED, forward, refusal, request_with, strict, taught
 from scripted import MESSAGES, model
 from workdir import Upstream
 
@@ -25,25 +27,7 @@ from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record.types import Call
 
-
-def refusal(message: str, param: str | None = None, status: int = 400) -> CallFailed:
-    return CallFailed("bad_request", f"HTTP {status}: {message}", status=status, param=param)
-
-
-def request_with(**params: Any) -> CompletionRequest:
-    return CompletionRequest("there", "m", MESSAGES, params)
-
-
-def taught(
-    request: CompletionRequest, *failures: CallFailed, stream: bool = False
-) -> tuple[dict[str, Any], list[bool]]:
-    """Return the body after these refusals, each of what was sent before it, and which of them taught something."""
-    quirks = Quirks()
-    learned = [quirks.learn(failure, request, quirks.body(request, stream=stream)) for failure in failures]
-    return quirks.body(request, stream=stream), learned
-
-
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "analysis", "schema": {}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"properties": {"place": {"type": "string"}}}}}
 
 
 def test_nothing_is_known_beforehand() -> None:
@@ -57,22 +41,79 @@ def test_nothing_is_known_beforehand() -> None:
     }  # fmt: skip
 
 
-def test_a_format_goes_down_a_ladder() -> None:
+def instruction(body: dict[str, Any]) -> str:
+    """Return the rules that the body begins with, where there are any."""
+    return body["messages"][0]["content"] if body["messages"][0]["role"] == "system" else ""
+
+
+def test_a_schema_goes_down_a_ladder_and_is_never_dropped() -> None:
     request = request_with(response_format=SCHEMA)
     no = refusal("'response_format' is not supported")
 
-    assert taught(request, no) == (
-        {"model": "m", "messages": MESSAGES, "response_format": {"type": "json_object"}},
-        [True],
-    )
-    assert taught(request, no, no) == ({"model": "m", "messages": MESSAGES}, [True, True])
+    once, twice = taught(request, no), taught(request, no, no)
+
+    assert (once[0]["response_format"], once[1]) == ({"type": "json_object"}, [True])
+    assert ("response_format" in twice[0], twice[1]) == (False, [True, True])
+    assert all('"place"' in instruction(body) for body, _ in (once, twice))
     assert taught(request, no, no, no)[1] == [True, True, False]
 
 
-def test_a_plain_format_that_is_refused_is_left_out() -> None:
-    request = request_with(response_format={"type": "json_object"})
+@pytest.mark.parametrize(
+    "words",
+    [
+        "json_object is not supported",
+        "'response_format.type' must be 'json_schema' or 'text'",
+        "JSON mode is not enabled for this model",
+        "This response_format type is unavailable now",
+    ],
+)
+def test_an_object_that_cannot_be_asked_for_is_asked_for_in_words(words: str) -> None:
+    body, _ = taught(request_with(response_format={"type": "json_object"}), refusal(words))
 
-    assert "response_format" not in taught(request, refusal("json_object is not supported"))[0]
+    assert "response_format" not in body
+    assert "JSON" in instruction(body)
+
+
+def test_an_endpoint_that_refuses_any_object_still_takes_a_schema() -> None:
+    quirks, any_object, by_schema = (
+        Quirks(),
+        *(request_with(response_format=f) for f in ({"type": "json_object"}, SCHEMA)),
+    )
+
+    quirks.learn(refusal("response_format json_object"), any_object, quirks.body(any_object, stream=False))
+
+    assert quirks.body(by_schema, stream=False)["response_format"] == SCHEMA
+    assert quirks.form_in_words(by_schema) is None
+    assert quirks.form_in_words(any_object) is not None
+
+
+def test_what_is_wrong_with_one_schema_is_no_reason_to_put_others_in_words() -> None:
+    quirks, other = Quirks(), request_with(response_format=SCHEMA)
+    wrong = request_with(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "x"}}})
+    no = refusal("Invalid schema for response_format 'n': 'x' is not valid", "response_format")
+
+    assert quirks.learn(no, wrong, quirks.body(wrong, stream=False))
+    assert quirks.body(wrong, stream=False)["response_format"] == {"type": "json_object"}
+    assert quirks.body(other, stream=False)["response_format"] == SCHEMA
+
+
+def test_an_object_is_asked_for_in_words_too_where_the_endpoint_wants_that() -> None:
+    no = refusal("Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.")
+
+    body, learned = taught(request_with(response_format={"type": "json_object"}), no)
+
+    assert (body["response_format"], learned) == ({"type": "json_object"}, [True])
+    assert "JSON" in instruction(body)
+
+
+def test_a_rule_in_words_joins_the_rules_that_are_there() -> None:
+    messages: Any = [{"role": "system", "content": "Be kind."}, *MESSAGES]
+    request = CompletionRequest("there", "m", messages, {"response_format": SCHEMA})
+
+    body, _ = taught(request, refusal("no response_format"))
+
+    assert [m["role"] for m in body["messages"]] == ["system", "user"]
+    assert instruction(body).startswith("Be kind.\n\n")
 
 
 def test_max_tokens_is_renamed_where_that_is_asked_for() -> None:
@@ -228,11 +269,219 @@ def test_no_word_is_lost_by_a_change_of_order(roles: list[str]) -> None:
     assert ("user", "user") not in pairwise(role for role, _ in sent)
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "seed", "reasoning_effort", "parallel_tool_calls", "stop"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("temperature", "top_p", "seed", "reasoning_effort", "parallel_tool_calls", "stop", "presence_penalty"),
+        *("frequency_penalty", "verbosity", "logit_bias", "logprobs", "service_tier", "store", "user", "metadata"),
+    ],
+)
 def test_a_parameter_that_may_go_is_left_out(name: str) -> None:
     body, learned = taught(request_with(**{name: 1}), refusal(f"unsupported: '{name}'"))
 
     assert (name in body, learned) == (False, [True])
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "status"),
+    [
+        ("presence_penalty", "Model grok-4 does not support parameter presencePenalty.", 400),
+        ("frequency_penalty", "Argument not supported on this model: frequencyPenalty", 400),
+        ("frequency_penalty", "Penalty is not enabled for models/gemini-2.5-pro", 400),
+        ("reasoning_effort", "Model grok-4-latest does not support parameter reasoningEffort.", 400),
+        ("reasoning_effort", "Unrecognized request argument supplied: reasoning_effort", 400),
+        ("reasoning_effort", '"llama3.1:8b" does not support thinking', 400),
+        ("reasoning_effort", 'think value "low" is not supported for this model', 400),
+        ("reasoning_effort", '"llama3.1:8b" does not support thinking', 500),
+        ("reasoning", "Reasoning is mandatory for this endpoint and cannot be disabled.", 400),
+        ("user", "Unrecognized request argument supplied: user", 400),
+        (
+            "store",
+            "[{'type': 'extra_forbidden', 'loc': ['body', 'store'], 'msg': 'Extra inputs are not permitted'}]",
+            422,
+        ),
+        (
+            "frequency_penalty",
+            'Invalid JSON payload received. Unknown name "frequency_penalty": Cannot find field.',
+            400,
+        ),
+    ],
+)
+def test_a_parameter_is_known_by_all_its_names(name: str, words: str, status: int) -> None:
+    body, learned = taught(request_with(**{name: "low"}), refusal(words, status=status))
+
+    assert (name in body, learned) == (False, [True])
+
+
+def test_what_is_named_as_allowed_stays() -> None:
+    no = refusal("Unsupported parameter: 'verbosity'. Supported are temperature, top_p and 'stop'.")
+
+    body, _ = taught(request_with(verbosity="low", temperature=1, top_p=1, stop=["x"]), no)
+
+    assert body.keys() >= {"temperature", "top_p", "stop"}
+    assert "verbosity" not in body
+
+
+def test_a_word_that_is_also_a_parameters_name_takes_nothing_away() -> None:
+    no = refusal("the user must stop using this store of metadata")
+
+    assert taught(request_with(user="u", stop=["x"], store=True, metadata={"a": "b"}), no)[1] == [False]
+
+
+# What a history holds
+
+
+def messages_after(given: list[Any], *failures: CallFailed, **params: Any) -> list[Any]:
+    return taught(CompletionRequest("there", "m", given, params), *failures)[0]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("told", "sent"),
+    [
+        (
+            {"role": "assistant", "content": "a", "tool_calls": [], "refusal": None, "audio": None, "annotations": []},
+            {"role": "assistant", "content": "a"},
+        ),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{**CALLED, "index": None}], "function_call": None},
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+        ),
+        ({"role": "assistant", "content": None, "tool_calls": None}, {"role": "assistant", "content": ""}),
+        ({"role": "assistant"}, {"role": "assistant", "content": ""}),
+        ({"role": "assistant", "tool_calls": [CALLED]}, {"role": "assistant", "tool_calls": [CALLED]}),
+        ({"role": "user", "content": "a", "name": None}, {"role": "user", "content": "a"}),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": None}]},
+            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        ),
+        ({"role": "tool", "content": "", "tool_call_id": "c"}, {"role": "tool", "content": "", "tool_call_id": "c"}),
+    ],
+)
+def test_what_says_nothing_is_not_sent(told: Any, sent: Any) -> None:
+    assert messages_after([*MESSAGES, told]) == [*MESSAGES, sent]
+    assert Quirks().adapt({"model": "m", "messages": [*MESSAGES, told]})["messages"] == [*MESSAGES, sent]
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_no_tools_are_no_choice_of_tools(nothing: Any) -> None:
+    given = {"tools": nothing, "tool_choice": "auto", "parallel_tool_calls": True, "stop": nothing, "seed": 0}
+
+    body, _ = taught(request_with(**given, logit_bias={}, web_search_options={}))
+
+    assert body.keys() - {"model", "messages"} == {"seed", "web_search_options"}
+
+
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("Failed to deserialize the JSON body: messages[0]: invalid type: sequence, expected a string at line 1", 422),
+        ("'messages.0' : this must be satisfied[('messages.0.content' : value must be a string)]", 400),
+        ("messages.1.content.str: Input should be a valid string", 422),
+        ('can only concatenate str (not "list") to str', 500),
+    ],
+)  # fmt: skip
+def test_texts_in_parts_become_one_text_for_every_role_where_parts_are_refused(words: str, status: int) -> None:
+    given = [{"role": role, "content": PARTS} for role in ("system", "user", "assistant", "tool")]
+
+    sent = messages_after([*given, {"role": "user", "content": [*PARTS, PICTURE]}], refusal(words, status=status))
+
+    assert sent[:-1] == [{**message, "content": "a\nb"} for message in given]
+    assert sent[-1]["content"] == [*PARTS, PICTURE]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model does not support assistant message prefill. The conversation must end with a user message.",
+        "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
+        "Cannot set `add_generation_prompt` to True when the last message is from the assistant.",
+    ],
+)
+def test_a_prefill_is_said_in_words_where_it_is_refused(words: str) -> None:
+    given = [*MESSAGES, {"role": "assistant", "content": "Once"}]
+
+    sent = messages_after(given, refusal(words))
+
+    assert sent[:-1] == given
+    assert sent[-1]["role"] == "user"
+    assert messages_after(MESSAGES, refusal(words)) == MESSAGES
+
+
+def test_lessons_hold_for_what_passes_through_as_well() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if body.get("max_tokens", 0) > 8192:
+            return "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"
+        if "verbosity" in body:
+            return "Unsupported parameter: 'verbosity' is not supported with this model."
+        if body["messages"][-1]["role"] == "assistant":
+            return "This model does not support assistant message prefill."
+        return {"content": json.dumps(body)}
+
+    told = [*MESSAGES, {"role": "assistant", "content": "Once", "tool_calls": []}]
+
+    reply = forward(strict(answer), {"model": "m", "messages": told, "max_tokens": 32_000, "verbosity": "low", "x": 1})
+
+    sent = json.loads(json.loads(reply)["choices"][0]["message"]["content"])
+    assert (sent["max_tokens"], "verbosity" in sent, sent["messages"][-1]["role"], sent["x"]) == (
+        8192,
+        False,
+        "user",
+        1,
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "name", "function", "id"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "image_url"])}, optional={"text": st.text(max_size=3)})
+MESSAGE = st.fixed_dictionaries(
+    {"role": ROLES},
+    optional={
+        "content": st.none() | st.text(max_size=3) | st.lists(PART, max_size=3),
+        "tool_calls": st.none() | st.lists(JSON, max_size=3),
+        "name": JSON,
+        "x": JSON,
+    },
+)
+
+
+@given(
+    messages=st.lists(MESSAGE, min_size=1, max_size=4),
+    params=st.dictionaries(st.sampled_from(["tools", "tool_choice", "stop", "max_tokens", "x"]), JSON, max_size=4),
+)
+def test_a_body_of_any_shape_is_written_after_all_lessons(messages: Any, params: Any) -> None:
+    forms = dict.fromkeys(
+        ("developer_role", "system_anywhere", "same_role_twice", "continues", "parts", "own_names"), False
+    )
+    learned = Quirks(max_tokens_name="max_completion_tokens", **forms)
+    learned.limit.learn("context length is 4000 tokens, 900 input tokens and 3999 output", 3999, 100)
+
+    body = learned.adapt({"model": "m", "messages": messages, **params})
+
+    assert json.dumps(body)
+    assert None not in body.values()
+
+
+def test_an_endpoint_that_refuses_everything_for_ever_new_reasons_is_believed() -> None:
+    asked: list[int] = []
+
+    def answer(body: dict[str, Any]) -> str:
+        asked.append(body["max_tokens"])
+        return f"max_tokens: {body['max_tokens']} > {body['max_tokens'] - 1}"
+
+    with pytest.raises(CallFailed):
+        forward(strict(answer), {"model": "m", "messages": MESSAGES, "max_tokens": 32_000})
+
+    assert len(asked) < 30
 
 
 def test_a_refused_parameter_may_also_be_named_beside_the_message() -> None:

@@ -12,13 +12,16 @@ from calling import (
     ask,
     ask_once,
     attempts,
+    real,
     turns,
 )
 from scripted import HANG, USAGE, Scripted, open_door
+from workdir import Upstream
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
+from fusiontools.llm.quirks import MOST_LESSONS
 from fusiontools.record.types import Call
 
 
@@ -91,6 +94,26 @@ def test_a_lesson_is_tried_at_once_and_is_no_retry() -> None:
 
     assert isinstance(completion, Completion)
     assert attempts(calls) == [(1, "bad_request"), (2, "ok")]
+
+
+def test_lessons_come_to_an_end_with_an_endpoint_that_has_ever_new_ones() -> None:
+    lesson = CallFailed("bad_request", "no", status=400)
+    lesson.adapted = True
+
+    failure, calls = ask_once(Scripted(m=lesson), limits={"retries": 0})
+
+    assert failure is lesson
+    assert len(calls) == MOST_LESSONS + 1
+
+
+@pytest.mark.parametrize(
+    "wait", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 01 Jan 2024 00:00:00 -9999999999"]
+)
+def test_a_wait_that_nobody_can_mean_is_a_retry_like_any_other(upstream: Upstream, wait: str) -> None:
+    [completion], [calls] = real(upstream, f"fake/a+retryafter={wait}", limits={"retries": 1, "backoff_s": 0})
+
+    assert isinstance(completion, Completion)
+    assert attempts(calls) == [(1, "rate_limited"), (2, "ok")]
 
 
 def test_a_call_has_its_own_timeout() -> None:

@@ -852,10 +852,10 @@ def test_an_error_of_the_endpoint_comes_back_with_its_status(
 
 
 def test_the_endpoints_own_words_come_back(open_server: Server) -> None:
-    error = error_of(open_server.chat(model="fake/a+notemp", temperature=1))
+    error = error_of(open_server.chat(model="fake/a+noformat", response_format={"type": "json_object"}))
 
-    assert "'temperature' is not supported with this model" in error["message"]
-    assert error["param"] == "temperature"
+    assert "'response_format' is not supported" in error["message"]
+    assert error["param"] == "response_format"
 
 
 @pytest.mark.parametrize("status", [401, 403])

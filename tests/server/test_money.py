@@ -70,6 +70,19 @@ def test_a_stream_says_usage_only_to_a_client_that_asked_for_it(serve: Serve, up
     assert silent.text == told.text
 
 
+@pytest.mark.parametrize(
+    "how", ["", "nostream", "kind=text%2Fplain", "kind=text%2Fplain+nostream", "big=60000", "big=60000+nostream"]
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_passes_through_is_paid_for_in_whatever_form_it_comes(serve: Serve, how: str, streamed: bool) -> None:
+    server = serve("--allow-model", "fake/*")
+    model = f"fake/b+cost=0.25+{how}"
+
+    (server.chat_stream if streamed else server.chat)(model=model)
+
+    assert server.metric("fusion_cost_usd_total", stage="pass") == 0.25
+
+
 def test_an_endpoint_that_does_not_know_usage_in_streams_is_asked_without(serve: Serve, upstream: Upstream) -> None:
     server = serve("--allow-model", "fake/*")
 

@@ -483,3 +483,34 @@ def test_proposals_that_stand_in_for_a_call_that_broke_off_are_shown(caller: Ser
 
     last = stream.events[-1]["fusion"]
     assert last["tool_calls"] == last["record"]["answer"]["tool_calls"] != []
+
+
+# --- What travels with a call ---
+
+
+@pytest.mark.parametrize("style", ["fuse", "pass"])
+def test_a_thought_signature_goes_out_with_its_call_and_comes_back_with_it(
+    caller: Server, upstream: Upstream, style: str
+) -> None:
+    fusion = {"panel": ["fake/a+tool+signed"], "synth": "fake/synth+tool+signed", "tool_fusion": style}
+
+    [whole] = calls_of(ask(caller, fusion=fusion))
+    signed = [piece["extra_content"] for piece in pieces_of(listen(caller, fusion=fusion)) if "extra_content" in piece]
+    assert signed == [whole["extra_content"]]
+
+    told = [{"role": "assistant", "content": None, "tool_calls": [whole]}]
+    told.append({"role": "tool", "tool_call_id": whole["id"], "content": "a type"})
+    upstream.reset()
+    ask(caller, fusion=fusion, messages=[{"role": "user", "content": "crdt"}, *told])
+
+    sent = [message for body in upstream.bodies() for message in body["messages"] if message["role"] == "assistant"]
+    assert sent
+    assert all(message["tool_calls"] == [whole] for message in sent)
+
+
+@pytest.mark.parametrize("finish", ["length", "MAX_TOKENS", "model_length", "tomorrow"])
+def test_calls_that_were_cut_are_not_whole(caller: Server, finish: str) -> None:
+    fusion = {"synth": f"fake/synth+tool+finish={finish}"}
+
+    assert ask(caller, fusion=fusion)["choices"][0]["finish_reason"] == "length"
+    assert finish_of(listen(caller, fusion=fusion)) == "length"

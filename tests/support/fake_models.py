@@ -50,6 +50,7 @@ class Answer:
     raw: bytes | None = None  # a body that stands instead of the completion
 
     streamed: bool = False
+    stream_type: str = "text/event-stream"
     wait: float = 0.0  # seconds before the first byte
     itl: float = 0.0  # seconds between the tokens of a stream
     drip: float = 0.0  # seconds before each single byte of the body
@@ -132,6 +133,11 @@ def tool_call(a: Answer) -> dict[str, Any]:
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
 
 
+def sign(a: Answer) -> dict[str, Any]:
+    signature = {"extra_content": {"google": {"thought_signature": digest(a)[:6].hex()}}}
+    return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
+
+
 def thoughts(a: Answer) -> dict[str, Any]:
     text = f"{a.base} thinks about it."
     return {"extra": {**a.extra, "reasoning_content": text, "reasoning": text}}
@@ -207,6 +213,13 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
         if any(m["role"] == "system" for m in a.request["messages"][1:])
         else {}
     ),
+    "mosttokens": lambda a, most: (  # =N: the most that the model writes
+        fail(400, f"Invalid max_tokens value, the valid range of max_tokens is [1, {most}]", "max_tokens")
+        if a.request.get("max_tokens", 0) > int(most)
+        else {}
+    ),
+    # =STATUS,WORDS: an error in these words
+    "wording": lambda a, s: fail(int(s.partition(",")[0]), unquote(s.partition(",")[2])),
     "nousageopt": lambda a, _: unsupported(a, "stream_options"),
     # Answers that are none
     "html": lambda a, _: page(200, "Welcome"),
@@ -226,6 +239,9 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "nodone": lambda a, _: {"done": False},  # a stream without [DONE]
     "comments": lambda a, _: {"comments": True},  # SSE comments and blank keep-alives; white space before plain JSON
     "nostream": lambda a, _: {"streamed": False},  # plain JSON even where a stream was asked for
+    "unasked": lambda a, _: {"streamed": True},  # a stream even where none was asked for
+    "kind": lambda a, kind: {"stream_type": unquote(kind), "content_type": unquote(kind)},
+    "finish": lambda a, reason: {"finish_reason": unquote(reason)},
     "chunks": lambda a, n: {"chunks": int(n), "text": prose(a, 4 * int(n))},  # N tokens
     # Accounts
     "nousage": lambda a, _: {"usage": False},
@@ -238,6 +254,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "reasoning": lambda a, _: thoughts(a),
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
+    "signed": lambda a, _: sign(a),  # Gemini's signature beside each call; comes after `tool`
     # Judges
     "judge": lambda a, _: {"text": analysis(a)},  # also the default where the name says judge or a format is asked for
     "ignoreformat": lambda a, _: {"text": prose(a)},

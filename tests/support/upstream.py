@@ -121,7 +121,7 @@ def response(answer: fake_models.Answer) -> Pieces:
     """Return the whole HTTP response."""
     pieces = list(fake_models.body(answer))
     if answer.streamed and answer.raw is None:
-        head = head_of(answer.status, "text/event-stream", "Transfer-Encoding: chunked\r\n")
+        head = head_of(answer.status, answer.stream_type, "Transfer-Encoding: chunked\r\n")
         pieces = [(wait, b"%x\r\n%b\r\n" % (len(piece), piece)) for wait, piece in pieces]
         pieces.append((0.0, b"0\r\n\r\n"))
     else:

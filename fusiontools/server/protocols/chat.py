@@ -90,7 +90,12 @@ class Chat:
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
         return {
-            "error": {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
+            "error": {
+                "message": refused.message,
+                "type": refused.kind,
+                "param": refused.param,
+                "code": refused.openai_code,
+            }
         }
 
 

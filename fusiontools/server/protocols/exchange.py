@@ -75,6 +75,11 @@ class ApiError(FusionError):
         """The error's `type` in OpenAI's envelope."""
         return _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
 
+    @property
+    def openai_code(self) -> str:
+        """The code as OpenAI spells it, where its clients know it by name: they shorten the conversation then."""
+        return "context_length_exceeded" if self.code == "context_length" else self.code
+
 
 _KINDS = {
     401: "authentication_error",

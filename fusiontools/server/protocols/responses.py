@@ -95,7 +95,7 @@ class Responses:
 
     def error(self, refused: ApiError) -> dict[str, Any]:
         """Return OpenAI's envelope."""
-        error = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.code}
+        error = {"message": refused.message, "type": refused.kind, "param": refused.param, "code": refused.openai_code}
         return {"error": error}
 
 

@@ -202,11 +202,13 @@ def _usage(spent: Spending) -> dict[str, Any]:
 def _error(refused: ApiError) -> dict[str, Any]:
     """Return a failure in the few codes that the protocol knows; our own stands in `type`.
 
-    Codex asks again after all of them but `invalid_prompt`. So that is what a failure is called after which nobody is
-    to ask again by himself: it would buy the panel again.
+    Codex asks again after all of them but `invalid_prompt` and `context_length_exceeded`. So the first is what a
+    failure is called after which nobody is to ask again by himself: it would buy the panel again.
     """
     final = refused.status < 500 or refused.headers.get("x-should-retry") == "false"
     code = "rate_limit_exceeded" if refused.status == 429 else "invalid_prompt" if final else "server_error"
+    if refused.code == "context_length":
+        code = refused.openai_code
     return {"code": code, "message": refused.message, "type": refused.code, "param": refused.param}
 
 

@@ -1,0 +1,104 @@
+"""What an answer says of its tokens and its cost; what cannot be is unknown, and never 0.
+
+Source: OpenRouter "Usage Accounting" (`is_byok`, `cost_details`), xAI "Cost Tracking" (`cost_in_usd_ticks`), Perplexity
+(a cost in parts), DeepSeek (`prompt_cache_hit_tokens`), Moonshot (usage in a choice), Groq (`x_groq`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import Usage
+
+#: No answer has more tokens; a number beyond is no count.
+_MOST_TOKENS = 2**40
+#: No call costs more; a number beyond is no price.
+_MOST_USD = 1000.0
+#: What xAI counts in.
+_TICKS_PER_USD = 1e10
+_TOTALS = ("total_cost", "total")
+
+
+def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
+    """Return the tokens and the cost that an answer reports; tokens written to a cache only where there are any."""
+    said = find_usage(data)
+    if said is None:
+        return None, None
+    prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    cached = (_count(prompt, "cached_tokens"), *(_count(said, n) for n in ("prompt_cache_hit_tokens", "cached_tokens")))
+    usage: Usage = {
+        "prompt_tokens": _count(said, "prompt_tokens") or _count(said, "input_tokens"),
+        "completion_tokens": _count(said, "completion_tokens") or _count(said, "output_tokens"),
+        "cached_tokens": max(cached),
+        "reasoning_tokens": _count(completion, "reasoning_tokens"),
+    }
+    if written := _count(prompt, "cache_write_tokens"):
+        usage["cache_write_tokens"] = written
+    return usage, _cost_usd(said)
+
+
+def find_usage(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what an answer, or a piece of one, says of its usage, wherever it says it."""
+    if isinstance(said := data.get("usage"), dict):
+        return said
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for holder in (first, data.get("x_groq")):
+        if isinstance(holder, dict) and isinstance(said := holder.get("usage"), dict):
+            return said
+    return None
+
+
+def _cost_usd(said: Mapping[str, Any]) -> float | None:
+    """Return what a call cost; with the caller's own key the endpoint's fee and what the provider takes."""
+    if "cost" not in said and "cost_in_usd_ticks" in said:
+        ticks = _number(said["cost_in_usd_ticks"])
+        return None if ticks is None else _bounded(ticks / _TICKS_PER_USD)
+    cost = _sum_parts(said.get("cost"))
+    if said.get("is_byok") is not True:
+        return cost
+    provider = _provider_usd(said.get("cost_details"))
+    return None if cost is None or provider is None else _bounded(cost + provider)
+
+
+def _provider_usd(details: Any) -> float | None:
+    if not isinstance(details, dict):
+        return None
+    if details.get("upstream_inference_cost") is not None:
+        return _bounded(details["upstream_inference_cost"])
+    parts = ("upstream_inference_prompt_cost", "upstream_inference_completions_cost")
+    return _sum(details.get(name) for name in parts)
+
+
+def _sum_parts(cost: Any) -> float | None:
+    """Return a cost that is a number, or that comes in parts: its total where one is among them."""
+    if not isinstance(cost, dict):
+        return _bounded(cost)
+    for name in _TOTALS:
+        if name in cost:
+            return _bounded(cost[name])
+    # What a part says in words (a currency, the size of a search) is no part of the sum.
+    return _sum(part for part in cost.values() if not isinstance(part, str)) if cost else None
+
+
+def _sum(parts: Iterable[Any]) -> float | None:
+    known = [_sum_parts(part) for part in parts]
+    return None if None in known or not known else _bounded(sum(part for part in known if part is not None))
+
+
+def _bounded(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number <= _MOST_USD else None
+
+
+def _number(value: Any) -> float | None:
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+
+
+def _count(said: Any, name: str) -> int:
+    value = said.get(name) if isinstance(said, dict) else None
+    if value is None:
+        return 0
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
