@@ -187,7 +187,7 @@ class Quirks:
                 body[name] = self._messages(value, instruction, shared)
             elif name in _TOKEN_NAMES and isinstance(value, int):
                 body[self.max_tokens_name or name] = self._bounded(value, asked)
-            elif not _says_nothing(name, value) and name not in self.dropped:
+            elif name not in self.dropped and (value or not _says_nothing(name, value)):
                 body[name] = value
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
@@ -195,9 +195,10 @@ class Quirks:
         return body
 
     def _bounded(self, tokens: int, asked: Mapping[str, Any]) -> int:
-        if self.limit.window is None:
-            return self.limit.bound(tokens, 0)
-        return self.limit.bound(tokens, prompt_bytes(asked["messages"], asked))
+        limit = self.limit
+        if limit.window is None:
+            return tokens if limit.most is None else limit.bound(tokens, 0)
+        return limit.bound(tokens, prompt_bytes(asked["messages"], asked))
 
     def _take_lesson(self, failure: CallFailed, body: dict[str, Any], form: Any, size: int) -> None:
         """Take the lesson of a refusal of this body.

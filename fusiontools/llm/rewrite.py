@@ -27,7 +27,7 @@ def without_nothings(messages: Sequence[Message]) -> Sequence[Message]:
 
     Null content stays beside calls, where it belongs; else it is an empty text, as is content that is not there.
     """
-    if not any(None in m.values() or [] in m.values() or "content" not in m or _holds_null(m) for m in messages):
+    if not any(map(_holds_nothing, messages)):
         return messages
     return [_without_nothing(message) for message in messages]
 
@@ -156,9 +156,14 @@ def _with_calls_renamed(message: Any, names: Mapping[str, str]) -> Any:
     return message
 
 
-def _holds_null(message: Message) -> bool:
-    parts = [*_items(message.get("content")), *_items(message.get("tool_calls"))]
-    return any(isinstance(part, dict) and None in part.values() for part in parts)
+def _holds_nothing(message: Message) -> bool:
+    content = message.get("content")
+    if content is None or content == [] or None in message.values():
+        return True
+    if len(message) == 2 and isinstance(content, str):
+        return False  # a role and a text: what most messages are
+    parts = [*_items(content), *_items(message.get("tool_calls"))]
+    return [] in message.values() or any(isinstance(part, dict) and None in part.values() for part in parts)
 
 
 def _without_nothing(message: Message) -> Message:
