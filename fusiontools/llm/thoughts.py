@@ -44,7 +44,9 @@ def split_thoughts(text: str, model: str = "") -> tuple[str, str]:
     """
     if _SPEAKS_HARMONY.search(model) and (channels := _split_channels(text)) is not None:
         return channels
-    if not any(char in text for char in _LAST_CHARS):
+    lower = text.lower()
+    # Every mark has one of these in it: a plain search is a hundred times faster than the patterns.
+    if "think" not in lower and "thought" not in lower:
         return text, ""
     thoughts: list[str] = []
     rest = text
