@@ -90,6 +90,11 @@ THEREFORE = re.compile(
 ITEM = re.compile(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
 LABEL = re.compile(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
 
+#: The marks around thoughts, as models write them.
+_THOUGHT = "think|thinking|thought|thoughts|seed:think"
+THOUGHT_BEGINS = re.compile(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷", re.IGNORECASE)
+THOUGHT_ENDS = re.compile(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
 REFUSAL = re.compile(
     r"\W{0,9}(?:n/a\W*$|no answer|no idea|idk\b|unable to|not (?:sure|certain)\W*$|i abstain|(?:i am |i'm )?sorry\b"
@@ -205,8 +210,11 @@ def _capital(match: re.Match[str]) -> str:
 
 
 def spoken(text: str) -> str:
-    """Return a text without what was only thought."""
-    return text.rpartition("</think>")[2].partition("<think>")[0]
+    """Return a text without what was only thought, also where only the closing mark is there."""
+    *_, closing = (None, *THOUGHT_ENDS.finditer(text)) if "/" in text or "|" in text else (None,)
+    rest = text[closing.end() :] if closing else text
+    opening = THOUGHT_BEGINS.search(rest) if "<" in rest or "[" in rest else None
+    return rest[: opening.start()] if opening else rest
 
 
 def bare(piece: str) -> str:

@@ -27,7 +27,7 @@ HOMES = {
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured"},
-    "json_repair": {"stages.analysis"},
+    "json_repair": {"stages.replies"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
