@@ -28,7 +28,9 @@ _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+\"|[{}]", re.DOTALL)
 _NAMES = ("model", "response", "label", "name", "id", "letter")
 _PLACE = re.compile(r"\s*(?:#?\d{1,3}(?:[.):]|(?=\s))|[-*•])\s*")
 _CALLED = r"(?:responses?|models?|answers?|options?|candidates?|members?|labels?)[\s_#:-]*"
-_LEADING = re.compile(rf"\W*(?:the\s+)?({_CALLED})?[(\[*_\"'`]*([A-Za-z]{{1,2}})(?![A-Za-z0-9]|['’][a-z])")
+_LEADING = re.compile(
+    rf"\W*(?:the\s+)?({_CALLED})?[(\[*_\"'`]*([A-Za-z]{{1,2}})(?![A-Za-z0-9]|['’][a-z])", re.IGNORECASE
+)
 _WORD = re.compile(r"[A-Za-z]+")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 #: What joins two labels into one place of a ranking.
@@ -162,6 +164,8 @@ def label_in(said: Any, labels: Mapping[str, int]) -> str:
         # A reason speaks of others: only a value that is nothing but a label names one.
         found = {each.strip().upper() for each in said.values() if isinstance(each, str)} & labels.keys()
         return found.pop() if len(found) == 1 else ""
+    if isinstance(said, list):
+        return ""
     text = str(said).strip()
     return _label_of(text, labels) or text
 
