@@ -42,8 +42,8 @@ LATEX |= {
 }
 LATEX |= {"\\{": "(", "\\}": ")"}
 PLAIN = {"≠": "<>", "≈": "=", "¤": "", "∉": "¬∈"}
-LOOSE_BOX = re.compile(r"\\f?boxed\s+\{")
-SPACED_BOX = re.compile(r"\\f?boxed\s+(-?[\w.,/]{1,30})")
+LOOSE_BOX = re.compile(r"\\(?:boxed|fbox)\s+\{")
+SPACED_BOX = re.compile(r"\\(?:boxed|fbox)\s+(-?[\w.,/]{1,30})")
 #: GSM8K's calculator marks, `<<9*2=18>>18`; what they come to stands behind them, or only in them.
 CALCULATED = re.compile(r"<<[^<>\n]{0,200}?=(?:(?=[^<>\n=]{0,60}>>\s?[$€£]?-?\d)[^<>\n=]*|([^<>\n=]{0,60}))>>\s?")
 MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")

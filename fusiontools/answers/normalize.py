@@ -68,7 +68,7 @@ MARKED = re.compile(
 )
 #: Where the stated answer ends and its explanation begins; initials and titles end no sentence.
 STATED_END = re.compile(
-    r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \(|\n"
+    r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \((?![a-z]\))|\n"
 )
 STATED_WORDS = 12
 #: What stands between two boxes where the second one takes the place of the first.
