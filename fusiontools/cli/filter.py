@@ -153,7 +153,9 @@ class _Filter:
             return None
         except UsageError as error:
             # It would be the same for every record: nothing is bought for what nobody can make.
-            raise UsageError(f"{line.place}: {error.message}") from error
+            raise UsageError(
+                f"{line.place}: {error.message}" if error.message[:2] == "$." else error.message
+            ) from error
         passed_on = line.data if "error" in record else None
         return _Done(result, live, "error" in result and passed_on is None, passed_on)
 

@@ -371,7 +371,8 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(run: Run, upstream: Upstr
 
 # What was degraded is said at the end
 
-MINE = "endpoints: {mine: {base_url: %s, free: true}}\nendpoint: mine\npanel: [fake/a, fake/b]\njudge: fake/j\nsynth: fake/s\n"
+MINE = "endpoints: {mine: {base_url: %s, free: true}}\nendpoint: mine\n"
+MINE += "panel: [fake/a, fake/b]\njudge: fake/j\nsynth: fake/s\n"
 
 
 def test_an_endpoint_that_only_the_first_tool_knows_is_a_usage_error_of_the_next(

@@ -107,8 +107,10 @@ def test_the_named_field_or_the_leading_label_says_which_response_is_meant(said:
 
 @pytest.mark.parametrize(
     "said",
-    ["A and B", "A/B", "A = Response B", "A, B", "both A and B", "A fuller answer than B", "A short one", "none", "", 7]
-    + [None, {"reason": "A is shorter than B"}, {"model": "A or B"}, ["A", "B"]],
+    [
+        *("A and B", "A/B", "A = Response B", "A, B", "both A and B", "A fuller answer than B", "A short one", "none"),
+        *("", 7, None, {"reason": "A is shorter than B"}, {"model": "A or B"}, ["A", "B"]),
+    ],
 )
 def test_what_names_no_response_or_two_is_unread(said: Any) -> None:
     assert label_in(said, AB) not in AB

@@ -172,7 +172,7 @@ def _keep_text(node: yaml.Node, seen: set[int]) -> None:
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
         is_number = node.tag in _NUMBER_TAGS and _PLAIN_NUMBER.fullmatch(node.value)
-        if node.tag in _MEANT_AS_TEXT and not is_number and node.style is None:
+        if node.tag in _MEANT_AS_TEXT and not is_number:
             node.tag = _TEXT_TAG
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
