@@ -243,7 +243,7 @@ def _places(said: Any) -> list[Any]:
         numbered = all(isinstance(number, int) for number in numbers) and len(set(numbers)) == len(numbers)
         if not numbered:
             return said
-        return [item for _, item in sorted(zip(numbers, said, strict=True), key=lambda pair: pair[0])]
+        return [item for _, item in sorted(zip(numbers, said, strict=True), key=lambda pair: pair[0] or 0)]
     if not isinstance(said, str):
         return []
     pieces = re.split(r"\s*(?:[>≻→;\n])\s*", said.strip())
