@@ -48,7 +48,7 @@ HOMES = {
     "numpy": {"evaluation.report.statistics"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
-SHARED = {"stages.runtime", "stages.verdicts", "stages.pairwise", "stages.prompts", "stages.analysis"}
+SHARED = {f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis")}
 #: What `--help` can do without.
 HEAVY = {
     "asyncio",
