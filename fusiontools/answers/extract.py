@@ -42,6 +42,10 @@ LATEX |= {
 }
 LATEX |= {"\\{": "(", "\\}": ")"}
 PLAIN = {"≠": "<>", "≈": "=", "¤": "", "∉": "¬∈"}
+LOOSE_BOX = re.compile(r"\\(?:boxed|fbox)\s+\{")
+SPACED_BOX = re.compile(r"\\(?:boxed|fbox)\s+(-?[\w.,/]{1,30})")
+#: GSM8K's calculator marks, `<<9*2=18>>18`; what they come to stands behind them, or only in them.
+CALCULATED = re.compile(r"<<[^<>\n]{0,200}?=(?:(?=[^<>\n=]{0,60}>>\s?[$€£]?-?\d)[^<>\n=]*|([^<>\n=]{0,60}))>>\s?")
 MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
 FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
 SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
@@ -90,6 +94,11 @@ THEREFORE = re.compile(
 ITEM = re.compile(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
 LABEL = re.compile(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
 
+#: The marks around thoughts, as models write them.
+_THOUGHT = "think|thinking|thought|thoughts|seed:think"
+THOUGHT_BEGINS = re.compile(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷", re.IGNORECASE)
+THOUGHT_ENDS = re.compile(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
 REFUSAL = re.compile(
     r"\W{0,9}(?:n/a\W*$|no answer|no idea|idk\b|unable to|not (?:sure|certain)\W*$|i abstain|(?:i am |i'm )?sorry\b"
@@ -118,6 +127,10 @@ class Result(NamedTuple):
     long: str = ""
     #: Whether no line of a long answer is its result: code cannot tell what it comes to.
     vague: bool = False
+    #: The first of several lines, as it stands, the last one, and the letters that lines begin with.
+    opening: str = ""
+    closing: str = ""
+    labels: tuple[str, ...] = ()
 
     @property
     def all_pieces(self) -> tuple[str, ...]:
@@ -140,13 +153,15 @@ def result_of(text: str, asked: Question) -> Result | None:
         return None
     long = " ".join(map(bare, lines)) if is_long(folded) else ""
     vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
-    if len(lines) > 1 and len(set(LABEL.findall(folded))) > 1:
+    labels = tuple(LABEL.findall(folded))
+    ends = (lines[0], lines[-1], labels) if len(lines) > 1 else ("", "", ())
+    if len(lines) > 1 and len(set(labels)) > 1:
         # Every option is spoken of, or every part of the question answered: the letter before a line chooses nothing.
         parts = [LABEL.sub("", line) for line in lines]
         in_parts = all(map(LABEL.match, lines))
         pieces = (", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces)
-        return Result(pieces, False, "", long, vague)
-    return Result(pieces, False, _unnumbered(lines), long, vague)
+        return Result(pieces, False, "", long, vague, *ends)
+    return Result(pieces, False, _unnumbered(lines), long, vague, *ends)
 
 
 def is_long(folded: str) -> bool:
@@ -165,11 +180,14 @@ def folded_of(text: str) -> str:
     text = spoken(text).strip()
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    if "<<" in text:
+        text = CALCULATED.sub(r"\1", text)
     text = text.replace("<=", "≤").replace(">=", "≥")
     if not text.isascii():
         for old, new in PLAIN.items():
             text = text.replace(old, new)
     if "\\" in text:
+        text = SPACED_BOX.sub(r"\\boxed{\1}", LOOSE_BOX.sub(r"\\boxed{", text))
         for old, new in LATEX.items():
             text = text.replace(old, new)
         text = FUNCTION.sub("", text)
@@ -205,8 +223,11 @@ def _capital(match: re.Match[str]) -> str:
 
 
 def spoken(text: str) -> str:
-    """Return a text without what was only thought."""
-    return text.rpartition("</think>")[2].partition("<think>")[0]
+    """Return a text without what was only thought, also where only the closing mark is there."""
+    *_, closing = (None, *THOUGHT_ENDS.finditer(text)) if "/" in text or "|" in text else (None,)
+    rest = text[closing.end() :] if closing else text
+    opening = THOUGHT_BEGINS.search(rest) if "<" in rest or "[" in rest else None
+    return rest[: opening.start()] if opening else rest
 
 
 def bare(piece: str) -> str:
@@ -235,7 +256,9 @@ def _stated(folded: str) -> tuple[str, ...]:
         return ()
     given = normalize.stated(folded)
     if given and "\\boxed{" in folded:
-        return (given,)
+        # Several boxes are several answers.
+        boxes = dict.fromkeys(box for box in normalize.boxes(folded) if _says(box))
+        return (", ".join(boxes) or given,)
     found = [*normalize.MARKED.finditer(folded), *ANSWER_HEADING.finditer(folded)]
     told = [match[1] for match in sorted(found, key=lambda match: -match.end())]
     values = [normalize.STATED_END.split(value, maxsplit=1)[0].strip(" *.`\"'") for value in told]

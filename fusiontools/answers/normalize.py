@@ -68,9 +68,13 @@ MARKED = re.compile(
 )
 #: Where the stated answer ends and its explanation begins; initials and titles end no sentence.
 STATED_END = re.compile(
-    r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \(|\n"
+    r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \((?![a-z]\))|\n"
 )
 STATED_WORDS = 12
+#: What stands between two boxes where the second one takes the place of the first.
+CORRECTED = re.compile(
+    r"\b(?:rather|instead|wait|actually|correct(?:ion|ed|ing)?|final(?:ly)?|thus|hence|therefore|so)\b"
+)
 CHOICE_CHARS = 80
 
 YES_NO = {"yes": "yes", "true": "yes", "ja": "yes", "oui": "yes", "si": "yes", "sim": "yes", "да": "yes", "是": "yes"}
@@ -194,6 +198,18 @@ def stated(folded: str) -> str | None:
         return None
     value = STATED_END.split(value, maxsplit=1)[0].strip(" *.`\"'")
     return value if 0 < len(tokens(value)) <= STATED_WORDS else None
+
+
+def boxes(folded: str) -> list[str]:
+    r"""Return what stands in each `\boxed{…}` of a folded text; one that corrects or concludes outdoes those before."""
+    found: list[str] = []
+    end = 0
+    for match in re.finditer(r"\\boxed\{", folded):
+        if found and CORRECTED.search(folded, end, match.start()):
+            found = []
+        found.append(_braced(folded, match.end()).strip())
+        end = match.end()
+    return found
 
 
 def is_number_like(text: str) -> bool:

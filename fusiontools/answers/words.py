@@ -14,12 +14,19 @@ MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
 LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = re.compile(
     r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|(?<![\w(])\()([a-z])"
-    r"(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b)"
+    r"(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b| -)"
 )
+#: "(B) and not (C)": the other one is named only to be set aside.
+SET_ASIDE = re.compile(r" (?:(?:and|but) not|rather than|instead of|over) (?:option |choice )?[(\[]?[a-j]\b[)\]]?")
 SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
 #: `a` and `i` that are words: "I choose a book".
 ARTICLE = re.compile(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
 LEADING_LETTER = re.compile(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
+#: The letter that an answer begins with.
+OPENING = re.compile(
+    r"\W{0,4}(?:(?:option|choice|answer|i (?:would )?(?:choose|pick|say)) )?[(\[*]{0,3}\b([a-z])\b"
+    r"(?:([)\].:*]{1,4}|(?= is\b| because\b| ?[-,] ))|$)\s*"
+)
 #: Where a sentence turns from one option to another, and what says of an option that it is not the one.
 TURN = re.compile(
     r"(?<=[.;!?])\s|[,;]?\s(?:but|however|yet|while|whereas|although|though)\b,?\s"
@@ -72,9 +79,11 @@ MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FOR
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:
     """Return the letter that an answer chooses, by name, or by the words of the option; several if it says so."""
-    if not options and not any(map(LONE_LETTER.search, result.all_pieces)):
+    if not options and not any(map(LONE_LETTER.search, (*result.all_pieces, result.opening))):
         return None
-    pieces = [agreement.CONTRAST.sub("", bare(piece)) for piece in result.all_pieces]
+    if opening := _opening(result, options):
+        return opening
+    pieces = [SET_ASIDE.sub("", agreement.CONTRAST.sub("", bare(piece))) for piece in result.all_pieces]
     for at, piece in enumerate(pieces):
         clauses = [clause for clause in TURN.split(piece) if clause]
         kept = [clause for clause in clauses if not _rejects(clause, options, several=len(clauses) > 1)]
@@ -95,6 +104,28 @@ def letter_of(result: Result, options: Mapping[str, str], question: str) -> str 
         if len(named) == 1 and agreement.NEGATIONS.isdisjoint(set(found) - set(options[named[0]].split())):
             return named[0].upper()
     return None
+
+
+def _opening(result: Result, options: Mapping[str, str]) -> str | None:
+    """Return the letter that the first of several lines gives, however others are discussed below it."""
+    line = bare(result.opening)
+    found = OPENING.match(line)
+    if found is None or (options and found[1] not in options):
+        return None
+    letter, rest = found[1], line[found.end() :].strip(" *.")
+    if not rest:
+        return letter.upper() if options or len(set(result.labels)) > 1 else None
+    last = OPENING.fullmatch(bare(result.closing).strip(" *."))
+    if not options or (last and last[1] != letter) or _rejects(line, options, several=False):
+        return None
+    said = _words(rest)
+    if said != options[letter].split() and not agreement.NEGATIONS.isdisjoint(said):
+        return None
+    # All options are gone through, from the first one on: nothing is chosen yet.
+    through = [*dict.fromkeys(result.labels)][:2] == [*options][:2]
+    if letter == next(iter(options)) and through:
+        return None if said != options[letter].split() or set(result.labels) >= set(options) else letter.upper()
+    return letter.upper()
 
 
 def options_of(question: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ class AskOptions:
     json: bool = option(False, "--json", help="Print the record instead of the answer.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
+    strict: bool = option(False, "--strict", help="Exit 1 where anything is degraded.")
     completion: str | None = option(
         None, "--completion", choices=("bash", "zsh", "fish"),
         help="Print what makes this shell complete all tools: eval \"$(fuse-ask --completion bash)\".",
@@ -155,7 +156,7 @@ async def _ask(question: Any, stage: Any, make: Any, options: AskOptions) -> int
     if view is not None:
         view.sum_up(record)
     await client.aclose()
-    return _exit_status(record, client, status)
+    return _exit_status(record, client, status, strict=options.strict)
 
 
 class _LiveAnswer:
@@ -209,9 +210,11 @@ def _show(record: Mapping[str, Any], options: AskOptions, shown: _LiveAnswer | N
     return "error" not in record
 
 
-def _exit_status(record: Mapping[str, Any], client: Any, answered: bool) -> int:
-    from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK
+def _exit_status(record: Mapping[str, Any], client: Any, answered: bool, *, strict: bool) -> int:
+    from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
 
     if client.budget.stopped:
         return EXIT_BUDGET
-    return EXIT_OK if answered else EXIT_NOTHING_USABLE
+    if not answered:
+        return EXIT_NOTHING_USABLE
+    return EXIT_SOME_FAILED if strict and record.get("degraded") else EXIT_OK

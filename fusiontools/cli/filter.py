@@ -128,6 +128,7 @@ class _Filter:
             return self._end_without_output()
         await self.client.aclose()
         self.progress.close()
+        self.progress.sum_up()
         self._say_journal()
         return self._exit_status()
 
@@ -150,6 +151,11 @@ class _Filter:
         except InputError as error:
             self._reject(line, error.message)
             return None
+        except UsageError as error:
+            # It would be the same for every record: nothing is bought for what nobody can make.
+            raise UsageError(
+                f"{line.place}: {error.message}" if error.message[:2] == "$." else error.message
+            ) from error
         passed_on = line.data if "error" in record else None
         return _Done(result, live, "error" in result and passed_on is None, passed_on)
 
@@ -178,7 +184,7 @@ class _Filter:
         failed = "error" in record
         self.failed += failed
         self.answered += not failed
-        self.progress.finished(record)
+        self.progress.finished(record, passed_on=done.passed_on is not None)
         if done.failed_here:
             self._say_failed(record)
         if self.as_text:
@@ -245,7 +251,8 @@ class _Filter:
             if not self.failed and not self.rejected:
                 complain(self.plan.tool, "nothing came in: " + ("no records" if self.plan.needs else "no question"))
             return EXIT_NOTHING_USABLE
-        return EXIT_SOME_FAILED if self.failed or self.rejected else EXIT_OK
+        degraded = self.options.strict and self.progress.degraded
+        return EXIT_SOME_FAILED if self.failed or self.rejected or degraded else EXIT_OK
 
     def _end_without_output(self) -> int:
         """End where nobody reads on (no error), or where nothing can be written (say so)."""

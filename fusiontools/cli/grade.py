@@ -95,10 +95,12 @@ def _judges_for(resolving: Resolver) -> Callable[[Record], tuple[Model, ...]]:
     def judges(record: Record) -> tuple[Model, ...]:
         from fusiontools.config.recipe import judges_of
         from fusiontools.config.recipe_yaml import load_recipe
+        from fusiontools.config.resolve import require_endpoints
 
         carried = record.get("recipe") if not resolving.binding else None
         if carried is not None and "judge" in carried:
             found = judges_of(carried, limited=resolving.limited)
+            require_endpoints(resolving.recipe, found[:1], "judge")
         else:
             found = (resolving.recipe or load_recipe()).judge.models
         return found[:1]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fusiontools.record.types import Record
 
 _REDRAW_S = 0.1
+_DETAIL_CHARS = 300
 
 
 class Progress:
@@ -34,6 +35,10 @@ class Progress:
         # Answers on a terminal are their own progress; a bar would land among them.
         self._last = not stat.S_ISFIFO(os.fstat(1).st_mode) and not os.isatty(1)
         self._arrived = self._done = self._failed = 0
+        self._quiet = quiet
+        self._degraded = 0
+        #: For each code of a note of this tool: on how many records it stands, and what it said first.
+        self._notes: dict[str, tuple[int, str]] = {}
         self._cost_usd = 0.0
         self._unknown_cost = False
         self._bar: Live | None = None
@@ -41,6 +46,8 @@ class Progress:
         self._started = time.monotonic()
         self._replayed = 0
         self._last_failure = ""
+        #: Whether each note has been said when its record left.
+        self._said_each = False
         #: An answer on the screen speaks for itself; a line about it would land in its text.
         self.answer_is_live = False
         #: Where the records come from.
@@ -76,9 +83,20 @@ class Progress:
             complain(self._tool, f"{event.label}  failed after {event.latency_s:.1f} s: {said}")
             self._last_failure = why
 
-    def finished(self, record: Record) -> None:
-        """Count a record that leaves."""
+    @property
+    def degraded(self) -> int:
+        """How many records this tool has degraded."""
+        return self._degraded
+
+    def finished(self, record: Record, *, passed_on: bool = False) -> None:
+        """Count a record that leaves; what stands in one that is only passed on is no work of this tool."""
         self._done += 1
+        stage = self._tool.removeprefix("fuse-")
+        own = [note for note in record.get("degraded", []) if note.get("stage") == stage and not passed_on]
+        self._degraded += bool(own)
+        for code, detail in {note.get("code", ""): note.get("detail", "") for note in reversed(own)}.items():
+            count, first = self._notes.get(code, (0, detail))
+            self._notes[code] = count + 1, first
         self._failed += "error" in record
         for call in record.get("calls", []):
             if not call.get("replayed"):
@@ -97,6 +115,17 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
+    def sum_up(self) -> None:
+        """Say what was degraded, terminal or not; under `-q` only what has failed on every record."""
+        if self._said_each:
+            return
+        for code, (count, detail) in self._notes.items():
+            if self._quiet and not (count == self._done and code.endswith("_failed")):
+                continue
+            first = f"{detail[:_DETAIL_CHARS]}…" if len(detail) > _DETAIL_CHARS else detail
+            plural = "" if self._done == 1 else "s"
+            complain(self._tool, f"{count:,} of {self._done:,} record{plural}: {code} ({first})")
+
     def _draw(self, bar: Live, *, last: bool = False) -> None:
         now = time.monotonic()
         if not last and now - self._drawn < _REDRAW_S:
@@ -110,15 +139,17 @@ class Progress:
         rate = self._done / elapsed_s if elapsed_s else 0.0
         left = f"{_clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
         of_total = f" of {total:,}" if total else ""
+        degraded = f"{self._degraded:,} degraded, " if self._degraded else ""
         known = "≥ " if self._unknown_cost else ""
         return (
             f"{self._done:,}{of_total} done  {_clock(elapsed_s)}  {left}{rate:.2f}/s, "
-            f"{self._failed:,} failed, {known}{money(self._cost_usd)}"
+            f"{self._failed:,} failed, {degraded}{known}{money(self._cost_usd)}"
         )
 
     def _note(self, record: Record) -> None:
         if self._replayed:
             complain(self._tool, f"{self._replayed} call{'s' if self._replayed > 1 else ''} from the journal")
+        self._said_each = True
         stage = self._tool.removeprefix("fuse-")
         for note in record.get("degraded", []):
             if note.get("stage") == stage and note.get("code") != "member_failed":

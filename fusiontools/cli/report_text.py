@@ -264,17 +264,20 @@ def _systems(summary: Summary, page: _Page) -> str:
     costs = ["$/task", f"$/{each}"] if in_usd else ["calls", f"calls/{each}"]
     head = ["", "score             95 %      ", *costs, "tokens", "p50/p95 s", "failed"]
     rows: list[list[str]] = []
+    most = max((row.records for row in summary.rows), default=0)
     group = ""
     for row in summary.rows:
         if row.system.kind != group and row.system.kind in _GROUPS:
             rows.append([_GROUPS[row.system.kind], *[""] * (len(head) - 1)])
         group = row.system.kind
-        rows.append(_system(row, in_usd))
+        rows.append(_system(row, in_usd, most))
     return page.table(head, rows, {0, 1})
 
 
-def _system(row: SummaryRow, in_usd: bool) -> list[str]:
-    name = f"{row.name} ({', '.join(row.parts)})" if row.parts else row.name
+def _system(row: SummaryRow, in_usd: bool, most: int) -> list[str]:
+    """Return a system's row; of one that is not on every record, its name says on how many it is."""
+    told = [*row.parts, *([f"{row.records:,} of {most:,}"] if row.records < most else [])]
+    name = f"{row.name} ({', '.join(told)})" if told else row.name
     indent = "  " if row.system.kind in _GROUPS else ""
     spent = [""] * 4
     if row.system != ORACLE:

@@ -106,7 +106,9 @@ def _content(section: Any) -> str:
 
 def _analysis(analysis: Analysis) -> str:
     lines = [_rule(f"analysis (by {_judges(analysis)})")]
-    if (agreement := analysis.get("agreement")) is not None:
+    # Code counts short answers alike; where a judge has found them to contradict each other, that says more.
+    contested = analysis["contradictions"] and analysis.get("judges") != ["lexical"]
+    if (agreement := analysis.get("agreement")) is not None and not contested:
         lines.append(f"agreement: {agreement:.0%} of the responses say the same")
     lines += _list("consensus", analysis["consensus"])
     lines += _list("contradictions", [_contradiction(item) for item in analysis["contradictions"]])

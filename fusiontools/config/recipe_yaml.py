@@ -21,6 +21,10 @@ from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
+_INT = re.compile(r"[-+]?(?:0|[1-9]\d*)$")
+_FLOAT = re.compile(
+    r"(?:[-+]?(?:(?:0|[1-9]\d*)\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
 
 
 def recipe_names() -> list[str]:
@@ -53,12 +57,28 @@ def load_recipe(choice: str | None = None) -> Recipe:
     import yaml
 
     try:
-        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        data = yaml.load(path.read_bytes(), Loader=_make_loader())  # noqa: S506 - it is a safe one
     except OSError as error:
         raise UsageError(f"{path}: cannot read the recipe: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
     return build_recipe(data, str(path), path.stem)
+
+
+def _make_loader() -> Any:
+    """Return YAML's safe loader, to which `12:30`, `0777` and a date are the text that they look like."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    replaced = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")}
+    kept = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in replaced]
+        for first, known in base.yaml_implicit_resolvers.items()
+    }
+    loader: Any = type("RecipeLoader", (base,), {"yaml_implicit_resolvers": kept})
+    loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    return loader
 
 
 def build_recipe(data: Any, where: str, name: str) -> Recipe:

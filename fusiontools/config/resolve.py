@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from fusiontools.config import recipe_yaml
 from fusiontools.config.chain_syntax import LAYER_STEPS, Step
-from fusiontools.config.models import ENDPOINTS, Model, environment_endpoints, merge_members, require_key
+from fusiontools.config.models import (
+    ENDPOINTS,
+    Model,
+    environment_endpoints,
+    merge_members,
+    require_key,
+    unnamed_endpoint,
+)
 from fusiontools.config.options import OptionsFor, flags_of, merged
 from fusiontools.config.recipe import Recipe, judges_of, parse_model, read_section, summary, summary_of
 from fusiontools.config.stage_table import (
@@ -203,6 +210,17 @@ class Resolver:
         RecordOptions(self, section, given).check()
 
 
+def require_endpoints(recipe: Recipe | None, models: Sequence[Model], section: str) -> None:
+    """Raise `UsageError` where a record names an endpoint that nobody here knows: it would fail for every record."""
+    endpoints = recipe.endpoints if recipe else ENDPOINTS
+    for model in models:
+        if model.endpoint not in endpoints and unnamed_endpoint(model.endpoint) is None:
+            raise UsageError(
+                f"$.recipe.{section}: the endpoint {model.endpoint!r} of {model.name} is not known here; "
+                "give this tool the recipe that defines it, too: -c FILE, or FUSION_CONFIG=FILE for all of a pipeline"
+            )
+
+
 class RecordOptions:
     """The options of one step for each record, resolved once for each recipe that records bring along."""
 
@@ -242,7 +260,14 @@ class RecordOptions:
             return self._put_together(self.typed, None)
         carried = jsonl.loads(key)
         typed = self.typed if self._resolver.recipe else self._typed_at_home(carried.get("endpoint"))
-        return self._put_together(typed, carried)
+        options = self._put_together(typed, carried)
+        if getattr(options, "method", None) not in ("lexical", "copy"):
+            require_endpoints(
+                self._resolver.recipe,
+                models_of({f.name: getattr(options, f.name) for f in fields(options)}),
+                self._section_name,
+            )
+        return options
 
     def _put_together(self, typed: Mapping[str, Any], carried: Mapping[str, Any] | None) -> StageOptions:
         try:

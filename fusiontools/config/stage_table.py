@@ -346,6 +346,7 @@ class StreamOptions:
     )
     verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
+    strict: bool = option(False, "--strict", help="Exit 1 where any record is degraded by this tool.")
     jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")
     unordered: bool = option(False, "--unordered", help="Let records leave as they finish.")
     rejects: str | None = option(None, "--rejects", metavar="FILE", help="Write lines that cannot be used to FILE.")

@@ -35,7 +35,12 @@ from fusiontools.errors import UsageError
 from fusiontools.evaluation.task import Code
 from fusiontools.record import jsonl
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
+#: A fence that opens a block: alone, in a list item, in a quote, or behind words that end in a colon or a full stop.
+_OPENING = re.compile(
+    r"(?P<quote>(?:[ \t]*>)*)[ \t]*(?:(?:[-*+•]|\d{1,3}[.)])[ \t]+|[^`~\n]*?[:.][ \t]*)?"
+    r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^`\n]*$"
+)
+_QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+")
 _PYTHON = frozenset({"", "python", "py", "python3", "py3"})
 
 
@@ -45,10 +50,9 @@ def program_of(text: str, code: Code) -> str | None:
     Of several fenced blocks it is the last that defines what is wanted, else the longest. What does not define it goes
     on from the prompt; before what does stand the prompt's own imports and helpers.
     """
-    visible = spoken(text)
-    fenced = [found for found in _FENCE.finditer(visible) if found[3].strip()]
-    blocks = [_dedent(found[3]) for found in fenced if found[2].lower() in _PYTHON]
-    if fenced and not blocks:
+    visible = spoken(text).replace("\r\n", "\n").replace("\r", "\n")
+    blocks, others = fenced_blocks(visible)
+    if others and not blocks:
         return None
     body = _choose(blocks or [visible], code.entry_point)
     if not body.strip():
@@ -57,6 +61,60 @@ def program_of(text: str, code: Code) -> str | None:
         return f"{head_of(code)}\n{body}"
     goes_on = [f"{code.prompt}{body}", f"{code.prompt}\n{body}", f"{code.prompt}\n{_indent(body)}"]
     return next(filter(_is_python, goes_on), f"{head_of(code)}\n{body}")
+
+
+def fenced_blocks(text: str) -> tuple[list[str], int]:
+    """Return the blocks of a text that may be Python, and how many others there are.
+
+    A fence may stand in a list item, in a quote or behind words; of one that only closes, what stands above it is the
+    block, and one that only opens goes on to the end.
+    """
+    blocks: list[str] = []
+    others = 0
+    block: list[str] = []
+    fence = language = quote = ""
+    for line in text.split("\n"):
+        if fence:
+            bare = _QUOTE.sub("", line) if quote else line
+            if _is_closing(bare, fence):
+                others += _take(blocks, block, language)
+                fence, block = "", []
+            else:
+                block.append(bare)
+            continue
+        opening = _OPENING.match(line)
+        if opening is None:
+            block.append(line)
+        elif _is_closing(line, opening["fence"]) and not blocks and not others and _is_program(block):
+            # Its opening was left out.
+            others += _take(blocks, block, "")
+            block = []
+        else:
+            fence, language, quote = opening["fence"], opening["language"].lower(), opening["quote"].strip()
+            block = []
+    if fence:
+        others += _take(blocks, block, language)
+    return blocks, others
+
+
+def _take(blocks: list[str], block: list[str], language: str) -> int:
+    """Add a block where it may be Python; return how many others that makes."""
+    if not any(line.strip() for line in block):
+        return 0
+    if language not in _PYTHON:
+        return 1
+    blocks.append(_dedent("\n".join([*block, ""])))
+    return 0
+
+
+def _is_closing(line: str, fence: str) -> bool:
+    return re.fullmatch(rf"[ \t]*{re.escape(fence)}[`~]*[ \t]*", line) is not None
+
+
+def _is_program(block: list[str]) -> bool:
+    """Say whether the lines above a lone fence are a program, and no prose before a block."""
+    text = _dedent("\n".join(block))
+    return bool(text.strip()) and _is_python(text)
 
 
 def head_of(code: Code) -> str:

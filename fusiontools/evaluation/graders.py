@@ -1,6 +1,7 @@
 r"""Grade a text by code: what it gives as its answer is read as `fuse-vote` reads it, then held against the target.
 
 exact     the same words, or the same yes or no; Markdown, case, articles and punctuation apart
+          (`fuse-vote` also joins what says the same in other words; a grade that did would pass wrong answers)
 numeric   the same number with the same unit, where both name one; `tolerance` and `relative` allow for a distance
 choice    the same letter, or the words of its option
 json      the same value, at `path`

@@ -24,12 +24,12 @@ from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record.types import Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
+from fusiontools.stages.replies import truth_in, unreadable
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask, object_in, settled, unreadable, verdict_form, word_in
+from fusiontools.stages.verdicts import ask, settled, verdict_form
 
 _TEMPLATE = "default"
 _PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
-_WORDS = {"true": True, "yes": True, "met": True, "false": False, "no": False, "unmet": False, "not met": False}
 _POINTS = {0: 1.0, 1: 0.0, None: 0.5}
 
 
@@ -136,10 +136,7 @@ class ModelGrader:
 
 def met_in(reply: str) -> bool | None:
     """Return the verdict of a judge's reply; None where it gives none."""
-    verdict = object_in(reply).get("met")
-    if isinstance(verdict, bool):
-        return verdict
-    return _WORDS.get(" ".join(word_in(reply, "met").casefold().strip(" .").split()))
+    return truth_in(reply, "met")
 
 
 def _criterion_messages(record: Record, text: str, criterion: Criterion) -> list[Message]:

@@ -109,9 +109,18 @@ def _read_grader(named: Any, wanted: str | None) -> tuple[str, Mapping[str, Any]
     return str(named), own
 
 
+def final_of(target: Any) -> Any:
+    """Return what stands behind `####` where a target is a worked solution that ends so, as the rows of GSM8K are."""
+    if not isinstance(target, str):
+        return target
+    worked, mark, final = target.rstrip().rpartition("\n####")
+    return final.strip() if mark and worked.strip() and normalize.is_number_like(normalize.fold(final)) else target
+
+
 def _list_targets(target: Any, *, as_it_is: bool) -> list[Any]:
     """Return the accepted answers; a list is a list of them, but for JSON, where it is the answer itself."""
     accepted = target if isinstance(target, list) and not as_it_is else [target]
+    accepted = accepted if as_it_is else [final_of(one) for one in accepted]
     return [one for one in accepted if one is not None and (not isinstance(one, str) or one.strip())]
 
 

@@ -5,12 +5,11 @@ A judge names responses by label; `labelled_as` puts members' names in their pla
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusiontools.record import jsonl
+from fusiontools.stages.replies import find_object, label_in, labels_in, object_in, ranked
 
 #: OpenRouter Fusion's five keys, in their written order.
 FIVE = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
@@ -44,11 +43,10 @@ def analysis_schema() -> dict[str, Any]:
 def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None:
     """Return a judge's reply as the five keys (naming labels) and `ranking` (panel positions); None if unreadable.
 
-    Survived are thoughts, code fences, prose around the JSON, trailing commas, plain strings where objects belong,
-    and `position` for `stance`.
+    Survived are plain strings where objects belong, and `position` for `stance`.
     """
-    data = json_in(text)
-    if not isinstance(data, dict) or not any(isinstance(data.get(key), list) for key in FIVE):
+    data = find_object(text, lambda each: any(isinstance(each.get(key), list) for key in FIVE))
+    if data is None:
         return None
     found: dict[str, Any] = {
         "consensus": [s for item in _read_items(data, "consensus") if (s := _string(item))],
@@ -60,10 +58,15 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
         ],
         "unique_insights": [u for item in _read_items(data, "unique_insights") if (u := _read_insight(item, labels))],
         "blind_spots": [s for item in _read_items(data, "blind_spots") if (s := _string(item))],
-        "ranking": _read_ranking(data.get("ranking"), labels),
+        "ranking": ranked(data.get("ranking"), labels)[0],
     }
     # A reply that was cut off can be mended into a shell with nothing in it; that is no analysis.
     return found if any(found.values()) else None
+
+
+def unread_places(text: str, labels: Mapping[str, int]) -> list[str]:
+    """Return the places of a judge's ranking that name no response, or more than one, as they stand there."""
+    return ranked(object_in(text, "ranking").get("ranking"), labels)[1]
 
 
 def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> dict[str, Any]:
@@ -166,37 +169,6 @@ def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
     }
 
 
-def json_in(text: str) -> Any:
-    """Return the JSON object in a reply, mended where that can be done."""
-    try:
-        return jsonl.loads(text)
-    except ValueError:
-        return _mend(text)
-
-
-def _mend(text: str) -> Any:
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    # A brace before a quoted key: prose has braces, too.
-    begun = re.search(r"\{\s*[\"']", text)
-    if begun is None:
-        return None
-    try:
-        data = _decode(text, begun.start())
-    except RecursionError:
-        return None
-    # Half of an emoji (`\ud83d`) is fine with this parser, and with no writer of UTF-8.
-    return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def _decode(text: str, start: int) -> Any:
-    try:
-        return json.JSONDecoder().raw_decode(text, start)[0]
-    except ValueError:
-        import json_repair
-
-        return json_repair.loads(text[start:].rstrip().removesuffix("```"))
-
-
 def _read_items(data: Mapping[str, Any], key: str) -> list[Any]:
     value = data.get(key)
     if isinstance(value, list):
@@ -242,7 +214,7 @@ def _read_coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | Non
     models = _first_of(item, "models", "model", "responses")
     models = models if isinstance(models, list) else [models] if models else []
     point = str(_first_of(item, "point", "topic", "insight", "description"))
-    return {"models": [label_in(m, labels) for m in models], "point": point} if point else None
+    return {"models": labels_in(models, labels), "point": point} if point else None
 
 
 def _read_insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
@@ -254,26 +226,6 @@ def _read_insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None
         if insight
         else None
     )
-
-
-def label_in(said: Any, labels: Mapping[str, int]) -> str:
-    """Return the label in `A`, `Response A`, `response_a`; what names no response stays as it is."""
-    if isinstance(said, str) and said in labels:
-        return said
-    text = str(said).strip()
-    words: list[str] = re.findall(r"[A-Za-z]+", text)
-    for word in reversed(words):
-        if word.upper() in labels and (word.isupper() or len(word) == 1):
-            return word.upper()
-    return text
-
-
-def _read_ranking(said: Any, labels: Mapping[str, int]) -> list[int]:
-    """Return panel positions, best first; labels that are none and repetitions are left out."""
-    if isinstance(said, str):
-        said = re.split(r"[>,;\s]+", said)
-    found = [labels.get(label_in(item, labels)) for item in said] if isinstance(said, list) else []
-    return list(dict.fromkeys(position for position in found if position is not None))
 
 
 def strict_object(**properties: Any) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from fusiontools.record import sections
 from fusiontools.record.sections import answered, display_names, question_text
 from fusiontools.record.types import Analysis, Degraded, Message, Record
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis
+from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis, unread_places
+from fusiontools.stages.replies import unreadable
 from fusiontools.stages.runtime import Runtime, Stage, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, form, on_panel, settled, unreadable
+from fusiontools.stages.verdicts import ask, form, on_panel, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,14 @@ def _read_reply(
         return None, [{"stage": "judge", "code": "bad_analysis", "detail": detail}]
     names = display_names(record["panel"])
     named = labelled_as(found, {label: names[position] for label, position in reading.labels.items()})
-    if found["ranking"]:
+    unread = unread_places(reply, reading.labels) if len(found["ranking"]) < len(reading.labels) else []
+    if found["ranking"] and not unread:
         return named, []
-    detail = f"{reading.who}: the analysis has no ranking; its reply may have been cut off"
-    return named, [{"stage": "judge", "code": "partial_analysis", "detail": detail}]
+    what = "the analysis has no ranking; its reply may have been cut off"
+    if unread:
+        count = f"{len(unread)} place{'s' if len(unread) > 1 else ''}"
+        what = f"{count} of the ranking name{'' if len(unread) > 1 else 's'} no single response: {unread[0][:80]!r}"
+    return named, [{"stage": "judge", "code": "partial_analysis", "detail": f"{reading.who}: {what}"}]
 
 
 def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:

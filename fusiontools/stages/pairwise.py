@@ -18,14 +18,16 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record.types import Message, Record
 from fusiontools.stages import prompts
+from fusiontools.stages.replies import label_in, said_in, unreadable
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask, unreadable, verdict_form, word_in
+from fusiontools.stages.verdicts import ask, verdict_form
 
 _PROPERTIES = {"reasoning": {"type": "string"}, "better": {"type": "string", "enum": ["A", "B", "tie"]}}
+_TIES = frozenset({"tie", "a tie", "tied", "draw"})
 #: What a label stands for, in the order given and in the other one.
 _MEANING = (
-    {"a": "first", "b": "second", "tie": "tie"},
-    {"a": "second", "b": "first", "tie": "tie"},
+    {"A": "first", "B": "second"},
+    {"A": "second", "B": "first"},
 )
 
 
@@ -105,10 +107,11 @@ def _read(reply: str | CallFailed, meaning: dict[str, str]) -> tuple[str, str | 
     """Return the verdict, and what is wrong with it."""
     if isinstance(reply, CallFailed):
         return "failed", reply.message
-    said = word_in(reply, "better").casefold().removeprefix("response").strip(" _.")
-    if said not in meaning:
-        return "unreadable", unreadable(reply, "names neither A nor B nor a tie")
-    return meaning[said], None
+    said = said_in(reply, "better")
+    if isinstance(said, str) and said.casefold().strip(" _.") in _TIES:
+        return "tie", None
+    verdict = meaning.get(label_in(said, dict.fromkeys(meaning, 0)))
+    return (verdict, None) if verdict else ("unreadable", unreadable(reply, "names neither A nor B nor a tie"))
 
 
 def _winner(verdicts: list[str]) -> int | None:

@@ -17,10 +17,10 @@ from fusiontools.llm.completion import Completion, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record.sections import question_text
 from fusiontools.record.types import Degraded, Record, Response
-from fusiontools.stages import prompts
+from fusiontools.stages import prompts, verdicts
 from fusiontools.stages.panel_plan import PlannedCall
+from fusiontools.stages.replies import truth_in
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask_for
 
 #: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
 Outcomes = dict[int, Completion | CallFailed]
@@ -158,13 +158,12 @@ async def agree(
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
     messages = prompts.about_responses(before, "agree", options.template, labels)
-    said = await ask_for(
-        _SCHEMA, messages, model, runtime, ledger, Slot(model.name, layer=responses[0]["layer"], step="agree")
-    )
-    if isinstance(said, CallFailed):
-        note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {said.message}"}
+    slot = Slot(model.name, layer=responses[0]["layer"], step="agree")
+    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), messages, model, runtime, ledger, slot)
+    if isinstance(reply, CallFailed):
+        note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {reply.message}"}
         return False, [note]
-    verdict = said.get("agree")
-    if not isinstance(verdict, bool):
+    verdict = truth_in(reply, "agree")
+    if verdict is None:
         return False, [{"stage": "panel", "code": "bad_analysis", "detail": f"{model.name}: no `agree` in the reply"}]
     return verdict, []

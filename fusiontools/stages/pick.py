@@ -25,10 +25,10 @@ from fusiontools.record import sections
 from fusiontools.record.sections import answered
 from fusiontools.record.types import Degraded, Record
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import label_in
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
+from fusiontools.stages.replies import label_in, said_in, unreadable
 from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, on_panel, settled, unreadable, verdict_form, word_in
+from fusiontools.stages.verdicts import ask, on_panel, settled, verdict_form
 
 #: The most responses of which every pair is compared: 56 calls.
 MOST_PAIRED = 8
@@ -101,7 +101,7 @@ class _Picking:
         if isinstance(reply, CallFailed):
             self._note("pick_failed", reply.message)
             return None
-        position = labels.get(label_in(word_in(reply, "best"), labels))
+        position = labels.get(label_in(said_in(reply, "best"), labels))
         if position is None:
             self._note("bad_pick", unreadable(reply, "names no response"))
             return None

@@ -36,9 +36,10 @@ from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
 from fusiontools.stages import prompts
+from fusiontools.stages.replies import find_object, said_in, unreadable
 from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
-from fusiontools.stages.verdicts import ask, object_in, unreadable, verdict_form, word_in
+from fusiontools.stages.verdicts import ask, verdict_form
 
 #: One model, of the tier that the rules say.
 SOLO = "solo"
@@ -282,10 +283,10 @@ def _find_model(tier: str, options: RouteOptions, *, weaker: bool) -> Model | No
 
 def read_reply(reply: str) -> Decision | None:
     """Return the decision in a classifier's reply: its object, or the one word that it or its last line is."""
-    if (decision := decision_in(object_in(reply))) is not None:
-        return decision
+    if (data := find_object(reply, lambda each: bool(each.keys() & {"decision", "to", "tier"}))) is not None:
+        return decision_in(data)
     *_, last = reply.strip().splitlines() or [""]
-    return decision_in({"decision": word_in(reply, "decision") or word_in(last, "decision")})
+    return decision_in({"decision": said_in(reply, "decision") or said_in(last, "decision")})
 
 
 def route_messages(record: Record) -> list[Message]:

@@ -1,6 +1,6 @@
 """How a judge is asked for a verdict: JSON under a strict schema, cool, with the model's own settings over ours.
 
-Strict out, lenient in: a reply may be wrapped in thoughts, fences or prose, or be the one word that was asked for.
+What comes back is read by `replies`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record.types import Degraded, Message, Record
-from fusiontools.stages.analysis import json_in, strict_object
+from fusiontools.stages.analysis import strict_object
 from fusiontools.stages.prompts import with_system
 from fusiontools.stages.runtime import Runtime
-
-_SHOWN_CHARS = 120
 
 
 def form(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,36 +70,3 @@ async def ask(
     except CallFailed as failure:
         return failure
     return completion.content
-
-
-async def ask_for(
-    properties: Mapping[str, Any],
-    messages: Sequence[Message],
-    model: Model,
-    runtime: Runtime,
-    ledger: Ledger,
-    slot: Slot,
-) -> dict[str, Any] | CallFailed:
-    """Return the object of a judge's reply; an empty one where the reply holds none."""
-    reply = await ask(verdict_form(properties), messages, model, runtime, ledger, slot)
-    return reply if isinstance(reply, CallFailed) else object_in(reply)
-
-
-def object_in(reply: str) -> dict[str, Any]:
-    """Return the JSON object in a reply, mended where that can be done; an empty one where there is none."""
-    data = json_in(reply)
-    return data if isinstance(data, dict) else {}
-
-
-def word_in(reply: str, key: str) -> str:
-    """Return what a reply says under this key, or the reply itself where it is one word; else nothing."""
-    said = object_in(reply).get(key)
-    if isinstance(said, str):
-        return said.strip()
-    words = reply.strip(" \t\r\n*`\"'.").split()
-    return words[0] if len(words) == 1 and words[0].isalpha() else ""
-
-
-def unreadable(reply: str, wanted: str) -> str:
-    """Say that a reply is not what was asked for, and show how it begins."""
-    return f"the reply {wanted}: {' '.join(reply.split())[:_SHOWN_CHARS]!r}"

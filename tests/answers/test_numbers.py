@@ -339,3 +339,32 @@ def test_spellings_of_the_same_decimal_agree(value: Any) -> None:
     assert others == [key] * len(others)
     assert key is not None
     assert Fraction(*normalize.rational(key) or (0, 1)) == Fraction(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("9 eggs * $2 = $<<9*2=18>>18", "18 $"),
+        ("She has 16 - 3 - 4 = <<16-3-4=9>>9 left.\nShe makes 9 * 2 = $<<9*2=18>>18 every day.", "18 $"),
+        ("He made a profit of 200000-130000=$<<200000-130000=70000>>70,000", "70000 $"),
+        ("The sum is <<9*2=18>>", "18"),
+    ],
+)
+def test_a_calculator_mark_is_no_part_of_the_number(text: str, key: str) -> None:
+    assert vote_keys([text], "number", "How much does she make every day?")[1] == [key]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (r"\boxed {18}", "18"),
+        (r"\boxed 18", "18"),
+        (r"\fbox {18}", "18"),
+        (r"\boxed{3} or \boxed{5}", "3, 5"),
+        (r"Either $\boxed{3}$\n\nor $\boxed{5}$", "3, 5"),
+        (r"\boxed{3}, that is \boxed{3}", "3"),
+        (r"First \boxed{3}, so in all \boxed{5}", "5"),
+    ],
+)
+def test_several_boxes_are_several_answers_unless_one_corrects_another(text: str, key: str) -> None:
+    assert vote_keys([text.replace(r"\n", "\n")], "number", "Solve for x.")[1] == [key]

@@ -57,6 +57,17 @@ PRIME = "Is 91 prime?"
     ("C is tempting, however B is correct", "B"),
     ("(A) is close, but (B) is best", "B"),
     ("It's not A; it's B", "B"),
+    ("B\n\nA) Sydney is much larger, but it is no capital.", "B"),
+    ("B. Canberra is the capital.\nC is in Victoria.", "B"),
+    ("B) Canberra\n\nA) Sydney is the largest in size.", "B"),
+    ("**B) Canberra**\n\n- A) Sydney is large\n- C) Melbourne is second", "B"),
+    ("B\n\nExplanation:\nA) Sydney is large.", "B"),
+    ("B, because of the parliament.\nA is larger.", "B"),
+    ("Option B\n\nC) Melbourne was the seat until 1927.", "B"),
+    ("The answer is option (B) and not (C).", "B"),
+    ("I would pick B \u2014 a safe choice.", "B"),
+    ("A) Sydney is large.\nB) Canberra it is.\nC) Melbourne is not.\nB", "B"),
+    ("C) Melbourne is not the capital.\nB) Canberra is it.\nB", "B"),
 )
 def test_a_choice_is_its_letter(text: str, key: str) -> None:
     assert vote_keys([text], "auto", OPTIONS) == ("choice", [key])

@@ -120,7 +120,7 @@ def test_a_missing_key_is_asked_for_before_anything_is_bought(run: Run, env: dic
     assert "endpoint openrouter needs a key: export OPENROUTER_API_KEY=…" in clear(result)
 
 
-def test_a_record_whose_judge_cannot_be_asked_here_goes_on_and_says_why(
+def test_a_record_whose_judge_has_no_key_here_goes_on_and_one_at_an_unknown_place_ends_the_run(
     run: Run, env: dict[str, str], upstream: Upstream, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(
@@ -137,10 +137,10 @@ def test_a_record_whose_judge_cannot_be_asked_here_goes_on_and_says_why(
     stdin = lines([panelled(f"q{i}", recipe=by(name)) for i, name in enumerate(("mine", "openai", "elsewhere"))])
     result = run(["fuse-judge", "-j", "1"], stdin, env=bare)
 
-    assert result.status == 0
-    assert ["analysis" in r for r in result.records] == [True, False, False]
+    assert result.status == 2
+    assert ["analysis" in r for r in result.records] == [True, False]
     assert "needs a key: export OPENAI_API_KEY=…" in result.records[1]["degraded"][0]["detail"]
-    assert "'elsewhere' is not known here" in result.records[2]["degraded"][0]["detail"]
+    assert "stdin:3: $.recipe.judge: the endpoint 'elsewhere'" in clear(result)
 
 
 def test_a_judge_named_without_its_key_is_refused_before_anything_is_read(run: Run, env: dict[str, str]) -> None:

@@ -252,3 +252,13 @@ def test_a_shipped_name_wins_over_a_file_of_that_name() -> None:
 
     assert load_recipe("budget").panel.members[0].model != "a/b"
     assert load_recipe("./budget").panel.members[0].model == "a/b"
+
+
+def test_a_scalar_of_a_recipe_is_the_text_that_it_looks_like(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: 010\ndescription: 2024-05-01\npanel: {members: [a/b], system: 12:30, temperature: 0.50}\n")
+
+    recipe = load_recipe(str(path))
+
+    assert (recipe.name, recipe.description, recipe.panel.system) == ("010", "2024-05-01", "12:30")
+    assert recipe.panel.temperature == 0.5

@@ -253,6 +253,13 @@ LONG = "that is longer than it " * 9
         f"```bash\npip install math\n```\n```\ndef area(r):\n{BODY}```",
         f"<think>```python\ndef area(r): return 1\n```</think>\n```python\ndef area(r):\n{BODY}```",
         f"1. Do this:\n   ```python\n   def area(r):\n   {BODY}   ```\n",
+        f"Here:\n\n```python\ndef area(r):\n{BODY}```\n\nDone.\n".replace("\n", "\r\n"),
+        f"~~~python\ndef area(r):\n{BODY}~~~\nDone.\n".replace("\n", "\r\n"),
+        f"```python\r\ndef area(r):\n{BODY}```\r\nDone.\n",
+        f"def area(r):\n{BODY}```\nThat is all there is to it.",
+        f"Here it is: ```python\ndef area(r):\n{BODY}```\nDone.",
+        f"- ```python\n  def area(r):\n  {BODY}  ```\n",
+        f"> Here:\n> ```python\n> def area(r):\n> {BODY}> ```\n",
     ],
 )  # fmt: skip
 def test_the_program_in_a_text_is_found(text: str) -> None:

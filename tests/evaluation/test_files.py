@@ -103,3 +103,15 @@ def test_an_alias_that_holds_itself_is_a_bad_row(tmp_path: Path) -> None:
 
     assert isinstance(bad, BadRow)
     assert asked(good) == "b?"
+
+
+def test_a_scalar_of_yaml_stays_as_it_is_written(tmp_path: Path) -> None:
+    kept = ["12:30", "90:00", "22:22:22", "0777", "010", "0x1F", "1_000", "3.10", "1.", ".5", "no", "ON", "2024-05-01"]
+    text = "".join(f"- question: What is it?\n  target: {one}\n" for one in [*kept, "42", "-1.5"])
+    graded = "- prompt: a?\n  target: 2\n  grader: {name: numeric, tolerance: 0.50}\n"
+
+    records = list(own_tasks(written(tmp_path / "t.yaml", text), PLAIN))
+    [own] = own_tasks(written(tmp_path / "u.yaml", graded), PLAIN)
+
+    assert [record["meta"]["target"] for record in records] == [*kept, 42, -1.5]
+    assert own["meta"]["grader"]["tolerance"] == 0.5

@@ -134,3 +134,13 @@ def test_members_answer_at_once_and_stages_one_after_the_other() -> None:
 
     assert wall_clock(calls) == 3 + 2 + 4 + 5
     assert math.isnan(wall_clock([]))
+
+
+def test_a_tie_is_broken_as_fuse_vote_breaks_it() -> None:
+    grades = [{**grade("panel", name, float(name == "b")), "key": name} for name in "ab"]
+    taken = {"answer": {"content": "b", "by": "vote", "response": 1}}
+    sure = {"panel": [{"member": name, "mean_logprob": sure} for name, sure in (("a", -2.0), ("b", -1.0))]}
+
+    assert outcomes({**record("q", grades), **taken})[VOTE].score == 1  # type: ignore[typeddict-item]
+    assert outcomes({**record("q", grades), **sure})[VOTE].score == 1  # type: ignore[typeddict-item]
+    assert outcomes(record("q", grades))[VOTE].score == 0  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ HOMES = {
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured"},
-    "json_repair": {"llm.answer_form", "stages.analysis"},
+    "json_repair": {"llm.answer_form", "stages.replies"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
@@ -48,7 +48,7 @@ HOMES = {
     "numpy": {"evaluation.report.statistics"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
-SHARED = {"stages.runtime", "stages.verdicts", "stages.pairwise", "stages.prompts", "stages.analysis"}
+SHARED = {f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis")}
 #: What `--help` can do without.
 HEAVY = {
     "asyncio",

@@ -107,16 +107,30 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     found |= _alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
     if not panel:
         return found
-    found[VOTE] = _outcome(voted(panel), panel, calls.panel)
+    found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
     picked = _picked(panel, record.get("analysis", {}).get("ranking", []))
     found[PICK] = _outcome(picked, panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
 
 
-def voted(grades: Sequence[Grade]) -> Grade:
-    """Return the grade that stands for the majority: a tie goes to the earliest, as does a vote where nobody votes."""
-    tally = count_votes([grade["key"] for grade in grades])
+def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
+    """Return the grade of the response that `fuse-vote` takes: the one that it took, where it wrote the answer."""
+    answer: Mapping[str, Any] = record.get("answer") or {}
+    taken = answer.get("response")
+    if answer.get("by") == "vote" and isinstance(taken, int) and taken < len(panel):
+        return panel[taken]
+    responses = record.get("panel") or []
+    known = len(responses) == len(panel)
+    return voted(panel, [response.get("mean_logprob") for response in responses] if known else None)
+
+
+def voted(grades: Sequence[Grade], confidence: Sequence[float | None] | None = None) -> Grade:
+    """Return the grade that stands for the majority.
+
+    A tie goes to the most confident, as in `fuse-vote`, else to the earliest, as does a vote where nobody votes.
+    """
+    tally = count_votes([grade["key"] for grade in grades], confidence=confidence)
     return _earliest(grades) if tally is None else grades[tally.winner]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,18 @@ import yaml
 from fusiontools.errors import InputError, UsageError
 from fusiontools.evaluation.tasks.rows import BadRow
 from fusiontools.record import jsonl
+from fusiontools.record.params import PARAMETERS
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".yaml", ".yml")
 #: The cells of a table that may hold JSON.
 _JSON_CELLS = frozenset({"choices", "options", "rubric", "criteria", "grader", "meta", "messages"})
-#: What YAML 1.1 takes for something else, and people mean as text: yes, no, 2024-05-01.
-_MEANT_AS_TEXT = frozenset({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"})
+#: What YAML 1.1 takes for something else, and people mean as text: yes, no, 12:30, 0777, 2024-05-01.
+_NUMBER_TAGS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_MEANT_AS_TEXT = frozenset({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}) | _NUMBER_TAGS
+#: A number that is written as its value is: 3.10 may be a version, 010 a code, 1_000 anything.
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d*[1-9])?")
+#: What is no text, however it is written.
+_SETTINGS = frozenset({"all", "weight", "tolerance", "relative", *PARAMETERS})
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _BOM = b"\xef\xbb\xbf"
 
@@ -159,15 +166,20 @@ def _read_node(node: yaml.Node, place: str) -> FileRow | BadRow:
 
 
 def _keep_text(node: yaml.Node, seen: set[int]) -> None:
-    """Let `target: yes` and `target: 2024-05-01` be the text that was typed."""
+    """Let `target: yes`, `target: 12:30`, `target: 010` and `target: 2024-05-01` be the text that was typed."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, yaml.ScalarNode) and node.tag in _MEANT_AS_TEXT:
-        node.tag = _TEXT_TAG
+    if isinstance(node, yaml.ScalarNode):
+        is_number = node.tag in _NUMBER_TAGS and _PLAIN_NUMBER.fullmatch(node.value)
+        if node.tag in _MEANT_AS_TEXT and not is_number:
+            node.tag = _TEXT_TAG
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             _keep_text(each, seen)
     elif isinstance(node, yaml.MappingNode):
-        for _, value in node.value:
-            _keep_text(value, seen)
+        for key, value in node.value:
+            if key.tag in _MEANT_AS_TEXT:
+                key.tag = _TEXT_TAG
+            if key.value not in _SETTINGS or not isinstance(value, yaml.ScalarNode):
+                _keep_text(value, seen)

@@ -22,6 +22,7 @@ from typing import Any
 
 from fusiontools.config.stage_table import GRADERS
 from fusiontools.errors import InputError, UsageError, nearest
+from fusiontools.evaluation.task import final_of
 from fusiontools.record import jsonl
 from fusiontools.record.params import PARAMETERS
 from fusiontools.record.types import Record
@@ -247,6 +248,7 @@ def _settle(meta: dict[str, Any], options: Sequence[str]) -> None:
     if not needed and "target" not in meta:
         raise InputError("no `target`, `rubric` or `tests`: nothing to grade by", "$")
     if not needed and name != "json":
+        meta["target"] = final_of(meta["target"])
         _check_target(meta["target"])
     if options and name == "choice":
         meta["target"] = _find_letter(meta["target"], options)
