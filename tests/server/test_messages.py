@@ -101,9 +101,9 @@ def writer(asked: ChatRequest | None = None, **style: str) -> MessagesWriter:
 def events(stream: bytes) -> Iterator[dict[str, Any]]:
     """Yield what an event-stream reader hears; every event's name is its type."""
     for frame in stream.decode().split("\n\n"):
-        if not frame or frame.startswith(":"):
+        if not (lines := [line for line in frame.split("\n") if line and not line.startswith(":")]):
             continue
-        name, data = frame.split("\n")
+        name, data = lines
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         yield event
@@ -794,7 +794,7 @@ def test_no_text_breaks_the_frames(first: str, second: str) -> None:
 
 
 def test_progress_is_a_comment_on_one_line() -> None:
-    assert writer().progress("panel\n2/3") == b": panel 2/3\n\n"
+    assert writer().progress("panel\n2/3") == b": panel 2/3\n"
 
 
 def test_progress_can_be_thoughts_that_end_signed_before_the_text() -> None:
@@ -826,7 +826,7 @@ def test_progress_does_not_cut_an_answer_in_two() -> None:
     said.open()
     said.text("Ye")
 
-    assert said.progress("guard") == b": guard\n\n"
+    assert said.progress("guard") == b": guard\n"
 
 
 def test_progress_can_be_off() -> None:
@@ -835,14 +835,14 @@ def test_progress_can_be_off() -> None:
 
 @pytest.mark.parametrize(
     ("keepalive", "said"),
-    [("comment", b": alive\n\n"), ("chunk", b'event: ping\ndata: {"type":"ping"}\n\n'), ("off", b"")],
+    [("comment", b": alive\n"), ("chunk", b'event: ping\ndata: {"type":"ping"}\n\n'), ("off", b"")],
 )
 def test_a_silent_line_is_kept_open(keepalive: str, said: bytes) -> None:
     assert writer(keepalive=keepalive).alive() == said
 
 
 def test_richer_events_are_comments() -> None:
-    assert writer().event({"stage": "panel", "of": 3}) == b': fusion {"stage":"panel","of":3}\n\n'
+    assert writer().event({"stage": "panel", "of": 3}) == b': fusion {"stage":"panel","of":3}\n'
 
 
 # --- Errors ---

@@ -1091,8 +1091,8 @@ def reassembled(stream: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_progress_is_a_comment_unless_told_otherwise() -> None:
-    assert writer().progress("panel 2/3") == b": panel 2/3\n\n"
-    assert writer().progress("a\nb\r\nc") == b": a b c\n\n"
+    assert writer().progress("panel 2/3") == b": panel 2/3\n"
+    assert writer().progress("a\nb\r\nc") == b": a b c\n"
     assert writer(progress="off").progress("panel 2/3") == b""
 
 
@@ -1129,7 +1129,7 @@ def test_progress_does_not_cut_the_answer_in_two() -> None:
 
     said.text("Hi")
 
-    assert said.progress("guard") == b": guard\n\n"
+    assert said.progress("guard") == b": guard\n"
 
 
 def test_reasoning_that_no_answer_follows_is_closed_all_the_same() -> None:
@@ -1142,7 +1142,7 @@ def test_reasoning_that_no_answer_follows_is_closed_all_the_same() -> None:
 
 
 def test_a_silent_stream_is_kept_open_as_the_operator_wants() -> None:
-    assert writer().alive() == b": alive\n\n"
+    assert writer().alive() == b": alive\n"
     assert kinds(writer(keepalive="chunk").alive()) == ["in_progress"]
     assert writer(keepalive="off").alive() == b""
 

@@ -19,7 +19,7 @@ from fusiontools.server.protocols.exchange import (
 )
 
 _DONE = b"data: [DONE]\n\n"
-_COMMENT_ALIVE = b": alive\n\n"
+_COMMENT_ALIVE = sse.comment("alive")
 #: Parameters that are integers.
 _COUNTS = ("max_tokens", "max_completion_tokens", "seed")
 #: Why a parameter is refused, where it is said with a value that asks for something.
@@ -126,7 +126,7 @@ class ChatWriter:
         """Say what goes on."""
         if self._style.progress == "reasoning":
             return self._chunk({"reasoning_content": f"{words}\n"})
-        return f": {words}\n\n".encode() if self._style.progress == "comment" else b""
+        return sse.comment(words) if self._style.progress == "comment" else b""
 
     def alive(self) -> bytes:
         """Keep the line open."""

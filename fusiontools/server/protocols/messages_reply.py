@@ -39,7 +39,7 @@ _TOO_LONG = "prompt is too long"
 #: Clients send a thought back only where it is signed; `messages_turns` leaves it out again.
 _SIGNATURE = "ZnVzaW9udG9vbHM="
 _TEXT_ENDS = b"}}\n\n"
-_ALIVE = b": alive\n\n"
+_ALIVE = sse.comment("alive")
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -155,7 +155,7 @@ class MessagesWriter:
         if self._style.progress == "off" or not line:
             return b""
         if self._style.progress == "comment" or self._answering:
-            return f": {line}\n\n".encode()
+            return sse.comment(line)
         begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
         return begun + self._delta("thinking_delta", thinking=f"{line}\n")
 
@@ -165,7 +165,7 @@ class MessagesWriter:
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as a comment: strict clients fail on an event that they do not know."""
-        return b": fusion %b\n\n" % sse.line(event)
+        return sse.comment(b"fusion " + sse.line(event))
 
     def close(self, result: ChatResult) -> bytes:
         """Say how it ended and what it took."""

@@ -282,7 +282,7 @@ class ResponsesWriter:
             return b""
         part = self._alone
         if self._style.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
-            return f": {line}\n\n".encode()
+            return sse.comment(line)
         opening = b""
         if part is None:
             part = self._alone = Part("reasoning", self._about.id)
@@ -297,7 +297,7 @@ class ResponsesWriter:
     def alive(self) -> bytes:
         """Keep the line open."""
         if self._style.keepalive == "comment":
-            return b": alive\n\n"
+            return sse.comment("alive")
         return self._lifecycle("response.in_progress") if self._style.keepalive == "chunk" else b""
 
     def event(self, event: Mapping[str, Any]) -> bytes:
