@@ -83,6 +83,11 @@ async def _read_some(receive: Receive) -> Any:
     return message
 
 
+def speaks_anthropic(scope: Any) -> bool:
+    """Return whether a client speaks Anthropic's protocol, on the paths that other clients ask too."""
+    return scope["path"].startswith("/v1/messages") or any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
 def check_size(request: ChatRequest, options: ServeOptions) -> None:
     """Raise `ApiError` for a conversation with too many messages."""
     if len(request.messages) > options.max_messages:

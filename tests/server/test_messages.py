@@ -873,6 +873,19 @@ def test_an_error_has_anthropics_type(status: int, kind: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, "new", {}]
+)
+@pytest.mark.parametrize("reader", [Messages().read, count], ids=["ask", "count"])
+def test_a_thread_is_refused_in_the_words_on_which_clients_go_on_without(reader: Any, thread: Any) -> None:
+    with pytest.raises(ApiError) as raised:
+        reader(body(HELLO, thread=thread))
+
+    error = Messages().error(raised.value)["error"]
+    assert (raised.value.status, error["type"]) == (400, "invalid_request_error")
+    assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
 @pytest.mark.parametrize("said", ["12 tokens are too many", "Prompt is too long: 12 tokens"])
 def test_a_conversation_that_is_too_long_is_said_in_the_words_that_clients_know(said: str) -> None:
     message = Messages().error(ApiError(400, "context_length", said))["error"]["message"]

@@ -12,6 +12,7 @@ from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
+    CallIds,
     ChatRequest,
     ChatResult,
     ResponseMeta,
@@ -72,7 +73,9 @@ class Chat:
         """Return a `chat.completion`."""
         message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": None}
         if result.tool_calls:
-            message |= {"content": result.content or None, "tool_calls": list(result.tool_calls)}
+            ids = CallIds(request, meta)
+            calls = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
+            message |= {"content": result.content or None, "tool_calls": calls}
         return {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
@@ -99,6 +102,8 @@ class ChatWriter:
 
     def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
         self._says_usage, self._style = request.says_usage, style
+        self._ids = CallIds(request, meta)
+        self._begun: set[int] = set()
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion.chunk",
@@ -120,7 +125,7 @@ class ChatWriter:
 
     def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
         """Say pieces of tool calls."""
-        return self._chunk({"tool_calls": list(deltas)})
+        return self._chunk({"tool_calls": [self._named(delta) for delta in deltas]})
 
     def progress(self, words: str) -> bytes:
         """Say what goes on."""
@@ -150,6 +155,14 @@ class ChatWriter:
         error = Chat().error(refused)["error"]
         fusion = {**result.fusion, "answer": result.content, "tool_calls": list(result.tool_calls)} if result else None
         return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + _DONE
+
+    def _named(self, delta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a piece of a call; the first one of each call says its id."""
+        index = delta.get("index") or 0
+        if index in self._begun:
+            return delta
+        self._begun.add(index)
+        return {**delta, "id": self._ids.of(delta.get("id") or "")}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

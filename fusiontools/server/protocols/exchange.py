@@ -27,15 +27,23 @@ class ApiError(FusionError):
         message: what is wrong, where, and what to do, for a person.
         param: the parameter that is at fault, where one is: `messages[2].content`.
         headers: what else the response says, such as `retry-after`.
+        details: what a program is told beside the code, where the protocol has a place for it.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(code, message)
         self.status = status
         self.param = param
         self.headers = headers or {}
+        self.details = details
 
     @property
     def kind(self) -> str:
@@ -95,6 +103,30 @@ class ResponseMeta:
     created: int
     model: str
     prompt_tokens: int = 0
+
+
+class CallIds:
+    """Ids for the calls of one answer: no two alike, and none that the conversation has already.
+
+    Many servers count from `call_0` in every turn, and some give two calls one id; a client that keeps calls by their
+    ids would mix them up.
+
+    Args:
+        prefix: begins the id of a call that has none.
+    """
+
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, prefix: str = "call") -> None:
+        self._answer, self._prefix = meta.id[:12], prefix
+        self._taken = {call.get("id") for told in request.messages for call in told.get("tool_calls") or []}
+
+    def of(self, given: str) -> str:
+        """Return the id that a call goes out with."""
+        unique, count = given or f"{self._prefix}_{self._answer}", 1
+        while unique in self._taken:
+            unique = f"{given or self._prefix}_{self._answer}" + (f"_{count}" if count > 1 else "")
+            count += 1
+        self._taken.add(unique)
+        return unique
 
 
 @dataclass(frozen=True, slots=True)

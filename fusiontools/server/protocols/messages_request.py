@@ -296,6 +296,7 @@ def request(body: dict[str, Any]) -> ChatRequest:
         ApiError: with the place of what cannot be read.
     """
     fields = {name: value for name, value in body.items() if value is not None}
+    _refuse_thread(fields)
     model = expect(fields.get("model"), str, "model")
     if not model:
         refuse("model", "is empty: name one of those that /v1/models lists")
@@ -310,6 +311,17 @@ def request(body: dict[str, Any]) -> ChatRequest:
         fusion=fusion,
         says_usage=True,
     )
+
+
+def _refuse_thread(fields: dict[str, Any]) -> None:
+    """Refuse a conversation that is to be kept here: without what was said before, its next turn would be another one.
+
+    These are the words on which Anthropic's SDKs go on without a thread.
+    """
+    if "thread" in fields:
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        why = "thread: no conversations are kept here: send all messages, without `thread`"
+        raise ApiError(400, "invalid_request", why, "thread", details=details)
 
 
 def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
