@@ -14,11 +14,14 @@ from starlette.routing import Route, Router
 
 from fusiontools.config.models import Model
 from fusiontools.llm.http import DEPTH
+from fusiontools.llm.ledger import Budget
 from fusiontools.llm.prices import prompt_tokens
-from fusiontools.server.jobs import Job, Subscriber, key_of
+from fusiontools.server.completions_route import CompletionsRoute
+from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of
 from fusiontools.server.middleware import RequestMiddleware
 from fusiontools.server.passthrough import Passthrough, can_pass
 from fusiontools.server.protocols.chat import Chat
+from fusiontools.server.protocols.completions import Completions
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
 from fusiontools.server.protocols.messages import Messages
 from fusiontools.server.protocols.responses import Responses
@@ -34,7 +37,8 @@ from fusiontools.server.request import (
     refuse_unanswerable,
     send_json,
 )
-from fusiontools.server.result import result_of, sum_spending
+from fusiontools.server.response_routes import ResponseRoutes, run_in_background, with_turn
+from fusiontools.server.result import answer_to, sum_spending
 from fusiontools.server.routes import Routes
 from fusiontools.server.streaming import Stream
 
@@ -51,9 +55,11 @@ def make_app(server: Server) -> App:
     pages = Routes(server)
     routes = [
         Route("/v1/chat/completions", ChatRoute(server, chat, "chat"), methods=["POST"]),
+        Route("/v1/completions", CompletionsRoute(ChatRoute(server, Completions(), "completions")), methods=["POST"]),
         Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
         *pages.routes(),
+        *ResponseRoutes(server).routes(),
     ]
     return RequestMiddleware(
         Router(routes, lifespan=_lifespan), server.access, server.metrics, server.options.read_s, server.options.log
@@ -77,35 +83,78 @@ class ChatRoute:
     route: str
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        log: RequestLog = scope["log"]
         try:
-            await self._answer(scope, receive, send, log)
+            await self._answer(scope, receive, send)
         except ApiError as refused:
-            log.outcome = refused.code
-            # Clients of this protocol ask again after 424, some for minutes, and none after 400.
-            status = 400 if refused.status == 424 and self.route == "chat" else refused.status
-            await send_json(send, status, self.protocol.error(refused), {**refused.headers, **log.cost_header()})
+            await self.refuse(refused, scope, send)
 
-    async def _answer(self, scope: Any, receive: Receive, send: Send, log: RequestLog) -> None:
-        server = self.server
-        body = await read_body(receive, server.options)
+    async def refuse(self, refused: ApiError, scope: Any, send: Send) -> None:
+        """Say why there is no answer."""
+        log: RequestLog = scope["log"]
+        log.outcome = refused.code
+        # Clients of this protocol ask again after 424, some for minutes, and none after 400.
+        status = 400 if refused.status == 424 and self.route in ("chat", "completions") else refused.status
+        await send_json(send, status, self.protocol.error(refused), {**refused.headers, **log.cost_header()})
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        log: RequestLog = scope["log"]
+        body = await read_body(receive, self.server.options)
+        if self.route == "responses":
+            turn = self.server.responses.open_turn(log.caller, body)
+            body = turn.body
         request = self.protocol.read(body)
+        plan, budget = self.plan(request, scope)
+        if plan.model is not None and self._passes(plan.model, body):
+            passing = Passthrough(self.server, log, receive, send)
+            await passing.forward(body, plan.model, plan.fusion.get("max_cost_usd"))
+            return
+        meta = self.meta(request)
+        if self.route == "responses":
+            request = with_turn(request, turn, self.server.responses, log.caller)
+        exchange = self.begin(request, meta, plan, budget, log)
+        if self.route == "responses" and turn.background:
+            begun = run_in_background(exchange, self.server)
+            if not request.stream:
+                log.outcome = "ok"
+                await send_json(send, 200, begun, {})
+                return
+        await self.say(exchange, receive, send)
+
+    def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
+        """Return what is to be done for a request, and the purse that pays.
+
+        Raises:
+            ApiError: it cannot be done, or its key has asked too often or spent too much.
+        """
+        server, log = self.server, scope["log"]
         check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
         log.model = request.model[:100]
         plan = server.planner.plan(request)
         server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
-        if plan.model is not None and self._passes(plan.model, body):
-            await Passthrough(server, log, receive, send).forward(body, plan.model, plan.fusion.get("max_cost_usd"))
-            return
+        return plan, server.daily_budgets.of(log.caller)
+
+    def meta(self, request: ChatRequest) -> ResponseMeta:
+        """Return the head of a new response."""
+        # Some streams say at their beginning what the request itself takes.
+        early = self.route in ("responses", "messages")
+        tokens = prompt_tokens(request.messages, request.params) if early else 0
+        return ResponseMeta(new_id(), int(time.time()), request.model, tokens)
+
+    def begin(
+        self, request: ChatRequest, meta: ResponseMeta, plan: Plan, budget: Budget | None, log: RequestLog
+    ) -> Exchange:
+        """Return an exchange whose answer is being made.
+
+        Raises:
+            ApiError: no fusion can answer it, or too many wait.
+        """
         refuse_unanswerable(request)
-        job = self._job(request, plan, log, budget)
-        # A chat stream says its tokens at the end; the others at the beginning too.
-        tokens = prompt_tokens(request.messages, request.params) if self.route != "chat" else 0
-        meta = ResponseMeta(new_id(), int(time.time()), request.model, tokens)
-        exchange = Exchange(request, meta, plan, job, log)
-        if request.stream:
+        return Exchange(request, meta, plan, self._job(request, plan, log, budget), log)
+
+    async def say(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Send the answer, whole or as a stream."""
+        if exchange.request.stream:
             await self._stream(exchange, receive, send)
         else:
             await self._whole(exchange, receive, send)
@@ -115,7 +164,7 @@ class ChatRoute:
         same = self.route == "chat" and "messages" in body
         return same and can_pass(self.server.catalog.endpoints[model.endpoint])
 
-    def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Any) -> Job:
+    def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Budget | None) -> Job:
         """Return the job that makes the answer: a new one, or one that is under way or has ended.
 
         Raises:
@@ -143,7 +192,7 @@ class ChatRoute:
         limiter.refuse_if_full()
         return server.cache.begin(key, work)
 
-    def _settle(self, exchange: Exchange, record: Any) -> ChatResult:
+    def settle(self, exchange: Exchange, record: Any) -> ChatResult:
         """Return a record's answer as it is to be said; the first to hear it pays for it.
 
         Raises:
@@ -151,19 +200,30 @@ class ChatRoute:
         """
         cached, exchange.job.paid = exchange.job.paid, True
         exchange.log.cost_usd = 0.0 if cached else sum_spending(record.get("calls", [])).cost_usd
-        return result_of(record, exchange.plan, self.server.options.usage, cached=cached)
+        return answer_to(exchange.request, record, exchange.plan, self.server.options.usage, cached=cached)
 
-    async def _whole(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        log, job = exchange.log, exchange.job
+    async def wait(self, exchange: Exchange, receive: Receive) -> ChatResult | None:
+        """Return the answer when it is whole; None where the client has left.
+
+        Raises:
+            ApiError: there is none.
+        """
+        job = exchange.job
         async with Subscriber(job, receive) as subscriber:
             while not (subscriber.gone or subscriber.finished):
                 await subscriber.more()
             if subscriber.gone:
-                log.outcome = "gone"
-                return
+                return None
         if job.task.cancelled():
             raise ApiError(503, "server_overloaded", "the server is going down")
-        result = self._settle(exchange, job.task.result())
+        return self.settle(exchange, job.task.result())
+
+    async def _whole(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        log = exchange.log
+        result = await self.wait(exchange, receive)
+        if result is None:
+            log.outcome = "gone"
+            return
         log.outcome = "ok"
         headers = {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}", **log.cost_header()}
         await send_json(send, 200, self.protocol.whole(exchange.request, exchange.meta, result), headers)
@@ -175,7 +235,7 @@ class ChatRoute:
             server.metrics.note_first_token(self.route, time.monotonic() - log.started)
 
         writer = self.protocol.writer(exchange.request, exchange.meta, server.style)
-        settle = functools.partial(self._settle, exchange)
+        settle = functools.partial(self.settle, exchange)
         stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first)
         keepalive_s = None if server.options.keepalive == "off" else server.options.keepalive_s
         try:
@@ -191,14 +251,3 @@ class ChatRoute:
             # Codex asks six times again after most statuses, and once after a failure said in the stream.
             log.outcome = refused.code
             await stream.fail(refused)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A request on its way to its answer."""
-
-    request: ChatRequest
-    meta: ResponseMeta
-    plan: Plan
-    job: Job
-    log: RequestLog

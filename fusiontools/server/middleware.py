@@ -22,6 +22,7 @@ from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, s
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
     "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
     "/v1/responses": "responses",
     "/v1/messages": "messages",
     "/fuse": "fuse",

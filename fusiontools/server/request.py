@@ -26,6 +26,16 @@ _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
 _QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class JsonRoute:
+    """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
+
+    answer: App
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        await self.answer(scope, receive, send)
+
+
 @dataclass(slots=True)
 class RequestLog:
     """A request, as it is counted and logged: nothing of what it says."""

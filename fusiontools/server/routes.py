@@ -23,7 +23,7 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.protocols.messages import count
 from fusiontools.server.request import (
-    App,
+    JsonRoute,
     Receive,
     RequestLog,
     Send,
@@ -87,16 +87,6 @@ _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class JsonRoute:
-    """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
-
-    answer: App
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        await self.answer(scope, receive, send)
-
-
-@dataclass(frozen=True, slots=True)
 class Routes:
     """The JSON routes of one server."""
 
@@ -133,7 +123,7 @@ class Routes:
             return
         # Codex takes a list without `models` for broken. What it finds there it believes, down to its own instructions,
         # which nobody can say but Codex: for a model that is not in it, it keeps them.
-        codex = {"models": []} if b"client_version=" in scope["query_string"] else {}
+        codex: dict[str, Any] = {"models": []} if b"client_version=" in scope["query_string"] else {}
         await send_json(send, 200, {"object": "list", "data": listed, **codex}, {})
 
     async def model(self, scope: Any, receive: Receive, send: Send) -> None:

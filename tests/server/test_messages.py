@@ -436,10 +436,23 @@ def test_tools_are_functions() -> None:
 def test_tools_that_nobody_here_can_run_are_left_out(kind: str) -> None:
     native = {"type": kind, "name": "native"}
 
-    params = read(tools=[native, LOOK_UP], tool_choice={"type": "tool", "name": "native"}).params
+    asked = read(tools=[native, LOOK_UP], mcp_servers=[{"type": "url", "url": "https://tools.example"}])
 
-    assert [tool["function"]["name"] for tool in params["tools"]] == ["look_up"]
-    assert "tool_choice" not in params
+    assert [tool["function"]["name"] for tool in asked.params["tools"]] == ["look_up"]
+    assert [part["param"] for part in asked.ignored] == ["tools[0]", "mcp_servers[0]"]
+    assert repr(kind) in asked.ignored[0]["reason"]
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "native"}])
+@pytest.mark.parametrize("others", [[], [LOOK_UP]], ids=["alone", "beside another"])
+def test_a_choice_that_leaves_no_tool_is_refused(choice: dict[str, str], others: list[Any]) -> None:
+    if others and choice["type"] == "any":
+        assert read(tools=others, tool_choice=choice).params["tool_choice"] == "required"
+        return
+
+    refused = refusal(tools=[{"type": "web_search_20250305", "name": "native"}, *others], tool_choice=choice)
+
+    assert (refused.status, str(refused.param).partition(".")[0]) == (400, "tool_choice")
 
 
 def test_a_typed_tool_with_a_schema_is_the_clients_own() -> None:
@@ -449,9 +462,11 @@ def test_a_typed_tool_with_a_schema_is_the_clients_own() -> None:
 
 
 def test_without_tools_no_choice_among_them_is_asked_for() -> None:
-    choice = {"type": "any", "disable_parallel_tool_use": True}
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
 
-    assert read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice=choice) == read()
+    assert (
+        read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice=choice).params == read().params
+    )
 
 
 @pytest.mark.parametrize(

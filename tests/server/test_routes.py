@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -557,7 +558,7 @@ def test_calls_are_counted_by_stage_and_outcome(counted: Server) -> None:
 
 
 def test_members_tokens_and_dollars_are_counted(counted: Server) -> None:
-    usage = got(counted.chat(fusion={"panel": ["fake/a", "fake/b+nocost", "fake/c+empty+cost=0"]}))["usage"]
+    usage = got(counted.chat(fusion={"panel": ["fake/a", "fake/b+nocost", "fake/c+empty+cost=0"]}))["fusion"]["usage"]
 
     stages = ("panel", "judge", "synth")
     assert counted.metric("fusion_members_total", outcome="ok") == 2

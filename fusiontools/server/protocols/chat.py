@@ -17,6 +17,7 @@ from fusiontools.server.protocols.exchange import (
     ChatResult,
     ResponseMeta,
     StreamStyle,
+    ignore_tool,
 )
 
 _DONE = b"data: [DONE]\n\n"
@@ -67,6 +68,7 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
+            ignored=[ignore_tool("web_search_options", "web_search")] if "web_search_options" in fields else [],
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
@@ -203,6 +205,10 @@ def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
             harmless = True
         if not harmless:
             return ApiError(400, "unsupported_parameter", f"`{name}` is not supported: {why}", name)
+    if not fields.get("tools") and (
+        isinstance(fields.get("tool_choice"), dict) or fields.get("tool_choice") == "required"
+    ):
+        return ApiError(400, "invalid_request", "tool_choice: leaves no tool: `tools` has none", "tool_choice")
     return None
 
 

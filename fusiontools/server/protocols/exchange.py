@@ -6,9 +6,9 @@ nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
@@ -63,6 +63,18 @@ _KINDS = {
 }
 
 
+class Ignored(TypedDict):
+    """A part of a request that is not done; `param` is its place: `tools[1]`."""
+
+    param: str
+    reason: str
+
+
+def ignore_tool(param: str, kind: str) -> Ignored:
+    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call."""
+    return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it"}
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A request in the words of the record, whichever protocol it came in.
@@ -76,6 +88,8 @@ class ChatRequest:
         says_usage: whether a stream ends with what it took.
         echo: what the protocol itself will say again in its answer.
         unanswerable: why no fusion can answer it; an endpoint that it passes through to may know better.
+        ignored: what of it is not done, each with its place and why.
+        keep: takes the whole answer, before it goes out, where the client may name it later.
     """
 
     model: str
@@ -86,6 +100,8 @@ class ChatRequest:
     says_usage: bool = False
     echo: Mapping[str, Any] = field(default_factory=dict)
     unanswerable: ApiError | None = None
+    ignored: Sequence[Ignored] = ()
+    keep: Callable[[dict[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,10 @@ def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[
         parts[-1].pieces.append(call["function"]["arguments"])
     statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
-    return finish_response(start_response(request, meta), output, result)
+    response = finish_response(start_response(request, meta), output, result)
+    if request.keep is not None:
+        request.keep(response)
+    return response
 
 
 class ResponsesWriter:
@@ -320,6 +323,8 @@ class ResponsesWriter:
         left = [part for part in self._parts if part.index not in self._output]
         frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
         response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
+        if self._asked.keep is not None:
+            self._asked.keep(response)
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
 
