@@ -8,7 +8,7 @@ schema: v1
 models:
   - name: fusion
     provider: openai
-    model: fusion
+    model: ${FUSION_MODEL:-fusion}
     apiBase: ${FUSION_SERVER:-http://127.0.0.1:8383}/v1
     apiKey: ${FUSION_SERVER_KEY:-none}
     useResponsesApi: false

@@ -2,7 +2,8 @@
 
 import os
 
-from inspect_ai import Task, eval
+from inspect_ai import Task
+from inspect_ai import eval as evaluate
 from inspect_ai.dataset import Sample
 from inspect_ai.model import get_model
 from inspect_ai.scorer import includes
@@ -33,6 +34,6 @@ task = Task(
     solver=[use_tools(capital()), generate()],
     scorer=includes(),
 )
-[log] = eval(task, model=model, display="none", log_dir="inspect_logs")
+[log] = evaluate(task, model=model, display="none", log_dir="inspect_logs")
 print(log.samples[0].output.completion)
 print(log.results.scores[0].metrics["accuracy"].value)

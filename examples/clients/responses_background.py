@@ -1,4 +1,4 @@
-"""Responses of the OpenAI SDK: `pip install openai`. A long answer that is asked for later, and a turn that names it."""
+"""Responses of the OpenAI SDK: `pip install openai`. An answer that is asked for later, and a turn that names it."""
 
 import os
 import time
