@@ -322,8 +322,9 @@ def test_pages_that_want_a_key_are_as_documented(guarded: Server, document: Docu
         ("panel: [fake/a+status=500]\nlimits: {retries: 0}\n", (), 502),
         ("panel: [fake/a+hang]\nlimits: {deadline_s: 0.2, retries: 0}\n", (), 424),
         ("panel: [fake/a]\n", ("--max-request-cost-usd", "0"), 402),
+        ("panel: [fake/a+status=400]\nlimits: {retries: 0}\n", (), 400),
     ],
-    ids=["nobody answers", "in time", "for nothing"],
+    ids=["nobody answers", "in time", "for nothing", "everybody refuses"],
 )
 def test_failures_are_as_documented(
     serve: Serve, document: Document, recipe: str, options: tuple[str, ...], status: int
