@@ -6,6 +6,7 @@ export OPENCODE_CONFIG_CONTENT='{
   "model": "fusion/'"$model"'",
   "small_model": "fusion/'"$model"'",
   "share": "disabled",
+  "agent": {"title": {"disable": true}},
   "autoupdate": false,
   "provider": {
     "fusion": {
