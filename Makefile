@@ -63,11 +63,11 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
 	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
 
-# Heavy, and of other people's making: 2.5 GB of clients, from pip and npm.
+# Heavy, and of other people's making: 6 GB of clients, from pip and npm.
 .clients/.installed: tests/clients/install.sh $(VENV)/.dev
 	@sh tests/clients/install.sh "$(CURDIR)/$(BIN)/python" .clients
 
-test-clients: $(VENV)/.dev .clients/.installed ## install real clients (2.5 GB) and run them against a server
+test-clients: $(VENV)/.dev .clients/.installed ## install real clients (6 GB) and run them against a server
 	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) tests/clients
 
 check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents

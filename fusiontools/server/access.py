@@ -49,7 +49,7 @@ class Access:
         if self.origins:
             # Fetch, CORS protocol: a key's header is not among what `*` means, so any header is named back.
             app = CORSMiddleware(
-                app, self.origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+                app, self.origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",), expose_headers=("*",)
             )
         if self.hosts is not None:
             app = TrustedHostMiddleware(app, sorted(self.hosts), www_redirect=False)

@@ -1,45 +1,26 @@
-"""The ASGI app: routes, and what happens to a request from its first byte to the end of its answer."""
+"""The ASGI app: its routes."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
-from fusiontools.config.models import Model
-from fusiontools.llm.http import DEPTH
-from fusiontools.llm.prices import prompt_tokens
-from fusiontools.server.jobs import Job, Subscriber, key_of
+from fusiontools.server.chat_route import ChatRoute
+from fusiontools.server.completions_route import CompletionsRoute
 from fusiontools.server.middleware import RequestMiddleware
-from fusiontools.server.passthrough import Passthrough, can_pass
 from fusiontools.server.protocols.chat import Chat
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
+from fusiontools.server.protocols.completions import Completions
 from fusiontools.server.protocols.messages import Messages
 from fusiontools.server.protocols.responses import Responses
-from fusiontools.server.request import (
-    App,
-    Receive,
-    RequestLog,
-    Send,
-    check_size,
-    depth_of,
-    new_id,
-    read_body,
-    refuse_unanswerable,
-    send_json,
-)
-from fusiontools.server.result import result_of, sum_spending
+from fusiontools.server.request import App
+from fusiontools.server.response_routes import ResponseRoutes
 from fusiontools.server.routes import Routes
-from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:
-    from fusiontools.server.plan import Plan
     from fusiontools.server.state import Server
 
 _FAREWELL_S = 2.0
@@ -51,9 +32,11 @@ def make_app(server: Server) -> App:
     pages = Routes(server)
     routes = [
         Route("/v1/chat/completions", ChatRoute(server, chat, "chat"), methods=["POST"]),
+        Route("/v1/completions", CompletionsRoute(ChatRoute(server, Completions(), "completions")), methods=["POST"]),
         Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
         *pages.routes(),
+        *ResponseRoutes(server).routes(),
     ]
     return RequestMiddleware(
         Router(routes, lifespan=_lifespan), server.access, server.metrics, server.options.read_s, server.options.log
@@ -66,139 +49,3 @@ async def _lifespan(_: object) -> AsyncIterator[None]:
     yield
     if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
         await asyncio.wait(cut_off, timeout=_FAREWELL_S)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRoute:
-    """A route that answers questions in one protocol; an ASGI app."""
-
-    server: Server
-    protocol: WireProtocol
-    route: str
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        log: RequestLog = scope["log"]
-        try:
-            await self._answer(scope, receive, send, log)
-        except ApiError as refused:
-            log.outcome = refused.code
-            # Clients of this protocol ask again after 424, some for minutes, and none after 400.
-            status = 400 if refused.status == 424 and self.route == "chat" else refused.status
-            await send_json(send, status, self.protocol.error(refused), {**refused.headers, **log.cost_header()})
-
-    async def _answer(self, scope: Any, receive: Receive, send: Send, log: RequestLog) -> None:
-        server = self.server
-        body = await read_body(receive, server.options)
-        request = self.protocol.read(body)
-        check_size(request, server.options)
-        DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
-        log.model = request.model[:100]
-        plan = server.planner.plan(request)
-        server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
-        if plan.model is not None and self._passes(plan.model, body):
-            await Passthrough(server, log, receive, send).forward(body, plan.model, plan.fusion.get("max_cost_usd"))
-            return
-        refuse_unanswerable(request)
-        job = self._job(request, plan, log, budget)
-        # A chat stream says its tokens at the end; the others at the beginning too.
-        tokens = prompt_tokens(request.messages, request.params) if self.route != "chat" else 0
-        meta = ResponseMeta(new_id(), int(time.time()), request.model, tokens)
-        exchange = Exchange(request, meta, plan, job, log)
-        if request.stream:
-            await self._stream(exchange, receive, send)
-        else:
-            await self._whole(exchange, receive, send)
-
-    def _passes(self, model: Model, body: Mapping[str, Any]) -> bool:
-        """Return whether a request goes to a model's endpoint as it is."""
-        same = self.route == "chat" and "messages" in body
-        return same and can_pass(self.server.catalog.endpoints[model.endpoint])
-
-    def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Any) -> Job:
-        """Return the job that makes the answer: a new one, or one that is under way or has ended.
-
-        Raises:
-            ApiError: a new one would have to wait in too long a line.
-        """
-        server, limiter = self.server, self.server.runner.limiter
-        work = server.runner.work(request, plan, budget)
-        if not server.cache.keeps or plan.fusion.get("cache") is False:
-            limiter.refuse_if_full()
-            return Job(work)
-        key = key_of(request, log.caller)
-        if (kept := server.cache.get(key)) is not None:
-            server.metrics.count_lookup("hit")
-
-            async def known(_: Job) -> Any:
-                return kept
-
-            job = Job(known)
-            job.paid = True
-            return job
-        if (running := server.cache.find_running(key)) is not None:
-            server.metrics.count_lookup("joined")
-            return running
-        server.metrics.count_lookup("miss")
-        limiter.refuse_if_full()
-        return server.cache.begin(key, work)
-
-    def _settle(self, exchange: Exchange, record: Any) -> ChatResult:
-        """Return a record's answer as it is to be said; the first to hear it pays for it.
-
-        Raises:
-            ApiError: it has none.
-        """
-        cached, exchange.job.paid = exchange.job.paid, True
-        exchange.log.cost_usd = 0.0 if cached else sum_spending(record.get("calls", [])).cost_usd
-        return result_of(record, exchange.plan, self.server.options.usage, cached=cached)
-
-    async def _whole(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        log, job = exchange.log, exchange.job
-        async with Subscriber(job, receive) as subscriber:
-            while not (subscriber.gone or subscriber.finished):
-                await subscriber.more()
-            if subscriber.gone:
-                log.outcome = "gone"
-                return
-        if job.task.cancelled():
-            raise ApiError(503, "server_overloaded", "the server is going down")
-        result = self._settle(exchange, job.task.result())
-        log.outcome = "ok"
-        headers = {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}", **log.cost_header()}
-        await send_json(send, 200, self.protocol.whole(exchange.request, exchange.meta, result), headers)
-
-    async def _stream(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        server, log = self.server, exchange.log
-
-        def note_first() -> None:
-            server.metrics.note_first_token(self.route, time.monotonic() - log.started)
-
-        writer = self.protocol.writer(exchange.request, exchange.meta, server.style)
-        settle = functools.partial(self._settle, exchange)
-        stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first)
-        keepalive_s = None if server.options.keepalive == "off" else server.options.keepalive_s
-        try:
-            log.outcome = await stream.run(exchange.job, receive, keepalive_s)
-        except asyncio.CancelledError:
-            log.outcome = "server_overloaded"
-            if stream.begun:
-                await stream.fail(ApiError(503, "server_overloaded", "the server is going down"))
-            raise
-        except ApiError as refused:
-            if self.route != "responses" or refused.status == 503:
-                raise
-            # Codex asks six times again after most statuses, and once after a failure said in the stream.
-            log.outcome = refused.code
-            await stream.fail(refused)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A request on its way to its answer."""
-
-    request: ChatRequest
-    meta: ResponseMeta
-    plan: Plan
-    job: Job
-    log: RequestLog

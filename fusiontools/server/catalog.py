@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any
@@ -94,6 +95,10 @@ class Catalog:
         fusions += [(f"{FUSION}/{name}", recipe) for name, recipe in self.recipes.items()]
         entries = [self._fusion_entry(name, recipe, created) for name, recipe in fusions]
         return entries + [self._model_entry(name, model, created) for name, model in self.models.items()]
+
+    def anthropic_listing(self, created: int) -> list[dict[str, Any]]:
+        """Return the entries of `/v1/models` as Anthropic's clients read them."""
+        return [_as_anthropic(entry) for entry in self.listing(created)]
 
     def _fusion_entry(self, name: str, recipe: Recipe, created: int) -> dict[str, Any]:
         contexts = [self._context(model) for model in models_of(recipe)]
@@ -208,6 +213,18 @@ def _has_keys(recipe: Recipe) -> bool:
 
 def _entry(name: str, owner: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": owner}
+
+
+def _as_anthropic(entry: Mapping[str, Any]) -> dict[str, Any]:
+    created = datetime.fromtimestamp(entry["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    model = {
+        "type": "model",
+        "id": entry["id"],
+        "display_name": entry["id"],
+        "created_at": created,
+        "lifecycle": "active",
+    }
+    return model | ({"max_input_tokens": entry["context_length"]} if "context_length" in entry else {})
 
 
 def _names(names: Any) -> str:

@@ -25,8 +25,8 @@ from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
 from fusiontools.server.limits import ConcurrencyLimiter
 from fusiontools.server.metrics import Metrics
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
-from fusiontools.server.request import Receive
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
+from fusiontools.server.request import Receive, RequestLog
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Job:
         self.pieces: list[Piece] = []
         #: Whether a request has paid for it: whoever reads the end after that has it for nothing.
         self.paid = False
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: set[Subscriber | Hold] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
         self.task.add_done_callback(self._wake_all)
 
@@ -61,11 +61,11 @@ class Job:
         for subscriber in self._subscribers:
             subscriber.wake()
 
-    def join(self, subscriber: Subscriber) -> None:
+    def join(self, subscriber: Subscriber | Hold) -> None:
         """Add a client."""
         self._subscribers.add(subscriber)
 
-    def leave(self, subscriber: Subscriber) -> None:
+    def leave(self, subscriber: Subscriber | Hold) -> None:
         """Take a client away; with the last one the work ends, sockets and all."""
         self._subscribers.discard(subscriber)
         if not self._subscribers and not self.task.done():
@@ -76,6 +76,23 @@ class Job:
             subscriber.wake()
         if not self.task.cancelled():
             self.task.exception()  # somebody may hear of it, or everybody has left
+
+
+class Hold:
+    """Keeps a job going while no client listens to it: `with`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> Hold:
+        self._job.join(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._job.leave(self)
+
+    def wake(self) -> None:
+        """Do nothing: nobody listens."""
 
 
 class Subscriber:
@@ -190,6 +207,17 @@ class Cache:
         failed = [note for note in record.get("degraded", []) if note["code"] not in _NO_FAILURES]
         if self.keeps and "error" not in record and not failed:  # another try may do better
             self._kept[key] = record
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request on its way to its answer."""
+
+    request: ChatRequest
+    meta: ResponseMeta
+    plan: Plan
+    job: Job
+    log: RequestLog
 
 
 def key_of(request: ChatRequest, caller: str) -> bytes:

@@ -17,11 +17,12 @@ from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
 from fusiontools.server.protocols.messages import Messages
-from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, send_json
+from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, send_json, speaks_anthropic
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
     "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
     "/v1/responses": "responses",
     "/v1/messages": "messages",
     "/fuse": "fuse",
@@ -58,7 +59,8 @@ class RequestMiddleware:
         async def send_named(message: Any) -> None:
             if message["type"] == "http.response.start":
                 log.status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", log.id.encode())]
+                names = [b"x-request-id", b"request-id"] if speaks_anthropic(scope) else [b"x-request-id"]
+                message["headers"] = [*message["headers"], *((name, log.id.encode()) for name in names)]
             await send(message)
 
         try:
@@ -111,7 +113,7 @@ class BrokenOff(Exception):
 async def _refuse(scope: Any, send: Send, refused: ApiError) -> None:
     log: RequestLog = scope["log"]
     log.outcome = log.outcome or refused.code
-    protocol: WireProtocol = Messages() if scope["path"].startswith("/v1/messages") else Chat()
+    protocol: WireProtocol = Messages() if speaks_anthropic(scope) else Chat()
     await send_json(send, refused.status, protocol.error(refused), refused.headers)
 
 

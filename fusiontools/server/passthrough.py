@@ -278,8 +278,8 @@ class Passthrough:
 
 
 def _last_words(refused: ApiError) -> bytes:
-    """Return an event with the error, and the end; the blank line ends what may have been cut off."""
-    return b"\n\ndata: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
+    """Return an event with the error, and the end; what was cut off has not been handed on."""
+    return b"data: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
 
 
 def _reply_headers(kind: str) -> dict[str, str]:

@@ -26,6 +26,16 @@ _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
 _QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class JsonRoute:
+    """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
+
+    answer: App
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        await self.answer(scope, receive, send)
+
+
 @dataclass(slots=True)
 class RequestLog:
     """A request, as it is counted and logged: nothing of what it says."""
@@ -81,6 +91,11 @@ async def _read_some(receive: Receive) -> Any:
     if message["type"] == "http.disconnect":
         raise ApiError(400, "client_left", "the client left before its request was whole")
     return message
+
+
+def speaks_anthropic(scope: Any) -> bool:
+    """Return whether a client speaks Anthropic's protocol, on the paths that other clients ask too."""
+    return scope["path"].startswith("/v1/messages") or any(name == b"anthropic-version" for name, _ in scope["headers"])
 
 
 def check_size(request: ChatRequest, options: ServeOptions) -> None:

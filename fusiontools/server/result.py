@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
-from fusiontools.server.protocols.exchange import ApiError, ChatResult
+from fusiontools.server.protocols.chat import usage as openai_usage
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult
 
 if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
@@ -55,24 +56,29 @@ def _finish_reason(answer: Mapping[str, Any]) -> str:
     return reason if reason == "content_filter" else "length"
 
 
+def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, cached: bool = False) -> ChatResult:
+    """Return a record's answer to a request, with what of the request was not done; see `result_of`."""
+    result = result_of(record, plan, usage, cached=cached)
+    if not request.ignored:
+        return result
+    return replace(result, fusion={**result.fusion, "ignored": list(request.ignored)})
+
+
 def sum_spending(calls: Sequence[Call]) -> Spending:
     """Return what a response took; a replayed call took nothing."""
     return Spending.of(call for call in calls if not call["replayed"])
 
 
 def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> Spending:
-    """Return the tokens of the call that wrote the answer, and what all calls cost."""
+    """Return the tokens of the call that wrote the answer, whenever it was made, and what all calls cost now."""
     whole, answer = sum_spending(calls), record["answer"]
-    written = [
-        call for call in calls if call["status"] == "ok" and call["stage"] == "synth" and call.get("step") != "guard"
-    ]
+    answered = [call for call in record.get("calls", []) if call["status"] == "ok"]
+    written = [call for call in answered if call["stage"] == "synth" and call.get("step") != "guard"]
     if "response" in answer:
         shown = record["panel"][answer["response"]]
         seat = (shown["member"], shown["sample"], shown["layer"])
-        written = [
-            c for c in calls if c["status"] == "ok" and (c.get("member"), c.get("sample"), c.get("layer")) == seat
-        ]
-    own = sum_spending(written[-1:])
+        written = [c for c in answered if (c.get("member"), c.get("sample"), c.get("layer")) == seat]
+    own = Spending.of(written[-1:])
     return replace(own, calls=whole.calls, unknown=whole.unknown, known_usd=whole.known_usd)
 
 
@@ -96,6 +102,7 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
         "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": unknown, "by_stage_usd": costs},
         "timings": {f"{stage}_s": s for stage, s in seconds.items()},
         "calls": len(calls),
+        "usage": openai_usage(sum_spending(calls)),
         "cached": cached,
     }
     if "degraded" in record:

@@ -23,7 +23,7 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.protocols.messages import count
 from fusiontools.server.request import (
-    App,
+    JsonRoute,
     Receive,
     RequestLog,
     Send,
@@ -32,6 +32,7 @@ from fusiontools.server.request import (
     read_body,
     refuse_unanswerable,
     send_json,
+    speaks_anthropic,
 )
 from fusiontools.server.result import error_of, scrub_record, sum_spending
 
@@ -86,16 +87,6 @@ _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class JsonRoute:
-    """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
-
-    answer: App
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        await self.answer(scope, receive, send)
-
-
-@dataclass(frozen=True, slots=True)
 class Routes:
     """The JSON routes of one server."""
 
@@ -125,19 +116,29 @@ class Routes:
 
     async def models(self, scope: Any, receive: Receive, send: Send) -> None:
         """List what can be asked."""
-        listed = self.server.catalog.listing(self.server.started)
-        # `has_more` and the ids are for clients that speak Anthropic's protocol.
-        ends = {"has_more": False, "first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
-        await send_json(send, 200, {"object": "list", "data": listed, **ends}, {})
+        listed = self._listing(scope)
+        if speaks_anthropic(scope):
+            ends = {"has_more": False, "first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
+            await send_json(send, 200, {"data": listed, **ends}, {})
+            return
+        # Codex takes a list without `models` for broken. What it finds there it believes, down to its own instructions,
+        # which nobody can say but Codex: for a model that is not in it, it keeps them.
+        codex: dict[str, Any] = {"models": []} if b"client_version=" in scope["query_string"] else {}
+        await send_json(send, 200, {"object": "list", "data": listed, **codex}, {})
 
     async def model(self, scope: Any, receive: Receive, send: Send) -> None:
         """Describe one model."""
         name = scope["path_params"]["name"]
-        for entry in self.server.catalog.listing(self.server.started):
+        for entry in self._listing(scope):
             if entry["id"] == name:
                 await send_json(send, 200, entry, {})
                 return
         raise self.server.catalog.unknown(name)
+
+    def _listing(self, scope: Any) -> list[dict[str, Any]]:
+        """Return the models as the client's protocol has them."""
+        catalog, started = self.server.catalog, self.server.started
+        return catalog.anthropic_listing(started) if speaks_anthropic(scope) else catalog.listing(started)
 
     async def recipes(self, scope: Any, receive: Receive, send: Send) -> None:
         """List the recipes."""

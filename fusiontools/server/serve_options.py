@@ -46,9 +46,12 @@ class ServeOptions:
         "comment", "--progress", choices=("comment", "reasoning", "off"),
         help="How a stream says what goes on: as comments, as the model's thoughts, or not at all.",
     )  # fmt: skip
+    # Agents take `usage` for the length of the conversation and cut it when that nears the window. Which client does so
+    # cannot be told: most say the name of the library that they are built on.
     usage: str = option(
-        "total", "--usage", choices=("total", "answer"),
-        help="Tokens in `usage`: of all calls, or of the call that wrote the answer; `cost` is always the whole.",
+        "answer", "--usage", choices=("answer", "total"),
+        help="Tokens in `usage`: of the call that wrote the answer, or of all calls, as in `fusion.usage`; `cost` is "
+        "always the whole.",
     )  # fmt: skip
     max_in_flight: int = option(
         256, "--max-in-flight", minimum=1, metavar="N", help="Requests that are worked on at once."
@@ -76,6 +79,12 @@ class ServeOptions:
         help="Answer equal requests of one key from memory for S seconds.  [default: off]",
     )
     cache_entries: int = option(512, "--cache-entries", minimum=1, metavar="N", help="Answers kept in memory.")
+    store_h: float | None = option(
+        None, "--store", minimum=0, metavar="HOURS",
+        help="Keep responses of /v1/responses so long, in memory, for a next turn that names them; 0 keeps none.  "
+        "[default: 24, with --workers 0]",
+    )  # fmt: skip
+    store_mib: float = option(64.0, "--store-mib", minimum=0.001, metavar="MIB", help="Kept responses of each key.")
     max_body_mib: float = option(32.0, "--max-body-mib", minimum=0.001, metavar="MIB", help="Refuse larger bodies.")
     max_messages: int = option(4096, "--max-messages", minimum=1, metavar="N", help="Refuse longer conversations.")
     read_s: float = option(

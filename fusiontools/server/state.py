@@ -18,9 +18,11 @@ from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimi
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
+from fusiontools.server.response_store import ResponseStore
 from fusiontools.server.serve_options import ServeOptions
 
 _CALLS_OF_A_REQUEST = 4
+_STORE_H = 24.0
 KEYS_VARIABLE = "FUSION_SERVER_API_KEYS"
 
 
@@ -51,6 +53,7 @@ class Server:
     rate_limiter: RateLimiter
     daily_budgets: DailyBudgets
     cache: Cache
+    responses: ResponseStore
     metrics: Metrics
     access: access.Access
     style: StreamStyle
@@ -102,6 +105,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
         daily_budgets=DailyBudgets(day_usd),
         cache=Cache(options.cache_s, options.cache_entries),
+        responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
         access=access.Access(
             keys,
@@ -139,6 +143,19 @@ def _limits(catalog: Catalog, typed: Mapping[str, Any], in_flight: int) -> Limit
         return limits
     # What bounds a server is the requests in job, each with a panel of several calls.
     return replace(limits, max_concurrency=max(limits.max_concurrency, _CALLS_OF_A_REQUEST * in_flight))
+
+
+def _store_h(options: ServeOptions) -> float:
+    """Return for how many hours responses are kept: the next turn may come to another process, which has none of them.
+
+    Raises:
+        UsageError: several processes are to keep them.
+    """
+    if options.workers > 1 and options.store_h:
+        raise UsageError("--store: responses are kept in the memory of one process; leave out --workers")
+    if options.store_h is None:
+        return 0.0 if options.workers > 1 else _STORE_H
+    return options.store_h
 
 
 def _share(whole: int, options: ServeOptions) -> int:

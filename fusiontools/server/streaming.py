@@ -66,6 +66,11 @@ class Stream:
                 return "gone"
         return await self._end(job)
 
+    async def go_on(self) -> None:
+        """Begin in a response that has begun."""
+        self.begun = True
+        await self._put(self.writer.open())
+
     async def fail(self, refused: ApiError) -> None:
         """Say in band that there is no answer."""
         await self._put(self.writer.broken(refused, None), more=False)

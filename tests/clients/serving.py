@@ -60,6 +60,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 RECIPES = {
     "answers": fusion(*CALLS),
     "calls_twice": fusion(("weather", {"city": "Canberra"}), ("weather", {"city": "Hobart"})),
+    "fields": fusion(text=f"[[ ## city ## ]]\n{ANSWER}\n\n[[ ## completed ## ]]"),
     "edits": fusion(text=f"shapes.py\n```\n{EDITED}```\n"),
     "hangs": "panel: {members: [fake/a+hang, fake/b+hang]}\njudge: fake/judge\nsynth: fake/synth\n",
     "stalls": "panel: {members: [fake/a, fake/b]}\njudge: fake/judge\nsynth: fake/synth+itl=1000000\n",

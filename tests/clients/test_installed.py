@@ -5,6 +5,7 @@ Each runs twice: before a server as it is, and before one that wants a key and k
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -27,13 +28,17 @@ NODE = INSTALLED / "npm" / "node_modules"
 BUSY = ("--keepalive", "chunk", "--keepalive-interval", "0.01", "--progress", "reasoning")
 QUESTION = "What do my notes say?"
 NOTES = "The password is swordfish."
+FORM = "city='Canberra'"
 CITIES = "['Canberra', 'Hobart']"
 FAILED = "424"
 #: Nothing but the server is asked.
 OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "HF_HUB_OFFLINE": "1",
     "PI_OFFLINE": "1",
+    "PROMPTFOO_DISABLE_TELEMETRY": "1",
+    "PROMPTFOO_DISABLE_UPDATE": "1",
 }
 
 
@@ -157,6 +162,95 @@ def test_openai_for_javascript_gets_answers_and_calls_a_tool(
     assert given_back(upstream) == ["The capital of Australia is Canberra."]
 
 
+#: By example: where its client is installed, and what it prints.
+EXAMPLE_LINES: dict[str, tuple[str, list[str]]] = {
+    "openai_sdk.py": ("openai", [ANSWER, ANSWER, FORM]),
+    "responses_background.py": ("openai", [ANSWER, ANSWER]),
+    "anthropic_sdk.py": ("anthropic", [ANSWER, ANSWER]),
+    "langchain_anthropic_chat.py": ("anthropic", [ANSWER, ANSWER]),
+    "instructor_form.py": ("instructor", [FORM]),
+    "llamaindex_chat.py": ("llama-index", [ANSWER] * 4),
+}
+#: As above; these call a tool, so that its answer reaches the models.
+TOOL_LINES: dict[str, tuple[str, list[str]]] = {
+    "anthropic_tools.py": ("anthropic", [ANSWER]),
+    "openai_agents.py": ("openai-agents", [ANSWER, ANSWER]),
+    "pydanticai_agent.py": ("pydantic-ai", [ANSWER, FORM]),
+    "smolagents_agent.py": ("smolagents", [ANSWER]),
+    "inspect_task.py": ("inspect", [ANSWER, "1.0"]),
+}
+SAID_BY_TOOL = "The capital of Australia is Canberra."
+
+
+@pytest.mark.parametrize("example", EXAMPLE_LINES)
+def test_an_example_gets_its_answers(example: str, server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    environment, expected = EXAMPLE_LINES[example]
+
+    done = run_installed(server, tmp_path, environment, "python", str(EXAMPLES / example))
+
+    assert lines_of(done) == expected
+
+
+@pytest.mark.parametrize("example", TOOL_LINES)
+def test_an_example_calls_a_tool(example: str, server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    environment, expected = TOOL_LINES[example]
+
+    done = run_installed(server, tmp_path, environment, "python", str(EXAMPLES / example))
+
+    assert lines_of(done)[-len(expected) :] == expected
+    assert any(SAID_BY_TOOL in str(body["messages"]) for body in upstream.bodies())
+
+
+@pytest.mark.parametrize("example", ["openai_sdk.py", "responses_background.py"])
+def test_an_older_openai_sdk_gets_the_same(example: str, server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    done = run_installed(server, tmp_path, "openai-2", "python", str(EXAMPLES / example))
+
+    assert lines_of(done) == EXAMPLE_LINES[example][1]
+
+
+@pytest.mark.parametrize(("example", "answers"), [("ai_sdk.mjs", 4), ("anthropic_sdk.mjs", 3)])
+def test_javascript_gets_answers_and_calls_a_tool(
+    example: str, answers: int, server: Server, upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "node_modules").symlink_to(NODE)
+    shutil.copy(EXAMPLES / example, tmp_path)
+
+    done = run_installed(server, tmp_path, "npm", "node", example)
+
+    assert lines_of(done) == [ANSWER] * answers
+    assert any(SAID_BY_TOOL in str(body["messages"]) for body in upstream.bodies())
+
+
+def test_dspy_reads_its_fields(server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    command = ["env", "FUSION_MODEL=fusion/fields", "python", str(EXAMPLES / "dspy_predict.py")]
+
+    done = run_installed(server, tmp_path, "dspy", *command)
+
+    assert lines_of(done) == [ANSWER]
+
+
+def test_promptfoo_passes_its_test(server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    options = ["--no-cache", "-o", "out.json"]
+
+    done = run_installed(server, tmp_path, "npm", "promptfoo", "eval", "-c", str(EXAMPLES / "promptfoo.yaml"), *options)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["results"]["stats"]["successes"] == 1
+
+
+def test_the_evaluation_harness_grades_a_task(server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    done = run_installed(server, tmp_path, "lm-eval", "sh", str(EXAMPLES / "lm_eval.sh"))
+
+    [score] = [line for line in lines_of(done) if line.startswith("|capitals|")]
+    assert [cell.strip() for cell in score.split("|")][5:9] == ["exact_match", "↑", "1", "±"]
+
+
+def test_a_litellm_proxy_hands_answers_on(server: Server, upstream: Upstream, tmp_path: Path) -> None:
+    done = run_installed(server, tmp_path, "litellm-proxy", "python", str(HERE / "programs" / "litellm_proxy.py"))
+
+    assert lines_of(done)[-2:] == [ANSWER, ANSWER]
+
+
 def given_back(upstream: Upstream) -> list[str]:
     """Return what tools answered, as the model that was asked last has read it."""
     return [message["content"] for message in upstream.bodies()[-1]["messages"] if message["role"] == "tool"]
@@ -168,7 +262,10 @@ def given_back(upstream: Upstream) -> list[str]:
 def agents(model: str) -> dict[str, list[str]]:
     """Return how each agent is asked one thing of this model without a person."""
     pi, claude, codex = (str(EXAMPLES / name) for name in ("pi.mjs", "claude_code.sh", "codex.sh"))
+    opencode, cn = (str(EXAMPLES / name) for name in ("opencode.sh", "continue.sh"))
     return {
+        "opencode": ["env", f"FUSION_MODEL={model}", "sh", opencode, "run", QUESTION],
+        "cn": ["env", f"FUSION_MODEL={model}", "sh", cn, "--auto", "-p", QUESTION],
         "pi": ["pi", "-e", pi, "--model", f"fusion/{model}", "--no-session", "-p", QUESTION],
         "claude": ["sh", claude, "--model", model, "--allowedTools", "Bash(cat *)", "-p", QUESTION],
         "codex": ["sh", codex, "exec", "-m", model, "--skip-git-repo-check", QUESTION],

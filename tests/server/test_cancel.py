@@ -95,6 +95,16 @@ def test_who_leaves_a_member_that_is_asked_alone_cancels_its_call(
     all_cut_off(upstream, 1)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_who_leaves_cancels_the_calls_for_every_prompt(asked_server: Server, upstream: Upstream, stream: bool) -> None:
+    body = {"model": "fake/a+hang", "prompt": ["One?", "Two?", "Three?"], "stream": stream}
+
+    with Line(asked_server, request(body, line="POST /v1/completions HTTP/1.1")):
+        calls_under_way(upstream, 3)
+
+    all_cut_off(upstream, 3)
+
+
 def test_who_leaves_a_passed_stream_in_the_middle_cancels_its_call(asked_server: Server, upstream: Upstream) -> None:
     with Line(asked_server, post(CHAT, stream=True, model="fake/a+chunks=1000+itl=1")) as line:
         line.until(b'"content":"f')

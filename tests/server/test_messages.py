@@ -101,9 +101,9 @@ def writer(asked: ChatRequest | None = None, **style: str) -> MessagesWriter:
 def events(stream: bytes) -> Iterator[dict[str, Any]]:
     """Yield what an event-stream reader hears; every event's name is its type."""
     for frame in stream.decode().split("\n\n"):
-        if not frame or frame.startswith(":"):
+        if not (lines := [line for line in frame.split("\n") if line and not line.startswith(":")]):
             continue
-        name, data = frame.split("\n")
+        name, data = lines
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         yield event
@@ -436,10 +436,23 @@ def test_tools_are_functions() -> None:
 def test_tools_that_nobody_here_can_run_are_left_out(kind: str) -> None:
     native = {"type": kind, "name": "native"}
 
-    params = read(tools=[native, LOOK_UP], tool_choice={"type": "tool", "name": "native"}).params
+    asked = read(tools=[native, LOOK_UP], mcp_servers=[{"type": "url", "url": "https://tools.example"}])
 
-    assert [tool["function"]["name"] for tool in params["tools"]] == ["look_up"]
-    assert "tool_choice" not in params
+    assert [tool["function"]["name"] for tool in asked.params["tools"]] == ["look_up"]
+    assert [part["param"] for part in asked.ignored] == ["tools[0]", "mcp_servers[0]"]
+    assert repr(kind) in asked.ignored[0]["reason"]
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "native"}])
+@pytest.mark.parametrize("others", [[], [LOOK_UP]], ids=["alone", "beside another"])
+def test_a_choice_that_leaves_no_tool_is_refused(choice: dict[str, str], others: list[Any]) -> None:
+    if others and choice["type"] == "any":
+        assert read(tools=others, tool_choice=choice).params["tool_choice"] == "required"
+        return
+
+    refused = refusal(tools=[{"type": "web_search_20250305", "name": "native"}, *others], tool_choice=choice)
+
+    assert (refused.status, str(refused.param).partition(".")[0]) == (400, "tool_choice")
 
 
 def test_a_typed_tool_with_a_schema_is_the_clients_own() -> None:
@@ -449,9 +462,11 @@ def test_a_typed_tool_with_a_schema_is_the_clients_own() -> None:
 
 
 def test_without_tools_no_choice_among_them_is_asked_for() -> None:
-    choice = {"type": "any", "disable_parallel_tool_use": True}
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
 
-    assert read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice=choice) == read()
+    assert (
+        read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice=choice).params == read().params
+    )
 
 
 @pytest.mark.parametrize(
@@ -794,7 +809,7 @@ def test_no_text_breaks_the_frames(first: str, second: str) -> None:
 
 
 def test_progress_is_a_comment_on_one_line() -> None:
-    assert writer().progress("panel\n2/3") == b": panel 2/3\n\n"
+    assert writer().progress("panel\n2/3") == b": panel 2/3\n"
 
 
 def test_progress_can_be_thoughts_that_end_signed_before_the_text() -> None:
@@ -826,7 +841,7 @@ def test_progress_does_not_cut_an_answer_in_two() -> None:
     said.open()
     said.text("Ye")
 
-    assert said.progress("guard") == b": guard\n\n"
+    assert said.progress("guard") == b": guard\n"
 
 
 def test_progress_can_be_off() -> None:
@@ -835,14 +850,14 @@ def test_progress_can_be_off() -> None:
 
 @pytest.mark.parametrize(
     ("keepalive", "said"),
-    [("comment", b": alive\n\n"), ("chunk", b'event: ping\ndata: {"type":"ping"}\n\n'), ("off", b"")],
+    [("comment", b": alive\n"), ("chunk", b'event: ping\ndata: {"type":"ping"}\n\n'), ("off", b"")],
 )
 def test_a_silent_line_is_kept_open(keepalive: str, said: bytes) -> None:
     assert writer(keepalive=keepalive).alive() == said
 
 
 def test_richer_events_are_comments() -> None:
-    assert writer().event({"stage": "panel", "of": 3}) == b': fusion {"stage":"panel","of":3}\n\n'
+    assert writer().event({"stage": "panel", "of": 3}) == b': fusion {"stage":"panel","of":3}\n'
 
 
 # --- Errors ---
@@ -871,6 +886,19 @@ def test_an_error_has_anthropics_type(status: int, kind: str) -> None:
         "type": "error",
         "error": {"type": kind, "message": "It cannot be."},
     }
+
+
+@pytest.mark.parametrize(
+    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, "new", {}]
+)
+@pytest.mark.parametrize("reader", [Messages().read, count], ids=["ask", "count"])
+def test_a_thread_is_refused_in_the_words_on_which_clients_go_on_without(reader: Any, thread: Any) -> None:
+    with pytest.raises(ApiError) as raised:
+        reader(body(HELLO, thread=thread))
+
+    error = Messages().error(raised.value)["error"]
+    assert (raised.value.status, error["type"]) == (400, "invalid_request_error")
+    assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 
 
 @pytest.mark.parametrize("said", ["12 tokens are too many", "Prompt is too long: 12 tokens"])

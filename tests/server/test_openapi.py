@@ -23,6 +23,9 @@ from fusiontools.server.routes import openapi_document
 from fusiontools.server.serve_options import ServeOptions
 from fusiontools.server.state import ServerArguments, open_server
 
+COMPLETIONS = "/v1/completions"
+#: A response that was never made.
+NOWHERE = f"/v1/responses/resp_{'0' * 32}"
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 OURS = {"name": "look_up", "input_schema": {"type": "object"}}
 CUSTOM = {"type": "custom", "name": "look_up"}
@@ -139,6 +142,9 @@ PAGES = [
     ("/recipes/{name}", "/recipes/cascade", 200),
     ("/recipes/{name}", "/recipes/strange", 404),
     ("/v1/models", "/v1/models", 200),
+    ("/v1/models", "/v1/models?client_version=1", 200),
+    ("/v1/responses/{response_id}", NOWHERE, 404),
+    ("/v1/responses/{response_id}/input_items", f"{NOWHERE}/input_items", 404),
     ("/v1/models/{name}", "/v1/models/fusion/budget", 200),
     ("/v1/models/{name}", "/v1/models/fake%2Fa", 200),
     ("/v1/models/{name}", "/v1/models/strange", 404),
@@ -153,9 +159,17 @@ BODIES: list[tuple[str, dict[str, Any], int]] = [
     (CHAT, {}, 400),
     (CHAT, asking(fusion={"nonsense": 1}), 400),
     (CHAT, {"model": "strange", "messages": TURN}, 404),
+    (COMPLETIONS, {"prompt": "Why?"}, 200),
+    (COMPLETIONS, {"prompt": ["One?", "Two?"], "echo": True, "max_tokens": 3}, 200),
+    (COMPLETIONS, {"prompt": ["One?", "Two?"], "stream": True, "stream_options": {"include_usage": True}}, 200),
+    (COMPLETIONS, {}, 400),
+    ("/v1/responses", {"input": "Why?", "previous_response_id": "resp_0"}, 404),
+    ("/v1/responses/input_tokens", {"input": "Why?"}, 200),
+    ("/v1/responses/input_tokens", {}, 400),
     ("/v1/responses", {"input": "Why?"}, 200),
     ("/v1/responses", {"input": "Why?", "max_output_tokens": 3}, 200),
     ("/v1/responses", {"input": "Why?", "stream": True, "fusion": {"events": True}}, 200),
+    ("/v1/responses", {"input": "Why?", "background": True, "tools": [{"type": "web_search"}]}, 200),
     ("/v1/responses", {"input": 3}, 400),
     ("/v1/messages", anthropic(), 200),
     ("/v1/messages", anthropic(stream=True, fusion={"events": True}), 200),
@@ -177,7 +191,32 @@ GOOD = {path: body for path, body, status in reversed(BODIES) if status == 200}
 def test_every_operation_is_asked_below(document: Document) -> None:
     asked = {("GET", path) for path, _, status in PAGES if status == 200}
 
-    assert asked | {("POST", path) for path in GOOD} == document.operations.keys()
+    assert asked | KEPT | {("POST", path) for path in GOOD} == document.operations.keys()
+
+
+#: Operations on a response that is kept.
+KEPT = {
+    ("GET", "/v1/responses/{response_id}"),
+    ("GET", "/v1/responses/{response_id}/input_items"),
+    ("POST", "/v1/responses/{response_id}/cancel"),
+    ("DELETE", "/v1/responses/{response_id}"),
+}
+
+
+def test_kept_responses_are_as_documented(server: Server, document: Document) -> None:
+    made = server.post("/v1/responses", {"input": [{"role": "user", "content": "Why?"}]}).json()
+
+    for verb, path in sorted(KEPT, key=lambda operation: operation[0] == "DELETE"):
+        url = f"{server.url}{path.replace('{response_id}', made['id'])}"
+        json = {"json": {}} if verb == "POST" else {}
+        response = httpx.request(verb, url, timeout=60, trust_env=False, **json)  # type: ignore[arg-type]
+        assert response.status_code == 200
+        document.check(path, response)
+
+
+def test_models_are_as_documented_for_clients_of_anthropic_too(server: Server, document: Document) -> None:
+    for path, address in (("/v1/models", "/v1/models"), ("/v1/models/{name}", "/v1/models/fusion")):
+        document.check(path, server.get(address, headers={"anthropic-version": "2023-06-01"}))
 
 
 @pytest.mark.parametrize(("path", "address", "status"), PAGES)

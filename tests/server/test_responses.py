@@ -539,10 +539,12 @@ def test_tools_that_nobody_here_can_run_are_not_shown_to_models() -> None:
     asked = read(tools=[*({"type": kind} for kind in hosted), WEATHER, namespace("agents", {"type": "web_search"})])
 
     assert names_shown(asked) == ["weather"]
+    assert [part["param"] for part in asked.ignored] == [*(f"tools[{i}]" for i in range(6)), "tools[7].tools[0]"]
+    assert all(repr(kind) in part["reason"] for kind, part in zip(hosted, asked.ignored, strict=False))
 
 
 def test_where_no_tool_is_left_nothing_is_said_of_tools() -> None:
-    asked = read(tools=[{"type": "web_search"}], tool_choice="required", parallel_tool_calls=True)
+    asked = read(tools=[{"type": "web_search"}], tool_choice="auto", parallel_tool_calls=True)
 
     assert asked.params == {}
 
@@ -566,10 +568,21 @@ def test_a_choice_of_one_tool_is_nested_as_in_a_chat(choice: dict[str, Any]) -> 
     assert read(tools=[WEATHER], tool_choice=choice).params["tool_choice"] == expected
 
 
-def test_a_choice_of_a_tool_that_is_not_shown_says_nothing() -> None:
-    asked = read(tools=[WEATHER, {"type": "web_search"}], tool_choice={"type": "web_search"})
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([{"type": "web_search"}], "required"),
+        ([], "required"),
+        ([{"type": "web_search"}], {"type": "web_search"}),
+        ([WEATHER, {"type": "web_search"}], {"type": "web_search"}),
+        ([WEATHER], {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]}),
+    ],
+)
+def test_a_choice_that_leaves_no_tool_is_refused(tools: list[Any], choice: Any) -> None:
+    with pytest.raises(ApiError) as raised:
+        read(tools=tools, tool_choice=choice)
 
-    assert "tool_choice" not in asked.params
+    assert (raised.value.status, raised.value.param) == (400, "tool_choice")
 
 
 def test_only_allowed_tools_are_shown() -> None:
@@ -1091,8 +1104,8 @@ def reassembled(stream: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_progress_is_a_comment_unless_told_otherwise() -> None:
-    assert writer().progress("panel 2/3") == b": panel 2/3\n\n"
-    assert writer().progress("a\nb\r\nc") == b": a b c\n\n"
+    assert writer().progress("panel 2/3") == b": panel 2/3\n"
+    assert writer().progress("a\nb\r\nc") == b": a b c\n"
     assert writer(progress="off").progress("panel 2/3") == b""
 
 
@@ -1129,7 +1142,7 @@ def test_progress_does_not_cut_the_answer_in_two() -> None:
 
     said.text("Hi")
 
-    assert said.progress("guard") == b": guard\n\n"
+    assert said.progress("guard") == b": guard\n"
 
 
 def test_reasoning_that_no_answer_follows_is_closed_all_the_same() -> None:
@@ -1142,7 +1155,7 @@ def test_reasoning_that_no_answer_follows_is_closed_all_the_same() -> None:
 
 
 def test_a_silent_stream_is_kept_open_as_the_operator_wants() -> None:
-    assert writer().alive() == b": alive\n\n"
+    assert writer().alive() == b": alive\n"
     assert kinds(writer(keepalive="chunk").alive()) == ["in_progress"]
     assert writer(keepalive="off").alive() == b""
 

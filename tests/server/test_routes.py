@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -71,6 +72,8 @@ def refusal_of(reply: httpx.Response, status: int = 400) -> dict[str, Any]:
 
 # --- Models ---
 
+ANTHROPIC = {"anthropic-version": "2023-06-01"}
+
 
 def test_every_recipe_and_every_model_of_one_is_listed_the_fusion_first(server: Server) -> None:
     body = got(server.get("/v1/models"))
@@ -80,7 +83,7 @@ def test_every_recipe_and_every_model_of_one_is_listed_the_fusion_first(server: 
     assert ids[:2] == ["fusion", "fusion/recipe"]
     assert {f"fusion/{name}" for name in SHIPPED} | {*PANEL, "fake/judge", "fake/synth"} <= set(ids)
     assert len(ids) == len(set(ids))
-    assert (body["first_id"], body["last_id"], body["has_more"]) == (ids[0], ids[-1], False)
+    assert body.keys() == {"object", "data"}
 
 
 def test_an_entry_has_every_field_that_openai_writes(server: Server) -> None:
@@ -91,6 +94,40 @@ def test_an_entry_has_every_field_that_openai_writes(server: Server) -> None:
         assert entry["object"] == "model"
         assert isinstance(entry["created"], int)
     assert {entry["owned_by"] for entry in entries if entry["id"].startswith("fusion")} == {"fusiontools"}
+
+
+def test_clients_of_anthropic_are_told_of_models_in_their_own_words(server: Server) -> None:
+    ours = got(server.get("/v1/models"))["data"]
+
+    listed = got(server.get("/v1/models", headers=ANTHROPIC))
+
+    entries = {entry["id"]: entry for entry in listed["data"]}
+    assert list(entries) == [entry["id"] for entry in ours]
+    assert (listed["first_id"], listed["last_id"], listed["has_more"]) == (ours[0]["id"], ours[-1]["id"], False)
+    assert entries["fusion"].keys() == {"type", "id", "display_name", "created_at", "lifecycle"}
+    created = datetime.fromisoformat(entries["fusion"]["created_at"])
+    assert created.timestamp() == ours[0]["created"]
+    assert entries["fusion/local"]["max_input_tokens"] == 4096
+    assert got(server.get("/v1/models/fusion/local", headers=ANTHROPIC)) == entries["fusion/local"]
+
+
+def test_clients_of_anthropic_hear_errors_and_the_name_of_a_request_in_their_own_words(server: Server) -> None:
+    for reply in (
+        server.get("/v1/models/gpt-17", headers=ANTHROPIC),
+        server.post(
+            "/v1/messages", {"model": "gpt-17", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}
+        ),
+    ):
+        assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found_error")
+        assert reply.headers["request-id"] == reply.headers["x-request-id"]
+    assert "request-id" not in server.get("/v1/models").headers
+
+
+def test_codex_finds_the_list_that_it_wants_and_keeps_its_own_instructions(server: Server) -> None:
+    body = got(server.get("/v1/models?client_version=0.169.0"))
+
+    assert body["models"] == []
+    assert body["data"] == got(server.get("/v1/models"))["data"]
 
 
 def test_everything_that_is_listed_can_be_asked(serve: Serve) -> None:
@@ -521,7 +558,7 @@ def test_calls_are_counted_by_stage_and_outcome(counted: Server) -> None:
 
 
 def test_members_tokens_and_dollars_are_counted(counted: Server) -> None:
-    usage = got(counted.chat(fusion={"panel": ["fake/a", "fake/b+nocost", "fake/c+empty+cost=0"]}))["usage"]
+    usage = got(counted.chat(fusion={"panel": ["fake/a", "fake/b+nocost", "fake/c+empty+cost=0"]}))["fusion"]["usage"]
 
     stages = ("panel", "judge", "synth")
     assert counted.metric("fusion_members_total", outcome="ok") == 2

@@ -514,3 +514,39 @@ def test_calls_that_were_cut_are_not_whole(caller: Server, finish: str) -> None:
 
     assert ask(caller, fusion=fusion)["choices"][0]["finish_reason"] == "length"
     assert finish_of(listen(caller, fusion=fusion)) == "length"
+
+
+# --- Tools that nobody here runs ---
+
+HOSTED: dict[str, tuple[dict[str, Any], str]] = {
+    CHAT: (asking(web_search_options={}), "web_search_options"),
+    "/v1/responses": ({"input": "Why?", "tools": [{"type": "web_search"}]}, "tools[0]"),
+    "/v1/messages": (
+        {**asking(), "max_tokens": 9, "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        "tools[0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", HOSTED)
+def test_an_answer_says_which_tools_were_left_out(server: Server, path: str) -> None:
+    body, param = HOSTED[path]
+
+    whole = server.post(path, body).json()["fusion"]
+    stream = server.stream(path, {**body, "stream": True}).events
+
+    fusions = [event.get("fusion") or event.get("response", {}).get("fusion") for event in stream]
+    assert [part["param"] for part in whole["ignored"]] == [param]
+    assert [fusion["ignored"] for fusion in fusions if fusion] == [whole["ignored"]]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])
+@pytest.mark.parametrize("tools", [{}, {"tools": []}], ids=["none", "empty"])
+def test_a_chat_that_must_call_what_is_not_there_is_refused(server: Server, tools: dict[str, Any], choice: Any) -> None:
+    reply = server.chat(tool_choice=choice, **tools)
+
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "tool_choice")
+
+
+def test_an_answer_with_nothing_left_out_does_not_speak_of_it(server: Server) -> None:
+    assert "ignored" not in server.chat().json()["fusion"]

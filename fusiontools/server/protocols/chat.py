@@ -12,14 +12,16 @@ from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
+    CallIds,
     ChatRequest,
     ChatResult,
     ResponseMeta,
     StreamStyle,
+    ignore_tool,
 )
 
 _DONE = b"data: [DONE]\n\n"
-_COMMENT_ALIVE = b": alive\n\n"
+_COMMENT_ALIVE = sse.comment("alive")
 #: Parameters that are integers.
 _COUNTS = ("max_tokens", "max_completion_tokens", "seed")
 #: Why a parameter is refused, where it is said with a value that asks for something.
@@ -66,13 +68,16 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
+            ignored=[ignore_tool("web_search_options", "web_search")] if "web_search_options" in fields else [],
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
         """Return a `chat.completion`."""
         message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": None}
         if result.tool_calls:
-            message |= {"content": result.content or None, "tool_calls": list(result.tool_calls)}
+            ids = CallIds(request, meta)
+            calls = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
+            message |= {"content": result.content or None, "tool_calls": calls}
         return {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
@@ -104,6 +109,8 @@ class ChatWriter:
 
     def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
         self._says_usage, self._style = request.says_usage, style
+        self._ids = CallIds(request, meta)
+        self._begun: set[int] = set()
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion.chunk",
@@ -125,13 +132,13 @@ class ChatWriter:
 
     def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
         """Say pieces of tool calls."""
-        return self._chunk({"tool_calls": list(deltas)})
+        return self._chunk({"tool_calls": [self._named(delta) for delta in deltas]})
 
     def progress(self, words: str) -> bytes:
         """Say what goes on."""
         if self._style.progress == "reasoning":
             return self._chunk({"reasoning_content": f"{words}\n"})
-        return f": {words}\n\n".encode() if self._style.progress == "comment" else b""
+        return sse.comment(words) if self._style.progress == "comment" else b""
 
     def alive(self) -> bytes:
         """Keep the line open."""
@@ -155,6 +162,14 @@ class ChatWriter:
         error = Chat().error(refused)["error"]
         fusion = {**result.fusion, "answer": result.content, "tool_calls": list(result.tool_calls)} if result else None
         return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + _DONE
+
+    def _named(self, delta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a piece of a call; the first one of each call says its id."""
+        index = delta.get("index") or 0
+        if index in self._begun:
+            return delta
+        self._begun.add(index)
+        return {**delta, "id": self._ids.of(delta.get("id") or "")}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
@@ -195,6 +210,10 @@ def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
             harmless = True
         if not harmless:
             return ApiError(400, "unsupported_parameter", f"`{name}` is not supported: {why}", name)
+    if not fields.get("tools") and (
+        isinstance(fields.get("tool_choice"), dict) or fields.get("tool_choice") == "required"
+    ):
+        return ApiError(400, "invalid_request", "tool_choice: leaves no tool: `tools` has none", "tool_choice")
     return None
 
 

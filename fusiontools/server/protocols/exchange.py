@@ -6,9 +6,9 @@ nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
@@ -61,15 +61,23 @@ class ApiError(FusionError):
         message: what is wrong, where, and what to do, for a person.
         param: the parameter that is at fault, where one is: `messages[2].content`.
         headers: what else the response says, such as `retry-after`.
+        details: what a program is told beside the code, where the protocol has a place for it.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(code, message)
         self.status = status
         self.param = param
         self.headers = headers or {}
+        self.details = details
 
     @property
     def kind(self) -> str:
@@ -94,6 +102,18 @@ _KINDS = {
 }
 
 
+class Ignored(TypedDict):
+    """A part of a request that is not done; `param` is its place: `tools[1]`."""
+
+    param: str
+    reason: str
+
+
+def ignore_tool(param: str, kind: str) -> Ignored:
+    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call."""
+    return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it"}
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A request in the words of the record, whichever protocol it came in.
@@ -107,6 +127,8 @@ class ChatRequest:
         says_usage: whether a stream ends with what it took.
         echo: what the protocol itself will say again in its answer.
         unanswerable: why no fusion can answer it; an endpoint that it passes through to may know better.
+        ignored: what of it is not done, each with its place and why.
+        keep: takes the whole answer, before it goes out, where the client may name it later.
     """
 
     model: str
@@ -117,6 +139,8 @@ class ChatRequest:
     says_usage: bool = False
     echo: Mapping[str, Any] = field(default_factory=dict)
     unanswerable: ApiError | None = None
+    ignored: Sequence[Ignored] = ()
+    keep: Callable[[dict[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +158,30 @@ class ResponseMeta:
     created: int
     model: str
     prompt_tokens: int = 0
+
+
+class CallIds:
+    """Ids for the calls of one answer: no two alike, and none that the conversation has already.
+
+    Many servers count from `call_0` in every turn, and some give two calls one id; a client that keeps calls by their
+    ids would mix them up.
+
+    Args:
+        prefix: begins the id of a call that has none.
+    """
+
+    def __init__(self, request: ChatRequest, meta: ResponseMeta, prefix: str = "call") -> None:
+        self._answer, self._prefix = meta.id[:12], prefix
+        self._taken = {call.get("id") for told in request.messages for call in told.get("tool_calls") or []}
+
+    def of(self, given: str) -> str:
+        """Return the id that a call goes out with."""
+        unique, count = given or f"{self._prefix}_{self._answer}", 1
+        while unique in self._taken:
+            unique = f"{given or self._prefix}_{self._answer}" + (f"_{count}" if count > 1 else "")
+            count += 1
+        self._taken.add(unique)
+        return unique
 
 
 @dataclass(frozen=True, slots=True)

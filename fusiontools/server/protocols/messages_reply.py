@@ -15,6 +15,7 @@ from fusiontools.record.types import ToolCall
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
+    CallIds,
     ChatRequest,
     ChatResult,
     ResponseMeta,
@@ -39,13 +40,13 @@ _TOO_LONG = "prompt is too long"
 #: Clients send a thought back only where it is signed; `messages_turns` leaves it out again.
 _SIGNATURE = "ZnVzaW9udG9vbHM="
 _TEXT_ENDS = b"}}\n\n"
-_ALIVE = b": alive\n\n"
+_ALIVE = sse.comment("alive")
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
 def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return a whole answer."""
-    ids = CallIds(request, meta)
+    ids = CallIds(request, meta, "toolu")
     content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
     content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
     message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
@@ -58,27 +59,8 @@ def error(refused: ApiError) -> dict[str, Any]:
     if refused.code == "context_length" and _TOO_LONG not in words.lower():
         words = f"{_TOO_LONG}: {words}"
     kind = _ERRORS.get(refused.status, "invalid_request_error" if refused.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": words}}
-
-
-class CallIds:
-    """Ids for the calls of one answer, none of which the conversation has already.
-
-    Many servers count from `call_0` in every turn; a client that keeps calls by their ids would mix them up.
-    """
-
-    def __init__(self, request: ChatRequest, meta: ResponseMeta) -> None:
-        self._answer = meta.id[:12]
-        self._taken = {call["id"] for told in request.messages for call in told.get("tool_calls") or []}
-
-    def of(self, given: str) -> str:
-        """Return the id that a call goes out with."""
-        unique, count = given or f"toolu_{self._answer}", 1
-        while unique in self._taken:
-            unique = f"{given or 'toolu'}_{self._answer}" + (f"_{count}" if count > 1 else "")
-            count += 1
-        self._taken.add(unique)
-        return unique
+    details = {} if refused.details is None else {"details": dict(refused.details)}
+    return {"type": "error", "error": {"type": kind, "message": words, **details}}
 
 
 class _Call:
@@ -104,7 +86,7 @@ class MessagesWriter:
 
     def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
         self._about, self._style = meta, style
-        self._ids = CallIds(request, meta)
+        self._ids = CallIds(request, meta, "toolu")
         self._index = -1
         #: The kind of the block that is open, and its call.
         self._kind = ""
@@ -155,7 +137,7 @@ class MessagesWriter:
         if self._style.progress == "off" or not line:
             return b""
         if self._style.progress == "comment" or self._answering:
-            return f": {line}\n\n".encode()
+            return sse.comment(line)
         begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
         return begun + self._delta("thinking_delta", thinking=f"{line}\n")
 
@@ -165,7 +147,7 @@ class MessagesWriter:
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as a comment: strict clients fail on an event that they do not know."""
-        return b": fusion %b\n\n" % sse.line(event)
+        return sse.comment(b"fusion " + sse.line(event))
 
     def close(self, result: ChatResult) -> bytes:
         """Say how it ended and what it took."""

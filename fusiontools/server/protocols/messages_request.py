@@ -1,8 +1,8 @@
 """Read an Anthropic Messages request: its parameters and tools under OpenAI's chat names.
 
 Tools that run at Anthropic (`web_search_…`, `code_execution_…`), and those whose schema only Anthropic's models know
-(`bash_…`, `text_editor_…`, `computer_…`), are left out: nobody here can run them, and a client runs every call that it
-gets. Unknown fields are left alone, for clients send new ones before anybody has heard of them.
+(`bash_…`, `text_editor_…`, `computer_…`), are left out, and the answer says so: nobody here can run them, and a client
+runs every call that it gets. Unknown fields are left alone, for clients send new ones before anybody has heard of them.
 
 Source: Anthropic's API reference, "Messages", "Effort", "Extended thinking", "Structured outputs", "Tool reference".
 
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, Ignored, ignore_tool
 
 Part = dict[str, Any]
 
@@ -296,6 +296,7 @@ def request(body: dict[str, Any]) -> ChatRequest:
         ApiError: with the place of what cannot be read.
     """
     fields = {name: value for name, value in body.items() if value is not None}
+    _refuse_thread(fields)
     model = expect(fields.get("model"), str, "model")
     if not model:
         refuse("model", "is empty: name one of those that /v1/models lists")
@@ -309,7 +310,19 @@ def request(body: dict[str, Any]) -> ChatRequest:
         stream=expect(fields.get("stream", False), bool, "stream"),
         fusion=fusion,
         says_usage=True,
+        ignored=_ignored(fields),
     )
+
+
+def _refuse_thread(fields: dict[str, Any]) -> None:
+    """Refuse a conversation that is to be kept here: without what was said before, its next turn would be another one.
+
+    These are the words on which Anthropic's SDKs go on without a thread.
+    """
+    if "thread" in fields:
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        why = "thread: no conversations are kept here: send all messages, without `thread`"
+        raise ApiError(400, "invalid_request", why, "thread", details=details)
 
 
 def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
@@ -385,17 +398,20 @@ def _is_closed(schema: Any) -> bool:
 def _tools(fields: dict[str, Any]) -> dict[str, Any]:
     given = [expect(tool, dict, f"tools[{i}]") for i, tool in enumerate(expect(fields.get("tools", []), list, "tools"))]
     functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(given) if _runs_at_client(tool)]
-    if not functions:
-        return {}
-    params: dict[str, Any] = {"tools": functions}
     choice = expect(fields.get("tool_choice", {}), dict, "tool_choice")
     kind = choice.get("type")
+    if not functions:
+        if kind in ("any", "tool"):
+            refuse("tool_choice", "leaves no tool: none of `tools` is one that the client runs")
+        return {}
+    params: dict[str, Any] = {"tools": functions}
     if kind == "tool":
         name = expect(choice.get("name"), str, "tool_choice.name")
         if all(tool.get("name") != name for tool in given):
             refuse("tool_choice.name", f"no tool is called {name[:80]!r}")
-        if any(function["function"]["name"] == name for function in functions):
-            params["tool_choice"] = {"type": "function", "function": {"name": name}}
+        if all(function["function"]["name"] != name for function in functions):
+            refuse("tool_choice.name", f"nobody here runs {name[:80]!r}")
+        params["tool_choice"] = {"type": "function", "function": {"name": name}}
     elif kind is not None:
         if expect(kind, str, "tool_choice.type") not in _CHOICES:
             refuse("tool_choice.type", "should be auto, any, tool or none")
@@ -407,6 +423,14 @@ def _tools(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _runs_at_client(tool: dict[str, Any]) -> bool:
     return tool.get("type") in (None, "custom") or "input_schema" in tool
+
+
+def _ignored(fields: dict[str, Any]) -> list[Ignored]:
+    """Return what nobody here runs: tools of Anthropic's, and servers of tools that Anthropic would ask."""
+    tools = enumerate(fields.get("tools", []))
+    ignored = [ignore_tool(f"tools[{i}]", str(tool["type"])) for i, tool in tools if not _runs_at_client(tool)]
+    servers = enumerate(expect(fields.get("mcp_servers", []), list, "mcp_servers"))
+    return ignored + [ignore_tool(f"mcp_servers[{i}]", "mcp") for i, _ in servers]
 
 
 def _function(tool: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""OpenAI's Responses API: what a client asks there, in the words of a chat. Nothing is stored."""
+"""OpenAI's Responses API: what a client asks there, in the words of a chat.
+
+What a request names of what is kept (`server.response_store`) has been put into it before it is read here.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,7 @@ class Responses:
             fusion=_read_fusion(body),
             says_usage=True,
             echo={"response": _echo(body), "tools": tools.declared},
+            ignored=tools.ignored,
         )
         _refuse_too_deep(request)
         return request

@@ -14,6 +14,7 @@ from fusiontools.record import jsonl
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.exchange import (
     ApiError,
+    CallIds,
     ChatRequest,
     ChatResult,
     ResponseMeta,
@@ -102,7 +103,7 @@ class Part:
         if self.kind == "message":
             item["role"] = "assistant"
         elif self.kind != "reasoning":
-            item |= {"call_id": self.call_id or f"call_{self.meta}_{self.number}", "name": self.name}
+            item |= {"call_id": self.call_id, "name": self.name}
             if self.namespace:
                 item["namespace"] = self.namespace
         return {**item, _CONTENT[self.kind]: content}
@@ -114,10 +115,10 @@ def message_part(meta: ResponseMeta, number: int = 0) -> Part:
 
 
 def call_part(request: ChatRequest, meta: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
-    """Return a call that is to be written; it goes back as the client has declared the tool."""
+    """Return a call that is to be written, under its own id; it goes back as the client has declared the tool."""
     name = (call.get("function") or {}).get("name") or ""
     tool = _find_tool(request.echo.get("tools", {}), name)
-    part = Part(_KINDS[tool["kind"]], meta.id, number, call_id=call.get("id") or "", name=tool["name"])
+    part = Part(_KINDS[tool["kind"]], meta.id, number, call_id=call["id"], name=tool["name"])
     part.namespace = tool["namespace"]
     return part
 
@@ -218,12 +219,16 @@ def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[
     if result.content or not result.tool_calls:
         parts.append(message_part(meta))
         parts[0].pieces.append(result.content)
+    ids = CallIds(request, meta)
     for number, call in enumerate(result.tool_calls):
-        parts.append(call_part(request, meta, number, call))
+        parts.append(call_part(request, meta, number, {**call, "id": ids.of(call["id"])}))
         parts[-1].pieces.append(call["function"]["arguments"])
     statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
-    return finish_response(start_response(request, meta), output, result)
+    response = finish_response(start_response(request, meta), output, result)
+    if request.keep is not None:
+        request.keep(response)
+    return response
 
 
 class ResponsesWriter:
@@ -241,6 +246,7 @@ class ResponsesWriter:
         self._parts: list[Part] = []
         self._output: dict[int, Item] = {}
         self._calls: dict[int, Part] = {}
+        self._ids = CallIds(request, meta)
         #: The message or the reasoning that is open, and all before the text of the next piece of a message.
         self._alone: Part | None = None
         self._pieces: list[str] = []
@@ -268,7 +274,8 @@ class ResponsesWriter:
             part = self._calls.get(index)
             if part is None:
                 frames.append(self._close_alone())
-                part = self._calls[index] = call_part(self._asked, self._about, len(self._calls), delta)
+                named = {**delta, "id": self._ids.of(delta.get("id") or "")}
+                part = self._calls[index] = call_part(self._asked, self._about, len(self._calls), named)
                 frames.append(self._open_part(part))
             piece = (delta.get("function") or {}).get("arguments")
             if piece:
@@ -284,7 +291,7 @@ class ResponsesWriter:
             return b""
         part = self._alone
         if self._style.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
-            return f": {line}\n\n".encode()
+            return sse.comment(line)
         opening = b""
         if part is None:
             part = self._alone = Part("reasoning", self._about.id)
@@ -299,7 +306,7 @@ class ResponsesWriter:
     def alive(self) -> bytes:
         """Keep the line open."""
         if self._style.keepalive == "comment":
-            return b": alive\n\n"
+            return sse.comment("alive")
         return self._lifecycle("response.in_progress") if self._style.keepalive == "chunk" else b""
 
     def event(self, event: Mapping[str, Any]) -> bytes:
@@ -318,6 +325,8 @@ class ResponsesWriter:
         left = [part for part in self._parts if part.index not in self._output]
         frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
         response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
+        if self._asked.keep is not None:
+            self._asked.keep(response)
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
-from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.protocols.exchange import ApiError, Ignored, ignore_tool
 
 ROLES = ("user", "assistant", "system", "developer")
 #: Calls of tools that a client runs itself, and where each says what is to be done.
@@ -325,11 +325,13 @@ class Tools:
         shown: as a chat has them.
         declared: by the name that models call: the `kind`, `name` and `namespace` that the client has given each.
         names: the name that models call, by namespace ("" for none) and name.
+        ignored: those that nobody here runs.
     """
 
     shown: list[dict[str, Any]] = field(default_factory=list)
     declared: dict[str, dict[str, str]] = field(default_factory=dict)
     names: dict[tuple[str, str], str] = field(default_factory=dict)
+    ignored: list[Ignored] = field(default_factory=list)
 
     def name_of(self, namespace: str, name: str) -> str:
         """Return the name by which models know a tool, even one that is not declared any more."""
@@ -375,7 +377,7 @@ def find_names(declared: Mapping[str, Mapping[str, str]], name: str) -> list[str
 def read_tools(given: list[Any]) -> Tools:
     """Return the tools that the client runs.
 
-    What a model would call and nobody here can run (`web_search`, `mcp`, …) is not shown to it.
+    What a model would call and nobody here can run (`web_search`, `mcp`, …) is not shown to it; the answer says so.
 
     Raises:
         ApiError: a tool that cannot be understood.
@@ -410,6 +412,7 @@ def _read_namespace(tools: Tools, item: Mapping[str, Any], where: str) -> None:
 def _read_tool(tools: Tools, item: Any, where: str, namespace: str = "") -> None:
     kind = _kind_of(item, where)
     if kind not in _KINDS:
+        tools.ignored.append(ignore_tool(where, kind))
         return
     if isinstance(item.get(kind), dict):  # chat's nested spelling
         item, where = item[kind], f"{where}.{kind}"
@@ -461,6 +464,8 @@ def read_choice(body: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
         choice, shown = _read_allowed(choice, tools)
     chosen = _read_chosen(choice, tools)
     if not shown:
+        if isinstance(chosen, dict) or chosen == "required":
+            raise refuse("tool_choice", "leaves no tool: none of `tools` is one that the client runs")
         return {}
     settings = {"tools": shown, "tool_choice": chosen, "parallel_tool_calls": body.get("parallel_tool_calls")}
     return {name: value for name, value in settings.items() if value is not None}
@@ -479,13 +484,15 @@ def _read_allowed(choice: dict[str, Any], tools: Tools) -> tuple[Any, list[dict[
 
 
 def _read_chosen(choice: Any, tools: Tools) -> Any:
-    """Return chat's spelling of a choice; one of a tool that is not shown to models says nothing."""
+    """Return chat's spelling of a choice; that of a namespace says nothing."""
     if choice is None or (isinstance(choice, str) and choice in ("auto", "none", "required")):
         return choice
     if not isinstance(choice, dict) or not isinstance(choice.get("type"), str):
         raise refuse("tool_choice", "must be `auto`, `none`, `required`, or an object with a `type`")
-    if choice["type"] not in _KINDS:
+    if choice["type"] == "namespace":
         return None
+    if choice["type"] not in _KINDS:
+        raise refuse("tool_choice", f"nobody here runs {choice['type'][:80]!r}")
     matching = tools.meant_by(choice)
     if len(matching) > 1:
         names = ", ".join(matching)
