@@ -146,12 +146,12 @@ def result_of(text: str, asked: Question) -> Result | None:
     stated = _stated(folded)
     if stated:
         return None if refuses(stated[0], asked.text) else Result(stated, True, "")
-    if "not" in lines[0] and (hedged := HEDGE.match(bare(lines[0]))):
+    if "not" in lines[0] and (hedged := HEDGE.match(strip_markdown(lines[0]))):
         return Result((hedged[1],), False, hedged[1])
     pieces = _concluding([line for line in lines if not CHATTER.match(line)] or lines)
     if refuses(lines[0], asked.text) or (pieces[-1] != lines[0] and refuses(pieces[-1], asked.text)):
         return None
-    long = " ".join(map(bare, lines)) if is_long(folded) else ""
+    long = " ".join(map(strip_markdown, lines)) if is_long(folded) else ""
     vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
     labels = tuple(LABEL.findall(folded))
     ends = (lines[0], lines[-1], labels) if len(lines) > 1 else ("", "", ())
@@ -171,13 +171,13 @@ def is_long(folded: str) -> bool:
 
 def refuses(piece: str, question: str) -> bool:
     """Say whether a folded piece gives no answer; what the question offers in these words is one."""
-    refused = REFUSAL.match(bare(piece))
+    refused = REFUSAL.match(strip_markdown(piece))
     return refused is not None and refused[0].strip() not in question
 
 
 def folded_of(text: str) -> str:
     """Return what a text visibly says at its beginning and end, folded; its LaTeX and signs in a form that survives."""
-    text = spoken(text).strip()
+    text = drop_thoughts(text).strip()
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
     if "<<" in text:
@@ -222,7 +222,7 @@ def _capital(match: re.Match[str]) -> str:
     return f" {bits[:-1]}bit" if bits else CAPITAL_NAMES[single or kelvin]
 
 
-def spoken(text: str) -> str:
+def drop_thoughts(text: str) -> str:
     """Return a text without what was only thought, also where only the closing mark is there."""
     *_, closing = (None, *THOUGHT_ENDS.finditer(text)) if "/" in text or "|" in text else (None,)
     rest = text[closing.end() :] if closing else text
@@ -230,7 +230,7 @@ def spoken(text: str) -> str:
     return rest[: opening.start()] if opening else rest
 
 
-def bare(piece: str) -> str:
+def strip_markdown(piece: str) -> str:
     """Return a folded piece on one line, without Markdown and braces."""
     if not MARKDOWN.search(piece):
         return piece.strip()
@@ -238,13 +238,13 @@ def bare(piece: str) -> str:
     return " ".join(BRACE.sub(" ", EMPHASIS.sub("", piece[marks.end() :] if marks else piece)).split())
 
 
-def cut(key: str) -> str:
+def cut_key(key: str) -> str:
     """Return a key that can be written and is of bearable length; long ones that differ stay apart."""
     key = key.encode("utf-8", "replace").decode()
-    return key if len(key) <= KEY_CHARS else marked(key[: KEY_CHARS - MARK_CHARS - 1], key)
+    return key if len(key) <= KEY_CHARS else mark(key[: KEY_CHARS - MARK_CHARS - 1], key)
 
 
-def marked(beginning: str, whole: str) -> str:
+def mark(beginning: str, whole: str) -> str:
     """Return the beginning of a text with a word that stands for all of it."""
     digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:MARK_CHARS]
     return f"{beginning.rpartition(' ')[0] or beginning} {digest.translate(LETTERS_ONLY)}"

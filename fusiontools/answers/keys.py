@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from fusiontools.answers import agreement, normalize, numbers, structured, words
 from fusiontools.answers.agreement import Question
-from fusiontools.answers.extract import KEY_CHARS, Result, bare, cut, marked, result_of
+from fusiontools.answers.extract import KEY_CHARS, Result, cut_key, mark, result_of, strip_markdown
 from fusiontools.answers.numbers import Quantity
 from fusiontools.errors import UsageError, nearest
 
@@ -122,10 +122,12 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        return Votes(kind, _cut([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset())
+        return Votes(
+            kind, _cut_keys([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset()
+        )
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        return Votes(kind, _cut([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
+        return Votes(kind, _cut_keys([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
@@ -145,7 +147,7 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         read = _as_text(results, asked)
     else:
         kind, read = _suiting(texts, results, asked)
-    keys = _cut(read)
+    keys = _cut_keys(read)
     unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
     vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
     refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
@@ -166,12 +168,12 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     asked = agreement.ask(question)
     results = [result_of(text, asked) for text in texts]
     if ASKS_CODE.search(asked.text):
-        return _cut([words.literal_of(each.pieces[0], asked) if each else None for each in results])
+        return _cut_keys([words.literal_of(each.pieces[0], asked) if each else None for each in results])
     return [(_words(each, asked) or None) if each else None for each in results]
 
 
-def _cut(keys: Sequence[str | None]) -> list[str | None]:
-    return [cut(key) if key else None for key in keys]
+def _cut_keys(keys: Sequence[str | None]) -> list[str | None]:
+    return [cut_key(key) if key else None for key in keys]
 
 
 def _suiting(
@@ -179,7 +181,7 @@ def _suiting(
 ) -> tuple[str, Sequence[str | None]]:
     """Read all results as the first kind that suits more than half of those that say anything."""
     half = len([each for each in results if each]) / 2
-    whole = [structured.whole(text) for text in texts]
+    whole = [structured.whole_key(text) for text in texts]
     if sum(map(bool, whole)) > half:
         return "json", whole
     options = words.options_of(asked.text)
@@ -216,7 +218,7 @@ def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | No
     known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
     keys = [known[each] for each in results]
     said = {
-        key: agreement.say(asked, bare(each.pieces[0]))
+        key: agreement.say(asked, strip_markdown(each.pieces[0]))
         for key, each in zip(keys, results, strict=True)
         if key and each and not each.vague and not words.is_formula(key)
     }
@@ -236,9 +238,9 @@ def _words(result: Result, asked: Question) -> str:
     They are read again until they say no less, so that a key is its own key.
     """
     if result.vague:
-        key = marked(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+        key = mark(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
     else:
-        key = cut(words.key_of(result.pieces[0], asked))
+        key = cut_key(words.key_of(result.pieces[0], asked))
         if key == result.pieces[0] or ONE_WORD.fullmatch(key):
             return key
     for _ in range(READINGS):

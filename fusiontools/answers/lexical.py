@@ -103,14 +103,14 @@ def topic_of(one: Point, other: Point) -> str:
     return " ".join(words)
 
 
-def cut(text: str, limit: int = SENTENCE_CHARS) -> str:
+def shorten(text: str, limit: int = SENTENCE_CHARS) -> str:
     """Return the text on one line, with an ellipsis where it is longer than the limit."""
     line = " ".join(text[: 2 * limit].split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
 def _point(owner: int, sentence: str) -> Point:
-    text = cut(sentence)
+    text = shorten(sentence)
     found = normalize.tokens(normalize.fold(text))
     numbers = frozenset(filter(normalize.is_number, found))
     words = frozenset(_stems(found)) - NEGATIONS
@@ -223,7 +223,7 @@ def analyse(
     ranking.sort(key=lambda position: (not votes.keys[position], not answers[position].strip()))
     told = [position for position in ranking if answers[position].strip()]
     if is_short(answers):
-        analysis = _whole(question, names, answers, clusters, told)
+        analysis = _compare_whole(question, names, answers, clusters, told)
     else:
         analysis = _by_sentence(question, names, answers, votes, told)
     return {**{key: entries[:MAX_ENTRIES] for key, entries in analysis.items()}, "ranking": ranking}
@@ -245,17 +245,17 @@ def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
     return len(one & other) >= RESEMBLANCE * min(len(one), len(other))
 
 
-def _whole(
+def _compare_whole(
     question: str, names: Sequence[str], answers: Sequence[str], clusters: list[list[int]], told: list[int]
 ) -> dict[str, list[Any]]:
     """Analyse short answers: what most say, and, where they differ, what each says."""
     analysis = _empty()
     groups = [group for group in clusters if group[0] in told]
     if len(told) == 1:
-        analysis["unique_insights"] = [{"model": names[told[0]], "insight": cut(answers[told[0]])}]
+        analysis["unique_insights"] = [{"model": names[told[0]], "insight": shorten(answers[told[0]])}]
     elif told and 2 * len(groups[0]) > len(told):
         best = next(position for position in told if position in groups[0])
-        analysis["consensus"] = [cut(answers[best])]
+        analysis["consensus"] = [shorten(answers[best])]
     if len(groups) > 1:
         stances = {position: answers[position] for position in told}
         analysis["contradictions"] = [_contradiction(question, names, stances)]
@@ -334,8 +334,8 @@ def _results(
 
 def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) -> dict[str, Any]:
     """Write a contradiction, its stances in panel order."""
-    told = [{"model": names[position], "stance": cut(stances[position])} for position in sorted(stances)]
-    return {"topic": cut(topic, MAX_TOPIC_CHARS), "stances": told}
+    told = [{"model": names[position], "stance": shorten(stances[position])} for position in sorted(stances)]
+    return {"topic": shorten(topic, MAX_TOPIC_CHARS), "stances": told}
 
 
 def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:

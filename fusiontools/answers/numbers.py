@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from fusiontools.answers import normalize
-from fusiontools.answers.extract import bare
+from fusiontools.answers.extract import strip_markdown
 
 SYMBOLS = "$€£¥₹"
 #: Each unit with its other names.
@@ -174,7 +174,7 @@ def read(piece: str, asked: Collection[str], *, stated: bool) -> Quantity | None
     if not found or by_zero or DATE.search(text) or NO_NUMBER.search(shape):
         return None
     if len(found) == 2 and (RANGE.fullmatch(shape) or BETWEEN.fullmatch(shape)):
-        return Quantity(" to ".join(spelled(value) for value, _ in found), found[1][1] or found[0][1], ALONE)
+        return Quantity(" to ".join(spell(value) for value, _ in found), found[1][1] or found[0][1], ALONE)
     things = {unit for _, unit in found if unit.startswith(THING)}
     if len(found) > 1 and len(things) == 1:
         found = [(value, "" if unit in things else unit) for value, unit in found]
@@ -227,7 +227,7 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
             keys.append(_with_unit(*number.aside))
         elif number.unit == "%" and named[""] and not percent and (pair := normalize.rational(number.value)):
             share = Fraction(*pair) / 100
-            keys.append(spelled(f"{share.numerator}/{share.denominator}"))
+            keys.append(spell(f"{share.numerator}/{share.denominator}"))
         else:
             hour, clock, _ = number.value.partition(":")
             alone = "," not in number.value and (not clock or (assumed in ("am", "pm") and int(hour) <= NOON))
@@ -235,7 +235,7 @@ def keys_of(numbers: Sequence[Quantity | None], question: str) -> list[str | Non
     return keys
 
 
-def spelled(number: str) -> str:
+def spell(number: str) -> str:
     """Return a canonical number as people write it: 0.5 for 1/2, but 1/3."""
     top, _, bottom = number.partition("/")
     if len(number) > 60 or not (top.lstrip("-").isdecimal() and bottom.isdecimal() and int(bottom)):
@@ -266,14 +266,14 @@ def _iso(match: re.Match[str]) -> str:
 
 def _countable(piece: str) -> str:
     """Return a piece with each number in one piece of its own, and each unit in one word."""
-    text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", bare(piece))
+    text = POWERED_UNIT.sub(lambda match: f"{match[2]}{2 if match[1] == 'square' else 3}", strip_markdown(piece))
     text = DEGREES.sub(lambda match: f"°{match[1]}", INCHES.sub(" inch", text))
     text = _with_fractions(_with_currency_behind(text))
     if not normalize.DIGIT.search(text):
         # "One apple" counts; "no one" and "the one in Rome" do not.
         counts = len(text.split()) < 4
         text = COUNT_RUN.sub(
-            lambda match: _counted(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
+            lambda match: _count_words(match[0]) if match[0] != "one" or (counts and not match.start()) else "one", text
         )
     text = _with_minus(text)
     text = MIXED.sub(_improper, SPACED_SLASH.sub("/", PLUS.sub("", text)))
@@ -281,7 +281,7 @@ def _countable(piece: str) -> str:
     return LONG_DECIMAL_COMMA.sub(r"\1.\2", text)
 
 
-def _counted(words: str) -> str:
+def _count_words(words: str) -> str:
     """Return `two hundred and five` in digits."""
     total = current = 0
     for word in re.findall("[a-z]+", words):
@@ -348,7 +348,7 @@ def _size(key: str) -> Fraction:
 
 
 def _with_unit(value: str, unit: str) -> str:
-    return f"{spelled(value)}{'' if unit == '%' else ' '}{unit.removeprefix(THING)}".rstrip()
+    return f"{spell(value)}{'' if unit == '%' else ' '}{unit.removeprefix(THING)}".rstrip()
 
 
 def _unit_of(word: str) -> str:

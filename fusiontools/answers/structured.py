@@ -95,7 +95,7 @@ def by_pattern(pattern: Any, text: str) -> str | None:
 
 def searched(text: str) -> str:
     """Return the end of an answer, in which a pattern is looked for."""
-    return extract.spoken(text).strip()[-REGEX_CHARS:].encode("utf-8", "replace").decode()
+    return extract.drop_thoughts(text).strip()[-REGEX_CHARS:].encode("utf-8", "replace").decode()
 
 
 def steps_of(path: str) -> list[str | int]:
@@ -121,11 +121,11 @@ def by_path(steps: Sequence[str | int], text: str) -> str | None:
     return None
 
 
-def whole(text: str) -> str | None:
+def whole_key(text: str) -> str | None:
     """Return the key of a text that is one JSON object or list, fences and thoughts apart."""
     if "{" not in text and "[" not in text:
         return None
-    body = extract.spoken(text).strip()
+    body = extract.drop_thoughts(text).strip()
     if opening := FENCE.match(body):
         body = body[opening.end() :].removesuffix("```").strip()
     if not (body.startswith(("{", "[")) and body.endswith(("}", "]"))):
@@ -158,7 +158,7 @@ def calls_key(calls: Sequence[Mapping[str, Any]]) -> str:
         except (ValueError, RecursionError):
             arguments = canonical(text)
         said.append(f'{{"name":{canonical(name)},"arguments":{arguments}}}')
-    return extract.cut(f"[{','.join(sorted(said))}]")
+    return extract.cut_key(f"[{','.join(sorted(said))}]")
 
 
 def canonical(value: Any) -> str:
@@ -173,12 +173,12 @@ def canonical(value: Any) -> str:
 
 
 def _number(spelled: Spelled) -> str:
-    return numbers.spelled(normalize.canonical(spelled.lower()))
+    return numbers.spell(normalize.canonical(spelled.lower()))
 
 
 def _values(text: str) -> Iterator[Any]:
     """Yield the JSON values in a text: the text itself where it is one, else every object and list in it."""
-    text = extract.spoken(text)[-JSON_CHARS:].strip()
+    text = extract.drop_thoughts(text)[-JSON_CHARS:].strip()
     try:
         yield DECODER.decode(text)
     except (ValueError, RecursionError):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 
 from fusiontools.answers import agreement, normalize
-from fusiontools.answers.extract import Result, bare
-from fusiontools.answers.numbers import ASSIGNED, BRACKETED_COMMA, spelled, with_iso_dates
+from fusiontools.answers.extract import Result, strip_markdown
+from fusiontools.answers.numbers import ASSIGNED, BRACKETED_COMMA, spell, with_iso_dates
 
 LONE_LETTER = re.compile(r"\b[a-z]\b")
 MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
@@ -83,7 +83,7 @@ def letter_of(result: Result, options: Mapping[str, str], question: str) -> str 
         return None
     if opening := _opening(result, options):
         return opening
-    pieces = [SET_ASIDE.sub("", agreement.CONTRAST.sub("", bare(piece))) for piece in result.all_pieces]
+    pieces = [SET_ASIDE.sub("", agreement.CONTRAST.sub("", strip_markdown(piece))) for piece in result.all_pieces]
     for at, piece in enumerate(pieces):
         clauses = [clause for clause in TURN.split(piece) if clause]
         kept = [clause for clause in clauses if not _rejects(clause, options, several=len(clauses) > 1)]
@@ -108,14 +108,14 @@ def letter_of(result: Result, options: Mapping[str, str], question: str) -> str 
 
 def _opening(result: Result, options: Mapping[str, str]) -> str | None:
     """Return the letter that the first of several lines gives, however others are discussed below it."""
-    line = bare(result.opening)
+    line = strip_markdown(result.opening)
     found = OPENING.match(line)
     if found is None or (options and found[1] not in options):
         return None
     letter, rest = found[1], line[found.end() :].strip(" *.")
     if not rest:
         return letter.upper() if options or len(set(result.labels)) > 1 else None
-    last = OPENING.fullmatch(bare(result.closing).strip(" *."))
+    last = OPENING.fullmatch(strip_markdown(result.closing).strip(" *."))
     if not options or (last and last[1] != letter) or _rejects(line, options, several=False):
         return None
     said = _words(rest)
@@ -143,7 +143,7 @@ def options_of(question: str) -> dict[str, str]:
 def verdict_of(result: Result, asked: agreement.Question) -> str | None:
     """Return `yes` or `no` where an answer opens with it, concludes with it, or denies or repeats the question."""
     for piece in (*filter(None, [result.first]), *result.pieces):
-        text = bare(piece)
+        text = strip_markdown(piece)
         spoken = SPOKEN_VERDICT.match(text)
         verdict = normalize.YES_NO[spoken[1]] if spoken else normalize.yes_no(text)
         if not verdict and asked.polar and (plain := PLAIN_VERDICT.match(text)):
@@ -159,12 +159,12 @@ def verdict_of(result: Result, asked: agreement.Question) -> str | None:
 
 def key_of(piece: str, asked: agreement.Question) -> str:
     """Return the words of a piece, or, of mathematics, its words and signs."""
-    text = bare(piece)
+    text = strip_markdown(piece)
     if (assigned := ASSIGNED.match(text)) and text[assigned.end() :].strip():
         text = text[assigned.end() :]
     if (titled := TITLE.match(text)) and (asked.words | TITLES).issuperset(titled[1].split()):
         text = text[titled.end() :]
-    text = with_iso_dates(COPULA_END.sub("", _trimmed(text)))
+    text = with_iso_dates(COPULA_END.sub("", _trim(text)))
     bracketed = text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
     if not bracketed and not MATH_SIGN.search(text):
         return " ".join(_words(text, asked))
@@ -173,11 +173,11 @@ def key_of(piece: str, asked: agreement.Question) -> str:
     # A star with nothing before it is Markdown that is left over.
     while found[:1] == ["*"]:
         found = found[1:]
-    spelled_out = [spelled(normalize.canonical(token)) if normalize.is_number(token) else token for token in found]
-    return _joined(spelled_out, ", " if bracketed else " ")
+    spelled_out = [spell(normalize.canonical(token)) if normalize.is_number(token) else token for token in found]
+    return _join(spelled_out, ", " if bracketed else " ")
 
 
-def _joined(found: list[str], between: str) -> str:
+def _join(found: list[str], between: str) -> str:
     """Write tokens of mathematics in a line, with nothing beside a sign."""
     key = ""
     for token in found:
@@ -193,7 +193,7 @@ def is_formula(key: str) -> bool:
 
 def literal_of(piece: str, asked: agreement.Question) -> str:
     """Return the words of a piece with each number as it is spelled, for versions and codes."""
-    words = [word.strip(".,;:!?\"'()[]") for word in bare(piece).split()]
+    words = [word.strip(".,;:!?\"'()[]") for word in strip_markdown(piece).split()]
     words = [VERSION.sub("", word) for word in words if any(map(str.isalnum, word))]
     words = _without_echo(words, asked) if words else []
     while len(words) > 1 and words[0] in asked.words:
@@ -201,7 +201,7 @@ def literal_of(piece: str, asked: agreement.Question) -> str:
     return " ".join(words)
 
 
-def _trimmed(text: str) -> str:
+def _trim(text: str) -> str:
     """Return a text without the marks around it; the sign of a factorial or of a negation is none."""
     if FACTORIAL.fullmatch(text) or NEGATED.match(text):
         return text.rstrip(" \t.;,?:")
@@ -241,7 +241,7 @@ def _words(folded: str, asked: agreement.Question | None = None) -> list[str]:
     if asked is not None:
         words = _without_echo(words, asked)
     kept = [word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:]
-    return [spelled(word) if normalize.is_number(word) else word for word in kept]
+    return [spell(word) if normalize.is_number(word) else word for word in kept]
 
 
 def _without_echo(words: list[str], asked: agreement.Question) -> list[str]:

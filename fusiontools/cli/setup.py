@@ -10,7 +10,7 @@ from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, environment_endpoints
-from fusiontools.config.options import merged
+from fusiontools.config.options import merge_options
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
@@ -28,7 +28,7 @@ def resolver(
     config: str | None, recipe: Recipe | None, journal: Mapping[str, Any], limit: Mapping[str, Any] | None = None
 ) -> Resolver:
     """Return how a tool's options are found for each record."""
-    limits = merged(recipe.limits if recipe else LimitOptions(), limit or {})
+    limits = merge_options(recipe.limits if recipe else LimitOptions(), limit or {})
     limited = limits.max_cost_usd is not None or limits.max_record_cost_usd is not None
     return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")), limited=limited)
 
@@ -54,7 +54,7 @@ def make_client(
 
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
-            limits=merged(recipe.limits if recipe else LimitOptions(), limit),
+            limits=merge_options(recipe.limits if recipe else LimitOptions(), limit),
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.config.options import given_only
+from fusiontools.config.options import drop_unsaid
 from fusiontools.errors import UsageError, nearest
 
 
@@ -161,7 +161,7 @@ class Model:
     price_usd_per_mtok: Mapping[str, float] | None = None
 
 
-def spelled(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[str, int | None, str | None]:
+def split_spelling(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[str, int | None, str | None]:
     """Take `MODEL[*N][@ENDPOINT]` apart into the name, and the count and the endpoint where they are given.
 
     `*N` counts and `:N` does not, because model names hold colons (`llama3:8b`, `x/y:free`).
@@ -197,7 +197,7 @@ def merge_members(models: tuple[Model, ...]) -> tuple[Model, ...]:
 def plain_model(model: Model) -> dict[str, Any]:
     """Return a model as a record keeps it: names and settings, no URL and no key."""
     named = {"name": model.name, "model": model.model, "endpoint": model.endpoint}
-    return named | {key: value for key, value in given_only(model).items() if key not in named}
+    return named | {key: value for key, value in drop_unsaid(model).items() if key not in named}
 
 
 def model_from(data: Mapping[str, Any]) -> Model:

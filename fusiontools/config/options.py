@@ -75,7 +75,7 @@ def flags_of(cls: type) -> dict[str, Flag]:
     return {f.name: f.metadata["flag"] for f in fields(cls) if f.metadata.get("flag") and f.metadata["flag"].names}
 
 
-def given_only(options: object) -> dict[str, Any]:
+def drop_unsaid(options: object) -> dict[str, Any]:
     """Return the options that differ from their defaults, as plain data."""
     return {
         f.name: getattr(options, f.name)
@@ -100,7 +100,7 @@ def fixed(options: Options) -> OptionsFor[Options]:
     return _Fixed(options)
 
 
-def merged(options: Options, given: Mapping[str, Any]) -> Options:
+def merge_options(options: Options, given: Mapping[str, Any]) -> Options:
     """Return the options with the ones that were typed put over them."""
     from dataclasses import replace
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model, model_from, plain_model, spelled
-from fusiontools.config.options import given_only
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model, model_from, plain_model, split_spelling
+from fusiontools.config.options import drop_unsaid
 from fusiontools.config.stage_table import (
     STAGES,
     FewShot,
@@ -106,7 +106,7 @@ class Recipe:
 
 def parse_model(text: str, recipe: Recipe) -> Model:
     """Read `MODEL[*N][@ENDPOINT]` as typed on a command line; an alias of the recipe keeps its settings."""
-    name, samples, endpoint = spelled(text, recipe.endpoints, "--model ")
+    name, samples, endpoint = split_spelling(text, recipe.endpoints, "--model ")
     if name in recipe.aliases and endpoint is None:
         alias = recipe.aliases[name]
         return replace(alias, samples=samples) if samples else alias
@@ -150,12 +150,12 @@ def few_shot_from(data: Mapping[str, Any]) -> FewShot:
 
 def _plain(options: StageOptions) -> dict[str, Any]:
     chain_only = {f.name for f in fields(options) if not f.metadata["flag"].recipe}
-    data = {key: value for key, value in given_only(options).items() if key not in chain_only}
+    data = {key: value for key, value in drop_unsaid(options).items() if key not in chain_only}
     for key in _model_lists(type(options)) & data.keys():
         data[key] = [plain_model(model) for model in data[key]]
     if "few_shot" in data:
         turns = [list(turn) for turn in data["few_shot"].turns]
-        data["few_shot"] = {**given_only(data["few_shot"]), "turns": turns, "unless": list(data["few_shot"].unless)}
+        data["few_shot"] = {**drop_unsaid(data["few_shot"]), "turns": turns, "unless": list(data["few_shot"].unless)}
     return data
 
 

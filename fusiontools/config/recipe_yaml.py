@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.config.chain_syntax import parse
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, spelled
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, split_spelling
 from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.errors import UsageError, nearest
@@ -220,7 +220,7 @@ class _ModelMaker:
     def one(self, spec: Any, path: str) -> Model:
         if isinstance(spec, dict):
             return self._built(spec, spec.get("name") or spec["model"], path)
-        name, samples, endpoint = spelled(spec, self.endpoints, f"{self.where}: {path}: ")
+        name, samples, endpoint = split_spelling(spec, self.endpoints, f"{self.where}: {path}: ")
         if name in self.table and endpoint is None:
             alias = self._built(self.table[name], name, f"$.models.{name}")
             return replace(alias, samples=samples) if samples else alias

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from fusiontools.answers.extract import spoken
+from fusiontools.answers.extract import drop_thoughts
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.task import Code
 from fusiontools.record import jsonl
@@ -50,7 +50,7 @@ def program_of(text: str, code: Code) -> str | None:
     Of several fenced blocks it is the last that defines what is wanted, else the longest. What does not define it goes
     on from the prompt; before what does stand the prompt's own imports and helpers.
     """
-    visible = spoken(text).replace("\r\n", "\n").replace("\r", "\n")
+    visible = drop_thoughts(text).replace("\r\n", "\n").replace("\r", "\n")
     blocks, others = fenced_blocks(visible)
     if others and not blocks:
         return None

@@ -54,7 +54,7 @@ def list_texts(record: Record, *, layers: bool) -> list[GradedText]:
 def _list_responses(of: Any, responses: Sequence[Response], layer: int = 1) -> Iterator[GradedText]:
     for response in responses:
         error = response.get("error")
-        text = "" if error else prompts.said(response)
+        text = "" if error else prompts.response_text(response)
         yield GradedText(of, response["member"], response["sample"], response.get("layer", layer), text, error)
 
 

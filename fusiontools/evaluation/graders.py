@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from fusiontools.answers import normalize
-from fusiontools.answers.extract import bare, cut, spoken
+from fusiontools.answers.extract import cut_key, drop_thoughts, strip_markdown
 from fusiontools.answers.keys import literal_keys, vote_keys
 from fusiontools.answers.structured import compiled, searched, value_key
 from fusiontools.evaluation.task import Task
@@ -101,20 +101,20 @@ def _match_pattern(task: Task, text: str) -> TextScore:
     end = searched(text)
     for target in task.targets:
         if match := compiled(target).search(end):
-            return TextScore(1.0, cut(match[0]) or None)
+            return TextScore(1.0, cut_key(match[0]) or None)
     return TextScore(0.0, None)
 
 
 def _find_words(task: Task, text: str) -> TextScore:
-    visible = _flatten(spoken(text))
+    visible = _flatten(drop_thoughts(text))
     found = [target for target in task.targets if _word_pattern(target).search(visible)]
     enough = len(found) == len(task.targets) if task.options.get("all") else bool(found)
-    return TextScore(float(enough), cut(", ".join(found)) if found else None)
+    return TextScore(float(enough), cut_key(", ".join(found)) if found else None)
 
 
 def _flatten(text: str) -> str:
     """Return a text on one line, folded, without Markdown."""
-    return " ".join(map(bare, normalize.fold(text).split("\n")))
+    return " ".join(map(strip_markdown, normalize.fold(text).split("\n")))
 
 
 def _word_pattern(target: str) -> re.Pattern[str]:

@@ -26,7 +26,7 @@ from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.replies import truth_in, unreadable
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask, settled, verdict_form
+from fusiontools.stages.verdicts import ask, verdict_form, with_settings
 
 _TEMPLATE = "default"
 _PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
@@ -65,7 +65,7 @@ class ModelGrader:
     @property
     def _readers(self) -> list[Model]:
         """One judge for each run."""
-        judges = [settled(judge, 0.0, None) for judge in self.judges]
+        judges = [with_settings(judge, 0.0, None) for judge in self.judges]
         again = [
             [replace(judge, extra={**judge.extra, "seed": run}) if run else judge for run in range(self.runs)]
             for judge in judges
@@ -145,8 +145,8 @@ def _criterion_messages(record: Record, text: str, criterion: Criterion) -> list
     values: dict[str, Any] = {
         "nonce": mark,
         "conversation": prompts.conversation(record["messages"], record.get("params", {}).get("tools")),
-        "response": prompts.fenced("RESPONSE", text, mark),
-        "criterion": prompts.fenced("CRITERION", criterion.text, mark),
+        "response": prompts.fence("RESPONSE", text, mark),
+        "criterion": prompts.fence("CRITERION", criterion.text, mark),
     }
     return [
         {"role": "system", "content": sections["criterion system"]},

@@ -33,7 +33,7 @@ def with_error(record: Record, stage: str, code: RecordCode, message: str, calls
     return new  # type: ignore[return-value]
 
 
-def answered(record: Record) -> list[tuple[int, Response]]:
+def usable_responses(record: Record) -> list[tuple[int, Response]]:
     """Return the panel's usable responses with their positions."""
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
 
@@ -80,7 +80,7 @@ def best(record: Record) -> int:
 
 def by_rank(record: Record) -> list[int]:
     """Return the positions of all usable responses, best first: as ranked, then the longest finished ones."""
-    usable = dict(answered(record))
+    usable = dict(usable_responses(record))
     ranked = [position for position in record.get("analysis", {}).get("ranking", []) if position in usable]
 
     def worth(i: int) -> tuple[bool, int, int]:
@@ -101,7 +101,7 @@ def is_settled(record: Record) -> bool:
     return any((s.get("why"), s.get("layer")) == ("scouts", layer) for s in record.get("spared", []))
 
 
-def verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> Answer:
+def take_verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> Answer:
     """Return a response as an answer; `extra` says how it came to be chosen.
 
     A record that was routed to one model alone says `solo`, whichever stage passes its response on.

@@ -11,7 +11,7 @@ from typing import Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.models import Endpoint, Model, require_key
-from fusiontools.config.options import merged
+from fusiontools.config.options import merge_options
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
@@ -143,7 +143,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
     for recipe in found.values():
         check_calls(recipe)
         _require_what_it_needs(recipe)
-    found = {name: replace(recipe, limits=merged(recipe.limits, limit)) for name, recipe in found.items()}
+    found = {name: replace(recipe, limits=merge_options(recipe.limits, limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
         chains[first.name] = _own_chain(options.chain)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.chain_syntax import Step
-from fusiontools.config.models import Model, spelled
+from fusiontools.config.models import Model, split_spelling
 from fusiontools.config.options import flags_of
 from fusiontools.config.recipe import Recipe, parse_model
 from fusiontools.config.resolve import count_panel_calls
@@ -254,7 +254,7 @@ class Planner:
     def _refuse_strangers(self, names: Sequence[str], where: str) -> None:
         for text in names:
             try:
-                name, _, endpoint = spelled(text, self.catalog.endpoints, "")
+                name, _, endpoint = split_spelling(text, self.catalog.endpoints, "")
             except UsageError as error:
                 raise _bad(where, error.message) from error
             if endpoint is not None or self.catalog.find_model(name) is None:

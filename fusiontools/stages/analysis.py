@@ -69,7 +69,7 @@ def unread_places(text: str, labels: Mapping[str, int]) -> list[str]:
     return ranked(object_in(text, "ranking").get("ranking"), labels)[1]
 
 
-def merged(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> dict[str, Any]:
+def merge_analyses(analyses: Sequence[dict[str, Any]], judges: Sequence[str] = ()) -> dict[str, Any]:
     """Return several readings as one analysis: what any of them found, once, and their rankings by Borda count.
 
     Args:

@@ -24,13 +24,13 @@ from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, display_names, question_text
+from fusiontools.record.sections import display_names, question_text, usable_responses
 from fusiontools.record.types import Analysis, Degraded, Message, Record
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merged, read_analysis, unread_places
+from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.replies import unreadable
 from fusiontools.stages.runtime import Runtime, Stage, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, form, on_panel, settled
+from fusiontools.stages.verdicts import ask, form, on_panel, with_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
     @reads_panel("judge")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
-        usable = [position for position, _ in answered(record)]
+        usable = [position for position, _ in usable_responses(record)]
         if len(usable) == 1:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
@@ -96,7 +96,7 @@ def _analysis_form() -> dict[str, Any]:
 
 def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
     """Return who reads the responses in which order."""
-    models = [settled(model, options.temperature, options.max_tokens) for model in options.models]
+    models = [with_settings(model, options.temperature, options.max_tokens) for model in options.models]
     if not options.swap:
         return [_Reading(model, labels, Slot(model.name), model.name) for model in models]
     reversed_labels = dict(zip(labels, list(labels.values())[::-1], strict=True))
@@ -132,7 +132,7 @@ def _read_reply(
 def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
     """Return what all readings found; where there are several, with what each of them said."""
     judges = [reading.model.name for reading, _ in heard]
-    whole = {**merged([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
+    whole = {**merge_analyses([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
     if len(heard) > 1:
         whole["said"] = [
             {
@@ -173,7 +173,7 @@ def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[st
     found = lexical.analyse(
         question_text(record),
         [names[i] for i in usable],
-        [prompts.said(panel[i]) for i in usable],
+        [prompts.response_text(panel[i]) for i in usable],
         [panel[i].get("mean_logprob") for i in usable],
         votes,
     )
@@ -181,7 +181,7 @@ def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[st
 
 
 def _votes(record: Record) -> Votes:
-    return read_responses([response for _, response in answered(record)], question=question_text(record))
+    return read_responses([response for _, response in usable_responses(record)], question=question_text(record))
 
 
 def _complete_section(found: dict[str, Any], votes: Votes, labels: Mapping[str, int], seed: int) -> Analysis:

@@ -93,7 +93,7 @@ def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[
     }
     orders = []
     for shown in (texts, texts[::-1]):
-        responses = prompts.fenced_texts(dict(zip("AB", shown, strict=True)), str(values["nonce"]))
+        responses = prompts.fence_texts(dict(zip("AB", shown, strict=True)), str(values["nonce"]))
         orders.append(
             [
                 Message(role="system", content=sections["duel system"]),

@@ -25,7 +25,7 @@ from fusiontools.errors import CallFailed, InputError, RecordCode
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, display_names, question_text, with_error
+from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
 from fusiontools.stages.panel_gather import Outcomes, Patience, ask
@@ -122,7 +122,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
         raise InputError("no `panel` in this record; `fuse-panel` without --revise makes the first layer", "$")
     if (calls := options.layer_calls(len(record["panel"]))) > MOST_CALLS:
         raise InputError(f"the next layer asks for {calls:,} calls, more than {MOST_CALLS:,}", "$.panel")
-    usable = [response for _, response in answered(record)]
+    usable = [response for _, response in usable_responses(record)]
     if sections.is_solo(record) or not usable:
         return record if usable else without_response(record, "panel")
     ledger = runtime.ledger("panel", record)
@@ -151,12 +151,12 @@ async def _fold(
 ) -> tuple[Completion | CallFailed, list[Degraded]]:
     """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
     record, window = planner.record, planner.options.window
-    usable = [i for i, _ in answered(record)]
+    usable = [i for i, _ in usable_responses(record)]
     order = prompts.shown_to(record["id"], usable, f"{seat.model.name}/{seat.layer}").values()
-    left = [prompts.said(record["panel"][i]) for i in order]
+    left = [prompts.response_text(record["panel"][i]) for i in order]
     folded: Completion | None = None
     while left:
-        texts = [prompts.said(_response_of(seat, folded))] if folded is not None else []
+        texts = [prompts.response_text(_response_of(seat, folded))] if folded is not None else []
         room = window - len(texts)
         texts, left = [*texts, *left[:room]], left[room:]
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
@@ -177,7 +177,7 @@ def _replace_panel(
     record: Record, outcomes: list[tuple[Seat, Completion | CallFailed]], ledger: Ledger, notes: list[Degraded]
 ) -> Record:
     """Return the record with the new panel; whoever failed keeps the earlier response."""
-    before = {(r["member"], r["sample"]): r for _, r in answered(record)}
+    before = {(r["member"], r["sample"]): r for _, r in usable_responses(record)}
     standing = [note for note in record.get("degraded", []) if note.get("stage") == "panel"]
     panel: list[Response] = []
     sections = 0

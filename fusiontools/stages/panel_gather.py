@@ -152,7 +152,7 @@ async def agree(
     if len(responses) < 2 or any("error" in response for response in responses):
         return False, []
     if options.agree != "judge":
-        texts = [prompts.said(response) for response in responses]
+        texts = [prompts.response_text(response) for response in responses]
         return agree_by_code(question_text(record), texts, options.agree), []
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}

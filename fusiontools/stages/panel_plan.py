@@ -96,8 +96,8 @@ class PanelPlanner:
         mark = prompts.nonce_of([self.record["id"], own, *texts.values()])
         values = {
             "nonce": mark,
-            "own": prompts.fenced("YOUR RESPONSE", own, mark),
-            "responses": prompts.fenced_texts(texts, mark) if texts else "(There are no other responses.)",
+            "own": prompts.fence("YOUR RESPONSE", own, mark),
+            "responses": prompts.fence_texts(texts, mark) if texts else "(There are no other responses.)",
         }
         turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
         own_system = seat.model.system or self.options.system
@@ -122,8 +122,8 @@ class PanelPlanner:
         apart = own if self.options.debate else None
         shown = [i for i in usable if i != apart]
         labels = prompts.shown_to(self.record["id"], shown, f"{seat.model.name}#{seat.sample}/{seat.layer}")
-        texts = {label: prompts.said(panel[i]) for label, i in labels.items()}
-        return ("revise", texts, "") if apart is None else ("debate", texts, prompts.said(panel[apart]))
+        texts = {label: prompts.response_text(panel[i]) for label, i in labels.items()}
+        return ("revise", texts, "") if apart is None else ("debate", texts, prompts.response_text(panel[apart]))
 
     def _solo(self, few_shot: FewShot | None) -> PlannedCall:
         """Return the one call of a solo record: it writes the visible answer, so the asker's parameters are its own."""

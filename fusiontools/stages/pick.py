@@ -22,13 +22,13 @@ from fusiontools.config.stage_table import PickOptions
 from fusiontools.errors import CallFailed, StageCode
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import answered
+from fusiontools.record.sections import usable_responses
 from fusiontools.record.types import Degraded, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.replies import label_in, said_in, unreadable
-from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, on_panel, settled, verdict_form
+from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
+from fusiontools.stages.verdicts import ask, on_panel, verdict_form, with_settings
 
 #: The most responses of which every pair is compared: 56 calls.
 MOST_PAIRED = 8
@@ -41,14 +41,14 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
     @reads_panel("pick")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
-        usable = [position for position, _ in answered(record)]
+        usable = [position for position, _ in usable_responses(record)]
         if len(usable) == 1:
-            return copied(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
+            return copy_response(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
         asks = options.pairwise or options.consistent
         if not asks and sections.is_settled(record):
-            return copied(record, sections.best(record), [], by="pick")
+            return copy_response(record, sections.best(record), [], by="pick")
         if not asks and set(_ranking(record)) & set(usable):
-            answer = sections.verbatim(record, sections.best(record), "pick", pick={"method": "ranking"})
+            answer = sections.take_verbatim(record, sections.best(record), "pick", pick={"method": "ranking"})
             return with_section(record, "answer", answer)
         if not options.models:
             detail = "no judge is named (-m, or a recipe)"
@@ -64,11 +64,11 @@ def _ranking(record: Record) -> Sequence[int]:
 
 def _fall_back(record: Record, notes: list[Degraded], ledger: Ledger | None = None) -> Record:
     """Return the record with the response that is best without a verdict; the last note says why and which."""
-    usable = {position for position, _ in answered(record)}
+    usable = {position for position, _ in usable_responses(record)}
     kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
     last: Degraded = {**notes[-1], "detail": f"{notes[-1]['detail']}; the {kind} response stands in"}
     calls = ledger.calls if ledger is not None else None
-    return copied(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
+    return copy_response(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
 
 
 @dataclass(slots=True)
@@ -88,13 +88,13 @@ class _Picking:
         if picked is None:
             return _fall_back(self.record, self.notes, self.ledger)
         position, how = picked
-        answer = sections.verbatim(self.record, position, "pick", pick=how)
+        answer = sections.take_verbatim(self.record, position, "pick", pick=how)
         return with_section(self.record, "answer", answer, self.ledger.calls, self.notes)
 
     async def _ask_once(self) -> tuple[int, dict[str, Any]] | None:
         """Ask once, over all responses; None where no response is named."""
         judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
-        labels = prompts.blind_order(self.record["id"], [i for i, _ in answered(self.record)])[1]
+        labels = prompts.blind_order(self.record["id"], [i for i, _ in usable_responses(self.record)])[1]
         messages = prompts.about_responses(self.record, kind, self.options.template, labels)
         strictly = verdict_form(_PROPERTIES)
         reply = await ask(strictly, messages, judge, self.runtime, self.ledger, Slot(judge.name))
@@ -109,7 +109,9 @@ class _Picking:
 
     async def _ask_pairs(self) -> tuple[int, dict[str, Any]] | None:
         """Ask for every pair, in both orders, equal responses once; None where not one verdict can be read."""
-        texts = {position: prompts.said(self.record["panel"][position]) for position in self._choose_compared()}
+        texts = {
+            position: prompts.response_text(self.record["panel"][position]) for position in self._choose_compared()
+        }
         pairs = list(combinations(dict.fromkeys(texts.values()), 2))
         duels = await asyncio.gather(*(self._duel(number, pair) for number, pair in enumerate(pairs)))
         if not self._has_verdict(duels):
@@ -162,7 +164,7 @@ class _Picking:
         return False
 
     def _judge(self) -> Model:
-        return settled(self.options.models[0], self.options.temperature, self.options.max_tokens)
+        return with_settings(self.options.models[0], self.options.temperature, self.options.max_tokens)
 
     def _note(self, code: StageCode, detail: str) -> None:
         self.notes.append({"stage": "pick", "code": code, "detail": f"{self._judge().name}: {detail}"})

@@ -73,7 +73,7 @@ def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str,
 
 def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
     """Return the fences' nonce for these responses."""
-    return nonce_of([record_id, *(said(panel[i]) for i in positions)])
+    return nonce_of([record_id, *(response_text(panel[i]) for i in positions)])
 
 
 def nonce_of(texts: Sequence[str]) -> str:
@@ -84,19 +84,19 @@ def nonce_of(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def fenced_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
+def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
     """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
-    return fenced_texts({label: said(panel[position]) for label, position in labels.items()}, mark)
+    return fence_texts({label: response_text(panel[position]) for label, position in labels.items()}, mark)
 
 
-def fenced_texts(texts: Mapping[str, str], mark: str) -> str:
+def fence_texts(texts: Mapping[str, str], mark: str) -> str:
     """Return texts under their labels, each between fences."""
     return "\n\n".join(
         f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>" for label, body in texts.items()
     )
 
 
-def fenced(title: str, body: str, mark: str) -> str:
+def fence(title: str, body: str, mark: str) -> str:
     """Return a text between fences of its own title."""
     return f"<<<{title} {mark}>>>\n{body}\n<<<END {title} {mark}>>>"
 
@@ -109,13 +109,13 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
         labels: from label to panel position, in the order shown.
         more: what else the user section names.
     """
-    sections = load_template(suited(template, record))
+    sections = load_template(choose_template(template, record))
     mark = nonce(record["id"], record["panel"], list(labels.values()))
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
         "conversation": conversation(record["messages"], record.get("params", {}).get("tools")),
-        "responses": fenced_responses(record["panel"], labels, mark),
+        "responses": fence_responses(record["panel"], labels, mark),
         **more,
     }
     return [
@@ -124,7 +124,7 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
     ]
 
 
-def suited(template: str, record: Record) -> str:
+def choose_template(template: str, record: Record) -> str:
     """Return the template's name; a question with tools has a template of its own unless another was chosen."""
     return "tool_calls" if template == "default" and record.get("params", {}).get("tools") else template
 
@@ -161,7 +161,7 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     return [{"role": "system", "content": system}, *messages]
 
 
-def said(response: Response) -> str:
+def response_text(response: Response) -> str:
     """Return what a response says: its text, and the tool calls it proposes."""
     calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in response.get("tool_calls", [])]
     proposed = ["Proposed tool calls:", *calls] if calls else []

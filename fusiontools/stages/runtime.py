@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.stage_table import STAGES
-from fusiontools.record.sections import DERIVED, answered, verbatim, with_error
+from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def reads_panel(name: str) -> Callable[[Stage], Stage]:
         async def guarded(record: Record, runtime: Runtime) -> Record:
             if "error" in record:
                 return record
-            return await run(record, runtime) if answered(record) else without_response(record, name)
+            return await run(record, runtime) if usable_responses(record) else without_response(record, name)
 
         return guarded
 
@@ -150,8 +150,8 @@ def with_section(
     return new  # type: ignore[return-value]
 
 
-def copied(
+def copy_response(
     record: Record, position: int, degraded: list[Degraded], calls: list[Call] | None = None, by: str = "panel"
 ) -> Record:
     """Return the record with a response as its answer, word for word."""
-    return with_section(record, "answer", verbatim(record, position, by), calls, degraded)
+    return with_section(record, "answer", take_verbatim(record, position, by), calls, degraded)

@@ -28,7 +28,6 @@ from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, select_params
 from fusiontools.record.sections import (
-    answered,
     best,
     by_rank,
     digest,
@@ -36,12 +35,13 @@ from fusiontools.record.sections import (
     is_settled,
     is_solo,
     one_survivor,
-    verbatim,
+    take_verbatim,
+    usable_responses,
 )
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
-from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
+from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
@@ -50,16 +50,16 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
     @reads_panel("synth")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
-        usable = answered(record)
+        usable = usable_responses(record)
         if options.refine and "answer" in record and not is_solo(record):
             return await _revise(record, options, runtime)
         if len(usable) == 1:
-            return copied(record, usable[0][0], one_survivor(record, "synth"))
+            return copy_response(record, usable[0][0], one_survivor(record, "synth"))
         short = options.method == "auto" and _best_is_short(record)
         if is_settled(record) or options.method == "copy" or short:
-            return copied(record, best(record), [])
+            return copy_response(record, best(record), [])
         if not options.models:
-            return copied(record, best(record), [_note_nobody("the best response is the answer")])
+            return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
         return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finish()
 
     return run
@@ -104,15 +104,15 @@ class _Writing:
 
     async def _write(self) -> Answer:
         positions = self._choose_fused()
-        messages = synth_messages(self.record, prompts.suited(self.options.template, self.record), positions)
+        messages = synth_messages(self.record, prompts.choose_template(self.options.template, self.record), positions)
         try:
             return _answer_of(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
             self._note("synth_failed", f"{failure.message}; a panel response stands in")
-            return verbatim(self.record, positions[0])
+            return take_verbatim(self.record, positions[0])
 
     async def _refine(self, before: Answer) -> Answer:
-        template = prompts.suited(self.options.template, self.record)
+        template = prompts.choose_template(self.options.template, self.record)
         messages = synth_messages(self.record, template, self._choose_fused(), before)
         try:
             after = _answer_of(await self._ask(messages, "refine", is_last=True))
@@ -131,7 +131,7 @@ class _Writing:
         from fusiontools.stages.pairwise import duel
 
         model = self.options.guard_models[0]
-        single = verbatim(self.record, best(self.record))
+        single = take_verbatim(self.record, best(self.record))
         texts = (_text_of(written), _text_of(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
@@ -194,15 +194,15 @@ def synth_messages(
     panel, analysis = record["panel"], record.get("analysis")
     fused = by_rank(record) if positions is None else positions
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
-    everyone = prompts.blind_order(record["id"], [i for i, _ in answered(record)])[1]
+    everyone = prompts.blind_order(record["id"], [i for i, _ in usable_responses(record)])[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
     standing = [] if before is None else [_text_of(before)]
-    mark = prompts.nonce_of([record["id"], *(prompts.said(panel[i]) for i in sorted(fused)), *standing])
+    mark = prompts.nonce_of([record["id"], *(prompts.response_text(panel[i]) for i in sorted(fused)), *standing])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
         "conversation": prompts.conversation(record["messages"]),
-        "responses": prompts.fenced_responses(panel, labels, mark),
+        "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
@@ -230,7 +230,7 @@ def _keep_text(answer: Answer) -> Answer:
 
 
 def _text_of(answer: Answer) -> str:
-    return prompts.said(answer)  # type: ignore[arg-type]
+    return prompts.response_text(answer)  # type: ignore[arg-type]
 
 
 def _params_for(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def verdict_form(properties: Mapping[str, Any]) -> dict[str, Any]:
     return form("verdict", strict_object(**properties))
 
 
-def settled(model: Model, temperature: float, max_tokens: int | None) -> Model:
+def with_settings(model: Model, temperature: float, max_tokens: int | None) -> Model:
     """Return the model with a stage's settings where it has none of its own."""
     if model.temperature is not None and (model.max_tokens or max_tokens is None):
         return model

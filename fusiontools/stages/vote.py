@@ -22,9 +22,9 @@ from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import sections
-from fusiontools.record.sections import answered, question_text
+from fusiontools.record.sections import question_text, usable_responses
 from fusiontools.record.types import Degraded, Record, Response
-from fusiontools.stages.runtime import Runtime, Stage, copied, reads_panel, with_section
+from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
 
 
 def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
@@ -37,32 +37,32 @@ def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
             check_key(options.key)
         except UsageError as error:
             raise InputError(f"{error.message}; give another with --key", "$.recipe.vote.key") from error
-        usable = answered(record)
+        usable = usable_responses(record)
         if len(usable) == 1:
-            return copied(record, usable[0][0], sections.one_survivor(record, "vote"))
+            return copy_response(record, usable[0][0], sections.one_survivor(record, "vote"))
         return _voted(record, options)
 
     return run
 
 
 def _voted(record: Record, options: VoteOptions) -> Record:
-    usable = dict(answered(record))
+    usable = dict(usable_responses(record))
     notes = _unknown_weights(record, options)
     votes = read_responses(list(usable.values()), options.key, question_text(record))
     kind, keys = votes.kind, dict(zip(usable, votes.keys, strict=True))
     weights = {i: (options.weights or {}).get(response["member"], 1.0) for i, response in usable.items()}
-    tally = _counted(record, usable, keys, weights)
+    tally = _count_responses(record, usable, keys, weights)
     if tally is None:
         detail = f"no response can be counted as {kind}: the best response stands in"
         notes.append({"stage": "vote", "code": "nothing_to_count", "detail": detail})
-        return copied(record, sections.best(record), notes)
+        return copy_response(record, sections.best(record), notes)
     winners = [i for i in usable if keys[i] == tally.key and weights[i]]
     position = max(winners, key=lambda i: _worth(i, usable[i]))
-    answer = sections.verbatim(record, position, "vote", vote=_section(kind, tally))
+    answer = sections.take_verbatim(record, position, "vote", vote=_section(kind, tally))
     return with_section(record, "answer", answer, degraded=notes)
 
 
-def _counted(
+def _count_responses(
     record: Record, usable: dict[int, Response], keys: dict[int, str | None], weights: dict[int, float]
 ) -> Tally | None:
     """Count the votes in the order in which a tie is broken: as ranked, where there is a ranking, then as they came."""
@@ -81,9 +81,9 @@ def _section(kind: str, tally: Tally) -> dict[str, Any]:
     section = {
         "key": tally.key,
         "kind": kind,
-        "votes": _whole(tally.votes),
-        "of": _whole(tally.of),
-        "counts": {key: _whole(count) for key, count in tally.counts.items()},
+        "votes": _as_integer(tally.votes),
+        "of": _as_integer(tally.of),
+        "counts": {key: _as_integer(count) for key, count in tally.counts.items()},
         "abstained": tally.abstained,
     }
     return {**section, "tie": tally.tie} if tally.tie else section
@@ -96,7 +96,7 @@ def _worth(position: int, response: Response) -> tuple[bool, float, int]:
     return finished, float("-inf") if confidence is None else confidence, -position
 
 
-def _whole(count: float) -> float:
+def _as_integer(count: float) -> float:
     return int(count) if count.is_integer() else count
 
 

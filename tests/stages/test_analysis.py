@@ -17,7 +17,7 @@ from scripted import Scripted, model
 
 from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.record import schemas
-from fusiontools.stages.analysis import FIVE, borda, claim, merged, read_analysis
+from fusiontools.stages.analysis import FIVE, borda, claim, merge_analyses, read_analysis
 
 NOTHING: dict[str, Any] = {**{key: [] for key in FIVE}, "ranking": []}
 
@@ -130,8 +130,8 @@ def test_a_borda_count_ranks_by_places_and_then_by_position() -> None:
 def test_merged_findings_keep_the_order_in_which_they_were_first_made() -> None:
     one, other = {**EMPTY, "blind_spots": ["x", "y"]}, {**EMPTY, "blind_spots": ["X.", "z", "y"]}
 
-    assert merged([one, other])["blind_spots"] == ["x", "y", "z"]
-    assert merged([one]) == one
+    assert merge_analyses([one, other])["blind_spots"] == ["x", "y", "z"]
+    assert merge_analyses([one]) == one
 
 
 # What is the same finding
@@ -178,7 +178,9 @@ def test_findings_without_words_have_nothing_in_common() -> None:
     empty = {"topic": "", "stances": [{"model": "a", "stance": "x"}]}
     other = {"topic": "—?", "stances": [{"model": "a", "stance": "y"}]}
 
-    whole = merged([{**NOTHING, "contradictions": [empty]}, {**NOTHING, "contradictions": [empty, other]}], ["j", "k"])
+    whole = merge_analyses(
+        [{**NOTHING, "contradictions": [empty]}, {**NOTHING, "contradictions": [empty, other]}], ["j", "k"]
+    )
 
     assert whole["contradictions"] == [empty, empty, other]
 
@@ -187,7 +189,7 @@ def test_stances_that_name_nobody_are_told_apart_by_their_words() -> None:
     def says(*stances: str) -> dict[str, Any]:
         return {**NOTHING, "contradictions": [{"topic": "t", "stances": [{"model": "", "stance": s} for s in stances]}]}
 
-    whole = merged([says("x"), says("x", "y")])
+    whole = merge_analyses([says("x"), says("x", "y")])
 
     assert [stance["stance"] for stance in whole["contradictions"][0]["stances"]] == ["x", "y"]
 
@@ -237,8 +239,8 @@ def test_another_order_of_judges_finds_and_ranks_the_same(jury: list[dict[str, A
     names = [f"j{i}" for i in range(len(jury))]
     shuffled = random.sample(range(len(jury)), len(jury))
 
-    whole = merged(jury, names)
-    again = merged([jury[i] for i in shuffled], [names[i] for i in shuffled])
+    whole = merge_analyses(jury, names)
+    again = merge_analyses([jury[i] for i in shuffled], [names[i] for i in shuffled])
 
     assert again["ranking"] == whole["ranking"]
     for key in FIVE:
@@ -249,7 +251,7 @@ def test_another_order_of_judges_finds_and_ranks_the_same(jury: list[dict[str, A
 
 @given(JURIES)
 def test_findings_stand_in_the_order_and_words_of_who_made_them_first(jury: list[dict[str, Any]]) -> None:
-    whole = merged(jury)
+    whole = merge_analyses(jury)
 
     for key in ("consensus", "unique_insights", "blind_spots"):
         said = [item for found in jury for item in found[key]]
@@ -263,7 +265,7 @@ def test_findings_stand_in_the_order_and_words_of_who_made_them_first(jury: list
 def test_every_finding_has_supporters_and_they_are_judges(jury: list[dict[str, Any]]) -> None:
     names = [f"j{i}" for i in range(len(jury))]
 
-    whole = merged(jury, names)
+    whole = merge_analyses(jury, names)
 
     for key in FIVE:
         assert len(whole["supporters"][key]) == len(whole[key])

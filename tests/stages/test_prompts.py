@@ -137,7 +137,7 @@ def test_filling_leaves_the_values_as_they_were() -> None:
 def fenced(panel: list[Response]) -> tuple[str, str]:
     labels = prompts.blind_order("q1", range(len(panel)))[1]
     mark = prompts.nonce("q1", panel, list(labels.values()))
-    return prompts.fenced_responses(panel, labels, mark), mark
+    return prompts.fence_responses(panel, labels, mark), mark
 
 
 @given(st.lists(TEXT, min_size=1, max_size=4))

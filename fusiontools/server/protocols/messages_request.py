@@ -57,7 +57,7 @@ def expect(value: Any, kind: type, where: str) -> Any:
     refuse(where, f"should be {_KINDS[kind]}, it is {_kind(value)}")
 
 
-def written(value: Any, where: str) -> str:
+def write_json(value: Any, where: str) -> str:
     """Return a value of the request as JSON text."""
     try:
         return jsonl.dumps(value).decode()
@@ -94,7 +94,7 @@ class _MessageTurns:
         elif role == "assistant":
             self._add_assistant(_blocks(turn.get("content"), f"{where}.content"))
         else:
-            refuse(f"{where}.role", f"should be user, assistant or system, it is {_shown(role)}")
+            refuse(f"{where}.role", f"should be user, assistant or system, it is {_describe(role)}")
 
     def add_system(self, system: Any, where: str) -> None:
         if system is None:
@@ -160,7 +160,7 @@ class _MessageTurns:
         call = expect(block.get("id"), str, f"{where}.id")
         name = expect(block.get("name"), str, f"{where}.name")
         given = block.get("input")
-        arguments = written({} if given is None else expect(given, dict, f"{where}.input"), f"{where}.input")
+        arguments = write_json({} if given is None else expect(given, dict, f"{where}.input"), f"{where}.input")
         self._called.add(call)
         return {"id": call, "type": "function", "function": {"name": name, "arguments": arguments}}
 
@@ -230,7 +230,7 @@ def _document(block: Part, where: str) -> list[Part]:
 def _inner(block: Part, where: str) -> list[Part]:
     """Return a block inside a document, which is text or an image; a document in a document would have no end."""
     if block.get("type") not in ("text", "image"):
-        refuse(f"{where}.type", f"should be text or image, it is {_shown(block.get('type'))}")
+        refuse(f"{where}.type", f"should be text or image, it is {_describe(block.get('type'))}")
     return _parts(block, where)
 
 
@@ -242,7 +242,7 @@ def _data_url(source: Part, where: str) -> str:
 def _refuse_source(kind: Any, where: str) -> NoReturn:
     if kind == "file":
         refuse(where, "a file's id is known at Anthropic only: send the data itself, as base64 or by url")
-    refuse(f"{where}.type", f"should be base64 or url, it is {_shown(kind)}")
+    refuse(f"{where}.type", f"should be base64 or url, it is {_describe(kind)}")
 
 
 def _content(parts: list[Part]) -> str | list[Part]:
@@ -260,7 +260,7 @@ def _kind(value: Any) -> str:
     return "missing" if value is None else _KINDS.get(type(value), "something else")
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return repr(value[:40]) if isinstance(value, str) else _kind(value)
 
 
@@ -368,7 +368,7 @@ def _thinking(fields: dict[str, Any]) -> dict[str, Any]:
     ):
         if given is not None and expect(given, dict, where).get("type") == "json_schema":
             schema = expect(given.get("schema"), dict, f"{where}.schema")
-            written(schema, f"{where}.schema")
+            write_json(schema, f"{where}.schema")
             params["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": schema, "strict": _is_closed(schema)},
@@ -436,7 +436,7 @@ def _ignored(fields: dict[str, Any]) -> list[Ignored]:
 def _function(tool: dict[str, Any], where: str) -> dict[str, Any]:
     name = expect(tool.get("name"), str, f"{where}.name")
     schema = expect(tool.get("input_schema"), dict, f"{where}.input_schema")
-    written(schema, f"{where}.input_schema")
+    write_json(schema, f"{where}.input_schema")
     function: dict[str, Any] = {"name": name, "parameters": schema}
     if tool.get("description") is not None:
         function["description"] = expect(tool["description"], str, f"{where}.description")
