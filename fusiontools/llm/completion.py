@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 Delta = str | Sequence[Mapping[str, Any]]
 #: Called with each piece as it arrives; must not block.
 OnDelta = Callable[[Delta], None]
+
+
+#: How many fusion servers the work of this task has been through, where it comes from one: what stops a server that
+#: sits on its own panel.
+DEPTH: ContextVar[int] = ContextVar("fusion_depth", default=0)
+DEPTH_HEADER = "x-fusion-depth"
 
 
 @dataclass(frozen=True, slots=True)

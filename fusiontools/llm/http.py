@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +24,7 @@ import httpx
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
-from fusiontools.llm.completion import Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_stream
@@ -34,10 +33,6 @@ from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
 
 _BODY_LIMIT_BYTES = 64 * 2**20
-#: How many fusion servers the work of this task has been through, where it comes from one: what stops a server that
-#: sits on its own panel.
-DEPTH: ContextVar[int] = ContextVar("fusion_depth", default=0)
-DEPTH_HEADER = "x-fusion-depth"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,17 @@ import functools
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.spending import Spending
-from fusiontools.server.chat_route import ChatRoute
 from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.completions import CompletionsWriter, prompts_of, put_together
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
 from fusiontools.server.request import Receive, RequestLog, Send, read_body, send_json
 from fusiontools.server.streaming import Stream
+
+if TYPE_CHECKING:
+    from fusiontools.server.chat_route import ChatRoute
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import InputError
-from fusiontools.llm.http import DEPTH_HEADER
+from fusiontools.llm.completion import DEPTH_HEADER
 from fusiontools.record import jsonl
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.serve_options import ServeOptions

@@ -10,14 +10,16 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
 
 from fusiontools.record import jsonl
-from fusiontools.server.jobs import Job
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.responses_request import flag_at, refuse, text_at
+
+if TYPE_CHECKING:
+    from fusiontools.server.jobs import Job
 
 #: An item's id names the response that it is in.
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})_[0-9]+")

@@ -13,7 +13,7 @@ from fusiontools.chain import estimate_calls
 from fusiontools.config.models import require_key
 from fusiontools.config.recipe import Recipe, summary
 from fusiontools.errors import InputError, UsageError, __version__
-from fusiontools.llm.http import DEPTH
+from fusiontools.llm.completion import DEPTH
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
