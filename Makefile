@@ -48,7 +48,7 @@ demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks yo
 test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARGS="…" is pytest's
 	@$(PYTEST) -n auto --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.dev $(VENV)/.weights ## run the slow ones: embedded model, wheels, clients, fuzzing, workers
+test-slow: $(VENV)/.dev $(VENV)/.weights ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
 	@$(PYTEST) -n auto --dist worksteal -m slow
 
 test-all: test test-slow ## run all tests

@@ -140,6 +140,7 @@ def _jq() -> None:
         pytest.skip("jq is not installed: it is the reader's tool")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
 def test_what_a_page_types_succeeds_and_shows_what_comes(page: Path, tmp_path: Path, upstream: Upstream) -> None:
     for block, status, text in run_page(page, tmp_path, upstream):
