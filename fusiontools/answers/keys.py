@@ -48,6 +48,8 @@ ASKS_CODE = re.compile(
     rf"\b(?:what|which)(?: is)?(?: [\w+#]+){{0,3}} (?:{_CODED}|code)\b"
     rf"(?! (?:print|output|return|do|produce|evaluate|compute|give)s?\b)(?<!this code)|\b{_CODED}\W*$"
 )
+#: So many words in a row are no number with its unit, and no list of some.
+PROSE = re.compile(r"(?:[^\W\d_]{2,}[ ,;:.]+){12}")
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
 #: A key that cannot be read otherwise.
@@ -265,7 +267,10 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
     """Return the number that an answer gives; of a long one, only where a line gives nothing else, or concludes it."""
     if result is None or not result.vague:
         return _number(result, asked)
-    for piece in filter(normalize.DIGIT.search, result.all_pieces):
+    for piece in dict.fromkeys(filter(normalize.DIGIT.search, result.all_pieces)):
+        # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
+        if PROSE.search(piece) and "=" not in piece and not numbers.CUE.search(piece):
+            continue
         found = numbers.read(piece, asked.words, stated=False)
         is_line = piece in (result.pieces[-1], result.first)
         if found and (found.concluded or found.grade == numbers.ALONE) and (asked.number or is_line):
