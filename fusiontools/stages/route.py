@@ -95,12 +95,20 @@ def one_line(text: str) -> str:
 
 
 async def _run_command(command: str, data: bytes, within_s: float) -> str:
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_shell(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    )
     try:
-        process = await asyncio.create_subprocess_shell(
-            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
-        )
+        process = await asyncio.shield(starting)
     except (OSError, ValueError) as error:
         raise StageFailed("route_failed", f"the router command cannot be started: {error}") from error
+    except asyncio.CancelledError:
+        # Left alone, asyncio would kill the shell only and wait for the pipes that its children hold.
+        with contextlib.suppress(OSError, ValueError):
+            process = await starting
+            _kill(process)
+            await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_ENDED_WITHIN_S)
+        raise
     exchange = asyncio.create_task(_exchange(process, data))
     ended: set[asyncio.Task[Any]] = set()
     try:
