@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -52,7 +53,10 @@ class Web:
         """Return a guard by which this web is the public one: names in `.example` lead to it."""
 
         async def resolve(host: str, port: int) -> Sequence[str]:
-            return ["127.0.0.1"] if host.endswith(".example") else [host]
+            if host.endswith(".example"):
+                return ["127.0.0.1"]
+            numeric = socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
+            return [str(entry[4][0]) for entry in numeric]
 
         return AddressGuard([self.address], resolve)
 
