@@ -30,6 +30,8 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 DISK_BYTES, SHARED_BYTES = 64 * 2**20, 16 * 2**20
 #: Where the folder is that a process may write to, and keep.
 FOLDER = "/work"
+#: Where the one is that it may read only.
+SHOWN = "/output"
 #: Root is nobody inside: the kernel bounds no count of processes of root's.
 _NOBODY = 65534
 _TRIAL_S = 30
@@ -84,6 +86,7 @@ class Sandbox:
         stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] = subprocess.DEVNULL,
         folder: Path | None = None,
+        shown: Path | None = None,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
@@ -92,10 +95,11 @@ class Sandbox:
         Args:
             folder: where it begins and may write, `FOLDER` inside of bubblewrap; None for a directory in memory, or,
                 without bubblewrap, ours.
+            shown: another one, of which bubblewrap shows it what is in there as `SHOWN`.
             env: its whole environment.
         """
         with contextlib.ExitStack() as stack:
-            line, fds = self._line(command, folder, stack)
+            line, fds = self._line(command, folder, shown, stack)
             return subprocess.Popen(
                 line,
                 stdin=stdin,
@@ -111,13 +115,15 @@ class Sandbox:
             )
 
     def _line(
-        self, command: Sequence[str], folder: Path | None, stack: contextlib.ExitStack
+        self, command: Sequence[str], folder: Path | None, shown: Path | None, stack: contextlib.ExitStack
     ) -> tuple[list[str], list[int]]:
         if not self.boxed:
             return [sys.executable, "-I", "-S", "-B", str(_KEEPER), *self.prefix, *command], []
         line, fds = list(self.prefix), []
         if folder is not None:
             line += ["--bind", str(folder), FOLDER]
+        if shown is not None:
+            line += ["--ro-bind", str(shown), SHOWN]
         if program := filter_program():
             rules = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
             rules.write(program)

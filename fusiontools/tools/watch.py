@@ -42,24 +42,25 @@ class Bounds:
 
 
 class Output:
-    """The head and the tail of what a process says, and all of it, up to a bound, in a file.
+    """The head and the tail of what a process says, and all of it, up to a bound, in a file where that is too little.
 
     Args:
         head_bytes: how much is kept of the beginning.
         tail_bytes: how much is kept of the end.
-        file: takes everything; None keeps nothing else.
-        file_bytes: the most that it takes.
+        file: where all of it is written once head and tail are full; it must not exist.
+        file_bytes: the most that is written there.
     """
 
-    def __init__(self, head_bytes: int, tail_bytes: int, file: IO[bytes] | None = None, file_bytes: int = 0) -> None:
+    def __init__(self, head_bytes: int, tail_bytes: int, file: Path | None = None, file_bytes: int = 0) -> None:
         self.size_bytes = 0
         self.lines = 0
-        self._room = head_bytes
+        self._head_bytes = head_bytes
         self._tail_bytes = tail_bytes
-        self._head: list[bytes] = []
+        self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._held = 0
-        self._file = file
+        self._path = file
+        self._file: IO[bytes] | None = None
         self._file_room = file_bytes
         self._last = b""
 
@@ -68,17 +69,28 @@ class Output:
         self.size_bytes += len(data)
         self.lines += data.count(b"\n")
         self._last = data[-1:]
+        room = self._head_bytes - len(self._head)
+        self._head += data[:room]
+        if rest := data[room:]:
+            self._tail.append(rest)
+            self._held += len(rest)
+        if self._path is not None and self._held > self._tail_bytes:
+            self._write(data)
+        while self._tail and self._held - len(self._tail[0]) >= self._tail_bytes:
+            self._held -= len(self._tail.popleft())
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None and self._path is not None:
+            self._file = self._path.open("xb")
+            data = bytes(self._head) + b"".join(self._tail)
         if self._file is not None and self._file_room > 0:
             self._file.write(data[: self._file_room])
             self._file_room -= len(data)
-        first, rest = data[: self._room], data[self._room :]
-        self._room -= len(first)
-        self._head.append(first)
-        if rest:
-            self._tail.append(rest)
-            self._held += len(rest)
-        while self._tail and self._held - len(self._tail[0]) >= self._tail_bytes:
-            self._held -= len(self._tail.popleft())
 
     def text(self, rest_in: str = "") -> str:
         """Return the text, or its beginning and its end with what was left out said between and before them.
@@ -86,7 +98,7 @@ class Output:
         Args:
             rest_in: where all of it stands.
         """
-        head, tail = b"".join(self._head), b"".join(self._tail)[-self._tail_bytes :]
+        head, tail = bytes(self._head), b"".join(self._tail)[-self._tail_bytes :]
         left_out = self.size_bytes - len(head) - len(tail)
         if left_out <= 0:
             return (head + tail).decode("utf-8", "replace")
