@@ -76,12 +76,12 @@ def page(found: Page) -> Said:
 # Traps
 
 
-async def zeros(mebibytes: int) -> AsyncIterator[bytes]:
-    """A gzip of so many mebibytes of zeros: a thousandth of that on the line."""
-    squeezed = zlib.compressobj(9, zlib.DEFLATED, 31)
-    yield squeezed.compress(b"<p>" + bytes(MIB)) + squeezed.flush(zlib.Z_FULL_FLUSH)
+async def bomb(mebibytes: int) -> AsyncIterator[bytes]:
+    """A gzip of so many mebibytes of one word: a thousandth of that on the line."""
+    squeezed, many = zlib.compressobj(9, zlib.DEFLATED, 31), b"boom " * (MIB // 5)
+    yield squeezed.compress(b"<p>") + squeezed.flush(zlib.Z_FULL_FLUSH)
     for _ in range(mebibytes):
-        yield squeezed.compress(bytes(MIB)) + squeezed.flush(zlib.Z_FULL_FLUSH)
+        yield squeezed.compress(many) + squeezed.flush(zlib.Z_FULL_FLUSH)
     yield squeezed.flush()
 
 
@@ -101,7 +101,7 @@ HTML = {"content-type": "text/html"}
 TRAPS: dict[str, Callable[[Asked], Said]] = {
     "/redirect": lambda asked: Said(302, {"location": asked.query["to"]}),
     "/loop": lambda asked: Said(301, {"location": "/loop"}),
-    "/bomb": lambda asked: Said(200, {**HTML, "content-encoding": "gzip"}, pieces=zeros(2048)),
+    "/bomb": lambda asked: Said(200, {**HTML, "content-encoding": "gzip"}, pieces=bomb(2048)),
     "/drip": lambda asked: Said(200, HTML, pieces=drip()),
     "/endless": lambda asked: Said(200, HTML, pieces=endless()),
     "/status": lambda asked: Said(int(asked.query["is"]), HTML, b"<p>As asked.</p>"),
