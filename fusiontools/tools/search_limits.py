@@ -55,8 +55,7 @@ class SearchTurns:
 
 def asked_wait_s(headers: Mapping[str, str]) -> float:
     """Return how long a limit asks us to wait, by its headers, in seconds or as a date."""
-    for name in ("retry-after", "x-ratelimit-reset"):
-        said = headers.get(name, "").split(",")[0].strip()
+    for said in (headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "").split(",")[0]):
         try:
             return max(0.0, float(said))
         except ValueError:
