@@ -538,3 +538,30 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
         read_completion(body, "m")
 
     assert failed.value.code == "bad_response"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Paris."},
+        {"content": "Zürich 🐘"},
+        {"content": "<think>Hm.</think>Paris."},
+        {"content": "I think that it is Paris."},
+        {"content": "analysisHm.assistantfinalParis."},
+        {"content": "Paris.", "reasoning_content": "Hm.", "refusal": None, "tool_calls": []},
+        {"content": [{"type": "text", "text": "Paris."}]},
+    ],
+)
+@pytest.mark.parametrize(
+    "beside", [{}, {"model": "gpt-oss"}, {"usage": {}}, {"usage": {"input_tokens": 3, "cost": 0.1}}]
+)
+@pytest.mark.parametrize("reason", ["stop", "length", "STOP", None])
+def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
+    message: dict[str, Any], beside: dict[str, Any], reason: str | None
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    body = json.dumps(
+        {"choices": [{"message": message, "finish_reason": reason}], "usage": usage, "model": "m"} | beside
+    ).encode()
+
+    assert read_completion(body, "m") == ReplyReader("m").read(body)

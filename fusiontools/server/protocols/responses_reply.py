@@ -20,7 +20,7 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
-from fusiontools.server.protocols.responses_request import find_names
+from fusiontools.server.protocols.responses_tools import find_names
 
 #: Why a response is incomplete, by how its text ended.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
