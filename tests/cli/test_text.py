@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from graded import analysis
@@ -29,9 +30,10 @@ def test_an_agreement_is_said_where_code_can_tell_and_no_judge_contradicts(found
 
 
 def test_of_long_texts_that_code_cannot_compare_no_agreement_is_said(run: Run) -> None:
-    first = "The%20treaty%20was%20signed%20in%201648%20after%20long%20talks%20between%20all%20the%20parties%20of%20the%20war."
-    members = f"panel -m fake/a+text={first} -m fake/b+text={first.replace('1648', '1658')}"
+    text = "The parties of the long war met for four years before they signed the treaty, and all of them kept it."
+    members = [f"fake/{name}+text={quote(said)}" for name, said in (("a", text), ("b", text.replace("four", "five")))]
+    chain = f"panel -m {members[0]} -m {members[1]} | judge --method lexical | pick"
 
-    shown = run(["fuse-ask", "-v", "--chain", f"{members} | judge --method lexical | pick", "When was peace made?"])
+    shown = run(["fuse-ask", "-v", "--chain", chain, "Tell me of the peace."])
 
     assert (shown.status, "── analysis" in shown.text, "agreement: " in shown.text) == (0, True, False)
