@@ -115,7 +115,11 @@ class Ignored(TypedDict):
 
 
 def ignore_tool(param: str, kind: str) -> Ignored:
-    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call."""
+    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call.
+
+    Every protocol asks here of every tool that is none of the client's own; so a tool that the server runs itself is
+    found here too.
+    """
     return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it"}
 
 
