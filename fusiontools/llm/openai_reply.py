@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
-from fusiontools.llm.failures import excerpt, mask_key, name_failure
+from fusiontools.llm.failures import excerpt, find_base_failure, mask_key, name_failure
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
@@ -180,6 +180,8 @@ class Reply:
             self._data["usage"] = usage
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
+        if "base_resp" in event and (failed := find_base_failure(event)):
+            event = {"error": failed}
         if event.get("error"):
             _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
         if named := event.get("model"):
