@@ -71,7 +71,13 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         return None
     if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
         return None
-    if data.get("error") or choice.get("error") or "delta" in choice or any(map(message.get, _BESIDE_TEXT)):
+    if (
+        data.get("error")
+        or data.get("base_resp")
+        or choice.get("error")
+        or "delta" in choice
+        or any(map(message.get, _BESIDE_TEXT))
+    ):
         return None
     if split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
@@ -211,6 +217,8 @@ class Reply:
             self._data["usage"] = usage
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
+        if "base_resp" in event and (failed := _base_failure(event)):
+            event = {"error": failed}
         if event.get("error"):
             _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
         if named := event.get("model"):
@@ -322,6 +330,12 @@ class _WellFormed:
 
 
 _WELL_FORMED = _WellFormed()
+
+
+def _base_failure(event: dict[str, Any]) -> dict[str, Any] | None:
+    from fusiontools.llm.failures import find_base_failure
+
+    return find_base_failure(event)
 
 
 def _shown(body: bytes, key: str | None) -> str:

@@ -61,7 +61,10 @@ def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, c
     result = result_of(record, plan, usage, cached=cached)
     if not request.ignored:
         return result
-    return replace(result, fusion={**result.fusion, "ignored": list(request.ignored)})
+    told = [(part["param"], part["reason"]) for part in request.ignored]
+    notes = [{"stage": "panel", "code": "tool_ignored", "detail": f"{param}: {reason}"} for param, reason in told]
+    degraded = [*result.fusion.get("degraded", []), *notes]
+    return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": list(request.ignored)})
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:

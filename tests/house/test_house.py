@@ -39,7 +39,7 @@ HOMES = {
     "dotenv": {"cli.command"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.access", "server.app", "server.middleware", "server.response_routes", "server.routes"},
-    "cachetools": {"server.jobs", "server.response_store"},
+    "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.run", "server.http_bounds"},
     "prometheus_client": {"server.metrics"},
     "huggingface_hub": {"evaluation.tasks.datasets"},

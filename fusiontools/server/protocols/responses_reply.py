@@ -307,7 +307,12 @@ class ResponsesWriter:
         """Keep the line open."""
         if self._style.keepalive == "comment":
             return sse.comment("alive")
-        return self._lifecycle("response.in_progress") if self._style.keepalive == "chunk" else b""
+        if self._style.keepalive != "chunk":
+            return b""
+        if self._unfinished["background"]:
+            # Who reads on later counts from the events that everybody gets: this one has the number of the last one.
+            self._number -= 1
+        return self._lifecycle("response.in_progress")
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as an event of our own."""
