@@ -118,7 +118,7 @@ class FailureCode(NamedTuple):
 FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "ok": FailureCode("call", "It went well."),
     "timeout": FailureCode(
-        "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
+        "call", "No answer within `--timeout`, or HTTP 408. Retried unless text was shown already.", (408,)
     ),
     "deadline": FailureCode("call", "The record's `--deadline` was over."),
     "rate_limited": FailureCode("call", "HTTP 429, or too much at once in other words. Retried.", (429,)),

@@ -32,7 +32,7 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal"},
+    "sqlite3": {"llm.journal", "server.day_money"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
     "rich": {"cli.progress", "cli.table", "cli.view"},
