@@ -132,7 +132,7 @@ def scrub_record(record: Record, *, whole: bool = False) -> dict[str, Any]:
         shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     for section in ("panel", "baselines"):
         if section in record:
-            shown[section] = [_member(response, whole=True) for response in record[section]]  # type: ignore[literal-required]
+            shown[section] = [_member(response, whole=True) for response in record[section]]
     if "layers" in record:
         shown["layers"] = [[_member(response, whole=True) for response in layer] for layer in record["layers"]]
     if "error" in record:

@@ -32,7 +32,6 @@ from fusiontools.stages.panel_gather import Outcomes, Patience, ask
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
 
-
 Why = Literal["scouts", "majority", "layer", "call"]
 
 
