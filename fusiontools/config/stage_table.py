@@ -61,7 +61,7 @@ class RouteOptions(StageOptions):
         help="The model that decides (--method model).",
     )  # fmt: skip
     command: str | None = option(
-        None, "--command", minimum=1, metavar="SHELL",
+        None, "--command", minimum=1, metavar="SHELL", private=True,
         help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
     )  # fmt: skip
     fast: Model | None = option(
@@ -96,7 +96,9 @@ class PanelOptions(StageOptions):
     max_tokens: int | None = option(
         None, "--max-tokens", minimum=1, metavar="N", help="Longest response of a member, in tokens."
     )
-    system: str | None = option(None, "--system", metavar="TEXT", help="A system prompt for every member.")
+    system: str | None = option(
+        None, "--system", metavar="TEXT", private=True, help="A system prompt for every member."
+    )
     quorum: int | None = option(
         None, "--quorum", minimum=1, metavar="K", help="Once K responses are in, wait only --grace longer."
     )
@@ -121,6 +123,10 @@ class PanelOptions(StageOptions):
     window: int = option(
         6, "--window", minimum=2, metavar="W", help="How many responses one step of --sequential reads."
     )
+    first_call: bool = option(
+        False, "--first-call", recipe=False,
+        help="Cut off who still answers once a response proposes a tool call.",
+    )  # fmt: skip
     scout: int | None = option(
         None, "--scout", minimum=2, metavar="K", help="Ask the first K only; the rest where those do not agree."
     )
@@ -140,12 +146,12 @@ class PanelOptions(StageOptions):
         (), "--baseline", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="Ask this model as well, like a member; no judge and no synthesizer sees it. For comparisons.",
     )  # fmt: skip
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     prompt_cache: bool = option(
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
     )
-    few_shot: FewShot | None = option(None)
-    extra: Mapping[str, Any] | None = option(None)
+    few_shot: FewShot | None = option(None, private=True)
+    extra: Mapping[str, Any] | None = option(None, private=True)
 
     @property
     def wants_judge(self) -> bool:
@@ -201,7 +207,7 @@ class JudgeOptions(StageOptions):
     swap: bool = option(
         False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
     )
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
 
@@ -220,26 +226,31 @@ class SynthOptions(StageOptions):
         (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]", help="The synthesizer."
     )  # fmt: skip
     method: str = option(
-        "model", "--method", choices=("model", "copy", "auto"),
-        help="Write with the model, copy the best response, or copy short responses and write long ones.",
+        "model", "--method", choices=("model", "copy", "call", "auto"),
+        help="Write with the model, copy the best response, copy the first that proposes a tool call (else the best), "
+        "or copy short responses and write long ones.",
     )  # fmt: skip
     top: int | None = option(None, "--top", minimum=1, metavar="K", help="Fuse the K best responses only.")
     refine: bool = option(
-        False, "--refine", help="One more pass of self-critique over the answer; writes one first where none stands."
+        False,
+        "--refine/--no-refine",
+        help="One more pass of self-critique over the answer; writes one first where none stands.",
     )
     guard: bool = option(
-        False, "--guard", help="Let a blind judge compare the answer with the best single response; keep the better."
+        False,
+        "--guard/--no-guard",
+        help="Let a blind judge compare the answer with the best single response; keep the better.",
     )
     guard_models: tuple[Model, ...] = option(
         (), "--guard-model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="Who judges for --guard.  [default: the recipe's judge]",
     )  # fmt: skip
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float | None = option(
         None, "--temperature", minimum=0, metavar="T", help="The synthesizer's temperature."
     )
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens.")
-    extra: Mapping[str, Any] | None = option(None)
+    extra: Mapping[str, Any] | None = option(None, private=True)
 
     @property
     def wants_judge(self) -> bool:
@@ -271,7 +282,7 @@ class PickOptions(StageOptions):
     consistent: bool = option(
         False, "--consistent", help="Ask which response agrees most with all (universal self-consistency)."
     )
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The comparing model's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest verdict, in tokens.")
 

@@ -21,6 +21,7 @@ from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoug
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
+from fusiontools.record.visible import is_visible
 
 if TYPE_CHECKING:
     from fusiontools.record.types import ToolCall
@@ -264,7 +265,7 @@ class Reply:
         reasoning = mend("".join(self._reasoning)) or thought
         calls = calls or self._calls.calls()
         # What a model wrote before it refused is no answer.
-        if reason == "refusal" or not (content.strip() or calls):
+        if reason == "refusal" or not (is_visible(content) or calls):
             code, why = _why_nothing(mend("".join(self._refusal)), self._ended, bool(reasoning))
             raise CallFailed(code, why, **cost)
         completion = Completion(

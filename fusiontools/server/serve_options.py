@@ -33,6 +33,10 @@ class ServeOptions:
     overrides: str = option(
         "all", "--overrides", metavar="all|none|KEY,…", help="What clients may say in a request's `fusion` object."
     )
+    show_recipes: bool = option(
+        False, "--show-recipes",
+        help="Show clients the recipes whole: system prompts, worked turns, `extra`, paths of templates.",
+    )  # fmt: skip
     max_calls: int = option(
         64, "--max-calls", minimum=1, metavar="N", help="Most panel calls of one request that a client may ask for."
     )

@@ -54,8 +54,11 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return await _revise(record, options, runtime)
         if len(usable) == 1:
             return copy_response(record, usable[0][0], one_survivor(record, "synth"))
+        proposed = next((i for i, response in usable if response.get("tool_calls")), None)
+        if options.method == "call" and proposed is not None:
+            return copy_response(record, proposed, [])
         short = options.method == "auto" and _best_is_short(record)
-        if is_settled(record) or options.method == "copy" or short:
+        if is_settled(record) or options.method in ("copy", "call") or short:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])

@@ -155,6 +155,7 @@ def test_tokens_and_cost_are_what_was_said_and_an_unknown_cost_is_none(usage: An
         (plain(content=""), "empty", "the model answered nothing", False),
         (plain(content=None), "empty", "the model answered nothing", False),
         (plain(content=" \n"), "empty", "the model answered nothing", False),
+        (plain(content="\ufeff\u200b\u2060 \ufe0f"), "empty", "the model answered nothing", False),
         (plain(content=None, refusal="I cannot."), "refused", "the model refused: I cannot.", False),
         (plain("content_filter", content=""), "refused", "the endpoint's content filter took the whole answer", False),
         (plain("length", content=""), "truncated", "max_tokens went into nothing visible", False),
