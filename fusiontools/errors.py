@@ -291,3 +291,39 @@ def nearest(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def install_line(extra: str) -> str:
+    """Return the command that adds one of our extras to this installation, however it was made."""
+    import shlex
+    import sys
+    from importlib.metadata import PackageNotFoundError, distribution
+    from importlib.util import find_spec
+
+    try:
+        wanted = _requirement(distribution("fusiontools").read_text("direct_url.json"), extra)
+    except PackageNotFoundError:
+        wanted = [f"fusiontools[{extra}]"]
+    if "pipx" in sys.prefix:
+        command = ["pipx", "install", "--force"]
+    elif "/uv/tools/" in sys.prefix:
+        command = ["uv", "tool", "install", "--force"]
+    elif find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "install"]
+    else:
+        command = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*command, *wanted])
+
+
+def _requirement(origin: str | None, extra: str) -> list[str]:
+    """Return what to install, from what the installer wrote down of where it took us from (PEP 610)."""
+    import json
+    from urllib.parse import unquote, urlsplit
+
+    if origin is None:
+        return [f"fusiontools[{extra}]"]
+    source = json.loads(origin)
+    if "dir_info" not in source:
+        return [f"fusiontools[{extra}] @ {source['url']}"]
+    folder = unquote(urlsplit(source["url"]).path)
+    return [*(["-e"] if source["dir_info"].get("editable") else []), f"{folder}[{extra}]"]
