@@ -68,7 +68,7 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         content, usage, named = message["content"], data.get("usage"), data.get("model") or model
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
-    if reason not in ("stop", "length") or not isinstance(content, str) or not content.strip():
+    if reason not in ("stop", "length") or not isinstance(content, str) or not is_visible(content):
         return None
     if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
         return None
