@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.schemas import why_not
+from fusiontools.tools.provider_schema import Inexpressible, Provider, schema_for
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolRun, ToolStatus, bounded, known_names
 
 #: What the model is shown of its own call that could not be read.
@@ -101,6 +102,19 @@ class Toolbox:
     def declarations(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the tools, or those of these names, as OpenAI's `tools`."""
         return [tool.declaration() for tool in self.tools if names is None or tool.name in names]
+
+    def declared_for(
+        self, provider: Provider, names: Sequence[str] | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Return the tools as this provider takes their schemas, and why the others are left out, by true name."""
+        declared, left_out = [], {}
+        for tool in self.tools:
+            if names is None or tool.name in names:
+                try:
+                    declared.append(replace(tool, parameters=schema_for(provider, tool.parameters)).declaration())
+                except Inexpressible as error:
+                    left_out[tool.true_name or tool.name] = str(error)
+        return declared, left_out
 
     def key(self, tool: Tool, arguments: Mapping[str, Any], epoch: int = 0) -> bytes:
         """Return what a result is kept under: everything that decides it."""
