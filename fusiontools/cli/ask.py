@@ -9,6 +9,7 @@ from typing import Any
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
 HELP = """\
@@ -44,9 +45,14 @@ class AskOptions:
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
-    files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
+    files: tuple[str, ...],
+    config: str | None,
+    ask: dict[str, Any],
+    tool: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
 ) -> None:
     import asyncio
 
@@ -80,7 +86,7 @@ def main(
     question = _read_question(files)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
-    client = make_client(recipe, limit, journal, _TOOL)
+    client = make_client(recipe, limit, journal, _TOOL, tool)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         leave(runner.run(_ask(question, stage, client, options)))
 

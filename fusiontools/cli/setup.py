@@ -14,6 +14,7 @@ from fusiontools.config.options import merge_options
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 
 
@@ -44,9 +45,13 @@ def read_chain(text: str | None, recipe: Recipe) -> Chain:
 
 
 def make_client(
-    recipe: Recipe | None, limit: Mapping[str, Any], journal: Mapping[str, Any], tool: str
+    recipe: Recipe | None,
+    limit: Mapping[str, Any],
+    journal: Mapping[str, Any],
+    tool: str,
+    tools: Mapping[str, Any] | None = None,
 ) -> Callable[[], Any]:
-    """Return what makes the client, once the event loop runs."""
+    """Return what makes the client, once the event loop runs; of the groups of options, what was typed."""
 
     def make() -> Any:
         from fusiontools.llm.client import Client
@@ -58,6 +63,7 @@ def make_client(
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
+            tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
         )
 
     return make

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import Message, ToolCall, Usage
+    from fusiontools.record.types import Message, Source, ToolCall, ToolUse, Usage
 
 #: A piece of an answer: visible text, or OpenAI's deltas of tool calls, of which the first of each call has its id.
 Delta = str | Sequence[Mapping[str, Any]]
@@ -60,6 +60,11 @@ class Completion:
     unmet: str | None = None
     #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
     mean_logprob: float | None = None
+    #: What the endpoint itself looked up for it; where tools were run here, what they found, too.
+    sources: Sequence[Source] = ()
+    #: The tools that were run here for it, and why no more were. Never kept in the journal, which has each by itself.
+    tool_runs: Sequence[ToolUse] = ()
+    stopped: Literal["calls", "repeats"] | None = None
     #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.
     ttft_s: float | None = None
     #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.

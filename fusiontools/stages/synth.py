@@ -38,6 +38,7 @@ from fusiontools.record.sections import (
     take_verbatim,
     usable_responses,
 )
+from fusiontools.record.sources import has_sources
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
@@ -201,14 +202,17 @@ def synth_messages(
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
-        "conversation": prompts.conversation(record["messages"]),
+        "conversation": prompts.conversation(prompts.with_evidence(record)),
         "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
     }
     turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    return [*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn]
+    system = sections[f"{asked} system"]
+    if has_sources(record):
+        system += "\n\n" + sections["synth sources"]
+    return [*prompts.with_system(prompts.with_evidence(record), system), turn]
 
 
 def _answer_of(completion: Completion) -> Answer:
