@@ -98,7 +98,7 @@ def cite(text: str, known: Sequence[Source]) -> tuple[list[Source], list[str]]:
         else:
             cited.setdefault(source["url"], source)
     for source in known:
-        if source["how"] == "given" and source["url"] in text:
+        if source["how"] == "given" and re.search(re.escape(source["url"]) + r"(?!\d)", text):
             cited.setdefault(source["url"], source)
     return list(cited.values()), unknown
 

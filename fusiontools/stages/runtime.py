@@ -180,7 +180,9 @@ def with_section(
         value, unknown = cite_answer(record, value)
         by = value["by"] if value["by"] in makers else "synth"
         why = "is no source of the panel: nobody looked it up"
-        unsourced: list[Degraded] = [{"stage": by, "code": "unknown_source", "detail": f"{url} {why}"} for url in unknown]
+        unsourced: list[Degraded] = [
+            {"stage": by, "code": "unknown_source", "detail": f"{url} {why}"} for url in unknown
+        ]
         degraded = [*degraded, *unsourced]
     new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
     if value is None:
