@@ -1,4 +1,4 @@
-"""The rounds of a member that may use tools: what is run, what is refused, when it ends, and what stays in the record."""
+"""The rounds of a member that may use tools: what is run, what is refused, when it ends, what the record keeps."""
 
 from __future__ import annotations
 
