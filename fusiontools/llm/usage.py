@@ -27,7 +27,7 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     if said is None:
         return None, None
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
-    cached = (_count(prompt, "cached_tokens"), *(_count(said, n) for n in ("prompt_cache_hit_tokens", "cached_tokens")))
+    cached = (_count(prompt, "cached_tokens"), _count(said, "prompt_cache_hit_tokens"), _count(said, "cached_tokens"))
     usage: Usage = {
         "prompt_tokens": _count(said, "prompt_tokens") or _count(said, "input_tokens"),
         "completion_tokens": _count(said, "completion_tokens") or _count(said, "output_tokens"),

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusiontools.answers.keys import read_votes, vote_keys
 from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, OnDelta
@@ -135,12 +134,16 @@ _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 
 def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
     """Return whether all texts vote for the same; of long ones that give no result, code cannot tell."""
+    from fusiontools.answers.keys import read_votes
+
     votes = read_votes(texts, key, question)
     return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
 
 
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:
     """Return whether no answer that is still to come can change which key has the most votes."""
+    from fusiontools.answers.keys import vote_keys
+
     if not texts:
         return False
     keys = vote_keys(texts, key, question)[1]

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.answers import lexical
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
@@ -261,4 +260,6 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
 
 
 def _best_is_short(record: Record) -> bool:
+    from fusiontools.answers import lexical
+
     return lexical.is_short([record["panel"][best(record)].get("content", "")])

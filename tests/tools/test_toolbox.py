@@ -41,11 +41,13 @@ class Counted:
 
     def __init__(self, make: Callable[[str], ToolResult] | None = None, **settings: Any) -> None:
         self.runs: list[Mapping[str, Any]] = []
+        self.began = asyncio.Event()
         self._make = make or (lambda q: ToolResult(f"about {q}", sources=(A_PAGE,), cost_usd=0.005))
         self.tool = Tool("look", "Looks things up.", SCHEMA, self._run, **settings)
 
     async def _run(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         self.runs.append(arguments)
+        self.began.set()
         for _ in range(5):
             await asyncio.sleep(0)
         return self._make(arguments["q"])
@@ -158,8 +160,7 @@ def test_a_waiter_makes_the_run_that_its_maker_was_cut_off_from() -> None:
     async def work() -> ToolRun:
         box = Toolbox([counted.tool])
         first, second = (asyncio.create_task(box.run("look", {"q": "x"}, ToolContext(r))) for r in ("1", "2"))
-        while not counted.runs:
-            await asyncio.sleep(0)
+        await counted.began.wait()
         first.cancel()
         return await second
 
