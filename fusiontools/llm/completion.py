@@ -62,6 +62,10 @@ class Completion:
     mean_logprob: float | None = None
     #: What the endpoint itself looked up for it; where tools were run here, what they found, too.
     sources: Sequence[Source] = ()
+    #: The turn as its endpoint wrote it, where it must come back just so before the conversation goes on; and whether
+    #: the endpoint waits for that, because it has not finished.
+    native: Sequence[Mapping[str, Any]] | None = None
+    paused: bool = False
     #: The tools that were run here for it, and why no more were. Never kept in the journal, which has each by itself.
     tool_runs: Sequence[ToolUse] = ()
     stopped: Literal["calls", "repeats"] | None = None

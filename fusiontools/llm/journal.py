@@ -40,6 +40,7 @@ _KEPT = (
     "mean_logprob",
     "unmet",
     "sources",
+    "native",
 )
 _BUSY_S = 30.0
 
@@ -100,7 +101,7 @@ class Journal:
         """Keep a finished call; returns when it is safe on disk, or when the disk refuses (see `broken`)."""
         if self.broken:
             return
-        body = {name: value for name in _KEPT if (value := getattr(completion, name)) is not None}
+        body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
         if paid_usd is not None:
             body["paid_usd"] = paid_usd
         row = (key, time.time(), request.endpoint, request.model, jsonl.dumps(body))

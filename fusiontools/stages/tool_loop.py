@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: How often a model is told that a call which was cut off, or written as text, is none.
 _MOST_REMINDERS = 2
+#: How often a turn is sent back to an endpoint that searches by itself and has not finished.
+_MOST_PAUSES = 10
 #: A whole call in the spellings that models print where an endpoint does not read them.
 _AS_TEXT = re.compile(
     r"<(?:tool_call|minimax:tool_call|function_calls|invoke|function)\b.*?"
@@ -120,6 +122,7 @@ class _ToolLoop:
     runs: list[ToolRun] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     reminders: int = 0
+    pauses: int = 0
     stopped: Literal["calls", "repeats"] | None = None
 
     async def run(self) -> Completion:
@@ -157,6 +160,11 @@ class _ToolLoop:
     async def _next_turns(self, completion: Completion) -> list[Message]:
         """Return what the model reads next: results of its calls, or why there are none; nothing after an answer."""
         calls = completion.tool_calls
+        if completion.paused:
+            self.pauses += 1
+            if self.pauses > _MOST_PAUSES:
+                raise CallFailed("truncated", f"{self.ask.model.name} paused {_MOST_PAUSES} times and did not end")
+            return [_turn_of(completion, ())]
         if calls and completion.finish_reason != "length":
             return [_turn_of(completion, calls), *await self._results(calls)]
         reminder = _CUT_OFF if calls else _WRITTEN_OUT
@@ -233,13 +241,15 @@ def _name_of(tool: Any) -> str:
 
 def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     """Return the model's own turn as it reads it again."""
-    turn: dict[str, Any] = {"role": "assistant", "content": completion.content or None}
+    turn: Message = {"role": "assistant", "content": completion.content or None}
     if calls:
         turn["tool_calls"] = list(calls)
-        if completion.reasoning:
+        if completion.reasoning and not completion.native:
             # Some models refuse a turn with calls whose thoughts are gone.
             turn["reasoning_content"] = completion.reasoning
-    return cast(Message, turn)
+    if completion.native:
+        turn["native"] = completion.native
+    return turn
 
 
 def _fenced(run: ToolRun) -> str:

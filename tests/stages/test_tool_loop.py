@@ -286,3 +286,20 @@ def test_a_judge_with_tools_checks_claims_and_says_what_it_looked_up() -> None:
     assert look.asked == ["who is right"]
     assert result["analysis"]["sources"] == [PAGE]
     assert result["analysis"]["ranking"] != []
+
+
+def test_a_turn_that_its_endpoint_paused_is_sent_back_until_it_ends() -> None:
+    paused = said("", finish_reason="length", native=[{"type": "server_tool_use", "id": "s1"}], paused=True)
+    backend = Scripted(m=[paused, paused, "Found."])
+
+    [response] = run(backend, Look())["panel"]
+
+    assert response["content"] == "Found."
+    assert [message.get("native") for message in backend.requests[2].messages[-2:]] == [paused.native] * 2
+
+
+def test_a_turn_that_never_ends_has_failed() -> None:
+    backend = Scripted(m=said("", native=[{"type": "server_tool_use"}], paused=True))
+
+    assert run(backend, Look())["panel"][0]["error"]["code"] == "truncated"
+    assert len(backend.requests) == 11
