@@ -76,12 +76,17 @@ class Runtime:
         ledger.notify = self.notify or ledger.notify
         return ledger
 
+    @property
+    def tool_options(self) -> ToolOptions:
+        """What the tools of this record go by."""
+        return self.tools or self.client.tools
+
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
         from fusiontools.stages.tool_loop import JournalledResults
         from fusiontools.tools.opening import OpenTools
 
-        client, settings = self.client, self.tools or self.client.tools
+        client, settings = self.client, self.tool_options
         if id(settings) not in client.opened:
             store = JournalledResults(client) if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline)

@@ -18,6 +18,7 @@ from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.llm.provider_search import provider_search
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 from fusiontools.record.sources import given_sources, merge_sources, with_claimed
@@ -82,8 +83,9 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     Raises:
         CallFailed: a call failed, or nothing was answered although no tool could be run any more.
     """
-    box, names = await ask.runtime.open_tools(wish.names)
-    completion = await _ToolLoop(ask, wish, box, names, _context_of(wish, ask.slot)).run()
+    own = _endpoints_search(ask, wish)
+    box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
+    completion = await _ToolLoop(ask, wish, box, names, _context_of(wish, ask.slot), own or {}).run()
     if on_delta is not None and completion.content:
         on_delta(completion.content)
     return completion
@@ -119,6 +121,8 @@ class _ToolLoop:
     box: Toolbox
     names: Sequence[str]
     context: ToolContext
+    #: The parameters that give the model its endpoint's own search.
+    own: Mapping[str, Any]
     runs: list[ToolRun] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     reminders: int = 0
@@ -130,7 +134,8 @@ class _ToolLoop:
         request = self.ask.request
         clients = {_name_of(tool) for tool in request.params.get("tools") or []}
         ours = [tool for tool in self.box.declarations(self.names) if _name_of(tool) not in clients]
-        request = _with_params(request, tools=[*(request.params.get("tools") or []), *ours])
+        tools = [*(request.params.get("tools") or []), *self.own.get("tools", ()), *ours]
+        request = _with_params(request, **{**self.own, "tools": tools or None})
         while True:
             completion = await self._complete(request)
             theirs = [call for call in completion.tool_calls if call["function"]["name"] in clients]
@@ -216,6 +221,15 @@ class _ToolLoop:
             tool_runs=[_kept_of(run) for run in self.runs],
             stopped=self.stopped,
         )
+
+
+def _endpoints_search(ask: Ask, wish: ToolWish) -> dict[str, Any] | None:
+    """Return the parameters of the endpoint's own search, where the model is to search and the settings want it so."""
+    endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
+    engines = ask.runtime.tool_options.search
+    if "web_search" not in wish.names or endpoint is None or (engines and engines[0] != "provider"):
+        return None
+    return provider_search(endpoint, ask.model.model, wish.most_runs)
 
 
 def _context_of(wish: ToolWish, slot: Slot) -> ToolContext:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from runs import ASKED
 from scripted import Scripted, model, open_door, said
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import Journal
@@ -26,6 +29,7 @@ from fusiontools.tools.opening import OpenTools
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolSource
 
 SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"], "additionalProperties": False}
+OPENROUTER = Endpoint("there", "https://openrouter.ai/api/v1")
 PAGE: ToolSource = {"url": "https://one.example/a", "title": "One", "how": "search"}
 
 
@@ -59,7 +63,8 @@ def run(
 
     async def work() -> Record:
         client = open_door(backend, **settings)
-        opened = OpenTools(client.tools, JournalledResults(client), offline=client.offline, own={"look": [look.tool]})
+        own = {"look": [look.tool], "web_search": [replace(look.tool, name="web_search")]}
+        opened = OpenTools(client.tools, JournalledResults(client), offline=client.offline, own=own)
         client.opened[id(client.tools)] = opened
         try:
             return await (stage or panel(fixed(chosen)))(record, Runtime(client))
@@ -303,3 +308,35 @@ def test_a_turn_that_never_ends_has_failed() -> None:
 
     assert run(backend, Look())["panel"][0]["error"]["code"] == "truncated"
     assert len(backend.requests) == 11
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "params"),
+    [
+        (
+            OPENROUTER,
+            {"tools": [{"type": "openrouter:web_search", "parameters": {"max_results": 5}}]},
+        ),
+        (
+            Endpoint("there", "https://api.anthropic.com/v1", api="anthropic"),
+            {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 4}]},
+        ),
+    ],
+)
+def test_an_endpoints_own_search_is_preferred_and_what_it_found_is_a_source(endpoint: Endpoint, params: Any) -> None:
+    found: Any = [{"url": "https://one.example/a", "how": "search"}]
+    backend = Scripted(m=said("See https://one.example/a.", sources=found))
+
+    [response] = run(backend, Look(), options={"tools": ("web_search",)}, endpoint=endpoint)["panel"]
+
+    assert {name: backend.requests[0].params.get(name) for name in params} == params
+    assert response["sources"] == found
+
+
+def test_where_a_recipe_names_other_engines_first_the_search_is_ours() -> None:
+    backend = Scripted(m=[calls("rain", name="web_search"), "Rain."])
+    ours = ToolOptions(search=("ddgs",))
+
+    run(backend, Look(), options={"tools": ("web_search",)}, endpoint=OPENROUTER, tools=ours)
+
+    assert [tool["function"]["name"] for tool in backend.requests[0].params["tools"]] == ["web_search"]
