@@ -84,10 +84,21 @@ class Client:
         return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
 
     def request(
-        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        sample: int = 0,
+        cached: int = 0,
+        marks: tuple[str, ...] = (),
     ) -> CompletionRequest:
-        """Return the request that this model would be sent; other requests share its first `cached` messages."""
-        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached)
+        """Return the request that this model would be sent.
+
+        Args:
+            cached: how many of the first messages other requests share.
+            marks: the marks of the fences in the messages.
+        """
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, marks)
 
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT

@@ -26,7 +26,7 @@ from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses
 from fusiontools.record.sources import merge_sources
-from fusiontools.record.types import Analysis, Degraded, Message, Record, Source, ToolUse
+from fusiontools.record.types import Analysis, Degraded, Record, Source, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.replies import unreadable
@@ -129,15 +129,15 @@ async def _ask(
     ledger: Ledger,
     looked_up: _LookedUp,
 ) -> str | CallFailed:
-    messages = judge_messages(record, options.template, reading.labels)
+    prompt = judge_messages(record, options.template, reading.labels)
     endpoint = runtime.client.endpoints.get(reading.model.endpoint)
     if not options.tools or (endpoint is not None and endpoint.embedded):
-        return await ask(_analysis_form(), messages, reading.model, runtime, ledger, reading.slot)
+        return await ask(_analysis_form(), prompt, reading.model, runtime, ledger, reading.slot)
     from fusiontools.stages.tool_loop import Ask
 
-    messages = prompts.with_tool_rules(messages, options.template)
+    prompt = prompts.Prompt(prompts.with_tool_rules(prompt.messages, options.template), prompt.mark)
     # Several endpoints take tools or a strict form, not both; what comes back is read leniently.
-    request = verdict_request(messages, reading.model, runtime, None)
+    request = verdict_request(prompt, reading.model, runtime, None)
     return await looked_up.ask(Ask(request, reading.model, reading.slot, runtime, ledger))
 
 
@@ -215,7 +215,7 @@ def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[s
     ]
 
 
-def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> list[Message]:
+def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> prompts.Prompt:
     """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
     return prompts.about_responses(record, "judge", template, labels)
 

@@ -167,9 +167,9 @@ async def agree(
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
-    messages = prompts.about_responses(before, "agree", options.template, labels)
+    prompt = prompts.about_responses(before, "agree", options.template, labels)
     slot = Slot(model.name, layer=responses[0]["layer"], step="agree")
-    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), messages, model, runtime, ledger, slot)
+    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), prompt, model, runtime, ledger, slot)
     if isinstance(reply, CallFailed):
         note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {reply.message}"}
         return False, [note]

@@ -125,6 +125,8 @@ class _ToolLoop:
     own: Mapping[str, Any]
     runs: list[ToolRun] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    #: The marks of the fences around the results.
+    marks: list[str] = field(default_factory=list)
     reminders: int = 0
     pauses: int = 0
     stopped: Literal["calls", "repeats"] | None = None
@@ -136,6 +138,7 @@ class _ToolLoop:
         ours = [tool for tool in self.box.declarations(self.names) if _name_of(tool) not in clients]
         tools = [*(request.params.get("tools") or []), *self.own.get("tools", ()), *ours]
         request = _with_params(request, **{**self.own, "tools": tools or None})
+        first = request.marks
         while True:
             completion = await self._complete(request)
             theirs = [call for call in completion.tool_calls if call["function"]["name"] in clients]
@@ -144,7 +147,7 @@ class _ToolLoop:
             next_turns = [] if self.stopped else await self._next_turns(completion)
             if not next_turns:
                 return self._finished(completion if completion.content.strip() else await self._last_words(request))
-            request = replace(request, messages=[*request.messages, *next_turns])
+            request = replace(request, messages=[*request.messages, *next_turns], marks=(*first, *self.marks))
             if self.stopped:
                 # The tools stay declared: some endpoints refuse a history of calls without them.
                 request = _with_params(request, tool_choice="none")
@@ -191,7 +194,9 @@ class _ToolLoop:
             self.stopped = "repeats"
         elif len(self.runs) >= self.wish.most_runs:
             self.stopped = "calls"
-        texts = [*map(_fenced, runs), *[_USED_UP] * (len(calls) - len(runs))]
+        marks = [prompts.mark_of("result", self.wish.record["id"], [run.result.text]) for run in runs]
+        self.marks += marks
+        texts = [*map(_fenced, runs, marks), *[_USED_UP] * (len(calls) - len(runs))]
         return [
             {"role": "tool", "tool_call_id": call["id"], "content": text}
             for call, text in zip(calls, texts, strict=True)
@@ -266,9 +271,8 @@ def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     return turn
 
 
-def _fenced(run: ToolRun) -> str:
+def _fenced(run: ToolRun, mark: str) -> str:
     """Return a result as its model reads it: data between fences that the text cannot close."""
-    mark = prompts.nonce_of([run.name, run.result.text])
     title = "RESULT" if run.result.status == "ok" else f"NO RESULT, {run.result.status.upper()}"
     return prompts.fence(title, run.result.text, mark)
 

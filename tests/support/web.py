@@ -2,14 +2,16 @@
 
     python tests/support/web.py
 
-prints a line of JSON when it listens: `web`, the base URL of everything below, and `inner`, that of a second listener
-that nobody may reach. It ends on SIGTERM, or when the pipe on its stdin closes.
+prints a line of JSON when it listens: `web`, the base URL of everything below; `inner`, that of a second listener that
+nobody may reach; `proxy`, that of a proxy which is every host itself, by certificates that `ca` (a PEM file) signs. It
+ends on SIGTERM, or when the pipe on its stdin closes.
 
     GET  /                     pages: see `PAGES` and `TRAPS`
     GET  /searx/search         SearXNG's JSON; with ?format=json only
     POST /tavily/search        Tavily's, with `authorization: Bearer key-of-tavily`
     GET  /brave/res/v1/web/search   Brave's, with `x-subscription-token: key-of-brave`
     POST /exa/search           Exa's, with `x-api-key: key-of-exa`
+    POST /html/                DuckDuckGo's page, through the proxy
     GET  /seen                 what was asked so far: `requests`, and how many connections `inner` had
     POST /script               {"path": "/searx/search", "answers": [{"status": 429, "headers": {…}, "body": "…"}]}: the
                                next answers at this path
@@ -21,9 +23,13 @@ A search finds the pages that hold every word of the query; `nothing` finds none
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import ssl
 import sys
+import tempfile
+import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -31,6 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import trustme
 from web_pages import BLOCKED, PAGES, Page
 
 MIB = 1 << 20
@@ -183,7 +190,17 @@ def exa(asked: Asked, url: str) -> Said:
     return as_json({"results": results, "costDollars": {"total": 0.007}})
 
 
+def duckduckgo(asked: Asked, url: str) -> Said:
+    query = parse_qs(asked.body.decode())["q"][0]
+    bodies = (
+        f'<div class="links_main result__body"><h2>{h["title"]}</h2><a href="{h["url"]}">{h["snippet"]}</a></div>'
+        for h in found(query, url)
+    )
+    return Said(200, HTML, f"<html><body>{''.join(bodies)}</body></html>".encode())
+
+
 ENGINES = {
+    "/html/": duckduckgo,
     "/searx/search": searx,
     "/tavily/search": tavily,
     "/brave/res/v1/web/search": brave,
@@ -196,6 +213,7 @@ class Web:
 
     def __init__(self) -> None:
         self.url = ""
+        self.ca = trustme.CA()
         self.reset()
 
     def reset(self) -> None:
@@ -205,8 +223,7 @@ class Web:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if (asked := await read_request(reader)) is not None:
-                await write_answer(writer, self.answer(asked))
+            await write_answer(writer, self.answer(await read_request(reader)))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has seen enough
         finally:
@@ -216,10 +233,22 @@ class Web:
         self.inner += 1
         await self.serve(reader, writer)
 
+    async def serve_proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Let the client think that it has reached the host that it wanted."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            asked = await read_request(reader)
+            writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.ca.issue_cert(asked.target.partition(":")[0]).configure_cert(context)
+            await writer.start_tls(context)
+            await self.serve(reader, writer)
+        writer.close()
+
     def answer(self, asked: Asked) -> Said:
         if asked.path in CONTROL:
             return self.control(asked)
         said = {"method": asked.method, "target": asked.target, "headers": asked.headers, "body": asked.body.decode()}
+        said["at_s"] = time.monotonic()
         self.requests.append(said)
         if script := self.scripts.get(asked.path):
             next_one = script.popleft()
@@ -240,7 +269,7 @@ class Web:
         return as_json({"requests": self.requests, "inner": self.inner})
 
 
-async def read_request(reader: asyncio.StreamReader) -> Asked | None:
+async def read_request(reader: asyncio.StreamReader) -> Asked:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
@@ -266,13 +295,19 @@ async def main() -> None:
     web = Web()
     outer = await asyncio.start_server(web.serve, "127.0.0.1", 0)
     inner = await asyncio.start_server(web.serve_inner, "127.0.0.1", 0)
-    web.url, inner_url = (f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}" for s in (outer, inner))
+    proxy = await asyncio.start_server(web.serve_proxy, "127.0.0.1", 0)
+    web.url, inner_url, proxy_url = (
+        f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in (outer, inner, proxy)
+    )
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, done.set)
     loop.add_reader(sys.stdin.fileno(), done.set)
-    print(json.dumps({"web": web.url, "inner": inner_url}), flush=True)
-    await done.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        web.ca.cert_pem.write_to_path(f"{folder}/ca.pem")
+        where = {"web": web.url, "inner": inner_url, "proxy": proxy_url, "ca": f"{folder}/ca.pem"}
+        print(json.dumps(where), flush=True)
+        await done.wait()
 
 
 if __name__ == "__main__":

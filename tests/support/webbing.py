@@ -20,9 +20,11 @@ from fusiontools.tools.addresses import AddressGuard
 class Web:
     """A running `web.py`."""
 
-    def __init__(self, url: str, inner: str) -> None:
+    def __init__(self, url: str, inner: str, proxy: str, ca: str) -> None:
         self.url = url
         self.inner = inner
+        self.proxy = proxy
+        self.ca = ca
 
     @property
     def address(self) -> str:
@@ -74,6 +76,6 @@ def start_web() -> Iterator[Web]:
         assert process.stdout is not None
         try:
             where = json.loads(process.stdout.readline())
-            yield Web(where["web"], where["inner"])
+            yield Web(where["web"], where["inner"], where["proxy"], where["ca"])
         finally:
             process.terminate()
