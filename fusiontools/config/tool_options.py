@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fusiontools.config.options import option
 from fusiontools.errors import UsageError, nearest
@@ -12,27 +12,39 @@ from fusiontools.errors import UsageError, nearest
 #: The tools that need no server; `mcp:NAME` is a server of the recipe's.
 TOOLS = ("web_search", "web_fetch", "bash")
 MCP = "mcp:"
-#: In the order in which they are tried where a recipe names none: whichever has its key or URL, then the keyless one.
-ENGINES = ("searxng", "tavily", "brave", "exa", "ddgs")
+#: In the place of an engine: the endpoint's own search.
+PROVIDER = "provider"
 
 
 @dataclass(frozen=True, slots=True)
 class McpServer:
-    """An MCP server: a command to start, or a URL to reach.
+    """An MCP server as a recipe names it: a command, or the URL of one that speaks streamable HTTP.
 
     Args:
-        command: the program and its arguments.
-        url: of streamable HTTP.
-        env: the environment variables that the program may see beside the usual few.
-        tools: those of its tools that may be used; None is all.
-        token_env: the environment variable that holds the token for the URL.
+        env: names of variables that it gets beside HOME, LOGNAME, PATH, SHELL, TERM and USER.
+        key_env: the variable with the key that is sent to a URL as a bearer token.
+        tools: the tools that may be used; all, where none is named.
+        pin: the digest that its tools must have.
+        repeatable: whether its tools only look things up, so that one run stands for all equal ones.
+        start_s: how long it may take to start.
+        timeout_s: how long a call may take.
     """
 
-    command: tuple[str, ...] = ()
-    url: str | None = None
-    env: tuple[str, ...] = ()
-    tools: tuple[str, ...] | None = None
-    token_env: str | None = None
+    name: str
+    command: Sequence[str] = ()
+    url: str = ""
+    env: Sequence[str] = ()
+    key_env: str = ""
+    tools: Sequence[str] = ()
+    pin: str = ""
+    repeatable: bool = False
+    start_s: float = 30.0
+    timeout_s: float = 60.0
+
+    @property
+    def identity(self) -> list[Any]:
+        """What makes its results those of this server: never a key."""
+        return [self.name, list(self.command), self.url]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +53,9 @@ class ToolOptions:
 
     Args:
         search: `provider` (the endpoint's own search where it has one), and engines, in the order of trying.
-        language: of search results, as a language tag.
-        region: whose results, as a country code.
+        language: of search results, in two letters.
+        region: the country for which results are, in two letters.
+        results: how many a search gives.
         private_hosts: hosts, addresses or networks that `web_fetch` may reach although they are private.
         mcp: MCP servers by name.
         sandbox: a wrapper for `bash` in the place of bubblewrap: `srt --`.
@@ -50,7 +63,7 @@ class ToolOptions:
 
     HEADING: ClassVar[str] = "Tools"
 
-    fetch: str = option(
+    fetch: Literal["results", "seen", "any"] = option(
         "seen", "--fetch", choices=("results", "seen", "any"),
         help="Which addresses web_fetch may take: results of a search, those that question or results name, or any.",
     )  # fmt: skip
@@ -59,7 +72,8 @@ class ToolOptions:
     )
     search: tuple[str, ...] = ()
     language: str = "en"
-    region: str = "us"
+    region: str = "US"
+    results: int = 8
     private_hosts: tuple[str, ...] = ()
     mcp: Mapping[str, McpServer] = field(default_factory=dict)
     sandbox: str | None = None
@@ -88,22 +102,19 @@ def read_tool_options(data: Mapping[str, Any]) -> ToolOptions:
         spec = search if isinstance(search, dict) else {"engines": search}
         engines = spec.get("engines", ())
         given["search"] = (engines,) if isinstance(engines, str) else tuple(engines)
-        given |= {name: spec[name] for name in ("language", "region") if name in spec}
+        given |= {name: spec[name] for name in ("language", "region", "results") if name in spec}
     given |= {name: data[name] for name in ("fetch", "sandbox") if name in data}
     if "private_hosts" in data:
         given["private_hosts"] = tuple(data["private_hosts"])
-    given["mcp"] = {name: _read_server(spec) for name, spec in data.get("mcp", {}).items()}
+    given["mcp"] = {name: _read_server(name, spec) for name, spec in data.get("mcp", {}).items()}
     return ToolOptions(**given)
 
 
-def _read_server(spec: Mapping[str, Any]) -> McpServer:
-    command = spec.get("command", ())
-    if isinstance(command, str):
+def _read_server(name: str, spec: Mapping[str, Any]) -> McpServer:
+    given: dict[str, Any] = dict(spec)
+    if isinstance(given.get("command"), str):
         import shlex
 
-        command = shlex.split(command)
-    tools = spec.get("tools")
-    return McpServer(
-        tuple(command), spec.get("url"), tuple(spec.get("env", ())), None if tools is None else tuple(tools),
-        spec.get("token_env"),
-    )  # fmt: skip
+        given["command"] = shlex.split(given["command"])
+    settings: Any = {key: tuple(kept) if isinstance(kept, list) else kept for key, kept in given.items()}
+    return McpServer(name, **settings)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fusiontools.config.models import Model
+from fusiontools.config.tool_options import PROVIDER
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot
@@ -232,7 +233,7 @@ def _endpoints_search(ask: Ask, wish: ToolWish) -> dict[str, Any] | None:
     """Return the parameters of the endpoint's own search, where the model is to search and the settings want it so."""
     endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
     engines = ask.runtime.tool_options.search
-    if "web_search" not in wish.names or endpoint is None or (engines and engines[0] != "provider"):
+    if "web_search" not in wish.names or endpoint is None or (engines and engines[0] != PROVIDER):
         return None
     return provider_search(endpoint, ask.model.model, wish.most_runs)
 

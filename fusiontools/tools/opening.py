@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
-from fusiontools.config.tool_options import MCP, ToolOptions, require_tool
+from fusiontools.config.tool_options import MCP, PROVIDER, ToolOptions, require_tool
 from fusiontools.tools.tool import Tool
 from fusiontools.tools.toolbox import ResultStore, Toolbox
+
+#: How long one command of a member may run.
+_SHELL_S = 60.0
+_SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_SECRET_CHARS = 8
 
 
 class OpenTools:
@@ -54,6 +62,31 @@ class OpenTools:
 
     async def _open(self, name: str) -> list[str]:
         require_tool(name, self._settings.mcp)
-        if name.startswith(MCP):
-            raise NotImplementedError
-        raise NotImplementedError
+        return await self.box.open(_opening(name, self._settings))
+
+
+def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Sequence[Tool]]:
+    """Return what opens a tool; each is imported where it is wanted."""
+    if name == "web_search":
+        from fusiontools.tools.web_search import SearchOptions, web_search
+
+        engines = [engine for engine in settings.search if engine != PROVIDER]
+        return web_search(SearchOptions(engines, settings.language, settings.region, settings.results))
+    if name == "web_fetch":
+        from fusiontools.tools.web_fetch import FetchOptions, web_fetch
+
+        return web_fetch(FetchOptions(settings.fetch, settings.private_hosts))
+    if name == "bash":
+        from fusiontools.tools.bash import open_bash
+        from fusiontools.tools.watch import Bounds
+
+        bounds = Bounds(_SHELL_S)
+        return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=_secrets())
+    from fusiontools.tools.mcp_tools import open_mcp
+
+    return open_mcp(settings.mcp[name.removeprefix(MCP)])
+
+
+def _secrets() -> list[str]:
+    """Return the values of the environment's keys: what no output may repeat."""
+    return [value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SECRET_CHARS]
