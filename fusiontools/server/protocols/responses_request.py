@@ -92,6 +92,18 @@ def read_messages(instructions: str | None, given: Any, name_of: Callable[[str, 
     return messages
 
 
+def check_items(given: Any, where: str) -> list[dict[str, Any]]:
+    """Return items that can be read.
+
+    Raises:
+        ApiError: one of them cannot.
+    """
+    conversation = _ItemTurns(lambda _, name: name)
+    for index, item in enumerate(list_at(given, where)):
+        _read_item(conversation, object_at(item, f"{where}[{index}]"), f"{where}[{index}]")
+    return list(given)
+
+
 def _read_item(conversation: _ItemTurns, item: dict[str, Any], where: str) -> None:
     kind = item.get("type") or ("message" if "role" in item else None)
     if not isinstance(kind, str):
