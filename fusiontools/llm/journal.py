@@ -29,7 +29,10 @@ CREATE TABLE IF NOT EXISTS completion (
     key BLOB PRIMARY KEY, created_s REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID
 """
-_KEPT = ("content", "model", "finish_reason", "tool_calls", "reasoning", "usage", "cost_usd", "mean_logprob", "unmet")
+_KEPT = (
+    *("content", "model", "finish_reason", "tool_calls", "reasoning", "reasoning_details", "usage", "cost_usd"),
+    *("mean_logprob", "unmet"),
+)
 _BUSY_S = 30.0
 
 

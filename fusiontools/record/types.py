@@ -61,6 +61,7 @@ class Response(TypedDict):
     content: NotRequired[str]
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     mean_logprob: NotRequired[float]
     error: NotRequired[CallError]
 
@@ -143,6 +144,7 @@ class Answer(TypedDict):
     model: str
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     response: NotRequired[int]
     vote: NotRequired[Vote]
     pick: NotRequired[dict[str, Any]]

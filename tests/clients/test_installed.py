@@ -30,7 +30,7 @@ QUESTION = "What do my notes say?"
 NOTES = "The password is swordfish."
 FORM = "city='Canberra'"
 CITIES = "['Canberra', 'Hobart']"
-FAILED = "424"
+FAILED = "400"
 #: Nothing but the server is asked.
 OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

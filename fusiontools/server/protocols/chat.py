@@ -78,6 +78,8 @@ class Chat:
             ids = CallIds(request, meta)
             calls = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
             message |= {"content": result.content or None, "tool_calls": calls}
+        if result.reasoning_details:
+            message["reasoning_details"] = list(result.reasoning_details)
         return {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
@@ -152,7 +154,8 @@ class ChatWriter:
 
     def close(self, result: ChatResult) -> bytes:
         """Say how it ended, what it took where that is wanted, and the end."""
-        last = self._chunk({}, result.finish_reason, fusion=result.fusion)
+        details = {"reasoning_details": list(result.reasoning_details)} if result.reasoning_details else {}
+        last = self._chunk(details, result.finish_reason, fusion=result.fusion)
         if self._says_usage:
             last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
         return last + _DONE

@@ -200,6 +200,7 @@ class ChatResult:
     Args:
         finish_reason: `stop`, `length`, `tool_calls` or `content_filter`.
         fusion: the `fusion` block of the response: recipe, members, degradation, costs, timings.
+        reasoning_details: what the model thought, for a client that sends it back in the next turn.
     """
 
     content: str
@@ -207,6 +208,7 @@ class ChatResult:
     finish_reason: str
     spent: Spending
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_details: Sequence[Mapping[str, Any]] = ()
 
 
 class StreamWriter(Protocol):
