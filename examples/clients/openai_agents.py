@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK: `pip install openai-agents`. A tool is called, a turn names the one before, a session goes on."""
+"""OpenAI's Agents SDK: `pip install openai-agents`. A tool is called, a turn names the one before, a session."""
 
 import os
 
