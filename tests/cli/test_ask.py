@@ -8,15 +8,19 @@ import pty
 import re
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from samples import poll
-from terminal import everything, on_a_terminal
+from terminal import everything
+from terminal import on_a_terminal as on_any_terminal
 from workdir import Run, Upstream
 
 from fusiontools.record.schemas import check_record
 
+#: A pipe that stays open would be read for more to ask about.
+on_a_terminal = partial(on_any_terminal, stdin=subprocess.DEVNULL)
 CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
@@ -47,3 +48,14 @@ def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first
     listed = text[text.index(f"\n{headings[0]}:\n") :]
     for name in (name for name in options if name.startswith("-")):
         assert len(re.findall(rf"^  (?:-\w, )?{name}(?=[ ,]|$)", listed, re.M)) == 1, name
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_interrupt_in_the_midst_of_the_imports_ends_the_tool_without_a_word(
+    tool: str, run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+    result = run([tool, "--help"], env={**env, "PYTHONPATH": str(tmp_path)})
+
+    assert (result.status, result.out, result.err) == (130, b"", "")

@@ -410,10 +410,11 @@ def test_a_failed_call_costs_nothing_of_the_day(serve: Serve, upstream: Upstream
 
 def test_a_purse_is_full_again_on_the_next_day() -> None:
     clock = Clock(86_400 * 5 + 10)
-    daily_budgets = DailyBudgets(1.0, clock)
+    daily_budgets = DailyBudgets(1.0, clock=clock)
     spent = daily_budgets.of("a")
     assert spent is not None
-    spent.committed_usd = 1.0
+    spent.take(1.0)
+    spent.settle(1.0, 1.0)
 
     with pytest.raises(ApiError) as refused:
         daily_budgets.of("a")

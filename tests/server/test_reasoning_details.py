@@ -40,7 +40,7 @@ def test_the_answer_has_those_of_who_wrote_it(chain: str) -> None:
 
 def test_a_client_gets_them_whole_and_at_the_end_of_a_stream() -> None:
     request, meta = ChatRequest("fusion", []), ResponseMeta("0" * 32, 1, "fusion")
-    thoughtful = ChatResult("Paris.", (), "stop", Spending(), {}, DETAILS)
+    thoughtful = ChatResult("Paris.", (), "stop", Spending(), reasoning_details=DETAILS)
     plain = ChatResult("Paris.", (), "stop", Spending())
 
     last = Chat().writer(request, meta, StreamStyle()).close(thoughtful).decode()

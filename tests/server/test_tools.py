@@ -307,8 +307,28 @@ def test_the_first_proposal_that_comes_may_be_the_answer(caller: Server, upstrea
     [call] = calls_of(body)
     assert call["function"]["arguments"] == '{"word":"crdt"}'
     assert body["fusion"]["model"] == "fake/b+tool"
-    assert [seat["status"] for seat in body["fusion"]["panel"]] == ["cut", "ok", "cut"]
+    assert [(seat["member"], seat["status"]) for seat in body["fusion"]["panel"]] == [("fake/b+tool", "ok")]
     assert upstream.stats()["per_model"] == {"fake/a+hang": 1, "fake/b+tool": 1, "fake/c+hang": 1}
+
+
+def test_a_response_without_a_call_is_no_proposal_and_who_was_cut_off_has_not_failed(caller: Server) -> None:
+    panel = ["fake/a", "fake/b+tool+slow=0.05", "fake/c+hang"]
+
+    body = ask(caller, fusion={"tool_fusion": "first", "panel": panel, "include": ["record"]})
+
+    assert [call["function"]["arguments"] for call in calls_of(body)] == ['{"word":"crdt"}']
+    record = body["fusion"]["record"]
+    assert [response["member"] for response in record["panel"]] == panel[:2]
+    assert [(seat["member"], seat["why"]) for seat in record["spared"]] == [("fake/c+hang", "call")]
+    assert "degraded" not in record
+    assert body["fusion"]["chain"] == "panel -m fake/a -m fake/b+tool+slow=0.05 -m fake/c+hang --first-call | " \
+        "synth --method call"  # fmt: skip
+
+
+def test_where_nobody_proposes_a_call_the_first_style_answers_with_the_best_response(caller: Server) -> None:
+    body = ask(caller, fusion={"tool_fusion": "first", "panel": ["fake/a", "fake/b"]})
+
+    assert body["choices"][0]["message"]["content"].startswith("fake/")
 
 
 def test_the_first_proposal_is_not_kept_waiting_by_further_layers_or_by_a_judge(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, install_line
 from fusiontools.evaluation.report.statistics import Interval, wilson
 from fusiontools.evaluation.report.summary import Category, Summary, SummaryRow
 from fusiontools.evaluation.report.systems import ORACLE
@@ -51,7 +51,7 @@ def draw(summary: Summary, path: str) -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise UsageError("--plot needs matplotlib: install fusiontools[eval]") from None
+        raise UsageError(f"--plot needs matplotlib: {install_line('eval')}") from None
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": _SALT, "font.family": "sans-serif", "font.size": 9}
     drawn = io.BytesIO()
     with mpl.rc_context(settings):
