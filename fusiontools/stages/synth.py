@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.answers import lexical
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
@@ -38,6 +37,7 @@ from fusiontools.record.sections import (
     take_verbatim,
     usable_responses,
 )
+from fusiontools.record.sources import has_sources
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
@@ -55,8 +55,11 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return await _revise(record, options, runtime)
         if len(usable) == 1:
             return copy_response(record, usable[0][0], one_survivor(record, "synth"))
+        proposed = next((i for i, response in usable if response.get("tool_calls")), None)
+        if options.method == "call" and proposed is not None:
+            return copy_response(record, proposed, [])
         short = options.method == "auto" and _best_is_short(record)
-        if is_settled(record) or options.method == "copy" or short:
+        if is_settled(record) or options.method in ("copy", "call") or short:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
@@ -152,7 +155,7 @@ class _Writing:
         model = self.options.models[0]
         params = _params_for(self.record, self.options, model, step, self.runtime)
         request = self.runtime.client.request(
-            model, prompts.with_system(prompt.messages, model.system), params, mark=prompt.mark
+            model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks
         )
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
         slot = Slot(model.name, step=step or None)
@@ -204,14 +207,17 @@ def synth_messages(
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
-        "conversation": prompts.conversation(record["messages"]),
+        "conversation": prompts.conversation(prompts.with_evidence(record, mark)),
         "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
     }
     turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    return prompts.Prompt([*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn], mark)
+    system = sections[f"{asked} system"]
+    if has_sources(record):
+        system += "\n\n" + sections["synth sources"]
+    return prompts.Prompt([*prompts.with_system(prompts.with_evidence(record, mark), system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
@@ -260,4 +266,6 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
 
 
 def _best_is_short(record: Record) -> bool:
+    from fusiontools.answers import lexical
+
     return lexical.is_short([record["panel"][best(record)].get("content", "")])

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.schemas import why_not
+from fusiontools.tools.provider_schema import Inexpressible, Provider, schema_for
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolRun, ToolStatus, bounded, known_names
 
 #: What the model is shown of its own call that could not be read.
@@ -76,12 +77,12 @@ class Toolbox:
         self._opens = opens
         self._stack = AsyncExitStack()
         self._flights: dict[bytes, asyncio.Future[ToolResult]] = {}
-        self._add(tools)
+        self.add(tools)
 
     async def __aenter__(self) -> Toolbox:
         async with AsyncExitStack() as stack:
             for opening in self._opens:
-                self._add(await stack.enter_async_context(opening))
+                self.add(await stack.enter_async_context(opening))
             self._stack = stack.pop_all()
         return self
 
@@ -101,6 +102,19 @@ class Toolbox:
     def declarations(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the tools, or those of these names, as OpenAI's `tools`."""
         return [tool.declaration() for tool in self.tools if names is None or tool.name in names]
+
+    def declared_for(
+        self, provider: Provider, names: Sequence[str] | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Return the tools as this provider takes their schemas, and why the others are left out, by true name."""
+        declared, left_out = [], {}
+        for tool in self.tools:
+            if names is None or tool.name in names:
+                try:
+                    declared.append(replace(tool, parameters=schema_for(provider, tool.parameters)).declaration())
+                except Inexpressible as error:
+                    left_out[tool.true_name or tool.name] = str(error)
+        return declared, left_out
 
     def key(self, tool: Tool, arguments: Mapping[str, Any], epoch: int = 0) -> bytes:
         """Return what a result is kept under: everything that decides it."""
@@ -211,11 +225,21 @@ class Toolbox:
             await self.store.put(call.shared if shared else call.own, result.to_json(), tool.true_name or tool.name)
         return result
 
-    def _add(self, tools: Sequence[Tool]) -> None:
+    async def open(self, opening: AbstractAsyncContextManager[Sequence[Tool]]) -> list[str]:
+        """Open something that gives tools as long as the box is open; return their names."""
+        return self.add(await self._stack.enter_async_context(opening))
+
+    def add(self, tools: Sequence[Tool]) -> list[str]:
+        """Put tools into the box; return their names.
+
+        Raises:
+            UsageError: two tools have one name.
+        """
         for tool in tools:
             if tool.name in self._tools:
                 raise UsageError(f"two tools are called {tool.name!r}; give one of them another name")
             self._tools[tool.name] = tool
+        return [tool.name for tool in tools]
 
 
 def read_arguments(written: str | Mapping[str, Any], tool: Tool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from samples import lines, response
 from scripted import Scripted, open_door
 from workdir import Run
 
-from fusiontools.config.stage_table import GradeOptions
+from fusiontools.config.evaluation_options import GradeOptions
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.code_grader import ProgramRunner, head_of, program_key, program_of
 from fusiontools.evaluation.grade import grade

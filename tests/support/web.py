@@ -12,6 +12,7 @@ ends on SIGTERM, or when the pipe on its stdin closes.
     GET  /brave/res/v1/web/search   Brave's, with `x-subscription-token: key-of-brave`
     POST /exa/search           Exa's, with `x-api-key: key-of-exa`
     POST /html/                DuckDuckGo's page, through the proxy
+    POST /mcp/KIND             an old MCP server: see `old_mcp.py`
     GET  /seen                 what was asked so far: `requests`, and how many connections `inner` had
     POST /script               {"path": "/searx/search", "answers": [{"status": 429, "headers": {…}, "body": "…"}]}: the
                                next answers at this path
@@ -38,6 +39,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import trustme
+from old_mcp import OldServers
 from web_pages import BLOCKED, PAGES, Page
 
 MIB = 1 << 20
@@ -220,6 +222,7 @@ class Web:
         self.requests: list[dict[str, Any]] = []
         self.scripts: dict[str, deque[dict[str, Any]]] = {}
         self.inner = 0
+        self.old_servers = OldServers()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -258,8 +261,19 @@ class Web:
             return ENGINES[asked.path](asked, self.url)
         if asked.path in TRAPS:
             return TRAPS[asked.path](asked)
+        if asked.path.startswith("/mcp/"):
+            return self.old_mcp(asked)
         known = {**PAGES, **BLOCKED}.get(asked.path)
         return page(known) if known else Said(404, HTML, b"<title>404</title><p>There is no such page.</p>")
+
+    def old_mcp(self, asked: Asked) -> Said:
+        session = asked.headers.get("mcp-session-id", "")
+        kind = asked.path.removeprefix("/mcp/")
+        status, headers, given = self.old_servers.answer(asked.method, kind, session, asked.body)
+        headers = {"content-type": "application/json", **headers}
+        if isinstance(given, bytes | dict):
+            return Said(status, headers, given if isinstance(given, bytes) else json.dumps(given).encode())
+        return Said(status, headers, pieces=given)
 
     def control(self, asked: Asked) -> Said:
         if asked.path == "/script":

@@ -341,3 +341,13 @@ def test_declarations_are_those_of_openai_and_can_be_chosen() -> None:
     assert box.declarations(["look"]) == [
         {"type": "function", "function": {"name": "look", "description": "Looks things up.", "parameters": SCHEMA}}
     ]
+
+
+def test_a_tool_that_a_provider_cannot_express_is_left_out_and_named() -> None:
+    tool = Counted().tool
+    odd = replace(tool, name="odd", true_name="mcp:there/odd", parameters={"type": "array"})
+
+    declared, left_out = Toolbox([tool, odd]).declared_for("openai")
+
+    assert [d["function"]["name"] for d in declared] == ["look"]
+    assert left_out == {"mcp:there/odd": "its arguments are no object but array"}
