@@ -33,6 +33,11 @@ def with_error(record: Record, stage: str, code: RecordCode, message: str, calls
     return new  # type: ignore[return-value]
 
 
+def texts_of(record: Record) -> list[str]:
+    """Return the texts of all responses."""
+    return [response.get("content") or "" for response in record.get("panel", [])]
+
+
 def usable_responses(record: Record) -> list[tuple[int, Response]]:
     """Return the panel's usable responses with their positions."""
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
