@@ -202,4 +202,5 @@ def _text_of_part(part: Any) -> str:
         resource: Any = part.resource
         text: str | None = getattr(resource, "text", None)
         return f"[{resource.uri}]\n{text}" if text is not None else f"[{resource.uri}: {resource.mime_type}, not shown]"
-    return f"[{part.mime_type}: {len(part.data) * 3 // 4 - part.data.count("=")} bytes, not shown]"
+    size = len(part.data) * 3 // 4 - part.data.count("=")
+    return f"[{part.mime_type}: {size} bytes, not shown]"
