@@ -169,7 +169,7 @@ class _LiveAnswer:
     def take(self, delta: Any) -> None:
         """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
         from fusiontools.cli.io import write_or_leave
-        from fusiontools.cli.text import clean
+        from fusiontools.record.clean import clean
 
         if not isinstance(delta, str):
             return

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.llm.completion import Delta
+from fusiontools.record.clean import clean
 from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route
 
 _ASKED_CHARS = 60
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
-
-
-def clean(text: str) -> str:
-    """Return text without control characters: a model's words must not steer a terminal."""
-    return text.translate(_CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
