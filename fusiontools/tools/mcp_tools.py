@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +33,7 @@ async def mcp_tools(
     pins: Path | None = None,
     store: ResultStore | None = None,
     offline: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> AsyncIterator[list[Tool]]:
     """Open servers, all at once, and give their tools; they end with it.
 
@@ -40,13 +41,14 @@ async def mcp_tools(
         pins: the file that remembers what tools looked like when they were first used.
         store: where lists are kept.
         offline: whether lists come from the store, and no server is started.
+        warn: says to a person what goes wrong and does not stop the run.
 
     Raises:
         UsageError: a server cannot be started, lacks a tool that was named, or its tools have changed.
     """
     for server in servers:
         _check(server)
-    connections = [McpConnection(server) for server in servers]
+    connections = [McpConnection(server, warn) for server in servers]
     try:
         listing = (_listed(*pair, store, offline) for pair in zip(servers, connections, strict=True))
         lists = await _all_of(*listing)
