@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markdown import Heading, Markdown
 from rich.text import Text
 
-from fusiontools.cli.text import clean
+from fusiontools.record.clean import clean
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
