@@ -13,6 +13,7 @@ from fusiontools.config.stage_table import InputOptions
 _TOOL = "fuse-cost"
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
 _MOST_TOKENS = 1_000_000
+_TABLES = ("table", "text")
 HELP = """\
 \b
   fuse-cost < answers.jsonl
@@ -30,7 +31,9 @@ class CostOptions:
     """What `fuse-cost` can be told."""
 
     by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")
-    output: str = option("table", "-o", "--output", choices=("table", "json", "csv"), help="How to print it.")
+    output: str = option(
+        "table", "-o", "--output", choices=("table", "text", "json", "csv"), help="How to print it; text is a table."
+    )
     tee: bool = option(False, "--tee", help="Pass the records on to stdout; the costs go to stderr.")
     estimate: bool = option(False, "--estimate", help="Read questions; say what the recipe would cost for them.")
     chain: str | None = option(
@@ -101,10 +104,10 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
         return EXIT_NOTHING_USABLE
     text = _format(costs, options.output, foreseen=options.estimate)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
-    if options.output == "table":
+    if options.output in _TABLES:
         for saving in _describe_savings(costs):
             complain(_TOOL, saving)
-    if costs.total.unknown and options.output == "table":
+    if costs.total.unknown and options.output in _TABLES:
         complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
 

@@ -264,8 +264,9 @@ def test_the_synchronous_door_opens_also_where_a_loop_runs() -> None:
 
 @pytest.mark.usefixtures("_asked_here")
 @pytest.mark.parametrize(
-    "asked", ["", " \n", [], {"messages": []}, {}, 3, None, b"Why?", [{"role": "user"}], {"messages": "Why?"}, [object()]]
-)  # fmt: skip
+    "asked",
+    ["", " \n", [], {"messages": []}, {}, 3, None, b"Why?", [{"role": "user"}], {"messages": "Why?"}, [object()]],
+)
 def test_what_is_no_question_is_refused_before_anything_is_asked(asked: Any, upstream: Upstream) -> None:
     with pytest.raises(fusiontools.InputError):
         fusiontools.fuse_sync(asked, "budget", chain="panel -m fake/a | pick")
@@ -274,5 +275,5 @@ def test_what_is_no_question_is_refused_before_anything_is_asked(asked: Any, ups
 
 
 def test_a_model_typed_for_a_stage_that_the_chain_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="--judge 'x': the chain 'panel | vote' has no `judge`"):
+    with pytest.raises(UsageError, match=r"--judge 'x': the chain 'panel \| vote' has no `judge`"):
         Chain.parse("panel | vote").with_models("judge", "x")

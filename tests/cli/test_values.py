@@ -98,10 +98,7 @@ def test_a_folder_and_a_missing_file_end_alike(tool: list[str], run: Run) -> Non
 
 
 QUESTION_LIST = "".join(f"What is the capital of country {i}?\n" for i in range(12))
-PROSE = (
-    "An editor that is shared\nby several people needs a rule\nfor what happens when two\nof them write at once,\nand "
-    * 4
-)
+PROSE = "An editor that is shared\nby several people needs a rule\nfor what happens when two\nof them write,\nand " * 4
 
 
 @pytest.mark.parametrize(
