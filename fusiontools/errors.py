@@ -67,6 +67,7 @@ CallStatus = Literal["ok", "cancelled"] | CallCode
 StageCode = Literal[
     "member_failed",
     "one_survivor",
+    "tool_ignored",
     "judge_failed",
     "no_judge",
     "no_synth",
@@ -117,7 +118,7 @@ class FailureCode(NamedTuple):
 FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "ok": FailureCode("call", "It went well."),
     "timeout": FailureCode(
-        "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
+        "call", "No answer within `--timeout`, or HTTP 408. Retried unless text was shown already.", (408,)
     ),
     "deadline": FailureCode("call", "The record's `--deadline` was over."),
     "rate_limited": FailureCode("call", "HTTP 429, or too much at once in other words. Retried.", (429,)),
@@ -153,6 +154,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "all_failed": FailureCode("error", "No member gave anything usable."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
     "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),
+    "tool_ignored": FailureCode("degraded", "A server: a tool that nobody here runs was not shown to the models."),
     "judge_failed": FailureCode("degraded", "A judge gave nothing."),
     "no_judge": FailureCode(
         "degraded",

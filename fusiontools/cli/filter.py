@@ -131,7 +131,6 @@ class _Filter:
         self.progress.close()
         self._flood.sum_up()
         self.progress.sum_up()
-        self._say_journal()
         return self._exit_status()
 
     async def _work(self, source: Source) -> None:
@@ -267,11 +266,6 @@ class _Filter:
         complain(self.plan.tool, f"stdout: {self.sink.failure.strerror}{kept}")
         return EXIT_SOME_FAILED
 
-    def _say_journal(self) -> None:
-        journal = self.client.journal
-        if journal is not None and journal.broken:
-            complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
-
     def _interrupt(self, number: int) -> None:
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(number))
@@ -280,6 +274,8 @@ class _Filter:
         self.progress.close()
         self.sink.finish(timeout_s=0.2)
         await give_up(self._main)
+        if (journal := self.client.journal) is not None and journal.broken:
+            journal.close(timeout_s=0.2)  # a last try, and a word about what is lost
         if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
             done = f"{self.answered + self.failed:,} records are out"
             complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")

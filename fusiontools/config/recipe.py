@@ -39,6 +39,8 @@ TOOL_FUSIONS = ("fuse", "first", "pick", "pass")
 CHAIN = "panel | judge | synth"
 #: The most that the recipe in a record may ask of one stage.
 _MOST_CALLS = 1_000
+#: Settings of a model that its recipe's author may have written for nobody else.
+PRIVATE_OF_MODEL = ("system", "extra")
 Kind = TypeVar("Kind", bound=StageOptions)
 
 
@@ -124,6 +126,29 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     home = {"endpoint": recipe.endpoint} if recipe.endpoint not in _DEFAULT_HOMES else {}
     said = {name: data for name, data in plain.items() if data or STAGES[name].kept == "always"}
     return {"name": recipe.name} | home | said
+
+
+def without_private(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe as a record keeps it without what its author may have written for nobody else."""
+    shown = dict(kept)
+    for section, spec in STAGES.items():
+        if isinstance(said := shown.get(section), Mapping):
+            private = {f.name for f in fields(spec.options) if f.metadata["flag"].private}
+            if is_template_name(str(said.get("template", ""))):
+                private.discard("template")
+            shown[section] = {key: _without_private_model(value) for key, value in said.items() if key not in private}
+    return shown
+
+
+def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model as a record keeps it without its prompt and what is sent along."""
+    return {key: value for key, value in model.items() if key not in PRIVATE_OF_MODEL}
+
+
+def _without_private_model(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_private_model(item) for item in value]
+    return public_model(value) if isinstance(value, Mapping) and "model" in value else value
 
 
 def summary_of(section: str, options: StageOptions) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message
+from fusiontools.record.visible import is_visible
 
 Chunk = dict[str, Any]
 #: A generation's chunks, and the seconds it took once it was its turn.
@@ -200,7 +201,7 @@ def read_chunks(
     content, thought = split_thoughts("".join(_text_delta(chunk) for chunk in chunks), model)
     reasoning = "".join(_text_delta(chunk, "reasoning_content") for chunk in chunks)
     usage, _ = usage_of(chunks[-1])
-    if not content.strip():
+    if not is_visible(content):
         raise CallFailed("empty", "the model wrote nothing", usage=dict(usage) if usage else None)  # type: ignore[arg-type]
     if "schema" in body and finish_reason == "stop":
         _refuse_ignored_schema(content)

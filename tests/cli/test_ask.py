@@ -119,6 +119,28 @@ def test_what_went_otherwise_is_said_and_is_no_failure(run: Run) -> None:
     assert "fuse-ask: one_survivor: " in result.err
 
 
+JUDGE_FAILS = "panel -m fake/a+text=One -m fake/b+text=Two | judge -m fake/j+status=400 | synth -m fake/s+status=400"
+
+
+def test_a_judge_that_fails_is_said_and_with_strict_is_a_failure(run: Run) -> None:
+    lax, strict, quiet = (
+        run(["fuse-ask", "--chain", JUDGE_FAILS, *more, "Why?"]) for more in ([], ["--strict"], ["--strict", "-q"])
+    )
+
+    assert (lax.status, strict.status, quiet.status) == (0, 1, 1)
+    assert lax.text == strict.text == quiet.text == "One\n"
+    assert lax.err == strict.err
+    assert [line.split(": ")[:2] for line in lax.err.splitlines()] == [
+        ["fuse-ask", "judge_failed"],
+        ["fuse-ask", "synth_failed"],
+    ]
+    assert quiet.err == ""
+
+
+def test_strict_finds_no_fault_with_a_whole_answer(run: Run) -> None:
+    assert run(["fuse-ask", "--strict", "--chain", CHAIN, "Why?"]).status == 0
+
+
 def test_no_answer_ends_with_3_and_says_why(run: Run) -> None:
     result = run(["fuse-ask", "--chain", "panel -m fake/a+status=401 | vote", "Why?"])
 

@@ -18,6 +18,12 @@ def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
     assert (result.status, result.err) == (0, "")
 
 
+def test_a_tool_that_ends_with_a_status_of_its_own_keeps_it(run: Run) -> None:
+    """click ends with 1 where it knows no such shell, and with 0 where it has written completions."""
+    assert run("_FUSE_PANEL_COMPLETE=tcsh_source fuse-panel").status == 1
+    assert run("_FUSE_PANEL_COMPLETE=fish_source fuse-panel").status == 0
+
+
 @needs_dev_full
 @pytest.mark.parametrize("asked", ["--help", "--version"])
 def test_a_full_disk_under_the_help_is_named(asked: str, run: Run) -> None:
