@@ -9,6 +9,7 @@ from typing import Any
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
 #: How long a pipe may be silent until it is said that it is waited for.
@@ -64,9 +65,14 @@ class AskOptions:
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
-    files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
+    files: tuple[str, ...],
+    config: str | None,
+    ask: dict[str, Any],
+    tool: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
 ) -> None:
     import asyncio
 
@@ -86,7 +92,7 @@ def main(
     question = _with_wishes(_read_question(files), options)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
-    client = make_client(recipe, limit, journal, _TOOL)
+    client = make_client(recipe, limit, journal, _TOOL, tool)
     asking = Asking(
         options.json or options.output == "jsonl",
         plain=options.plain,

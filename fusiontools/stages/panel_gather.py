@@ -54,7 +54,9 @@ async def ask(
     for i, call in enumerate(planned):
         if i in known:
             continue
-        recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
@@ -62,7 +64,7 @@ async def ask(
         elif call.request.cached_messages:
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
-            tasks[asyncio.create_task(_complete(call, runtime, ledger, on_delta))] = i
+            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
     try:
         await _settle(tasks, outcomes, patience)
     finally:
@@ -71,8 +73,13 @@ async def ask(
     return outcomes
 
 
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    """Return the completion of a planned call, of a member that may use tools where it may."""
+    if call.wish is None:
+        return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+    from fusiontools.stages.tool_loop import Ask, complete_with_tools
+
+    return await complete_with_tools(Ask(call.request, call.model, call.slot, runtime, ledger), call.wish, on_delta)
 
 
 async def _complete_cached(
@@ -83,9 +90,9 @@ async def _complete_cached(
     begun = warm.setdefault(call.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await _complete(call, runtime, ledger)
+        return await complete(call, runtime, ledger)
     try:
-        return await _complete(call, runtime, ledger, lambda _: begun.set())
+        return await complete(call, runtime, ledger, lambda _: begun.set())
     finally:
         begun.set()
 

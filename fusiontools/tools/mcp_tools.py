@@ -15,9 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record import jsonl
-from fusiontools.tools.mcp import McpConnection, McpFailed, McpServer, McpTool
+from fusiontools.tools.mcp import McpConnection, McpFailed, McpTool
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, known_names
 from fusiontools.tools.toolbox import ResultStore
 
@@ -202,4 +203,4 @@ def _text_of_part(part: Any) -> str:
         resource: Any = part.resource
         text: str | None = getattr(resource, "text", None)
         return f"[{resource.uri}]\n{text}" if text is not None else f"[{resource.uri}: {resource.mime_type}, not shown]"
-    return f"[{part.mime_type}: {len(part.data) * 3 // 4 - part.data.count("=")} bytes, not shown]"
+    return f"[{part.mime_type}: {len(part.data) * 3 // 4 - part.data.count('=')} bytes, not shown]"
