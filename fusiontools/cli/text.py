@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
 _ASKED_CHARS = 60
+_RULE_CHARS = 74
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
 
 
@@ -161,7 +163,9 @@ def author(record: Record) -> str:
 
 
 def _rule(title: str) -> str:
-    return f"── {title} " + "─" * max(3, 70 - len(title))
+    """Return a line with a title, as wide as the terminal; where there is none, of a fixed width."""
+    width = os.get_terminal_size(1).columns if os.isatty(1) else 0
+    return f"── {title} " + "─" * max(3, (width or _RULE_CHARS) - len(title) - 4)
 
 
 class Live:
