@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.config.chain_syntax import parse
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, split_spelling
+from fusiontools.config.models import (
+    ENDPOINTS,
+    Endpoint,
+    Model,
+    endpoint_from,
+    environment_endpoints,
+    merge_members,
+    split_spelling,
+)
 from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.errors import UsageError, nearest
@@ -92,9 +100,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
             raise UsageError(f"{where}: nested too deep, or an alias that holds itself") from None
     validate_recipe(data, where)
     endpoint = data.get("endpoint", "openrouter")
-    endpoints = environment_endpoints(
-        {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
-    )
+    endpoints = environment_endpoints({**ENDPOINTS, **_own_endpoints(data.get("endpoints", {}), where)})
     maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
     if "chain" in data:
         try:
@@ -113,6 +119,16 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         aliases=maker.aliases(),
         endpoints=endpoints,
     )
+
+
+def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:
+    made = {}
+    for name, spec in said.items():
+        try:
+            made[name] = endpoint_from(name, spec)
+        except UsageError as error:
+            raise UsageError(f"{where}: $.endpoints.{name}: {error.message}") from None
+    return made
 
 
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:

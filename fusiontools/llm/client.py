@@ -18,6 +18,7 @@ from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Budget, Event, Ledger, Slot
+from fusiontools.llm.pacing import Pace
 from fusiontools.llm.retry import Caller, call_with_retries
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Client:
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
+    _paces: dict[str, Pace] = field(default_factory=dict, init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +149,12 @@ class Client:
         """The turns of all calls but the embedded engine's."""
         return self._slots
 
+    def pace_of(self, name: str) -> Pace:
+        """Return the turns of an endpoint."""
+        if name not in self._paces:
+            self._paces[name] = Pace(self._endpoint(name))
+        return self._paces[name]
+
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
 
@@ -206,7 +214,8 @@ class Client:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
-        caller = Caller(self._backend(endpoint), endpoint, model, ledger.limits or self.limits, slots, ledger, slot)
+        limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
+        caller = Caller(self._backend(endpoint), endpoint, model, limits, slots, pace, ledger, slot)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)

@@ -76,7 +76,7 @@ def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:
         return (usage["prompt_tokens"] * price["prompt"] + usage["completion_tokens"] * price["completion"]) / 1e6
     written: Any = usage.get("cache_write_tokens", 0)
     counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"], written)
-    return _list_price_usd(endpoint.base_url, model.model, *counts)
+    return _list_price_usd(endpoint.listed_at, model.model, *counts)
 
 
 def upper_bound_usd(
@@ -104,8 +104,8 @@ def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:
         return {kind: model.price_usd_per_mtok[kind] / 1e6 for kind in ("prompt", "completion")}
     # Of a thousand tokens, for lists that charge more for long prompts.
     listed = {
-        "prompt": _list_price_usd(endpoint.base_url, model.model, 1000, 0, 0, 0),
-        "completion": _list_price_usd(endpoint.base_url, model.model, 0, 1000, 0, 0),
+        "prompt": _list_price_usd(endpoint.listed_at, model.model, 1000, 0, 0, 0),
+        "completion": _list_price_usd(endpoint.listed_at, model.model, 0, 1000, 0, 0),
     }
     known = {kind: usd / 1000 for kind, usd in listed.items() if usd is not None}
     return known if len(known) == len(listed) else None
@@ -113,7 +113,7 @@ def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:
 
 def context_tokens(endpoint: Endpoint, model: Model) -> int | None:
     """Return how long a prompt the model can read, in tokens; None where no list says it."""
-    return endpoint.context_tokens if endpoint.embedded else _listed_context(endpoint.base_url, model.model)
+    return endpoint.context_tokens if endpoint.embedded else _listed_context(endpoint.listed_at, model.model)
 
 
 def price_list_available() -> bool:

@@ -75,13 +75,15 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
         if budgets:
             bound = prices.upper_bound_usd(endpoint, model, body["messages"], body)
             reserved_usd = reserve(budgets, bound, model.name)
-        backend = client.backend_of(model.endpoint)
+        backend, pace = client.backend_of(model.endpoint), client.pace_of(model.endpoint)
         assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
+        sent = _asking_for_usage(_for_endpoint(body) | {"model": model.model})
         async with (
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
+            pace.turn(sent, first_s),
             client.slots,
-            backend.forwarded(_asking_for_usage(_for_endpoint(body) | {"model": model.model})) as reply,
+            backend.forwarded(sent) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
