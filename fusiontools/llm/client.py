@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
+from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
@@ -268,7 +268,7 @@ class Client:
 
 def _make_backend(endpoint: Endpoint) -> Backend:
     try:
-        require_key(endpoint)
+        require_ready(endpoint)
     except UsageError as error:
         # Between records it is one call's failure, like any other; what was paid for goes on.
         raise CallFailed("auth", error.message) from error
@@ -276,6 +276,10 @@ def _make_backend(endpoint: Endpoint) -> Backend:
         from fusiontools.llm.local import LocalEngine
 
         return LocalEngine(endpoint.path, endpoint.context_tokens)
+    if endpoint.runs_program:
+        from fusiontools.llm.command import CommandBackend
+
+        return CommandBackend(endpoint)
     from fusiontools.llm.http import HttpBackend
 
     if endpoint.api == "anthropic":

@@ -172,6 +172,11 @@ def name_failure(status: int, data: Any, headers: Mapping[str, str], key: str | 
     )
 
 
+def code_in_words(said: str) -> CallCode | None:
+    """Return what a failure is called by its words alone, or None where they do not say it."""
+    return _code_named(0, set(), said[:_READ_CHARS].lower())
+
+
 def mask_key(body: bytes, key: str | None) -> bytes:
     """Return the bytes without our key."""
     return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body

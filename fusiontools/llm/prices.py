@@ -85,10 +85,11 @@ def upper_bound_usd(
     """Return what a call may cost at most, for a reservation; None where no price is known."""
     if endpoint.free:
         return 0.0
-    unbounded = ANTHROPIC_MAX_TOKENS if endpoint.api == "anthropic" else ASSUMED_COMPLETION_TOKENS
+    long = endpoint.api == "anthropic" or endpoint.own_prompt_tokens
+    unbounded = ANTHROPIC_MAX_TOKENS if long else ASSUMED_COMPLETION_TOKENS
     bounds = (params.get("max_tokens"), params.get("max_completion_tokens"))
     usage: Usage = {
-        "prompt_tokens": prompt_tokens(messages, params),
+        "prompt_tokens": prompt_tokens(messages, params) + endpoint.own_prompt_tokens,
         "completion_tokens": (max(filter(None, bounds), default=0) or unbounded) * (params.get("n") or 1),
         "cached_tokens": 0,
         "reasoning_tokens": 0,

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fusiontools.chain import Chain
-from fusiontools.config.models import Endpoint, Model, require_key
+from fusiontools.config.models import Endpoint, Model, require_ready
 from fusiontools.config.options import merge_options
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
@@ -200,7 +200,7 @@ def _require_what_it_needs(recipe: Recipe) -> None:
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
             raise UsageError(f"{recipe.name}: the embedded engine is not installed: pip install 'fusiontools[local]'")
-        require_key(endpoint)
+        require_ready(endpoint)
 
 
 def _has_keys(recipe: Recipe) -> bool:
