@@ -63,6 +63,7 @@ MEANINGS = {
     "endpoints.*.output.prompt_tokens": "The path of the tokens of the prompt.",
     "endpoints.*.output.completion_tokens": "The path of those of the answer.",
     "endpoints.*.output.cached_tokens": "The path of those that a cache knew.",
+    "redact": "What stays here: `email`, `phone`, `keys`, `{NAME: PATTERN}`; see [redaction](ENDPOINTS#redaction).",
     "models": "Aliases: a short name for a model, with its settings.",
     "models.*.model": "The model's name at its endpoint. Required.",
     "models.*.name": "What records call it; the alias where it is not given.",

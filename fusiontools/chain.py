@@ -245,7 +245,7 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline)
+    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline, redact=recipe.redact)
     try:
         yield Runtime(client)
     finally:

@@ -58,6 +58,7 @@ def make_client(
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
+            redact=recipe.redact if recipe else (),
         )
 
     return make

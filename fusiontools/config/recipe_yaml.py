@@ -23,7 +23,7 @@ from fusiontools.config.models import (
     merge_members,
     split_spelling,
 )
-from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
+from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, Redact, few_shot_from, redact_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
@@ -118,7 +118,15 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
+        redact=_redact(data.get("redact", []), where),
     )
+
+
+def _redact(said: Any, where: str) -> Redact:
+    try:
+        return redact_from(said)
+    except UsageError as error:
+        raise UsageError(f"{where}: $.{error.message}") from None
 
 
 def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.answer_form import hold_to
-from fusiontools.llm.command_output import Answer, failure_in, read_paths, read_text
+from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, Prompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.failures import mask_key
@@ -155,7 +155,7 @@ class CommandBackend:
             cost_usd=answer.cost_usd,
         )
 
-    def _answer_in(self, printed: str) -> Answer:
+    def _answer_in(self, printed: str) -> ProgramAnswer:
         if self._program is not None:
             return self._program.read(printed)
         return read_text(printed) if self._endpoint.output is None else read_paths(self._endpoint.output, printed)

@@ -52,7 +52,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 
 @dataclass(slots=True)
-class Answer:
+class ProgramAnswer:
     """What a program printed.
 
     Args:
@@ -74,21 +74,21 @@ class Answer:
     found: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_text(printed: str) -> Answer:
+def read_text(printed: str) -> ProgramAnswer:
     """Take all that was printed for the answer."""
-    return Answer(text=printed.strip())
+    return ProgramAnswer(text=printed.strip())
 
 
-def read_paths(output: CommandOutput, printed: str) -> Answer:
+def read_paths(output: CommandOutput, printed: str) -> ProgramAnswer:
     """Find the answer, and what else a recipe names, in the last object that has the wanted fields."""
     fitting = [
         each for each in objects_in(printed) if all(each.get(name) == value for name, value in output.where.items())
     ]
     if not fitting:
-        return Answer(said=prose_in(printed))
+        return ProgramAnswer(said=prose_in(printed))
     found = fitting[-1]
     text = _at(found, output.text)
-    answer = Answer(text=text if isinstance(text, str) else None, found=found)
+    answer = ProgramAnswer(text=text if isinstance(text, str) else None, found=found)
     if text is not None and not isinstance(text, str):
         answer.text = jsonl.dumps(text).decode()
     if failed := _at(found, output.failed):
@@ -146,7 +146,7 @@ def _at(found: Any, path: str | None) -> Any:
 
 
 def failure_in(
-    answer: Answer, status: int, complaint: str, name: str, now: datetime | None = None
+    answer: ProgramAnswer, status: int, complaint: str, name: str, now: datetime | None = None
 ) -> CallFailed | None:
     """Return how a program failed, or None where it answered.
 

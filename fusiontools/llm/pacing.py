@@ -40,7 +40,7 @@ _GUESSED_TOKENS = 500
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class PaceTurn:
     """One call's turn, waited for or taken.
 
     Args:
@@ -64,9 +64,9 @@ class Pace:
         self._most = endpoint.max_concurrency or (1 if endpoint.runs_program else None)
         self._rpm, self._tpm, self._one_model = endpoint.rpm, endpoint.tpm, endpoint.one_model
         self._bounded = any((self._most, self._rpm, self._tpm, self._one_model))
-        self._running: set[Turn] = set()
-        self._waiting: list[Turn] = []
-        self._minute: deque[Turn] = deque()
+        self._running: set[PaceTurn] = set()
+        self._waiting: list[PaceTurn] = []
+        self._minute: deque[PaceTurn] = deque()
         #: Until when nobody, or this model, may begin.
         self._held, self._held_models = 0.0, dict[str, float]()
         self._loaded = ""
@@ -75,7 +75,7 @@ class Pace:
 
     async def begin(
         self, model: str, messages: Sequence[Message], params: Mapping[str, Any], within_s: float
-    ) -> Turn | None:
+    ) -> PaceTurn | None:
         """Wait for a turn; None where nothing bounds the endpoint, and nothing is to be given back.
 
         Raises:
@@ -87,7 +87,7 @@ class Pace:
         loop = asyncio.get_running_loop()
         granted: asyncio.Future[None] = loop.create_future()
         tokens = _estimate(messages, params) if self._tpm else 0
-        turn = Turn(model, loop.time() + within_s, tokens, granted)
+        turn = PaceTurn(model, loop.time() + within_s, tokens, granted)
         self._waiting.append(turn)
         self._refuse_in_vain(loop.time())
         self._let_go(loop)
@@ -99,7 +99,7 @@ class Pace:
             raise
         return turn
 
-    def end(self, turn: Turn | None, usage: Usage | None = None) -> None:
+    def end(self, turn: PaceTurn | None, usage: Usage | None = None) -> None:
         """Give a turn back, with what it took in tokens where that is known."""
         if turn is None:
             return
@@ -144,7 +144,7 @@ class Pace:
                 turn.granted.set_exception(CallFailed("rate_limited", said, status=429, retry_after_s=wait_s))
         self._waiting = [turn for turn in self._waiting if not turn.granted.done()]
 
-    def _give_up(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
+    def _give_up(self, turn: PaceTurn, loop: asyncio.AbstractEventLoop) -> None:
         if turn in self._waiting:
             self._waiting.remove(turn)
         self._running.discard(turn)
@@ -165,7 +165,7 @@ class Pace:
                 return
             self._grant(turn, now)
 
-    def _grant(self, turn: Turn, now: float) -> None:
+    def _grant(self, turn: PaceTurn, now: float) -> None:
         self._waiting.remove(turn)
         self._running.add(turn)
         turn.began = now
@@ -176,7 +176,7 @@ class Pace:
         if not turn.granted.done():
             turn.granted.set_result(None)
 
-    def _next(self, now: float) -> tuple[Turn | None, float]:
+    def _next(self, now: float) -> tuple[PaceTurn | None, float]:
         """Return whose turn is next and from when on; nobody's, where a call under way must end first."""
         never = float("inf")
         if self._most is not None and len(self._running) >= self._most:
@@ -189,7 +189,7 @@ class Pace:
             return None, min(self._held_models.values(), default=never)
         return turn, self._minute_frees(turn, now)
 
-    def _preferred(self, ready: list[Turn]) -> Turn | None:
+    def _preferred(self, ready: list[PaceTurn]) -> PaceTurn | None:
         """Return the first call for the model that is loaded, or for the next one when that is done."""
         if self._in_a_row < _CALLS_IN_A_ROW or all(turn.model == self._loaded for turn in ready):
             for turn in ready:
@@ -198,7 +198,7 @@ class Pace:
         others = (turn for turn in ready if turn.model != self._loaded)
         return None if self._running else next(others)
 
-    def _minute_frees(self, turn: Turn, now: float) -> float:
+    def _minute_frees(self, turn: PaceTurn, now: float) -> float:
         """Return from when on the requests and tokens of a minute leave room; what fits into none goes alone."""
         begun, tokens = len(self._minute), sum(earlier.tokens for earlier in self._minute) if self._tpm else 0
         free_at = now

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusiontools.config.models import CommandOutput
-from fusiontools.llm.command_output import Answer, objects_in, prose_in, read_paths, read_text
+from fusiontools.llm.command_output import ProgramAnswer, objects_in, prose_in, read_paths, read_text
 from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Program:
     """
 
     arguments: Callable[[Asked], list[str]]
-    read: Callable[[str], Answer]
+    read: Callable[[str], ProgramAnswer]
     last: tuple[str, ...] = ()
     system_by_file: bool = False
     plan_env: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def _llm(asked: Asked) -> list[str]:
 _RESULT = CommandOutput(text="result", where={"type": "result"}, failed="is_error", cost_usd="total_cost_usd")
 
 
-def _read_claude(printed: str) -> Answer:
+def _read_claude(printed: str) -> ProgramAnswer:
     answer = read_paths(_RESULT, printed)
     result = answer.found
     if not result:
@@ -116,9 +116,9 @@ def _read_claude(printed: str) -> Answer:
     return answer
 
 
-def _read_codex(printed: str) -> Answer:
+def _read_codex(printed: str) -> ProgramAnswer:
     """Read Codex's events: a failed turn is a failure, an item called `error` may be a mere warning."""
-    answer = Answer(said=prose_in(printed))
+    answer = ProgramAnswer(said=prose_in(printed))
     for event in objects_in(printed):
         match event:
             case {"type": "item.completed", "item": {"type": "agent_message", "text": str(text)}}:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
-    from fusiontools.llm.pacing import Pace, Turn
+    from fusiontools.llm.pacing import Pace, PaceTurn
 
 _LONGEST_WAIT_S = 60.0
 
@@ -80,7 +80,7 @@ async def call_with_retries(
         await asyncio.sleep(wait_s)
 
 
-async def _take_turn(request: CompletionRequest, caller: Caller) -> Turn | None:
+async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | None:
     """Wait for a turn at the endpoint and a free slot, at most until the deadline: no attempt has been made till then.
 
     Returns the endpoint's turn, to be given back.

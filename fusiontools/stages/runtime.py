@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
+from fusiontools.errors import InputError, UsageError
 from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record
 
@@ -31,6 +33,7 @@ class Runtime:
         purse: whose money it is, where it has a limit of its own.
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
+        redact: what is hidden of this record, besides what the client hides of all.
     """
 
     client: Client
@@ -41,6 +44,7 @@ class Runtime:
     purse: Budget | None = None
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
+    redact: Redact = ()
 
     @property
     def limited(self) -> bool:
@@ -68,7 +72,23 @@ class Runtime:
         ledger.epoch = record.get("epoch", 0)
         ledger.on_call = self.on_call
         ledger.notify = self.notify or ledger.notify
+        ledger.redact = self._redact(record)
         return ledger
+
+    def _redact(self, record: Record) -> Redact:
+        """Return all that is to be hidden: a record may want more than the recipe, and never less."""
+        recipe: Any = record.get("recipe")
+        carried = recipe.get("redact") if isinstance(recipe, dict) else None
+        if not carried and not self.redact:
+            return self.client.redact
+        from fusiontools.llm.sensitive import finder_for
+
+        try:
+            own = redact_from(carried or [])
+            finder_for(own)
+        except UsageError as error:
+            raise InputError(error.message, "$.recipe.redact") from error
+        return tuple(dict((*self.client.redact, *self.redact, *own)).items())
 
     @property
     def _record_usd(self) -> float | None:

@@ -26,7 +26,7 @@ HOMES = {
     "httpx": {"llm.http", "llm.http1"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
-    "re2": {"answers.structured"},
+    "re2": {"answers.structured", "llm.sensitive"},
     "json_repair": {"llm.answer_form", "stages.replies"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fusiontools.llm.command_output import Answer, failure_in, objects_in, read_text
+from fusiontools.llm.command_output import ProgramAnswer, failure_in, objects_in, read_text
 
 #: Half past noon in UTC, half past nine in the evening in Tokyo.
 NOW = datetime(2026, 11, 30, 12, 30, tzinfo=UTC)
@@ -79,7 +79,7 @@ def test_only_a_failure_that_will_pass_is_worth_another_try() -> None:
 
 
 def test_the_reason_that_the_program_itself_gives_counts_before_its_noise() -> None:
-    failure = failure_in(Answer(failed="out of paper"), 1, "(node:1) Warning: deprecated", "it", NOW)
+    failure = failure_in(ProgramAnswer(failed="out of paper"), 1, "(node:1) Warning: deprecated", "it", NOW)
 
     assert failure is not None
     assert failure.message == "it ended with status 1: out of paper"
