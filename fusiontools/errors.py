@@ -68,6 +68,7 @@ CallStatus = Literal["ok", "cancelled"] | CallCode
 StageCode = Literal[
     "member_failed",
     "one_survivor",
+    "tool_ignored",
     "judge_failed",
     "no_judge",
     "no_synth",
@@ -118,7 +119,7 @@ class FailureCode(NamedTuple):
 FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "ok": FailureCode("call", "It went well."),
     "timeout": FailureCode(
-        "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
+        "call", "No answer within `--timeout`, or HTTP 408. Retried unless text was shown already.", (408,)
     ),
     "deadline": FailureCode("call", "The record's `--deadline` was over."),
     "rate_limited": FailureCode("call", "HTTP 429, or too much at once in other words. Retried.", (429,)),
@@ -155,6 +156,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "all_failed": FailureCode("error", "No member gave anything usable."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
     "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),
+    "tool_ignored": FailureCode("degraded", "A server: a tool that nobody here runs was not shown to the models."),
     "judge_failed": FailureCode("degraded", "A judge gave nothing."),
     "no_judge": FailureCode(
         "degraded",
@@ -291,3 +293,39 @@ def nearest(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def install_line(extra: str) -> str:
+    """Return the command that adds one of our extras to this installation, however it was made."""
+    import shlex
+    import sys
+    from importlib.metadata import PackageNotFoundError, distribution
+    from importlib.util import find_spec
+
+    try:
+        wanted = _requirement(distribution("fusiontools").read_text("direct_url.json"), extra)
+    except PackageNotFoundError:
+        wanted = [f"fusiontools[{extra}]"]
+    if "pipx" in sys.prefix:
+        command = ["pipx", "install", "--force"]
+    elif "/uv/tools/" in sys.prefix:
+        command = ["uv", "tool", "install", "--force"]
+    elif find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "install"]
+    else:
+        command = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*command, *wanted])
+
+
+def _requirement(origin: str | None, extra: str) -> list[str]:
+    """Return what to install, from what the installer wrote down of where it took us from (PEP 610)."""
+    import json
+    from urllib.parse import unquote, urlsplit
+
+    if origin is None:
+        return [f"fusiontools[{extra}]"]
+    source = json.loads(origin)
+    if "dir_info" not in source:
+        return [f"fusiontools[{extra}] @ {source['url']}"]
+    folder = unquote(urlsplit(source["url"]).path)
+    return [*(["-e"] if source["dir_info"].get("editable") else []), f"{folder}[{extra}]"]

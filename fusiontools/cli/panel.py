@@ -33,12 +33,13 @@ def main(
     from fusiontools.chain import stage_of
     from fusiontools.cli.command import complain
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_client, resolver
+    from fusiontools.cli.setup import make_client, named_recipe, resolver
     from fusiontools.config.chain_syntax import LAYER_STEPS
-    from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
 
-    recipe = load_recipe(config)
+    recipe = named_recipe(
+        config, "fuse-panel", journal, typed=bool(panel.get("members")), quiet=bool(stream.get("quiet"))
+    )
     check_calls(recipe)
     if config is None:
         recipe = suited_to(recipe, panel)

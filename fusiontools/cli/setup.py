@@ -9,8 +9,9 @@ from typing import Any
 from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
-from fusiontools.config.models import ENDPOINTS, environment_endpoints
+from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
 from fusiontools.config.options import merge_options
+from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
@@ -22,6 +23,30 @@ def own_recipe(config: str | None) -> Recipe | None:
     if config is None and not recipe_yaml.chosen_by_person():
         return None
     return recipe_yaml.load_recipe(config)
+
+
+def named_recipe(
+    config: str | None, tool: str, journal: Mapping[str, Any], *, typed: bool = False, quiet: bool = False
+) -> Recipe:
+    """Return the recipe that holds; say which model answers where nobody asked for the embedded one.
+
+    Args:
+        typed: whether models are named on the command line.
+    """
+    recipe = recipe_yaml.load_recipe(config)
+    if config is None and recipe.name == LOCAL and not (typed or quiet or recipe_yaml.chosen_by_person()):
+        keys = ", ".join(unused_keys())
+        if keys and not journal.get("offline"):
+            complain(
+                tool,
+                f"{keys}: no recipe here uses {'them' if ', ' in keys else 'it'}, so the embedded {_names(recipe)} "
+                "answers, which is for trying the tools; `fuse-ask --list` shows what else there is",
+            )
+    return recipe
+
+
+def _names(recipe: Recipe) -> str:
+    return ", ".join(member.name for member in recipe.panel.members)
 
 
 def resolver(

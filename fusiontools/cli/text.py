@@ -13,7 +13,12 @@ from fusiontools.record.types import Analysis, Contradiction, Record, Response, 
 
 _ASKED_CHARS = 60
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
+#: Control characters, and those that turn the direction of a line around; Unicode's own line ends are line ends.
+_CONTROL: dict[int, str | None] = {
+    **{code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)},
+    **dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
+    **dict.fromkeys((0x2028, 0x2029), "\n"),
+}
 
 
 def clean(text: str) -> str:

@@ -145,6 +145,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
         Endpoint("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
         Endpoint("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", api="anthropic"),
+        Endpoint("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
         # As many calls as the server answers at once, or one more: a timeout must not run while a call waits there.
         Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True, max_concurrency=2, one_model=True),
         Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True, max_concurrency=4, one_model=True),
@@ -310,12 +311,21 @@ def model_from(data: Mapping[str, Any]) -> Model:
     return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ()))})
 
 
+def _what_is_ready() -> str:
+    """Return what can be asked instead of an endpoint whose key is missing."""
+    keyed = [endpoint for endpoint in ENDPOINTS.values() if endpoint.key()]
+    if not keyed:
+        return "`-c local`, which needs none"
+    there = ", ".join(f"@{endpoint.name} ({endpoint.api_key_env} is set)" for endpoint in keyed)
+    return f"what has its key: {there}; `fuse-ask --list` shows recipes and models"
+
+
 def require_key(endpoint: Endpoint) -> None:
     """Raise `UsageError` where an endpoint wants a key that the environment lacks, before anything is spent."""
     if endpoint.api_key_env and not endpoint.key():
         raise UsageError(
             f"endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, or put it into .env, "
-            "or use `-c local`, which needs none"
+            f"or use {_what_is_ready()}"
         )
     if not ((key := endpoint.key() or "").isascii() and key.isprintable()):
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.api_key_env} holds characters that no key has")

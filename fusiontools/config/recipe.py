@@ -45,6 +45,8 @@ Redact = tuple[tuple[str, str], ...]
 #: The kinds that are known.
 REDACTED = ("email", "phone", "keys")
 _REDACT_NAME = re.compile(r"[a-z](?:[a-z_]{0,18}[a-z])?")
+#: Settings of a model that its recipe's author may have written for nobody else.
+PRIVATE_OF_MODEL = ("system", "extra")
 Kind = TypeVar("Kind", bound=StageOptions)
 
 
@@ -157,6 +159,29 @@ def redact_from(said: Any) -> Redact:
 def plain_redact(redact: Redact) -> list[Any]:
     """Return what is hidden as a recipe says it."""
     return [{name: pattern} if pattern else name for name, pattern in redact]
+
+
+def without_private(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe as a record keeps it without what its author may have written for nobody else."""
+    shown = {key: value for key, value in kept.items() if key != "redact"}
+    for section, spec in STAGES.items():
+        if isinstance(said := shown.get(section), Mapping):
+            private = {f.name for f in fields(spec.options) if f.metadata["flag"].private}
+            if is_template_name(str(said.get("template", ""))):
+                private.discard("template")
+            shown[section] = {key: _without_private_model(value) for key, value in said.items() if key not in private}
+    return shown
+
+
+def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model as a record keeps it without its prompt and what is sent along."""
+    return {key: value for key, value in model.items() if key not in PRIVATE_OF_MODEL}
+
+
+def _without_private_model(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_private_model(item) for item in value]
+    return public_model(value) if isinstance(value, Mapping) and "model" in value else value
 
 
 def summary_of(section: str, options: StageOptions) -> dict[str, Any]:

@@ -41,7 +41,12 @@ from fusiontools.record.types import Record
 
 #: Options that exclude each other: typed together they are an error, one typed replaces one from a recipe.
 EXCLUSIVE = {
-    "panel": (("debate", "sequential"), *((layer, "scout") for layer in LAYER_STEPS), ("sequential", "quorum")),
+    "panel": (
+        ("debate", "sequential"),
+        *((layer, "scout") for layer in LAYER_STEPS),
+        ("sequential", "quorum"),
+        *(("first_call", other) for other in (*LAYER_STEPS, "quorum", "scout", "stop_when_agreed")),
+    ),
     "pick": (("pairwise", "consistent"),),
 }
 #: Options that say nothing without another one.
@@ -261,7 +266,7 @@ class RecordOptions:
         carried = jsonl.loads(key)
         typed = self.typed if self._resolver.recipe else self._typed_at_home(carried.get("endpoint"))
         options = self._put_together(typed, carried)
-        if getattr(options, "method", None) not in ("lexical", "copy"):
+        if getattr(options, "method", None) not in ("lexical", "copy", "call"):
             require_endpoints(
                 self._resolver.recipe,
                 models_of({f.name: getattr(options, f.name) for f in fields(options)}),
@@ -337,8 +342,9 @@ def _refuse_panel(options: PanelOptions) -> None:
 
 
 def _refuse_synth(options: SynthOptions) -> None:
-    if options.method == "copy" and (options.guard or options.refine):
-        raise UsageError(f"{'--guard' if options.guard else '--refine'} contradicts --method copy: nothing is written")
+    if options.method in ("copy", "call") and (options.guard or options.refine):
+        what = "--guard" if options.guard else "--refine"
+        raise UsageError(f"{what} contradicts --method {options.method}: nothing is written")
     if options.guard and not options.guard_models:
         raise UsageError("--guard: no judge is named; give --guard-model, or a recipe with a judge")
 

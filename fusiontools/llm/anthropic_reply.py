@@ -54,7 +54,11 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
         "message": {**message, "tool_calls": calls, "refusal": _refusal(data)},
         "finish_reason": data.get("stop_reason") or "end_turn",
     }
-    return {"model": data.get("model"), "choices": [choice], "usage": _usage(data.get("usage") or {})}
+    return {
+        "model": data.get("model"),
+        "choices": [choice],
+        "usage": _usage(said if isinstance(said := data.get("usage"), dict) else {}),
+    }
 
 
 _EVENTS = (
@@ -129,7 +133,8 @@ class EventTranslator:
 
     def _count(self, said: dict[str, Any] | None) -> None:
         """Take note of tokens: every count is of the whole message until now, and null where nothing has changed."""
-        self._usage.update({name: count for name, count in (said or {}).items() if count is not None})
+        if isinstance(said, dict):
+            self._usage.update({name: count for name, count in said.items() if count is not None})
 
 
 def _text_chunk(said: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,12 +152,16 @@ def _usage(said: dict[str, Any]) -> dict[str, Any]:
     """Return the tokens as OpenAI counts them: what was read from a cache or written to it is part of the prompt."""
     read = said.get("cache_read_input_tokens") or 0
     written = said.get("cache_creation_input_tokens") or 0
-    thought = (said.get("output_tokens_details") or {}).get("thinking_tokens")
+    parts = (said.get("input_tokens") or 0, read, written)
+    details = said.get("output_tokens_details")
     return {
-        "prompt_tokens": (said.get("input_tokens") or 0) + read + written,
+        # What is no count is none of ours to add up: then nobody knows.
+        "prompt_tokens": sum(parts) if all(type(part) in (int, float) for part in parts) else None,
         "completion_tokens": said.get("output_tokens"),
         "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
-        "completion_tokens_details": {"reasoning_tokens": thought},
+        "completion_tokens_details": {
+            "reasoning_tokens": details.get("thinking_tokens") if isinstance(details, dict) else None
+        },
         **{name: said[name] for name in _COST if name in said},
     }
 

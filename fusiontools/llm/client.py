@@ -17,7 +17,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Budget, Event, Ledger, Slot
+from fusiontools.llm.ledger import Budget, Event, Ledger, Slot, Trust
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.redact import Hidden, HiddenRequest, Marks, RestoringDeltas, Revealing, hide_request, wants_json
 from fusiontools.llm.retry import Caller, call_with_retries
@@ -63,11 +63,12 @@ class Client:
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict, init=False)
+    _trusts: dict[str, Trust] = field(default_factory=dict, init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.max_cost_usd)
+        self.budget = Budget(self.limits.max_cost_usd, shared=True)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
         if self.redact:
@@ -86,10 +87,21 @@ class Client:
         return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
 
     def request(
-        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        sample: int = 0,
+        cached: int = 0,
+        mark: str = "",
     ) -> CompletionRequest:
-        """Return the request that this model would be sent; other requests share its first `cached` messages."""
-        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached)
+        """Return the request that this model would be sent.
+
+        Args:
+            cached: how many of the first messages other requests share.
+            mark: the mark of the fences in the messages.
+        """
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, mark)
 
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
@@ -197,6 +209,10 @@ class Client:
             self._paces[name] = Pace(self._endpoint(name))
         return self._paces[name]
 
+    def trust_in(self, endpoint: str) -> Trust:
+        """Return what is known of an endpoint's costs."""
+        return self._trusts.setdefault(endpoint, Trust())
+
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
 
@@ -260,7 +276,7 @@ class Client:
         backend = self._backend(endpoint)
         if isinstance(request, HiddenRequest) and (endpoint.trusted or endpoint.embedded):
             backend = Revealing(backend)
-        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot)
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in(endpoint.name))
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)

@@ -35,6 +35,8 @@ class CompletionRequest:
         sample: tells apart repeated samples of the same request; part of the journal's key.
         cached_messages: how many leading messages other requests share, for endpoints that cache a marked prefix;
             it decides nothing about the answer and is no part of the journal's key.
+        mark: the mark of the fences in the messages; it says nothing, differs from installation to installation, and is
+            no part of the journal's key.
     """
 
     endpoint: str
@@ -43,6 +45,7 @@ class CompletionRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
     cached_messages: int = 0
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
@@ -141,9 +141,9 @@ class HiddenRequest(CompletionRequest):
 def hide_request(request: CompletionRequest, marks: Marks) -> HiddenRequest:
     """Return the request in marks."""
     hidden = Hidden(marks)
-    messages, params = hidden.hide(request.messages), hidden.hide(request.params)
-    about = (request.endpoint, request.model, messages, params, request.sample, request.cached_messages)
-    return HiddenRequest(*about, hidden, request)
+    kept = {each.name: getattr(request, each.name) for each in fields(CompletionRequest)}
+    hides = {"messages": hidden.hide(request.messages), "params": hidden.hide(request.params)}
+    return HiddenRequest(**kept | hides, hidden=hidden, asked=request)
 
 
 def wants_json(params: Mapping[str, Any]) -> bool:

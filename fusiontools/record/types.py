@@ -163,7 +163,8 @@ class Route(TypedDict):
 class Spared(TypedDict):
     """A planned call that was not made, or was cut off, because enough of the others agreed.
 
-    `why`: the `scouts` agreed, the `majority` was safe, or the whole panel agreed and got no further `layer`.
+    `why`: the `scouts` agreed, the `majority` was safe, the whole panel agreed and got no further `layer`, or
+    another response proposed a tool `call`.
     """
 
     member: str
@@ -171,7 +172,7 @@ class Spared(TypedDict):
     layer: int
     model: str
     endpoint: str
-    why: Literal["scouts", "majority", "layer"]
+    why: Literal["scouts", "majority", "layer", "call"]
 
 
 class Call(TypedDict):

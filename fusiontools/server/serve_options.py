@@ -33,6 +33,10 @@ class ServeOptions:
     overrides: str = option(
         "all", "--overrides", metavar="all|none|KEY,…", help="What clients may say in a request's `fusion` object."
     )
+    show_recipes: bool = option(
+        False, "--show-recipes",
+        help="Show clients the recipes whole: system prompts, worked turns, `extra`, paths of templates.",
+    )  # fmt: skip
     max_calls: int = option(
         64, "--max-calls", minimum=1, metavar="N", help="Most panel calls of one request that a client may ask for."
     )
@@ -69,7 +73,7 @@ class ServeOptions:
         "--max-day-cost-usd",
         minimum=0,
         metavar="USD",
-        help="What a key may spend in one day (UTC), as far as this process remembers.  [default: no limit]",
+        help="What a key may spend in one day (UTC), at all servers of this user.  [default: no limit]",
     )
     cache_s: float = option(
         0.0,

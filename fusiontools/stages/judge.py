@@ -25,7 +25,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses
-from fusiontools.record.types import Analysis, Degraded, Message, Record
+from fusiontools.record.types import Analysis, Degraded, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.replies import unreadable
@@ -162,7 +162,7 @@ def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[s
     ]
 
 
-def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> list[Message]:
+def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> prompts.Prompt:
     """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
     return prompts.about_responses(record, "judge", template, labels)
 

@@ -32,6 +32,8 @@ from fusiontools.stages.panel_gather import Outcomes, Patience, ask
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
 
+Why = Literal["scouts", "majority", "layer", "call"]
+
 
 async def ask_baselines(
     record: Record, options: PanelOptions, runtime: Runtime
@@ -84,7 +86,8 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     scouted = options.scout is not None and len(outcomes) == options.scout
-    return _with_spared(new, [_seat_of(call) for call in unasked], "scouts" if scouted else "majority")
+    why: Why = "call" if options.first_call else "scouts" if scouted else "majority"
+    return _with_spared(new, [_seat_of(call) for call in unasked], why)
 
 
 async def _ask_members(
@@ -104,6 +107,8 @@ async def _ask_members(
 
 
 def _patience_for(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
+    if options.first_call:
+        return Patience(enough=_is_call_proposed)
     if not options.stop_when_agreed:
         return Patience(options.quorum, options.grace_s)
     from fusiontools.stages.panel_gather import majority_is_safe
@@ -114,6 +119,10 @@ def _patience_for(record: Record, planned: Sequence[PlannedCall], options: Panel
         return outstanding > 0 and majority_is_safe(question_text(record), texts, options.agree, outstanding)
 
     return Patience(options.quorum, options.grace_s, enough)
+
+
+def _is_call_proposed(outcomes: Outcomes) -> bool:
+    return any(isinstance(outcome, Completion) and outcome.tool_calls for outcome in outcomes.values())
 
 
 async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -> Record:
@@ -216,7 +225,7 @@ def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record
     return kept  # type: ignore[return-value]
 
 
-def _with_spared(record: Record, seats: list[Seat], why: Literal["scouts", "majority", "layer"]) -> Record:
+def _with_spared(record: Record, seats: list[Seat], why: Why) -> Record:
     if not seats:
         return record
     spared: list[Spared] = [

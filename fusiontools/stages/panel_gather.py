@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusiontools.answers.keys import read_votes, vote_keys
 from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, OnDelta
@@ -128,12 +127,16 @@ _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 
 def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
     """Return whether all texts vote for the same; of long ones that give no result, code cannot tell."""
+    from fusiontools.answers.keys import read_votes
+
     votes = read_votes(texts, key, question)
     return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
 
 
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:
     """Return whether no answer that is still to come can change which key has the most votes."""
+    from fusiontools.answers.keys import vote_keys
+
     if not texts:
         return False
     keys = vote_keys(texts, key, question)[1]
@@ -157,9 +160,9 @@ async def agree(
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
-    messages = prompts.about_responses(before, "agree", options.template, labels)
+    prompt = prompts.about_responses(before, "agree", options.template, labels)
     slot = Slot(model.name, layer=responses[0]["layer"], step="agree")
-    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), messages, model, runtime, ledger, slot)
+    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), prompt, model, runtime, ledger, slot)
     if isinstance(reply, CallFailed):
         note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {reply.message}"}
         return False, [note]

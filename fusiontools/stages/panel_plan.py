@@ -59,7 +59,7 @@ class PanelPlanner:
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
         spread = _spread_temperatures(seats, self.options, few_shot)
         return [
-            self._call(seat, self._messages(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
+            self._call(seat, self._prompt(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
             for seat, temperature in zip(seats, spread, strict=True)
         ]
 
@@ -93,7 +93,7 @@ class PanelPlanner:
             own: the member's own earlier response, in a debate.
         """
         sections = load_template(self.options.template)
-        mark = prompts.nonce_of([self.record["id"], own, *texts.values()])
+        mark = prompts.mark_of(asked, self.record["id"], [own, *texts.values()])
         values = {
             "nonce": mark,
             "own": prompts.fence("YOUR RESPONSE", own, mark),
@@ -103,7 +103,8 @@ class PanelPlanner:
         own_system = seat.model.system or self.options.system
         system = "\n\n".join(filter(None, (own_system, sections[f"{asked} system"])))
         before = with_system(self.record["messages"], system)
-        return self._call(seat, [*before, turn], self._params(seat.model, None, temperature), shared=len(before))
+        params = self._params(seat.model, None, temperature)
+        return self._call(seat, prompts.Prompt([*before, turn], mark), params, shared=len(before))
 
     def _seats(self) -> list[Seat]:
         """Return who is asked in a later layer: those on the panel, else, where others are named, these."""
@@ -134,10 +135,10 @@ class PanelPlanner:
             model = replace(model, price_usd_per_mtok=same[0].price_usd_per_mtok if same else None)
         params = self._params(model, few_shot, model.temperature)
         wanted = select_params(self.record.get("params", {}), ANSWER)
-        return self._call(Seat(model, 0, 1), self._messages(model, few_shot), params | wanted)
+        return self._call(Seat(model, 0, 1), self._prompt(model, few_shot), params | wanted)
 
     def _call(
-        self, seat: Seat, messages: list[Message], params: dict[str, Any], shared: int | None = None
+        self, seat: Seat, prompt: prompts.Prompt, params: dict[str, Any], shared: int | None = None
     ) -> PlannedCall:
         """Return one call; `shared` leading messages stand in other calls too, all of them by default."""
         model, sample, layer = seat.model, seat.sample, seat.layer
@@ -150,17 +151,19 @@ class PanelPlanner:
         slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
         cached = 0
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
-            cached = len(messages) if shared is None else shared
-        return PlannedCall(model, slot, self.runtime.client.request(model, messages, params, sample, cached))
+            cached = len(prompt.messages) if shared is None else shared
+        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, prompt.mark)
+        return PlannedCall(model, slot, request)
 
-    def _messages(self, model: Model, few_shot: FewShot | None) -> list[Message]:
+    def _prompt(self, model: Model, few_shot: FewShot | None) -> prompts.Prompt:
         asked, system = self.record["messages"], model.system or self.options.system
         if few_shot is None:
-            return with_system(asked, system)
+            return prompts.Prompt(with_system(asked, system), "")
         turns: list[Message] = []
         for user, assistant in few_shot.turns:
             turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-        return with_system([*turns, *asked], model.system or few_shot.system or self.options.system)
+        system = model.system or few_shot.system or self.options.system
+        return prompts.Prompt(with_system([*turns, *asked], system), "")
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
         params: dict[str, Any] = {

@@ -1,24 +1,34 @@
 """Fill prompt templates: in one pass, so that no text can expand a placeholder, and with fences.
 
-Panel text is untrusted: it stands between lines that carry a nonce which the text itself decides and so cannot hold.
+Panel text is untrusted: it stands between lines that carry a mark of 128 bits, which a secret of this installation
+decides together with the text, what it is shown for, and the record. So nobody who writes a text can know its mark.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
+import hmac
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from fusiontools.config.templates import load_template
 from fusiontools.record import jsonl
 from fusiontools.record.sections import digest, text_of
 from fusiontools.record.types import Message, Record, Response
+from fusiontools.stages.fence_key import fence_key
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 #: A piece of a prompt: text, or a content part such as an image.
 Piece = str | dict[str, Any]
+_MARK_BYTES = 16
+
+
+class Prompt(NamedTuple):
+    """What somebody is asked, and the mark of the fences in it, which is no part of what is asked."""
+
+    messages: list[Message]
+    mark: str
 
 
 def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[dict[str, Any]]:
@@ -71,17 +81,20 @@ def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str,
     return blind_order(f"{record_id}\0{reader}", positions)[1]
 
 
-def nonce(record_id: str, panel: Sequence[Response], positions: Sequence[int]) -> str:
-    """Return the fences' nonce for these responses."""
-    return nonce_of([record_id, *(response_text(panel[i]) for i in positions)])
+def mark_of(purpose: str, record_id: str, texts: Sequence[str]) -> str:
+    """Return the mark of the fences around some texts: 32 hex digits.
 
-
-def nonce_of(texts: Sequence[str]) -> str:
-    """Return the fences' nonce: a hash over all texts between them, so that nothing in there can know it.
-
-    The conversation was over before anybody responded, so it cannot know it either.
+    Args:
+        purpose: what they are shown for: what one reader may give away of its mark is of no use with another.
     """
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    told = b"".join(_counted(text) for text in (purpose, record_id, *texts))
+    return hmac.digest(fence_key(), told, "sha256")[:_MARK_BYTES].hex()
+
+
+def _counted(text: str) -> bytes:
+    """Return a text with its length before it: where one ends and the next begins is told, too."""
+    data = text.encode("utf-8", "surrogatepass")
+    return b"%d:%b" % (len(data), data)
 
 
 def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
@@ -101,7 +114,7 @@ def fence(title: str, body: str, mark: str) -> str:
     return f"<<<{title} {mark}>>>\n{body}\n<<<END {title} {mark}>>>"
 
 
-def about_responses(record: Record, asked: str, template: str, labels: Mapping[str, int], **more: str) -> list[Message]:
+def about_responses(record: Record, asked: str, template: str, labels: Mapping[str, int], **more: str) -> Prompt:
     """Return what somebody reads who compares responses: its rules, then the conversation and the fenced responses.
 
     Args:
@@ -110,7 +123,7 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
         more: what else the user section names.
     """
     sections = load_template(choose_template(template, record))
-    mark = nonce(record["id"], record["panel"], list(labels.values()))
+    mark = mark_of(asked, record["id"], [response_text(record["panel"][i]) for i in labels.values()])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
@@ -118,10 +131,8 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
         "responses": fence_responses(record["panel"], labels, mark),
         **more,
     }
-    return [
-        {"role": "system", "content": sections[f"{asked} system"]},
-        {"role": "user", "content": fill(sections[f"{asked} user"], values)},
-    ]
+    system: Message = {"role": "system", "content": sections[f"{asked} system"]}
+    return Prompt([system, {"role": "user", "content": fill(sections[f"{asked} user"], values)}], mark)
 
 
 def choose_template(template: str, record: Record) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Ledger, Slot
-from fusiontools.record.types import Degraded, Message, Record
+from fusiontools.record.types import Degraded, Record
 from fusiontools.stages.analysis import strict_object
-from fusiontools.stages.prompts import with_system
+from fusiontools.stages.prompts import Prompt, with_system
 from fusiontools.stages.runtime import Runtime
 
 
@@ -48,7 +48,7 @@ def on_panel(record: Record, stage: str, judges: Sequence[Model]) -> list[Degrad
 
 async def ask(
     response_format: Mapping[str, Any],
-    messages: Sequence[Message],
+    prompt: Prompt,
     model: Model,
     runtime: Runtime,
     ledger: Ledger,
@@ -64,7 +64,7 @@ async def ask(
         **model.extra,
     }
     params = {name: value for name, value in params.items() if value is not None}
-    request = runtime.client.request(model, with_system(messages, model.system), params)
+    request = runtime.client.request(model, with_system(prompt.messages, model.system), params, mark=prompt.mark)
     try:
         completion = await runtime.client.complete(request, model, ledger, slot)
     except CallFailed as failure:

@@ -1384,7 +1384,7 @@ def test_calls_share_a_connection(api: Upstream) -> None:
 
 
 def test_a_call_that_is_given_up_closes_its_socket(api: Upstream) -> None:
-    [failure], [entry] = ask(api, "claude+hang", limits={"timeout_s": 0.2})
+    [failure], [entry] = ask(api, "claude+hang", limits={"timeout_s": 0.2, "retries": 0})
 
     assert isinstance(failure, CallFailed)
     assert (entry["status"], entry["cost_usd"]) == ("timeout", None)

@@ -20,7 +20,7 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
-from fusiontools.server.protocols.responses_request import find_names
+from fusiontools.server.protocols.responses_tools import find_names
 
 #: Why a response is incomplete, by how its text ended.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -307,7 +307,12 @@ class ResponsesWriter:
         """Keep the line open."""
         if self._style.keepalive == "comment":
             return sse.comment("alive")
-        return self._lifecycle("response.in_progress") if self._style.keepalive == "chunk" else b""
+        if self._style.keepalive != "chunk":
+            return b""
+        if self._unfinished["background"]:
+            # Who reads on later counts from the events that everybody gets: this one has the number of the last one.
+            self._number -= 1
+        return self._lifecycle("response.in_progress")
 
     def event(self, event: Mapping[str, Any]) -> bytes:
         """Say something richer, as an event of our own."""
