@@ -275,7 +275,15 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline, tools=recipe.tools)
+    client = Client(
+        recipe.endpoints,
+        recipe.limits,
+        opened,
+        replay=replay,
+        offline=offline,
+        redact=recipe.redact,
+        tools=recipe.tools,
+    )
     try:
         yield Runtime(client)
     finally:

@@ -65,7 +65,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     from fusiontools.chain import Costs, estimate_calls
     from fusiontools.cli.command import complain, leave
-    from fusiontools.cli.io import Flood, Source, note_list, write_or_leave
+    from fusiontools.cli.io import Flood, Input, note_list, write_or_leave
     from fusiontools.cli.setup import read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.stage_table import StreamOptions
@@ -81,7 +81,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if not files and os.isatty(0):
         complain(_TOOL, "reads records on stdin; press Ctrl-D to end (--help explains)")
     bad, flood = 0, Flood(_TOOL)
-    async for batch in Source(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
+    async for batch in Input(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
         for line in batch:
             try:
                 if line.problem:

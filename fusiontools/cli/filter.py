@@ -28,7 +28,7 @@ from fusiontools.record.types import Record
 from fusiontools.stages.runtime import Runtime, Stage
 
 if TYPE_CHECKING:
-    from fusiontools.cli.io import Line, Source
+    from fusiontools.cli.io import Input, Line
     from fusiontools.cli.text import Live, Screen
 
 _FAILURES_SHOWN = 10
@@ -97,7 +97,7 @@ class _Filter:
         self._leaving: asyncio.Task[None] | None = None
 
     async def run(self, files: Sequence[str]) -> int:
-        from fusiontools.cli.io import Source
+        from fusiontools.cli.io import Input
 
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
@@ -105,7 +105,7 @@ class _Filter:
         if self.options.rejects:
             self._rejects = _create_file(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
-        source = Source(files, form, int(self.options.max_line_mib * 2**20), counts_ahead=self.progress.draws_bar)
+        source = Input(files, form, int(self.options.max_line_mib * 2**20), counts_ahead=self.progress.draws_bar)
         self.progress.source = source
         self.sink = Sink()
         self.client = self.plan.client()
@@ -135,7 +135,7 @@ class _Filter:
         self.progress.sum_up()
         return self._exit_status()
 
-    async def _work(self, source: Source) -> None:
+    async def _work(self, source: Input) -> None:
         from fusiontools import chain
 
         async for results in chain.over(

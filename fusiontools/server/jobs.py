@@ -273,6 +273,7 @@ class JobRunner:
             purse=budget,
             on_call=self.metrics.count_call,
             notify=_Progress(job).take if followed else None,
+            redact=plan.recipe.redact,
         )
 
 

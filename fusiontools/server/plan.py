@@ -152,7 +152,8 @@ class Planner:
             if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
                 return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
-            return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
+            home = replace(self.catalog.recipes[self.catalog.default], name=model.name, redact=self.catalog.redact)
+            return self._alone(model, home, fusion)
         name = self.catalog.require_recipe(fusion.get("recipe", name))
         recipe = self._add_models(self.catalog.recipes[name])
         style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
@@ -172,7 +173,13 @@ class Planner:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.catalog.endpoints)
+        recipe = Recipe(
+            home.name,
+            stages={"panel": panel},
+            limits=home.limits,
+            endpoints=self.catalog.endpoints,
+            redact=home.redact,
+        )
         copied = Step("synth", {"method": "copy"}, 1)
         text = spell((Step("panel", {"members": (model.name,)}, 1), copied))
         return _Draft(recipe, Chain(text, (Step("panel", {}, 1), copied)), fusion, model)

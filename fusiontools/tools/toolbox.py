@@ -94,6 +94,11 @@ class Toolbox:
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
+    def leaves(self, name: str) -> bool:
+        """Return whether what a tool of this name is told may leave this machine."""
+        tool = self._tools.get(name)
+        return tool is None or "machine" not in tool.reach
+
     @property
     def tools(self) -> tuple[Tool, ...]:
         """All tools, by name, so that equal boxes are declared equally."""

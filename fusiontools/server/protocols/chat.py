@@ -10,7 +10,7 @@ from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
-from fusiontools.server.protocols.citations import chat_annotations
+from fusiontools.server.protocols.annotations import chat_annotations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
