@@ -122,6 +122,8 @@ def take_verbatim(record: Record, position: int, by: str = "panel", **extra: Any
         "tool_calls": response.get("tool_calls", []),
         "response": position,
     }
+    if "reasoning_details" in response:
+        answer["reasoning_details"] = response["reasoning_details"]
     return answer | extra  # type: ignore[no-any-return]
 
 

@@ -270,6 +270,8 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response["content"] = outcome.content
     response["finish_reason"] = outcome.finish_reason
     response["tool_calls"] = list(outcome.tool_calls)
+    if outcome.reasoning_details:
+        response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
     if outcome.sources:
