@@ -116,7 +116,7 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
         error.show()
         leave(EXIT_USAGE)
     except click.NoSuchOption as error:
-        complain(name, f"{error.format_message()}{_hint_at_dashes(name, error.option_name)} (see {name} --help)")
+        complain(name, f"{error.format_message().rstrip('.')}{_hint_at_dashes(name, error.option_name)} (see {name} --help)")
         leave(EXIT_USAGE)
     except click.ClickException as error:
         complain(name, f"{error.format_message()} (see {name} --help)")
