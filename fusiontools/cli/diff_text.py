@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.cli.text import Paint, clean, money
+from fusiontools.cli.text import Paint, money
 from fusiontools.evaluation.diff.records import (
     LIST_CHARS,
     LISTED,
@@ -21,6 +21,7 @@ from fusiontools.evaluation.diff.records import (
 from fusiontools.evaluation.diff.word_diff import word_diff
 from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
+from fusiontools.record.clean import clean
 
 _SHORT_CHARS = 48
 

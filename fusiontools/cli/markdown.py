@@ -12,7 +12,7 @@ from rich.markdown import Heading, Markdown
 from rich.segment import Segment
 from rich.text import Text
 
-from fusiontools.cli.text import clean
+from fusiontools.record.clean import clean
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fusiontools.cli import text
-from fusiontools.cli.text import clean
 from fusiontools.llm.ledger import Event
+from fusiontools.record.clean import clean
 
 _FRAMES_PER_S = 8
 _WHY_CHARS = 60

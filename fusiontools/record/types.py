@@ -92,6 +92,7 @@ class Response(TypedDict):
     content: NotRequired[str]
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     mean_logprob: NotRequired[float]
     sources: NotRequired[list[Source]]
     tool_runs: NotRequired[list[ToolUse]]
@@ -179,6 +180,7 @@ class Answer(TypedDict):
     model: str
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     sources: NotRequired[list[Source]]
     response: NotRequired[int]
     vote: NotRequired[Vote]

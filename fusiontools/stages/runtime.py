@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusiontools.config.stage_table import STAGES
 from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fusiontools.llm.completion import OnDelta
     from fusiontools.llm.ledger import Budget, Event, Ledger
     from fusiontools.tools.toolbox import Toolbox
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class Runtime:
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]
 
+#: So many characters are compared in a few milliseconds.
+_SOON_CHARS = 20_000
+
 #: The stages that make each section; what they noted is dropped together with it.
 _MAKERS = {spec.adds: [name for name in STAGES if STAGES[name].adds == spec.adds] for spec in STAGES.values()}
 #: For each section what is computed from it, and the stages whose notes speak of any of that.
@@ -114,6 +121,18 @@ _STALE = {
     section: (derived, frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
     for section, derived in DERIVED.items()
 }
+
+
+async def compare_apart(texts: Sequence[str], key: str, compare: Callable[..., _T], *args: Any) -> _T:
+    """Return what a comparison of texts gives; where it may take long, on a thread: others are served meanwhile.
+
+    Args:
+        key: how they are compared; what a client wrote himself may take long whatever the texts are.
+        compare: called with the arguments that follow.
+    """
+    if sum(map(len, texts)) <= _SOON_CHARS and ":" not in key:
+        return compare(*args)
+    return await asyncio.to_thread(compare, *args)
 
 
 def note_no_tools(
