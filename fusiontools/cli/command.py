@@ -116,7 +116,8 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
         error.show()
         leave(EXIT_USAGE)
     except click.NoSuchOption as error:
-        complain(name, f"{error.format_message().rstrip('.')}{_hint_at_dashes(name, error.option_name)} (see {name} --help)")
+        said = error.format_message().rstrip(".") + _hint_at_dashes(name, error.option_name)
+        complain(name, f"{said} (see {name} --help)")
         leave(EXIT_USAGE)
     except click.ClickException as error:
         complain(name, f"{error.format_message()} (see {name} --help)")

@@ -266,7 +266,8 @@ def test_a_person_sees_who_answered_and_then_the_answer(
     table, _, rest = screen.rpartition("bad_request")
     assert re.search(r"panel +✓ +fake/a\+text=One +\d+\.\d s +\$0\.0010", table)
     assert "✗  fake/b+status=400" in table
-    assert re.search(r"Both\s+written by fake/s\+text=Both, 4 calls, \$0\.0030, \d+\.\d s", rest)
+    assert re.search(r"Both\s+synth +✓ +fake/s\+text=Both +\d+\.\d s +\$0\.0010\s", rest)
+    assert re.search(r"written by fake/s\+text=Both, 4 calls, \$0\.0030, \d+\.\d s", rest)
     assert re.sub(r"text=Both", "", screen).count("Both") == 1
 
 
