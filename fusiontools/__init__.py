@@ -3,13 +3,12 @@
 The names below are loaded when they are first used, so that a tool's `--help` costs what its own imports cost.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Nothing is imported here, not even `typing`: until a tool has heard of Ctrl-C, every file read is one in which it is a
+# traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from fusiontools.chain import Chain, chain_of, compose, fuse, open_runtime, over, question
+    from fusiontools.chain import Chain, chain_of, compose, fuse, fuse_sync, open_runtime, over, question
     from fusiontools.config.models import Model
     from fusiontools.config.options import fixed
     from fusiontools.config.recipe import Recipe
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from fusiontools.stages.synth import synth
 
 _HOMES = {
-    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "open_runtime", "over", "question"),
+    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "fuse_sync", "open_runtime", "over", "question"),
     "fusiontools.config.models": ("Model",),
     "fusiontools.config.options": ("fixed",),
     "fusiontools.config.recipe": ("Recipe",),
@@ -87,6 +86,7 @@ __all__ = [
     "compose",
     "fixed",
     "fuse",
+    "fuse_sync",
     "judge",
     "load_recipe",
     "open_runtime",
@@ -101,7 +101,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

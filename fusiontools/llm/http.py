@@ -13,6 +13,7 @@ not taken for the answer to the next call, and a TLS handshake that is given up 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,9 +26,9 @@ from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
-from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_stream
+from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
@@ -96,6 +97,7 @@ class HttpBackend:
         self._waits: set[str] = set()
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
+        self._masked = KeyMask(None)
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
         """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
@@ -106,8 +108,9 @@ class HttpBackend:
         hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
         if hear is not None and own_names:
             hear = _rename_deltas(hear, own_names)
+        answer = self._mask().answer(hear)
         try:
-            completion = await self._call(body, hear)
+            completion = answer.finish(await self._call(body, answer.show if hear is not None else None))
         except CallFailed as failure:
             failure.adapted = quirks.learn(failure, request, body)
             raise
@@ -136,7 +139,7 @@ class HttpBackend:
                 if reply.status < 300:
                     break
                 try:
-                    failure = read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+                    failure = await _failure_of(reply, key)
                 finally:
                     await reply.close()
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
@@ -146,7 +149,14 @@ class HttpBackend:
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
-            raise _call_failed(error, self._endpoint, retryable=False) from error
+            raise self._call_failed(error, retryable=False) from error
+
+    def _mask(self) -> KeyMask:
+        """Return what masks the key that holds now."""
+        key = self._endpoint.key()
+        if not self._masked.belongs_to(key):
+            self._masked = KeyMask(key)
+        return self._masked
 
     def _quirks_of(self, model: str) -> Quirks:
         quirks = self._quirks.get(model)
@@ -173,19 +183,28 @@ class HttpBackend:
             reply = await self._send(jsonl.dumps(body), key)
             try:
                 if reply.status >= 300:
-                    raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
-                translate = api.events() if api.events is not None else None
-                waits = body["model"] in self._waits
-                streamed, tools = on_delta is not None, _tool_names(body)
-                reader = ReplyReader(body["model"], key, translate, streamed=streamed, waits=waits, tools=tools)
-                completion = await read_stream(reply.each, reader, show if streamed else None, started)
+                    raise _naming_url(await _failure_of(reply, key), self._url)
+                if on_delta is not None:
+                    reader = self._reader(body, key, streamed=True)
+                    completion = await read_stream(reply.each, reader, show, started)
+                else:
+                    content = await _whole_body(reply)
+                    if api.events is None and (plain := read_plain(content, body["model"])) is not None:
+                        return plain
+                    reader = self._reader(body, key, streamed=False)
+                    completion = reader.read(content)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
-            raise _call_failed(error, self._endpoint, retryable=not shown) from error
+            raise self._call_failed(error, retryable=not shown) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
         return completion
+
+    def _reader(self, body: Mapping[str, Any], key: str | None, *, streamed: bool) -> ReplyReader:
+        translate = self._api.events() if self._api.events is not None else None
+        model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
+        return ReplyReader(model, key, translate, streamed=streamed, waits=waits, tools=tools)
 
     async def _send(self, content: bytes, key: str | None) -> HttpReply:
         own = {"content-length": str(len(content))}
@@ -197,9 +216,17 @@ class HttpBackend:
         transport = self._transport()
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
-            return _raw_reply(await transport.exchange(b"%b%b\r\n%b" % (self._head, _header_lines(own), content)))
+            sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
+            return _hide_key(_raw_reply(await transport.exchange(sent)), self._mask())
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        return _reply(await transport.handle_async_request(request))
+        return _hide_key(_reply(await transport.handle_async_request(request)), self._mask())
+
+    def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
+        """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
+        reason, place = self._mask().hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
+            return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
+        return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)
 
     def _transport(self) -> httpx.AsyncBaseTransport:
         if self._given is not None:
@@ -300,12 +327,41 @@ def _reply(response: httpx.Response) -> HttpReply:
     return HttpReply(response.status_code, response.headers, chunks, response.aclose, each)
 
 
+def _hide_key(reply: HttpReply, mask: KeyMask) -> HttpReply:
+    """Return the reply without our key: the one place where what an endpoint says comes in."""
+    if not mask:
+        return reply
+
+    async def each(take: OnBytes) -> None:
+        rest = b""
+
+        def hide(piece: bytes) -> None:
+            nonlocal rest
+            whole, rest = mask.split_open(rest + piece)
+            if whole:
+                take(whole)
+
+        await reply.each(hide)
+        if rest:
+            take(mask.hide(rest))
+
+    headers, chunks = mask.hide_headers(reply.headers), mask.hide_in_chunks(reply.chunks)
+    return HttpReply(reply.status, headers, chunks, reply.close, each)
+
+
 def _header_lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they go out."""
     text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
         raise httpx.LocalProtocolError("a header holds a line break")
     return text.encode()
+
+
+async def _failure_of(reply: HttpReply, key: str | None) -> CallFailed:
+    # Most runs meet none, and its table takes longer to load than a call.
+    from fusiontools.llm.failures import read_failure
+
+    return read_failure(reply.status, await _whole_body(reply), reply.headers, key)
 
 
 async def _whole_body(reply: HttpReply) -> bytes:
@@ -319,9 +375,10 @@ async def _whole_body(reply: HttpReply) -> bytes:
     return b"".join(parts)
 
 
-def _call_failed(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
-    """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
-    reason = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
-        return CallFailed("connect", f"cannot reach {endpoint.base_url}: {reason}", retryable=True)
-    return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=retryable)
+def _naming_url(failure: CallFailed, url: httpx.URL) -> CallFailed:
+    """Return a failure with the URL that was called, where that seems to be what is wrong."""
+    if failure.status in (404, 405) and "model" not in failure.message.lower():
+        path = url.path.rpartition("/chat/completions")[0] or url.path.rpartition("/")[0]
+        hint = "" if re.search(r"/v\d", path) else "; most base URLs end with their version: …/v1"
+        failure.message += f" (POST {url.copy_with(query=None)}{hint})"
+    return failure

@@ -15,9 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record import jsonl
-from fusiontools.tools.mcp import McpConnection, McpFailed, McpServer, McpTool
+from fusiontools.tools.mcp import McpConnection, McpFailed, McpTool
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, known_names
 from fusiontools.tools.toolbox import ResultStore
 

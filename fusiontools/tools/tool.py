@@ -76,7 +76,7 @@ def _cleaned(source: ToolSource) -> ToolSource:
     return cast(ToolSource, {key: " ".join(clean(str(value)).split()) for key, value in source.items()})
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class ToolContext:
     """What the runs of one response share: where the response stands, and which addresses it has seen.
 

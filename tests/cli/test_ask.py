@@ -8,15 +8,19 @@ import pty
 import re
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from samples import poll
-from terminal import everything, on_a_terminal
+from terminal import everything
+from terminal import on_a_terminal as on_any_terminal
 from workdir import Run, Upstream
 
 from fusiontools.record.schemas import check_record
 
+#: A pipe that stays open would be read for more to ask about.
+on_a_terminal = partial(on_any_terminal, stdin=subprocess.DEVNULL)
 CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both"
 
 
@@ -115,6 +119,28 @@ def test_what_went_otherwise_is_said_and_is_no_failure(run: Run) -> None:
     assert "fuse-ask: one_survivor: " in result.err
 
 
+JUDGE_FAILS = "panel -m fake/a+text=One -m fake/b+text=Two | judge -m fake/j+status=400 | synth -m fake/s+status=400"
+
+
+def test_a_judge_that_fails_is_said_and_with_strict_is_a_failure(run: Run) -> None:
+    lax, strict, quiet = (
+        run(["fuse-ask", "--chain", JUDGE_FAILS, *more, "Why?"]) for more in ([], ["--strict"], ["--strict", "-q"])
+    )
+
+    assert (lax.status, strict.status, quiet.status) == (0, 1, 1)
+    assert lax.text == strict.text == quiet.text == "One\n"
+    assert lax.err == strict.err
+    assert [line.split(": ")[:2] for line in lax.err.splitlines()] == [
+        ["fuse-ask", "judge_failed"],
+        ["fuse-ask", "synth_failed"],
+    ]
+    assert quiet.err == ""
+
+
+def test_strict_finds_no_fault_with_a_whole_answer(run: Run) -> None:
+    assert run(["fuse-ask", "--strict", "--chain", CHAIN, "Why?"]).status == 0
+
+
 def test_no_answer_ends_with_3_and_says_why(run: Run) -> None:
     result = run(["fuse-ask", "--chain", "panel -m fake/a+status=401 | vote", "Why?"])
 
@@ -172,7 +198,7 @@ def test_a_person_sees_who_answered_and_then_the_answer(
 ) -> None:
     chain = "panel -m fake/a+text=One -m fake/b+status=400 -m fake/c+text=Two | synth -m fake/s+text=Both"
 
-    with on_a_terminal(["fuse-ask", "--chain", chain, "Why?"], env, tmp_path) as (ours, process):
+    with on_a_terminal(["fuse-ask", "--plain", "--chain", chain, "Why?"], env, tmp_path) as (ours, process):
         screen = everything(ours)
         status = process.wait(60)
 
@@ -194,7 +220,7 @@ def test_a_pipe_gets_the_text_alone(env: dict[str, str], tmp_path: Path, upstrea
 
 
 def test_quiet_shows_nothing_but_the_answer(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
-    with on_a_terminal(["fuse-ask", "-q", "--chain", CHAIN, "Why?"], env, tmp_path) as (ours, process):
+    with on_a_terminal(["fuse-ask", "-q", "--plain", "--chain", CHAIN, "Why?"], env, tmp_path) as (ours, process):
         screen = everything(ours)
         process.wait(60)
 

@@ -32,14 +32,15 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal"},
+    "sqlite3": {"llm.journal", "server.day_money"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.progress", "cli.table", "cli.view"},
+    "rich": {"cli.markdown", "cli.progress", "cli.table", "cli.view"},
+    "markdown_it": {"cli.markdown"},
     "dotenv": {"cli.command"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.access", "server.app", "server.middleware", "server.response_routes", "server.routes"},
-    "cachetools": {"server.jobs", "server.response_store"},
+    "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.run", "server.http_bounds"},
     "prometheus_client": {"server.metrics"},
     "huggingface_hub": {"evaluation.tasks.datasets"},
@@ -207,7 +208,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"referencing", "sqlite3", "lxml", "mcp_types", "httpx2"}
+    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2"}
     imported_by_others = {"lxml_html_clean"}
     assert declared == HOMES.keys() - brought_along | imported_by_others
 

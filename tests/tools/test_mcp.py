@@ -16,8 +16,9 @@ from rawhttp import eventually
 from webbing import Web
 from workdir import SUPPORT
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError
-from fusiontools.tools.mcp import McpConnection, McpFailed, McpServer
+from fusiontools.tools.mcp import McpConnection, McpFailed
 
 SERVER = (sys.executable, str(SUPPORT / "mcp_server.py"))
 
@@ -167,7 +168,8 @@ def test_a_server_ends_with_its_connection_and_so_does_all_that_it_started() -> 
 def test_a_server_ends_with_us_however_we_end(how: signal.Signals) -> None:
     program = f"""
 import asyncio, os, signal
-from fusiontools.tools.mcp import McpConnection, McpServer
+from fusiontools.config.tool_options import McpServer
+from fusiontools.tools.mcp import McpConnection
 async def main():
     connection = McpConnection(McpServer("support", {(*SERVER, "--stubborn")!r}))
     try:
