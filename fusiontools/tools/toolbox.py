@@ -261,6 +261,10 @@ def read_arguments(written: str | Mapping[str, Any], tool: Tool) -> dict[str, An
             raise _unusable(f"the arguments are no JSON: {error}", written, tool) from None
     if not isinstance(arguments, Mapping):
         raise _unusable("the arguments are no JSON object", written, tool)
+    try:
+        jsonl.canonical(dict(arguments))
+    except TypeError as error:  # half a character, an integer of more than 64 bits
+        raise _unusable(f"the arguments cannot be written as JSON: {error}", str(arguments), tool) from None
     if (fault := why_not(dict(tool.parameters), arguments)) is not None:
         path, reason = fault
         raise _unusable(f"the arguments do not fit: {path}: {reason}", written, tool)
