@@ -54,7 +54,11 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
         "message": {**message, "tool_calls": calls, "refusal": _refusal(data)},
         "finish_reason": data.get("stop_reason") or "end_turn",
     }
-    return {"model": data.get("model"), "choices": [choice], "usage": _usage(said if isinstance(said := data.get("usage"), dict) else {})}
+    return {
+        "model": data.get("model"),
+        "choices": [choice],
+        "usage": _usage(said if isinstance(said := data.get("usage"), dict) else {}),
+    }
 
 
 _EVENTS = (

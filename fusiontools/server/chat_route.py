@@ -25,6 +25,7 @@ from fusiontools.server.request import (
     new_id,
     read_body,
     refuse_unanswerable,
+    report_bug,
     send_json,
 )
 from fusiontools.server.response_routes import run_in_background, with_turn
@@ -213,3 +214,11 @@ class ChatRoute:
             # Codex asks six times again after most statuses, and once after a failure said in the stream.
             log.outcome = refused.code
             await stream.fail(refused)
+        except Exception as error:
+            if not stream.begun:
+                raise
+            report_bug(log.id, error)
+            log.outcome = "internal_error"
+            await stream.fail(
+                ApiError(500, "internal_error", f"a bug in fusiontools; the operator finds it as {log.id}")
+            )
