@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fusiontools.answers import normalize
 from fusiontools.answers.agreement import STOP, Question
 from fusiontools.answers.patterns import compile_later
+from fusiontools.answers.thought_marks import CLOSES, OPENS, may_have_marks
 
 #: How much of a long answer is read: its beginning and its end, where results stand.
 HEAD_CHARS, TAIL_CHARS, KEY_CHARS, MARK_CHARS = 4_000, 12_000, 120, 12
@@ -80,7 +81,7 @@ LEADING_MARK = compile_later(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = compile_later(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
 BRACE = compile_later(r"[{}]")
 #: What makes a piece more than words on a line.
-MARKDOWN = compile_later(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
+MARKDOWN = compile_later(r"[#>*+`~{}]|\s\s|[^\S ]|\A ?-")
 BOLD = compile_later(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
 ANSWER_HEADING = compile_later(
     r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"
@@ -97,11 +98,6 @@ THEREFORE = compile_later(
 #: An item of a list.
 ITEM = compile_later(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
 LABEL = compile_later(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
-
-#: The marks around thoughts, as models write them.
-_THOUGHT = "think|thinking|thought|thoughts|seed:think"
-THOUGHT_BEGINS = compile_later(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷", re.IGNORECASE)
-THOUGHT_ENDS = compile_later(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷", re.IGNORECASE)
 
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
 REFUSAL = compile_later(
@@ -253,9 +249,11 @@ def _capital(match: re.Match[str]) -> str:
 
 def drop_thoughts(text: str) -> str:
     """Return a text without what was only thought, also where only the closing mark is there."""
-    *_, closing = (None, *THOUGHT_ENDS.finditer(text)) if "/" in text or "|" in text else (None,)
+    if not may_have_marks(text):
+        return text
+    *_, closing = (None, *CLOSES.finditer(text))
     rest = text[closing.end() :] if closing else text
-    opening = THOUGHT_BEGINS.search(rest) if "<" in rest or "[" in rest else None
+    opening = OPENS.search(rest)
     return rest[: opening.start()] if opening else rest
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave, report_bug
+from fusiontools.cli.evidence import read_evidence, with_evidence
 from fusiontools.cli.io import SeenIds, Sink, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import InputOptions, StreamOptions
@@ -94,6 +95,7 @@ class _Filter:
         self.plan = plan
         self.options = options
         self.inputs = inputs
+        self._evidence = read_evidence(inputs.evidence)
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
         self.progress = progress
         self.answered = self.failed = self.rejected = 0
@@ -200,7 +202,7 @@ class _Filter:
                 raise InputError(f"no `{section}` in this record; {maker} makes it", "$")
         self._seen.note(record["id"], line.place)
         self.progress.arrived()
-        return record
+        return with_evidence(record, self._evidence)
 
     def _format(self, done: _Done | None) -> bytes | None:
         """Count a finished record and return what is written of it."""

@@ -27,7 +27,7 @@ def main(
     import os
 
     from fusiontools.cli.command import complain
-    from fusiontools.errors import UsageError
+    from fusiontools.errors import UsageError, install_line
 
     if files:
         raise UsageError(f"{files[0]!r}: a server reads no files")
@@ -35,7 +35,7 @@ def main(
         from fusiontools.server.run import serve as run
         from fusiontools.server.state import KEYS_VARIABLE, ServerArguments
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'fusiontools[serve]'") from error
+        raise UsageError(f"{error.name} is not installed: {install_line('serve')}") from error
 
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")

@@ -9,11 +9,16 @@ from typing import Any
 
 from fusiontools.llm.completion import Delta
 from fusiontools.record.sections import display_names, question_text
-from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route
+from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
 _ASKED_CHARS = 60
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None} | dict.fromkeys(range(128, 160))
+#: Control characters, and those that turn the direction of a line around; Unicode's own line ends are line ends.
+_CONTROL: dict[int, str | None] = {
+    **{code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)},
+    **dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
+    **dict.fromkeys((0x2028, 0x2029), "\n"),
+}
 
 
 def clean(text: str) -> str:
@@ -77,7 +82,21 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
     if answer is not None and with_answer:
         heading = _rule(f"answer ({author(record)})") + "\n" if verbose else ""
         parts.append(heading + _content(answer))
+        if notes := footnotes(record):
+            parts.append(notes)
     return clean("\n\n".join(parts)) + "\n" if parts else ""
+
+
+def footnotes(record: Record) -> str:
+    """Return the sources that the answer cites, numbered; nothing where it cites none."""
+    answer: Any = record.get("answer", {})
+    lines = [f"[{n}] {_source(source)}" for n, source in enumerate(answer.get("sources", ()), start=1)]
+    return "\n".join(lines)
+
+
+def _source(source: Source) -> str:
+    named = f"{source['title']}: " if source.get("title") else ""
+    return named + source["url"]
 
 
 def _route(route: Route) -> str:
@@ -95,7 +114,8 @@ def _responses(panel: list[Response], before: str = "") -> list[str]:
                 f"{_rule(before + name)}\n(failed: {response['error']['code']}: {response['error']['message']})"
             )
         else:
-            shown.append(f"{_rule(before + name)}\n{_content(response)}")
+            looked_up = [f"({source['how']}: {_source(source)})" for source in response.get("sources", [])]
+            shown.append("\n".join([_rule(before + name), _content(response), *looked_up]))
     return shown
 
 

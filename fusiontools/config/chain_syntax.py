@@ -7,12 +7,14 @@ as the text alone decides: whether every step finds what it reads, and whether n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import ANSWERING, RUN_GROUPS, STAGES
+from fusiontools.config.templates import is_template_name
 from fusiontools.errors import UsageError, nearest
 
 #: Options of `panel` that add a layer to a panel that stands.
@@ -57,6 +59,40 @@ def parse(text: str) -> tuple[Step, ...]:
     steps = tuple(_read_step(words) for words in _split_steps(text))
     _check_order(steps)
     return steps
+
+
+def spell(steps: Sequence[Step], *, private: bool = True) -> str:
+    """Return the text of a chain, from which `parse` reads the same steps.
+
+    Args:
+        private: whether options are in it that an operator may have written for nobody else.
+    """
+    return " | ".join(" ".join([step.name, *_spell_options(step, private)]) for step in steps)
+
+
+def _spell_options(step: Step, private: bool) -> Iterator[str]:
+    for name, flag in flags_of(STAGES[step.name].options).items():
+        value = step.given.get(name)
+        if value is None or (flag.private and not private and not _is_public(name, value)):
+            continue
+        if isinstance(value, bool):
+            on, _, off = flag.names[-1].partition("/")
+            yield from [on] if value else [off] if off else []
+            continue
+        for item in value if flag.multiple else (value,):
+            word = _quote(str(item))
+            # What begins with a dash would be taken for another option.
+            dashed = word.startswith(("-", "'-"))
+            yield f"{flag.names[-1]}={word}" if dashed else f"{flag.names[0]} {word}"
+
+
+def _is_public(name: str, value: Any) -> bool:
+    """Return whether a private option says nothing private: a template by its name, and not a file of somebody's."""
+    return name == "template" and is_template_name(value)
+
+
+def _quote(word: str) -> str:
+    return word if re.fullmatch(r"[\w@%+=:,./*~-]+", word, re.ASCII) else shlex.quote(word)
 
 
 def _split_steps(text: str) -> list[list[Word]]:

@@ -38,6 +38,8 @@ class Flag:
         most: how many may be said, where that is bounded.
         model: the text names a model.
         recipe: a recipe may say it for every use of the stage; what makes a step another one is said in the chain.
+        private: it may hold what an operator wrote for nobody else: prompts, commands, paths. A server shows it to no
+            client unless it is told to.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,7 @@ class Flag:
     most: int | None = None
     model: bool = False
     recipe: bool = True
+    private: bool = False
 
 
 def option(
@@ -64,9 +67,10 @@ def option(
     most: int | None = None,
     model: bool = False,
     recipe: bool = True,
+    private: bool = False,
 ) -> Any:
     """Declare an option as a dataclass field."""
-    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, most, model, recipe)
+    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, most, model, recipe, private)
     return field(default=default, metadata={"flag": flag})
 
 
@@ -84,9 +88,9 @@ def drop_unsaid(options: object) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
 class _Fixed(Generic[Options]):
-    options: Options
+    def __init__(self, options: Options) -> None:
+        self.options = options
 
     def __call__(self, record: Record) -> Options:
         return self.options

@@ -27,6 +27,7 @@ from fusiontools.config.stage_table import (
     VoteOptions,
 )
 from fusiontools.config.templates import is_template_name, load_template
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
 
@@ -39,6 +40,8 @@ TOOL_FUSIONS = ("fuse", "first", "pick", "pass")
 CHAIN = "panel | judge | synth"
 #: The most that the recipe in a record may ask of one stage.
 _MOST_CALLS = 1_000
+#: Settings of a model that its recipe's author may have written for nobody else.
+PRIVATE_OF_MODEL = ("system", "extra")
 Kind = TypeVar("Kind", bound=StageOptions)
 
 
@@ -56,6 +59,7 @@ class Recipe:
     tool_fusion: str = "fuse"
     stages: Mapping[str, StageOptions] = field(default_factory=dict)
     limits: LimitOptions = LimitOptions()
+    tools: ToolOptions = ToolOptions()
     endpoint: str = "openrouter"
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
@@ -126,6 +130,29 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     return {"name": recipe.name} | home | said
 
 
+def without_private(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe as a record keeps it without what its author may have written for nobody else."""
+    shown = dict(kept)
+    for section, spec in STAGES.items():
+        if isinstance(said := shown.get(section), Mapping):
+            private = {f.name for f in fields(spec.options) if f.metadata["flag"].private}
+            if is_template_name(str(said.get("template", ""))):
+                private.discard("template")
+            shown[section] = {key: _without_private_model(value) for key, value in said.items() if key not in private}
+    return shown
+
+
+def public_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model as a record keeps it without its prompt and what is sent along."""
+    return {key: value for key, value in model.items() if key not in PRIVATE_OF_MODEL}
+
+
+def _without_private_model(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_private_model(item) for item in value]
+    return public_model(value) if isinstance(value, Mapping) and "model" in value else value
+
+
 def summary_of(section: str, options: StageOptions) -> dict[str, Any]:
     """Return one section as a summary holds it."""
     return {section: _plain(options)}
@@ -134,7 +161,8 @@ def summary_of(section: str, options: StageOptions) -> dict[str, Any]:
 def from_summary(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
     """Read a section of a record's `recipe` back into its options class; keys of a newer version are ignored."""
     known = {f.name for f in fields(cls)}
-    kept = {key: value for key, value in data.items() if key in known}
+    # A record turns no tool on: it may come from anywhere.
+    kept = {key: value for key, value in data.items() if key in known and key != "tools"}
     for key in _model_lists(cls) & kept.keys():
         kept[key] = tuple(model_from(item) for item in kept[key])
     if kept.get("few_shot"):

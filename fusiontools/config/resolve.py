@@ -35,13 +35,19 @@ from fusiontools.config.stage_table import (
     SynthOptions,
 )
 from fusiontools.config.templates import load_template
+from fusiontools.config.tool_options import require_tool
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.types import Record
 
 #: Options that exclude each other: typed together they are an error, one typed replaces one from a recipe.
 EXCLUSIVE = {
-    "panel": (("debate", "sequential"), *((layer, "scout") for layer in LAYER_STEPS), ("sequential", "quorum")),
+    "panel": (
+        ("debate", "sequential"),
+        *((layer, "scout") for layer in LAYER_STEPS),
+        ("sequential", "quorum"),
+        *(("first_call", other) for other in (*LAYER_STEPS, "quorum", "scout", "stop_when_agreed")),
+    ),
     "pick": (("pairwise", "consistent"),),
 }
 #: Options that say nothing without another one.
@@ -81,6 +87,8 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
     for name, implied in IMPLIES.get(section, {}).items():
         if name in typed:
             typed = {**implied, **typed}
+    if "tools" in typed or typed.pop("web_search", False):
+        typed["tools"] = _tool_names(typed.get("tools", ()), web="web_search" in given)
     if "weights" in typed and not isinstance(typed["weights"], Mapping):
         typed["weights"] = dict(_weight(text) for text in typed["weights"])
     check_keys(typed)
@@ -140,7 +148,7 @@ def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
         options = merge("panel", panel, read_typed("panel", step.given, recipe))
         if step.adds_layer:
             made = options.layer_calls(responses)
-            responses = len(options.members) if options.sequential else made
+            responses = len(options.members) if options.sequential else made // options.most_rounds
         else:
             panel, made, responses = options, options.most_calls, options.most_responses
         calls += made
@@ -165,6 +173,19 @@ def _asked_once(model: Model, flag: str) -> Model:
     if model.samples > 1:
         raise UsageError(f"{flag} {model.name!r}: only panel members are asked more than once: leave *N out")
     return model
+
+
+def _tool_names(spelled: Sequence[str], *, web: bool) -> tuple[str, ...]:
+    """Return the tools that `--tools a,b` and `--web-search` name, each once.
+
+    Raises:
+        UsageError: there is no such tool.
+    """
+    names = [name.strip() for text in spelled for name in text.split(",") if name.strip()]
+    names += ["web_search", "web_fetch"] if web else []
+    for name in names:
+        require_tool(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _weight(text: str) -> tuple[str, float]:
@@ -261,7 +282,7 @@ class RecordOptions:
         carried = jsonl.loads(key)
         typed = self.typed if self._resolver.recipe else self._typed_at_home(carried.get("endpoint"))
         options = self._put_together(typed, carried)
-        if getattr(options, "method", None) not in ("lexical", "copy"):
+        if getattr(options, "method", None) not in ("lexical", "copy", "call"):
             require_endpoints(
                 self._resolver.recipe,
                 models_of({f.name: getattr(options, f.name) for f in fields(options)}),
@@ -337,8 +358,9 @@ def _refuse_panel(options: PanelOptions) -> None:
 
 
 def _refuse_synth(options: SynthOptions) -> None:
-    if options.method == "copy" and (options.guard or options.refine):
-        raise UsageError(f"{'--guard' if options.guard else '--refine'} contradicts --method copy: nothing is written")
+    if options.method in ("copy", "call") and (options.guard or options.refine):
+        what = "--guard" if options.guard else "--refine"
+        raise UsageError(f"{what} contradicts --method {options.method}: nothing is written")
     if options.guard and not options.guard_models:
         raise UsageError("--guard: no judge is named; give --guard-model, or a recipe with a judge")
 

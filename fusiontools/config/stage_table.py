@@ -8,14 +8,15 @@ from typing import Any, ClassVar, Literal
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import option
+from fusiontools.config.tool_options import ToolOptions
 
-#: How a text can be graded; `auto` takes what fits the target.
-GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
+EVIDENCE_HELP = "A text of your own, shown to all as data and cited as a source; repeat for more."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
 #: The most that a stage may ask for one record, whoever wants it.
 MOST_CALLS = 10_000
 MOST_WEIGHT = 1_000_000
+MOST_TOOL_CALLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class RouteOptions(StageOptions):
         help="The model that decides (--method model).",
     )  # fmt: skip
     command: str | None = option(
-        None, "--command", minimum=1, metavar="SHELL",
+        None, "--command", minimum=1, metavar="SHELL", private=True,
         help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
     )  # fmt: skip
     fast: Model | None = option(
@@ -98,7 +99,9 @@ class PanelOptions(StageOptions):
     max_tokens: int | None = option(
         None, "--max-tokens", minimum=1, metavar="N", help="Longest response of a member, in tokens."
     )
-    system: str | None = option(None, "--system", metavar="TEXT", help="A system prompt for every member.")
+    system: str | None = option(
+        None, "--system", metavar="TEXT", private=True, help="A system prompt for every member."
+    )
     quorum: int | None = option(
         None, "--quorum", minimum=1, metavar="K", help="Once K responses are in, wait only --grace longer."
     )
@@ -123,6 +126,10 @@ class PanelOptions(StageOptions):
     window: int = option(
         6, "--window", minimum=2, metavar="W", help="How many responses one step of --sequential reads."
     )
+    first_call: bool = option(
+        False, "--first-call", recipe=False,
+        help="Cut off who still answers once a response proposes a tool call.",
+    )  # fmt: skip
     scout: int | None = option(
         None, "--scout", minimum=2, metavar="K", help="Ask the first K only; the rest where those do not agree."
     )
@@ -142,12 +149,21 @@ class PanelOptions(StageOptions):
         (), "--baseline", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="Ask this model as well, like a member; no judge and no synthesizer sees it. For comparisons.",
     )  # fmt: skip
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What members may use: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one response.",
+    )  # fmt: skip
+    web_search: bool = option(False, "--web-search", recipe=False, help="Short for --tools web_search,web_fetch.")
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     prompt_cache: bool = option(
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
     )
-    few_shot: FewShot | None = option(None)
-    extra: Mapping[str, Any] | None = option(None)
+    few_shot: FewShot | None = option(None, private=True)
+    extra: Mapping[str, Any] | None = option(None, private=True)
 
     @property
     def wants_judge(self) -> bool:
@@ -172,7 +188,14 @@ class PanelOptions(StageOptions):
     @property
     def most_calls(self) -> int:
         """How many calls a first layer makes, at most: one for each response, and the baselines'."""
-        return self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        responses = self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        return responses * self.most_rounds
+
+    @property
+    def most_rounds(self) -> int:
+        """How often a member is called for one response: once, and after each run of a tool again."""
+        has_tools = self.tools or any(model.tools for model in (*self.members, *self.baselines))
+        return 1 + self.max_tool_calls if has_tools else 1
 
     @property
     def _most_samples(self) -> int:
@@ -181,8 +204,8 @@ class PanelOptions(StageOptions):
     def layer_calls(self, responses: int) -> int:
         """Return how many calls a later layer makes over so many responses, at most."""
         if self.sequential:
-            return len(self.members) * self.folds(responses)
-        return max(responses, sum(member.samples for member in self.members) * self.samples)
+            return len(self.members) * self.folds(responses) * self.most_rounds
+        return max(responses, sum(member.samples for member in self.members) * self.samples) * self.most_rounds
 
     def folds(self, responses: int) -> int:
         """Return in how many steps `--sequential` reads so many responses."""
@@ -200,17 +223,25 @@ class JudgeOptions(StageOptions):
     method: str = option(
         "model", "--method", choices=("model", "lexical"), help="Compare by a model, or by code without any call."
     )
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What a judge may use to check claims: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one analysis.",
+    )  # fmt: skip
     swap: bool = option(
         False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
     )
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
 
     @property
     def most_calls(self) -> int:
         """How many analyses are asked for."""
-        return len(self.models) * (2 if self.swap else 1)
+        return len(self.models) * (2 if self.swap else 1) * (1 + self.max_tool_calls if self.tools else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,26 +253,31 @@ class SynthOptions(StageOptions):
         (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]", help="The synthesizer."
     )  # fmt: skip
     method: str = option(
-        "model", "--method", choices=("model", "copy", "auto"),
-        help="Write with the model, copy the best response, or copy short responses and write long ones.",
+        "model", "--method", choices=("model", "copy", "call", "auto"),
+        help="Write with the model, copy the best response, copy the first that proposes a tool call (else the best), "
+        "or copy short responses and write long ones.",
     )  # fmt: skip
     top: int | None = option(None, "--top", minimum=1, metavar="K", help="Fuse the K best responses only.")
     refine: bool = option(
-        False, "--refine", help="One more pass of self-critique over the answer; writes one first where none stands."
+        False,
+        "--refine/--no-refine",
+        help="One more pass of self-critique over the answer; writes one first where none stands.",
     )
     guard: bool = option(
-        False, "--guard", help="Let a blind judge compare the answer with the best single response; keep the better."
+        False,
+        "--guard/--no-guard",
+        help="Let a blind judge compare the answer with the best single response; keep the better.",
     )
     guard_models: tuple[Model, ...] = option(
         (), "--guard-model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
         help="Who judges for --guard.  [default: the recipe's judge]",
     )  # fmt: skip
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float | None = option(
         None, "--temperature", minimum=0, metavar="T", help="The synthesizer's temperature."
     )
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens.")
-    extra: Mapping[str, Any] | None = option(None)
+    extra: Mapping[str, Any] | None = option(None, private=True)
 
     @property
     def wants_judge(self) -> bool:
@@ -273,7 +309,7 @@ class PickOptions(StageOptions):
     consistent: bool = option(
         False, "--consistent", help="Ask which response agrees most with all (universal self-consistency)."
     )
-    template: str = option("default", "--template", metavar="NAME|PATH", help=TEMPLATE_HELP)
+    template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The comparing model's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest verdict, in tokens.")
 
@@ -302,25 +338,6 @@ class LimitOptions:
     max_record_cost_usd: float | None = option(
         None, "--max-record-cost-usd", minimum=0, metavar="USD", help="Refuse calls past this cost for one record."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class GradeOptions:
-    """What `fuse-grade` can be told."""
-
-    grader: str | None = option(
-        None, "--grader", choices=GRADERS, help="How texts are graded.  [default: what the task says, else auto]"
-    )
-    models: tuple[Model, ...] = option(
-        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
-        help="Who grades for rubric and pairwise; repeat for several, whose scores are averaged.",
-    )  # fmt: skip
-    runs: int = option(1, "--runs", minimum=1, metavar="N", help="How often each of them grades; scores are averaged.")
-    layers: bool = option(True, "--layers/--no-layers", help="Grade the responses of earlier layers too.")
-    unsafe: bool = option(
-        False, "--unsafe", help="Run model-written programs (grader code) where no sandbox is to be had."
-    )
-    code_s: float = option(10.0, "--code-timeout", minimum=0.1, metavar="S", help="Longest run of a program.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,36 +378,7 @@ class InputOptions:
 
     lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """What `fuse-report` can be told."""
-
-    output: str = option(
-        "table", "-o", "--output", choices=("table", "json", "csv", "markdown"), help="How to print it."
-    )
-    plot: str | None = option(None, "--plot", metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
-    compare: bool = option(False, "--compare", help="Compare two runs, task by task: BEFORE AFTER.")
-    system: str | None = option(
-        None, "--system", metavar="SYSTEM", help="Whom to compare with the others.  [default: fusion]"
-    )
-    fail_under: float | None = option(
-        None, "--fail-under", minimum=0, metavar="SCORE", help="Exit 5 where its score (0 to 1) is lower."
-    )
-    worse: tuple[str, ...] = option(
-        (),
-        "--fail-if-worse-than",
-        multiple=True,
-        metavar="RIVAL",
-        help="Exit 5 where the interval of the difference lies below 0: best-single, same-cost, judge, vote, a system; "
-        "with --compare: before.",
-    )
-    seed: int = option(0, "--seed", minimum=0, metavar="N", help="Seed of the resampling.")
-    resamples: int = option(2000, "--resamples", minimum=200, metavar="N", help="How often is drawn.")
-    max_line_mib: float = option(
-        StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
-    )
+    evidence: tuple[str, ...] = option((), "--evidence", multiple=True, metavar="FILE", help=EVIDENCE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,4 +414,4 @@ STAGES: Mapping[str, StageSpec] = {
 #: Those that write an answer.
 ANSWERING = tuple(name for name, spec in STAGES.items() if spec.adds == "answer")
 #: What concerns a run, and no stage of it.
-RUN_GROUPS = (LimitOptions, JournalOptions, StreamOptions, InputOptions)
+RUN_GROUPS = (ToolOptions, LimitOptions, JournalOptions, StreamOptions, InputOptions)

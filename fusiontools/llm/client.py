@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 _NO_SLOT = Slot()
 #: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
 _OWN_LIMITS = frozenset({"budget", "record_budget", "caller_budget", "deadline"})
+
+
+class Closable(Protocol):
+    """Something that is closed when its run is over."""
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -41,6 +48,7 @@ class Client:
         shares: whether identical calls under way at once are made once.
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
+        tools: what the tools of members go by, where a record's recipe says nothing else.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -51,6 +59,9 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
+    tools: ToolOptions = field(default_factory=ToolOptions)
+    #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
+    opened: dict[int, Closable] = field(default_factory=dict, init=False)
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
@@ -74,10 +85,21 @@ class Client:
         return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
 
     def request(
-        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        sample: int = 0,
+        cached: int = 0,
+        marks: tuple[str, ...] = (),
     ) -> CompletionRequest:
-        """Return the request that this model would be sent; other requests share its first `cached` messages."""
-        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached)
+        """Return the request that this model would be sent.
+
+        Args:
+            cached: how many of the first messages other requests share.
+            marks: the marks of the fences in the messages.
+        """
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, marks)
 
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
@@ -161,7 +183,9 @@ class Client:
         return self._backend(self._endpoint(name))
 
     async def aclose(self) -> None:
-        """Close the endpoints' connections and the journal."""
+        """Close the endpoints' connections, what was opened beside them, and the journal."""
+        for opened in self.opened.values():
+            await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
         if self.journal is not None:

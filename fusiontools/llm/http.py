@@ -28,6 +28,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
+from fusiontools.llm.key_mask import KeyMask
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
@@ -97,6 +98,7 @@ class HttpBackend:
         self._room = Room()
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
+        self._masked = KeyMask(None)
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
         """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
@@ -107,8 +109,9 @@ class HttpBackend:
         hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
         if hear is not None and own_names:
             hear = _rename_deltas(hear, own_names)
+        answer = self._mask().answer(hear)
         try:
-            completion = await self._call(body, hear)
+            completion = answer.finish(await self._call(body, answer.show if hear is not None else None))
         except CallFailed as failure:
             failure.adapted = quirks.learn(failure, request, body)
             raise
@@ -147,7 +150,14 @@ class HttpBackend:
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
-            raise _call_failed(error, self._endpoint, retryable=False) from error
+            raise self._call_failed(error, retryable=False) from error
+
+    def _mask(self) -> KeyMask:
+        """Return what masks the key that holds now."""
+        key = self._endpoint.key()
+        if not self._masked.belongs_to(key):
+            self._masked = KeyMask(key)
+        return self._masked
 
     def _quirks_of(self, model: str) -> Quirks:
         quirks = self._quirks.get(model)
@@ -187,7 +197,7 @@ class HttpBackend:
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
-            raise _call_failed(error, self._endpoint, retryable=not shown) from error
+            raise self._call_failed(error, retryable=not shown) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
         return completion
@@ -207,10 +217,17 @@ class HttpBackend:
         transport = self._transport()
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
-            data = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            return _raw_reply(await transport.exchange(data), self._room)
+            sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
+            return _hide_key(_raw_reply(await transport.exchange(sent), self._room), self._mask())
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        return _reply(await transport.handle_async_request(request), self._room)
+        return _hide_key(_reply(await transport.handle_async_request(request), self._room), self._mask())
+
+    def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
+        """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
+        reason, place = self._mask().hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
+            return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
+        return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)
 
     def _transport(self) -> httpx.AsyncBaseTransport:
         if self._given is not None:
@@ -341,6 +358,28 @@ def _inflated(reply: HttpReply, room: Room) -> HttpReply:
     return replace(reply, chunks=chunks(), each=each, close=close)
 
 
+def _hide_key(reply: HttpReply, mask: KeyMask) -> HttpReply:
+    """Return the reply without our key: the one place where what an endpoint says comes in."""
+    if not mask:
+        return reply
+
+    async def each(take: OnBytes) -> None:
+        rest = b""
+
+        def hide(piece: bytes) -> None:
+            nonlocal rest
+            whole, rest = mask.split_open(rest + piece)
+            if whole:
+                take(whole)
+
+        await reply.each(hide)
+        if rest:
+            take(mask.hide(rest))
+
+    headers, chunks = mask.hide_headers(reply.headers), mask.hide_in_chunks(reply.chunks)
+    return HttpReply(reply.status, headers, chunks, reply.close, each)
+
+
 def _header_lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they go out."""
     text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -365,11 +404,3 @@ async def _whole_body(reply: HttpReply) -> bytes:
         if size > BODY_LIMIT_BYTES:
             raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
     return b"".join(parts)
-
-
-def _call_failed(error: Exception, endpoint: Endpoint, *, retryable: bool) -> CallFailed:
-    """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
-    reason = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
-        return CallFailed("connect", f"cannot reach {endpoint.base_url}: {reason}", retryable=True)
-    return CallFailed("connection", f"{endpoint.base_url} closed the connection: {reason}", retryable=retryable)

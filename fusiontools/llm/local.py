@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from fusiontools.errors import CallFailed, FusionError, UsageError
+from fusiontools.errors import CallFailed, FusionError, UsageError, install_line
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
@@ -29,6 +29,7 @@ from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message
+from fusiontools.record.visible import is_visible
 
 Chunk = dict[str, Any]
 #: A generation's chunks, and the seconds it took once it was its turn.
@@ -200,7 +201,7 @@ def read_chunks(
     content, thought = split_thoughts("".join(_text_delta(chunk) for chunk in chunks), model)
     reasoning = "".join(_text_delta(chunk, "reasoning_content") for chunk in chunks)
     usage, _ = usage_of(chunks[-1])
-    if not content.strip():
+    if not is_visible(content):
         raise CallFailed("empty", "the model wrote nothing", usage=dict(usage) if usage else None)  # type: ignore[arg-type]
     if "schema" in body and finish_reason == "stop":
         _refuse_ignored_schema(content)
@@ -228,7 +229,7 @@ def _load(path: str, context_tokens: int, slots: int) -> Any:
     try:
         import xllamacpp
     except ModuleNotFoundError as error:
-        raise UsageError("the embedded engine is not installed: pip install 'fusiontools[local]'") from error
+        raise UsageError(f"the embedded engine is not installed: {install_line('local')}") from error
     except ImportError as error:
         raise UsageError(
             f"the embedded engine does not load: {error}; libgomp.so.1 is Debian's libgomp1 package"

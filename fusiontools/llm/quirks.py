@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 _NAMED_PLAINLY = (
     *("temperature", "top_p", "top_k", "min_p", "top_logprobs", "logprobs", "logit_bias", "verbosity"),
     *("presence_penalty", "frequency_penalty", "repeat_penalty", "repetition_penalty", "reasoning_effort"),
-    *("parallel_tool_calls", "stream_options", "service_tier", "safety_identifier", "prompt_cache_key"),
+    *(
+        "enable_thinking",
+        "parallel_tool_calls",
+        "stream_options",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+    ),
 )
 #: The same, whose names are words that may stand in a refusal by chance: these must be quoted.
 _NAMED_BY_WORDS = ("seed", "stop", "store", "user", "metadata", "reasoning", "prediction")
@@ -91,6 +98,14 @@ _OF_A_TOOLS_NAME = re.compile(
     r"|invalid (function|tool)[ _]name",
     re.DOTALL,
 )
+#: How they refuse OpenRouter's thoughts in a history, and those of another model.
+_OF_DETAILS = re.compile(
+    r"reasoning_details|(invalid|unknown|corrupted|expired)\b.{0,20}\bsignature|encrypted_?content"
+)
+#: Models whose endpoints take no effort of thinking, but a switch.
+_HAS_A_SWITCH = re.compile("qwen|qwq", re.IGNORECASE)
+#: How such an endpoint says that it thinks in streams only.
+_OF_STREAMED_THOUGHTS = re.compile(r"enable_thinking\b.{0,40}\bfalse\b.{0,20}\bnon-stream")
 _REFUSALS = (400, 404, 413, 415, 422, 501)
 #: Failures after which the same request fails in every form.
 _TEACH_NOTHING = ("auth", "payment", "rate_limited", "refused")
@@ -110,6 +125,8 @@ class Quirks:
         same_role_twice: messages of one role may follow each other; else those of the user are one.
         continues: the assistant may have the last word, and goes on with it.
         parts: content may be a list of nothing but text.
+        thinks_unstreamed: the model may think, too, where its answer does not come as a stream.
+        takes_details: messages may have `reasoning_details`.
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
@@ -122,6 +139,8 @@ class Quirks:
     same_role_twice: bool = True
     continues: bool = True
     parts: bool = True
+    thinks_unstreamed: bool = True
+    takes_details: bool = True
     own_names: bool = True
     says_json: bool = False
     limit: TokenLimit = field(default_factory=TokenLimit)
@@ -192,7 +211,19 @@ class Quirks:
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
             body.pop("parallel_tool_calls", None)
+        if (thinks := self._switch_of(asked)) is not None:
+            body["enable_thinking"] = thinks
         return body
+
+    def _switch_of(self, asked: Mapping[str, Any]) -> bool | None:
+        """Return whether the model is told to think, or not to; None where nothing is said of it here."""
+        if "enable_thinking" in self.dropped:
+            return None
+        if not (self.thinks_unstreamed or asked.get("stream")):
+            return False
+        effort = asked.get("reasoning_effort")
+        is_switched = "reasoning_effort" in self.dropped and _HAS_A_SWITCH.search(str(asked.get("model")))
+        return effort != "none" if effort and is_switched and "enable_thinking" not in asked else None
 
     def _bounded(self, tokens: int, asked: Mapping[str, Any]) -> int:
         limit = self.limit
@@ -211,7 +242,9 @@ class Quirks:
         tokens = next((body[name] for name in _TOKEN_NAMES if isinstance(body.get(name), int)), None)
         if (tokens is not None and self.limit.learn(said, tokens, size)) or failure.code == "context_length":
             return
-        if form and "response_format" in body and _OF_FORMAT.search(said):
+        if self.thinks_unstreamed and "stream" not in body and _OF_STREAMED_THOUGHTS.search(said):
+            self.thinks_unstreamed = False
+        elif form and "response_format" in body and _OF_FORMAT.search(said):
             self._refuse_format(said, body["response_format"].get("type"), form)
         elif self._take_lesson_on_tokens(said, body) or self._take_lesson_on_messages(said, body):
             return
@@ -238,6 +271,8 @@ class Quirks:
             self.marks_cache = False
         elif _OF_A_ROLE in said:
             self.developer_role = False
+        elif self.takes_details and _OF_DETAILS.search(said) and any("reasoning_details" in m for m in messages):
+            self.takes_details = False
         elif any(words in said for words in _OF_THE_LAST) and messages[-1].get("role") == "assistant":
             self.continues = False
         elif any(words in said for words in _OF_THE_FIRST):
@@ -276,6 +311,8 @@ class Quirks:
 
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
         messages = rewrite.without_nothings(given)
+        if not self.takes_details:
+            messages = rewrite.without_details(messages)
         if not self.parts:
             messages = rewrite.with_plain_text(messages)
         if instruction is not None:

@@ -61,6 +61,8 @@ class Access:
         Raises:
             ApiError: who may not come in, and why.
         """
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise ApiError(400, "invalid_request", "a request names one host: one `Host`, and none else in its target")
         headers = _headers(scope)
         origin = headers.get(b"origin")
         if origin is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import time
@@ -10,7 +11,6 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from fusiontools.record import jsonl
 from fusiontools.server.access import Access
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
@@ -58,6 +58,7 @@ class RequestMiddleware:
         async def send_named(message: Any) -> None:
             if message["type"] == "http.response.start":
                 log.status = message["status"]
+                scope["streams_events"] = _streams_events(message["headers"])
                 names = [b"x-request-id", b"request-id"] if speaks_anthropic(scope) else [b"x-request-id"]
                 message["headers"] = [*message["headers"], *((name, log.id.encode()) for name in names)]
             await send(message)
@@ -123,6 +124,10 @@ def _outcome(status: int) -> str:
     return "ok" if status < 400 else "refused"
 
 
+def _streams_events(headers: Any) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
 def _request_id(scope: Any) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
@@ -143,4 +148,5 @@ def _write(scope: Any, log: RequestLog) -> None:
         "latency_s": round(time.monotonic() - log.started, 4),
         "cost_usd": log.cost_usd,
     }
-    sys.stderr.write(jsonl.dumps(line).decode() + "\n")
+    # Whatever a client calls a model or a path, a reader of the log sees one line, and a terminal no order.
+    sys.stderr.write(json.dumps(line, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.chain import Chain
-from fusiontools.config.chain_syntax import Step
+from fusiontools.config.chain_syntax import Step, spell
 from fusiontools.config.models import Model, split_spelling
 from fusiontools.config.options import flags_of
 from fusiontools.config.recipe import Recipe, parse_model
@@ -53,8 +53,10 @@ def answer_with_tools(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
         return steps
     made = next(i for i, step in enumerate(steps) if step.name == "panel")
     if style == "first":
-        hasty = replace(steps[made], given={**steps[made].given, "quorum": 1, "grace_s": 0.0})
-        return (*steps[:made], hasty, Step("synth", {"method": "copy"}, 1))
+        waiting = ("quorum", "grace_s", "scout", "stop_when_agreed")
+        given = {name: value for name, value in steps[made].given.items() if name not in waiting}
+        hasty = replace(steps[made], given={**given, "first_call": True})
+        return (*steps[:made], hasty, Step("synth", {"method": "call"}, 1))
     kept = tuple(step for step in steps if step.name not in ANSWERING)
     judged = () if any(step.name == "judge" for step in kept) else (Step("judge", {}, 1),)
     return (*kept, *judged, Step("pick", {}, 1))
@@ -77,6 +79,7 @@ class Plan:
         stage: the chain, bound.
         model: who is asked alone, where one is.
         fusion: the overrides that hold, checked.
+        shows_recipe: whether clients may see all that the recipe says.
     """
 
     recipe: Recipe
@@ -84,6 +87,7 @@ class Plan:
     stage: Stage
     model: Model | None = None
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    shows_recipe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +165,17 @@ class Planner:
             stage = draft.chain.bind(draft.recipe, offline=True, limited=self.limited)
         except (InputError, UsageError) as error:
             raise _bad("fusion", error.message) from error
-        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion)
+        shows = self.options.show_recipes
+        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion, shows)
 
     def _alone(self, model: Model, home: Recipe, fusion: Mapping[str, Any]) -> _Draft:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
         recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.catalog.endpoints)
-        return _Draft(recipe, replace(Chain.parse("panel | synth --method copy"), text="panel"), fusion, model)
+        copied = Step("synth", {"method": "copy"}, 1)
+        text = spell((Step("panel", {"members": (model.name,)}, 1), copied))
+        return _Draft(recipe, Chain(text, (Step("panel", {}, 1), copied)), fusion, model)
 
     def _who_passes(self, recipe: Recipe, fusion: Mapping[str, Any]) -> Model:
         """Return who answers alone where tools are passed: the synthesizer, else the first member."""
@@ -217,8 +224,8 @@ class Planner:
         if calls > max(self.options.max_calls, own):
             why = f"the panel would be asked {calls:,} times, more than {self.options.max_calls:,} (--max-calls)"
             raise _bad("fusion", why, "too_many_calls")
-        text = " | ".join(step.name for step in steps) if steps != chain.steps else chain.text
-        return Chain(text, steps)
+        # What a client wrote itself is no secret from it.
+        return Chain(spell(steps, private=self.options.show_recipes or "chain" in fusion), steps)
 
     def _parse_chain(self, text: str) -> Chain:
         """Return a chain that a client wrote, with nothing in it that only an operator may say."""
@@ -239,6 +246,8 @@ class Planner:
     def _refuse_reaching_out(self, step: Step) -> None:
         if step.given.get("command") or step.given.get("method") == "command":
             raise _bad("fusion.chain", "a request names no command", "override_not_allowed")
+        if "tools" in step.given or "web_search" in step.given:
+            raise _bad("fusion.chain", "a request turns no tool on", "override_not_allowed")
         template = step.given.get("template")
         if template is not None and (not is_template_name(template) or template not in template_names()):
             why = f"--template {template!r}: a request names no file{nearest(template, template_names())}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fusiontools.config.recipe import public_model, without_private
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
@@ -21,6 +22,10 @@ _NO_RETRY = {"x-should-retry": "false"}
 #: What an endpoint says when it is the server's own key or account that it refuses.
 _OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
 _ADDRESS = re.compile(r"https?://[^\s,;]+")
+#: A place on the operator's disk.
+_PATH = re.compile(r"(?<![\w./:~-])~?/(?:[^\s/'\",;:]+/)+[^\s/'\",;:]*")
+#: What the operator's own command printed, or why it could not be started.
+_OF_ROUTER = re.compile(r"(the router command \w+(?: \w+){0,4}).*", re.DOTALL)
 _PURSES = {"budget", "record_budget", "caller_budget"}
 _OF_REQUEST = {"bad_request", "context_length"}
 _OWN_CODES = {
@@ -45,7 +50,9 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     calls = () if cached else record.get("calls", [])
     spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
     block = fusion_block(record, plan, calls, cached)
-    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block)
+    sources, details = answer.get("sources", ()), answer.get("reasoning_details", ())
+    reason = _finish_reason(answer)
+    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, block, sources, details)
 
 
 def _finish_reason(answer: Mapping[str, Any]) -> str:
@@ -61,7 +68,10 @@ def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, c
     result = result_of(record, plan, usage, cached=cached)
     if not request.ignored:
         return result
-    return replace(result, fusion={**result.fusion, "ignored": list(request.ignored)})
+    told = [(part["param"], part["reason"]) for part in request.ignored]
+    notes = [{"stage": "panel", "code": "tool_ignored", "detail": f"{param}: {reason}"} for param, reason in told]
+    degraded = [*result.fusion.get("degraded", []), *notes]
+    return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": list(request.ignored)})
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:
@@ -110,19 +120,38 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
     if "analysis" in include and "analysis" in record:
         block["analysis"] = record["analysis"]
     if "record" in include:
-        block["record"] = scrub_record(record)
+        block["record"] = scrub_record(record, whole=plan.shows_recipe)
     return block
 
 
-def scrub_record(record: Record) -> dict[str, Any]:
-    """Return the record without what endpoints say of the operator's own key or account."""
+def scrub_record(record: Record, *, whole: bool = False) -> dict[str, Any]:
+    """Return the record without what endpoints say of the operator's own key or account.
+
+    Args:
+        whole: whether what a recipe may say privately stays in it.
+    """
     shown: dict[str, Any] = {**record}
+    if not whole:
+        shown |= _without_private(record)
     if "degraded" in record:
         shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
-    if "panel" in record:
-        shown["panel"] = [_member(response, whole=True) for response in record["panel"]]
+    for section in ("panel", "baselines"):
+        if section in record:
+            shown[section] = [_member(response, whole=True) for response in record[section]]
+    if "layers" in record:
+        shown["layers"] = [[_member(response, whole=True) for response in layer] for layer in record["layers"]]
     if "error" in record:
         shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
+    return shown
+
+
+def _without_private(record: Record) -> dict[str, Any]:
+    """Return the sections of a record that hold settings, without those that are the operator's own."""
+    shown: dict[str, Any] = {}
+    if "recipe" in record:
+        shown["recipe"] = without_private(record["recipe"])
+    if "model" in (route := record.get("route", {})):
+        shown["route"] = {**route, "model": public_model(route["model"])}
     return shown
 
 
@@ -135,7 +164,8 @@ def scrub(message: str, record: Record | None = None) -> str:
     for response in (record or {}).get("panel", []):
         if "error" in response and (words := _OWN_CODES.get(response["error"]["code"])):
             message = message.replace(response["error"]["message"], words)
-    return _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
+    message = _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
+    return _PATH.sub("a file", _OF_ROUTER.sub(r"\1", message))
 
 
 def _of_account(words: re.Match[str]) -> str:

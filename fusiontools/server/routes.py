@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from fusiontools.chain import estimate_calls
+from fusiontools.config.chain_syntax import spell
 from fusiontools.config.models import require_key
-from fusiontools.config.recipe import Recipe, summary
+from fusiontools.config.recipe import Recipe, summary, without_private
 from fusiontools.errors import InputError, UsageError, __version__
 from fusiontools.llm.completion import DEPTH
 from fusiontools.record import jsonl, schemas
@@ -144,7 +145,7 @@ class Routes:
         """List the recipes."""
         catalog = self.server.catalog
         entries = [
-            {"model": f"fusion/{name}", **_describe(recipe, catalog.chains[name].text)}
+            {"model": f"fusion/{name}", **_describe(recipe, self._chain_of(name))}
             for name, recipe in catalog.recipes.items()
         ]
         await send_json(send, 200, {"object": "list", "default": catalog.default, "data": entries}, {})
@@ -153,7 +154,12 @@ class Routes:
         """Show one recipe as a record carries it: models and endpoint names, no URL and no key."""
         catalog, name = self.server.catalog, scope["path_params"]["name"]
         recipe = catalog.recipes[catalog.require_recipe(name)]
-        await send_json(send, 200, {**_describe(recipe, catalog.chains[name].text), "stages": summary(recipe)}, {})
+        stages = summary(recipe) if self.server.options.show_recipes else without_private(summary(recipe))
+        await send_json(send, 200, {**_describe(recipe, self._chain_of(name)), "stages": stages}, {})
+
+    def _chain_of(self, name: str) -> str:
+        """Return a recipe's chain as clients see it."""
+        return spell(self.server.catalog.chains[name].steps, private=self.server.options.show_recipes)
 
     async def health(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say that the process lives."""
@@ -232,7 +238,9 @@ class Routes:
             ("ok" if status == 200 else "failed"),
             sum_spending(record.get("calls", [])).cost_usd,
         )
-        await send_json(send, status, scrub_record(record), {**headers, **log.cost_header()})
+        await send_json(
+            send, status, scrub_record(record, whole=server.options.show_recipes), {**headers, **log.cost_header()}
+        )
 
 
 def question_of(body: dict[str, Any]) -> ChatRequest:

@@ -33,6 +33,10 @@ class ServeOptions:
     overrides: str = option(
         "all", "--overrides", metavar="all|none|KEY,…", help="What clients may say in a request's `fusion` object."
     )
+    show_recipes: bool = option(
+        False, "--show-recipes",
+        help="Show clients the recipes whole: system prompts, worked turns, `extra`, paths of templates.",
+    )  # fmt: skip
     max_calls: int = option(
         64, "--max-calls", minimum=1, metavar="N", help="Most panel calls of one request that a client may ask for."
     )
@@ -82,10 +86,10 @@ class ServeOptions:
     cache_mib: float = option(64.0, "--cache-mib", minimum=0.001, metavar="MIB", help="What they may have together.")
     store_h: float | None = option(
         None, "--store", minimum=0, metavar="HOURS",
-        help="Keep responses of /v1/responses so long, in memory, for a next turn that names them; 0 keeps none.  "
+        help="Keep responses and conversations so long, in memory, for a next turn that names them; 0 keeps none.  "
         "[default: 24, with --workers 0]",
     )  # fmt: skip
-    store_mib: float = option(64.0, "--store-mib", minimum=0.001, metavar="MIB", help="Kept responses of each key.")
+    store_mib: float = option(64.0, "--store-mib", minimum=0.001, metavar="MIB", help="What is kept for each key.")
     max_body_mib: float = option(32.0, "--max-body-mib", minimum=0.001, metavar="MIB", help="Refuse larger bodies.")
     max_messages: int = option(4096, "--max-messages", minimum=1, metavar="N", help="Refuse longer conversations.")
     read_s: float = option(

@@ -28,9 +28,19 @@ from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
-from fusiontools.stages.panel_gather import Outcomes, Patience, ask
+from fusiontools.stages.panel_gather import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
-from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
+from fusiontools.stages.runtime import (
+    Runtime,
+    Stage,
+    compare_apart,
+    note_no_tools,
+    skips_failed,
+    with_section,
+    without_response,
+)
+
+Why = Literal["scouts", "majority", "layer", "call"]
 
 
 async def ask_baselines(
@@ -79,12 +89,14 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     ledger.calls += beside[1]
     if len(failed) == len(responses):
         return _fail_all(record, responses, ledger)
+    notes += note_no_tools(record, "panel", options.tools, options.members, runtime.client)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes, *_note_unmet(ledger)])
     if beside[0]:
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     scouted = options.scout is not None and len(outcomes) == options.scout
-    return _with_spared(new, [_seat_of(call) for call in unasked], "scouts" if scouted else "majority")
+    why: Why = "call" if options.first_call else "scouts" if scouted else "majority"
+    return _with_spared(new, [_seat_of(call) for call in unasked], why)
 
 
 async def _ask_members(
@@ -104,16 +116,25 @@ async def _ask_members(
 
 
 def _patience_for(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
+    if options.first_call:
+        return Patience(enough=_is_call_proposed)
     if not options.stop_when_agreed:
         return Patience(options.quorum, options.grace_s)
     from fusiontools.stages.panel_gather import majority_is_safe
 
-    def enough(outcomes: Outcomes) -> bool:
+    async def enough(outcomes: Outcomes) -> bool:
         texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
         outstanding = len(planned) - len(outcomes)
-        return outstanding > 0 and majority_is_safe(question_text(record), texts, options.agree, outstanding)
+        if not outstanding:
+            return False
+        asked = (question_text(record), texts, options.agree, outstanding)
+        return await compare_apart(texts, options.agree, majority_is_safe, *asked)
 
     return Patience(options.quorum, options.grace_s, enough)
+
+
+async def _is_call_proposed(outcomes: Outcomes) -> bool:
+    return any(isinstance(outcome, Completion) and outcome.tool_calls for outcome in outcomes.values())
 
 
 async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -> Record:
@@ -162,7 +183,7 @@ async def _fold(
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
         try:
-            folded = await planner.runtime.client.complete(call.request, call.model, ledger, call.slot)
+            folded = await complete(call, planner.runtime, ledger)
         except CallFailed as failure:
             if folded is None:
                 return failure, []
@@ -216,7 +237,7 @@ def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record
     return kept  # type: ignore[return-value]
 
 
-def _with_spared(record: Record, seats: list[Seat], why: Literal["scouts", "majority", "layer"]) -> Record:
+def _with_spared(record: Record, seats: list[Seat], why: Why) -> Record:
     if not seats:
         return record
     spared: list[Spared] = [
@@ -249,8 +270,16 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response["content"] = outcome.content
     response["finish_reason"] = outcome.finish_reason
     response["tool_calls"] = list(outcome.tool_calls)
+    if outcome.reasoning_details:
+        response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
+    if outcome.sources:
+        response["sources"] = list(outcome.sources)
+    if outcome.tool_runs:
+        response["tool_runs"] = list(outcome.tool_runs)
+    if outcome.stopped is not None:
+        response["stopped"] = outcome.stopped
     return response
 
 

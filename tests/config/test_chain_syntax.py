@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.config.chain_syntax import parse
+from fusiontools.config.chain_syntax import Step, parse, spell
 from fusiontools.config.click_options import kinds_of
-from fusiontools.config.options import flags_of
+from fusiontools.config.options import Flag, flags_of
+from fusiontools.config.recipe_yaml import load_recipe, recipe_names
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import UsageError
 
@@ -128,3 +129,48 @@ def test_any_text_is_a_chain_or_a_usage_error_with_a_column(text: str) -> None:
         place, column, *_ = refused.split()
         assert place == "column"
         assert 1 <= int(column.rstrip(":")) <= max(1, len(text))
+
+
+# --- Spelled again ---
+
+
+def _values(kind: object, flag: Flag) -> st.SearchStrategy[object]:
+    """Return what the option may be given in a chain text."""
+    if flag.choices:
+        one: st.SearchStrategy[object] = st.sampled_from(flag.choices)
+    elif kind is bool:
+        return st.booleans() if "/" in flag.names[-1] else st.just(True)
+    elif kind is int:
+        one = st.integers(int(flag.minimum or 0), int(flag.maximum or 10**6))
+    elif kind is float:
+        one = st.floats(flag.minimum or 0, flag.maximum or 1e9)
+    else:
+        one = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    return st.lists(one, min_size=1, max_size=3).map(tuple) if flag.multiple else one
+
+
+@st.composite
+def _step(draw: st.DrawFn) -> Step:
+    name = draw(st.sampled_from(list(STAGES)))
+    kinds, flags = kinds_of(STAGES[name].options), flags_of(STAGES[name].options)
+    said = draw(st.lists(st.sampled_from(list(flags)), unique=True, max_size=4))
+    return Step(name, {key: draw(_values(kinds[key], flags[key])) for key in said}, 1)
+
+
+@given(_step())
+def test_a_step_that_is_spelled_is_read_as_the_same_step(step: Step) -> None:
+    assert parse(spell([step])) == (step,)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_chain_of_every_shipped_recipe_is_spelled_as_it_is_read(name: str) -> None:
+    steps = parse(load_recipe(name).chain)
+
+    assert [(s.name, s.given) for s in parse(spell(steps))] == [(s.name, s.given) for s in steps]
+
+
+def test_what_an_operator_wrote_for_nobody_else_may_be_left_out() -> None:
+    steps = parse("route --command ./secret.sh | panel --system 'Be brief' -m a | judge --template creative | "
+                  "synth --template /srv/prompts/own.md --refine")  # fmt: skip
+
+    assert spell(steps, private=False) == "route | panel -m a | judge --template creative | synth --refine"

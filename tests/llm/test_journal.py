@@ -22,6 +22,7 @@ from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import Journal, default_path, open_journal, request_key
+from fusiontools.record.types import Message
 
 REQUEST = CompletionRequest("there", "m", MESSAGES, {"temperature": 0.5, "max_tokens": 9}, sample=0)
 WHERE = "https://there.example/v1"
@@ -90,6 +91,16 @@ def test_whatever_decides_the_answer_decides_the_key(other: Any) -> None:
 def test_where_it_is_asked_decides_the_key_and_what_the_place_is_called_does_not() -> None:
     assert request_key(REQUEST, "https://elsewhere.example/v1") != KEY
     assert request_key(replace(REQUEST, endpoint="alias"), WHERE) == KEY
+
+
+def test_the_mark_of_fences_decides_nothing_and_what_stands_between_them_does() -> None:
+    def key(mark: str, text: str) -> bytes:
+        fenced: list[Message] = [{"role": "user", "content": f"<<<A {mark}>>>\n{text}\n<<<END A {mark}>>>"}]
+        return request_key(replace(REQUEST, messages=fenced, mark=mark), WHERE)
+
+    assert key("1" * 32, "x") == key("2" * 32, "x")
+    assert key("1" * 32, "x") != key("1" * 32, "y")
+    assert key("1" * 32, "2" * 32) != key("1" * 32, "3" * 32)
 
 
 def test_the_order_of_keys_decides_nothing() -> None:

@@ -65,6 +65,34 @@ def stream_failure(*pieces: bytes) -> CallFailed:
     return failure.value
 
 
+# Thoughts that are sent back
+
+
+SIGNED: list[dict[str, Any]] = [
+    {"type": "reasoning.text", "index": 0, "text": "Hm, Paris.", "signature": "c2ln", "format": "anthropic-claude-v1"},
+    {"type": "reasoning.encrypted", "index": 1, "data": "ZGF0YQ==", "id": "rs_1", "format": "openai-responses-v1"},
+]
+
+
+def test_reasoning_details_are_kept_as_they_came() -> None:
+    assert read(plain(content="Paris.", reasoning="Hm, Paris.", reasoning_details=SIGNED)).reasoning_details == SIGNED
+    assert read(plain(content="Paris.")).reasoning_details is None
+
+
+def test_reasoning_details_that_come_in_pieces_are_put_together() -> None:
+    text, data = SIGNED
+    pieces = [
+        {**text, "text": "Hm, ", "signature": None}, {"type": text["type"], "index": 0, "text": "Paris."},
+        {"type": text["type"], "index": 0, "signature": text["signature"]}, data,
+    ]  # fmt: skip
+
+    completion, _ = stream(
+        *(event({"reasoning_details": [piece]}) for piece in pieces), event({"content": "Paris."}, "stop")
+    )
+
+    assert completion.reasoning_details == SIGNED
+
+
 # A plain answer
 
 
@@ -155,6 +183,7 @@ def test_tokens_and_cost_are_what_was_said_and_an_unknown_cost_is_none(usage: An
         (plain(content=""), "empty", "the model answered nothing", False),
         (plain(content=None), "empty", "the model answered nothing", False),
         (plain(content=" \n"), "empty", "the model answered nothing", False),
+        (plain(content="\ufeff\u200b\u2060 \ufe0f"), "empty", "the model answered nothing", False),
         (plain(content=None, refusal="I cannot."), "refused", "the model refused: I cannot.", False),
         (plain("content_filter", content=""), "refused", "the endpoint's content filter took the whole answer", False),
         (plain("length", content=""), "truncated", "max_tokens went into nothing visible", False),
@@ -538,3 +567,30 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
         read_completion(body, "m")
 
     assert failed.value.code == "bad_response"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Paris."},
+        {"content": "Zürich 🐘"},
+        {"content": "<think>Hm.</think>Paris."},
+        {"content": "I think that it is Paris."},
+        {"content": "analysisHm.assistantfinalParis."},
+        {"content": "Paris.", "reasoning_content": "Hm.", "refusal": None, "tool_calls": []},
+        {"content": [{"type": "text", "text": "Paris."}]},
+    ],
+)
+@pytest.mark.parametrize(
+    "beside", [{}, {"model": "gpt-oss"}, {"usage": {}}, {"usage": {"input_tokens": 3, "cost": 0.1}}]
+)
+@pytest.mark.parametrize("reason", ["stop", "length", "STOP", None])
+def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
+    message: dict[str, Any], beside: dict[str, Any], reason: str | None
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    body = json.dumps(
+        {"choices": [{"message": message, "finish_reason": reason}], "usage": usage, "model": "m"} | beside
+    ).encode()
+
+    assert read_completion(body, "m") == ReplyReader("m").read(body)

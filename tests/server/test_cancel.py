@@ -130,11 +130,45 @@ def test_who_asked_with_a_long_text_and_leaves_cancels_the_call(asked_server: Se
     all_cut_off(upstream, 1)
 
 
-def test_who_ends_its_input_before_the_answer_has_left(asked_server: Server, upstream: Upstream) -> None:
-    with Line(asked_server, post(CHAT, model="fake/a+hang")) as line:
+@pytest.mark.parametrize("more", [{}, {"model": "fake/a+slow=0.2"}, {"stream": True}])
+def test_who_ends_its_input_gets_its_answer_and_then_the_end(asked_server: Server, more: dict[str, Any]) -> None:
+    with Line(asked_server, post(CHAT, **more)) as line:
+        line.end_input()
+        got = line.rest().replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+
+    assert got.startswith(b"HTTP/1.1 200 OK")
+    assert got.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if "stream" in more else b"}")
+
+
+def test_each_of_several_requests_sent_ahead_is_answered_to_who_ends_its_input(asked_server: Server) -> None:
+    with Line(asked_server, post(CHAT) * 3) as line:
+        line.end_input()
+
+        assert line.rest().count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "heard"),
+    [({"model": "fake/a+hang"}, b"100 Continue"), ({"fusion": {"panel": ["fake/a+hang"]}, "stream": True}, b"200 OK")],
+)
+def test_who_ends_its_input_and_then_leaves_cancels_the_call(
+    asked_server: Server, upstream: Upstream, more: dict[str, Any], heard: bytes
+) -> None:
+    with Line(asked_server, post(CHAT, **more)) as line:
         calls_under_way(upstream, 1)
         line.end_input()
-        line.rest()
+        line.until(heard)
+
+    all_cut_off(upstream, 1)
+
+
+def test_to_a_client_of_http_1_0_the_end_of_its_input_is_the_end(asked_server: Server, upstream: Upstream) -> None:
+    sent = post(CHAT, model="fake/a+hang").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+
+    with Line(asked_server, sent) as line:
+        calls_under_way(upstream, 1)
+        line.end_input()
+        assert line.rest() == b""
 
     all_cut_off(upstream, 1)
 

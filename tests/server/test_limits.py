@@ -428,6 +428,17 @@ def test_a_purse_is_full_again_on_the_next_day() -> None:
 # --- The cache ---
 
 
+def test_the_events_of_a_kept_answer_are_numbered_in_their_order(serve: Serve) -> None:
+    server = serve("--cache", "600")
+    body = {"input": "Why?", "stream": True}
+
+    streams = [server.stream("/v1/responses", body).events for _ in range(2)]
+
+    for events in streams:
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert events[0]["type"] == "response.created"
+
+
 def test_an_equal_question_is_answered_from_memory(serve: Serve, upstream: Upstream) -> None:
     server = serve("--cache", "600")
 

@@ -190,7 +190,7 @@ def test_the_chain_may_be_written_anew(
 ) -> None:
     block = fusion_of(open_server.chat(fusion={"chain": chain}))
 
-    assert block["chain"] == chain
+    assert block["chain"] == chain.replace("fuse-", "")
     assert block["by"] == by
     expected = {model: count for model, count in (dict.fromkeys(PANEL, 1) | extra).items() if count}
     assert upstream.stats()["per_model"] == expected
@@ -199,8 +199,36 @@ def test_the_chain_may_be_written_anew(
 def test_other_overrides_hold_in_a_chain_that_is_written_anew(open_server: Server, upstream: Upstream) -> None:
     block = fusion_of(open_server.chat(fusion={"chain": "panel -m fake/x | vote", "panel": ["fake/a", "fake/b"]}))
 
-    assert block["chain"] == "panel | vote"
+    assert block["chain"] == "panel -m fake/a -m fake/b | vote"
     assert upstream.stats()["per_model"] == {"fake/a": 1, "fake/b": 1}
+
+
+@pytest.mark.parametrize(
+    ("fusion", "ran"),
+    [
+        ({"layers": 2, "samples": 2}, "panel --samples 2 | panel --revise | judge | synth"),
+        ({"refine": True, "guard": False}, "panel | judge | synth --refine --no-guard"),
+        ({"judge": ["fake/x", "fake/y"], "guard": True}, "panel | judge -m fake/x -m fake/y | synth --guard"),
+        ({"panel": ["fake/a*2"], "synth": "fake/z"}, "panel -m fake/a*2 | judge | synth -m fake/z"),
+    ],
+)
+def test_the_chain_that_is_said_is_the_one_that_ran_and_may_be_written_as_one(
+    open_server: Server, upstream: Upstream, fusion: dict[str, Any], ran: str
+) -> None:
+    first = fusion_of(open_server.chat(fusion=fusion))
+    asked_first = upstream.stats()["per_model"]
+    upstream.reset()
+    second = fusion_of(open_server.chat(fusion={"chain": first["chain"]}))
+
+    assert (first["chain"], second["chain"]) == (ran, ran)
+    assert upstream.stats()["per_model"] == asked_first
+
+
+def test_one_model_asked_by_name_says_its_chain_too(open_server: Server) -> None:
+    body = open_server.post("/fuse", {"prompt": "Why?", "model": "fake/a"}).json()
+    shown = fusion_of(open_server.post("/v1/responses", {"model": "fake/a", "input": "Why?"}))
+
+    assert (len(body["panel"]), shown["chain"]) == (1, "panel -m fake/a | synth --method copy")
 
 
 @pytest.mark.parametrize(("layers", "times"), [(1, 1), (2, 2), (3, 3)])

@@ -437,7 +437,7 @@ def test_a_head_as_agents_send_it_is_not_too_large(strict: Server) -> None:
 # --- How long ---
 
 
-@pytest.mark.parametrize("sent", [b"POST /v1/chat", b"GET /health HTTP/1.1\r\nhost: localhost\r\n", b"\r\n"])
+@pytest.mark.parametrize("sent", [b"POST /v1/chat", b"GET /health HTTP/1.1\r\nhost: localhost\r\n", b"\r\nG"])
 def test_a_head_that_does_not_come_is_not_waited_for(strict: Server, sent: bytes) -> None:
     with Line(strict, sent) as line:
         assert line.rest().startswith(b"HTTP/1.1 408 ")
@@ -448,10 +448,52 @@ def test_who_says_nothing_hears_nothing(strict: Server) -> None:
         assert line.rest() == b""
 
 
+@pytest.mark.parametrize("more", [b"", b"\r\n", b"\r\n\r\n"])
+def test_an_empty_line_behind_a_body_is_no_head_that_is_late(strict: Server, more: bytes) -> None:
+    with Line(strict, request(padded(2**21))) as line:
+        refused = line.reply()
+        line.send(more)
+
+        assert refused.status == 413
+        assert line.rest() == b"" if more else True
+
+
+# --- Which host ---
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(headers={"host": "localhost\r\nhost: localhost"}),
+        request(headers={"host": "localhost\r\nHost: evil.example"}),
+        request(line=f"POST http://evil.example{CHAT} HTTP/1.1"),
+        request(line=f"POST http://localhost:80@evil.example{CHAT} HTTP/1.1"),
+        request(line=f"POST http://evil.example{CHAT} HTTP/1.1", headers={"host": "evil.example"}),
+    ],
+)
+def test_a_request_that_names_two_hosts_or_a_foreign_one_is_refused(
+    strict: Server, upstream: Upstream, sent: bytes
+) -> None:
+    assert exchange(strict, sent).status == 400
+    assert upstream.stats()["requests"] == 0
+
+
+def test_two_hosts_are_refused_where_a_key_lets_any_name_pass(locked: Server) -> None:
+    told = {"authorization": f"Bearer {SECRET}"}
+
+    assert exchange(locked, request(headers={**told, "host": "any.example"})).status == 200
+    assert exchange(locked, request(headers={**told, "host": "a\r\nhost: b"})).status == 400
+    assert exchange(locked, request(line=f"POST http://b{CHAT} HTTP/1.1", headers={**told, "host": "a"})).status == 400
+
+
+def test_a_target_may_name_the_host_that_is_asked(strict: Server) -> None:
+    assert exchange(strict, request(line=f"POST http://localhost{CHAT} HTTP/1.1")).status == 200
+
+
 def test_a_later_head_is_not_waited_for_longer(strict: Server) -> None:
     with Line(strict, request()) as line:
         first = line.reply()
-        line.send(b"\r\n")
+        line.send(b"G")
         rest = line.rest()
 
     assert first.status == 200

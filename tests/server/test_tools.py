@@ -307,8 +307,28 @@ def test_the_first_proposal_that_comes_may_be_the_answer(caller: Server, upstrea
     [call] = calls_of(body)
     assert call["function"]["arguments"] == '{"word":"crdt"}'
     assert body["fusion"]["model"] == "fake/b+tool"
-    assert [seat["status"] for seat in body["fusion"]["panel"]] == ["cut", "ok", "cut"]
+    assert [(seat["member"], seat["status"]) for seat in body["fusion"]["panel"]] == [("fake/b+tool", "ok")]
     assert upstream.stats()["per_model"] == {"fake/a+hang": 1, "fake/b+tool": 1, "fake/c+hang": 1}
+
+
+def test_a_response_without_a_call_is_no_proposal_and_who_was_cut_off_has_not_failed(caller: Server) -> None:
+    panel = ["fake/a", "fake/b+tool+slow=0.05", "fake/c+hang"]
+
+    body = ask(caller, fusion={"tool_fusion": "first", "panel": panel, "include": ["record"]})
+
+    assert [call["function"]["arguments"] for call in calls_of(body)] == ['{"word":"crdt"}']
+    record = body["fusion"]["record"]
+    assert [response["member"] for response in record["panel"]] == panel[:2]
+    assert [(seat["member"], seat["why"]) for seat in record["spared"]] == [("fake/c+hang", "call")]
+    assert "degraded" not in record
+    assert body["fusion"]["chain"] == "panel -m fake/a -m fake/b+tool+slow=0.05 -m fake/c+hang --first-call | " \
+        "synth --method call"  # fmt: skip
+
+
+def test_where_nobody_proposes_a_call_the_first_style_answers_with_the_best_response(caller: Server) -> None:
+    body = ask(caller, fusion={"tool_fusion": "first", "panel": ["fake/a", "fake/b"]})
+
+    assert body["choices"][0]["message"]["content"].startswith("fake/")
 
 
 def test_the_first_proposal_is_not_kept_waiting_by_further_layers_or_by_a_judge(
@@ -538,6 +558,42 @@ def test_an_answer_says_which_tools_were_left_out(server: Server, path: str) -> 
     fusions = [event.get("fusion") or event.get("response", {}).get("fusion") for event in stream]
     assert [part["param"] for part in whole["ignored"]] == [param]
     assert [fusion["ignored"] for fusion in fusions if fusion] == [whole["ignored"]]
+    [note] = whole["degraded"]
+    assert (note["code"], note["detail"].partition(":")[0]) == ("tool_ignored", param)
+    assert [fusion["degraded"] for fusion in fusions if fusion] == [[note]]
+
+
+FORCED: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"tool_choice": "required", "tools": [], **asking(web_search_options={})}),
+    "responses": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": "required"}),
+    "responses, by kind": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": {"type": "web_search"}}),
+    "messages": ("/v1/messages", {**HOSTED["/v1/messages"][0], "tool_choice": {"type": "any"}}),
+    "messages, by name": (
+        "/v1/messages",
+        {**HOSTED["/v1/messages"][0], "tool_choice": {"type": "tool", "name": "web_search"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORCED)
+def test_who_must_call_what_nobody_here_runs_is_refused_and_buys_nothing(
+    server: Server, upstream: Upstream, case: str
+) -> None:
+    path, body = FORCED[case]
+
+    reply = server.post(path, body)
+
+    assert (reply.status_code, "tool_choice" in reply.text) == (400, True)
+    assert upstream.bodies() == []
+
+
+def test_the_client_s_own_tools_are_shown_beside_what_is_left_out(server: Server, upstream: Upstream) -> None:
+    own = {"type": "function", "name": "look_up", "parameters": {"type": "object"}}
+
+    reply = server.post("/v1/responses", {"input": "Why?", "tools": [{"type": "web_search"}, own]})
+
+    assert [note["param"] for note in reply.json()["fusion"]["ignored"]] == ["tools[0]"]
+    assert {tool["function"]["name"] for body in upstream.bodies("fake/a") for tool in body["tools"]} == {"look_up"}
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])

@@ -16,12 +16,11 @@ from fusiontools.server.protocols.responses_request import (
     list_at,
     object_at,
     optional,
-    read_choice,
     read_messages,
-    read_tools,
     refuse,
     text_at,
 )
+from fusiontools.server.protocols.responses_tools import read_choice, read_tools
 
 _WHOLE = "nothing is stored here: send the whole conversation in `input`"
 #: What needs a memory of other requests, or of this one after it has ended.
