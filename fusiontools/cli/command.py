@@ -195,6 +195,24 @@ def complain(name: str, message: str) -> None:
         return
 
 
+def report_bug(name: str, place: str, error: Exception, known: set[str]) -> str:
+    """Say where an exception came up that nobody expected, its traceback the first time; return it in a few words.
+
+    Args:
+        known: what has been shown; the bug is added.
+    """
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    bug = f"a bug in fusiontools: {type(error).__name__} at {where}"
+    if bug not in known:
+        known.add(bug)
+        traceback.print_exception(error)
+        complain(name, f"{place}: {bug}; the run goes on")
+    return bug
+
+
 def load_dotenv() -> None:
     """Let a `.env` in the working directory fill in variables that the environment lacks."""
     if Path(".env").is_file():
