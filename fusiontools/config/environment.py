@@ -1,4 +1,4 @@
-"""The environment variables that are ours: what each means, and what is said of one that nobody reads."""
+"""The environment variables that are ours, which `docs/command-line.md` explains; and what nobody reads of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from fusiontools.errors import nearest
 
 PREFIX = "FUSION_"
 #: Those that a tool reads.
-VARIABLES = {
-    "FUSION_CONFIG": "The recipe where `-c` is not given: a name or a path.",
-    "FUSION_BASE_URL": "Takes every call, but those of the embedded model, to this server.",
-    "FUSION_API_KEY": "The key for `FUSION_BASE_URL`; without that, for OpenRouter.",
-    "FUSION_TRANSPORT": "`httpx`: calls go over httpx's own transport, as they do over a proxy.",
-    "FUSION_LOCAL_MODEL": "A GGUF file for the embedded engine.",
-    "FUSION_SERVER_API_KEYS": "The keys that may ask `fuse-serve`, with commas between them.",
-    "FUSION_SERVER_API_KEY": "The same; where both are set, the keys of both.",
-    "FUSION_HOST": "Where `fuse-serve` listens, without `--host`.",
-    "FUSION_PORT": "The port of `fuse-serve`, without `--port`.",
-}
+VARIABLES: tuple[str, ...] = (
+    "FUSION_CONFIG",
+    "FUSION_BASE_URL",
+    "FUSION_API_KEY",
+    "FUSION_TRANSPORT",
+    "FUSION_LOCAL_MODEL",
+    "FUSION_SERVER_API_KEYS",
+    "FUSION_SERVER_API_KEY",
+    "FUSION_HOST",
+    "FUSION_PORT",
+)
 #: Those that the settings of clients read (`examples/clients`).
 _OF_CLIENTS = (
     *("FUSION_SERVER", "FUSION_SERVER_KEY", "FUSION_API_BASE", "FUSION_MODEL", "FUSION_SMALL_MODEL"),

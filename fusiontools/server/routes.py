@@ -21,6 +21,7 @@ from fusiontools.record.params import PARAMETERS
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.server import metrics
+from fusiontools.server.docs_page import HEADERS, docs_page
 from fusiontools.server.jobs import Job, Subscriber, record_of
 from fusiontools.server.plan import ALIASES
 from fusiontools.server.protocols.chat import Chat
@@ -106,6 +107,11 @@ class Routes:
             ("GET", "/v1/models/{name:path}", self.model),
             ("GET", "/recipes", self.recipes),
             ("GET", "/recipes/{name}", self.recipe),
+            # As other servers of this kind call them.
+            ("GET", "/panels", self.recipes),
+            ("GET", "/panels/{name}", self.recipe),
+            ("GET", "/v1/config", self.config),
+            ("GET", "/docs", self.docs),
             ("GET", "/health", self.health),
             ("GET", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
@@ -167,8 +173,9 @@ class Routes:
         return spell(self.server.catalog.chains[name].steps, private=self.server.options.show_recipes)
 
     async def health(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Say that the process lives."""
-        await send_json(send, 200, {"status": "ok"}, {})
+        """Say that the process lives, and what it offers."""
+        recipes = list(self.server.catalog.recipes)
+        await send_json(send, 200, {"status": "ok", "version": __version__, "recipes": recipes}, {})
 
     async def ready(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say whether a question would be taken now."""
@@ -191,6 +198,16 @@ class Routes:
     async def openapi(self, scope: Any, receive: Receive, send: Send) -> None:
         """Describe all of this."""
         await send_json(send, 200, openapi_document(), {})
+
+    async def docs(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Describe it to a person."""
+        await send_json(send, 200, docs_page(openapi_document()), HEADERS)
+
+    async def config(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Show what `fusion` is, and what a request may change of it."""
+        name = self.server.catalog.default
+        described = _describe(self.server.catalog.recipes[name], self._chain_of(name))
+        await send_json(send, 200, {**described, "overrides": self.server.options.overrides}, {})
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""

@@ -31,6 +31,7 @@ class Runtime:
         purse: whose money it is, where it has a limit of its own.
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
+        on_stage: told of the record as each stage of a chain leaves it.
     """
 
     client: Client
@@ -41,6 +42,7 @@ class Runtime:
     purse: Budget | None = None
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
+    on_stage: Callable[[str, Record], None] | None = None
 
     @property
     def limited(self) -> bool:
