@@ -3,10 +3,9 @@
 The names below are loaded when they are first used, so that a tool's `--help` costs what its own imports cost.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Nothing is imported here, not even `typing`: until a tool has heard of Ctrl-C, every file read is one in which it is a
+# traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from fusiontools.chain import Chain, chain_of, compose, fuse, open_runtime, over, question
@@ -101,7 +100,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -86,6 +86,22 @@ class Chain:
         steps = (*self.steps[:made], named, *self.steps[made + 1 :])
         return Chain(spell(steps), steps)
 
+    def with_models(self, stage: str, model: str | None) -> Chain:
+        """Return the chain with this model asked by every step of this stage that names none itself.
+
+        Raises:
+            UsageError: there is no such step.
+        """
+        if model is None:
+            return self
+        if not any(step.name == stage for step in self.steps):
+            raise UsageError(f"--{stage} {model!r}: the chain {self.text!r} has no `{stage}`")
+        steps = [
+            replace(step, given={"models": (model,), **step.given}) if step.name == stage else step
+            for step in self.steps
+        ]
+        return replace(self, steps=tuple(steps))
+
     def bind(self, recipe: Recipe, *, binding: bool = True, offline: bool = False, limited: bool = False) -> Stage:
         """Return the chain as one stage.
 
@@ -248,7 +264,7 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline)
+    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline, tools=recipe.tools)
     try:
         yield Runtime(client)
     finally:

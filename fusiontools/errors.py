@@ -62,11 +62,12 @@ CallCode = Literal[
     "unknown_endpoint",
 ]
 #: What a line of the ledger says of its call.
-CallStatus = Literal["ok", "cancelled"] | CallCode
+CallStatus = Literal["ok", "cancelled", "tool_failed"] | CallCode
 #: What a stage could not do although it went on: a `degraded` note, which may begin as a `StageFailed`.
 StageCode = Literal[
     "member_failed",
     "one_survivor",
+    "tool_ignored",
     "judge_failed",
     "no_judge",
     "no_synth",
@@ -94,6 +95,8 @@ StageCode = Literal[
     "no_target",
     "bad_task",
     "bad_verdict",
+    "no_tools",
+    "unknown_source",
 ]
 #: Why a record has no answer.
 RecordCode = Literal["all_failed", "budget"]
@@ -117,7 +120,7 @@ class FailureCode(NamedTuple):
 FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "ok": FailureCode("call", "It went well."),
     "timeout": FailureCode(
-        "call", "No answer within `--timeout`, or HTTP 408. Retried where the endpoint said 408.", (408,)
+        "call", "No answer within `--timeout`, or HTTP 408. Retried unless text was shown already.", (408,)
     ),
     "deadline": FailureCode("call", "The record's `--deadline` was over."),
     "rate_limited": FailureCode("call", "HTTP 429, or too much at once in other words. Retried.", (429,)),
@@ -142,6 +145,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "engine": FailureCode("call", "The embedded engine failed."),
     "offline_miss": FailureCode("call", "`--offline`, and the journal does not hold it."),
     "cut": FailureCode("call", "Not in when the grace after `--quorum` was over."),
+    "tool_failed": FailureCode("call", "A tool gave no result; `tool_runs` says why. In `calls` only."),
     "cancelled": FailureCode("call", "Given up while it ran; in `calls` only."),
     "price_unknown": FailureCode("call", "A cost limit is set and nobody knows this model's price."),
     "budget": FailureCode("call, error", "`--max-cost-usd` would have been passed."),
@@ -153,6 +157,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "all_failed": FailureCode("error", "No member gave anything usable."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
     "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),
+    "tool_ignored": FailureCode("degraded", "A server: a tool that nobody here runs was not shown to the models."),
     "judge_failed": FailureCode("degraded", "A judge gave nothing."),
     "no_judge": FailureCode(
         "degraded",
@@ -208,6 +213,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "bad_task": FailureCode("degraded", "`fuse-grade`: `meta` cannot be read as a task; it is not graded."),
     "bad_verdict": FailureCode("degraded, grade", "A grading judge's reply says neither yes nor no."),
     "fold_cut": FailureCode("degraded", "`--sequential` broke off: the fold lacks some of the responses."),
+    "no_tools": FailureCode(
+        "degraded", "Tools were asked for whom they cannot be given, or by a record, which turns none on."
+    ),
+    "unknown_source": FailureCode("degraded", "The answer cites an address that nobody on the panel looked up."),
 }
 
 
@@ -289,3 +298,39 @@ def nearest(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def install_line(extra: str) -> str:
+    """Return the command that adds one of our extras to this installation, however it was made."""
+    import shlex
+    import sys
+    from importlib.metadata import PackageNotFoundError, distribution
+    from importlib.util import find_spec
+
+    try:
+        wanted = _requirement(distribution("fusiontools").read_text("direct_url.json"), extra)
+    except PackageNotFoundError:
+        wanted = [f"fusiontools[{extra}]"]
+    if "pipx" in sys.prefix:
+        command = ["pipx", "install", "--force"]
+    elif "/uv/tools/" in sys.prefix:
+        command = ["uv", "tool", "install", "--force"]
+    elif find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "install"]
+    else:
+        command = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*command, *wanted])
+
+
+def _requirement(origin: str | None, extra: str) -> list[str]:
+    """Return what to install, from what the installer wrote down of where it took us from (PEP 610)."""
+    import json
+    from urllib.parse import unquote, urlsplit
+
+    if origin is None:
+        return [f"fusiontools[{extra}]"]
+    source = json.loads(origin)
+    if "dir_info" not in source:
+        return [f"fusiontools[{extra}] @ {source['url']}"]
+    folder = unquote(urlsplit(source["url"]).path)
+    return [*(["-e"] if source["dir_info"].get("editable") else []), f"{folder}[{extra}]"]

@@ -23,6 +23,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 
+# The same marks around the same texts in every run, and nothing written to the home of whoever runs the tests.
+os.environ["FUSION_FENCE_SECRET"] = "of the tests"
+
 # A job that a script starts in the background has Ctrl-C ignored, and so would every tool that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

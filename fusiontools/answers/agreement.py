@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from fusiontools.answers import normalize
+from fusiontools.answers.patterns import compile_later
 
 #: What is read of a question: its end.
 QUESTION_CHARS = 2_000
@@ -31,22 +31,22 @@ EITHER = frozenset({"or", "oder", "ou", "o", "или"})
 #: Words with which an English question asks for yes or no.
 POLAR_TEXT = "is are was were am do does did can could will would should may might must has have had"
 POLAR = frozenset(POLAR_TEXT.split())
-ASKS_NUMBER = re.compile(
+ASKS_NUMBER = compile_later(
     r"\d\D{1,200}\d|how (?:many|much|old|long|far)|calculate|wie ?viel|combien|cuant|quant|сколько|多少|几|いくつ"
 )
-ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
+ASKS_NAME = compile_later(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
 #: A question with one short answer, however much is written around it.
-ASKS_FACT = re.compile(
+ASKS_FACT = compile_later(
     r"\b(?:what|which|when|was ist|wann|welche[rs]?|quel(?:le)?|quand|cual|cuando|qual|quando|какой|какая|когда)\b"
     r"|什么|何|いつ"
 )
-CONTRAST = re.compile(r", (?:and )?not [^,.;]{1,40}")
-INITIALS = re.compile(r"\b([^\W\d])\.(?=[^\W\d]\b)")
+CONTRAST = compile_later(r", (?:and )?not [^,.;]{1,40}")
+INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
-SEVERAL = re.compile(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
+SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
 
 
-FORMULA = re.compile(r"\w+ ?[-+*/^<>=] ?\w+")
+FORMULA = compile_later(r"\w+ ?[-+*/^<>=] ?\w+")
 
 
 class Question(NamedTuple):

@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 from fusiontools.answers import normalize
 from fusiontools.answers.agreement import STOP, Question
+from fusiontools.answers.patterns import compile_later
+from fusiontools.answers.thought_marks import CLOSES, OPENS, may_have_marks
 
 #: How much of a long answer is read: its beginning and its end, where results stand.
 HEAD_CHARS, TAIL_CHARS, KEY_CHARS, MARK_CHARS = 4_000, 12_000, 120, 12
-#: Digits would be read as numbers where a key is read as an answer.
-LETTERS_ONLY = str.maketrans("0123456789", "ghijklmnop")
+#: The mark of a key is written in consonants: it is no number and no word of an answer.
+CONSONANTS = str.maketrans("0123456789abcdef", "bcdfghjklmnpqrst")
+MARK = compile_later(rf"(?:^| )[bcdfghj-npqrst]{{{MARK_CHARS}}}")
 #: A first line that is an answer, and a last one that is an explanation.
 FIRST_WORDS, LONG_WORDS = 6, 12
 #: What can be compared whole.
@@ -42,65 +45,62 @@ LATEX |= {
 }
 LATEX |= {"\\{": "(", "\\}": ")"}
 PLAIN = {"≠": "<>", "≈": "=", "¤": "", "∉": "¬∈"}
-LOOSE_BOX = re.compile(r"\\(?:boxed|fbox)\s+\{")
-SPACED_BOX = re.compile(r"\\(?:boxed|fbox)\s+(-?[\w.,/]{1,30})")
+FIGURE = compile_later(r"\d")
+LOOSE_BOX = compile_later(r"\\(?:boxed|fbox)\s+\{")
+SPACED_BOX = compile_later(r"\\(?:boxed|fbox)\s+(-?[\w.,/]{1,30})")
 #: GSM8K's calculator marks, `<<9*2=18>>18`; what they come to stands behind them, or only in them.
-CALCULATED = re.compile(r"<<[^<>\n]{0,200}?=(?:(?=[^<>\n=]{0,60}>>\s?[$€£]?-?\d)[^<>\n=]*|([^<>\n=]{0,60}))>>\s?")
-MATH = re.compile(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
-FUNCTION = re.compile(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
-SHORT_FRACTION = re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
-STARRED_POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")
-SMALL_POWER = re.compile(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
-BIG = re.compile(r"(?<=\d)(?:(M)|B)\b")
-LONE_MINUS = re.compile(
+CALCULATED = compile_later(r"<<[^<>\n]{0,200}?=(?:(?=[^<>\n=]{0,60}>>\s?[$€£]?-?\d)[^<>\n=]*|([^<>\n=]{0,60}))>>\s?")
+MATH = compile_later(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
+FUNCTION = compile_later(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
+SHORT_FRACTION = compile_later(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
+STARRED_POWER = compile_later(r"(?<=\d)\*\*(?=-?\d)")
+SMALL_POWER = compile_later(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
+BIG = compile_later(r"(?<=\d)(?:(M)|B)\b")
+LONE_MINUS = compile_later(
     r"(?:(?<=[=:])|(?<= is\b)|(?<=equals\b)|\A\s{0,9}(?=[-−–] [^\s\w]?[\d.,]{1,20}[^\w\n]{0,3}\Z))"
     r" {0,2}[-−–] (?=\d|\\[dt]?frac)"
 )
 #: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
-CAPITAL_UNIT = re.compile(r"(?<=\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
+CAPITAL_UNIT = compile_later(r"(?<=\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
 MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
-HALF_DAY = re.compile(r"(?<=\d)\s?([AaPp])\.\s?[Mm]\b\.?")
-RATIO = re.compile(r"(?<=\d) : (?=\d)")
+HALF_DAY = compile_later(r"(?<=\d)\s?([AaPp])\.\s?[Mm]\b\.?")
+RATIO = compile_later(r"(?<=\d) : (?=\d)")
 #: Its point ends no sentence.
-RUPEES = re.compile(r"\b(R[sS])\.\s{0,2}(?=\d)")
+RUPEES = compile_later(r"\b(R[sS])\.\s{0,2}(?=\d)")
 CAPITAL_NAMES = {"A": " ampere", "N": " newton", "J": " joule", "K": " kelvin"}
 
 _REPEATING = r" ?\(?(?:repeating|recurring)\b\)?"
-PERIODIC = re.compile(
+PERIODIC = compile_later(
     r"(?<![\d.,])(\d{1,12})\.(\d{0,12}?)(?:\((\d{1,6})\)|\\overline\{?(\d{1,6})\}?"
     rf"|(\d{{1,6}}?)\5{{1,12}}(?:\.{{3,}}{_REPEATING}|\.{{3,}}|{_REPEATING})|(\d){_REPEATING})(?:\.{{3}})?"
 )
-PERIOD_MARK = re.compile(r"[\d.]\(\d|\d\.\.\.|overline|repeating|recurring")
+PERIOD_MARKS = ("(", "...", "overline", "repeating", "recurring")
+PERIOD_MARK = compile_later(r"[\d.]\(\d|\d\.\.\.|overline|repeating|recurring")
 
-LEADING_MARK = re.compile(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
-EMPHASIS = re.compile(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
-BRACE = re.compile(r"[{}]")
+LEADING_MARK = compile_later(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
+EMPHASIS = compile_later(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
+BRACE = compile_later(r"[{}]")
 #: What makes a piece more than words on a line.
-MARKDOWN = re.compile(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
-BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
-ANSWER_HEADING = re.compile(
+MARKDOWN = compile_later(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
+BOLD = compile_later(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
+ANSWER_HEADING = compile_later(
     r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"
 )
-CHATTER = re.compile(
+CHATTER = compile_later(
     r"\W{0,9}(?:let me know|(?:i )?hope (?:this|that)|feel free|would you like|is there anything"
     r"|(?:sources?|references?|notes?|confidence)\b\W{0,4}:"
     r"|(?:as )?(?:per|via|from|see|cf|according to) (?:model|response|member|answer|source|draft)s? )"
 )
-THEREFORE = re.compile(
+THEREFORE = compile_later(
     r"\W{0,9}(?:(?:so|thus|hence|therefore|finally|overall|in (?:short|conclusion|summary))\b[,: ]{1,3})+"
 )
 #: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
 #: An item of a list.
-ITEM = re.compile(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
-LABEL = re.compile(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
-
-#: The marks around thoughts, as models write them.
-_THOUGHT = "think|thinking|thought|thoughts|seed:think"
-THOUGHT_BEGINS = re.compile(rf"<(?:{_THOUGHT})>|\[THINK\]|◁think▷", re.IGNORECASE)
-THOUGHT_ENDS = re.compile(rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+ITEM = compile_later(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
+LABEL = compile_later(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
 
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
-REFUSAL = re.compile(
+REFUSAL = compile_later(
     r"\W{0,9}(?:n/a\W*$|no answer|no idea|idk\b|unable to|not (?:sure|certain)\W*$|i abstain|(?:i am |i'm )?sorry\b"
     r"|as an ai\b|(?:i|we) (?:"
     rf"(?:can|could|ca|will|wo) not (?:\w+ ){{0,2}}(?:{DOING})|(?:really |honestly )?do not (?:really )?know\b"
@@ -109,7 +109,7 @@ REFUSAL = re.compile(
     rf"|(?:it |this |that |the \w+ )?(?:(?:can|could) not be|can not|is (?:not possible|impossible) to) (?:{DOING})"
     r"|(?:there is )?(?:not enough|insufficient) (?:information|data|context))"
 )
-HEDGE = re.compile(
+HEDGE = compile_later(
     r"\W{0,9}(?:i|we)(?: am| do|'m) not (?:\w+ )?(?:sure|certain|know)\b[^.\n]{0,40}"
     r"\bbut (?:i (?:think|believe|guess) )?(?=(.+))"
 )
@@ -139,6 +139,8 @@ class Result(NamedTuple):
 
 def result_of(text: str, asked: Question) -> Result | None:
     """Return what an answer gives as its result; None where it abstains."""
+    if is_marked(text):
+        return Result((text.strip(),), False, "")
     folded = folded_of(text)
     lines = [line for line in folded.split("\n") if _says(line)]
     if not lines:
@@ -195,11 +197,34 @@ def folded_of(text: str) -> str:
         text = MATH.sub(r"\1", text)
     if "\\" in text:
         text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    if not re.search(r"\d", text) and "\\" not in text:
+    if not FIGURE.search(text) and "\\" not in text:
         return normalize.fold(text).strip()
-    text = CAPITAL_UNIT.sub(_capital, STARRED_POWER.sub("^", text))
-    text = RATIO.sub(":", HALF_DAY.sub(r" \1m", RUPEES.sub(r"\1 ", text)))
-    folded = SMALL_POWER.sub(r"1e-\1", normalize.fold(LONE_MINUS.sub(" -", BIG.sub(_scale, text)))).strip()
+    return _with_plain_figures(text)
+
+
+def _with_plain_figures(text: str) -> str:
+    """Return a text folded, with its figures in a form that survives.
+
+    Each pattern has a sign that it cannot do without: looking for that takes a hundredth of the time.
+    """
+    if "**" in text:
+        text = STARRED_POWER.sub("^", text)
+    text = CAPITAL_UNIT.sub(_capital, text)
+    if "s." in text or "S." in text:
+        text = RUPEES.sub(r"\1 ", text)
+    if "." in text[:-1]:
+        text = HALF_DAY.sub(r" \1m", text)
+    if " : " in text:
+        text = RATIO.sub(":", text)
+    text = BIG.sub(_scale, text)
+    if "- " in text or "− " in text or "– " in text:
+        text = LONE_MINUS.sub(" -", text)
+    folded = normalize.fold(text)
+    if "10^" in folded:
+        folded = SMALL_POWER.sub(r"1e-\1", folded)
+    folded = folded.strip()
+    if not any(mark in folded for mark in PERIOD_MARKS):
+        return folded
     return PERIODIC.sub(_periodic, folded) if PERIOD_MARK.search(folded) else folded
 
 
@@ -224,9 +249,11 @@ def _capital(match: re.Match[str]) -> str:
 
 def drop_thoughts(text: str) -> str:
     """Return a text without what was only thought, also where only the closing mark is there."""
-    *_, closing = (None, *THOUGHT_ENDS.finditer(text)) if "/" in text or "|" in text else (None,)
+    if not may_have_marks(text):
+        return text
+    *_, closing = (None, *CLOSES.finditer(text))
     rest = text[closing.end() :] if closing else text
-    opening = THOUGHT_BEGINS.search(rest) if "<" in rest or "[" in rest else None
+    opening = OPENS.search(rest)
     return rest[: opening.start()] if opening else rest
 
 
@@ -247,7 +274,15 @@ def cut_key(key: str) -> str:
 def mark(beginning: str, whole: str) -> str:
     """Return the beginning of a text with a word that stands for all of it."""
     digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:MARK_CHARS]
-    return f"{beginning.rpartition(' ')[0] or beginning} {digest.translate(LETTERS_ONLY)}"
+    return f"{beginning.rpartition(' ')[0] or beginning} {digest.translate(CONSONANTS)}".lstrip()
+
+
+def is_marked(text: str) -> bool:
+    """Say whether a text is a key with a mark: what it was made from is not in it, so it is read as it stands."""
+    key = text.strip()
+    return (
+        MARK.fullmatch(key[-MARK_CHARS - 1 :]) is not None and len(key) < 2 * KEY_CHARS and key == normalize.fold(key)
+    )
 
 
 def _stated(folded: str) -> tuple[str, ...]:

@@ -28,15 +28,15 @@ Source  Wang et al. 2022, self-consistency, arXiv:2203.11171
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fusiontools.answers import agreement, normalize, numbers, structured, words
 from fusiontools.answers.agreement import Question
-from fusiontools.answers.extract import KEY_CHARS, Result, cut_key, mark, result_of, strip_markdown
+from fusiontools.answers.extract import KEY_CHARS, Result, cut_key, is_marked, mark, result_of, strip_markdown
 from fusiontools.answers.numbers import Quantity
+from fusiontools.answers.patterns import compile_later
 from fusiontools.errors import UsageError, nearest
 
 #: A question for a name in digits: there, 3.10 is not 3.1, and 007 is not 7.
@@ -44,16 +44,16 @@ _CODED = (
     r"(?:version|release|id|identifier|hash|serial|(?:zip|post|area|error|status|product|country) ?code|postcode"
     r"|(?:phone|telephone|room|serial|model|part|flight) number|ip|isbn|pin|password)"
 )
-ASKS_CODE = re.compile(
+ASKS_CODE = compile_later(
     rf"\b(?:what|which)(?: is)?(?: [\w+#]+){{0,3}} (?:{_CODED}|code)\b"
     rf"(?! (?:print|output|return|do|produce|evaluate|compute|give)s?\b)(?<!this code)|\b{_CODED}\W*$"
 )
 #: So many words in a row are no number with its unit, and no list of some.
-PROSE = re.compile(r"(?:[^\W\d_]{2,}[ ,;:.]+){12}")
+PROSE = compile_later(r"(?:[^\W\d_]{2,}[ ,;:.]+){12}")
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
 #: A key that cannot be read otherwise.
-ONE_WORD = re.compile(r"[a-z]+")
+ONE_WORD = compile_later(r"[a-z]+")
 #: How often a key is read again at most.
 READINGS = 4
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
@@ -134,11 +134,13 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
     results = [known[text] for text in texts]
-    doubtful = _doubtful(results)
-    results = [
-        each._replace(vague=True) if each and any(at in pair for pair in doubtful) else each
-        for at, each in enumerate(results)
-    ]
+    doubtful: list[tuple[int, int]] = []
+    if any(each and each.long and not each.vague for each in results):
+        doubtful = _doubtful(results)
+        results = [
+            each._replace(vague=True) if each and any(at in pair for pair in doubtful) else each
+            for at, each in enumerate(results)
+        ]
     read: Sequence[str | None]
     if key == "number":
         read = numbers.keys_of([_number(each, asked) for each in results], asked.text)
@@ -151,6 +153,9 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         kind, read = _suiting(texts, results, asked)
     keys = _cut_keys(read)
     unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
+    if kind != "text":
+        # As text, the vague ones are unread already, and comparing whole texts takes as long as reading them.
+        doubtful = doubtful or _doubtful(results)
     vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
     refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
     return Votes(kind, keys, vague, frozenset(refusing))
@@ -240,11 +245,12 @@ def _words(result: Result, asked: Question) -> str:
     They are read again until they say no less, so that a key is its own key.
     """
     if result.vague:
-        key = mark(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
-    else:
-        key = cut_key(words.key_of(result.pieces[0], asked))
-        if key == result.pieces[0] or ONE_WORD.fullmatch(key):
-            return key
+        return mark(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+    if is_marked(result.pieces[0]):
+        return result.pieces[0]
+    key = cut_key(words.key_of(result.pieces[0], asked))
+    if key == result.pieces[0] or ONE_WORD.fullmatch(key) or is_marked(key):
+        return key
     for _ in range(READINGS):
         again = result_of(key, asked)
         read = words.key_of(again.pieces[0], asked) if again else ""

@@ -10,7 +10,6 @@ Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from fusiontools.answers import extract, normalize
 from fusiontools.answers.agreement import FORMULA, NEGATIONS, QUESTION_CHARS, STOP
 from fusiontools.answers.extract import SHORT_WORDS
 from fusiontools.answers.keys import Votes, read_votes
+from fusiontools.answers.patterns import compile_later
 
 #: Where a long answer's stated result is looked for: its end.
 TAIL_CHARS = 1_000
@@ -32,10 +32,10 @@ ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
 #: Share of the shorter answer's words with which two long answers are ranked as neighbours.
 RESEMBLANCE = 0.33
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
-FENCE = re.compile(r"\s*(?:```|~~~)")
-BULLETS = re.compile(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
-WORD = re.compile(r"[^\W\d_]\w*")
+SENTENCE_END = compile_later(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
+FENCE = compile_later(r"\s*(?:```|~~~)")
+BULLETS = compile_later(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
+WORD = compile_later(r"[^\W\d_]\w*")
 
 
 class Point(NamedTuple):
@@ -138,7 +138,7 @@ def _bullet_end(line: str) -> int:
 
 
 MAX_ENTRIES, MAX_TOPIC_CHARS, MAX_BLIND_WORDS, MIN_BLIND_CHARS = 8, 120, 5, 4
-BLIND_WORD = re.compile(r"[^\W\d_]{4,40}")
+BLIND_WORD = compile_later(r"[^\W\d_]{4,40}")
 #: Words with which a question is asked and which no answer need repeat.
 ASKING_TEXT = """
 please explain describe compare discuss write list give tell show find name state define suggest recommend many much

@@ -11,30 +11,32 @@ import math
 import re
 import unicodedata
 
+from fusiontools.answers.patterns import compile_later
+
 #: Typographic characters whose compatibility form would lose their meaning (10² is not 102) or that have none.
 SIGNS = {"−": "-", "–": "-", "—": " - ", "’": "'", "‘": "'", "×": "*", "·": "*", "÷": "/", "⁄": "/", "√": " sqrt "}
 SIGNS |= {"π": " pi ", "\u00a0": "'", "\u202f": "'", "\u2009": "'", "：": ": ", "ß": "ss"}
 SIGNS |= {vulgar: f" {part}" for vulgar, part in zip("½⅓⅔¼¾", ("1/2", "1/3", "2/3", "1/4", "3/4"), strict=True)}
-SIGN = re.compile(f"[{''.join(SIGNS)}]")
+SIGN = compile_later(f"[{''.join(SIGNS)}]")
 SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 #: A run of superscripts with its sign is one exponent.
-EXPONENT = re.compile("⁺?(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})")
-ACCENTS = re.compile("[\u0300-\u036f]+")
-FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
+EXPONENT = compile_later("⁺?(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})")
+ACCENTS = compile_later("[\u0300-\u036f]+")
+FOREIGN_DIGIT = compile_later(r"[^\D0-9]")
 
-LATEX_WRAPPER = re.compile(r"\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:left|right|displaystyle|quad)|\\[,!;:$%() \[\]]")
-LATEX_FRACTION = re.compile(r"((?<![\w)}\]])-)?\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
-POWER = re.compile(r"(?<![\d.,])(\d{1,4})\^\{?(\d{1,2})\}?(?!\d)")
-UNIT_POWER = re.compile(r"(?<=[^\W\d])\^\{?(-?\d)\}?")
-TEN_TO_THE = re.compile(r"(?<=\d) ?[*x] ?10\^\{?(-?\d{1,3})\}?(?!\d)")
+LATEX_WRAPPER = compile_later(r"\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:left|right|displaystyle|quad)|\\[,!;:$%() \[\]]")
+LATEX_FRACTION = compile_later(r"((?<![\w)}\]])-)?\\[dt]?frac\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
+POWER = compile_later(r"(?<![\d.,])(\d{1,4})\^\{?(\d{1,2})\}?(?!\d)")
+UNIT_POWER = compile_later(r"(?<=[^\W\d])\^\{?(-?\d)\}?")
+TEN_TO_THE = compile_later(r"(?<=\d) ?[*x] ?10\^\{?(-?\d{1,3})\}?(?!\d)")
 
 #: Scripts without spaces between words (and Hangul, whose particles stick to the word); Hiragana apart.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u30a0-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-UNSPACED_RUN = re.compile(f"[{UNSPACED}\u3041-\u309f]+")
-IDEOGRAPH = re.compile(f"[{UNSPACED}]")
-KANA_RUN = re.compile("[\u3041-\u309f]+")
-UNSPACED_NOT = re.compile("不是|没有|沒有|不|ません|ではない|じゃない|ない|없|않|아니")
-UNSPACED_FILLER = re.compile("[的了是在和]|입니다|이에요|예요|습니다|합니다|です|でした|ます")
+UNSPACED_RUN = compile_later(f"[{UNSPACED}\u3041-\u309f]+")
+IDEOGRAPH = compile_later(f"[{UNSPACED}]")
+KANA_RUN = compile_later("[\u3041-\u309f]+")
+UNSPACED_NOT = compile_later("不是|没有|沒有|不|ません|ではない|じゃない|ない|없|않|아니")
+UNSPACED_FILLER = compile_later("[的了是在和]|입니다|이에요|예요|습니다|합니다|です|でした|ます")
 #: Vowel signs and the like, which `\w` leaves out and which would cut a word in two.
 MARKS = "\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 
@@ -44,35 +46,36 @@ _NUMERAL = (
     r"|(?=[-.\d])(?:-(?<![\w.)\]}%'-]-)[$€£¥₹]?)?(?:\d+(?:[.,']\d+)*(?: 000\b)*|\.(?<!\w\.)\d+)"
     r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?"
 )
-TOKEN = re.compile(rf"[^\W\d][\w{MARKS}]*{_NUMERAL}")
+TOKEN_TEXT = rf"[^\W\d][\w{MARKS}]*{_NUMERAL}"
+TOKEN = compile_later(TOKEN_TEXT)
 #: The same for a text in ASCII, in two thirds of the time.
-ASCII_TOKEN = re.compile(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
+ASCII_TOKEN = compile_later(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
 #: What the patterns above find in a text without digits, in half the time.
-WORD = re.compile(r"\w+", re.ASCII)
-DIGIT = re.compile("[0-9]")
-NUMBER = re.compile(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
+WORD = compile_later(r"\w+", re.ASCII)
+DIGIT = compile_later("[0-9]")
+NUMBER = compile_later(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
 #: The Indian way: 1,00,000.
-LAKH = re.compile(r"-?\D?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
-GROUPED = re.compile(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
-POINT_GROUPED = re.compile(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
-DECIMAL_COMMA = re.compile(r"-?\D?\d+,\d{1,2}")
+LAKH = compile_later(r"-?\D?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
+GROUPED = compile_later(r"(\D{0,2}\d{1,3}(?:[,']\d{3})+)(?![\d,'])")
+POINT_GROUPED = compile_later(r"-?\D?\d{1,3}(?:(?:\.\d{3})+(?=,)|(?:\.\d{3}){2,})(?:,\d+)?")
+DECIMAL_COMMA = compile_later(r"-?\D?\d+,\d{1,2}")
 SCALE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 COUNT_TEXT = "zero one two three four five six seven eight nine ten eleven twelve"
 COUNT = {word: count for count, word in enumerate(COUNT_TEXT.split())}
 
 ANSWER_WORD = "answer|correct option|correct choice|antwort|reponse|respuesta|resposta|risposta|ответ|答案|答え|정답"
 HINTS = tuple(ANSWER_WORD.split("|"))
-MARKED = re.compile(
+MARKED = compile_later(
     rf"(?:{ANSWER_WORD})(?: to [^\n.:]{{1,60}})?(?:[*\s]{{0,3}}(?::|=|は|是|为|is\b|ist\b|est\b|es\b)){{1,2}}"
     r"[*\s:]{0,5}(?=([^\n]{1,300}))"
 )
 #: Where the stated answer ends and its explanation begins; initials and titles end no sentence.
-STATED_END = re.compile(
+STATED_END = compile_later(
     r"(?<=\S)(?<!\b\w)(?<!\b[sdm][tr])[.;!?。！？](?:\s|\**$)|[。！？]|\b(?:because|since)\b| \((?![a-z]\))|\n"
 )
 STATED_WORDS = 12
 #: What stands between two boxes where the second one takes the place of the first.
-CORRECTED = re.compile(
+CORRECTED = compile_later(
     r"\b(?:rather|instead|wait|actually|correct(?:ion|ed|ing)?|final(?:ly)?|thus|hence|therefore|so)\b"
 )
 CHOICE_CHARS = 80
@@ -80,11 +83,11 @@ CHOICE_CHARS = 80
 YES_NO = {"yes": "yes", "true": "yes", "ja": "yes", "oui": "yes", "si": "yes", "sim": "yes", "да": "yes", "是": "yes"}
 YES_NO |= {"no": "no", "false": "no", "nein": "no", "non": "no", "nao": "no", "нет": "no", "否": "no", "不是": "no"}
 YES_NO |= {"はい": "yes", "いいえ": "no", "네": "yes", "아니요": "no", "是的": "yes", "不": "no"}
-LEADING_YES_NO = re.compile(
+LEADING_YES_NO = compile_later(
     rf"[\W_]{{0,5}}({'|'.join(YES_NO)})(?:\s?[\"'*]{{0,3}}(?:[,.;:!，。；！]| - )(?! ?\d)|\W{{0,5}}$)"
 )
 #: A sign right before the letter makes it a formula: -x, !x.
-LETTER = re.compile(
+LETTER = compile_later(
     r"(?![\W_]{0,3}[-+!¬/^√±|<>=≤≥~]\w)[\W_]{0,4}"
     r"((?:option|choice|answer|i (?:choose|pick)) )?[(\[]?\b([a-z])\b([)\].:*]{0,4})(?:\s|$)"
 )

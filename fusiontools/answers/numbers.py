@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fusiontools.answers import normalize
 from fusiontools.answers.extract import strip_markdown
+from fusiontools.answers.patterns import compile_later
 
 SYMBOLS = "$€£¥₹"
 #: Each unit with its other names.
@@ -26,18 +27,18 @@ tb terabyte,kbit,mbit,gbit,tbit,db decibel,bar,psi,knot,mi/h mph,km/h kph kmh,pe
 """
 UNITS = {name: group.split()[0] for group in UNIT_TEXT.split(",") for name in group.split()}
 #: A currency or an era that stands before its number.
-BEFORE = re.compile(
+BEFORE = compile_later(
     r"(?<![\w$])(usd|us\$|eur|gbp|jpy|inr|rs\.?|chf|kr|aud|au?\$|cad|ca?\$|nzd|nz\$|hkd|hk\$|sgd|s\$|brl|r\$|cny|rmb|ad)"
     r" ?(-?\d[\d.,']{0,30}(?: ?(?:k|m|bn|(?:m|b|tr)illion)\b)?)"
 )
-NATIONAL = re.compile(
+NATIONAL = compile_later(
     r"\b(?:(australian)|(canadian)|(new zealand)|(hong kong)|(singapore)|us|u\.s\.|american) dollars?\b"
     r"|\b(swiss francs?)\b"
 )
 NATIONAL_UNITS = ("aud", "cad", "nzd", "hkd", "sgd", "chf")
-DECADE = re.compile(r"\b(1\d\d0|20\d0)s\b")
-UNIT_WORD = re.compile(r"[ -]?([a-zμω]+|[%$€£¥₹]|°[cf]?)([23]?)(?!\w)")
-UNIT_PER = re.compile(r" ?(?:/|per\b) ?([a-z]+)\b")
+DECADE = compile_later(r"\b(1\d\d0|20\d0)s\b")
+UNIT_WORD = compile_later(r"[ -]?([a-zμω]+|[%$€£¥₹]|°[cf]?)([23]?)(?!\w)")
+UNIT_PER = compile_later(r" ?(?:/|per\b) ?([a-z]+)\b")
 SCALES = {**normalize.SCALE, "k": 3, "bn": 9}
 MONEY_SCALES = {"m": 6, "b": 9, "mn": 6}
 #: Words behind a number that are no unit.
@@ -57,13 +58,13 @@ PART_TEXT = (
 )
 PARTS = {name: int(size) for name, _, size in (each.partition(":") for each in PART_TEXT.split())}
 _FEW = "|".join(normalize.COUNT)
-FRACTION = re.compile(
+FRACTION = compile_later(
     rf"\b(?:({_FEW}|\d{{1,3}}) and )?(a|{_FEW})[ -]({'|'.join(PARTS)})s?\b"
     r"(?! (?:past|to|hour|century|year|time)\b)"
 )
-HALF = re.compile(r"\W{0,4}half\W{0,4}")
-MINUS = re.compile(r"\b(?:minus|negative) (?=[$€£¥₹]?\.?\d)")
-SUBTRACTED = re.compile(r"[\d)%\]][^\d.,:;=]{0,20}$")
+HALF = compile_later(r"\W{0,4}half\W{0,4}")
+MINUS = compile_later(r"\b(?:minus|negative) (?=[$€£¥₹]?\.?\d)")
+SUBTRACTED = compile_later(r"[\d)%\]][^\d.,:;=]{0,20}$")
 
 
 #: How sure it is that a number is the answer: nothing else stands there; the question does not mention it; neither.
@@ -74,56 +75,60 @@ TENS_TEXT = "twenty thirty forty fifty sixty seventy eighty ninety"
 COUNTED = normalize.COUNT | {word: 13 + at for at, word in enumerate(COUNT_TEXT.split())}
 COUNTED |= {word: 20 + 10 * at for at, word in enumerate(TENS_TEXT.split())}
 _COUNTS = "|".join(COUNTED)
-COUNT_RUN = re.compile(
+COUNT_RUN = compile_later(
     rf"\b(?:{_COUNTS})\b(?:(?:[ -]|(?<=hundred) and )(?:{_COUNTS}|hundred|thousand|million|billion)\b){{0,12}}"
 )
 #: Without this, a piece has no number.
-HINT = re.compile(rf"\d|\b(?:half|hundred|{_COUNTS}|{'|'.join(PARTS)})")
-MIXED = re.compile(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
-SPACED_SLASH = re.compile(r"(?<=\d) / (?=\d)")
-SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")
-LONG_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,12}),(\d{4,12})(?![\d.,]*\d)")
-BRACKETED_COMMA = re.compile(r"(?<=\d),(?=-?\d)")
-PLUS = re.compile(r"(?<![\w)] )(?<![\w)])\+(?=[\d.])")
-ASIDE = re.compile(r"[(\[][^()\[\]]{0,300}[)\]]")
-SENTENCE_BREAK = re.compile(r"(?<=[.!?。！？])(?<!i\.e\.)(?<!e\.g\.)(?<!\bca\.)\s|(?<=[。！？])")
-JOINED_ASSIGNMENT = re.compile(r"(?:\bor|\band|,|;) [a-z] ?=")
-ASSIGNED = re.compile(r"\b[a-z] ?= ?")
-ASKS_PERCENT = re.compile(
+HINT = compile_later(rf"\d|\b(?:half|hundred|{_COUNTS}|{'|'.join(PARTS)})")
+MIXED = compile_later(r"(?<![\d.,/])(\d{1,6})(?: and)? {1,2}(\d{1,4})/(\d{1,4})(?![\d/])")
+SPACED_SLASH = compile_later(r"(?<=\d) / (?=\d)")
+SPACED = compile_later(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,]*\d)")
+LONG_DECIMAL_COMMA = compile_later(r"(?<![\d.,])(\d{1,12}),(\d{4,12})(?![\d.,]*\d)")
+BRACKETED_COMMA = compile_later(r"(?<=\d),(?=-?\d)")
+PLUS = compile_later(r"(?<![\w)] )(?<![\w)])\+(?=[\d.])")
+ASIDE = compile_later(r"[(\[][^()\[\]]{0,300}[)\]]")
+SENTENCE_BREAK = compile_later(r"(?<=[.!?。！？])(?<!i\.e\.)(?<!e\.g\.)(?<!\bca\.)\s|(?<=[。！？])")
+JOINED_ASSIGNMENT = compile_later(r"(?:\bor|\band|,|;) [a-z] ?=")
+ASSIGNED = compile_later(r"\b[a-z] ?= ?")
+ASKS_PERCENT = compile_later(
     r"\bpercentage|(?:what|which|how many|in|as a|as) (?:percent|%)|prozent|pourcentage|porcentaje"
 )
 
-POWERED_UNIT = re.compile(r"\b(square|cubic) ([a-z]{1,20}?)s?\b")
-DEGREES = re.compile(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
-INCHES = re.compile(r"(?<=\d) in(?=[.,;)]|$)")
+POWERED_UNIT = compile_later(r"\b(square|cubic) ([a-z]{1,20}?)s?\b")
+DEGREES = compile_later(r"(?:°|\bdegrees?) ?([cf])(?:elsius|ahrenheit)?\b")
+INCHES = compile_later(r"(?<=\d) in(?=[.,;)]|$)")
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"((?:{'|'.join(MONTHS)})[a-z]{{0,6}})\.?"
-DATE = re.compile(
+DATE = compile_later(
     rf"\b(\d{{4}})[-/](\d\d?)[-/](\d\d?)\b|\b{_MONTH} (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})\b"
     rf"|\b(\d\d?)(?:st|nd|rd|th)?(?: of)? {_MONTH},? (\d{{4}})\b"
 )
-WEEKDAY = re.compile(rf"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,? (?=\d|(?:{'|'.join(MONTHS)})[a-z]{{0,6}}\.? \d)")
+WEEKDAY = compile_later(
+    rf"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,? (?=\d|(?:{'|'.join(MONTHS)})[a-z]{{0,6}}\.? \d)"
+)
 
 #: The shapes of what gives one number, where `¤` stands for each number with its unit.
 _LEAD = (
     r"\W{0,4}(?:(?:about|approximately|approx|roughly|around|exactly|only|just|it|there|is|are|was|were|so|the|a|an"
     r"|total|result|value|of|to|in|on|by|at|equals|us)\b\W{1,3})*"
 )
-ONE = re.compile(rf"{_LEAD}¤(?:[ -][^\W\d_]+){{0,4}}[^\w¤]{{0,4}}")
-RANGE = re.compile(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
-BETWEEN = re.compile(rf"{_LEAD}between ¤ and ¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
-SEVERAL = re.compile(rf"{_LEAD}[(\[{{]?¤(?:(?:[,;]? (?:and|or) |[,;] ?| ?& ?| )¤)+[)\]}}]?[^\w¤]{{0,4}}")
+ONE = compile_later(rf"{_LEAD}¤(?:[ -][^\W\d_]+){{0,4}}[^\w¤]{{0,4}}")
+RANGE = compile_later(rf"{_LEAD}(?:from )?¤(?: ?- ?| to )¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+BETWEEN = compile_later(rf"{_LEAD}between ¤ and ¤(?: [^\W\d_]+){{0,3}}[^\w¤]{{0,4}}")
+SEVERAL = compile_later(rf"{_LEAD}[(\[{{]?¤(?:(?:[,;]? (?:and|or) |[,;] ?| ?& ?| )¤)+[)\]}}]?[^\w¤]{{0,4}}")
 #: Expressions, inequalities, symbols: their value is not a number that stands there.
-NO_NUMBER = re.compile(r"[+*^<>±∞\\≤≥∧∨¬∀∃∈∉⊂⊆∪∩⌊⌋⌈⌉∛∜→⇒⇔]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]")
+NO_NUMBER = compile_later(
+    r"[+*^<>±∞\\≤≥∧∨¬∀∃∈∉⊂⊆∪∩⌊⌋⌈⌉∛∜→⇒⇔]|\b(?:sqrt|pi)\b|¤(?!(?:st|nd|rd|th)\b)[a-z]|[¤)] ?/|/ ?[¤(]"
+)
 
-FACTORIAL = re.compile(r"[\W_]{0,3}(?:\d{1,4}|\(\d{1,4}\))![\W_]{0,3}")
+FACTORIAL = compile_later(r"[\W_]{0,3}(?:\d{1,4}|\(\d{1,4}\))![\W_]{0,3}")
 #: Behind this stands what a sentence concludes.
-CUE = re.compile(
+CUE = compile_later(
     r"\b(?:leav(?:es?|ing)|so|thus|hence|therefore|giv(?:es?|ing)|mak(?:es?|ing)|but|rather|instead|equals|then"
     r"|total of|totall?ing|result(?:s|ing)? in)\b"
 )
-DENIED = re.compile(r"\bnot (?:just |only )?(?=¤)")
+DENIED = compile_later(r"\bnot (?:just |only )?(?=¤)")
 #: Words with which a question asks for a year, or a date: nothing is counted there.
 WHEN = frozenset({"when", "year"})
 #: What marks a unit that is no known one.

@@ -8,19 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fusiontools.answers import agreement, extract, normalize, numbers, words
+from fusiontools.answers.patterns import compile_later
 from fusiontools.errors import UsageError
 
 #: How much of an answer's end is read.
 REGEX_CHARS, JSON_CHARS = 2_000, 200_000
 #: In how many places JSON is looked for.
 JSON_TRIES = 200
-PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
-JSON_BEGIN = re.compile(r"[{\[]")
-TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
-FENCE = re.compile(r"```[a-zA-Z0-9]{0,20}\s")
+PATH_STEP = compile_later(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
+JSON_BEGIN = compile_later(r"[{\[]")
+TRAILING_COMMA = compile_later(r'("(?:\\.|[^"\\])*+"?)|,(?=\s*[}\]])', re.DOTALL)
+FENCE = compile_later(r"```[a-zA-Z0-9]{0,20}\s")
 
 #: What a pattern is made of: escapes, brackets, all else.
-PATTERN_PIECE = re.compile(r"\\.|\[\^?\]?|\]|[^\\\[\]]+|.", re.DOTALL)
+PATTERN_PIECE = compile_later(r"\\.|\[\^?\]?|\]|[^\\\[\]]+|.", re.DOTALL)
 #: Python's classes, which in RE2 would be ASCII only.
 UNICODE = {"w": r"\p{L}\p{M}\p{N}_", "d": r"\p{Nd}", "s": r"\s\v\x{85}\p{Z}"}
 #: What RE2 has not, by how its error names it; without it, a search takes time in proportion to the text.

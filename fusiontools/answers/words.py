@@ -8,41 +8,42 @@ from collections.abc import Mapping
 from fusiontools.answers import agreement, normalize
 from fusiontools.answers.extract import Result, strip_markdown
 from fusiontools.answers.numbers import ASSIGNED, BRACKETED_COMMA, spell, with_iso_dates
+from fusiontools.answers.patterns import compile_later
 
-LONE_LETTER = re.compile(r"\b[a-z]\b")
-MARKER = re.compile(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
-LETTERS = re.compile(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
-NAMED_LETTER = re.compile(
+LONE_LETTER = compile_later(r"\b[a-z]\b")
+MARKER = compile_later(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
+LETTERS = compile_later(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
+NAMED_LETTER = compile_later(
     r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|(?<![\w(])\()([a-z])"
     r"(?=[)\].,;:\"'!]|\s*$| (?:because|since|is)\b| -)"
 )
 #: "(B) and not (C)": the other one is named only to be set aside.
-SET_ASIDE = re.compile(r" (?:(?:and|but) not|rather than|instead of|over) (?:option |choice )?[(\[]?[a-j]\b[)\]]?")
-SAID_LETTER = re.compile(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
+SET_ASIDE = compile_later(r" (?:(?:and|but) not|rather than|instead of|over) (?:option |choice )?[(\[]?[a-j]\b[)\]]?")
+SAID_LETTER = compile_later(r"\b(?:it|is|be|so) ([a-j])(?=[)\].,;:\"'!]|\s*$| (?:because|since)\b)")
 #: `a` and `i` that are words: "I choose a book".
-ARTICLE = re.compile(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
-LEADING_LETTER = re.compile(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
+ARTICLE = compile_later(r"\W{0,4}(?:i (?:choose|pick) |option |choice |answer )?[ai] (?!(?:because|since|is)\b)\w")
+LEADING_LETTER = compile_later(r"\W{0,4}([a-j])\b(?: ?[-,:] | (?=is\b|because\b))")
 #: The letter that an answer begins with.
-OPENING = re.compile(
+OPENING = compile_later(
     r"\W{0,4}(?:(?:option|choice|answer|i (?:would )?(?:choose|pick|say)) )?[(\[*]{0,3}\b([a-z])\b"
     r"(?:([)\].:*]{1,4}|(?= is\b| because\b| ?[-,] ))|$)\s*"
 )
 #: Where a sentence turns from one option to another, and what says of an option that it is not the one.
-TURN = re.compile(
+TURN = compile_later(
     r"(?<=[.;!?])\s|[,;]?\s(?:but|however|yet|while|whereas|although|though)\b,?\s"
     r"|\s(?=(?:so|thus|hence),? )|,\s"
 )
-REJECTED = re.compile(
+REJECTED = compile_later(
     r"\W{0,4}(?:it (?:is )?|the answer (?:is )?|(?:and|so|i think|while|although) ){0,2}"
     r"(?:not (?:option |choice |answer )?\(?[a-j]\)?\W{0,4}$"
     r"|(?:option |choice |answer )?\(?([a-j])\)?(?: is|( ?[-:])) (?:(?:also|clearly|definitely|just|simply) )?"
     r"(incorrect|wrong|false|no\b|not\b|out\b|tempting|close\b|eliminated|ruled out|too\b|implausible|invalid))"
 )
-SPOKEN_VERDICT = re.compile(
+SPOKEN_VERDICT = compile_later(
     r"\W{0,9}(yes|true|no|false)\b(?=, | (?:it|they|he|she|this|that|there|because|since|you|we|i)\b)"
 )
 #: The same, of a question for yes or no only.
-PLAIN_VERDICT = re.compile(
+PLAIN_VERDICT = compile_later(
     r"\W{0,4}(?:(nope|nah|not at all|absolutely not|definitely not|certainly not|of course not)"
     r"|(?:yep|yeah|yup|absolutely|definitely|certainly|of course|indeed|correct))(?:[.,!;]|$)"
 )
@@ -55,26 +56,26 @@ LEADING_WORDS = (
 )
 LEADING_WORDS |= {"likely", "probably"}
 #: What stands before a colon and is no part of the answer: "Label: spam".
-TITLE = re.compile(r"((?:[^\W\d_]+ )?[^\W\d_]+): (?=\w)")
+TITLE = compile_later(r"((?:[^\W\d_]+ )?[^\W\d_]+): (?=\w)")
 TITLES = frozenset({"label", "class", "category", "classification", "result", "output", "verdict", "conclusion"})
 #: "red, yellow, and blue" lists the same as "red, yellow, blue".
-LAST_ITEM = re.compile(r", (?:and|or) ")
+LAST_ITEM = compile_later(r", (?:and|or) ")
 #: The letter of a version number.
-VERSION = re.compile(r"^v(?=\d)")
-FACTORIAL = re.compile(r"(?:[\d.,]{1,9}|[a-z]|\([^()]{1,40}\))\s?![\s.]{0,3}")
-NEGATED = re.compile(r"!\s?(?=[\w(])")
-COPULA_END = re.compile(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
+VERSION = compile_later(r"^v(?=\d)")
+FACTORIAL = compile_later(r"(?:[\d.,]{1,9}|[a-z]|\([^()]{1,40}\))\s?![\s.]{0,3}")
+NEGATED = compile_later(r"!\s?(?=[\w(])")
+COPULA_END = compile_later(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
 #: Signs that stand in formulas only.
 FORMULA = "≤≥∧∨¬∀∃∈⊂⊃⊆⊇∪∩⌊⌋⌈⌉∛∜→←↔⇒⇐⇔∝∅∂∇∫∑∏"
 #: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2).
-MATH_SIGN = re.compile(
+MATH_SIGN = compile_later(
     rf"[\^<>=±|∞\\{FORMULA}]|\b(?:sqrt|pi)\b|(?<!\w)-\s?(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b|(?<!\w)!\s?(?=\w)"
     r"|(?:(?<=[\d)])|(?<=\b[a-z]))\s?!|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
     r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
     r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
 )
-FORMULA_KEY = re.compile(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
-MATH_TOKEN = re.compile(rf"{normalize.TOKEN.pattern}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
+FORMULA_KEY = compile_later(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
+MATH_TOKEN = compile_later(rf"{normalize.TOKEN_TEXT}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
 def letter_of(result: Result, options: Mapping[str, str], question: str) -> str | None:

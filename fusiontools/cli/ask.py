@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
+#: How long a pipe may be silent until it is said that it is waited for.
+_SILENT_S = 3.0
 HELP = """\
 \b
   fuse-ask "CRDTs or OT for a shared editor?"
-  git diff | fuse-ask --chain "panel -m openai/gpt-5.5 -m x-ai/grok-4 | judge | synth --refine" "Review this:" -
+  git diff | fuse-ask --chain "panel -m openai/gpt-5.5 -m x-ai/grok-4 | judge | synth --refine" "Review this:"
 
 Take one question through a whole chain, in one process.
 
-On a terminal it shows who has answered, how long it took and what it cost, then the answer as it is written; elsewhere
-plain text. `-` stands for what comes in on standard input. The chain is the recipe's, else panel | judge | synth.
+On a terminal it shows who has answered, how long it took and what it cost, then the answer as it is written, with its
+Markdown set; elsewhere plain text, as it comes too. What comes in on standard input stands below the question; `-`
+puts it elsewhere. Without a question, JSON on standard input is a record. A question that begins with a dash comes
+after `--`. The chain is the recipe's, else panel | judge | synth.
 """
 
 
@@ -28,65 +33,140 @@ class AskOptions:
     """What `fuse-ask` can be told."""
 
     models: tuple[str, ...] = option(
-        (), "-m", "--model", multiple=True, metavar="MODEL[*N][@ENDPOINT]",
+        (), "-m", "--model", "--panel", multiple=True, metavar="MODEL[*N][@ENDPOINT]",
         help="A panel member; repeat for more.  [default: the recipe's]",
     )  # fmt: skip
+    judge: str | None = option(
+        None, "-J", "--judge", metavar="MODEL[@ENDPOINT]", help="Who judges.  [default: the recipe's]"
+    )
+    synth: str | None = option(
+        None, "-S", "--synth", metavar="MODEL[@ENDPOINT]", help="Who writes the answer.  [default: the recipe's]"
+    )
     chain: str | None = option(
         None, "--chain", metavar="TEXT", help="Tools without their prefix: 'panel -m a -m b | judge | synth --refine'."
     )
-    json: bool = option(False, "--json", help="Print the record instead of the answer.")
+    system: str | None = option(None, "-s", "--system", metavar="TEXT", help="A system prompt for the conversation.")
+    max_tokens: int | None = option(
+        None, "-t", "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens."
+    )
+    output: str | None = option(None, "-o", "--output", choices=("text", "jsonl"), help="The answer, or the record.")
+    json: bool = option(False, "--json", help="The same as -o jsonl.")
+    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
     strict: bool = option(False, "--strict", help="Exit 1 where anything is degraded.")
+    show_list: bool = option(False, "--list", help="Show recipes, endpoints and models, and what each still lacks.")
+    import_file: str | None = option(
+        None, "--import", metavar="FILE", help="Print a file of fusionHarness, openfusion or Fusion Engine as a recipe."
+    )  # fmt: skip
     completion: str | None = option(
         None, "--completion", choices=("bash", "zsh", "fish"),
         help="Print what makes this shell complete all tools: eval \"$(fuse-ask --completion bash)\".",
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
-    files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
+    files: tuple[str, ...],
+    config: str | None,
+    ask: dict[str, Any],
+    tool: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
 ) -> None:
     import asyncio
 
-    from fusiontools.chain import StepRefused
+    from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_client, read_chain
-    from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.cli.setup import make_client, named_recipe
     from fusiontools.config.resolve import check_calls, missing_keys
-    from fusiontools.errors import UsageError
 
     options = AskOptions(**ask)
-    if options.completion:
-        from fusiontools.cli.completion import completion_script
-        from fusiontools.cli.io import write_or_leave
-
-        write_or_leave(_TOOL, completion_script(options.completion).encode())
-        leave(0)
-    recipe = load_recipe(config)
+    _print_and_leave(options)
+    recipe = named_recipe(config, _TOOL, journal, typed=bool(options.models or options.chain), quiet=options.quiet)
     check_calls(recipe)
-    chain = read_chain(options.chain, recipe).with_members(options.models)
-    if chain.first_panel is None:
-        raise UsageError("--chain: a question needs a `panel` that answers it")
     offline = bool(journal.get("offline"))
     limited = bool({"max_cost_usd", "max_record_cost_usd"} & limit.keys())
+    stage = _bind_chain(options, recipe, binding=config is not None, offline=offline, limited=limited)
+    question = _with_wishes(_read_question(files), options)
+    for warning in missing_keys(recipe, offline) if options.chain is None else []:
+        complain(_TOOL, f"warning: {warning}")
+    client = make_client(recipe, limit, journal, _TOOL, tool)
+    asking = Asking(
+        options.json or options.output == "jsonl",
+        plain=options.plain,
+        verbose=options.verbose,
+        quiet=options.quiet,
+        strict=options.strict,
+        replayable=not journal.get("no_journal"),
+    )
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        leave(runner.run(ask_once(question, stage, client, asking)))
+
+
+def _print_and_leave(options: AskOptions) -> None:
+    """Print what is asked of the tool and not of a model, and leave; return where it is a question."""
+    from fusiontools.cli.command import leave
+    from fusiontools.cli.io import write_or_leave
+
+    if options.completion:
+        from fusiontools.cli.completion import completion_script
+
+        text = completion_script(options.completion)
+    elif options.show_list:
+        from fusiontools.cli.listing import listing
+
+        text = listing()
+    elif options.import_file:
+        from fusiontools.config.recipe_yaml import imported_recipe
+
+        text = imported_recipe(options.import_file)
+    else:
+        return
+    write_or_leave(_TOOL, text.encode())
+    leave(0)
+
+
+def _bind_chain(options: AskOptions, recipe: Any, **binding: bool) -> Any:
+    """Return the chain as one stage, with the models that were typed.
+
+    Raises:
+        UsageError: options that cannot be, or no panel that answers.
+    """
+    from fusiontools.chain import StepRefused
+    from fusiontools.cli.setup import read_chain
+    from fusiontools.errors import UsageError
+
+    chain = read_chain(options.chain, recipe).with_members(options.models)
+    chain = chain.with_models("judge", options.judge).with_models("synth", options.synth)
+    if chain.first_panel is None:
+        raise UsageError("--chain: a question needs a `panel` that answers it")
     try:
-        stage = chain.bind(recipe, binding=config is not None, offline=offline, limited=limited)
+        return chain.bind(recipe, **binding)
     except StepRefused as error:
         # Only a chain that was typed has columns that a person knows.
         raise UsageError(f"--chain: {error.message}" if options.chain else error.reason) from error
-    question = _read_question(files)
-    for warning in missing_keys(recipe, offline) if options.chain is None else []:
-        complain(_TOOL, f"warning: {warning}")
-    client = make_client(recipe, limit, journal, _TOOL)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(_ask(question, stage, client, options)))
+
+
+def _with_wishes(question: Any, options: AskOptions) -> Any:
+    """Return the question with what was typed beside it: a system prompt, the length of the answer."""
+    from fusiontools.record.sections import question_id
+
+    if options.max_tokens is not None:
+        question = {**question, "params": {**question.get("params", {}), "max_tokens": options.max_tokens}}
+    if options.system is not None:
+        told = [{"role": "system", "content": options.system}, *question["messages"]]
+        made_id = question["id"] == question_id(question["messages"])
+        question = {**question, "messages": told, **({"id": question_id(told)} if made_id else {})}
+    return question
 
 
 def _read_question(words: Sequence[str]) -> Any:
-    """Return the record of what was asked: the arguments, with `-` for standard input.
+    """Return the record of what was asked: the arguments, and what comes in on standard input.
+
+    `-` says where among the arguments that stands; without it a pipe or a file stands below them. Without arguments it
+    is the question, or a record in JSON.
 
     Raises:
         UsageError: nothing was asked, or the input is no text.
@@ -98,10 +178,15 @@ def _read_question(words: Sequence[str]) -> Any:
 
     if not words and os.isatty(0):
         raise UsageError('ask something: fuse-ask "What is a CRDT?" (or `-` for standard input)')
-    words = words or ("-",)
     if words.count("-") > 1:
         raise UsageError("`-` may stand once: standard input is read once")
+    words = words or ("-",)
+    if "-" not in words and _is_piped():
+        words = (*words, "-")
     try:
+        if words == ("-",):
+            data = _read_stdin()
+            return _read_record(data) if data.lstrip()[:1] == b"{" else jsonl.from_text(data.strip())
         pieces = [b"\n\n" + _read_stdin() + b"\n\n" if word == "-" else word.encode() for word in words]
         return jsonl.from_text(b" ".join(pieces).strip())
     except OSError as error:
@@ -110,111 +195,34 @@ def _read_question(words: Sequence[str]) -> Any:
         raise UsageError(f"the question cannot be read: {error}") from error
 
 
-def _read_stdin() -> bytes:
-    with open(0, "rb", closefd=False) as stdin:
-        return stdin.read()
-
-
-async def _ask(question: Any, stage: Any, make: Any, options: AskOptions) -> int:
-    """Run the chain, show it, print what came; return the exit status."""
-    import asyncio
-    import os
-    import signal
-
-    from fusiontools.cli.command import leave
-    from fusiontools.cli.filter import give_up
-    from fusiontools.errors import EXIT_INTERRUPTED
-    from fusiontools.stages.runtime import Runtime
-
-    client = make()
-    view = None
-    if os.isatty(2) and not options.quiet:
-        from fusiontools.cli.view import View
-
-        view = View()
-        client.notify = view.notify
-    shown = _LiveAnswer(view) if os.isatty(1) and not (options.json or options.verbose) else None
-
-    work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
-    told: list[int] = []
-
-    def interrupt(number: int) -> None:
-        told.append(number)
-        work.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
-    await asyncio.wait({work})
-    if view is not None:
-        view.close()
-    if told:
-        await give_up()
-        leave(EXIT_INTERRUPTED if told[0] == signal.SIGINT else 128 + told[0])
-    record = work.result()
-    status = _show(record, options, shown, seen=view is not None)
-    if view is not None:
-        view.sum_up(record)
-    await client.aclose()
-    return _exit_status(record, client, status, strict=options.strict)
-
-
-class _LiveAnswer:
-    """The answer on a terminal, as it is written."""
-
-    def __init__(self, view: Any) -> None:
-        self._view = view
-        self.text = ""
-
-    def take(self, delta: Any) -> None:
-        """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
-        from fusiontools.cli.io import write_or_leave
-        from fusiontools.cli.text import clean
-
-        if not isinstance(delta, str):
-            return
-        if not self.text and self._view is not None:
-            self._view.close()
-        self.text += delta
-        write_or_leave(_TOOL, clean(delta).encode("utf-8", "replace"))
-
-
-def _show(record: Mapping[str, Any], options: AskOptions, shown: _LiveAnswer | None, *, seen: bool) -> bool:
-    """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer.
-
-    Args:
-        seen: whether somebody has watched the calls, and so knows who failed.
-    """
-    from fusiontools.cli.command import complain
-    from fusiontools.cli.io import write_or_leave
-    from fusiontools.cli.text import record_as_text
+def _read_record(data: bytes) -> Any:
+    """Return the one record that JSON on standard input is."""
+    from fusiontools.errors import InputError
     from fusiontools.record import jsonl
 
-    if options.json:
-        write_or_leave(_TOOL, jsonl.write(record))  # type: ignore[arg-type]
-    elif "error" not in record:
-        written = shown.text if shown else ""
-        if written:
-            write_or_leave(_TOOL, b"\n")
-        whole = not written or written != record.get("answer", {}).get("content")
-        text = record_as_text(record, options.verbose, with_answer=whole)  # type: ignore[arg-type]
-        if whole or options.verbose:
-            write_or_leave(_TOOL, text.encode("utf-8", "replace"))
-    if not options.quiet:
-        for note in record.get("degraded", []):
-            if seen and note["code"] == "member_failed":
-                continue
-            complain(_TOOL, f"{note['code']}: {note['detail']}")
-    if error := record.get("error"):
-        complain(_TOOL, f"no answer: {error['code']}: {error['message']}")
-    return "error" not in record
+    try:
+        return jsonl.parse(data)
+    except InputError as error:
+        more = sum(1 for line in data.splitlines() if line.strip()[:1] == b"{") > 1 and b"\n{" in data.strip()
+        many = "; fuse-panel | fuse-judge | fuse-synth reads many records" if more else ""
+        raise InputError(f'{error.message}{many}; to ask about JSON, say what: fuse-ask "Explain:"') from None
 
 
-def _exit_status(record: Mapping[str, Any], client: Any, answered: bool, *, strict: bool) -> int:
-    from fusiontools.errors import EXIT_BUDGET, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
+def _is_piped() -> bool:
+    """Return whether standard input is a pipe or a file: what else is no terminal (/dev/null) has nothing to say."""
+    import os
+    import stat
 
-    if client.budget.stopped:
-        return EXIT_BUDGET
-    if not answered:
-        return EXIT_NOTHING_USABLE
-    return EXIT_SOME_FAILED if strict and record.get("degraded") else EXIT_OK
+    mode = os.fstat(0).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _read_stdin() -> bytes:
+    import select
+
+    from fusiontools.cli.command import complain
+
+    with open(0, "rb", closefd=False) as stdin:
+        if not select.select([stdin], [], [], _SILENT_S)[0]:
+            complain(_TOOL, "waits for standard input; `< /dev/null` leaves it out")
+        return stdin.read()

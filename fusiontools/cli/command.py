@@ -106,6 +106,7 @@ def _name_width(names: Iterable[str]) -> int:
 def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     """Run a command and leave by the one way out: no traceback for what a user can cause."""
     _occupy_closed_streams()
+    stdout = sys.stdout
     try:
         load_dotenv()
         _warn_of_unread(name)
@@ -123,9 +124,16 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
         leave(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         leave(EXIT_INTERRUPTED)
-    except (BrokenPipeError, SystemExit):
-        # click ends so where completions are written, or where the reader of `--help` has gone.
+    except BrokenPipeError:
         leave(0)
+    except SystemExit as error:
+        # click ends so where completions are written. It ends with 1, too, where the reader of `--help` has gone; then
+        # it has put something else in the place of standard output.
+        if sys.stdout is not stdout:
+            leave(0)
+        if isinstance(error.code, str):
+            complain(name, error.code)
+        leave(error.code if isinstance(error.code, int) else int(error.code is not None))
     except OSError as error:
         complain(name, f"{error.filename or 'stdout'}: {error.strerror}")
         leave(trouble)

@@ -201,8 +201,9 @@ def _spared_usd(costs: Any) -> float | None:
 
 
 def _describe_unknown(count: int) -> str:
+    from fusiontools.errors import install_line
     from fusiontools.llm.prices import price_list_available
 
-    hint = "" if price_list_available() else "; install fusiontools[prices] for list prices, or"
+    hint = "" if price_list_available() else f"; for list prices: {install_line('prices')}; or"
     calls = f"{count} call{'s' if count > 1 else ''}"
     return f"the cost of {calls} is unknown{hint or ';'} give `price_usd_per_mtok` in the recipe"

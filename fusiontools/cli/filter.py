@@ -129,7 +129,6 @@ class _Filter:
         await self.client.aclose()
         self.progress.close()
         self.progress.sum_up()
-        self._say_journal()
         return self._exit_status()
 
     async def _work(self, source: Source) -> None:
@@ -263,11 +262,6 @@ class _Filter:
         complain(self.plan.tool, f"stdout: {self.sink.failure.strerror}{kept}")
         return EXIT_SOME_FAILED
 
-    def _say_journal(self) -> None:
-        journal = self.client.journal
-        if journal is not None and journal.broken:
-            complain(self.plan.tool, f"warning: the journal {journal.path} could not be written: {journal.broken}")
-
     def _interrupt(self, number: int) -> None:
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(number))
@@ -276,6 +270,8 @@ class _Filter:
         self.progress.close()
         self.sink.finish(timeout_s=0.2)
         await give_up(self._main)
+        if (journal := self.client.journal) is not None and journal.broken:
+            journal.close(timeout_s=0.2)  # a last try, and a word about what is lost
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
 

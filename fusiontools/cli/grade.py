@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import command
-from fusiontools.config.stage_table import GradeOptions, JournalOptions, LimitOptions, StreamOptions
+from fusiontools.config.evaluation_options import GradeOptions
+from fusiontools.config.stage_table import JournalOptions, LimitOptions, StreamOptions
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Model

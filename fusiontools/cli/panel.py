@@ -6,6 +6,7 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, PanelOptions, StreamOptions
+from fusiontools.config.tool_options import ToolOptions
 
 HELP = """\
 \b
@@ -20,11 +21,12 @@ that have a panel, and adds the next layer.
 """
 
 
-@command("fuse-panel", InputOptions, PanelOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
+@command("fuse-panel", InputOptions, PanelOptions, ToolOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
 def main(
     files: tuple[str, ...],
     config: str | None,
     panel: dict[str, Any],
+    tool: dict[str, Any],
     limit: dict[str, Any],
     journal: dict[str, Any],
     input: dict[str, Any],  # noqa: A002 - named after its options
@@ -33,12 +35,13 @@ def main(
     from fusiontools.chain import stage_of
     from fusiontools.cli.command import complain
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_client, resolver
+    from fusiontools.cli.setup import make_client, named_recipe, resolver
     from fusiontools.config.chain_syntax import LAYER_STEPS
-    from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
 
-    recipe = load_recipe(config)
+    recipe = named_recipe(
+        config, "fuse-panel", journal, typed=bool(panel.get("members")), quiet=bool(stream.get("quiet"))
+    )
     check_calls(recipe)
     if config is None:
         recipe = suited_to(recipe, panel)
@@ -50,5 +53,5 @@ def main(
         for warning in missing_keys(recipe, found.offline):
             complain("fuse-panel", f"warning: {warning}")
     needs = ("panel", "fuse-panel") if layered else None
-    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel"), needs=needs)
+    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel", tool), needs=needs)
     run_filter(plan, files, stream, input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusiontools.cli.command import command, leave
-from fusiontools.config.stage_table import ReportOptions
+from fusiontools.config.evaluation_options import ReportOptions
 from fusiontools.errors import UsageError
 
 HELP = """\

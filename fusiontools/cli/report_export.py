@@ -69,6 +69,7 @@ def _row_data(row: SummaryRow) -> dict[str, Any]:
         "system": row.name,
         "kind": row.system.kind,
         "parts": list(row.parts),
+        "same_as": list(row.same),
         **_mean_data(row.score),
         "records": row.records,
         "failed": _round(row.failed),
@@ -163,7 +164,8 @@ def _runs_data(runs: Runs) -> dict[str, Any]:
 
 
 def _flatten_row(row: SummaryRow, summary: Summary) -> dict[str, Any]:
-    return {**_row_data(row), "parts": " ".join(row.parts), "subject": row.name == summary.subject}
+    words_of = {"parts": " ".join(row.parts), "same_as": " ".join(row.same)}
+    return {**_row_data(row), **words_of, "subject": row.name == summary.subject}
 
 
 def _flatten_means(row: dict[str, Any]) -> dict[str, Any]:
@@ -195,8 +197,7 @@ def _systems(summary: Summary) -> str:
         cost = [words.usd(row.cost.usd, row.cost.unknown > 0), words.usd(row.usd_per_right)]
         spent = [*cost, f"{row.cost.calls:.3g}", f"{row.cost.tokens:,.0f}"] if row.system != ORACLE else ["-"] * 4
         times = ["-" if time is None else f"{time:.3g}" for time in (row.p50_s, row.p95_s)]
-        name = f"{row.name} ({', '.join(row.parts)})" if row.parts else row.name
-        rows.append([name, *score, *spent, *times, f"{row.failed:.3g}"])
+        rows.append([words.title_of(row, summary.tasks), *score, *spent, *times, f"{row.failed:.3g}"])
     return _table(head, rows)
 
 

@@ -11,7 +11,7 @@ from fusiontools.cli import report_export, report_text
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Source, is_colour_welcome, write_or_leave
 from fusiontools.cli.table import screen_width
-from fusiontools.config.stage_table import ReportOptions
+from fusiontools.config.evaluation_options import ReportOptions
 from fusiontools.errors import (
     EXIT_CONDITION,
     EXIT_INTERRUPTED,

@@ -264,20 +264,28 @@ def _systems(summary: Summary, page: _Page) -> str:
     costs = ["$/task", f"$/{each}"] if in_usd else ["calls", f"calls/{each}"]
     head = ["", "score             95 %      ", *costs, "tokens", "p50/p95 s", "failed"]
     rows: list[list[str]] = []
-    most = max((row.records for row in summary.rows), default=0)
     group = ""
     for row in summary.rows:
         if row.system.kind != group and row.system.kind in _GROUPS:
             rows.append([_GROUPS[row.system.kind], *[""] * (len(head) - 1)])
         group = row.system.kind
-        rows.append(_system(row, in_usd, most))
+        rows.append(_system(row, in_usd, summary.tasks))
     return page.table(head, rows, {0, 1})
 
 
-def _system(row: SummaryRow, in_usd: bool, most: int) -> list[str]:
-    """Return a system's row; of one that is not on every record, its name says on how many it is."""
-    told = [*row.parts, *([f"{row.records:,} of {most:,}"] if row.records < most else [])]
-    name = f"{row.name} ({', '.join(told)})" if told else row.name
+def title_of(row: SummaryRow, tasks: int) -> str:
+    """Return what stands at the head of a system's row: also what is the same, its parts, and on how few tasks it is.
+
+    Args:
+        tasks: how many there are.
+    """
+    told = [*row.parts, *([f"{row.score.tasks:,} of {tasks:,} tasks"] if row.score.tasks < tasks else [])]
+    name = " = ".join([row.name, *row.same])
+    return f"{name} ({', '.join(told)})" if told else name
+
+
+def _system(row: SummaryRow, in_usd: bool, tasks: int) -> list[str]:
+    name = title_of(row, tasks)
     indent = "  " if row.system.kind in _GROUPS else ""
     spent = [""] * 4
     if row.system != ORACLE:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, install_line
 from fusiontools.server.serve_options import ServeOptions
 
 _HIGHEST_PORT = 65_535
@@ -37,7 +37,7 @@ def main(
         from fusiontools.server.run import serve as run
         from fusiontools.server.state import ServerArguments, server_keys
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'fusiontools[serve]'") from error
+        raise UsageError(f"{error.name} is not installed: {install_line('serve')}") from error
 
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")

@@ -9,11 +9,13 @@ from typing import Any
 from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
-from fusiontools.config.models import ENDPOINTS, environment_endpoints
+from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
 from fusiontools.config.options import merge_options
+from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 
 
@@ -22,6 +24,30 @@ def own_recipe(config: str | None) -> Recipe | None:
     if config is None and not recipe_yaml.chosen_by_person():
         return None
     return recipe_yaml.load_recipe(config)
+
+
+def named_recipe(
+    config: str | None, tool: str, journal: Mapping[str, Any], *, typed: bool = False, quiet: bool = False
+) -> Recipe:
+    """Return the recipe that holds; say which model answers where nobody asked for the embedded one.
+
+    Args:
+        typed: whether models are named on the command line.
+    """
+    recipe = recipe_yaml.load_recipe(config)
+    if config is None and recipe.name == LOCAL and not (typed or quiet or recipe_yaml.chosen_by_person()):
+        keys = ", ".join(unused_keys())
+        if keys and not journal.get("offline"):
+            complain(
+                tool,
+                f"{keys}: no recipe here uses {'them' if ', ' in keys else 'it'}, so the embedded {_names(recipe)} "
+                "answers, which is for trying the tools; `fuse-ask --list` shows what else there is",
+            )
+    return recipe
+
+
+def _names(recipe: Recipe) -> str:
+    return ", ".join(member.name for member in recipe.panel.members)
 
 
 def resolver(
@@ -44,9 +70,13 @@ def read_chain(text: str | None, recipe: Recipe) -> Chain:
 
 
 def make_client(
-    recipe: Recipe | None, limit: Mapping[str, Any], journal: Mapping[str, Any], tool: str
+    recipe: Recipe | None,
+    limit: Mapping[str, Any],
+    journal: Mapping[str, Any],
+    tool: str,
+    tools: Mapping[str, Any] | None = None,
 ) -> Callable[[], Any]:
-    """Return what makes the client, once the event loop runs."""
+    """Return what makes the client, once the event loop runs; of the groups of options, what was typed."""
 
     def make() -> Any:
         from fusiontools.llm.client import Client
@@ -58,6 +88,7 @@ def make_client(
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
+            tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
         )
 
     return make

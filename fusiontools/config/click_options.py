@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
@@ -15,8 +16,19 @@ from fusiontools.config.stage_table import LimitOptions, StageOptions
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+
+class FiniteRange(click.FloatRange):
+    """A number between bounds, which `nan` passes unseen and `inf` where there is no upper one: neither is any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number that can be used.", param, ctx)
+        return number
+
+
 #: The click type of a number, and what an error calls it.
-_RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (click.FloatRange, "number")}
+_RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (FiniteRange, "number")}
 
 
 class Mistyped(Exception):

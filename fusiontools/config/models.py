@@ -80,6 +80,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
         Endpoint("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
         Endpoint("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", api="anthropic"),
+        Endpoint("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
         Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True),
         Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True),
         Endpoint("llama-server", "http://127.0.0.1:8080/v1", free=True),
@@ -145,6 +146,7 @@ class Model:
         name: what the record calls it: its alias, else the model's own name.
         price_usd_per_mtok: `{prompt: …, completion: …}`, where no price list knows it.
         fallbacks: models of the same endpoint to ask when this one fails.
+        tools: what it may use as a member, where that is not what the panel may.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Model:
     extra: Mapping[str, Any] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     price_usd_per_mtok: Mapping[str, float] | None = None
+    tools: tuple[str, ...] | None = None
 
 
 def split_spelling(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[str, int | None, str | None]:
@@ -204,7 +207,17 @@ def model_from(data: Mapping[str, Any]) -> Model:
     """Read a model that a record kept; keys of a newer version are ignored."""
     known = {f.name for f in fields(Model)}
     kept = {key: value for key, value in data.items() if key in known}
-    return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ()))})
+    # A record turns no tool on: it may come from anywhere.
+    return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ())), "tools": None})
+
+
+def _what_is_ready() -> str:
+    """Return what can be asked instead of an endpoint whose key is missing."""
+    keyed = [endpoint for endpoint in ENDPOINTS.values() if endpoint.key()]
+    if not keyed:
+        return "`-c local`, which needs none"
+    there = ", ".join(f"@{endpoint.name} ({endpoint.api_key_env} is set)" for endpoint in keyed)
+    return f"what has its key: {there}; `fuse-ask --list` shows recipes and models"
 
 
 def require_key(endpoint: Endpoint) -> None:
@@ -212,7 +225,7 @@ def require_key(endpoint: Endpoint) -> None:
     if endpoint.api_key_env and not endpoint.key():
         raise UsageError(
             f"endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, or put it into .env, "
-            "or use `-c local`, which needs none"
+            f"or use {_what_is_ready()}"
         )
     if not ((key := endpoint.key() or "").isascii() and key.isprintable()):
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.api_key_env} holds characters that no key has")

@@ -88,9 +88,9 @@ def drop_unsaid(options: object) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
 class _Fixed(Generic[Options]):
-    options: Options
+    def __init__(self, options: Options) -> None:
+        self.options = options
 
     def __call__(self, record: Record) -> Options:
         return self.options

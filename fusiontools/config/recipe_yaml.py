@@ -13,14 +13,30 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fusiontools.config import foreign
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, split_spelling
+from fusiontools.config.readiness import served_models
 from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
+from fusiontools.config.tool_options import ToolOptions, read_tool_options, require_tool
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
+#: Which shipped recipe is taken where nobody names one: that of the first variable that is set.
+BY_KEY: Mapping[str, str] = {
+    "FUSION_BASE_URL": "budget",
+    "FUSION_API_KEY": "budget",
+    "OPENROUTER_API_KEY": "budget",
+    "OPENAI_API_KEY": "openai",
+    "ANTHROPIC_API_KEY": "anthropic",
+    "GEMINI_API_KEY": "gemini",
+}
+#: The one whose models are those that the server on this machine has.
+_OLLAMA = "ollama"
+#: So many of them sit on its panel.
+_PULLED_MEMBERS = 3
 _INT = re.compile(r"[-+]?(?:0|[1-9]\d*)$")
 _FLOAT = re.compile(
     r"(?:[-+]?(?:(?:0|[1-9]\d*)\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
@@ -30,6 +46,16 @@ _FLOAT = re.compile(
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes."""
     return sorted(path.stem for path in data_dir("configs").glob("*.yaml"))
+
+
+def own_folder() -> Path:
+    """Return where a person keeps recipes that every tool finds by name."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fusiontools" / "recipes"
+
+
+def own_recipe_names() -> list[str]:
+    """Return the names of the recipes in that folder."""
+    return sorted(path.stem for path in own_folder().glob("*.yaml") if NAME.fullmatch(path.stem))
 
 
 def chosen_by_person() -> bool:
@@ -43,8 +69,10 @@ def default_choice() -> str:
         return chosen
     if Path("fusion.yaml").is_file():
         return "./fusion.yaml"
-    keyed = any(os.environ.get(name) for name in ("FUSION_API_KEY", "FUSION_BASE_URL", "OPENROUTER_API_KEY"))
-    return "budget" if keyed else "local"
+    for variable, name in BY_KEY.items():
+        if os.environ.get(variable, "").strip():
+            return name
+    return _OLLAMA if served_models(ENDPOINTS[_OLLAMA]) else "local"
 
 
 def load_recipe(choice: str | None = None) -> Recipe:
@@ -54,15 +82,71 @@ def load_recipe(choice: str | None = None) -> Recipe:
         UsageError: no such recipe, unreadable YAML, an unknown key, a model alias nobody defined, a key in the file.
     """
     path = _locate(choice or default_choice())
+    data = read_yaml(path)
+    if path == data_dir("configs") / f"{_OLLAMA}.yaml":
+        _name_what_is_pulled(data)
+    return build_recipe(data, str(path), path.stem)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what stands in a file of YAML, or of JSON.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     import yaml
 
     try:
-        data = yaml.load(path.read_bytes(), Loader=_make_loader())  # noqa: S506 - it is a safe one
+        return yaml.load(path.read_bytes(), Loader=_make_loader())  # noqa: S506 - it is a safe one
     except OSError as error:
         raise UsageError(f"{path}: cannot read the recipe: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
-    return build_recipe(data, str(path), path.stem)
+
+
+def imported_recipe(path: str) -> str:
+    """Return the recipe that a file of another program comes to, as YAML; comments say what is not taken over.
+
+    Raises:
+        UsageError: the file cannot be read, is no such file, or makes no recipe.
+    """
+    data, where = read_yaml(Path(path)), f"--import {path}"
+    if (program := foreign.source_of(data)) is None:
+        raise UsageError(
+            f"{where}: no file of fusionHarness, openfusion or Fusion Engine; a recipe goes with -c {path}"
+        )
+    shipped = {name: read_yaml(data_dir("configs") / f"{name}.yaml") for name in foreign.PRESETS}
+    presets = {name: {key: data[key] for key in ("panel", "judge", "synth")} for name, data in shipped.items()}
+    try:
+        recipe, notes = foreign.convert(data, program, presets)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}") from error
+    build_recipe(recipe, where, Path(path).stem)
+    comments = [f"From {Path(path).name}, a file of {program}.", *notes]
+    return "".join(f"# {_one_line(comment)}\n" for comment in comments) + _yaml_text(recipe)
+
+
+def _yaml_text(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe as YAML, its keys in their order."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return yaml.dump(recipe, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _name_what_is_pulled(data: dict[str, Any]) -> None:
+    """Put the models that Ollama has here in the place of those of its shipped recipe, where it answers."""
+    if not (pulled := served_models(environment_endpoints(ENDPOINTS)[_OLLAMA])):
+        return
+    members = pulled[:_PULLED_MEMBERS]
+    writer = pulled[len(members)] if len(pulled) > len(members) else members[0]
+    data["route"]["fast"] = members[0]
+    data["panel"] |= {"members": [*members], "samples": _PULLED_MEMBERS if len(members) == 1 else 1}
+    data["judge"] = writer if writer not in members else {"method": "lexical"}
+    data["synth"] = writer
 
 
 def _make_loader() -> Any:
@@ -85,6 +169,8 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
     """Turn a recipe's data into a `Recipe`; `where` names its source in errors."""
     from fusiontools.record.schemas import validate_recipe
 
+    if (program := foreign.source_of(data)) is not None:
+        raise UsageError(foreign.explain(data, program, where))
     if isinstance(data, dict):
         try:
             _refuse(data, where, "$")
@@ -109,10 +195,24 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         tool_fusion=data.get("tool_fusion", TOOL_FUSIONS[0]),
         stages=stages,
         limits=LimitOptions(**data.get("limits", {})),
+        tools=_tools(data, stages, where),
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
     )
+
+
+def _tools(data: Mapping[str, Any], stages: Mapping[str, Any], where: str) -> ToolOptions:
+    """Return what the recipe's tools go by; every tool that a stage or a model names must be there."""
+    options = read_tool_options(data)
+    for name, stage in stages.items():
+        models = (*getattr(stage, "members", ()), *getattr(stage, "models", ()))
+        for spelled in (*getattr(stage, "tools", ()), *(tool for model in models for tool in model.tools or ())):
+            try:
+                require_tool(spelled, options.mcp)
+            except UsageError as error:
+                raise UsageError(f"{where}: $.{name}: {error.message.removeprefix('--tools: ')}") from None
+    return options
 
 
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:
@@ -130,21 +230,25 @@ def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptio
             given[key] = maker.one(given[key], f"$.{name}.{key}")
     if "members" in given:
         given["members"] = merge_members(given["members"])
+    if "tools" in given:
+        given["tools"] = tuple(given["tools"])
     if given.get("few_shot") is not None:
         given["few_shot"] = few_shot_from(given["few_shot"])
     return cls(**given)
 
 
 def _locate(choice: str) -> Path:
-    shipped = data_dir("configs") / f"{choice}.yaml"
-    if NAME.fullmatch(choice) and shipped.is_file():
-        return shipped
+    """Return the file of a recipe: by name one's own, then a shipped one; else by path."""
+    named = (own_folder() / f"{choice}.yaml", data_dir("configs") / f"{choice}.yaml")
+    if NAME.fullmatch(choice) and (found := next((path for path in named if path.is_file()), None)):
+        return found
     path = Path(choice)
     if path.is_file():
         return path
+    names = sorted({*own_recipe_names(), *recipe_names()})
     if NAME.fullmatch(choice) and not choice.endswith((".yaml", ".yml")):
-        raise UsageError(f"no recipe is called {choice!r}{nearest(choice, recipe_names())}")
-    raise UsageError(f"{choice}: no such recipe file; shipped recipes: {', '.join(recipe_names())}")
+        raise UsageError(f"no recipe is called {choice!r}{nearest(choice, names)} (`fuse-ask --list` shows all)")
+    raise UsageError(f"{choice}: no such recipe file; known by name: {', '.join(names)} (see `fuse-ask --list`)")
 
 
 _SECRET_KEY = re.compile(
@@ -198,8 +302,8 @@ def _mapping(section: str | list[Any] | dict[str, Any], list_key: str, place: st
     return section
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +337,9 @@ class _ModelMaker:
     def _built(self, spec: Any, name: str, path: str) -> Model:
         given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec
         fallbacks = tuple(given.get("fallbacks", ()))
-        model = Model(**{"endpoint": self.endpoint, **given, "name": name, "fallbacks": fallbacks})
+        tools = None if given.get("tools") is None else tuple(given["tools"])
+        kept = {"name": name, "fallbacks": fallbacks, "tools": tools}
+        model = Model(**{"endpoint": self.endpoint, **given, **kept})
         if model.endpoint not in self.endpoints:
             raise UsageError(
                 f"{self.where}: {path}: no endpoint is called {model.endpoint!r}"

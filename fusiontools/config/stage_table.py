@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import option
+from fusiontools.config.tool_options import ToolOptions
 
-#: How a text can be graded; `auto` takes what fits the target.
-GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
 #: The most that a stage may ask for one record, whoever wants it.
 MOST_CALLS = 10_000
 MOST_WEIGHT = 1_000_000
+MOST_TOOL_CALLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,15 @@ class PanelOptions(StageOptions):
         (), "--baseline", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="Ask this model as well, like a member; no judge and no synthesizer sees it. For comparisons.",
     )  # fmt: skip
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What members may use: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one response.",
+    )  # fmt: skip
+    web_search: bool = option(False, "--web-search", recipe=False, help="Short for --tools web_search,web_fetch.")
     template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     prompt_cache: bool = option(
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
@@ -178,7 +187,14 @@ class PanelOptions(StageOptions):
     @property
     def most_calls(self) -> int:
         """How many calls a first layer makes, at most: one for each response, and the baselines'."""
-        return self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        responses = self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        return responses * self.most_rounds
+
+    @property
+    def most_rounds(self) -> int:
+        """How often a member is called for one response: once, and after each run of a tool again."""
+        has_tools = self.tools or any(model.tools for model in (*self.members, *self.baselines))
+        return 1 + self.max_tool_calls if has_tools else 1
 
     @property
     def _most_samples(self) -> int:
@@ -187,8 +203,8 @@ class PanelOptions(StageOptions):
     def layer_calls(self, responses: int) -> int:
         """Return how many calls a later layer makes over so many responses, at most."""
         if self.sequential:
-            return len(self.members) * self.folds(responses)
-        return max(responses, sum(member.samples for member in self.members) * self.samples)
+            return len(self.members) * self.folds(responses) * self.most_rounds
+        return max(responses, sum(member.samples for member in self.members) * self.samples) * self.most_rounds
 
     def folds(self, responses: int) -> int:
         """Return in how many steps `--sequential` reads so many responses."""
@@ -206,6 +222,14 @@ class JudgeOptions(StageOptions):
     method: str = option(
         "model", "--method", choices=("model", "lexical"), help="Compare by a model, or by code without any call."
     )
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What a judge may use to check claims: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one analysis.",
+    )  # fmt: skip
     swap: bool = option(
         False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
     )
@@ -216,7 +240,7 @@ class JudgeOptions(StageOptions):
     @property
     def most_calls(self) -> int:
         """How many analyses are asked for."""
-        return len(self.models) * (2 if self.swap else 1)
+        return len(self.models) * (2 if self.swap else 1) * (1 + self.max_tool_calls if self.tools else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,25 +340,6 @@ class LimitOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class GradeOptions:
-    """What `fuse-grade` can be told."""
-
-    grader: str | None = option(
-        None, "--grader", choices=GRADERS, help="How texts are graded.  [default: what the task says, else auto]"
-    )
-    models: tuple[Model, ...] = option(
-        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
-        help="Who grades for rubric and pairwise; repeat for several, whose scores are averaged.",
-    )  # fmt: skip
-    runs: int = option(1, "--runs", minimum=1, metavar="N", help="How often each of them grades; scores are averaged.")
-    layers: bool = option(True, "--layers/--no-layers", help="Grade the responses of earlier layers too.")
-    unsafe: bool = option(
-        False, "--unsafe", help="Run model-written programs (grader code) where no sandbox is to be had."
-    )
-    code_s: float = option(10.0, "--code-timeout", minimum=0.1, metavar="S", help="Longest run of a program.")
-
-
-@dataclass(frozen=True, slots=True)
 class JournalOptions:
     """Which calls are answered from disk, and where finished calls are kept."""
 
@@ -375,36 +380,6 @@ class InputOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """What `fuse-report` can be told."""
-
-    output: str = option(
-        "table", "-o", "--output", choices=("table", "json", "csv", "markdown"), help="How to print it."
-    )
-    plot: str | None = option(None, "--plot", metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
-    compare: bool = option(False, "--compare", help="Compare two runs, task by task: BEFORE AFTER.")
-    system: str | None = option(
-        None, "--system", metavar="SYSTEM", help="Whom to compare with the others.  [default: fusion]"
-    )
-    fail_under: float | None = option(
-        None, "--fail-under", minimum=0, metavar="SCORE", help="Exit 5 where its score (0 to 1) is lower."
-    )
-    worse: tuple[str, ...] = option(
-        (),
-        "--fail-if-worse-than",
-        multiple=True,
-        metavar="RIVAL",
-        help="Exit 5 where the interval of the difference lies below 0: best-single, same-cost, judge, vote, a system; "
-        "with --compare: before.",
-    )
-    seed: int = option(0, "--seed", minimum=0, metavar="N", help="Seed of the resampling.")
-    resamples: int = option(2000, "--resamples", minimum=200, metavar="N", help="How often is drawn.")
-    max_line_mib: float = option(
-        StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class StageSpec:
     """A stage as all the others need to know it: its code is `stages/NAME.py`, its tool `fuse-NAME`.
 
@@ -437,4 +412,4 @@ STAGES: Mapping[str, StageSpec] = {
 #: Those that write an answer.
 ANSWERING = tuple(name for name, spec in STAGES.items() if spec.adds == "answer")
 #: What concerns a run, and no stage of it.
-RUN_GROUPS = (LimitOptions, JournalOptions, StreamOptions, InputOptions)
+RUN_GROUPS = (ToolOptions, LimitOptions, JournalOptions, StreamOptions, InputOptions)

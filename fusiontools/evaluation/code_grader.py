@@ -15,8 +15,6 @@ import math
 import os
 import re
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +32,8 @@ from fusiontools.answers.extract import drop_thoughts
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.task import Code
 from fusiontools.record import jsonl
+from fusiontools.tools.sandbox import Sandbox, end, find_sandbox
+from fusiontools.tools.watch import Bounds, wait_within
 
 #: A fence that opens a block: alone, in a list item, in a quote, or behind words that end in a colon or a full stop.
 _OPENING = re.compile(
@@ -173,16 +173,16 @@ def _is_python(text: str) -> bool:
     return True
 
 
-INSTALL = (
-    "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, pacman -S bubblewrap), or let such programs "
-    "run with your own rights: --unsafe"
-)
 _ROOT = Path(__file__).parents[1]
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from fusiontools.evaluation.sandbox.{} import main; main()"
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
-_DISK_BYTES = 64 * 2**20
+_TRIAL = "import sys; sys.path.insert(0, sys.argv.pop(1)); import fusiontools.evaluation.sandbox.protocol"
+_OWN_RIGHTS = "or let such programs run with your own rights: --unsafe"
 _VERDICT_BYTES = 4_096
-_TRIAL_S = 30
+#: Why a program that was ended has failed.
+_ENDINGS = {
+    "memory": "its processes take more than {0.memory_bytes} bytes of memory",
+    "processes": "it starts more than {0.processes} processes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,32 +194,34 @@ class ProgramOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
-    """Where programs run.
+class ProgramRunner:
+    """Runs programs against their checks.
 
     Args:
-        prefix: the command line that shuts a process in; empty where nothing does.
+        sandbox: what shuts both in.
     """
 
-    prefix: tuple[str, ...] = ()
+    sandbox: Sandbox = field(default_factory=Sandbox)
     _site: tuple[str, ...] = field(default_factory=lambda: _site_paths())
 
     def run(self, program: str, code: Code, seconds: float) -> ProgramOutcome:
         """Run a program against its checks; blocks, at most for so many seconds."""
         nonce = secrets.token_hex(16)
-        bounds = {"cpu_s": math.ceil(seconds), "boxed": bool(self.prefix), "site": self._site}
+        limits = {"cpu_s": math.ceil(seconds), "boxed": self.sandbox.boxed, "site": self._site}
         checks = {"tests": code.tests, "head": head_of(code), "entry_point": code.entry_point, "nonce": nonce}
+        bounds = Bounds(seconds)
         with contextlib.ExitStack() as stack:
-            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            ours, theirs = (stack.enter_context(each) for each in socket.socketpair())
             verdict = stack.enter_context(tempfile.TemporaryFile())
-            self._start(stack, "program", {"program": program, **bounds}, theirs, None)
+            tested = self._start(stack, "program", {"program": program, **limits}, theirs, None)
             theirs.close()
-            process = self._start(stack, "checks", {**checks, **bounds}, ours, verdict)
+            process = self._start(stack, "checks", {**checks, **limits}, ours, verdict)
             ours.close()
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
+            ending = wait_within(process, bounds, also=[tested])
+            if ending == "timeout":
                 return ProgramOutcome(False, f"timeout: not through after {seconds:g} s")
+            if ending in _ENDINGS:
+                return ProgramOutcome(False, f"failed: {_ENDINGS[ending].format(bounds)}")
             verdict.seek(0)
             return _read_verdict(verdict.read(_VERDICT_BYTES).decode("utf-8", "replace"), nonce)
 
@@ -230,49 +232,34 @@ class Sandbox:
         source = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         source.write(jsonl.dumps(job))
         source.seek(0)
-        room = "/" if self.prefix else stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        command = [*self.prefix, *_command(side), str(link.fileno())]
-        process = subprocess.Popen(
-            command,
+        folder = None if self.sandbox.boxed else stack.enter_context(self.sandbox.lend())
+        process = self.sandbox.start(
+            [*_command(_BOOT.format(side)), str(link.fileno())],
             stdin=source,
             stdout=out or subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={},
-            cwd=room,
+            folder=folder,
             pass_fds=[link.fileno()],
-            start_new_session=True,
         )
-        stack.callback(_kill, process)
+        stack.callback(end, process)
         return process
 
 
-def find_sandbox() -> Sandbox | None:
-    """Return the sandbox that this machine offers, tried out; None where there is none."""
-    bwrap = shutil.which("bwrap")
-    for stricter in (["--unshare-user", "--uid", "65534", "--gid", "65534"], []) if bwrap else ():
-        sandbox = Sandbox(tuple(_bubblewrap(str(bwrap), stricter)))
-        if sandbox.run("", Code("pass"), _TRIAL_S).passed:
-            return sandbox
-    return None
+def find_runner(*, unsafe: bool = False) -> ProgramRunner:
+    """Return what runs programs on this machine.
 
-
-def _bubblewrap(bwrap: str, stricter: Sequence[str]) -> list[str]:
-    command = [bwrap, "--unshare-all", *stricter, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
-    command += ["--proc", "/proc", "--dev", "/dev", *_tmpfs(bwrap), "/tmp"]  # noqa: S108 - inside the sandbox
+    Raises:
+        UsageError: there is no sandbox, and nobody has said that it can do without.
+    """
     own = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), str(_ROOT), *_site_paths()]
-    for path in dict.fromkeys([*_SYSTEM, *own]):
-        command += ["--ro-bind-try", path, path]
-    return [*command, "--chdir", "/tmp", "--"]  # noqa: S108
+    try:
+        return ProgramRunner(find_sandbox(unsafe=unsafe, readable=own, trial=_command(_TRIAL)))
+    except UsageError as error:
+        message = f"a task runs model-written programs, and this machine has no sandbox for them: {error.message}"
+        raise UsageError(f"{message}, {_OWN_RIGHTS}", code="no_sandbox") from error
 
 
-def _tmpfs(bwrap: str) -> list[str]:
-    """Return how a directory in memory is made, bounded where this version can."""
-    usage = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
-    return ["--size", str(_DISK_BYTES), "--tmpfs"] if "--size" in usage else ["--tmpfs"]
-
-
-def _command(side: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-B", "-c", _BOOT.format(side), str(_ROOT.parent)]
+def _command(boot: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-B", "-c", boot, str(_ROOT.parent)]
 
 
 def _site_paths() -> tuple[str, ...]:
@@ -289,12 +276,6 @@ def _read_verdict(verdict: str, nonce: str) -> ProgramOutcome:
     return ProgramOutcome(False, "failed: the checks did not run to their end")
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 class CodeGrader:
     """Where programs are run; the sandbox is looked for when the first one comes.
 
@@ -309,7 +290,7 @@ class CodeGrader:
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(max(1, min(jobs, _count_processors())), thread_name_prefix="grade")
         self._finding = threading.Lock()
-        self._sandbox: Sandbox | None = None
+        self._runner: ProgramRunner | None = None
 
     async def grade(self, texts: Sequence[str], code: Code) -> list[dict[str, Any]]:
         """Return for each text what its grade says beside whose it is.
@@ -317,25 +298,21 @@ class CodeGrader:
         Raises:
             UsageError: there is no sandbox, and nobody has said that it can do without.
         """
-        sandbox = await asyncio.get_running_loop().run_in_executor(self._threads, self._find)
-        return await asyncio.gather(*(self._run(sandbox, text, code) for text in texts))
+        runner = await asyncio.get_running_loop().run_in_executor(self._threads, self._find)
+        return await asyncio.gather(*(self._run(runner, text, code) for text in texts))
 
-    async def _run(self, sandbox: Sandbox, text: str, code: Code) -> dict[str, Any]:
+    async def _run(self, runner: ProgramRunner, text: str, code: Code) -> dict[str, Any]:
         program = program_of(text, code)
         if program is None:
             return {"score": 0.0, "said": "no program", "key": None}
         loop = asyncio.get_running_loop()
-        outcome = await loop.run_in_executor(self._threads, sandbox.run, program, code, self._seconds)
+        outcome = await loop.run_in_executor(self._threads, runner.run, program, code, self._seconds)
         return {"score": float(outcome.passed), "said": outcome.said, "key": program_key(program)}
 
-    def _find(self) -> Sandbox:
+    def _find(self) -> ProgramRunner:
         with self._finding:
-            self._sandbox = self._sandbox or find_sandbox()
-            if self._sandbox is None and not self._unsafe:
-                message = f"a task runs model-written programs, and this machine has no sandbox for them: {INSTALL}"
-                raise UsageError(message, code="no_sandbox")
-            self._sandbox = self._sandbox or Sandbox()
-            return self._sandbox
+            self._runner = self._runner or find_runner(unsafe=self._unsafe)
+            return self._runner
 
 
 def _count_processors() -> int:

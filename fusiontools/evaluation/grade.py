@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fusiontools.config.evaluation_options import GradeOptions
 from fusiontools.config.models import Model
-from fusiontools.config.stage_table import GradeOptions
 from fusiontools.errors import InputError, StageFailed
 from fusiontools.evaluation.code_grader import CodeGrader
 from fusiontools.evaluation.graders import read_votes, score_text

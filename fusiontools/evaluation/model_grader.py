@@ -89,9 +89,9 @@ class ModelGrader:
         return {"score": fmean(runs), "runs": runs, "criteria": told} | self._report_missing(missing, len(replies))
 
     async def _ask_verdict(self, text: str, criterion: Criterion, judge: Model, number: int) -> bool | _Missing:
-        messages = _criterion_messages(self.record, text, criterion)
+        prompt = _criterion_messages(self.record, text, criterion)
         slot = Slot(judge.name, number, step="criterion")
-        reply = await ask(verdict_form(_PROPERTIES), messages, judge, self.runtime, self.ledger, slot)
+        reply = await ask(verdict_form(_PROPERTIES), prompt, judge, self.runtime, self.ledger, slot)
         if isinstance(reply, CallFailed):
             return _Missing("judge_failed", f"{judge.name}: {reply.message}")
         verdict = met_in(reply)
@@ -139,19 +139,18 @@ def met_in(reply: str) -> bool | None:
     return truth_in(reply, "met")
 
 
-def _criterion_messages(record: Record, text: str, criterion: Criterion) -> list[Message]:
+def _criterion_messages(record: Record, text: str, criterion: Criterion) -> prompts.Prompt:
     sections = load_template(_TEMPLATE)
-    mark = prompts.nonce_of([record["id"], text, criterion.text])
+    mark = prompts.mark_of("criterion", record["id"], [text, criterion.text])
     values: dict[str, Any] = {
         "nonce": mark,
         "conversation": prompts.conversation(record["messages"], record.get("params", {}).get("tools")),
         "response": prompts.fence("RESPONSE", text, mark),
         "criterion": prompts.fence("CRITERION", criterion.text, mark),
     }
-    return [
-        {"role": "system", "content": sections["criterion system"]},
-        {"role": "user", "content": prompts.fill(sections["criterion user"], values)},
-    ]
+    system: Message = {"role": "system", "content": sections["criterion system"]}
+    user: Message = {"role": "user", "content": prompts.fill(sections["criterion user"], values)}
+    return prompts.Prompt([system, user], mark)
 
 
 def _describe_criterion(criterion: Criterion, verdicts: Sequence[bool | None]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from fusiontools.answers import agreement, normalize
 from fusiontools.answers.keys import ASKS_CODE, check_key, vote_keys
 from fusiontools.answers.words import options_of
-from fusiontools.config.stage_table import GRADERS
+from fusiontools.config.evaluation_options import GRADERS
 from fusiontools.errors import StageFailed, UsageError, nearest
 from fusiontools.evaluation.rubric import Criterion, read_rubric
 from fusiontools.record import jsonl

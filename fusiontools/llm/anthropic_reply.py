@@ -40,21 +40,39 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
     if data.get("error") or "content" not in data:
         return _error(data)
     texts: dict[str, list[str]] = {"content": [], "reasoning": []}
-    calls = []
-    for block in data["content"] or []:
+    calls, cited, blocks = [], [], data["content"] or []
+    for block in blocks:
         kind = block.get("type")
+        cited += _cited(block)
         if kind == "tool_use":
             function = {"name": block.get("name"), "arguments": block.get("input") or {}}
             calls.append({"id": block.get("id"), "function": function})
         elif kind in _TEXTS:
             source, target = _TEXTS[kind]
             texts[target].append(block.get(source) or "")
-    message = {name: "".join(pieces) for name, pieces in texts.items()}
+    message: dict[str, Any] = {name: "".join(pieces) for name, pieces in texts.items()}
+    message |= {"tool_calls": calls, "refusal": _refusal(data), "annotations": cited}
+    goes_on = calls or data.get("stop_reason") == "pause_turn"
+    if goes_on and any(block.get("type") not in ("text", "tool_use") for block in blocks):
+        # Thoughts are signed, and what its own tools gave is sealed: both come back as they are, or not at all.
+        message["native"] = blocks
     choice = {
-        "message": {**message, "tool_calls": calls, "refusal": _refusal(data)},
+        "message": message,
         "finish_reason": data.get("stop_reason") or "end_turn",
     }
-    return {"model": data.get("model"), "choices": [choice], "usage": _usage(data.get("usage") or {})}
+    return {
+        "model": data.get("model"),
+        "choices": [choice],
+        "usage": _usage(said if isinstance(said := data.get("usage"), dict) else {}),
+    }
+
+
+def _cited(block: dict[str, Any]) -> list[Any]:
+    """Return what a block cites, or a search of the API's own found."""
+    if block.get("type") == "web_search_tool_result":
+        found = block.get("content")
+        return found if isinstance(found, list) else []
+    return block.get("citations") or []
 
 
 _EVENTS = (
@@ -95,6 +113,8 @@ class EventTranslator:
 
     def _content_block_start(self, event: dict[str, Any]) -> dict[str, Any] | None:
         block = event["content_block"]
+        if cited := _cited(block):
+            return {"choices": [{"delta": {"annotations": cited}}]}
         if block.get("type") != "tool_use":
             return _text_chunk(block)
         index = event["index"]
@@ -103,6 +123,8 @@ class EventTranslator:
 
     def _content_block_delta(self, event: dict[str, Any]) -> dict[str, Any] | None:
         delta = event["delta"]
+        if delta.get("type") == "citations_delta":
+            return {"choices": [{"delta": {"annotations": [delta.get("citation")]}}]}
         if delta.get("type") != "input_json_delta":
             return _text_chunk(delta)
         index, piece = event["index"], delta.get("partial_json")
@@ -129,7 +151,8 @@ class EventTranslator:
 
     def _count(self, said: dict[str, Any] | None) -> None:
         """Take note of tokens: every count is of the whole message until now, and null where nothing has changed."""
-        self._usage.update({name: count for name, count in (said or {}).items() if count is not None})
+        if isinstance(said, dict):
+            self._usage.update({name: count for name, count in said.items() if count is not None})
 
 
 def _text_chunk(said: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,12 +170,16 @@ def _usage(said: dict[str, Any]) -> dict[str, Any]:
     """Return the tokens as OpenAI counts them: what was read from a cache or written to it is part of the prompt."""
     read = said.get("cache_read_input_tokens") or 0
     written = said.get("cache_creation_input_tokens") or 0
-    thought = (said.get("output_tokens_details") or {}).get("thinking_tokens")
+    parts = (said.get("input_tokens") or 0, read, written)
+    details = said.get("output_tokens_details")
     return {
-        "prompt_tokens": (said.get("input_tokens") or 0) + read + written,
+        # What is no count is none of ours to add up: then nobody knows.
+        "prompt_tokens": sum(parts) if all(type(part) in (int, float) for part in parts) else None,
         "completion_tokens": said.get("output_tokens"),
         "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
-        "completion_tokens_details": {"reasoning_tokens": thought},
+        "completion_tokens_details": {
+            "reasoning_tokens": details.get("thinking_tokens") if isinstance(details, dict) else None
+        },
         **{name: said[name] for name in _COST if name in said},
     }
 

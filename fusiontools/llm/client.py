@@ -10,14 +10,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Budget, Event, Ledger, Slot
+from fusiontools.llm.ledger import Budget, Event, Ledger, Slot, Trust
 from fusiontools.llm.retry import Caller, call_with_retries
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 _NO_SLOT = Slot()
 #: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
 _OWN_LIMITS = frozenset({"budget", "record_budget", "caller_budget", "deadline"})
+
+
+class Closable(Protocol):
+    """Something that is closed when its run is over."""
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -41,6 +48,7 @@ class Client:
         shares: whether identical calls under way at once are made once.
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
+        tools: what the tools of members go by, where a record's recipe says nothing else.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -51,13 +59,17 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
+    tools: ToolOptions = field(default_factory=ToolOptions)
+    #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
+    opened: dict[int, Closable] = field(default_factory=dict, init=False)
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
+    _trusts: dict[str, Trust] = field(default_factory=dict, init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.max_cost_usd)
+        self.budget = Budget(self.limits.max_cost_usd, shared=True)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
 
@@ -73,10 +85,21 @@ class Client:
         return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
 
     def request(
-        self, model: Model, messages: Sequence[Message], params: Mapping[str, Any], sample: int = 0, cached: int = 0
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        sample: int = 0,
+        cached: int = 0,
+        marks: tuple[str, ...] = (),
     ) -> CompletionRequest:
-        """Return the request that this model would be sent; other requests share its first `cached` messages."""
-        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached)
+        """Return the request that this model would be sent.
+
+        Args:
+            cached: how many of the first messages other requests share.
+            marks: the marks of the fences in the messages.
+        """
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, marks)
 
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
@@ -147,6 +170,10 @@ class Client:
         """The turns of all calls but the embedded engine's."""
         return self._slots
 
+    def trust_in(self, endpoint: str) -> Trust:
+        """Return what is known of an endpoint's costs."""
+        return self._trusts.setdefault(endpoint, Trust())
+
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
 
@@ -156,7 +183,9 @@ class Client:
         return self._backend(self._endpoint(name))
 
     async def aclose(self) -> None:
-        """Close the endpoints' connections and the journal."""
+        """Close the endpoints' connections, what was opened beside them, and the journal."""
+        for opened in self.opened.values():
+            await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
         if self.journal is not None:
@@ -206,7 +235,8 @@ class Client:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
-        caller = Caller(self._backend(endpoint), endpoint, model, ledger.limits or self.limits, slots, ledger, slot)
+        limits, trust = ledger.limits or self.limits, self.trust_in(endpoint.name)
+        caller = Caller(self._backend(endpoint), endpoint, model, limits, slots, ledger, slot, trust)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)

@@ -85,7 +85,7 @@ WORDINGS = (
             *("content_filter", "content_filtered", "content_policy_violation", "responsibleaipolicyviolation"),
             *("data_inspection_failed", "datainspectionfailed", "moderation_blocked", "invalid_prompt"),
             *("sensitivecontentdetected", "inputtextsensitivecontentdetected", "outputtextsensitivecontentdetected"),
-            *("prohibited_content", "safety_violation", "1301"),
+            *("prohibited_content", "safety_violation", "1301", "base_resp_1026", "base_resp_1027"),
         ),
         (
             r"content management policy|content filter|content (usage )?polic|usage (policy|policies|guidelines)",
@@ -138,6 +138,25 @@ _CATEGORIES = frozenset(
     {"rate_limit_error", "rate_limited", "too_many_requests", "resource_exhausted", "authentication_error"}
 )
 _PATTERNS = tuple(re.compile("|".join(row.words)) for row in WORDINGS)
+
+
+#: MiniMax answers 200 and says in `base_resp` that it failed: the HTTP status that each of its numbers means.
+_BASE_RESP = {
+    **dict.fromkeys((1002, 1039, 1041, 2045, 2056), 429),
+    **dict.fromkeys((1004, 2049), 401),
+    1008: 402,
+    **dict.fromkeys((1026, 1027, 1042, 2013, 2061), 400),
+}
+
+
+def find_base_failure(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the failure of which MiniMax's `base_resp` speaks, as an error object; None where it speaks of none."""
+    base = event.get("base_resp")
+    number = base.get("status_code") if isinstance(base, dict) else None
+    if not isinstance(base, dict) or not isinstance(number, int) or number == 0:
+        return None
+    said = base.get("status_msg") or f"status_code {number}"
+    return {"code": _BASE_RESP.get(number, 500), "type": f"base_resp_{number}", "message": said}
 
 
 def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:

@@ -25,10 +25,9 @@ from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
-from fusiontools.llm.failures import read_failure
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.key_mask import KeyMask
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_stream
+from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
@@ -139,7 +138,7 @@ class HttpBackend:
                 if reply.status < 300:
                     break
                 try:
-                    failure = read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+                    failure = await _failure_of(reply, key)
                 finally:
                     await reply.close()
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
@@ -183,12 +182,16 @@ class HttpBackend:
             reply = await self._send(jsonl.dumps(body), key)
             try:
                 if reply.status >= 300:
-                    raise read_failure(reply.status, await _whole_body(reply), reply.headers, key)
-                translate = api.events() if api.events is not None else None
-                waits = body["model"] in self._waits
-                streamed, tools = on_delta is not None, _tool_names(body)
-                reader = ReplyReader(body["model"], key, translate, streamed=streamed, waits=waits, tools=tools)
-                completion = await read_stream(reply.each, reader, show if streamed else None, started)
+                    raise await _failure_of(reply, key)
+                if on_delta is not None:
+                    reader = self._reader(body, key, streamed=True)
+                    completion = await read_stream(reply.each, reader, show, started)
+                else:
+                    content = await _whole_body(reply)
+                    if api.events is None and (plain := read_plain(content, body["model"])) is not None:
+                        return plain
+                    reader = self._reader(body, key, streamed=False)
+                    completion = reader.read(content)
             finally:
                 await reply.close()
         except (httpx.RequestError, httpx.StreamError) as error:
@@ -196,6 +199,11 @@ class HttpBackend:
         if reader.closes_unopened:
             self._waits.add(body["model"])
         return completion
+
+    def _reader(self, body: Mapping[str, Any], key: str | None, *, streamed: bool) -> ReplyReader:
+        translate = self._api.events() if self._api.events is not None else None
+        model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
+        return ReplyReader(model, key, translate, streamed=streamed, waits=waits, tools=tools)
 
     async def _send(self, content: bytes, key: str | None) -> HttpReply:
         own = {"content-length": str(len(content))}
@@ -346,6 +354,13 @@ def _header_lines(headers: Mapping[str, str]) -> bytes:
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
         raise httpx.LocalProtocolError("a header holds a line break")
     return text.encode()
+
+
+async def _failure_of(reply: HttpReply, key: str | None) -> CallFailed:
+    # Most runs meet none, and its table takes longer to load than a call.
+    from fusiontools.llm.failures import read_failure
+
+    return read_failure(reply.status, await _whole_body(reply), reply.headers, key)
 
 
 async def _whole_body(reply: HttpReply) -> bytes:

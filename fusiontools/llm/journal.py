@@ -3,6 +3,8 @@
 A SQLite file in write-ahead mode, shared by all processes of a user. Writes go through one thread that commits
 whatever has piled up in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at
 most the calls in flight. Reads are by primary key and take microseconds, so they happen where they are asked for.
+A file that cannot be written (a full disk, somebody's lock) stops nobody: it is said at once, finished calls wait in
+memory, up to a bound, and each that follows, or a second, has the writer try again.
 Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import queue
 import sqlite3
@@ -29,8 +32,26 @@ CREATE TABLE IF NOT EXISTS completion (
     key BLOB PRIMARY KEY, created_s REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID
 """
-_KEPT = ("content", "model", "finish_reason", "tool_calls", "reasoning", "usage", "cost_usd", "mean_logprob", "unmet")
-_BUSY_S = 30.0
+#: What is kept of a completion, and the kinds of value that it may have.
+_KEPT: Mapping[str, tuple[type, ...]] = {
+    "content": (str,),
+    "model": (str,),
+    "finish_reason": (str,),
+    "tool_calls": (list,),
+    "reasoning": (str,),
+    "usage": (dict,),
+    "cost_usd": (int, float),
+    "mean_logprob": (int, float),
+    "unmet": (str,),
+    "sources": (list,),
+    "native": (list,),
+}
+_Row = tuple[bytes, float, str, str, bytes]
+#: How long a lock is waited for before it is said.
+_BUSY_S = 2.0
+_RETRY_S = 1.0
+#: How much waits in memory for a file that cannot be written.
+_WAITING_BYTES = 64 * 2**20
 
 
 def default_path() -> Path:
@@ -48,7 +69,11 @@ def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> by
     asked = [identity, request.model, request.messages, request.params, request.sample]
     if epoch:
         asked.append(epoch)
-    return hashlib.sha256(jsonl.canonical(asked)).digest()[:16]
+    told = jsonl.canonical(asked)
+    for mark in request.marks:
+        # Who replays a journal that another installation wrote makes other marks around the same texts.
+        told = told.replace(mark.encode(), b"")
+    return hashlib.sha256(told).digest()[:16]
 
 
 class Journal:
@@ -56,84 +81,155 @@ class Journal:
 
     Args:
         path: the SQLite file; its folder is made.
+        warn: told in words what goes wrong, from any thread; a logger by default.
+        read_only: nothing will be put into it: a file that can be read is enough.
 
     Raises:
-        UsageError: the file cannot be opened for writing, or is no journal.
+        UsageError: the file cannot be opened, or is no journal.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None] | None = None, *, read_only: bool = False) -> None:
         self.path = path
+        #: Why the file cannot be written now; None where it can.
         self.broken: str | None = None
-        self._queue: queue.SimpleQueue[tuple[tuple[Any, ...], asyncio.Future[None] | None] | None] = queue.SimpleQueue()
+        self._warn = warn or logging.getLogger("fusiontools").warning
+        self._queue: queue.SimpleQueue[tuple[_Row, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        #: Finished calls that wait for the file, the writer's own; others only look.
+        self._waiting: dict[bytes, _Row] = {}
+        self._waiting_bytes = self._lost = 0
+        self._said_unreadable = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._db = _open(path)
+            self._db = _open_to_read(path) if read_only else _open(path)
+        except _Locked as error:
+            self._db = error.db
+            self._hold([], "somebody has locked it")
         except (sqlite3.Error, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"journal {path}: cannot be written: {reason}", code="journal") from error
+            what = "read" if read_only else "written"
+            raise UsageError(f"journal {path}: cannot be {what}: {_reason(error)}", code="journal") from error
 
     def get(self, key: bytes) -> tuple[Completion, float | None] | None:
-        """Return a finished call and what it cost, or None."""
+        """Return a finished call and what it cost, or None; an entry that cannot be read is none, which is said."""
         try:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                return _read(waiting[-1])
             row = self._db.execute("SELECT body FROM completion WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            self.broken = str(error)
+            return _read(row[0]) if row is not None else None
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+            if not self._said_unreadable:
+                self._said_unreadable = True
+                self._warn(
+                    f"warning: the journal {self.path} has an entry that cannot be read ({_reason(error)}); "
+                    "each such call counts as missing"
+                )
             return None
-        if row is None:
-            return None
-        body = jsonl.loads(row[0])
-        return Completion(**{name: body[name] for name in _KEPT if name in body}), body.get("paid_usd")
 
     async def put(self, key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None) -> None:
-        """Keep a finished call; returns when it is safe on disk, or when the disk refuses (see `broken`)."""
-        if self.broken:
-            return
-        body = {name: value for name in _KEPT if (value := getattr(completion, name)) is not None}
+        """Keep a finished call; returns when it is safe on disk, or waits in memory for a file that is `broken`."""
+        body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
         if paid_usd is not None:
             body["paid_usd"] = paid_usd
         row = (key, time.time(), request.endpoint, request.model, jsonl.dumps(body))
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
             self._writer.start()
+        if self.broken:
+            self._queue.put((row, None))
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((row, done))
         await done
 
-    def close(self) -> None:
-        """Finish the writes under way and close the file."""
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Finish the writes under way and close the file; what then still waits is said to be lost."""
         if self._writer is not None:
             self._queue.put(None)
-            self._writer.join(timeout=5)
+            self._writer.join(timeout_s)
+            self._writer = None
+        if lost := self._lost + len(self._waiting):
+            self._lost, self._waiting = 0, {}
+            self._warn(f"warning: {lost} finished calls are not in the journal {self.path}: {self.broken}")
         self._db.close()
 
     def _write(self) -> None:
         db: sqlite3.Connection | None = None
-        try:
-            db = _open(self.path)
-        except (sqlite3.Error, OSError) as error:
-            self.broken = str(error)
         while True:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
+            batch = self._take()
             items = [item for item in batch if item is not None]
-            if items and db is not None:
-                self._commit(db, [row for row, _ in items])
+            if items or self._waiting:
+                db = self._commit(db, [row for row, _ in items])
             _resolve([done for _, done in items if done is not None])
             if len(items) < len(batch):
                 if db is not None:
                     db.close()
                 return
 
-    def _commit(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    def _take(self) -> list[tuple[_Row, asyncio.Future[None] | None] | None]:
+        """Return what has piled up; nothing where it is time to try again."""
         try:
+            batch = [self._queue.get(timeout=_RETRY_S if self._waiting else None)]
+        except queue.Empty:
+            return []
+        while not self._queue.empty():
+            batch.append(self._queue.get())
+        return batch
+
+    def _commit(self, db: sqlite3.Connection | None, rows: list[_Row]) -> sqlite3.Connection | None:
+        """Write what waits and these rows; returns the connection, None where it is to be opened anew."""
+        try:
+            db = db or _open(self.path)
             with db:
                 db.execute("BEGIN IMMEDIATE")
-                db.executemany("INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            # The answers themselves go on in the records; the caller says once that they are not journalled.
-            self.broken = str(error)
+                db.executemany(
+                    "INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)", [*self._waiting.values(), *rows]
+                )
+        except (sqlite3.Error, OSError) as error:
+            for opened in (db, getattr(error, "db", None)):
+                if opened is not None:
+                    opened.close()
+            self._hold(rows, _reason(error))
+            return None
+        if self.broken:
+            self._waiting, self._waiting_bytes, self.broken = {}, 0, None
+            self._warn(f"the journal {self.path} is written again, with the calls that waited for it")
+        return db
+
+    def _hold(self, rows: list[_Row], reason: str) -> None:
+        """Let rows wait in memory, while there is room, and say so once."""
+        if not self.broken:
+            self._warn(
+                f"warning: the journal {self.path} cannot be written: {reason}; "
+                "finished calls wait in memory until it can, and are lost where this run ends before"
+            )
+        self.broken = reason
+        for row in rows:
+            if self._waiting_bytes + len(row[-1]) > _WAITING_BYTES:
+                if not self._lost:
+                    self._warn(f"warning: {_WAITING_BYTES >> 20} MiB wait for the journal; what comes now is not kept")
+                self._lost += 1
+            else:
+                self._waiting[row[0]] = row
+                self._waiting_bytes += len(row[-1])
+
+
+def _read(data: bytes) -> tuple[Completion, float | None]:
+    """Return what an entry holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none of ours.
+    """
+    body = jsonl.loads(data)
+    kept = {name: body[name] for name in _KEPT if name in body}
+    for name, value in kept.items():
+        if not isinstance(value, _KEPT[name]):
+            raise TypeError(f"`{name}` is of no kind that is kept")
+    return Completion(**kept), body.get("paid_usd")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _resolve(futures: list[asyncio.Future[None]]) -> None:
@@ -149,6 +245,14 @@ def _resolve(futures: list[asyncio.Future[None]]) -> None:
         loop.call_soon_threadsafe(wake)
 
 
+class _Locked(sqlite3.OperationalError):
+    """Somebody holds the file for themselves; `db` works once they do no longer."""
+
+    def __init__(self, db: sqlite3.Connection, error: Exception) -> None:
+        super().__init__(str(error))
+        self.db = db
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Open the file; several processes may be making it at the same moment."""
     if not path.exists():
@@ -160,13 +264,33 @@ def _open(path: Path) -> sqlite3.Connection:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute(_SCHEMA)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             # Switching to write-ahead mode does not wait for other processes by itself.
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
-        else:
-            return db
+            if "locked" in str(error) and time.monotonic() < give_up:
+                time.sleep(0.01)
+                continue
+            if "locked" in str(error):
+                raise _Locked(db, error) from error
+            db.close()
+            raise
+        return db
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a journal that may lie where nothing can be written: on a disc, in somebody else's folder."""
+    try:
+        return _open(path)
+    except _Locked:
+        raise
+    except (sqlite3.Error, OSError):
+        # Without leave to write beside it, SQLite reads a file in write-ahead mode only where it never changes.
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+        try:
+            db.execute("SELECT 1 FROM completion LIMIT 1")
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
 
 
 def open_journal(given: Mapping[str, Any], warn: Callable[[str], None]) -> Journal | None:
@@ -185,7 +309,11 @@ def open_journal(given: Mapping[str, Any], warn: Callable[[str], None]) -> Journ
             raise UsageError("--no-journal contradicts --replay, --offline and --journal")
         return None
     try:
-        return Journal(Path(options.journal) if options.journal else default_path())
+        path = Path(options.journal) if options.journal else default_path()
+        journal = Journal(path, warn, read_only=options.offline)
+        if journal.broken and (options.replay or options.offline):
+            raise UsageError(f"journal {path}: cannot be read: {journal.broken}", code="journal")
+        return journal
     except UsageError as error:
         if options.journal or options.replay or options.offline:
             raise

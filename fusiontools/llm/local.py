@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from fusiontools.errors import CallFailed, FusionError, UsageError
+from fusiontools.errors import CallFailed, FusionError, UsageError, install_line
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
@@ -229,7 +229,7 @@ def _load(path: str, context_tokens: int, slots: int) -> Any:
     try:
         import xllamacpp
     except ModuleNotFoundError as error:
-        raise UsageError("the embedded engine is not installed: pip install 'fusiontools[local]'") from error
+        raise UsageError(f"the embedded engine is not installed: {install_line('local')}") from error
     except ImportError as error:
         raise UsageError(
             f"the embedded engine does not load: {error}; libgomp.so.1 is Debian's libgomp1 package"

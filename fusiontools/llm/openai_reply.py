@@ -14,17 +14,19 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
+from fusiontools.llm.citations import read_citations
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
-from fusiontools.llm.failures import excerpt, mask_key, name_failure
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
+from fusiontools.record import jsonl
+from fusiontools.record.sources import merge_sources
 from fusiontools.record.visible import is_visible
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import ToolCall
+    from fusiontools.record.types import Source, ToolCall
 
 #: Takes a piece of a body.
 OnBytes = Callable[[bytes], object]
@@ -32,9 +34,15 @@ OnBytes = Callable[[bytes], object]
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 _SHOWN_CHARS = 300
+#: Why Anthropic's API ends a turn that is not over: it wants it back to go on.
+PAUSED = "pause_turn"
 _HTTP_FAILURE = re.compile("[45][0-9][0-9]")
 #: Where servers put a model's thoughts beside its text.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+#: What a message may hold beside its text.
+_BESIDE_TEXT = (*_REASONING, "refusal", "tool_calls", "function_call", "annotations", "citations", "native")
+#: What an answer may hold beside its message.
+_BESIDE_MESSAGE = ("citations", "search_results")
 #: What reading a value raises that is not of the kind that it must be.
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -49,10 +57,41 @@ def read_completion(body: bytes, model: str, key: str | None = None, translate: 
     Raises:
         CallFailed: no JSON, an error in a 200, no choices, nothing visible.
     """
-    reader = ReplyReader(model, key, translate)
-    for _ in reader.feed(body):
-        pass  # nobody waits for pieces
-    return reader.finish()
+    if translate is None and (plain := read_plain(body, model)) is not None:
+        return plain
+    return ReplyReader(model, key, translate).read(body)
+
+
+def read_plain(body: bytes, model: str) -> Completion | None:
+    """Read what most answers are: one message that is text and says that it is whole. None leaves it to `ReplyReader`.
+
+    It says what that reader says, in a quarter of the time.
+    """
+    try:
+        data = jsonl.loads(body)
+        [choice] = data["choices"]
+        message, reason = choice["message"], choice["finish_reason"]
+        content, usage, named = message["content"], data.get("usage"), data.get("model") or model
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+    if reason not in ("stop", "length") or not isinstance(content, str) or not is_visible(content):
+        return None
+    if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
+        return None
+    if (
+        data.get("error")
+        or data.get("base_resp")
+        or choice.get("error")
+        or "delta" in choice
+        or any(map(message.get, _BESIDE_TEXT))
+    ):
+        return None
+    if any(map(data.get, _BESIDE_MESSAGE)):
+        return None
+    if split_thoughts(content, f"{model} {named}")[0] is not content:
+        return None
+    tokens, cost = usage_of(data)
+    return Completion(content, named, reason, [], usage=tokens, cost_usd=cost)
 
 
 async def read_stream(
@@ -105,7 +144,7 @@ class ReplyReader:
     ) -> None:
         self._model, self._key, self._translate = model, key, translate
         self._streamed = streamed
-        self._events = EventReader(lambda data: excerpt(mask_key(data, key)))
+        self._events = EventReader(lambda data: _shown(data, key))
         self._reply = Reply(model, key, streamed=streamed, waits=waits, tools=tools)
         #: What `finish` found that had not been handed on.
         self.left: list[Delta] = []
@@ -114,6 +153,12 @@ class ReplyReader:
     def closes_unopened(self) -> bool:
         """Whether the model closed a thought that it had not opened."""
         return self._reply.closes_unopened
+
+    def read(self, body: bytes) -> Completion:
+        """Read an answer that is here as a whole."""
+        for _ in self.feed(body):
+            pass  # nobody waits for pieces
+        return self.finish()
 
     def feed(self, piece: bytes) -> Iterator[Delta]:
         """Add bytes; yields what they bring of the visible answer: text, pieces of tool calls."""
@@ -126,7 +171,7 @@ class ReplyReader:
             self.left += self._take(event)
         events = self._events
         if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
-            shown = excerpt(mask_key(events.start, self._key))
+            shown = _shown(events.start, self._key)
             raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
         with _WELL_FORMED:
             completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
@@ -160,6 +205,8 @@ class Reply:
         self._refusal: list[str] = []
         #: Whether pieces came, and whether a whole message did that is none of them.
         self._in_pieces = self._whole = False
+        self._sources: list[Source] = []
+        self._native: list[dict[str, Any]] | None = None
         self._calls = CallMerger(tools)
         self._called = False
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
@@ -181,17 +228,21 @@ class Reply:
             self._data["usage"] = usage
         if event.get("object") == "error" and not event.get("error"):
             event = {"error": event}
+        if "base_resp" in event and (failed := _base_failure(event)):
+            event = {"error": failed}
         if event.get("error"):
             _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
+            self._sources += read_citations(event, {})
             return []
         choice = choices[0]
         if choice.get("error"):
             _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
+        self._sources += read_citations(event, choice.get("message") or delta or {})
         if message := choice.get("message"):
             self._message = message
             self._whole = self._whole or delta is None
@@ -226,7 +277,8 @@ class Reply:
         reasoning = mend("".join(self._reasoning)) or thought
         calls = calls or self._calls.calls()
         # What a model wrote before it refused is no answer.
-        if reason == "refusal" or not (is_visible(content) or calls):
+        paused = self._native is not None and self._ended == PAUSED
+        if reason == "refusal" or not (is_visible(content) or calls or paused):
             code, why = _why_nothing(mend("".join(self._refusal)), self._ended, bool(reasoning))
             raise CallFailed(code, why, **cost)
         completion = Completion(
@@ -236,6 +288,9 @@ class Reply:
             tool_calls=calls,
             reasoning=reasoning or None,
             ttft_s=ttft_s,
+            sources=tuple(merge_sources(self._sources)),
+            native=self._native,
+            paused=paused,
             **cost,
         )
         return completion, left
@@ -268,6 +323,7 @@ class Reply:
             self._reasoning.clear()
         self._add({name: value for name, value in message.items() if name not in ("tool_calls", "function_call")})
         self._filter = None  # nobody has been handed anything
+        self._native = message.get("native") or None
         return calls
 
     def _text_filter(self) -> ThoughtFilter:
@@ -294,6 +350,18 @@ class _WellFormed:
 _WELL_FORMED = _WellFormed()
 
 
+def _base_failure(event: dict[str, Any]) -> dict[str, Any] | None:
+    from fusiontools.llm.failures import find_base_failure
+
+    return find_base_failure(event)
+
+
+def _shown(body: bytes, key: str | None) -> str:
+    from fusiontools.llm.failures import excerpt, mask_key
+
+    return excerpt(mask_key(body, key))
+
+
 def _why_nothing(refusal: str, ended: Any, reasoned: bool) -> tuple[CallCode, str]:
     reason = read_finish_reason(ended, unknown="unknown")
     if refusal or reason == "refusal":
@@ -316,6 +384,8 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     error = holder.get("error")
     if not error:
         return
+    from fusiontools.llm.failures import name_failure
+
     code = error.get("code") if isinstance(error, dict) else holder.get("code")
     # Some servers write the number as text.
     status = int(code) if isinstance(code, int | str) and _HTTP_FAILURE.fullmatch(str(code)) else 502

@@ -25,6 +25,7 @@ SEEN_TOKENS = 1600
 _SEEN_KINDS = ("image_url", "file", "input_audio")
 #: What the model is told beside the messages.
 _BESIDE = ("tools", "response_format")
+_TOKEN_NAMES = ("max_tokens", "max_completion_tokens")
 #: Completion tokens assumed where nobody bounds them.
 ASSUMED_COMPLETION_TOKENS = 4096
 #: What Anthropic's API, which wants a bound, is given where nobody else bounds them: a long answer with its thoughts.
@@ -85,15 +86,34 @@ def upper_bound_usd(
     """Return what a call may cost at most, for a reservation; None where no price is known."""
     if endpoint.free:
         return 0.0
-    unbounded = ANTHROPIC_MAX_TOKENS if endpoint.api == "anthropic" else ASSUMED_COMPLETION_TOKENS
-    bounds = (params.get("max_tokens"), params.get("max_completion_tokens"))
     usage: Usage = {
         "prompt_tokens": prompt_tokens(messages, params),
-        "completion_tokens": (max(filter(None, bounds), default=0) or unbounded) * (params.get("n") or 1),
+        "completion_tokens": _bound(endpoint, params) * (_count(params.get("n")) or 1),
         "cached_tokens": 0,
         "reasoning_tokens": 0,
     }
     return listed_usd(endpoint, model, usage)
+
+
+def with_bound(endpoint: Endpoint, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a call whose price is bounded: where nobody bounds its tokens, what is reserved does."""
+    if any(_count(params.get(name)) for name in _TOKEN_NAMES):
+        return params
+    said = {name: value for name, value in params.items() if name not in _TOKEN_NAMES}
+    return {**said, "max_tokens": _bound(endpoint, params)}
+
+
+def _bound(endpoint: Endpoint, params: Mapping[str, Any]) -> int:
+    """Return how many tokens an answer may have, at most."""
+    unbounded = ANTHROPIC_MAX_TOKENS if endpoint.api == "anthropic" else ASSUMED_COMPLETION_TOKENS
+    return max(_count(params.get(name)) for name in _TOKEN_NAMES) or unbounded
+
+
+def _count(said: Any) -> int:
+    """Return a positive count; 0 for what is none."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 1 <= said < math.inf:
+        return 0
+    return math.ceil(said)
 
 
 def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:

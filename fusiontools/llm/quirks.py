@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 _NAMED_PLAINLY = (
     *("temperature", "top_p", "top_k", "min_p", "top_logprobs", "logprobs", "logit_bias", "verbosity"),
     *("presence_penalty", "frequency_penalty", "repeat_penalty", "repetition_penalty", "reasoning_effort"),
-    *("parallel_tool_calls", "stream_options", "service_tier", "safety_identifier", "prompt_cache_key"),
+    *(
+        "enable_thinking",
+        "parallel_tool_calls",
+        "stream_options",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+    ),
 )
 #: The same, whose names are words that may stand in a refusal by chance: these must be quoted.
 _NAMED_BY_WORDS = ("seed", "stop", "store", "user", "metadata", "reasoning", "prediction")
@@ -91,6 +98,10 @@ _OF_A_TOOLS_NAME = re.compile(
     r"|invalid (function|tool)[ _]name",
     re.DOTALL,
 )
+#: Models whose endpoints take no effort of thinking, but a switch.
+_HAS_A_SWITCH = re.compile("qwen|qwq", re.IGNORECASE)
+#: How such an endpoint says that it thinks in streams only.
+_OF_STREAMED_THOUGHTS = re.compile(r"enable_thinking\b.{0,40}\bfalse\b.{0,20}\bnon-stream")
 _REFUSALS = (400, 404, 413, 415, 422, 501)
 #: Failures after which the same request fails in every form.
 _TEACH_NOTHING = ("auth", "payment", "rate_limited", "refused")
@@ -110,6 +121,7 @@ class Quirks:
         same_role_twice: messages of one role may follow each other; else those of the user are one.
         continues: the assistant may have the last word, and goes on with it.
         parts: content may be a list of nothing but text.
+        thinks_unstreamed: the model may think, too, where its answer does not come as a stream.
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
@@ -122,6 +134,7 @@ class Quirks:
     same_role_twice: bool = True
     continues: bool = True
     parts: bool = True
+    thinks_unstreamed: bool = True
     own_names: bool = True
     says_json: bool = False
     limit: TokenLimit = field(default_factory=TokenLimit)
@@ -192,7 +205,19 @@ class Quirks:
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
             body.pop("parallel_tool_calls", None)
+        if (thinks := self._switch_of(asked)) is not None:
+            body["enable_thinking"] = thinks
         return body
+
+    def _switch_of(self, asked: Mapping[str, Any]) -> bool | None:
+        """Return whether the model is told to think, or not to; None where nothing is said of it here."""
+        if "enable_thinking" in self.dropped:
+            return None
+        if not (self.thinks_unstreamed or asked.get("stream")):
+            return False
+        effort = asked.get("reasoning_effort")
+        is_switched = "reasoning_effort" in self.dropped and _HAS_A_SWITCH.search(str(asked.get("model")))
+        return effort != "none" if effort and is_switched and "enable_thinking" not in asked else None
 
     def _bounded(self, tokens: int, asked: Mapping[str, Any]) -> int:
         limit = self.limit
@@ -211,7 +236,9 @@ class Quirks:
         tokens = next((body[name] for name in _TOKEN_NAMES if isinstance(body.get(name), int)), None)
         if (tokens is not None and self.limit.learn(said, tokens, size)) or failure.code == "context_length":
             return
-        if form and "response_format" in body and _OF_FORMAT.search(said):
+        if self.thinks_unstreamed and "stream" not in body and _OF_STREAMED_THOUGHTS.search(said):
+            self.thinks_unstreamed = False
+        elif form and "response_format" in body and _OF_FORMAT.search(said):
             self._refuse_format(said, body["response_format"].get("type"), form)
         elif self._take_lesson_on_tokens(said, body) or self._take_lesson_on_messages(said, body):
             return

@@ -1,8 +1,8 @@
 """Try a call again where that can help: the only place that retries.
 
-408, 409, 425, 429, 5xx and connection failures are tried again after a wait with full jitter, or after what the
-endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes out
-again at once. Every attempt is entered in the ledger, whatever becomes of it. Written by hand, because the ledger,
+408, 409, 425, 429, 5xx, time-outs and connection failures are tried again after a wait with full jitter, or after what
+the endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes
+out again at once. Every attempt is entered in the ledger, whatever becomes of it. Written by hand, because the ledger,
 the deadline and the lessons are most of it; a library would bring the backoff, which is one line.
 
 Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
@@ -13,18 +13,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
-from fusiontools.llm.ledger import Ledger, Slot, reserve, settle
+from fusiontools.llm.ledger import Ledger, Payment, Slot, Trust, costs_nothing
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
-    from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
+    from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 
 _LONGEST_WAIT_S = 60.0
 
@@ -40,6 +40,7 @@ class Caller:
     slots: asyncio.Semaphore
     ledger: Ledger
     slot: Slot
+    trust: Trust
 
 
 async def call_with_retries(
@@ -102,11 +103,13 @@ async def _attempt(
     request: CompletionRequest, caller: Caller, on_delta: OnDelta | None, attempt: int
 ) -> tuple[Completion, float | None]:
     ledger, endpoint = caller.ledger, caller.endpoint
-    reserved_usd = 0.0
-    if ledger.budgets:
+    payment: Payment | None = None
+    if ledger.budgets and not endpoint.free:
+        request = replace(request, params=prices.with_bound(endpoint, request.params))
         bound = prices.upper_bound_usd(endpoint, caller.model, request.messages, request.params)
-        reserved_usd = reserve(ledger.budgets, bound, request.model)
-    paid_usd: float | None = 0.0
+        payment = Payment(ledger.budgets, caller.trust, bound, request.model)
+        await _open_in_time(payment, caller)
+    paid_usd: float | None = None
     started = time.monotonic()
     try:
         completion = await _call_in_time(request, caller, on_delta)
@@ -135,19 +138,38 @@ async def _attempt(
         )
         raise
     finally:
-        if ledger.budgets:
-            settle(ledger.budgets, reserved_usd, paid_usd)
+        if payment is not None:
+            payment.paid_usd = paid_usd
+            payment.settle()
+
+
+async def _open_in_time(payment: Payment, caller: Caller) -> None:
+    """Set a call's money aside; it waits for that of others at most until the record's deadline."""
+    try:
+        async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+            await payment.open()
+    except TimeoutError:
+        raise _deadline_failure(caller) from None
 
 
 async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
     """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
     timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
+    shown = False
+
+    def show(delta: Delta) -> None:
+        nonlocal shown
+        shown = True
+        on_delta(delta)  # type: ignore[misc]
+
     try:
         async with asyncio.timeout(min(timeout_s, remaining_s)):
-            return await caller.backend.complete(request, on_delta)
+            return await caller.backend.complete(request, None if on_delta is None else show)
     except TimeoutError:
         if timeout_s < remaining_s:
-            raise CallFailed("timeout", f"no answer within {timeout_s:g} s (--timeout)") from None
+            # What somebody has seen cannot be asked for again.
+            late = f"no answer within {timeout_s:g} s (--timeout)"
+            raise CallFailed("timeout", late, retryable=not shown) from None
         raise _deadline_failure(caller) from None
 
 
@@ -161,7 +183,7 @@ def _cost_of_failure(failure: CallFailed, caller: Caller) -> tuple[float | None,
         return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
     if caller.endpoint.free:
         return 0.0, "free"
-    if failure.status is not None or failure.code == "connect":
+    if costs_nothing(failure):
         return 0.0, "free"
     return None, None
 

@@ -3,7 +3,7 @@
 A thought stands before the answer. It has marks at both ends, or the closing one only: chat templates write the opening
 one into the prompt. A mark that is quoted, or that stands in a pair further down, belongs to the answer.
 
-Source: the chat templates of the open models; OpenAI's "Harmony response format" for the channels of gpt-oss.
+Source: OpenAI's "Harmony response format" for the channels of gpt-oss.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fusiontools.answers.thought_marks import CLOSES, CLOSING, OPENERS, OPENING, may_have_marks
 from fusiontools.record import jsonl
 
-_TAGS = ("think", "thinking", "thought", "thoughts", "seed:think", "mm:think", "longcat_think")
-_OPENERS = (*(f"<{tag}>" for tag in _TAGS), "[think]", "◁think▷", "<|start_thinking|>", "<|begin_of_thought|>")
 #: With a space wherever one may be.
-_LONGEST_OPENER = 2 * max(map(len, _OPENERS))
-_TAG = "|".join(_TAGS)
-_OPEN_MARK = rf"<\s*(?:{_TAG})\s*>|\[\s*think\s*\]|◁\s*think\s*▷|<\|(?:start_thinking|begin_of_thought)\|>"
-_CLOSE_MARK = rf"<\s*/\s*(?:{_TAG})\s*>|\[\s*/\s*think\s*\]|◁\s*/\s*think\s*▷|<\|(?:end_thinking|end_of_thought)\|>"
-_OPEN = re.compile(rf"\s*(?:{_OPEN_MARK})", re.IGNORECASE)
-_CLOSE = re.compile(_CLOSE_MARK, re.IGNORECASE)
-_MARK = re.compile(rf"(?P<open>{_OPEN_MARK})|{_CLOSE_MARK}", re.IGNORECASE)
+_LONGEST_OPENER = 2 * max(map(len, OPENERS))
+_OPEN = re.compile(rf"\s*(?:{OPENING})", re.IGNORECASE)
+_MARK = re.compile(rf"(?P<open>{OPENING})|{CLOSING}", re.IGNORECASE)
 #: What a mark ends with: a thought that goes on without any of them has not ended.
 _LAST_CHARS = ">]▷"
 _SPACE = re.compile(r"\s+")
@@ -44,16 +39,14 @@ def split_thoughts(text: str, model: str = "") -> tuple[str, str]:
     """
     if _SPEAKS_HARMONY.search(model) and (channels := _split_channels(text)) is not None:
         return channels
-    lower = text.lower()
-    # Every mark has one of these in it: a plain search is a hundred times faster than the patterns.
-    if "think" not in lower and "thought" not in lower:
+    if not may_have_marks(text):
         return text, ""
     thoughts: list[str] = []
     rest = text
     while True:
         opened = _OPEN.match(rest)
         start = opened.end() if opened else 0
-        closed = _CLOSE.search(rest, start) if opened else _find_unopened(rest)
+        closed = CLOSES.search(rest, start) if opened else _find_unopened(rest)
         if opened and closed is None:
             thoughts.append(rest[start:])
             rest = ""
@@ -68,7 +61,7 @@ def split_thoughts(text: str, model: str = "") -> tuple[str, str]:
 
 def closes_unopened(text: str, thought: str) -> bool:
     """Return whether the thought that was found in a text ends with a mark and begins with none."""
-    return bool(thought) and _OPEN.match(text) is None and _CLOSE.search(text) is not None
+    return bool(thought) and _OPEN.match(text) is None and CLOSES.search(text) is not None
 
 
 class ThoughtFilter:
@@ -132,7 +125,7 @@ class ThoughtFilter:
                 # A thought within a thought: what follows the first end may be more of it.
                 return ""
         beginning = _SPACE.sub("", content.lstrip()[:_LONGEST_OPENER]).lower()
-        return "" if any(opener.startswith(beginning) for opener in _OPENERS) else content
+        return "" if any(opener.startswith(beginning) for opener in OPENERS) else content
 
 
 def _find_unopened(text: str) -> re.Match[str] | None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: What travels with a call and must come back with it: Gemini's thought signatures, as endpoints and gateways put them.
 _BESIDE: dict[str, type] = {"extra_content": dict, "provider_specific_fields": dict, "thought_signature": str}
 
+#: How many levels a record and a server's event put around it, amply.
+_AROUND = 40
+
 
 def read_calls(proposed: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
     """Return the calls of a whole answer in the form of OpenAI, with ids and arguments where a server has none."""
@@ -201,12 +204,24 @@ def _free_id(wanted: str, taken: set[str]) -> str:
 
 def _beside(call: Mapping[str, Any]) -> dict[str, Any]:
     holders = (call.get("function") or {}, call)
-    return {
+    found = {
         name: mend_all(said)
         for holder in holders
         for name, kind in _BESIDE.items()
         if isinstance(said := holder.get(name), kind) and said
     }
+    return {name: said for name, said in found.items() if _can_be_written(said)}
+
+
+def _can_be_written(said: Any) -> bool:
+    """Return whether a record, and what a server puts around it, can hold this: neither too deep nor too large."""
+    for _ in range(_AROUND):
+        said = [said]
+    try:
+        jsonl.dumps(said)
+    except TypeError:
+        return False
+    return True
 
 
 def _text(said: Any) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: No answer has more tokens; a number beyond is no count.
 _MOST_TOKENS = 2**40
+_MOST_NUMBER = 2.0**63
 #: No call costs more; a number beyond is no price.
 _MOST_USD = 1000.0
 #: What xAI counts in.
@@ -26,17 +27,36 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     said = find_usage(data)
     if said is None:
         return None, None
+    tokens = _tokens(said)
+    if tokens is None:
+        return None, _cost_usd(said)
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
-    cached = (_count(prompt, "cached_tokens"), *(_count(said, n) for n in ("prompt_cache_hit_tokens", "cached_tokens")))
+    cached = (_count(prompt, "cached_tokens"), _count(said, "prompt_cache_hit_tokens"), _count(said, "cached_tokens"))
     usage: Usage = {
-        "prompt_tokens": _count(said, "prompt_tokens") or _count(said, "input_tokens"),
-        "completion_tokens": _count(said, "completion_tokens") or _count(said, "output_tokens"),
+        "prompt_tokens": tokens[0],
+        "completion_tokens": tokens[1],
         "cached_tokens": max(cached),
         "reasoning_tokens": _count(completion, "reasoning_tokens"),
     }
     if written := _count(prompt, "cache_write_tokens"):
         usage["cache_write_tokens"] = written
     return usage, _cost_usd(said)
+
+
+def _tokens(said: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the tokens of the prompt and of the answer; None where one of them is not said, or is no count."""
+    prompt = _number(said.get("prompt_tokens") or said.get("input_tokens"))
+    written = said.get("completion_tokens")
+    completion = _number(said.get("output_tokens") if written is None else written)
+    if completion is None and written is None and prompt is not None:
+        # Who has written nothing may say the sum alone.
+        total = _number(said.get("total_tokens"))
+        completion = total - prompt if total is not None and "output_tokens" not in said else None
+    if prompt is None or completion is None:
+        return None
+    if not (0 <= prompt < _MOST_TOKENS and 0 <= completion < _MOST_TOKENS):
+        return None
+    return int(prompt), int(completion)
 
 
 def find_usage(data: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -94,11 +114,13 @@ def _bounded(value: Any) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -_MOST_NUMBER < value < _MOST_NUMBER else None
 
 
 def _count(said: Any, name: str) -> int:
     value = said.get(name) if isinstance(said, dict) else None
     if value is None:
         return 0
-    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
+    return int(value) if (number := _number(value)) is not None and 0 <= number < _MOST_TOKENS else 0

@@ -72,6 +72,24 @@ def fits(schema: Any, data: Any) -> bool:
         return True
 
 
+def why_not(schema: Any, data: Any) -> tuple[str, str] | None:
+    """Return the JSON path and the reason of the first fault by somebody else's schema; None where the data fits.
+
+    A schema that cannot be read refuses nothing, as in `fits`.
+    """
+    import jsonschema_rs
+
+    try:
+        checks = jsonschema_rs.validator_for(schema, retriever=_fetch_nothing)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError):
+        return None
+    try:
+        checks.validate(data)
+    except jsonschema_rs.ValidationError as error:
+        return _said(error)
+    return None
+
+
 def _fetch_nothing(uri: str) -> Any:
     raise ValueError(f"{uri} is not fetched")
 
@@ -114,9 +132,14 @@ def _first_fault(name: str, data: Any) -> tuple[str, str]:
     try:
         _fast(name, "it").validate(data)
     except jsonschema_rs.ValidationError as error:
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-        return f"${path}", error.message if len(error.message) < 400 else error.message[:400] + "…"
+        return _said(error)
     return "$", "not accepted"
+
+
+def _said(error: Any) -> tuple[str, str]:
+    """Return the path and the reason of a fault that `jsonschema_rs` found."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+    return f"${path}", error.message if len(error.message) < 400 else error.message[:400] + "…"
 
 
 def _words(error: Any) -> str:

@@ -17,7 +17,7 @@ from fusiontools.server.protocols.completions import Completions
 from fusiontools.server.protocols.messages import Messages
 from fusiontools.server.protocols.responses import Responses
 from fusiontools.server.request import App
-from fusiontools.server.response_routes import ResponseRoutes
+from fusiontools.server.response_routes import ConversationRoutes, ResponseRoutes
 from fusiontools.server.routes import Routes
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def make_app(server: Server) -> App:
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
         *pages.routes(),
         *ResponseRoutes(server).routes(),
+        *ConversationRoutes(server).routes(),
     ]
     return RequestMiddleware(
         Router(routes, lifespan=_lifespan), server.access, server.metrics, server.options.read_s, server.options.log

@@ -12,10 +12,11 @@ from typing import Any
 from fusiontools.chain import Chain
 from fusiontools.config.models import Endpoint, Model, require_key
 from fusiontools.config.options import merge_options
+from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, install_line
 from fusiontools.llm import prices
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
@@ -199,16 +200,17 @@ def _require_what_it_needs(recipe: Recipe) -> None:
     for model in _walk_models(recipe):
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
-            raise UsageError(f"{recipe.name}: the embedded engine is not installed: pip install 'fusiontools[local]'")
+            raise UsageError(f"{recipe.name}: the embedded engine is not installed: {install_line('local')}")
         require_key(endpoint)
 
 
 def _has_keys(recipe: Recipe) -> bool:
+    """Return whether all that a recipe asks is ready; a server on this machine is, where it answers."""
     try:
         _require_what_it_needs(recipe)
     except UsageError:
         return False
-    return True
+    return not any(lacks(recipe.endpoints[model.endpoint]) for model in models_of(recipe))
 
 
 def _entry(name: str, owner: str, created: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from fusiontools.config.models import Model
 from fusiontools.llm.completion import DEPTH
 from fusiontools.llm.ledger import Budget
 from fusiontools.llm.prices import prompt_tokens
+from fusiontools.server.background import make_in_background
 from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of
 from fusiontools.server.passthrough import Passthrough, can_pass
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
@@ -22,12 +22,13 @@ from fusiontools.server.request import (
     Send,
     check_size,
     depth_of,
+    keepalive_of,
     new_id,
     read_body,
     refuse_unanswerable,
     send_json,
 )
-from fusiontools.server.response_routes import run_in_background, with_turn
+from fusiontools.server.response_store import with_turn
 from fusiontools.server.result import answer_to, sum_spending
 from fusiontools.server.streaming import Stream
 
@@ -75,12 +76,9 @@ class ChatRoute:
             request = with_turn(request, turn, self.server.responses, log.caller)
         exchange = self.begin(request, meta, plan, budget, log)
         if self.route == "responses" and turn.background:
-            begun = run_in_background(exchange, self.server)
-            if not request.stream:
-                log.outcome = "ok"
-                await send_json(send, 200, begun, {})
-                return
-        await self.say(exchange, receive, send)
+            await make_in_background(exchange, self.server, receive, send)
+        else:
+            await self.say(exchange, receive, send)
 
     def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
         """Return what is to be done for a request, and the purse that pays.
@@ -198,18 +196,7 @@ class ChatRoute:
 
         writer = self.protocol.writer(exchange.request, exchange.meta, server.style)
         settle = functools.partial(self.settle, exchange)
-        stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first)
-        keepalive_s = None if server.options.keepalive == "off" else server.options.keepalive_s
-        try:
-            log.outcome = await stream.run(exchange.job, receive, keepalive_s)
-        except asyncio.CancelledError:
-            log.outcome = "server_overloaded"
-            if stream.begun:
-                await stream.fail(ApiError(503, "server_overloaded", "the server is going down"))
-            raise
-        except ApiError as refused:
-            if self.route != "responses" or refused.status == 503:
-                raise
-            # Codex asks six times again after most statuses, and once after a failure said in the stream.
-            log.outcome = refused.code
-            await stream.fail(refused)
+        # Codex asks six times again after most statuses, and once after a failure said in the stream.
+        in_band = self.route == "responses"
+        stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first, in_band)
+        await stream.follow(exchange.job, receive, keepalive_of(server.options), log)

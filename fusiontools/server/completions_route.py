@@ -12,7 +12,7 @@ from fusiontools.llm.spending import Spending
 from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.completions import CompletionsWriter, prompts_of, put_together
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
-from fusiontools.server.request import Receive, RequestLog, Send, read_body, send_json
+from fusiontools.server.request import Receive, RequestLog, Send, keepalive_of, read_body, send_json
 from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class CompletionsRoute:
     async def _stream(self, exchanges: list[Exchange], receive: Receive, send: Send) -> None:
         """Say one answer after the other, each with its index; all are being made meanwhile."""
         server, log = self.asked.server, exchanges[0].log
-        keepalive_s = None if server.options.keepalive == "off" else server.options.keepalive_s
+        keepalive_s = keepalive_of(server.options)
         spent: list[Spending] = []
         costs: list[float | None] = []
 

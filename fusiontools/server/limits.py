@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Budget
+from fusiontools.server.day_money import DayMoney
 from fusiontools.server.protocols.exchange import ApiError
 
 _DAY_S = 86_400
@@ -121,10 +123,12 @@ class DailyBudgets:
 
     Args:
         day_usd: what is in it; None is no limit.
+        money: where it is counted, for all processes and after a restart.
         clock: Unix time.
     """
 
     day_usd: float | None
+    money: DayMoney | None = None
     clock: Callable[[], float] = time.time
     _budgets: dict[str, tuple[int, Budget]] = field(default_factory=dict)
 
@@ -139,9 +143,14 @@ class DailyBudgets:
         today = int(self.clock() // _DAY_S)
         day, budget = self._budgets.get(caller, (-1, Budget()))
         if day != today:
-            budget = Budget(self.day_usd, "caller_budget", "this key")
+            account = self.money.of(caller, today) if self.money is not None else None
+            budget = Budget(self.day_usd, "caller_budget", "this key", account=account, shared=True)
             self._budgets[caller] = (today, budget)
-        if budget.committed_usd >= self.day_usd:
+        try:
+            spent_usd = budget.committed_usd
+        except CallFailed as failed:
+            raise ApiError(503, failed.code, failed.message) from failed
+        if spent_usd >= self.day_usd:
             left_s = int((today + 1) * _DAY_S - self.clock()) + 1
             why = f"this key has spent its ${self.day_usd:g} of today; it can go on tomorrow (UTC)"
             raise ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
@@ -16,7 +16,7 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
-from fusiontools.llm.ledger import Budget, Ledger, Slot, reserve, settle
+from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
 from fusiontools.server.protocols import sse
@@ -27,12 +27,19 @@ from fusiontools.server.request import Receive, Send, encode_headers, send_json
 from fusiontools.server.result import scrub
 
 if TYPE_CHECKING:
+    from fusiontools.server.catalog import Catalog
     from fusiontools.server.request import RequestLog
     from fusiontools.server.state import Server
 
 _SLOT = Slot()
-#: Failures of a budget, before anything is asked.
-_NO_MONEY = ("budget", "record_budget", "caller_budget", "price_unknown")
+#: Keys of a body that name further models: OpenRouter's, LiteLLM's, gateways'.
+_NAMING = ("models", "fallbacks")
+#: Keys that may lead to any model, provider or price.
+_LEADING = (
+    *("provider", "providers", "providerOptions", "provider_options", "plugins", "service_tier", "route", "preset"),
+    *("extra_body", "extra_headers", "extra_query", "api_base", "base_url", "api_key", "custom_llm_provider"),
+    *("model_list", "user_config", "context_window_fallback_dict"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +75,32 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     budgets = (*forwarding.budgets, *client.budgets(limits.max_record_cost_usd))
     first_s = min(limits.timeout_s, limits.deadline_s)
     ledger = Ledger("pass", "", time.monotonic() + limits.deadline_s, on_call=forwarding.on_call)
-    reserved_usd, paid_usd = 0.0, None
+    sent = _asking_for_usage(_for_endpoint(body) | {"model": model.model})
+    if endpoint.free:
+        budgets = ()
+    elif budgets:
+        sent = dict(prices.with_bound(endpoint, sent))
+    bound_usd = _bound_usd(endpoint, model, sent) if budgets else None
+    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.name)
     begun = False
     started = time.monotonic()
     try:
-        if budgets:
-            bound = prices.upper_bound_usd(endpoint, model, body["messages"], body)
-            reserved_usd = reserve(budgets, bound, model.name)
         backend = client.backend_of(model.endpoint)
         assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
         async with (
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
+            payment,
             client.slots,
-            backend.forwarded(_asking_for_usage(_for_endpoint(body) | {"model": model.model})) as reply,
+            backend.forwarded(sent) as reply,
         ):
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
             usage, reported_usd = await _copy(reply, forwarding.write, _hides_usage(body))
-        noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
-        paid_usd, source = prices.paid_for(endpoint, model, noted)
-        _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)
+            noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
+            payment.paid_usd, source = prices.paid_for(endpoint, model, noted)
+        _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
         return ledger
     except TimeoutError:
         late = f"no end of the answer within {limits.deadline_s:g} s" if begun else f"no answer within {first_s:g} s"
@@ -97,18 +108,49 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
         _enter(ledger, model, started, status=failed.code)
         raise failed if begun else _convert_failure(failed) from None
     except CallFailed as failed:
-        free = failed.status is not None or failed.code == "connect" or failed.code in _NO_MONEY
-        paid_usd = 0.0 if free else None
-        _enter(ledger, model, started, status=failed.code, cost_usd=paid_usd, cost_source="free" if free else None)
+        cost = {"cost_usd": 0.0, "cost_source": "free"} if costs_nothing(failed) else {}
+        _enter(ledger, model, started, status=failed.code, **cost)
         if begun:
             raise
         raise _convert_failure(failed) from failed
     except asyncio.CancelledError:
         _enter(ledger, model, started, status="cancelled")
         raise
-    finally:
-        if budgets:
-            settle(budgets, reserved_usd, paid_usd)
+
+
+def _bound_usd(endpoint: Endpoint, model: Model, sent: Mapping[str, Any]) -> float | None:
+    """Return what a body may cost at most, whichever of the models that it names answers."""
+    named = [name for key in _NAMING if isinstance(said := sent.get(key), list) for name in said]
+    others = [replace(model, model=name) for name in named if isinstance(name, str)]
+    bounds = [prices.upper_bound_usd(endpoint, asked, sent["messages"], sent) for asked in (model, *others)]
+    known = [usd for usd in bounds if usd is not None]
+    return max(known) if len(known) == len(bounds) else None
+
+
+def refuse_other_models(body: Mapping[str, Any], model: Model, catalog: Catalog) -> None:
+    """Raise `ApiError` where a body lets another model answer than those that its client may name here.
+
+    What names models must name such ones, at the same endpoint. What may lead to any (a provider's routing, presets,
+    tiers, plugins) passes where a client may name every model (`--allow-model '*'`).
+    """
+    if "*" in catalog.globs:
+        return
+    for key in _NAMING:
+        said = body.get(key) or []
+        for name in said if isinstance(said, list) else [said]:
+            other = catalog.find_model(name) if isinstance(name, str) else None
+            if other is None or other.endpoint != model.endpoint:
+                raise _not_allowed(key, f"no model {name!r} may be named here (--allow-model)")
+    for key in _LEADING:
+        value = body.get(key)
+        if key == "plugins" and isinstance(value, list):
+            value = [plugin for plugin in value if not (isinstance(plugin, dict) and plugin.get("id") == "fusion")]
+        if value and not (key == "service_tier" and value in ("auto", "default")):
+            raise _not_allowed(key, "may lead to other models or prices; it passes with --allow-model '*' only")
+
+
+def _not_allowed(key: str, why: str) -> ApiError:
+    return ApiError(400, "override_not_allowed", f"{key}: {why}", key)
 
 
 def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +227,7 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     """Return an endpoint's failure as ours: what is about the operator's own key or account is none of the client's."""
     found = scrub(failed.message)
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
-    if failed.code in _NO_MONEY:
+    if failed.code in NO_MONEY:
         return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
     if failed.code in ("auth", "payment") or status == 407:
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
@@ -234,6 +276,7 @@ class Passthrough:
             else:
                 kept.append(data)
 
+        refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
         forwarding = Forwarding(on_open, write, self._budgets(max_cost_usd), self.server.metrics.count_call)
         self.server.runner.limiter.refuse_if_full()

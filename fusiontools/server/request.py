@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fusiontools.errors import InputError
 from fusiontools.llm.completion import DEPTH_HEADER
@@ -109,6 +110,16 @@ def refuse_unanswerable(request: ChatRequest) -> None:
     """Raise `ApiError` for what only an endpoint itself could answer."""
     if request.unanswerable is not None:
         raise request.unanswerable
+
+
+def keepalive_of(options: ServeOptions) -> float | None:
+    """Return after how many silent seconds a stream says that it is alive; None for never."""
+    return None if options.keepalive == "off" else options.keepalive_s
+
+
+def query_of(scope: Any) -> dict[str, str]:
+    """Return what stands behind the question mark; of what is said twice, the last."""
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
 def depth_of(scope: Any, most: int) -> int:

@@ -1,71 +1,39 @@
-"""Kept responses over HTTP: shown, listed, forgotten, given up; and those that are made while nobody waits."""
+"""Kept responses and conversations over HTTP: shown, streamed again, listed, changed, forgotten, given up."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
 from fusiontools.llm.prices import prompt_tokens
-from fusiontools.record.types import Record
-from fusiontools.server.jobs import Exchange, Hold
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.background import send_stream
+from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.responses import Responses
-from fusiontools.server.protocols.responses_reply import fail_response, start_response, whole
-from fusiontools.server.request import App, JsonRoute, Receive, Send, check_size, read_body, send_json
-from fusiontools.server.response_store import ResponseStore, Turn
-from fusiontools.server.result import answer_to
+from fusiontools.server.protocols.responses_request import check_items, object_at, refuse
+from fusiontools.server.request import (
+    App,
+    JsonRoute,
+    Receive,
+    Send,
+    check_size,
+    keepalive_of,
+    query_of,
+    read_body,
+    send_json,
+)
 
 if TYPE_CHECKING:
     from fusiontools.server.state import Server
 
 _ONE = "/v1/responses/{response_id}"
-
-
-def with_turn(request: ChatRequest, turn: Turn, store: ResponseStore, caller: str) -> ChatRequest:
-    """Return a request that says of its turn what it has to, and whose answer is kept where that is wanted."""
-    echo = {**request.echo, "response": {**request.echo["response"], **turn.echo}}
-    if not turn.keeps:
-        return replace(request, echo=echo)
-
-    def keep(response: dict[str, Any]) -> None:
-        store.put(caller, response, turn.items)
-
-    return replace(request, echo=echo, keep=keep)
-
-
-def run_in_background(exchange: Exchange, server: Server) -> dict[str, Any]:
-    """Let a response be made whoever listens; returns how it stands now."""
-    begun = start_response(exchange.request, exchange.meta)
-    key = (exchange.log.caller, str(begun["id"]))
-    server.responses.running[key] = (exchange.job, begun)
-    hold = Hold(exchange.job)
-    hold.__enter__()
-    exchange.job.task.add_done_callback(functools.partial(_end, exchange, server, begun))
-    return begun
-
-
-def _end(exchange: Exchange, server: Server, begun: dict[str, Any], task: asyncio.Task[Record]) -> None:
-    """Keep what has come of a response; one that was forgotten meanwhile is not kept."""
-    key = (exchange.log.caller, str(begun["id"]))
-    keep = exchange.request.keep
-    if server.responses.running.pop(key, None) is None or keep is None:
-        return
-    if task.cancelled():
-        keep({**begun, "status": "cancelled"})
-        return
-    if (failed := task.exception()) is not None:
-        refused = failed if isinstance(failed, ApiError) else ApiError(500, "internal_error", "a bug in fusiontools")
-        keep(fail_response(begun, [], refused, None))
-        return
-    try:
-        result = answer_to(exchange.request, task.result(), exchange.plan, server.options.usage)
-        whole(exchange.request, exchange.meta, result)  # which is kept
-    except ApiError as refused:
-        keep(fail_response(begun, [], refused, None))
+_CONVERSATION = "/v1/conversations/{conversation_id}"
+_ITEM = f"{_CONVERSATION}/items/{{item_id}}"
+#: How long a page of a list is, where nobody says, and at most.
+_PAGE, _LONGEST_PAGE = 20, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +63,30 @@ class ResponseRoutes:
         await send_json(send, 200, {"object": "response.input_tokens", "input_tokens": tokens}, {})
 
     async def show(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Show a response as it stands."""
+        """Show a response as it stands, or stream it, from some event on."""
         response, _ = self._find(scope)
-        if b"stream=true" in scope["query_string"].split(b"&"):
-            why = "stream: a response that is kept is not streamed again; ask until its `status` is another one"
-            raise ApiError(400, "unsupported", why, "stream")
-        await send_json(send, 200, response, {})
+        query = query_of(scope)
+        if query.get("stream") == "true":
+            await self._stream(response, _number_of(query, "starting_after", -1), scope, receive, send)
+        else:
+            await send_json(send, 200, response, {})
+
+    async def _stream(self, response: Mapping[str, Any], after: int, scope: Any, receive: Receive, send: Send) -> None:
+        server, log = self.server, scope["log"]
+        running = server.responses.running.get((log.caller, response["id"]))
+        if running is not None and running.exchange.request.stream:
+            stream = running.stream(send, after)
+            await stream.follow(running.exchange.job, receive, keepalive_of(server.options), log)
+        elif (said := server.responses.find_stream(log.caller, response["id"])) is not None:
+            await send_stream(send, said, after)
+        else:
+            raise refuse("stream", "only a response made with `background` and `stream` can be streamed", "unsupported")
 
     async def items(self, scope: Any, receive: Receive, send: Send) -> None:
         """List what a response answers, the newest first unless it is asked otherwise."""
         response, items = self._find(scope)
         named = [{"id": f"{response['id']}_in_{i}", **item} for i, item in enumerate(items)]
-        if b"order=asc" not in scope["query_string"].split(b"&"):
-            named.reverse()
-        ends = {"first_id": named[0]["id"], "last_id": named[-1]["id"]} if named else {"first_id": "", "last_id": ""}
-        await send_json(send, 200, {"object": "list", "data": named, **ends, "has_more": False}, {})
+        await send_json(send, 200, _page_of(named, query_of(scope)), {})
 
     async def delete(self, scope: Any, receive: Receive, send: Send) -> None:
         """Forget a response."""
@@ -121,10 +98,127 @@ class ResponseRoutes:
         """Give up a response that is made in the background; one that has ended stays as it is."""
         response, _ = self._find(scope)
         if running := self.server.responses.running.get((scope["log"].caller, response["id"])):
-            running[0].task.cancel()
-            await asyncio.wait([running[0].task])
+            task = running.exchange.job.task
+            task.cancel()
+            await asyncio.wait([task])
             response, _ = self._find(scope)
         await send_json(send, 200, response, {})
 
     def _find(self, scope: Any) -> tuple[dict[str, Any], list[Any]]:
         return self.server.responses.find(scope["log"].caller, scope["path_params"]["response_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRoutes:
+    """The routes of conversations."""
+
+    server: Server
+
+    def routes(self) -> list[Route]:
+        """Return where each is."""
+        pages: list[tuple[str, str, App]] = [
+            ("POST", "/v1/conversations", self.create),
+            ("GET", _CONVERSATION, self.show),
+            ("POST", _CONVERSATION, self.update),
+            ("DELETE", _CONVERSATION, self.delete),
+            ("GET", f"{_CONVERSATION}/items", self.items),
+            ("POST", f"{_CONVERSATION}/items", self.add),
+            ("GET", _ITEM, self.item),
+            ("DELETE", _ITEM, self.delete_item),
+        ]
+        return [Route(path, JsonRoute(answer), methods=[method]) for method, path, answer in pages]
+
+    async def create(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Begin a conversation, with items or without."""
+        body = await self._read(scope, receive)
+        if not self.server.responses.keeps:
+            why = "nothing is kept here (--store; with several --workers nothing is): send what was said in `input`"
+            raise ApiError(400, "unsupported", why, None)
+        items = check_items(body.get("items") or [], "items")
+        made = self.server.responses.conversations.create(scope["log"].caller, items, _metadata_of(body))
+        await send_json(send, 200, made, {})
+
+    async def show(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Show a conversation, but for its items."""
+        head, _ = self.server.responses.conversations.find(*_place(scope))
+        await send_json(send, 200, head, {})
+
+    async def update(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Set a conversation's `metadata`."""
+        body = await self._read(scope, receive)
+        updated = self.server.responses.conversations.update(*_place(scope), _metadata_of(body))
+        await send_json(send, 200, updated, {})
+
+    async def delete(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Forget a conversation."""
+        caller, conversation_id = _place(scope)
+        self.server.responses.conversations.delete(caller, conversation_id)
+        await send_json(send, 200, {"id": conversation_id, "object": "conversation.deleted", "deleted": True}, {})
+
+    async def items(self, scope: Any, receive: Receive, send: Send) -> None:
+        """List a conversation's items, the newest first unless it is asked otherwise."""
+        _, items = self.server.responses.conversations.find(*_place(scope))
+        await send_json(send, 200, _page_of(items, query_of(scope)), {})
+
+    async def add(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Add items to a conversation."""
+        body = await self._read(scope, receive)
+        added = self.server.responses.conversations.add(*_place(scope), check_items(body.get("items"), "items"))
+        await send_json(send, 200, _list_of(added, has_more=False), {})
+
+    async def item(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Show one item."""
+        found = self.server.responses.conversations.find_item(*_place(scope), scope["path_params"]["item_id"])
+        await send_json(send, 200, found, {})
+
+    async def delete_item(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Take one item out."""
+        left = self.server.responses.conversations.delete_item(*_place(scope), scope["path_params"]["item_id"])
+        await send_json(send, 200, left, {})
+
+    async def _read(self, scope: Any, receive: Receive) -> dict[str, Any]:
+        body = await read_body(receive, self.server.options)
+        self.server.rate_limiter.take(scope["log"].caller)
+        return body
+
+
+def _place(scope: Any) -> tuple[str, str]:
+    return scope["log"].caller, scope["path_params"]["conversation_id"]
+
+
+def _metadata_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    return object_at(body.get("metadata") or {}, "metadata")
+
+
+def _page_of(items: Sequence[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return a page of a list, whose items have ids: `order`, `after` (an item's id) and `limit` say which.
+
+    Raises:
+        ApiError: one of these cannot be.
+    """
+    if (order := query.get("order", "desc")) not in ("asc", "desc"):
+        raise refuse("order", "must be `asc` or `desc`")
+    limit = _number_of(query, "limit", _PAGE)
+    if not 1 <= limit <= _LONGEST_PAGE:
+        raise refuse("limit", f"must be 1 to {_LONGEST_PAGE}")
+    ordered = list(items) if order == "asc" else list(items)[::-1]
+    if after := query.get("after"):
+        places = [place for place, item in enumerate(ordered) if item["id"] == after]
+        if not places:
+            raise refuse("after", "is the id of no item in this list")
+        ordered = ordered[places[0] + 1 :]
+    return _list_of(ordered[:limit], has_more=len(ordered) > limit)
+
+
+def _list_of(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
+    return {"object": "list", "data": list(items), **ends, "has_more": has_more}
+
+
+def _number_of(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise refuse(name, "must be a whole number")
+    return int(text)

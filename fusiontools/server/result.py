@@ -50,7 +50,8 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     calls = () if cached else record.get("calls", [])
     spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
     block = fusion_block(record, plan, calls, cached)
-    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block)
+    sources = answer.get("sources", ())
+    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block, sources)
 
 
 def _finish_reason(answer: Mapping[str, Any]) -> str:
@@ -66,7 +67,10 @@ def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, c
     result = result_of(record, plan, usage, cached=cached)
     if not request.ignored:
         return result
-    return replace(result, fusion={**result.fusion, "ignored": list(request.ignored)})
+    told = [(part["param"], part["reason"]) for part in request.ignored]
+    notes = [{"stage": "panel", "code": "tool_ignored", "detail": f"{param}: {reason}"} for param, reason in told]
+    degraded = [*result.fusion.get("degraded", []), *notes]
+    return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": list(request.ignored)})
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:

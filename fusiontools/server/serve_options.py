@@ -73,7 +73,7 @@ class ServeOptions:
         "--max-day-cost-usd",
         minimum=0,
         metavar="USD",
-        help="What a key may spend in one day (UTC), as far as this process remembers.  [default: no limit]",
+        help="What a key may spend in one day (UTC), at all servers of this user.  [default: no limit]",
     )
     cache_s: float = option(
         0.0,

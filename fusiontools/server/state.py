@@ -13,6 +13,7 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
 from fusiontools.server import access
 from fusiontools.server.catalog import Catalog, open_catalog
+from fusiontools.server.day_money import DayMoney
 from fusiontools.server.jobs import Cache, JobRunner
 from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
 from fusiontools.server.metrics import Metrics
@@ -98,14 +99,14 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         if not catalog.endpoints[home].embedded:
             client.backend_of(home)  # an address that cannot be is found now, not by the first client
     limited = any(usd is not None for usd in ceilings)
-    day_usd = None if options.max_day_cost_usd is None else options.max_day_cost_usd / options.workers
+    day_usd = options.max_day_cost_usd
     return Server(
         options=options,
         catalog=catalog,
         planner=Planner(catalog, options, limited),
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
-        daily_budgets=DailyBudgets(day_usd),
+        daily_budgets=DailyBudgets(day_usd, None if day_usd is None else DayMoney()),
         cache=Cache(options.cache_s, options.cache_entries),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,

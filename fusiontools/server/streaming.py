@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from fusiontools.record.types import ToolCall
 from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
-from fusiontools.server.request import Receive, Send, encode_headers
+from fusiontools.server.request import Receive, RequestLog, Send, encode_headers
 
-_STREAM_HEADERS = {
+STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -45,7 +46,11 @@ class Stream:
     settle: Callable[[Any], ChatResult]
     events: bool = False
     first: Callable[[], None] | None = None
+    #: Whether a failure before anything was said is said in the stream too.
+    in_band: bool = False
     begun: bool = False
+    #: How the stream begins; made before all else that is said, for events are numbered in the order they are made.
+    _opening: bytes | None = None
     _text: list[str] = field(default_factory=list)
     _calls: dict[int, StartedToolCall] = field(default_factory=dict)
 
@@ -59,6 +64,7 @@ class Stream:
             while not (subscriber.gone or subscriber.finished):
                 data = b"".join([self._write(piece) for piece in await subscriber.more()])
                 if not data and subscriber.silent:
+                    self._open()
                     data = self.writer.alive()
                 if data and not subscriber.gone:
                     await self._put(data)
@@ -66,13 +72,44 @@ class Stream:
                 return "gone"
         return await self._end(job)
 
+    async def follow(self, job: Job, receive: Receive, keepalive_s: float | None, log: RequestLog) -> None:
+        """Say the job to its end, also where it fails or the server ends; the log says how it went.
+
+        Raises:
+            ApiError: as `run`, unless it is said in the stream.
+        """
+        try:
+            log.outcome = await self.run(job, receive, keepalive_s)
+        except asyncio.CancelledError:
+            log.outcome = "server_overloaded"
+            if self.begun:
+                await self.fail(ApiError(503, "server_overloaded", "the server is going down"))
+            raise
+        except ApiError as refused:
+            if not self.in_band or refused.status == 503:
+                raise
+            log.outcome = refused.code
+            await self.fail(refused)
+
+    def say_all(self, job: Job) -> tuple[bytes, ApiError | None]:
+        """Return all that is said of a job that has ended, from the beginning, and why it has failed, if it has."""
+        data = [self._open(), *(self._write(piece) for piece in job.pieces)]
+        result: ChatResult | None = None
+        try:
+            result = self.settle(job.task.result())
+            data.append(self._rest(result) + self.writer.close(result))
+        except ApiError as refused:
+            return b"".join([*data, self.writer.broken(refused, result)]), refused
+        return b"".join(data), None
+
     async def go_on(self) -> None:
         """Begin in a response that has begun."""
         self.begun = True
-        await self._put(self.writer.open())
+        await self._put(self._open())
 
     async def fail(self, refused: ApiError) -> None:
         """Say in band that there is no answer."""
+        self._open()
         await self._put(self.writer.broken(refused, None), more=False)
 
     async def _end(self, job: Job) -> str:
@@ -80,6 +117,7 @@ class Stream:
         if job.task.cancelled():
             raise ApiError(503, "server_overloaded", "the server is going down")
         result: ChatResult | None = None
+        self._open()
         try:
             result = self.settle(job.task.result())
             data = self._rest(result) + self.writer.close(result)
@@ -104,7 +142,13 @@ class Stream:
         rest = result.content[len(sent) :]
         return (self._write(rest) if rest else b"") + (self._write(calls) if calls else b"")
 
+    def _open(self) -> bytes:
+        if self._opening is None:
+            self._opening = self.writer.open()
+        return self._opening
+
     def _write(self, piece: Piece) -> bytes:
+        self._open()
         if isinstance(piece, Note):
             data = self.writer.progress(piece.words) if piece.words else b""
             return data + (self.writer.event(piece.event) if self.events else b"")
@@ -123,9 +167,9 @@ class Stream:
     async def _put(self, data: bytes, *, more: bool = True) -> None:
         if not self.begun:
             self.begun = True
-            headers = encode_headers(_STREAM_HEADERS)
+            headers = encode_headers(STREAM_HEADERS)
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-            data = self.writer.open() + data
+            data = self._open() + data
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
 

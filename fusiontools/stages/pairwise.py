@@ -71,8 +71,8 @@ async def duel(
         return PairwiseVerdict(None, ("tie", "tie"))
     response_format = verdict_form(_PROPERTIES)
     asked = [
-        ask(response_format, messages, model, runtime, ledger, Slot(model.name, first_sample + order, step=step))
-        for order, messages in enumerate(_both_orders(record, texts, template))
+        ask(response_format, prompt, model, runtime, ledger, Slot(model.name, first_sample + order, step=step))
+        for order, prompt in enumerate(_both_orders(record, texts, template))
     ]
     replies = await asyncio.gather(*asked)
     verdicts: list[str] = []
@@ -84,22 +84,17 @@ async def duel(
     return PairwiseVerdict(_winner(verdicts), tuple(verdicts), problems[0] if problems else None)
 
 
-def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[list[Message]]:
+def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[prompts.Prompt]:
     sections = load_template(template)
-    values = {
-        # Over the texts in one order: the nonce, as the rules, is the same for both.
-        "nonce": prompts.nonce_of([record["id"], *texts]),
-        "conversation": prompts.conversation(record["messages"]),
-    }
+    # Over the texts in one order: the mark, as the rules, is the same for both.
+    mark = prompts.mark_of("duel", record["id"], texts)
+    values = {"nonce": mark, "conversation": prompts.conversation(record["messages"])}
     orders = []
     for shown in (texts, texts[::-1]):
-        responses = prompts.fence_texts(dict(zip("AB", shown, strict=True)), str(values["nonce"]))
-        orders.append(
-            [
-                Message(role="system", content=sections["duel system"]),
-                Message(role="user", content=prompts.fill(sections["duel user"], {**values, "responses": responses})),
-            ]
-        )
+        responses = prompts.fence_texts(dict(zip("AB", shown, strict=True)), mark)
+        system = Message(role="system", content=sections["duel system"])
+        filled = prompts.fill(sections["duel user"], {**values, "responses": responses})
+        orders.append(prompts.Prompt([system, Message(role="user", content=filled)], mark))
     return orders
 
 

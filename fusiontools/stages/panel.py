@@ -28,9 +28,9 @@ from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
-from fusiontools.stages.panel_gather import Outcomes, Patience, ask
+from fusiontools.stages.panel_gather import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
-from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
+from fusiontools.stages.runtime import Runtime, Stage, note_no_tools, skips_failed, with_section, without_response
 
 Why = Literal["scouts", "majority", "layer", "call"]
 
@@ -81,6 +81,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     ledger.calls += beside[1]
     if len(failed) == len(responses):
         return _fail_all(record, responses, ledger)
+    notes += note_no_tools(record, "panel", options.tools, options.members, runtime.client)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes, *_note_unmet(ledger)])
     if beside[0]:
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
@@ -171,7 +172,7 @@ async def _fold(
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
         try:
-            folded = await planner.runtime.client.complete(call.request, call.model, ledger, call.slot)
+            folded = await complete(call, planner.runtime, ledger)
         except CallFailed as failure:
             if folded is None:
                 return failure, []
@@ -260,6 +261,12 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response["tool_calls"] = list(outcome.tool_calls)
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
+    if outcome.sources:
+        response["sources"] = list(outcome.sources)
+    if outcome.tool_runs:
+        response["tool_runs"] = list(outcome.tool_runs)
+    if outcome.stopped is not None:
+        response["stopped"] = outcome.stopped
     return response
 
 

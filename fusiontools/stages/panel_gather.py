@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusiontools.answers.keys import read_votes, vote_keys
 from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, OnDelta
@@ -55,7 +54,9 @@ async def ask(
     for i, call in enumerate(planned):
         if i in known:
             continue
-        recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
@@ -63,7 +64,7 @@ async def ask(
         elif call.request.cached_messages:
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
-            tasks[asyncio.create_task(_complete(call, runtime, ledger, on_delta))] = i
+            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
     try:
         await _settle(tasks, outcomes, patience)
     finally:
@@ -72,8 +73,13 @@ async def ask(
     return outcomes
 
 
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    """Return the completion of a planned call, of a member that may use tools where it may."""
+    if call.wish is None:
+        return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+    from fusiontools.stages.tool_loop import Ask, complete_with_tools
+
+    return await complete_with_tools(Ask(call.request, call.model, call.slot, runtime, ledger), call.wish, on_delta)
 
 
 async def _complete_cached(
@@ -84,9 +90,9 @@ async def _complete_cached(
     begun = warm.setdefault(call.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await _complete(call, runtime, ledger)
+        return await complete(call, runtime, ledger)
     try:
-        return await _complete(call, runtime, ledger, lambda _: begun.set())
+        return await complete(call, runtime, ledger, lambda _: begun.set())
     finally:
         begun.set()
 
@@ -128,12 +134,16 @@ _SCHEMA = {"reasoning": {"type": "string"}, "agree": {"type": "boolean"}}
 
 def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
     """Return whether all texts vote for the same; of long ones that give no result, code cannot tell."""
+    from fusiontools.answers.keys import read_votes
+
     votes = read_votes(texts, key, question)
     return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
 
 
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:
     """Return whether no answer that is still to come can change which key has the most votes."""
+    from fusiontools.answers.keys import vote_keys
+
     if not texts:
         return False
     keys = vote_keys(texts, key, question)[1]
@@ -157,9 +167,9 @@ async def agree(
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
-    messages = prompts.about_responses(before, "agree", options.template, labels)
+    prompt = prompts.about_responses(before, "agree", options.template, labels)
     slot = Slot(model.name, layer=responses[0]["layer"], step="agree")
-    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), messages, model, runtime, ledger, slot)
+    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), prompt, model, runtime, ledger, slot)
     if isinstance(reply, CallFailed):
         note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {reply.message}"}
         return False, [note]

@@ -95,9 +95,9 @@ class _Picking:
         """Ask once, over all responses; None where no response is named."""
         judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
         labels = prompts.blind_order(self.record["id"], [i for i, _ in usable_responses(self.record)])[1]
-        messages = prompts.about_responses(self.record, kind, self.options.template, labels)
+        prompt = prompts.about_responses(self.record, kind, self.options.template, labels)
         strictly = verdict_form(_PROPERTIES)
-        reply = await ask(strictly, messages, judge, self.runtime, self.ledger, Slot(judge.name))
+        reply = await ask(strictly, prompt, judge, self.runtime, self.ledger, Slot(judge.name))
         if isinstance(reply, CallFailed):
             self._note("pick_failed", reply.message)
             return None

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fusiontools.answers.extract import drop_thoughts
 from fusiontools.record import jsonl
 
 _SHOWN_CHARS = 120
@@ -54,7 +53,7 @@ def find_object(reply: str, wanted: Callable[[Mapping[str, Any]], bool]) -> dict
         return _last(jsonl.loads(reply), wanted)
     except ValueError:
         pass
-    text = drop_thoughts(reply)
+    text = _without_thoughts(reply)
     found: Any = None
     cut_off = False
     at = mended = 0
@@ -77,6 +76,13 @@ def find_object(reply: str, wanted: Callable[[Mapping[str, Any]], bool]) -> dict
         elif strict:
             at = end
     return None if found is None else _writable(found)
+
+
+def _without_thoughts(reply: str) -> str:
+    # Most replies are JSON and nothing else, and a tool starts without that room.
+    from fusiontools.answers.extract import drop_thoughts
+
+    return drop_thoughts(reply)
 
 
 def _last(data: Any, wanted: Callable[[Mapping[str, Any]], bool], depth: int = 0) -> dict[str, Any] | None:
@@ -132,7 +138,7 @@ def said_in(reply: str, key: str) -> Any:
     said = object_in(reply, key).get(key)
     if said is not None:
         return said.strip() if isinstance(said, str) else said
-    words = drop_thoughts(reply).strip(" \t\r\n*`\"'.").split()
+    words = _without_thoughts(reply).strip(" \t\r\n*`\"'.").split()
     return words[0] if len(words) == 1 and words[0].isalpha() else ""
 
 
@@ -141,7 +147,7 @@ def truth_in(reply: str, key: str) -> bool | None:
     said = object_in(reply, key).get(key)
     if isinstance(said, bool):
         return said
-    words = said if isinstance(said, str) else drop_thoughts(reply) if said is None else ""
+    words = said if isinstance(said, str) else _without_thoughts(reply) if said is None else ""
     plain = " ".join(re.findall(r"\w+", words.casefold().replace("_", " ")))
     return {**_TRUTHS, key: True, f"un{key}": False, f"not {key}": False}.get(plain)
 

@@ -241,8 +241,7 @@ class _Routing:
     async def _ask_model(self) -> Decision | None:
         """Return what the classifier says; None where the rules must decide."""
         model = self.options.models[0]
-        messages = route_messages(self.record)
-        reply = await ask(_FORM, messages, model, self.runtime, self.ledger, Slot(model.name))
+        reply = await ask(_FORM, route_messages(self.record), model, self.runtime, self.ledger, Slot(model.name))
         if isinstance(reply, CallFailed):
             self._note("route_failed", f"{model.name}: {reply.message}; the rules decide")
             return None
@@ -297,7 +296,7 @@ def read_reply(reply: str) -> Decision | None:
     return decision_in({"decision": said_in(reply, "decision") or said_in(last, "decision")})
 
 
-def route_messages(record: Record) -> list[Message]:
+def route_messages(record: Record) -> prompts.Prompt:
     """Return what a classifier reads: its rules, then the conversation as fenced data, bounded.
 
     The last user turn stands there nearly whole, what is around it is cut short, and pictures are only named: whoever
@@ -305,12 +304,10 @@ def route_messages(record: Record) -> list[Message]:
     """
     sections = load_template("default")
     shown = _select(record["messages"])
-    mark = prompts.nonce_of([record["id"], *(text_of(message) for message in shown)])
+    mark = prompts.mark_of("route", record["id"], [text_of(message) for message in shown])
     values = {"nonce": mark, "conversation": prompts.conversation(shown)}
-    return [
-        {"role": "system", "content": sections["route system"]},
-        {"role": "user", "content": prompts.fill(sections["route user"], values)},
-    ]
+    system: Message = {"role": "system", "content": sections["route system"]}
+    return prompts.Prompt([system, {"role": "user", "content": prompts.fill(sections["route user"], values)}], mark)
 
 
 def _select(messages: list[Message]) -> list[Message]:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.answers import lexical
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
@@ -38,6 +37,7 @@ from fusiontools.record.sections import (
     take_verbatim,
     usable_responses,
 )
+from fusiontools.record.sources import has_sources
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
@@ -151,10 +151,12 @@ class _Writing:
             "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _keep_text(loser)},
         }
 
-    async def _ask(self, messages: list[Message], step: str, *, is_last: bool) -> Completion:
+    async def _ask(self, prompt: prompts.Prompt, step: str, *, is_last: bool) -> Completion:
         model = self.options.models[0]
         params = _params_for(self.record, self.options, model, step, self.runtime)
-        request = self.runtime.client.request(model, prompts.with_system(messages, model.system), params)
+        request = self.runtime.client.request(
+            model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks
+        )
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
         slot = Slot(model.name, step=step or None)
         return await self.runtime.client.complete(request, model, self.ledger, slot, on_delta)
@@ -186,7 +188,7 @@ class _Writing:
 
 def synth_messages(
     record: Record, template: str, positions: list[int] | None = None, before: Answer | None = None
-) -> list[Message]:
+) -> prompts.Prompt:
     """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis.
 
     Args:
@@ -200,18 +202,22 @@ def synth_messages(
     everyone = prompts.blind_order(record["id"], [i for i, _ in usable_responses(record)])[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
     standing = [] if before is None else [_text_of(before)]
-    mark = prompts.nonce_of([record["id"], *(prompts.response_text(panel[i]) for i in sorted(fused)), *standing])
+    shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
+    mark = prompts.mark_of(asked, record["id"], [*shown, *standing])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
-        "conversation": prompts.conversation(record["messages"]),
+        "conversation": prompts.conversation(prompts.with_evidence(record, mark)),
         "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
     }
     turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    return [*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn]
+    system = sections[f"{asked} system"]
+    if has_sources(record):
+        system += "\n\n" + sections["synth sources"]
+    return prompts.Prompt([*prompts.with_system(prompts.with_evidence(record, mark), system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
@@ -260,4 +266,6 @@ def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str,
 
 
 def _best_is_short(record: Record) -> bool:
+    from fusiontools.answers import lexical
+
     return lexical.is_short([record["panel"][best(record)].get("content", "")])

@@ -8,15 +8,19 @@ import pty
 import re
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from samples import poll
-from terminal import everything, on_a_terminal
+from terminal import everything
+from terminal import on_a_terminal as on_any_terminal
 from workdir import Run, Upstream
 
 from fusiontools.record.schemas import check_record
 
+#: A pipe that stays open would be read for more to ask about.
+on_a_terminal = partial(on_any_terminal, stdin=subprocess.DEVNULL)
 CHAIN = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+text=Both"
 
 
@@ -113,6 +117,28 @@ def test_what_went_otherwise_is_said_and_is_no_failure(run: Run) -> None:
     assert (result.status, result.text) == (0, "One\n")
     assert "fuse-ask: member_failed: fake/b+status=400: bad_request" in result.err
     assert "fuse-ask: one_survivor: " in result.err
+
+
+JUDGE_FAILS = "panel -m fake/a+text=One -m fake/b+text=Two | judge -m fake/j+status=400 | synth -m fake/s+status=400"
+
+
+def test_a_judge_that_fails_is_said_and_with_strict_is_a_failure(run: Run) -> None:
+    lax, strict, quiet = (
+        run(["fuse-ask", "--chain", JUDGE_FAILS, *more, "Why?"]) for more in ([], ["--strict"], ["--strict", "-q"])
+    )
+
+    assert (lax.status, strict.status, quiet.status) == (0, 1, 1)
+    assert lax.text == strict.text == quiet.text == "One\n"
+    assert lax.err == strict.err
+    assert [line.split(": ")[:2] for line in lax.err.splitlines()] == [
+        ["fuse-ask", "judge_failed"],
+        ["fuse-ask", "synth_failed"],
+    ]
+    assert quiet.err == ""
+
+
+def test_strict_finds_no_fault_with_a_whole_answer(run: Run) -> None:
+    assert run(["fuse-ask", "--strict", "--chain", CHAIN, "Why?"]).status == 0
 
 
 def test_no_answer_ends_with_3_and_says_why(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +16,12 @@ def test_a_reader_that_has_enough_of_the_help_is_no_error(run: Run) -> None:
     result = run("fuse-panel --help | true", pipefail=True)
 
     assert (result.status, result.err) == (0, "")
+
+
+def test_a_tool_that_ends_with_a_status_of_its_own_keeps_it(run: Run) -> None:
+    """click ends with 1 where it knows no such shell, and with 0 where it has written completions."""
+    assert run("_FUSE_PANEL_COMPLETE=tcsh_source fuse-panel").status == 1
+    assert run("_FUSE_PANEL_COMPLETE=fish_source fuse-panel").status == 0
 
 
 @needs_dev_full
@@ -41,3 +48,14 @@ def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first
     listed = text[text.index(f"\n{headings[0]}:\n") :]
     for name in (name for name in options if name.startswith("-")):
         assert len(re.findall(rf"^  (?:-\w, )?{name}(?=[ ,]|$)", listed, re.M)) == 1, name
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_interrupt_in_the_midst_of_the_imports_ends_the_tool_without_a_word(
+    tool: str, run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+    result = run([tool, "--help"], env={**env, "PYTHONPATH": str(tmp_path)})
+
+    assert (result.status, result.out, result.err) == (130, b"", "")

@@ -38,6 +38,17 @@ def test_a_bad_line_is_reported_and_the_rest_graded(run: Run) -> None:
     assert result.err.startswith("fuse-grade: stdin:1: $: nothing to grade")
 
 
+def test_a_judge_that_fails_is_summed_up_and_with_strict_is_a_failure(run: Run) -> None:
+    records = lines([answered("x", meta={"rubric": RUBRIC}, id=name) for name in ("q", "r")])
+    command = ["fuse-grade", "-m", "fake/j+status=400"]
+
+    lax, strict = run(command, records), run([*command, "--strict"], records)
+
+    assert (lax.status, strict.status, len(strict.records)) == (0, 1, 2)
+    assert lax.err.startswith("fuse-grade: 2 of 2 records: ")
+    assert lax.err == strict.err
+
+
 def test_the_tool_asks_the_judge_of_the_record_s_recipe(run: Run, upstream: Upstream) -> None:
     upstream.script("fake/judge", *['text={"met":true}'] * 3)
     judge = {"models": [{"name": "fake/judge", "model": "fake/judge", "endpoint": "openrouter"}]}

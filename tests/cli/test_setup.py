@@ -166,7 +166,8 @@ def test_a_disk_that_fills_under_the_journal_costs_no_answer(run: Run, env: dict
     assert result.status == 0
     assert [r["id"] for r in result.records] == names
     assert all("error" not in r for record in result.records for r in record["panel"])
-    assert re.fullmatch(r"fuse-panel: warning: the journal \S+ could not be written: .+\n", clear(result))
+    said = r"fuse-panel: warning: the journal \S+ cannot be written: .+\n(.+\n)*.+ \d+ finished calls .+\n"
+    assert re.fullmatch(said, clear(result))
 
 
 @pytest.mark.parametrize("place", ["file/journal.db", "folder"], ids=["below-a-file", "a-folder"])

@@ -75,7 +75,13 @@ def all_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def test_without_an_address_the_general_key_stands_in_for_openrouters(all_keys: pytest.MonkeyPatch) -> None:
     keys = keys_of(environment_endpoints(ENDPOINTS))
 
-    assert keys == {**dict.fromkeys(ENDPOINTS), "openrouter": "fusion_api_key", "openai": "openai_api_key"}
+    assert keys == {
+        **dict.fromkeys(ENDPOINTS),
+        "openrouter": "fusion_api_key",
+        "openai": "openai_api_key",
+        "anthropic": "anthropic_api_key",
+        "gemini": "gemini_api_key",
+    }
 
 
 def test_each_endpoint_has_its_own_key(all_keys: pytest.MonkeyPatch) -> None:

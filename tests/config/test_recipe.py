@@ -83,7 +83,7 @@ def test_the_summary_in_a_record_gives_every_later_stage_back(name: str) -> None
 
     kept = jsonl.loads(jsonl.dumps(summary(recipe)))
 
-    assert kept.keys() <= {"name", "panel", "judge", "synth", "vote", "pick"}
+    assert kept.keys() <= {"name", "endpoint", "panel", "judge", "synth", "vote", "pick"}
     assert from_summary(PanelOptions, kept["panel"]) == recipe.panel
     assert from_summary(JudgeOptions, kept["judge"]) == recipe.judge
     assert from_summary(SynthOptions, kept["synth"]) == recipe.synth

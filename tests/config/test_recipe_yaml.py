@@ -196,8 +196,8 @@ def test_settings_that_only_look_like_keys_are_accepted() -> None:
     ("choice", "message"),
     [
         ("budgt", "no recipe is called 'budgt'; did you mean 'budget'?"),
-        ("zzz", "no recipe is called 'zzz'; known: budget"),
-        ("./none.yaml", "./none.yaml: no such recipe file; shipped recipes: budget"),
+        ("zzz", "no recipe is called 'zzz'; known: anthropic, budget"),
+        ("./none.yaml", "./none.yaml: no such recipe file; known by name: anthropic, budget"),
         ("../configs/budget", "../configs/budget: no such recipe file"),
     ],
 )
@@ -225,7 +225,12 @@ def test_what_is_no_yaml_is_refused_in_one_line(content: bytes) -> None:
     ("environment", "file", "choice"),
     [
         ({}, False, "local"),
-        ({"OPENAI_API_KEY": "k"}, False, "local"),
+        ({"OPENAI_API_KEY": "k"}, False, "openai"),
+        ({"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": ""}, False, "anthropic"),
+        ({"GEMINI_API_KEY": "k"}, False, "gemini"),
+        ({"GEMINI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}, False, "anthropic"),
+        ({"OPENAI_API_KEY": "k", "OPENROUTER_API_KEY": "k"}, False, "budget"),
+        ({"MISTRAL_API_KEY": "k"}, False, "local"),
         ({"OPENROUTER_API_KEY": "k"}, False, "budget"),
         ({"FUSION_API_KEY": "k"}, False, "budget"),
         ({"FUSION_BASE_URL": "http://h/v1"}, False, "budget"),
@@ -252,6 +257,22 @@ def test_a_shipped_name_wins_over_a_file_of_that_name() -> None:
 
     assert load_recipe("budget").panel.members[0].model != "a/b"
     assert load_recipe("./budget").panel.members[0].model == "a/b"
+
+
+def test_a_recipe_of_ones_own_is_found_by_name_and_wins_over_a_shipped_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "fusiontools" / "recipes"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("panel: [a/b]\n")
+    (folder / "budget.yaml").write_text("panel: [c/d]\n")
+
+    assert recipe_yaml.own_recipe_names() == ["budget", "mine"]
+    assert load_recipe("mine").panel.members[0].model == "a/b"
+    assert load_recipe("budget").panel.members[0].model == "c/d"
+    with pytest.raises(UsageError, match="did you mean 'mine'"):
+        load_recipe("mien")
 
 
 def test_a_scalar_of_a_recipe_is_the_text_that_it_looks_like(tmp_path: Path) -> None:

@@ -382,6 +382,30 @@ def test_offline_buys_nothing_and_names_what_it_lacks(run: Run, upstream: Upstre
     assert missed["panel"][0]["error"]["code"] == "offline_miss"
 
 
+def test_a_journal_is_replayed_where_fences_have_other_marks(run: Run, env: dict[str, str], upstream: Upstream) -> None:
+    chain = (
+        "fuse-panel -m fake/a -m fake/b {0} | fuse-panel -m fake/a -m fake/b --revise {0} "
+        "| fuse-judge -m fake/judge {0} | fuse-synth -m fake/s --refine --guard --guard-model fake/judge {0}"
+    )
+    there = run(chain.format("--journal shared.db"), "Why?", env={**env, "FUSION_FENCE_SECRET": "theirs"})
+    bought = len(upstream.bodies())
+
+    here = run(chain.format("--journal shared.db --offline"), "Why?", env={**env, "FUSION_FENCE_SECRET": "ours"})
+
+    assert without_calls(here.out) == without_calls(there.out)
+    assert here.status == 0
+    assert len(upstream.bodies()) == bought
+
+
+def test_judge_and_synthesizer_of_a_record_share_no_mark(run: Run, upstream: Upstream) -> None:
+    run(f"{PIPELINE} --refine", "Why?")
+
+    told = [str(body["messages"]) for name in ("fake/judge", "fake/s") for body in upstream.bodies(name)]
+    marks = [set(re.findall(r"nonce is ([0-9a-f]{32})\.", prompt)) for prompt in told]
+    assert [len(found) for found in marks] == [1, 1, 1]
+    assert len(set.union(*marks)) == 3
+
+
 def test_offline_needs_no_key(run: Run, env: dict[str, str]) -> None:
     bare = {name: value for name, value in env.items() if not name.startswith("FUSION_")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from boxes import LONG_S, RIGHT, any_box, checks, passes
 
-from fusiontools.evaluation.code_grader import Sandbox, program_of
+from fusiontools.evaluation.code_grader import ProgramRunner, program_of
 from fusiontools.evaluation.task import Code
 
 CALLED = "assert add(1, 2) == 3"
@@ -38,7 +38,7 @@ STAND_INS = {
 @any_box
 @pytest.mark.parametrize(("stand_in", "text"), STAND_INS.values(), ids=STAND_INS)
 def test_nothing_of_the_program_s_stands_in_for_the_checks_or_the_language(
-    box: Sandbox, stand_in: str, text: str
+    box: ProgramRunner, stand_in: str, text: str
 ) -> None:
     code = Code(text, "", "add")
 
@@ -47,7 +47,7 @@ def test_nothing_of_the_program_s_stands_in_for_the_checks_or_the_language(
 
 
 @any_box
-def test_a_kind_of_list_that_says_it_is_equal_is_compared_by_what_is_in_it(box: Sandbox) -> None:
+def test_a_kind_of_list_that_says_it_is_equal_is_compared_by_what_is_in_it(box: ProgramRunner) -> None:
     lying = "class L(list):\n    def __eq__(self, other): return True\ndef f(): return L({})"
 
     assert not passes(box, lying.format("[1]"), checks("assert f() == [2]"))
@@ -67,7 +67,7 @@ UNCALLED = {
 
 @any_box
 @pytest.mark.parametrize("text", UNCALLED.values(), ids=UNCALLED)
-def test_checks_that_are_only_defined_are_run(box: Sandbox, text: str) -> None:
+def test_checks_that_are_only_defined_are_run(box: ProgramRunner, text: str) -> None:
     code = Code(text, "", "add")
 
     assert box.run(RIGHT, code, LONG_S).said == "passed"
@@ -75,7 +75,7 @@ def test_checks_that_are_only_defined_are_run(box: Sandbox, text: str) -> None:
 
 
 @any_box
-def test_an_assertion_that_a_right_program_never_reaches_fails_nobody(box: Sandbox) -> None:
+def test_an_assertion_that_a_right_program_never_reaches_fails_nobody(box: ProgramRunner) -> None:
     code = checks("def test_it():\n    try:\n        f()\n        assert False\n    except ValueError:\n        pass")
 
     assert passes(box, "def f(): raise ValueError", code)
@@ -92,7 +92,7 @@ def test_an_assertion_that_a_right_program_never_reaches_fails_nobody(box: Sandb
         (f"def main():\n    {CALLED}", "no function that asserts anything was run"),
     ],
 )
-def test_checks_that_cannot_be_run_pass_nobody(box: Sandbox, text: str, why: str) -> None:
+def test_checks_that_cannot_be_run_pass_nobody(box: ProgramRunner, text: str, why: str) -> None:
     outcome = box.run(RIGHT, Code(text), LONG_S)
 
     assert not outcome.passed
@@ -100,7 +100,7 @@ def test_checks_that_cannot_be_run_pass_nobody(box: Sandbox, text: str, why: str
 
 
 @any_box
-def test_checks_that_catch_everything_do_not_pass_a_program_that_is_gone(box: Sandbox) -> None:
+def test_checks_that_catch_everything_do_not_pass_a_program_that_is_gone(box: ProgramRunner) -> None:
     code = checks("try:\n    f()\nexcept BaseException:\n    pass")
 
     assert not passes(box, "import os\ndef f(): os._exit(0)", code)
@@ -123,13 +123,13 @@ UNITTEST = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self):
         f"{UNITTEST}\nunittest.main()",
     ],
 )  # fmt: skip
-def test_checks_are_run_however_they_are_written(box: Sandbox, text: str) -> None:
+def test_checks_are_run_however_they_are_written(box: ProgramRunner, text: str) -> None:
     assert passes(box, "def f(x): return x * x", checks(text))
     assert not passes(box, "def f(x): return x + 1", checks(text))
 
 
 @any_box
-def test_what_the_task_gave_is_not_the_program_s_to_change(box: Sandbox) -> None:
+def test_what_the_task_gave_is_not_the_program_s_to_change(box: ProgramRunner) -> None:
     prompt = "def encode(s):\n    return s[::-1]\n\ndef f(s):\n    '''Undo encode.'''\n"
     code = Code("assert f(encode('ab')) == 'ab'", prompt, "f")
 

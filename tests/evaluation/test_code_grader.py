@@ -15,19 +15,20 @@ from samples import lines, response
 from scripted import Scripted, open_door
 from workdir import Run
 
-from fusiontools.config.stage_table import GradeOptions
+from fusiontools.config.evaluation_options import GradeOptions
 from fusiontools.errors import UsageError
-from fusiontools.evaluation.code_grader import Sandbox, head_of, program_key, program_of
+from fusiontools.evaluation.code_grader import ProgramRunner, head_of, program_key, program_of
 from fusiontools.evaluation.grade import grade
 from fusiontools.evaluation.task import Code
 from fusiontools.record import schemas
 from fusiontools.stages.runtime import Runtime
+from fusiontools.tools.sandbox import Sandbox
 
 GRADE = str(Path(sys.executable).with_name("fuse-grade"))
 
 
 @every_box
-def test_a_right_program_passes_and_a_wrong_one_does_not(box: Sandbox) -> None:
+def test_a_right_program_passes_and_a_wrong_one_does_not(box: ProgramRunner) -> None:
     right = box.run(RIGHT, ADDING, LONG_S)
     wrong = box.run("def add(a, b):\n    return a - b\n", ADDING, LONG_S)
 
@@ -47,7 +48,7 @@ def test_a_right_program_passes_and_a_wrong_one_does_not(box: Sandbox) -> None:
         ("def add(a): return a", "TypeError: add() takes 1 positional argument but 2 were given"),
     ],
 )
-def test_why_a_program_fails_is_said(box: Sandbox, program: str, why: str) -> None:
+def test_why_a_program_fails_is_said(box: ProgramRunner, program: str, why: str) -> None:
     outcome = box.run(program, ADDING, LONG_S)
 
     assert not outcome.passed
@@ -135,7 +136,7 @@ ATTACKS = {
 
 @every_box
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_only_passing_the_checks_scores(box: Sandbox, attack: str) -> None:
+def test_only_passing_the_checks_scores(box: ProgramRunner, attack: str) -> None:
     assert not passes(box, attack)
 
 
@@ -151,7 +152,7 @@ CHEATS = {
 
 @every_box
 @pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS)
-def test_no_number_of_the_program_s_own_is_as_near_as_it_likes(box: Sandbox, cheat: str) -> None:
+def test_no_number_of_the_program_s_own_is_as_near_as_it_likes(box: ProgramRunner, cheat: str) -> None:
     program = f"class Near:\n    {cheat}\ndef f(): return Near()\n"
 
     assert not passes(box, program, NEAR)
@@ -159,7 +160,7 @@ def test_no_number_of_the_program_s_own_is_as_near_as_it_likes(box: Sandbox, che
 
 
 @every_box
-def test_a_program_that_does_not_end_is_cut_off_with_all_it_started(box: Sandbox) -> None:
+def test_a_program_that_does_not_end_is_cut_off_with_all_it_started(box: ProgramRunner) -> None:
     program = """
         import os
         def f():
@@ -174,14 +175,14 @@ def test_a_program_that_does_not_end_is_cut_off_with_all_it_started(box: Sandbox
 
 
 @every_box
-def test_memory_is_bounded(box: Sandbox) -> None:
+def test_memory_is_bounded(box: ProgramRunner) -> None:
     outcome = box.run("def f(): return len(bytearray(3 * 2**30))", checks("f()"), LONG_S)
 
     assert outcome.said.startswith("failed: MemoryError")
 
 
 @every_box
-def test_files_are_bounded(box: Sandbox) -> None:
+def test_files_are_bounded(box: ProgramRunner) -> None:
     program = """
         import signal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -194,7 +195,7 @@ def test_files_are_bounded(box: Sandbox) -> None:
 
 
 @every_box
-def test_nothing_of_the_machine_is_told_to_a_program(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_machine_is_told_to_a_program(box: ProgramRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-secret")
     program = """
         import os, sys
@@ -370,7 +371,7 @@ def test_no_secret_and_no_source_stands_on_a_command_line(tmp_path: Path) -> Non
     wrapper.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nenv >> {seen}\nexec "$@"\n')
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
 
-    passed = Sandbox((str(wrapper),)).run(RIGHT, ADDING, LONG_S).passed
+    passed = ProgramRunner(Sandbox("wrapper", (str(wrapper),))).run(RIGHT, ADDING, LONG_S).passed
 
     assert passed
     assert "a + b" not in seen.read_text()

@@ -10,7 +10,7 @@ from boxes import LONG_S, any_box, checks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.evaluation.code_grader import Sandbox
+from fusiontools.evaluation.code_grader import ProgramRunner
 from fusiontools.evaluation.sandbox.protocol import pack, unpack
 
 
@@ -43,7 +43,7 @@ from fusiontools.evaluation.sandbox.protocol import pack, unpack
         ("def f(): return f", "assert f() is f\nassert callable(f())"),
     ],
 )  # fmt: skip
-def test_a_right_program_is_right_from_afar(box: Sandbox, program: str, check: str) -> None:
+def test_a_right_program_is_right_from_afar(box: ProgramRunner, program: str, check: str) -> None:
     assert box.run(program, checks(check), LONG_S).said == "passed"
 
 

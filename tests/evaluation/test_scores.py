@@ -40,7 +40,7 @@ def test_a_member_that_was_not_asked_is_compared_where_it_was() -> None:
 
     assert (system(found, "b")["score"], system(found, "b")["tasks"]) == (0.5, 2)
     assert comparison(found, "best-single")["rivals"]["b"]["tasks"] == 2
-    assert any("b on 2 of 3 records" in note for note in found["notes"])
+    assert any("b on 2 of 3 tasks" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize("named", ["meta", "epoch"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
-from graded import World, analysis, answer, call, grade, run_of, scored
+from graded import World, analysis, answer, call, grade, record, run_of, scored
 from hypothesis import given
 from hypothesis import strategies as st
-from reporting import AS_READ, MIXED, comparison, data, system
+from reporting import AS_READ, MIXED, comparison, data, summed, system
+
+from fusiontools.cli.report_export import export
+from fusiontools.cli.report_text import format_report
 
 
 def test_as_many_samples_vote_as_the_fusion_costs() -> None:
@@ -77,11 +81,67 @@ def test_the_judge_alone_is_compared_where_its_model_was_asked() -> None:
     assert any("was not asked alone" in note for note in data([each])["notes"])
 
 
-def test_a_fusion_that_votes_is_not_compared_with_its_own_vote() -> None:
-    voted = {**scored("q", 1, a=1, b=1), "answer": answer("vote")}
+@pytest.mark.parametrize("stage", ["vote", "pick"])
+def test_a_fusion_that_is_the_vote_or_the_pick_is_one_row_with_it(stage: str) -> None:
+    each = {**scored("q", 1, a=1, b=0), "analysis": analysis([0, 1])}
+    copied = {**each, "answer": {**answer(stage), "response": 0}}
+    failed = record("r", [], error={"stage": "panel", "code": "all_failed", "message": "nobody answered"})
 
-    assert "vote" not in [row["against"] for row in data([voted])["comparisons"]]
-    assert "vote" in [row["against"] for row in data([{**voted, "answer": answer()}])["comparisons"]]
+    found, apart = data([copied, failed]), data([copied, {**each, "id": "r", "answer": answer()}])
+
+    assert system(found, "fusion")["same_as"] == [stage]
+    for report, is_apart in ((found, False), (apart, True)):
+        assert (stage in [row["system"] for row in report["systems"]]) == is_apart
+        assert (stage in [row["against"] for row in report["comparisons"]]) == is_apart
+    assert f"fusion = {stage}" in format_report(summed([copied, failed]), colour=False)
+    assert system(data([copied], stage), stage)["same_as"] == ["fusion"]
+
+
+def test_the_vote_of_one_models_samples_is_one_row_with_that_models_vote() -> None:
+    grades = [grade("panel", "a", float(n != 1), sample=n) for n in range(3)]
+    calls = [call("panel", "a", sample=n) for n in range(3)]
+    asked = record("q", [grade("answer", "a", 1), *grades], calls, answer={**answer("vote"), "response": 0})
+
+    found = data([asked])
+
+    assert system(found, "fusion")["same_as"] == ["vote", "a*3"]
+    assert [row["system"] for row in found["systems"]] == ["fusion", "a", "oracle"]
+    assert not [row for row in found["comparisons"] if row["against"] in ("vote", "same-cost")]
+
+
+@pytest.fixture
+def partly() -> list[Any]:
+    """Twenty tasks; a second model was asked twelve of them, which are those that are easy."""
+    records = [scored(f"q{i}", float(i < 12), a=float(i < 8)) for i in range(20)]
+    for each in records[:12]:
+        each["grades"].append(grade("panel", "b", 1))
+        each["calls"].append(call("panel", "b", 0.002))
+    return records
+
+
+def test_a_row_says_on_how_many_tasks_it_is_and_is_compared_on_those_alone(partly: list[Any]) -> None:
+    found = data(partly)
+
+    assert (system(found, "fusion")["tasks"], system(found, "b")["tasks"]) == (20, 12)
+    assert (
+        comparison(found, "best-single")["rivals"]["b"] | {"tasks": 12, "difference": 0}
+        == (comparison(found, "best-single")["rivals"]["b"])
+    )
+    assert "b (12 of 20 tasks)" in format_report(summed(partly), colour=False)
+    assert "| b (12 of 20 tasks) |" in (export(summed(partly), "markdown") or "")
+    assert any("b on 12 of 20 tasks" in note for note in found["notes"])
+
+
+def test_a_cost_is_compared_on_the_tasks_of_both(partly: list[Any]) -> None:
+    """On its tasks the fusion takes four calls for $0.005, on the others three for $0.003."""
+    assert system(data(partly), "b")["cost_ratio"] == pytest.approx(0.002 / 0.005)
+
+
+def test_how_far_the_fusion_goes_is_told_on_the_tasks_of_all() -> None:
+    records = [scored(f"q{i}", float(i < 3), a=float(i < 2), b=float(i in (2, 3))) for i in range(4)]
+    more = [record(f"r{i}", [grade("answer", "j", 0)], [call("synth", "j")]) for i in range(4)]
+
+    assert data([*records, *more])["panel"]["recovered"] == data(records)["panel"]["recovered"] == 0.5
 
 
 def test_the_ceiling_and_the_co_failure_share_all_tasks() -> None:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from graded import analysis, call, grade, record, scored
+from graded import analysis, answer, call, grade, record, scored
 from reporting import data, summed, system
 
 from fusiontools.cli.report_text import format_report
@@ -144,3 +144,41 @@ def test_a_tie_is_broken_as_fuse_vote_breaks_it() -> None:
     assert outcomes({**record("q", grades), **taken})[VOTE].score == 1  # type: ignore[typeddict-item]
     assert outcomes({**record("q", grades), **sure})[VOTE].score == 1  # type: ignore[typeddict-item]
     assert outcomes(record("q", grades))[VOTE].score == 0  # type: ignore[arg-type]
+
+
+def test_a_tie_goes_by_the_ranking_as_in_fuse_vote() -> None:
+    grades = [grade("panel", name, float(name == "b"), name) for name in "ab"]
+
+    assert outcome_of(record("q", grades, analysis=analysis([1, 0])), VOTE).score == 1
+    assert outcome_of(record("q", grades), VOTE).score == 0
+
+
+def test_a_tie_of_one_models_samples_is_broken_by_the_same_rule() -> None:
+    grades = [grade("baseline", "m", float(n == 1), str(n), sample=n) for n in range(2)]
+    sure = [{"member": "m", "sample": n, "layer": 1, "content": "x", "mean_logprob": n - 2.0} for n in range(2)]
+
+    assert outcome_of(record("q", grades, baselines=sure), System("baseline", "m", 2)).score == 1
+    assert outcome_of(record("q", grades), System("baseline", "m", 2)).score == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "notes", "taken"),
+    [
+        (VOTE.kind, [], VOTE),
+        (PICK.kind, [], PICK),
+        ("panel", [{"stage": "vote", "code": "nothing_to_count", "detail": "…"}], VOTE),
+        ("panel", [{"stage": "pick", "code": "one_survivor", "detail": "…"}], PICK),
+        ("panel", [{"stage": "synth", "code": "synth_failed", "detail": "…"}], None),
+        ("synth", [], None),
+    ],
+)
+def test_what_the_fusion_took_is_what_its_stage_takes(by: str, notes: list[Any], taken: System | None) -> None:
+    """The vote would take the first, and so would the pick; the second is what was taken."""
+    grades = [grade("answer", "b", 1), grade("panel", "a", 0, "a"), grade("panel", "b", 1, "b")]
+    copied = {"answer": {**answer(by), "response": 1}, "degraded": notes}
+
+    found = outcomes(jsonl.parse(json.dumps(record("q", grades, **copied)).encode()))
+
+    assert {system: found[system].score for system in (VOTE, PICK)} == {
+        system: float(system == taken) for system in (VOTE, PICK)
+    }

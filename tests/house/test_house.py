@@ -19,11 +19,11 @@ import fusiontools
 ROOT = Path(fusiontools.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 #: The rooms, floor by floor from the ground; a module imports from its own room and from the floors below.
-FLOORS = ("errors", "record answers", "config", "llm", "stages", "chain evaluation", "server", "cli")
+FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "chain evaluation", "server", "cli")
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
     "click": {"cli.command", "config.click_options"},
-    "httpx": {"llm.http", "llm.http1"},
+    "httpx": {"llm.http", "llm.http1", "tools.guarded_http"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured"},
@@ -32,20 +32,29 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal"},
+    "sqlite3": {"llm.journal", "server.day_money"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.progress", "cli.table", "cli.view"},
+    "rich": {"cli.markdown", "cli.progress", "cli.table", "cli.view"},
+    "markdown_it": {"cli.markdown"},
     "dotenv": {"cli.command"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.access", "server.app", "server.middleware", "server.response_routes", "server.routes"},
-    "cachetools": {"server.jobs", "server.response_store"},
+    "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.run", "server.http_bounds"},
     "prometheus_client": {"server.metrics"},
     "huggingface_hub": {"evaluation.tasks.datasets"},
     "pyarrow": {"evaluation.tasks.datasets"},
     "matplotlib": {"evaluation.report.plot"},
     "numpy": {"evaluation.report.statistics"},
+    "ddgs": {"tools.search_engines"},
+    "mcp": {"tools.mcp"},
+    "mcp_types": {"tools.mcp"},
+    "httpx2": {"tools.mcp"},
+    "protego": {"tools.robots"},
+    "pypdf": {"tools.page_text"},
+    "trafilatura": {"tools.page_text"},
+    "lxml": {"tools.page_text"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
 SHARED = {f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis")}
@@ -65,6 +74,12 @@ HEAVY = {
     "uvicorn",
     "prometheus_client",
     "re2",
+    "ddgs",
+    "mcp",
+    "pydantic",
+    "trafilatura",
+    "lxml",
+    "pypdf",
 }
 
 
@@ -193,8 +208,9 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"referencing", "sqlite3"}
-    assert declared == HOMES.keys() - brought_along
+    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2"}
+    imported_by_others = {"lxml_html_clean"}
+    assert declared == HOMES.keys() - brought_along | imported_by_others
 
 
 # The fetcher of weights is a program of its own: `python -m fusiontools.llm.weights`.
@@ -229,8 +245,8 @@ def test_only_one_place_waits_and_tries_again() -> None:
     }
 
     assert "llm.retry" in sleepers
-    # Opening the journal waits for other processes, by itself and in milliseconds.
-    assert sleepers <= {"llm.retry", "llm.journal"}
+    # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn.
+    assert sleepers <= {"llm.retry", "llm.journal", "tools.search_limits"}
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:

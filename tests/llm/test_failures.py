@@ -145,6 +145,43 @@ def test_a_failure_inside_a_200_has_the_same_name(status: int, body: Any) -> Non
     assert not failure.value.retryable
 
 
+#: What MiniMax says in a 200, and what it means.
+BASE_RESP = {
+    1000: "upstream", 1002: "rate_limited", 1004: "auth", 1008: "payment", 1026: "refused", 1027: "refused",
+    1039: "rate_limited", 2013: "bad_request", 2049: "auth", 2056: "rate_limited", 4711: "upstream",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("number", BASE_RESP)
+def test_a_failure_that_minimax_says_in_a_200_has_its_right_name(number: int, streamed: bool) -> None:
+    event = {"id": "x", "choices": None, "base_resp": {"status_code": number, "status_msg": "no such luck"}}
+    body = json.dumps(event).encode()
+
+    with pytest.raises(CallFailed) as failure:
+        read_completion(b"data: " + body + b"\n\ndata: [DONE]\n\n" if streamed else body, "m")
+
+    assert failure.value.code == BASE_RESP[number]
+    assert failure.value.retryable == (BASE_RESP[number] in ("upstream", "rate_limited"))
+    assert "no such luck" in failure.value.message
+
+
+def test_the_words_of_minimax_count_beside_its_number() -> None:
+    said = {"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}}
+
+    with pytest.raises(CallFailed) as failure:
+        read_completion(json.dumps(said).encode(), "m")
+
+    assert failure.value.code == "context_length"
+
+
+def test_a_success_that_minimax_says_is_none() -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}
+    said = {"choices": [choice], "base_resp": {"status_code": 0, "status_msg": ""}}
+
+    assert read_completion(json.dumps(said).encode(), "m").content == "Paris."
+
+
 def test_every_kind_of_failure_that_has_wordings_is_held_against_some() -> None:
     assert {row.code for row in WORDINGS} == TABLE.keys() - {"bad_request"}
 

@@ -277,7 +277,7 @@ def test_a_server_that_only_looks_odd_is_understood(upstream: Upstream, name: st
 
 @pytest.mark.usefixtures("transport")
 def test_a_server_that_drips_is_cut(upstream: Upstream) -> None:
-    [failure], _ = real(upstream, "fake/a+drip=0.02", limits={"timeout_s": 0.1})
+    [failure], _ = real(upstream, "fake/a+drip=0.02", limits={"timeout_s": 0.1, "retries": 0})
 
     assert failure.code == "timeout"
 

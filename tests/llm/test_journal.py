@@ -8,6 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.journal import Journal, default_path, request_key
+from fusiontools.llm.journal import Journal, default_path, open_journal, request_key
+from fusiontools.record.types import Message
 
 REQUEST = CompletionRequest("there", "m", MESSAGES, {"temperature": 0.5, "max_tokens": 9}, sample=0)
 WHERE = "https://there.example/v1"
@@ -88,6 +91,16 @@ def test_whatever_decides_the_answer_decides_the_key(other: Any) -> None:
 def test_where_it_is_asked_decides_the_key_and_what_the_place_is_called_does_not() -> None:
     assert request_key(REQUEST, "https://elsewhere.example/v1") != KEY
     assert request_key(replace(REQUEST, endpoint="alias"), WHERE) == KEY
+
+
+def test_the_mark_of_fences_decides_nothing_and_what_stands_between_them_does() -> None:
+    def key(mark: str, text: str) -> bytes:
+        fenced: list[Message] = [{"role": "user", "content": f"<<<A {mark}>>>\n{text}\n<<<END A {mark}>>>"}]
+        return request_key(replace(REQUEST, messages=fenced, mark=mark), WHERE)
+
+    assert key("1" * 32, "x") == key("2" * 32, "x")
+    assert key("1" * 32, "x") != key("1" * 32, "y")
+    assert key("1" * 32, "2" * 32) != key("1" * 32, "3" * 32)
 
 
 def test_the_order_of_keys_decides_nothing() -> None:
@@ -234,18 +247,14 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, place: str) -> 
         Journal(tmp_path / place)
 
 
-def test_a_journal_that_breaks_under_way_holds_nothing_and_stops_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "j.db"
-    Journal(path).close()
-    with sqlite3.connect(path) as database:
-        database.execute("DROP TABLE completion")
-    journal = Journal(path)
+def test_a_journal_whose_table_is_gone_is_made_anew(tmp_path: Path) -> None:
+    journal = Journal(path := tmp_path / "j.db")
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE completion")
 
     assert journal.get(KEY) is None
     keep(journal)
-    assert journal.broken == "no such table: completion"
+    assert journal.get(KEY) == (ANSWER, 0.25)
 
 
 def test_a_journal_that_vanishes_before_the_first_answer_stops_nobody(tmp_path: Path) -> None:
@@ -261,27 +270,141 @@ def test_a_journal_that_vanishes_before_the_first_answer_stops_nobody(tmp_path: 
     journal.close()
 
 
-def test_on_a_full_disk_the_answers_go_on_and_the_journal_says_so(tmp_path: Path) -> None:
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"  # noqa: E501
-    command = [sys.executable, "-c", limit + WRITER, str(tmp_path / "j.db"), "w", "10000"]
+#: Fills a disk of 60 kB, and goes on when there is room again.
+FULL_DISK = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.completion import Completion, CompletionRequest
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+async def main(path, more):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    room(60_000)
+    journal = Journal(Path(path), print)
+    for i in range(300):
+        if i == 290 and more == "more":
+            room(resource.RLIM_INFINITY)
+        request = CompletionRequest("there", "w", [{"role": "user", "content": str(i)}])
+        key = request_key(request, "")
+        await journal.put(key, request, Completion("answer " * 50 + str(i), "w"), 0.5)
+        assert journal.broken or journal.get(key)
+    journal.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("more", ["more", "none"])
+def test_on_a_full_disk_calls_wait_in_memory_and_are_kept_once_there_is_room(tmp_path: Path, more: str) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(path := tmp_path / "j.db"), more]
 
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (process.returncode, process.stderr) == (0, "")
-    *safe, last = process.stdout.splitlines()
-    assert last.startswith("broken ")
-    assert all(held(tmp_path / "j.db", "w", int(number)) for number in safe)
+    first, last = process.stdout.splitlines()
+    assert first.startswith(f"warning: the journal {path} cannot be written: ")
+    kept = [number for number in range(300) if held(path, "w", number)]
+    if more == "more":
+        assert "written again" in last
+        assert kept == list(range(300))
+    else:
+        assert f"{300 - len(kept)} finished calls are not in the journal" in last
+        assert kept == list(range(len(kept)))
+
+
+def test_a_lock_is_said_soon_and_loses_nothing(tmp_path: Path) -> None:
+    told: list[str] = []
+    journal = Journal(path := tmp_path / "j.db", told.append)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.run(asyncio.wait_for(journal.put(KEY, REQUEST, ANSWER, 0.25), 20))
+        assert [text.split(": ")[0] for text in told] == ["warning"]
+        assert journal.get(KEY) == (ANSWER, 0.25)
+        other.execute("ROLLBACK")
+
+    journal.close()
+
+    assert len(told) == 2
+    assert Journal(path).get(KEY) == (ANSWER, 0.25)
+
+
+def test_a_journal_that_somebody_has_for_himself_is_written_later(tmp_path: Path) -> None:
+    told: list[str] = []
+    Journal(path := tmp_path / "j.db").close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        journal = Journal(path, told.append)
+        assert journal.broken
+        with pytest.raises(UsageError, match="cannot be read: somebody has locked it"):
+            open_journal({"journal": str(path), "replay": True}, told.append)
+    keep(journal)
+    journal.close()
+
+    assert Journal(path).get(KEY) == (ANSWER, 0.25)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no JSON", b"[]", b"{}", b'{"content": 5, "model": "m"}', b'{"content": "x", "model": "m", "usage": "y"}'],
+)
+def test_an_entry_that_cannot_be_read_is_one_that_is_missing_and_is_said(tmp_path: Path, body: bytes) -> None:
+    told: list[str] = []
+    journal = Journal(path := tmp_path / "j.db", told.append)
+    other = request_key(replace(REQUEST, sample=1), WHERE)
+    for key in (KEY, other):
+        keep(journal, key=key)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE completion SET body = ? WHERE key = ?", (body, KEY))
+
+    assert [journal.get(KEY), journal.get(KEY)] == [None, None]
+    assert journal.get(other) == (ANSWER, 0.25)
+    assert len(told) == 1
+    assert "an entry that cannot be read" in told[0]
+
+
+READER = """
+import os, sys
+from pathlib import Path
+from fusiontools.llm.journal import open_journal
+import fusiontools.llm.http
+if os.geteuid() == 0:
+    os.setuid(65534)
+journal = open_journal({"journal": sys.argv[1], "offline": True}, print)
+print(journal.get(bytes.fromhex(sys.argv[2]))[0].content)
+journal.close()
+"""
+
+
+def test_a_journal_that_cannot_be_written_can_be_read_offline(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        keep(journal := Journal(path := Path(folder) / "j.db"))
+        journal.close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+
+        command = [sys.executable, "-c", READER, str(path), KEY.hex()]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        Path(folder).chmod(0o700)
+
+    assert (process.stdout, process.stderr) == ("Paris.\n", "")
 
 
 def test_a_broken_journal_costs_no_answer(tmp_path: Path) -> None:
-    async def work() -> str:
-        journal = Journal(tmp_path / "j.db")
-        journal.broken = "disk full"
+    opened = Journal(tmp_path / "j.db")
+    for path in tmp_path.glob("j.db*"):
+        path.unlink()
+    (tmp_path / "j.db").mkdir()
+
+    async def work(journal: Journal) -> str:
         client = open_door(Scripted(m="Paris."), journal=journal)
         asked = model()
         completion = await client.complete(client.request(asked, MESSAGES, {}), asked, client.ledger("panel", "1"))
         await client.aclose()
         return completion.content
 
-    assert asyncio.run(work()) == "Paris."
+    assert asyncio.run(work(opened)) == "Paris."
     assert USAGE["prompt_tokens"]

@@ -23,11 +23,13 @@ from calling import (
     steady,
     turns,
 )
-from scripted import HANG, USAGE, Scripted, model, open_door, said
+from scripted import ENDPOINT, HANG, MESSAGES, USAGE, Scripted, model, open_door, said
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
+from fusiontools.llm import prices
 from fusiontools.llm.completion import Completion
+from fusiontools.llm.ledger import Budget, reserve
 
 
 def test_a_call_is_entered_with_its_slot_tokens_and_cost() -> None:
@@ -70,7 +72,7 @@ def test_a_call_that_may_pass_the_limit_is_not_made() -> None:
 
 def test_what_was_paid_stands_in_the_place_of_what_was_reserved() -> None:
     async def work() -> tuple[list[float], str, bool]:
-        client = open_door(Scripted(m=UNPRICED), limits={"max_cost_usd": PAID_USD + BOUND_USD})
+        client = open_door(Scripted(m=UNPRICED), limits={"max_cost_usd": 2 * PAID_USD})
         committed = []
         for sample in range(2):
             await ask(client, DEAR, params=FOUR, sample=sample)
@@ -148,3 +150,92 @@ def test_a_record_has_a_limit_of_its_own() -> None:
         return codes, client.budget.stopped
 
     assert asyncio.run(work()) == (["ok", "record_budget", "ok"], False)
+
+
+# --- Ceilings ---
+
+
+def run_many(
+    count: int, step: Any, limit_usd: float, asked: Any = DEAR, **limits: Any
+) -> tuple[Scripted, Any, list[str]]:
+    """Ask so often at once; return who was asked, the client, and how each call ended."""
+    backend = Scripted(m=step)
+
+    async def work() -> tuple[Any, list[str]]:
+        client = open_door(backend, limits={"max_cost_usd": limit_usd, **limits})
+        calls = [ask(client, asked, params=FOUR, sample=sample) for sample in range(count)]
+        return client, [getattr(r, "code", "ok") for r in await asyncio.gather(*calls, return_exceptions=True)]
+
+    client, codes = asyncio.run(work())
+    return backend, client, codes
+
+
+def test_an_endpoint_that_costs_more_than_it_may_says_so_once() -> None:
+    backend, client, codes = run_many(200, said("x", cost_usd=500.0), limit_usd=400.0)
+
+    assert (len(backend.requests), client.budget.committed_usd) == (1, 500.0)
+    assert codes == ["ok"] + ["budget"] * 199
+    assert client.budget.stopped
+
+
+def test_what_a_call_has_cost_is_what_the_next_may_cost() -> None:
+    backend, client, _ = run_many(200, said("x", cost_usd=500.0), limit_usd=1400.0)
+
+    assert (len(backend.requests), client.budget.committed_usd) == (2, 1000.0)
+
+
+def test_who_keeps_to_its_prices_is_asked_to_the_end() -> None:
+    _, client, codes = run_many(300, said("x", cost_usd=1.0), limit_usd=100_000.0)
+
+    assert codes == ["ok"] * 300
+    assert client.budget.committed_usd == 300.0
+
+
+def test_a_call_waits_for_room_that_others_leave() -> None:
+    _, client, codes = run_many(20, said("x", cost_usd=1.0), limit_usd=BOUND_USD + 15)
+
+    assert codes.count("ok") == 16
+    assert client.budget.committed_usd == 16.0
+
+
+def test_no_price_is_below_nothing() -> None:
+    for params in ({"n": -5}, {"max_tokens": -5}, {"n": "5"}, {"n": True, "max_tokens": True}, {"max_tokens": float("nan")}):  # fmt: skip  # noqa: E501
+        bound = prices.upper_bound_usd(ENDPOINT, DEAR, MESSAGES, params)
+        assert bound is not None
+        assert bound > 0
+
+
+@pytest.mark.parametrize("usd", [-1.0, float("nan"), float("inf"), None])
+def test_what_is_no_price_reserves_nothing(usd: float | None) -> None:
+    budget = Budget(9)
+
+    with pytest.raises(CallFailed, match="price"):
+        asyncio.run(reserve([budget], usd, "m"))
+
+    assert budget.committed_usd == 0
+
+
+@pytest.mark.parametrize("limit_usd", [float("nan"), -1.0])
+def test_a_limit_that_is_none_lets_nothing_pass(limit_usd: float) -> None:
+    with pytest.raises(CallFailed):
+        asyncio.run(reserve([Budget(limit_usd)], 0.5, "m"))
+
+
+@pytest.mark.parametrize(
+    ("params", "sent"),
+    [({}, 4096), ({"max_tokens": None}, 4096), ({"max_tokens": 7}, 7), ({"max_completion_tokens": 8}, None)],
+)
+def test_where_money_is_limited_the_tokens_that_are_reserved_are_the_bound(params: Any, sent: int | None) -> None:
+    backend = Scripted()
+
+    ask_once(backend, DEAR, params=params, limits={"max_cost_usd": 1e9})
+
+    assert backend.requests[0].params.get("max_tokens") == sent
+
+
+def test_where_money_is_not_limited_nobody_bounds_an_answer() -> None:
+    backend = Scripted()
+
+    ask_once(backend, DEAR)
+
+    assert "max_tokens" not in backend.requests[0].params

@@ -123,14 +123,17 @@ def test_a_tool_call_is_completed_to_the_form_of_openai() -> None:
     [
         (None, None, None),
         ("many", None, None),
-        ({}, {**COUNTED, "prompt_tokens": 0, "completion_tokens": 0}, None),
+        ({}, None, None),
+        ({"total_tokens": 14}, None, None),
+        ({"prompt_tokens": "11", "completion_tokens": "3"}, None, None),
+        ({"prompt_tokens": 11, "total_tokens": 11}, {**COUNTED, "completion_tokens": 0}, None),
         ({**USAGE, "cost": 0}, COUNTED, 0.0),
         ({**USAGE, "cost": None}, COUNTED, None),
         ({**USAGE, "cost": -1}, COUNTED, None),
         ({**USAGE, "cost": "0.1"}, COUNTED, None),
         ({**USAGE, "cost": True}, COUNTED, None),
-        ({**USAGE, "prompt_tokens": -3}, {**COUNTED, "prompt_tokens": 0}, None),
-        ({**USAGE, "prompt_tokens": None, "prompt_tokens_details": []}, {**COUNTED, "prompt_tokens": 0}, None),
+        ({**USAGE, "prompt_tokens": -3}, None, None),
+        ({**USAGE, "prompt_tokens": None, "prompt_tokens_details": []}, None, None),
         (
             {
                 **USAGE,
@@ -523,12 +526,9 @@ def test_what_a_broken_stream_cost_is_kept_where_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("count", [1e30, 1e999, float("nan"), 2**70, -5, "7", True, None, [1]])
-def test_a_count_that_cannot_be_is_no_count(count: Any) -> None:
-    usage, _ = usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}})
-
-    assert usage is not None
-    assert usage["prompt_tokens"] == 3
-    assert usage["completion_tokens"] in (0, 1)
+def test_tokens_of_which_one_cannot_be_are_unknown(count: Any) -> None:
+    for name, other in (("prompt_tokens", "completion_tokens"), ("completion_tokens", "prompt_tokens")):
+        assert usage_of({"usage": {other: 3, name: count}}) == (None, None)
 
 
 @pytest.mark.parametrize("call", [{"function": {"name": 5, "arguments": "5"}}, {"id": 7, "function": {"name": "f"}}])
@@ -539,3 +539,30 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
         read_completion(body, "m")
 
     assert failed.value.code == "bad_response"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Paris."},
+        {"content": "Zürich 🐘"},
+        {"content": "<think>Hm.</think>Paris."},
+        {"content": "I think that it is Paris."},
+        {"content": "analysisHm.assistantfinalParis."},
+        {"content": "Paris.", "reasoning_content": "Hm.", "refusal": None, "tool_calls": []},
+        {"content": [{"type": "text", "text": "Paris."}]},
+    ],
+)
+@pytest.mark.parametrize(
+    "beside", [{}, {"model": "gpt-oss"}, {"usage": {}}, {"usage": {"input_tokens": 3, "cost": 0.1}}]
+)
+@pytest.mark.parametrize("reason", ["stop", "length", "STOP", None])
+def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
+    message: dict[str, Any], beside: dict[str, Any], reason: str | None
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    body = json.dumps(
+        {"choices": [{"message": message, "finish_reason": reason}], "usage": usage, "model": "m"} | beside
+    ).encode()
+
+    assert read_completion(body, "m") == ReplyReader("m").read(body)

@@ -87,6 +87,31 @@ def test_an_endpoint_that_refuses_any_object_still_takes_a_schema() -> None:
     assert quirks.form_in_words(any_object) is not None
 
 
+STREAMS_ONLY = "parameter.enable_thinking must be set to false for non-streaming calls"
+
+
+def test_a_model_that_thinks_in_streams_only_does_not_think_elsewhere() -> None:
+    request, no = request_with(), refusal(STREAMS_ONLY)
+
+    plain, streamed = taught(request, no), taught(request, no, stream=True)
+
+    assert (plain[0]["enable_thinking"], plain[1]) == (False, [True])
+    assert ("enable_thinking" in streamed[0], streamed[1]) == (False, [False])
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), ("high", True)])
+def test_an_effort_that_qwen_refuses_is_said_by_its_switch(effort: str, thinks: bool) -> None:
+    asked = CompletionRequest("there", "qwen/qwen3-32b", MESSAGES, {"reasoning_effort": effort})
+    no = refusal("Unsupported parameter: 'reasoning_effort'")
+
+    body, _ = taught(asked, no)
+    neither, learned = taught(asked, no, refusal("Unrecognized request argument supplied: enable_thinking"))
+
+    assert (body.get("enable_thinking"), "reasoning_effort" in body) == (thinks, False)
+    assert (neither.keys() & {"enable_thinking", "reasoning_effort"}, learned) == (set(), [True, True])
+    assert "enable_thinking" not in taught(request_with(reasoning_effort=effort), no)[0], "others have no such switch"
+
+
 def test_what_is_wrong_with_one_schema_is_no_reason_to_put_others_in_words() -> None:
     quirks, other = Quirks(), request_with(response_format=SCHEMA)
     wrong = request_with(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "x"}}})

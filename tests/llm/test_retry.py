@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from calling import (
@@ -19,7 +20,7 @@ from scripted import HANG, USAGE, Scripted, open_door
 from workdir import Upstream
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import Completion
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger
 from fusiontools.llm.quirks import MOST_LESSONS
 from fusiontools.record.types import Call
@@ -119,11 +120,34 @@ def test_a_wait_that_nobody_can_mean_is_a_retry_like_any_other(upstream: Upstrea
 def test_a_call_has_its_own_timeout() -> None:
     backend = Scripted(m=HANG())
 
-    failure, [call] = ask_once(backend, limits={"timeout_s": 0.02})
+    failure, [call] = ask_once(backend, limits={"timeout_s": 0.02, "retries": 0})
 
     assert (failure.code, failure.message) == ("timeout", "no answer within 0.02 s (--timeout)")  # type: ignore[union-attr]
     assert (call["status"], call["cost_usd"], call["cost_source"]) == ("timeout", None, None)
     assert backend.cancelled == ["m"]
+
+
+def test_a_call_that_took_too_long_is_made_again() -> None:
+    completion, calls = ask_once(Scripted(m=[HANG(), "Paris."]), limits={"timeout_s": 0.02})
+
+    assert isinstance(completion, Completion)
+    assert attempts(calls) == [(1, "timeout"), (2, "ok")]
+
+
+def test_a_call_that_took_too_long_after_words_that_were_seen_is_not_made_again() -> None:
+    async def say_and_hang(request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
+        assert on_delta is not None
+        on_delta("Par")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    backend = Scripted()
+    backend.complete = say_and_hang  # type: ignore[method-assign]
+    shown: list[Any] = []
+
+    _, calls = ask_once(backend, limits={"timeout_s": 0.02}, on_delta=shown.append)
+
+    assert (attempts(calls), shown) == ([(1, "timeout")], ["Par"])
 
 
 def test_a_record_has_a_deadline_over_all_its_calls() -> None:

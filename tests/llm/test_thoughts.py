@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusiontools.answers.extract import drop_thoughts
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 
 GPT_OSS = "openai/gpt-oss-20b"
@@ -43,6 +44,7 @@ THOUGHTS = {
 @pytest.mark.parametrize("text", THOUGHTS)
 def test_thoughts_in_every_spelling_are_kept_apart(text: str) -> None:
     assert split_thoughts(text) == ("Paris.", THOUGHTS[text])
+    assert drop_thoughts(text).strip() == "Paris.", "who reads answers knows the same marks"
 
 
 @pytest.mark.parametrize(

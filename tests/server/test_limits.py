@@ -410,10 +410,11 @@ def test_a_failed_call_costs_nothing_of_the_day(serve: Serve, upstream: Upstream
 
 def test_a_purse_is_full_again_on_the_next_day() -> None:
     clock = Clock(86_400 * 5 + 10)
-    daily_budgets = DailyBudgets(1.0, clock)
+    daily_budgets = DailyBudgets(1.0, clock=clock)
     spent = daily_budgets.of("a")
     assert spent is not None
-    spent.committed_usd = 1.0
+    spent.take(1.0)
+    spent.settle(1.0, 1.0)
 
     with pytest.raises(ApiError) as refused:
         daily_budgets.of("a")
@@ -425,6 +426,17 @@ def test_a_purse_is_full_again_on_the_next_day() -> None:
 
 
 # --- The cache ---
+
+
+def test_the_events_of_a_kept_answer_are_numbered_in_their_order(serve: Serve) -> None:
+    server = serve("--cache", "600")
+    body = {"input": "Why?", "stream": True}
+
+    streams = [server.stream("/v1/responses", body).events for _ in range(2)]
+
+    for events in streams:
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert events[0]["type"] == "response.created"
 
 
 def test_an_equal_question_is_answered_from_memory(serve: Serve, upstream: Upstream) -> None:

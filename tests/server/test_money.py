@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -37,6 +39,80 @@ def test_no_spelling_of_a_long_answer_gets_round_the_ceiling(serve: Serve, upstr
 
     assert code_of(reply) == (402, "budget")
     assert upstream.stats()["requests"] == 0
+
+
+NO_COUNTS = (-1_000_000, 0, "5", True, 1.5, [], {})
+
+
+@pytest.mark.parametrize("name", ["n", "max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("model", ["fusion", "cheap"])
+def test_a_number_that_prices_a_call_is_a_count(serve: Serve, upstream: Upstream, model: str, name: str) -> None:
+    server = serve("--max-request-cost-usd", "1", recipe=PRICED)
+
+    statuses = [server.chat(model=model, **{name: value}).status_code for value in NO_COUNTS]
+
+    assert statuses == [400] * len(NO_COUNTS)
+    assert upstream.stats()["requests"] == 0
+
+
+OTHERS = (
+    {"models": ["dear/one"]}, {"models": "dear/one"}, {"fallbacks": [{"model": "dear/one"}]}, {"preset": "x"},
+    {"provider": {"order": ["dear"]}}, {"route": "fallback"}, {"service_tier": "priority"},
+    {"plugins": [{"id": "auto-router"}]}, {"extra_body": {"models": ["dear/one"]}}, {"api_base": "http://h"},
+)  # fmt: skip
+
+
+def test_no_key_of_a_body_leads_to_a_model_that_may_not_be_named(serve: Serve, upstream: Upstream) -> None:
+    server = serve(recipe=PRICED)
+
+    codes = [code_of(server.chat(model="cheap", **other)) for other in OTHERS]
+
+    assert codes == [(400, "override_not_allowed")] * len(OTHERS)
+    assert upstream.stats()["requests"] == 0
+
+
+def test_what_leads_to_no_other_model_passes(serve: Serve, upstream: Upstream) -> None:
+    server = serve("--allow-model", "fake/*", recipe=PRICED)
+    harmless = [{"models": []}, {"models": ["fake/b"]}, {"service_tier": "auto"}, {"provider": None}]
+
+    statuses = [server.chat(model="cheap", **{k: v for k, v in more.items() if v is not None}).status_code for more in harmless]  # fmt: skip  # noqa: E501
+
+    assert statuses == [200] * len(harmless)
+
+
+def test_who_may_name_every_model_may_lead_to_every_model(serve: Serve, upstream: Upstream) -> None:
+    server = serve("--allow-model", "*", recipe=PRICED)
+
+    assert [server.chat(model="cheap", **other).status_code for other in OTHERS] == [200] * len(OTHERS)
+
+
+def test_the_tokens_that_are_reserved_are_the_bound_of_what_passes_through(serve: Serve, upstream: Upstream) -> None:
+    server = serve("--max-request-cost-usd", "1", recipe=PRICED)
+
+    server.chat(model="cheap")
+
+    assert [body["max_tokens"] for body in upstream.bodies()] == [4096]
+
+
+def test_a_restart_refills_no_day(serve: Serve, upstream: Upstream, env: dict[str, str]) -> None:
+    limit = ("--max-day-cost-usd", "0.05")
+    first = serve(*limit, recipe=PRICED)
+    spent = [first.chat(model="cheap", max_tokens=4000).status_code for _ in range(3)]
+    first.process.kill()
+    first.process.wait()
+    asked = upstream.stats()["requests"]
+
+    second = serve(*limit, recipe=PRICED)
+    with closing(sqlite3.connect(f"{env['XDG_STATE_HOME']}/fusiontools/spending.db")) as file:
+        [[usd]] = file.execute("SELECT usd FROM spent").fetchall()
+        file.execute("UPDATE spent SET usd = 0.05")
+        file.commit()
+    refused = second.chat(model="cheap", max_tokens=4000)
+
+    assert spent == [200] * 3
+    assert usd > 0
+    assert code_of(refused) == (402, "caller_budget")
+    assert upstream.stats()["requests"] == asked
 
 
 @pytest.mark.parametrize("model", ["fusion", "cheap"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,10 @@ BODIES: list[tuple[str, dict[str, Any], int]] = [
     ("/v1/responses", {"input": "Why?", "stream": True, "fusion": {"events": True}}, 200),
     ("/v1/responses", {"input": "Why?", "background": True, "tools": [{"type": "web_search"}]}, 200),
     ("/v1/responses", {"input": 3}, 400),
+    ("/v1/responses", {"input": "Why?", "conversation": "conv_0"}, 404),
+    ("/v1/conversations", {"items": [{"role": "user", "content": "Why?"}], "metadata": {"topic": "a"}}, 200),
+    ("/v1/conversations", {}, 200),
+    ("/v1/conversations", {"items": 3}, 400),
     ("/v1/messages", anthropic(), 200),
     ("/v1/messages", anthropic(stream=True, fusion={"events": True}), 200),
     ("/v1/messages", anthropic(max_tokens=0), 400),
@@ -188,6 +193,11 @@ BODIES: list[tuple[str, dict[str, Any], int]] = [
     ("/v1/estimate", {}, 400),
     ("/v1/estimate", {"model": "strange", "messages": TURN}, 404),
 ]
+#: Bodies for a conversation that is kept.
+CHANGES: dict[str, dict[str, Any]] = {
+    "/v1/conversations/{conversation_id}": {"metadata": {"topic": "a"}},
+    "/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "Why?"}]},
+}
 #: One good body for each place that takes one.
 GOOD = {path: body for path, body, status in reversed(BODIES) if status == 200}
 
@@ -198,21 +208,32 @@ def test_every_operation_is_asked_below(document: Document) -> None:
     assert asked | KEPT | {("POST", path) for path in GOOD} == document.operations.keys()
 
 
-#: Operations on a response that is kept.
+#: Operations on a response or a conversation that is kept.
 KEPT = {
     ("GET", "/v1/responses/{response_id}"),
     ("GET", "/v1/responses/{response_id}/input_items"),
     ("POST", "/v1/responses/{response_id}/cancel"),
     ("DELETE", "/v1/responses/{response_id}"),
+    ("GET", "/v1/conversations/{conversation_id}"),
+    ("POST", "/v1/conversations/{conversation_id}"),
+    ("GET", "/v1/conversations/{conversation_id}/items"),
+    ("POST", "/v1/conversations/{conversation_id}/items"),
+    ("GET", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    ("DELETE", "/v1/conversations/{conversation_id}"),
 }
 
 
-def test_kept_responses_are_as_documented(server: Server, document: Document) -> None:
+def test_what_is_kept_is_as_documented(server: Server, document: Document) -> None:
     made = server.post("/v1/responses", {"input": [{"role": "user", "content": "Why?"}]}).json()
+    begun = server.post("/v1/conversations", {"items": [{"role": "user", "content": "Why?"}]}).json()
+    [item] = server.get(f"/v1/conversations/{begun['id']}/items").json()["data"]
+    ids = {"{response_id}": made["id"], "{conversation_id}": begun["id"], "{item_id}": item["id"]}
 
-    for verb, path in sorted(KEPT, key=lambda operation: operation[0] == "DELETE"):
-        url = f"{server.url}{path.replace('{response_id}', made['id'])}"
-        json = {"json": {}} if verb == "POST" else {}
+    # What is forgotten is forgotten last, and an item before its conversation.
+    for verb, path in sorted(KEPT, key=lambda operation: (operation[0] == "DELETE", -len(operation[1]))):
+        url = server.url + re.sub(r"\{\w+\}", lambda name: ids[name[0]], path)
+        json = {"json": CHANGES.get(path, {})} if verb == "POST" else {}
         response = httpx.request(verb, url, timeout=60, trust_env=False, **json)  # type: ignore[arg-type]
         assert response.status_code == 200
         document.check(path, response)

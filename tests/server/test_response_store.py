@@ -165,7 +165,7 @@ def test_a_server_that_keeps_nothing_says_so(serve: Serve) -> None:
 
     assert made["store"] is False
     assert ask(server, "GET", f"/{made['id']}").status_code == 404
-    for more in ({"previous_response_id": made["id"]}, {"background": True}):
+    for more in ({"previous_response_id": made["id"]}, {"background": True}, {"conversation": "conv_1"}):
         reply = server.post(RESPONSES, {"input": "Two?", **more})
         assert (reply.status_code, error_of(reply)["param"]) == (400, next(iter(more)))
 
@@ -197,7 +197,9 @@ def test_asking_after_an_unknown_response_buys_nothing(stored: Server, upstream:
         ({"background": 1}, "background"),
         ({"background": True, "store": False}, "background"),
         ({"previous_response_id": 3}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
+        ({"conversation": 3}, "conversation"),
+        ({"conversation": {"name": "conv_1"}}, "conversation.id"),
+        ({"conversation": "conv_1", "previous_response_id": "resp_1"}, "conversation"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_its_place(stored: Server, wrong: dict[str, Any], param: str) -> None:

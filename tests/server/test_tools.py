@@ -558,6 +558,42 @@ def test_an_answer_says_which_tools_were_left_out(server: Server, path: str) -> 
     fusions = [event.get("fusion") or event.get("response", {}).get("fusion") for event in stream]
     assert [part["param"] for part in whole["ignored"]] == [param]
     assert [fusion["ignored"] for fusion in fusions if fusion] == [whole["ignored"]]
+    [note] = whole["degraded"]
+    assert (note["code"], note["detail"].partition(":")[0]) == ("tool_ignored", param)
+    assert [fusion["degraded"] for fusion in fusions if fusion] == [[note]]
+
+
+FORCED: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"tool_choice": "required", "tools": [], **asking(web_search_options={})}),
+    "responses": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": "required"}),
+    "responses, by kind": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": {"type": "web_search"}}),
+    "messages": ("/v1/messages", {**HOSTED["/v1/messages"][0], "tool_choice": {"type": "any"}}),
+    "messages, by name": (
+        "/v1/messages",
+        {**HOSTED["/v1/messages"][0], "tool_choice": {"type": "tool", "name": "web_search"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORCED)
+def test_who_must_call_what_nobody_here_runs_is_refused_and_buys_nothing(
+    server: Server, upstream: Upstream, case: str
+) -> None:
+    path, body = FORCED[case]
+
+    reply = server.post(path, body)
+
+    assert (reply.status_code, "tool_choice" in reply.text) == (400, True)
+    assert upstream.bodies() == []
+
+
+def test_the_client_s_own_tools_are_shown_beside_what_is_left_out(server: Server, upstream: Upstream) -> None:
+    own = {"type": "function", "name": "look_up", "parameters": {"type": "object"}}
+
+    reply = server.post("/v1/responses", {"input": "Why?", "tools": [{"type": "web_search"}, own]})
+
+    assert [note["param"] for note in reply.json()["fusion"]["ignored"]] == ["tools[0]"]
+    assert {tool["function"]["name"] for body in upstream.bodies("fake/a") for tool in body["tools"]} == {"look_up"}
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])

@@ -436,7 +436,7 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 
 
 def read_by_classifier(record: Any) -> tuple[str, str]:
-    rules, turn = route_messages(record)
+    rules, turn = route_messages(record).messages
     return str(rules["content"]), str(turn["content"])
 
 

@@ -13,7 +13,7 @@ import pytest
 from samples import response
 from scripted import Scripted, model, open_door
 
-from fusiontools.config.stage_table import GradeOptions
+from fusiontools.config.evaluation_options import GradeOptions
 from fusiontools.errors import StageFailed
 from fusiontools.evaluation.grade import grade
 from fusiontools.evaluation.graders import score_text

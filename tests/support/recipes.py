@@ -9,7 +9,7 @@ from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import build_recipe
 from fusiontools.errors import UsageError
 
-KEYS = ("FUSION_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY")
+KEYS = ("FUSION_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
 SECRET = "hunter2-hunter2"
 
 

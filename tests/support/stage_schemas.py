@@ -67,7 +67,7 @@ def value(kind: Any, flag: Flag) -> dict[str, Any]:
         return bounded({"type": "array", "items": item}, flag.minimum, flag.maximum, "minItems", "maxItems")
     assert get_origin(kind) is Mapping, kind
     if inner[1] is Any:
-        return {"type": "object"}
+        return {"$ref": "#/$defs/extra"}
     item = bounded({"type": SIMPLE[inner[1]]}, flag.minimum, flag.maximum, "minimum", "maximum")
     return {"type": "object", "additionalProperties": item}
 

@@ -14,13 +14,18 @@ from typing import IO
 
 @contextmanager
 def on_a_terminal(
-    args: Sequence[str], env: Mapping[str, str], cwd: Path, *, out: int | IO[bytes] | None = None
+    args: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    *,
+    out: int | IO[bytes] | None = None,
+    stdin: int = subprocess.PIPE,
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a tool whose error stream is a terminal, as is its output unless that is sent elsewhere; yield our end."""
     ours, theirs = pty.openpty()
     stdout = theirs if out is None else out
     env = {"TERM": "xterm", "COLUMNS": "100", **env}
-    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=stdout, stderr=theirs, env=env, cwd=cwd) as process:
+    with subprocess.Popen(args, stdin=stdin, stdout=stdout, stderr=theirs, env=env, cwd=cwd) as process:
         os.close(theirs)
         try:
             yield ours, process

@@ -79,6 +79,8 @@ def hermetic(upstream: Upstream, folder: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": cache,  # the real one: weights are too big to fetch for every test
         "FUSION_BASE_URL": upstream.url,
         "FUSION_API_KEY": "test-key",
+        # The same marks around the same texts, on every machine.
+        "FUSION_FENCE_SECRET": "of the tests",
         **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
     }
 

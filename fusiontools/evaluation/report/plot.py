@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, install_line
 from fusiontools.evaluation.report.statistics import Interval, wilson
 from fusiontools.evaluation.report.summary import Category, Summary, SummaryRow
 from fusiontools.evaluation.report.systems import ORACLE
@@ -33,6 +33,8 @@ _CATEGORIES = 12
 _WIDE = 20
 #: In parts of the picture: how far marks stand apart whose names are not stacked, where names go to the left, a line.
 _CLOSE, _RIGHTMOST, _LINE = 0.05, 0.7, 0.042
+#: In parts of its width: how far marks stand apart at least, so that no error bar lies on another.
+_DODGE = 0.014
 #: Fixed, so that the same report gives the same file.
 _SALT = "fusiontools"
 
@@ -49,7 +51,7 @@ def draw(summary: Summary, path: str) -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise UsageError("--plot needs matplotlib: install fusiontools[eval]") from None
+        raise UsageError(f"--plot needs matplotlib: {install_line('eval')}") from None
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": _SALT, "font.family": "sans-serif", "font.size": 9}
     drawn = io.BytesIO()
     with mpl.rc_context(settings):
@@ -87,9 +89,8 @@ def _title(summary: Summary) -> str:
 
 
 def _draw_costs(axes: Axes, summary: Summary) -> None:
-    # A score on fewer tasks is another measure: its mark would stand beside the others, or above the ceiling.
-    most = max(row.records for row in summary.rows)
-    rows = [row for row in summary.rows if row.system != ORACLE and row.records == most]
+    # A score on other tasks is another measure: its mark would stand beside the others, or above the ceiling.
+    rows = [row for row in summary.rows if row.system != ORACLE and row.is_beside]
     costs = [row.cost.of(summary.measure) for row in rows]
     positive = [cost for cost in costs if cost > 0]
     if len(positive) == len(costs) and max(positive) > _WIDE * min(positive):
@@ -100,8 +101,9 @@ def _draw_costs(axes: Axes, summary: Summary) -> None:
     front = _find_front(rows, costs)
     xs, ys = zip(*front, strict=True)
     axes.step(xs, [100 * y for y in ys], where="post", color=_FAINT, linewidth=1, linestyle="--", zorder=1)
-    if (ceiling := summary.panel.ceiling) is not None:
-        axes.axhline(100 * ceiling.mean, color=_FAINT, linewidth=1, linestyle=":")
+    if (ceiling := _find_ceiling(summary)) is not None:
+        axes.axhline(100 * ceiling, color=_FAINT, linewidth=1, linestyle=":")
+    costs = _dodge(axes, costs)
     for row, cost in zip(rows, costs, strict=True):
         is_subject = row.name == summary.subject
         axes.errorbar(
@@ -125,6 +127,22 @@ def _draw_costs(axes: Axes, summary: Summary) -> None:
     _clear_frame(axes)
 
 
+def _find_ceiling(summary: Summary) -> float | None:
+    """Return what any choice among the responses could score on the tasks of the picture."""
+    return next((row.score.mean for row in summary.rows if row.system == ORACLE and row.is_beside), None)
+
+
+def _dodge(axes: Axes, costs: Sequence[float]) -> list[float]:
+    """Return where the marks of these costs stand: those of about the same cost side by side, for their error bars."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    order = sorted(range(len(costs)), key=lambda i: costs[i])
+    places = _spread_apart([to_axes.transform((costs[i], 0))[0] for i in order], _DODGE)
+    moved = list(costs)
+    for i, place in zip(order, places, strict=True):
+        moved[i] = float(to_axes.inverted().transform((place, 0))[0])
+    return moved
+
+
 def _name_mark(row: SummaryRow) -> str:
     return "votes" if row.system.votes else row.system.kind
 
@@ -143,9 +161,13 @@ def _draw_legend(axes: Axes, rows: Sequence[SummaryRow], summary: Summary) -> No
         for kind in used
     ]
     shown.append(Line2D([], [], color=_FAINT, linestyle="--", linewidth=1, label="Pareto front"))
-    if summary.panel.ceiling is not None:
+    if _find_ceiling(summary) is not None:
         ceiling = "ceiling of any choice\namong the responses"
         shown.append(Line2D([], [], color=_FAINT, linestyle=":", linewidth=1, label=ceiling))
+    elsewhere = [row for row in summary.rows if not row.is_beside]
+    if elsewhere:
+        names = "\n".join(f"{row.name}: {row.score.tasks:,} tasks" for row in elsewhere)
+        shown.append(Line2D([], [], linestyle="", label=f"Left out, on other tasks:\n{names}"))
     axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
 
 
@@ -163,7 +185,7 @@ def _draw_names(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) 
             columns.append([each])
     for column in columns:
         column.sort(key=lambda each: each[1])
-        heights = _spread_apart([y for _, y, _ in column])
+        heights = _spread_apart([y for _, y, _ in column], _LINE)
         is_left = column[-1][0] > _RIGHTMOST
         edge = min(x for x, *_ in column) - 0.018 if is_left else max(x for x, *_ in column) + 0.018
         for (x, y, row), height in zip(column, heights, strict=True):
@@ -184,14 +206,28 @@ def _draw_names(axes: Axes, rows: Sequence[SummaryRow], costs: Sequence[float]) 
             )
 
 
-def _spread_apart(heights: Sequence[float]) -> list[float]:
-    """Return ascending heights moved apart, so that lines of text do not cover each other, and not off the picture."""
+def _spread_apart(places: Sequence[float], gap: float) -> list[float]:
+    """Return ascending places with at least this gap between them, as little moved as can be, and not below half of it.
+
+    Places that are too close make a group, which stands around its middle; groups that meet make one.
+    """
+    groups: list[list[float]] = []
+    for place in places:
+        groups.append([place])
+        while len(groups) > 1 and _middle(groups[-1]) - _middle(groups[-2]) < gap * len(groups[-2] + groups[-1]) / 2:
+            last = groups.pop()
+            groups[-1] += last
     spread: list[float] = []
-    for height in heights:
-        spread.append(max(height, spread[-1] + _LINE) if spread else height)
-    moved = sum(spread) / len(spread) - sum(heights) / len(heights)
-    lowest = max(_LINE / 2, spread[0] - moved)
-    return [height - spread[0] + lowest for height in spread]
+    for group in groups:
+        first = _middle(group) - gap * (len(group) - 1) / 2
+        spread += [first + gap * i for i in range(len(group))]
+    for i, place in enumerate(spread):
+        spread[i] = max(place, gap / 2 if i == 0 else spread[i - 1] + gap)
+    return spread
+
+
+def _middle(group: Sequence[float]) -> float:
+    return sum(group) / len(group)
 
 
 def _find_front(rows: Sequence[SummaryRow], costs: Sequence[float]) -> list[tuple[float, float]]:

@@ -15,7 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, Outcome, System, outcomes
+from fusiontools.evaluation.report.systems import (
+    FUSION,
+    ORACLE,
+    PICK,
+    VOTE,
+    Outcome,
+    System,
+    find_equal,
+    outcomes,
+)
 from fusiontools.record.types import Grade, Record
 
 #: More members are not compared with each other: the pairs grow with their square.
@@ -122,23 +131,30 @@ class Column:
 
     scores: array[float] = field(default_factory=lambda: array("d"))
     latencies: array[float] = field(default_factory=lambda: array("d"))
-    calls: float = 0.0
-    usd: float = 0.0
+    #: What each record took, so that costs too can be compared on what two systems were both asked.
+    calls: array[float] = field(default_factory=lambda: array("d"))
+    usd: array[float] = field(default_factory=lambda: array("d"))
     unknown: float = 0.0
     tokens: float = 0.0
     failed: float = 0.0
 
     def put(self, row: int, outcome: Outcome) -> None:
         """Enter what happened on a record; those before it that are missing were not asked."""
-        missing = row - len(self.scores)
-        self.scores.extend([math.nan] * missing)
+        self.fill(row)
         self.scores.append(outcome.score)
         self.latencies.append(outcome.latency_s)
-        self.calls += outcome.spent.calls / outcome.samples
-        self.usd += outcome.spent.worth_usd / outcome.samples
+        self.calls.append(outcome.spent.calls / outcome.samples)
+        self.usd.append(outcome.spent.worth_usd / outcome.samples)
         self.unknown += outcome.spent.worth_unknown / outcome.samples
         self.tokens += (outcome.spent.prompt_tokens + outcome.spent.completion_tokens) / outcome.samples
         self.failed += outcome.failed
+
+    def fill(self, rows: int) -> None:
+        """Enter that it was not asked on what is missing up to so many records."""
+        missing = rows - len(self.scores)
+        self.scores.extend([math.nan] * missing)
+        self.calls.extend([0.0] * missing)
+        self.usd.extend([0.0] * missing)
 
 
 @dataclass(slots=True)
@@ -152,8 +168,7 @@ class ScoreTable:
     #: Records with an `error`, and those that nobody graded.
     errors: int = 0
     ungraded: int = 0
-    #: How many answers were written by whom (`answer.by`), and how many records have a ranking.
-    by: dict[str, int] = field(default_factory=dict)
+    #: How many records have a ranking.
     ranked: int = 0
     answers: int = 0
     keys: int = 0
@@ -163,6 +178,8 @@ class ScoreTable:
     models: dict[System, set[tuple[str, str]]] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
     repeated: int = 0
+    #: Systems that give the same answer by construction on every record; None before the first.
+    equal: set[tuple[System, System]] | None = None
     _tasks: dict[str, int] = field(default_factory=dict)
     _task_of: array[int] = field(default_factory=lambda: array("l"))
     _category_of: list[int] = field(default_factory=list)
@@ -185,12 +202,11 @@ class ScoreTable:
                 # Nobody knows whether it failed: nobody looked.
                 outcome.failed = 0.0
             self.columns.setdefault(system, Column()).put(row, outcome)
+        if (equal := find_equal(record)) is not None:
+            self.equal = equal if self.equal is None else self.equal & equal
         self.answers += any(grade["of"] == "answer" for grade in grades)
         self.keys += any(grade["key"] for grade in grades)
         self._name_models(record)
-        if "answer" in record:
-            by = record["answer"].get("by", "")
-            self.by[by] = self.by.get(by, 0) + 1
         ranking = record.get("analysis", {}).get("ranking", [])
         self.ranked += bool(ranking)
         self.panel.add(grades, ranking)
@@ -208,7 +224,7 @@ class ScoreTable:
             for system in (ORACLE, VOTE, PICK):
                 self.columns.pop(system, None)
         for column in self.columns.values():
-            column.scores.extend([math.nan] * (self.records - len(column.scores)))
+            column.fill(self.records)
             for row, failed in self._lost.items():
                 if math.isnan(column.scores[row]):
                     column.scores[row] = 0.0
@@ -228,6 +244,14 @@ class ScoreTable:
                 sums[task] += score
                 counts[task] += 1
         return [total / count if count else math.nan for total, count in zip(sums, counts, strict=True)]
+
+    def same_as(self, system: System) -> list[System]:
+        """Return the systems of this table that give the same answers by construction, this one among them."""
+        found = [system]
+        for one in found:  # which grows meanwhile
+            beside = [b if a == one else a for a, b in sorted(self.equal or ()) if one in (a, b)]
+            found += [each for each in beside if each in self.columns and each not in found]
+        return found
 
     def tasks_of(self, category: str) -> list[int]:
         """Return the numbers of the tasks of a category."""

@@ -20,7 +20,7 @@ from statistics import NormalDist
 from types import ModuleType
 from typing import Any
 
-from fusiontools.errors import UsageError
+from fusiontools.errors import UsageError, install_line
 from fusiontools.evaluation.report.scores import is_binary, present
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
@@ -45,7 +45,7 @@ def load_numpy() -> ModuleType:
     try:
         import numpy as np
     except ImportError:
-        raise UsageError("a report resamples with numpy: install fusiontools[eval]") from None
+        raise UsageError(f"a report resamples with numpy: {install_line('eval')}") from None
     return np
 
 

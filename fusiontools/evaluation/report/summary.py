@@ -39,29 +39,36 @@ class Cost:
 def cost_of(column: Column) -> Cost:
     """Return what a system costs for one record that it was asked."""
     asked = len(present(column.scores)) or 1
-    return Cost(column.usd / asked, column.calls / asked, column.tokens / asked, column.unknown)
+    return Cost(math.fsum(column.usd) / asked, math.fsum(column.calls) / asked, column.tokens / asked, column.unknown)
 
 
 def usd_per_right(column: Column) -> float | None:
     """Return what a right answer costs: nobody knows where a cost is unknown, or nothing is right."""
     right = math.fsum(present(column.scores))
-    return column.usd / right if right and not column.unknown else None
+    return math.fsum(column.usd) / right if right and not column.unknown else None
 
 
 def measure_of(table: ScoreTable, subject: System) -> Measure:
     """Return whether money can be compared."""
     alone = [column for system, column in table.columns.items() if system.model]
     columns = [table.columns[subject], *alone]
-    return "usd" if all(column.usd > 0 and not column.unknown for column in columns) else "calls"
+    return "usd" if all(any(column.usd) and not column.unknown for column in columns) else "calls"
 
 
 def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
-    """Return what each system costs as a multiple of what the subject does; none where that is nothing."""
-    measure = measure_of(table, subject)
-    whole = cost_of(table.columns[subject]).of(measure)
-    if not whole:
-        return {}
-    return {system: cost_of(column).of(measure) / whole for system, column in table.columns.items()}
+    """Return what each system costs as a multiple of what the subject does, on the records that both were asked.
+
+    There is none where that is nothing.
+    """
+    measure, own = measure_of(table, subject), table.columns[subject]
+    ratios: dict[System, float] = {}
+    for system, column in table.columns.items():
+        both = [i for i, (a, b) in enumerate(zip(own.scores, column.scores, strict=True)) if a == a and b == b]
+        costs = [each.usd if measure == "usd" else each.calls for each in (own, column)]
+        whole, theirs = (math.fsum(cost[i] for i in both) for cost in costs)
+        if whole:
+            ratios[system] = theirs / whole
+    return ratios
 
 
 def find_nearest_in_cost(table: ScoreTable, subject: System) -> dict[System, float]:
@@ -95,7 +102,7 @@ class NoteContext:
     shown: Collection[str]
     #: Of how many members the best is named.
     members: int
-    #: Of how many records each system has a score.
+    #: On how many tasks each system has a score.
     asked: Mapping[str, int]
     #: Systems whose cost is not known whole.
     unknown: Sequence[str]
@@ -144,9 +151,9 @@ def _note_comparisons(context: NoteContext) -> Iterator[str]:
 
 
 def _note_systems(context: NoteContext) -> Iterator[str]:
-    partly = [f"{name} on {n:,}" for name, n in context.asked.items() if n < context.table.records]
+    partly = [f"{name} on {n:,}" for name, n in context.asked.items() if n < len(context.table.tasks)]
     if partly:
-        of = f"of {context.table.records:,} records"
+        of = f"of {len(context.table.tasks):,} tasks"
         yield f"Not asked everywhere ({', '.join(partly)} {of}): compared on the tasks that both were asked."
     if context.unknown:
         yield (
@@ -172,6 +179,10 @@ class SummaryRow:
     parts: tuple[str, ...]
     score: Mean
     records: int
+    #: Systems that give the same answers by construction: they have no row of their own.
+    same: tuple[str, ...]
+    #: Whether it was asked the same tasks as the subject, so that the two can stand in one picture.
+    is_beside: bool
     cost: Cost
     #: What it costs as a multiple of what the subject does, in the measure of the summary.
     ratio: float | None
@@ -223,8 +234,8 @@ class Summary:
     notes: list[str]
 
     def row(self, name: str) -> SummaryRow:
-        """Return a system's row."""
-        return next(row for row in self.rows if row.name == name)
+        """Return a system's row; that of one that gives the same answers where it has none of its own."""
+        return next(row for row in self.rows if name == row.name or name in row.same)
 
 
 class SummaryBuilder:
@@ -285,10 +296,21 @@ class SummaryBuilder:
         return self._scores[system]
 
     def _choose_shown(self) -> list[System]:
-        """Return the systems of the table; of votes of one model only those that cost what the subject does."""
+        """Return the systems of the table; of votes of one model only those that cost what the subject does.
+
+        Of systems that are the same, the subject is shown, else the first: the fusion, the vote, the pick.
+        """
         shown = [s for s in self.labels if not s.votes or s == self.subject or s in self.near]
+        shown = [s for s in shown if s == self._choose_among(self.table.same_as(s))]
         scores = {s: math.fsum(known) / len(known) if (known := present(self._read_scores(s))) else -1.0 for s in shown}
         return sorted(shown, key=lambda s: (_ORDER[s.kind] + bool(s.votes), -scores[s], self.labels[s]))
+
+    def _choose_among(self, same: Sequence[System]) -> System:
+        return self.subject if self.subject in same else min(same, key=lambda s: (_ORDER[s.kind], s))
+
+    def _was_asked(self, system: System) -> list[bool]:
+        """Return of each task whether a system has a score there."""
+        return [score == score for score in self._read_scores(system)]
 
     def _make_rows(self) -> list[SummaryRow]:
         shown = self._choose_shown()
@@ -307,6 +329,8 @@ class SummaryBuilder:
                     parts=self._find_parts(system),
                     score=score,
                     records=len(present(column.scores)),
+                    same=tuple(self.labels[s] for s in self.table.same_as(system)[1:]),
+                    is_beside=self._was_asked(system) == self._was_asked(self.subject),
                     cost=cost_of(column),
                     ratio=cost_ratios.get(system) if is_real else None,
                     usd_per_right=usd_per_right(column) if is_real else None,
@@ -332,11 +356,9 @@ class SummaryBuilder:
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
         }
         asked |= self._find_part_rivals()
-        copied = self.table.by
-        for system, name in ((VOTE, "vote"), (PICK, "pick")):
-            is_the_same = self.subject == FUSION and set(copied) == {name}
-            asked[name] = [system] if system in self.labels and not is_the_same else []
-        wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival != self.subject]
+        asked |= {system.kind: [system] for system in (VOTE, PICK) if system in self.labels}
+        same = self.table.same_as(self.subject)
+        wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
         found = compare_paired(
             [(self._read_scores(self.subject), self._read_scores(rival)) for _, rival in wanted], self.draws
         )
@@ -390,15 +412,19 @@ class SummaryBuilder:
     def _sum_up_panel(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> PanelSummary:
         tally = self.table.panel
         ceiling = next((row.score for row in rows if row.system == ORACLE), None)
-        subject = next((row.score.mean for row in rows if row.system == self.subject), math.nan)
         best = next((each for each in contests if each.against == "best-single"), None)
         recovered = None
-        if ceiling is not None and best is not None:
-            start = subject - best.pair.mean
-            way = ceiling.mean - start
-            recovered = best.pair.mean / way if way > 1e-9 and self.subject != ORACLE else None
+        if ceiling is not None and best is not None and self.subject != ORACLE:
+            recovered = self._find_recovered(self.systems[best.rival])
         co_failure = 1 - ceiling.mean if ceiling is not None and tally.is_binary else None
         return PanelSummary(tally.pairs, ceiling, co_failure, recovered, tally.ranks, tally.chance)
+
+    def _find_recovered(self, best: System) -> float | None:
+        """Return how much of the way from the best member to the ceiling the subject goes, where all have a score."""
+        columns = [self._read_scores(system) for system in (best, self.subject, ORACLE)]
+        common = [scores for scores in zip(*columns, strict=True) if not any(map(math.isnan, scores))]
+        start, reached, end = (math.fsum(scores) for scores in zip(*common, strict=True)) if common else (0.0, 0.0, 0.0)
+        return (reached - start) / (end - start) if end - start > 1e-9 * len(common) else None
 
     def _note_context(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> NoteContext:
         shown = {each.against for each in contests}
@@ -408,7 +434,7 @@ class SummaryBuilder:
             subject=self.labels[self.subject],
             shown=shown,
             members=len(next((c.rivals for c in contests if c.against == "best-single"), {})),
-            asked={row.name: row.records for row in rows},
+            asked={row.name: row.score.tasks for row in rows},
             unknown=[row.name for row in rows if row.cost.unknown and row.system != ORACLE],
             far=far,
             parts={part for row in rows for part in row.parts},

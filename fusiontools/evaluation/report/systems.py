@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fusiontools.answers.tally import count_votes
 from fusiontools.llm.spending import Spending
@@ -103,33 +103,77 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
-    found |= _alone("member", _first_layer(grades), calls.members)
-    found |= _alone("baseline", [grade for grade in grades if grade["of"] == "baseline"], calls.baselines)
+    found |= _alone("member", _first_layer(grades), calls.members, _confidence(record, "panel"))
+    baselines = [grade for grade in grades if grade["of"] == "baseline"]
+    found |= _alone("baseline", baselines, calls.baselines, _confidence(record, "baselines"))
     if not panel:
         return found
     found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
-    picked = _picked(panel, record.get("analysis", {}).get("ranking", []))
-    found[PICK] = _outcome(picked, panel, [*calls.panel, *calls.judge])
+    found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
 
 
+def find_equal(record: Record) -> set[tuple[System, System]] | None:
+    """Return the systems that give the same answer here by construction, in pairs; None where nothing was answered.
+
+    A fusion that votes is the vote, one that picks is the pick, and the vote of a panel of one model's samples is that
+    model's vote.
+    """
+    grades = record.get("grades") or []
+    panel = [grade for grade in grades if grade["of"] == "panel"]
+    if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
+        return None
+    equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
+    alone = {grade["member"] for grade in panel}
+    if len(alone) == 1 and len(panel) > 1 and _first_layer(grades) == panel:
+        equal.add((VOTE, System("member", alone.pop(), len(panel))))
+    return equal
+
+
+def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
+    """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
+    by = record["answer"].get("by") if "answer" in record else None
+    could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))
+    return by == stage or (by == "panel" and could_not)
+
+
+def _taken(record: Record, stage: str, panel: Sequence[Grade]) -> Grade | None:
+    """Return the grade of what this stage took, where it made the answer."""
+    if not _answers(record, stage, panel):
+        return None
+    place = record["answer"].get("response")
+    if place is not None and place < len(panel):
+        return panel[place]
+    return next((grade for grade in record["grades"] if grade["of"] == "answer"), None)
+
+
 def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
-    """Return the grade of the response that `fuse-vote` takes: the one that it took, where it wrote the answer."""
-    answer: Mapping[str, Any] = record.get("answer") or {}
-    taken = answer.get("response")
-    if answer.get("by") == "vote" and isinstance(taken, int) and taken < len(panel):
-        return panel[taken]
-    responses = record.get("panel") or []
-    known = len(responses) == len(panel)
-    return voted(panel, [response.get("mean_logprob") for response in responses] if known else None)
+    """Return the grade of the response that `fuse-vote` takes: the one that it took, where it made the answer."""
+    if (taken := _taken(record, "vote", panel)) is not None:
+        return taken
+    ranking = record.get("analysis", {}).get("ranking", [])
+    ranked = [panel[place] for place in ranking if place < len(panel)]
+    first = {id(grade) for grade in ranked}
+    return voted([*ranked, *(g for g in panel if id(g) not in first)], _confidence(record, "panel"))
 
 
-def voted(grades: Sequence[Grade], confidence: Sequence[float | None] | None = None) -> Grade:
+def _confidence(record: Record, section: Literal["panel", "baselines"]) -> dict[tuple[int, str, int], float | None]:
+    """Return how sure each response was, by layer, member and sample."""
+    responses = record.get(section) or []
+    layers = record.get("layers") or [] if section == "panel" else []
+    every = [*(response for layer in layers for response in layer), *responses]
+    return {
+        (r.get("layer", 1), r["member"], r.get("sample", 0)): r["mean_logprob"] for r in every if "mean_logprob" in r
+    }
+
+
+def voted(grades: Sequence[Grade], sure: Mapping[tuple[int, str, int], float | None] | None = None) -> Grade:
     """Return the grade that stands for the majority.
 
-    A tie goes to the most confident, as in `fuse-vote`, else to the earliest, as does a vote where nobody votes.
+    A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
     """
+    confidence = [sure.get((g["layer"], g["member"], g["sample"])) for g in grades] if sure else None
     tally = count_votes([grade["key"] for grade in grades], confidence=confidence)
     return _earliest(grades) if tally is None else grades[tally.winner]
 
@@ -157,7 +201,11 @@ def _spent_on(calls: Sequence[Mapping[str, Any]], *, failed: bool) -> Spending:
     return Spending.of(calls) if calls or failed else Spending(unknown=1)
 
 
-def _picked(panel: Sequence[Grade], ranking: Sequence[int]) -> Grade:
+def _picked_in(record: Record, panel: Sequence[Grade]) -> Grade:
+    """Return the grade of the response that `fuse-pick` takes: the one that it took, where it made the answer."""
+    if (taken := _taken(record, "pick", panel)) is not None:
+        return taken
+    ranking = record.get("analysis", {}).get("ranking", [])
     first = next((i for i in ranking if i < len(panel) and "error" not in panel[i]), None)
     return _earliest(panel) if first is None else panel[first]
 
@@ -167,7 +215,10 @@ def _earliest(grades: Sequence[Grade]) -> Grade:
 
 
 def _alone(
-    kind: str, grades: Sequence[Grade], calls: Mapping[Seat, Sequence[Mapping[str, Any]]]
+    kind: str,
+    grades: Sequence[Grade],
+    calls: Mapping[Seat, Sequence[Mapping[str, Any]]],
+    sure: Mapping[tuple[int, str, int], float | None],
 ) -> dict[System, Outcome]:
     """Return each model by itself: one answer of it, and the votes of its first samples."""
     graded: dict[str, list[Grade]] = {}
@@ -182,7 +233,7 @@ def _alone(
         for votes in range(2, len(samples) + 1):
             first = samples[:votes]
             together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
-            found[System(kind, model, votes)] = _outcome(voted(first), first, together)
+            found[System(kind, model, votes)] = _outcome(voted(first, sure), first, together)
     return found
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.answers.keys import vote_keys
-from fusiontools.errors import InputError, UsageError, nearest
+from fusiontools.errors import InputError, UsageError, install_line, nearest
 from fusiontools.evaluation.tasks.files import read_yaml, rows_of
 from fusiontools.evaluation.tasks.rows import LETTERS, BadRow, Draft, Prompts, criteria_of, draft_of, record_of
 from fusiontools.record import jsonl
@@ -111,7 +111,7 @@ def _check_hash(path: Path, pinned: Pinned) -> None:
 
 
 def _explain_missing() -> UsageError:
-    return UsageError("this set is downloaded: install fusiontools[eval], or take a built-in one (--list)")
+    return UsageError(f"this set is downloaded: {install_line('eval')}, or take a built-in one (--list)")
 
 
 def _explain_gate(pinned: Pinned) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.config.stage_table import GRADERS
+from fusiontools.config.evaluation_options import GRADERS
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.evaluation.task import final_of
 from fusiontools.record import jsonl

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
-from fusiontools.record.types import Message, ToolCall
+from fusiontools.record.types import Message, Source, ToolCall
 
 #: The model that means the first recipe.
 FUSION = "fusion"
@@ -27,6 +27,7 @@ API_CODES: tuple[tuple[int, str, str], ...] = (
     (400, "unsupported", "The same, in the Responses API: what needs answers that were stored."),
     (400, "invalid_override", "A `fusion` key that cannot be."),
     (400, "override_not_allowed", "A `fusion` key or a model in it that may not be said here."),
+    (400, "conversation_too_large", "A conversation with more than `--store-mib`."),
     (400, "too_many_calls", "More than `--max-calls`."),
     (400, "too_many_messages", "More than `--max-messages`."),
     (400, "fusion_loop", "The request came through a fusion server already (`--max-depth`)."),
@@ -42,6 +43,7 @@ API_CODES: tuple[tuple[int, str, str], ...] = (
     (404, "not_found", "No such page."),
     (404, "response_not_found", "No such response is kept for this key."),
     (404, "previous_response_not_found", "The same, of `previous_response_id`."),
+    (404, "conversation_not_found", "The same, of a conversation."),
     (404, "item_not_found", "The same, of an item by reference."),
     (408, "request_timeout", "The request did not come in within `--read-timeout`."),
     (413, "request_too_large", "Larger than `--max-body-mib`."),
@@ -113,7 +115,11 @@ class Ignored(TypedDict):
 
 
 def ignore_tool(param: str, kind: str) -> Ignored:
-    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call."""
+    """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call.
+
+    Every protocol asks here of every tool that is none of the client's own; so a tool that the server runs itself is
+    found here too.
+    """
     return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it"}
 
 
@@ -194,6 +200,7 @@ class ChatResult:
     Args:
         finish_reason: `stop`, `length`, `tool_calls` or `content_filter`.
         fusion: the `fusion` block of the response: recipe, members, degradation, costs, timings.
+        sources: what the answer cites.
     """
 
     content: str
@@ -201,6 +208,7 @@ class ChatResult:
     finish_reason: str
     spent: Spending
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[Source] = ()
 
 
 class StreamWriter(Protocol):

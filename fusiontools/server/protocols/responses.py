@@ -16,12 +16,11 @@ from fusiontools.server.protocols.responses_request import (
     list_at,
     object_at,
     optional,
-    read_choice,
     read_messages,
-    read_tools,
     refuse,
     text_at,
 )
+from fusiontools.server.protocols.responses_tools import read_choice, read_tools
 from fusiontools.server.protocols.unread import list_unread
 
 _WHOLE = "nothing is stored here: send the whole conversation in `input`"

@@ -1,0 +1,203 @@
+"""One run of `fuse-ask`; apart from `ask.py`, whose `--help` needs nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusiontools.cli.command import complain, leave
+from fusiontools.cli.filter import give_up
+from fusiontools.cli.io import write_or_leave
+from fusiontools.cli.text import clean, record_as_text
+from fusiontools.errors import EXIT_BUDGET, EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
+from fusiontools.record import jsonl
+from fusiontools.stages.runtime import Runtime
+
+_TOOL = "fuse-ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How one question is asked and shown.
+
+    Args:
+        as_record: the record is wanted and not its answer.
+        plain: on a terminal, too, the answer comes as it was written.
+        replayable: whether finished calls are kept, so that the same command with `--replay` goes on.
+    """
+
+    as_record: bool
+    plain: bool
+    verbose: bool
+    quiet: bool
+    strict: bool
+    replayable: bool
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the answer is shown as it is written: nothing else is printed then."""
+        return not (self.as_record or self.verbose)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether Markdown is set for a person who reads it on a terminal."""
+        return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
+
+
+async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
+    """Run the chain, show it, print what came; return the exit status."""
+    client = make()
+    view = None
+    if os.isatty(2) and not asking.quiet:
+        from fusiontools.cli.view import View
+
+        view = View()
+        client.notify = view.notify
+    shown = LiveAnswer(view, asking) if asking.is_live else None
+
+    work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
+    told: list[int] = []
+
+    def interrupt(number: int) -> None:
+        told.append(number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+    await asyncio.wait({work})
+    if view is not None:
+        view.close()
+    if told:
+        await _leave_interrupted(told[0], view is not None and asking.replayable, shown)
+    record = work.result()
+    answered = _show(record, asking, shown, seen=view is not None)
+    if view is not None:
+        view.sum_up(record)
+    await client.aclose()
+    return _exit_status(record, client, answered, strict=asking.strict)
+
+
+async def _leave_interrupted(number: int, replayable: bool, shown: LiveAnswer | None) -> None:
+    if shown is not None:
+        shown.finish()
+    await give_up()
+    if replayable:
+        complain(_TOOL, "interrupted; the same command with --replay goes on, and finished calls are not bought again")
+    leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
+
+
+class LiveAnswer:
+    """The answer as it is written: set as Markdown on a terminal, elsewhere its very text."""
+
+    def __init__(self, view: Any, asking: Asking) -> None:
+        self._view = view
+        self._screen: Any = None
+        self._is_set = asking.is_set
+        #: Blanks that are written only where more follows them: an answer neither begins nor ends with any.
+        self._blanks = ""
+        #: What the model wrote, as it came.
+        self.text = ""
+
+    def take(self, delta: Any) -> None:
+        """Write a piece of the answer, below the table of calls; a tool call is written when it is whole."""
+        if not isinstance(delta, str):
+            return
+        self.text += delta
+        if not self.text.strip():
+            return
+        first = self.text.strip() == delta.strip() and not self._blanks
+        if first:
+            delta = delta.lstrip()
+            if self._view is not None:
+                self._view.close()
+        piece = self._blanks + delta
+        self._blanks = piece[len(piece.rstrip()) :]
+        self._write(piece.rstrip())
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        if not self._is_set:
+            write_or_leave(_TOOL, clean(text).encode("utf-8", "replace"))
+            return
+        if self._screen is None:
+            from fusiontools.cli.markdown import MarkdownScreen
+
+            self._screen = MarkdownScreen()
+        self._screen.take(text)
+
+    def finish(self) -> None:
+        """End the last line."""
+        if self._screen is not None:
+            self._screen.close()
+        elif self.text.strip():
+            write_or_leave(_TOOL, b"\n")
+        self._screen = None
+
+    def print_whole(self, text: str) -> None:
+        """Write an answer that nobody has seen come."""
+        if not self._is_set:
+            write_or_leave(_TOOL, text.encode("utf-8", "replace"))
+            return
+        from fusiontools.cli.markdown import MarkdownScreen
+
+        screen = MarkdownScreen()
+        screen.take(text)
+        screen.close()
+
+
+def _show(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None, *, seen: bool) -> bool:
+    """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer.
+
+    Args:
+        seen: whether somebody has watched the calls, and so knows who failed.
+    """
+    if shown is not None:
+        shown.finish()
+    if asking.as_record:
+        write_or_leave(_TOOL, jsonl.write(record))  # type: ignore[arg-type]
+    elif "error" not in record:
+        _show_answer(record, asking.verbose, shown)
+    if not asking.quiet:
+        for note in _say_once(record.get("degraded", []), seen):
+            complain(_TOOL, note)
+    if error := record.get("error"):
+        complain(_TOOL, f"no answer: {error['code']}: {error['message']}")
+    return "error" not in record
+
+
+def _show_answer(record: Mapping[str, Any], verbose: bool, shown: LiveAnswer | None) -> None:
+    """Write what has not been written yet; where another text came than the answer, say so and write the answer."""
+    if shown is not None and shown.text == record.get("answer", {}).get("content"):
+        return
+    text = record_as_text(record, verbose)  # type: ignore[arg-type]
+    if shown is None:
+        write_or_leave(_TOOL, text.encode("utf-8", "replace"))
+        return
+    if shown.text.strip():
+        complain(_TOOL, "what stands above broke off; the answer is what follows")
+    shown.print_whole(text)
+
+
+def _say_once(notes: Any, seen: bool) -> list[str]:
+    """Return what degraded, in words; what is said of several members alike is said once."""
+    said: dict[str, int] = {}
+    for note in notes:
+        if seen and note["code"] == "member_failed":
+            continue
+        line = f"{note['code']}: {note['detail']}"
+        said[line] = said.get(line, 0) + 1
+    return [f"{line} ({count} times)" if count > 1 else line for line, count in said.items()]
+
+
+def _exit_status(record: Mapping[str, Any], client: Any, answered: bool, *, strict: bool) -> int:
+    if client.budget.stopped:
+        return EXIT_BUDGET
+    if not answered:
+        return EXIT_NOTHING_USABLE
+    return EXIT_SOME_FAILED if strict and record.get("degraded") else EXIT_OK

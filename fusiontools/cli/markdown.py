@@ -1,0 +1,124 @@
+"""An answer's Markdown on a terminal, set block by block while it is being written."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Heading, Markdown
+from rich.text import Text
+
+from fusiontools.cli.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderResult
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_FRAMES_PER_S = 8
+
+
+class LeftHeading(Heading):
+    """A title that stands at the left, as the text below it does."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the title; the first two levels with a line above them."""
+        self.text.justify = "left"
+        if self.tag in ("h1", "h2"):
+            yield Text("")
+        yield self.text
+
+
+class AnswerMarkdown(Markdown):
+    """Markdown whose HTML is text like any other, so that no word of an answer is lost; links show where they lead."""
+
+    elements = {**Markdown.elements, "heading_open": LeftHeading}  # noqa: RUF012 - rich's own table
+
+    def __init__(self, text: str) -> None:
+        from markdown_it import MarkdownIt
+
+        super().__init__("", hyperlinks=False, code_theme="ansi_dark")
+        self.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(text)
+
+
+class MarkdownScreen:
+    """Where an answer is shown as it is written: whole blocks stay, the one under way is drawn anew as it grows."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout)
+        self._pending = ""
+        self._live: Live | None = None
+
+    def take(self, text: str) -> None:
+        """Show more of the answer."""
+        self._pending += clean(text)
+        whole = _end_of_whole_blocks(self._pending)
+        if whole:
+            self._set(self._pending[:whole])
+            self._pending = self._pending[whole:]
+        if self._pending.strip():
+            self._draw()
+
+    def close(self) -> None:
+        """Show what is left; the cursor stands on a line of its own then."""
+        if self._pending.strip():
+            self._set(self._pending)
+        self._pending = ""
+        self._stop()
+
+    def _set(self, text: str) -> None:
+        self._stop()
+        if text.strip():
+            self._console.print(AnswerMarkdown(text))
+            self._console.print()
+
+    def _draw(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._tail,
+                refresh_per_second=_FRAMES_PER_S,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def _tail(self) -> Text:
+        """Return the block under way, as many of its last lines as the screen has room for."""
+        lines = self._console.render_lines(AnswerMarkdown(self._pending), pad=False)
+        shown = lines[-max(1, self._console.height - 2) :]
+        drawn = Text()
+        for line in shown:
+            for segment in line:
+                drawn.append(segment.text, segment.style)
+            drawn.append("\n")
+        drawn.right_crop(1)
+        return drawn
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _end_of_whole_blocks(text: str) -> int:
+    """Return how much of the text is blocks that no later word can change: up to a blank line outside a fence after
+    which something begins at the margin.
+    """
+    end = at = 0
+    fence = ""
+    blank = False
+    for line in text.splitlines(keepends=True):
+        if not fence and blank and line[:1].strip():
+            end = at
+        opened = _FENCE.match(line)
+        if opened and not fence:
+            fence = opened[1]
+        elif opened and opened[1].startswith(fence) and not line.strip().strip(fence[0]):
+            fence = ""
+        blank = not line.strip() and line.endswith("\n")
+        at += len(line)
+    return end

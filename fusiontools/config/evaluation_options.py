@@ -1,0 +1,61 @@
+"""What the tools of evaluation can be told; apart, so that no other tool takes the time to make these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fusiontools.config.models import Model
+from fusiontools.config.options import option
+from fusiontools.config.stage_table import StreamOptions
+
+#: How a text can be graded; `auto` takes what fits the target.
+GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
+
+
+@dataclass(frozen=True, slots=True)
+class GradeOptions:
+    """What `fuse-grade` can be told."""
+
+    grader: str | None = option(
+        None, "--grader", choices=GRADERS, help="How texts are graded.  [default: what the task says, else auto]"
+    )
+    models: tuple[Model, ...] = option(
+        (), "-m", "--model", multiple=True, model=True, metavar="MODEL[@ENDPOINT]",
+        help="Who grades for rubric and pairwise; repeat for several, whose scores are averaged.",
+    )  # fmt: skip
+    runs: int = option(1, "--runs", minimum=1, metavar="N", help="How often each of them grades; scores are averaged.")
+    layers: bool = option(True, "--layers/--no-layers", help="Grade the responses of earlier layers too.")
+    unsafe: bool = option(
+        False, "--unsafe", help="Run model-written programs (grader code) where no sandbox is to be had."
+    )
+    code_s: float = option(10.0, "--code-timeout", minimum=0.1, metavar="S", help="Longest run of a program.")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What `fuse-report` can be told."""
+
+    output: str = option(
+        "table", "-o", "--output", choices=("table", "json", "csv", "markdown"), help="How to print it."
+    )
+    plot: str | None = option(None, "--plot", metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
+    compare: bool = option(False, "--compare", help="Compare two runs, task by task: BEFORE AFTER.")
+    system: str | None = option(
+        None, "--system", metavar="SYSTEM", help="Whom to compare with the others.  [default: fusion]"
+    )
+    fail_under: float | None = option(
+        None, "--fail-under", minimum=0, metavar="SCORE", help="Exit 5 where its score (0 to 1) is lower."
+    )
+    worse: tuple[str, ...] = option(
+        (),
+        "--fail-if-worse-than",
+        multiple=True,
+        metavar="RIVAL",
+        help="Exit 5 where the interval of the difference lies below 0: best-single, same-cost, judge, vote, a system; "
+        "with --compare: before.",
+    )
+    seed: int = option(0, "--seed", minimum=0, metavar="N", help="Seed of the resampling.")
+    resamples: int = option(2000, "--resamples", minimum=200, metavar="N", help="How often is drawn.")
+    max_line_mib: float = option(
+        StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
+    )

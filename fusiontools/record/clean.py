@@ -1,0 +1,30 @@
+"""Text without what a person cannot see: what strangers wrote must steer neither a terminal nor, unseen, a model."""
+
+from __future__ import annotations
+
+import re
+
+#: A terminal's sequences: with parameters, up to their terminator (titles, links, the clipboard), and short ones.
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c))?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
+#: Control characters but tab and line feed, directions, marks without a width, tags, and the selectors beyond sixteen,
+#: in which whole sentences have been hidden.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    # Joiners and the two selectors of emoji mean something, but not many in a row.
+    "|[\u200c\u200d\ufe0e\ufe0f]{3,}"
+)
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Return text without escape sequences, control and invisible characters; line ends become line feeds."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _LINE_ENDS.sub("\n", _ESCAPES.sub("", text))
+    return _LONE_SURROGATES.sub("\ufffd", _UNSEEN.sub("", text))

@@ -1,0 +1,56 @@
+"""Which addresses a text mentions: a model may be let follow those, and cannot then write what it knows into others."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
+
+from fusiontools.tools.addresses import plain_name
+
+_REST = r"[^\s<>\"`\\^{}|\[\]]"
+_MENTIONED = re.compile(
+    rf"https?://{_REST}+|(?<![\w@./-])[\w-]{{1,63}}(?:\.[\w-]{{1,63}})+(?::\d{{1,5}})?(?:[/?]{_REST}*)?", re.IGNORECASE
+)
+#: What may end a sentence or close a bracket behind an address, or belong to it.
+_AROUND = ".,;:!?)}'*_~…。，、»”’"
+_USUAL_PORTS = {"http": 80, "https": 443}
+
+#: An address as two of them are compared: host, port where it is unusual, path, query.
+Compared = tuple[str, int | None, str, str]
+
+
+def mentioned(texts: Iterable[str]) -> set[Compared]:
+    """Return the addresses in these texts, in every reading of where one ends."""
+    found: set[Compared] = set()
+    for text in texts:
+        for match in _MENTIONED.finditer(text.replace("\\_", "_")):
+            written = match[0]
+            found |= _readings(written)
+            while written and written[-1] in _AROUND:
+                written = written[:-1]
+                found |= _readings(written)
+    return found
+
+
+def compared(url: str) -> Compared | None:
+    """Return an address as it is compared, without its fragment and its scheme; None where it is none."""
+    try:
+        split = urlsplit(url if "://" in url else f"//{url}", "https")
+        host, port = plain_name(split.hostname or ""), split.port
+    except ValueError:
+        return None
+    unusual = None if port in (None, _USUAL_PORTS.get(split.scheme)) else port
+    return host, unusual, unquote(split.path).rstrip("/"), unquote(split.query)
+
+
+def plain_site(url: str) -> str:
+    """Return the host of an address, `www.` or not."""
+    read = compared(url)
+    return read[0].removeprefix("www.") if read else ""
+
+
+def _readings(written: str) -> set[Compared]:
+    read = {compared(written), compared(html.unescape(written))} - {None}
+    return {one for one in read if one is not None and one[0]}

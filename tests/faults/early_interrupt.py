@@ -1,0 +1,70 @@
+"""Interrupt tools at random moments of their first 100 ms: none may show a traceback, crash, hang, or go on.
+
+    python tests/faults/early_interrupt.py [RUNS]
+
+Prints for each tool how its runs ended; RUNS for each, 200 where nothing is said. What Python does before it comes to
+our first line (it starts, and runs what an installer wrote into the script) is counted apart: nobody is there yet who
+could keep quiet. Exit 1 where a run ended otherwise than it should.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+#: A filter, a tool with imports of its own, and the one in which a person presses Ctrl-C most often.
+COMMANDS = (["fuse-panel", "-c", "local"], ["fuse-report"], ["fuse-ask", "-c", "local", "--offline", "Why?"])
+WITHIN_S = 0.1
+INTERRUPTED, EARLY, ENDED = "interrupted", "before our first line", "had ended"
+
+
+def interrupt(command: list[str], after_s: float, folder: Path) -> str:
+    """Start a tool, interrupt it, and return in a word how it ended."""
+    program = Path(sys.executable).with_name(command[0])
+    with subprocess.Popen(
+        [program, *command[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder
+    ) as process:
+        time.sleep(after_s)
+        if process.poll() is not None:
+            return ENDED
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return "hung"
+    return verdict(process.returncode, said.decode(errors="replace"))
+
+
+def verdict(status: int, said: str) -> str:
+    """Return how a tool took its interruption."""
+    if re.search(r'File "[^"]*/fusiontools/', said):
+        return f"traceback: {said.strip().splitlines()[-1]}"
+    if "Traceback" in said or (status == -signal.SIGINT and not said):
+        return EARLY
+    return INTERRUPTED if status == 130 and not said else f"exit {status}: {said.strip()[-200:]}"
+
+
+def main(runs: int, seed: int = 1) -> int:
+    """Run all of it; return the exit status."""
+    draw = random.Random(seed)
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for command in COMMANDS:
+            ends = Counter(interrupt(command, draw.uniform(0, WITHIN_S), Path(folder)) for _ in range(runs))
+            print(command[0], dict(ends.most_common()), flush=True)
+            total += ends
+    faults = total.total() - sum(total[end] for end in (INTERRUPTED, EARLY, ENDED))
+    print(f"early interrupts: {total.total()} runs, {total[EARLY]} {EARLY}, {faults} at fault")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
