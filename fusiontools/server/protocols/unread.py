@@ -58,7 +58,9 @@ def _list_plugins(plugins: Any) -> list[Ignored]:
         name = str(plugin.get("id"))[:100]
         if name == "fusion":
             said = [key for key in _UNDONE if plugin.get(key) not in _NOTHING]
-            undone += [{"param": f"plugins[{i}].{key}", "reason": "members use no tools here"} for key in said]
+            undone += [
+                {"param": f"plugins[{i}].{key}", "reason": "the recipe says which tools members use"} for key in said
+            ]
         elif difflib.get_close_matches(name.lower(), ("fusion",), cutoff=0.7):
             where = f"plugins[{i}].id"
             raise ApiError(400, "invalid_override", f"{where}: {name!r} is unknown; did you mean 'fusion'?", where)
