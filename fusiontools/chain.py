@@ -143,6 +143,8 @@ class Chain:
             quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
             for i, stage in enumerate(stages):
                 record = await stage(record, runtime if i in heard else quiet)
+                if runtime.on_stage is not None:
+                    runtime.on_stage(self.steps[i].name, record)
             return record
 
         return run

@@ -111,6 +111,7 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     stdout = sys.stdout
     try:
         load_dotenv()
+        _warn_of_unread(name)
         cli.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -222,6 +223,15 @@ def load_dotenv() -> None:
             dotenv.load_dotenv(".env", override=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f".env: cannot be read: {error}") from error
+
+
+def _warn_of_unread(name: str) -> None:
+    """Say which variable of the environment looks like ours and is read by nobody: most are typing errors."""
+    if any(variable.startswith("FUSION_") for variable in os.environ):
+        from fusiontools.config.environment import explain_unread
+
+        for warning in explain_unread(os.environ):
+            complain(name, f"warning: {warning}")
 
 
 def _recipe_option() -> click.Option:

@@ -43,6 +43,7 @@ class Runtime:
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
+        on_stage: told of the record as each stage of a chain leaves it.
     """
 
     client: Client
@@ -55,6 +56,7 @@ class Runtime:
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
     redact: Redact = ()
+    on_stage: Callable[[str, Record], None] | None = None
 
     @property
     def limited(self) -> bool:
