@@ -8,7 +8,7 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
-from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.stage_table import EVIDENCE_HELP, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
@@ -46,6 +46,7 @@ class AskOptions:
         None, "--chain", metavar="TEXT", help="Tools without their prefix: 'panel -m a -m b | judge | synth --refine'."
     )
     system: str | None = option(None, "-s", "--system", metavar="TEXT", help="A system prompt for the conversation.")
+    evidence: tuple[str, ...] = option((), "--evidence", multiple=True, metavar="FILE", help=EVIDENCE_HELP)
     max_tokens: int | None = option(
         None, "-t", "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens."
     )
@@ -150,9 +151,11 @@ def _bind_chain(options: AskOptions, recipe: Any, **binding: bool) -> Any:
 
 
 def _with_wishes(question: Any, options: AskOptions) -> Any:
-    """Return the question with what was typed beside it: a system prompt, the length of the answer."""
+    """Return the question with what was typed beside it: texts, a system prompt, the length of the answer."""
+    from fusiontools.cli.evidence import read_evidence, with_evidence
     from fusiontools.record.sections import question_id
 
+    question = with_evidence(question, read_evidence(options.evidence))
     if options.max_tokens is not None:
         question = {**question, "params": {**question.get("params", {}), "max_tokens": options.max_tokens}}
     if options.system is not None:

@@ -11,6 +11,7 @@ from fusiontools.config.options import option
 from fusiontools.config.tool_options import ToolOptions
 
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
+EVIDENCE_HELP = "A text of your own, shown to all as data and cited as a source; repeat for more."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
 #: The most that a stage may ask for one record, whoever wants it.
 MOST_CALLS = 10_000
@@ -377,6 +378,7 @@ class InputOptions:
 
     lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
+    evidence: tuple[str, ...] = option((), "--evidence", multiple=True, metavar="FILE", help=EVIDENCE_HELP)
 
 
 @dataclass(frozen=True, slots=True)

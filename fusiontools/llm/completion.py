@@ -76,6 +76,8 @@ class Completion:
     ttft_s: float | None = None
     #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.
     latency_s: float | None = None
+    #: The reasoning as OpenRouter gives it, to be sent back as it is in the next turn: signed or encrypted pieces.
+    reasoning_details: Sequence[Mapping[str, Any]] | None = None
 
 
 class Backend(Protocol):

@@ -39,6 +39,7 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "finish_reason": (str,),
     "tool_calls": (list,),
     "reasoning": (str,),
+    "reasoning_details": (list,),
     "usage": (dict,),
     "cost_usd": (int, float),
     "mean_logprob": (int, float),

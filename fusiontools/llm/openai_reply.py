@@ -18,6 +18,7 @@ from fusiontools.llm.citations import read_citations
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
@@ -203,6 +204,7 @@ class Reply:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._details: list[Any] = []
         #: Whether pieces came, and whether a whole message did that is none of them.
         self._in_pieces = self._whole = False
         self._sources: list[Source] = []
@@ -287,6 +289,7 @@ class Reply:
             finish_reason=reason or "stop",
             tool_calls=calls,
             reasoning=reasoning or None,
+            reasoning_details=join_details(mend_all({"details": self._details})["details"]) or None,
             ttft_s=ttft_s,
             sources=tuple(merge_sources(self._sources)),
             native=self._native,
@@ -303,6 +306,8 @@ class Reply:
             self._reasoning.append(named)
             if self._streamed:
                 self._text_filter().release()
+        if details := delta.get("reasoning_details"):
+            self._details += details
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
         brought: list[Delta] = []
@@ -321,6 +326,8 @@ class Reply:
         calls = read_calls(_proposed(message))
         if any(message.get(name) for name in _REASONING):
             self._reasoning.clear()
+        if message.get("reasoning_details"):
+            self._details.clear()
         self._add({name: value for name, value in message.items() if name not in ("tool_calls", "function_call")})
         self._filter = None  # nobody has been handed anything
         self._native = message.get("native") or None

@@ -15,9 +15,6 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: list[ToolCall]
     tool_call_id: str
-    #: Not of the API: a model's own turn as its endpoint wrote it, and its thoughts, for whoever wrote them.
-    native: Any
-    reasoning_content: str
 
 
 class ToolFunction(TypedDict):
@@ -92,6 +89,7 @@ class Response(TypedDict):
     content: NotRequired[str]
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     mean_logprob: NotRequired[float]
     sources: NotRequired[list[Source]]
     tool_runs: NotRequired[list[ToolUse]]
@@ -179,6 +177,7 @@ class Answer(TypedDict):
     model: str
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     sources: NotRequired[list[Source]]
     response: NotRequired[int]
     vote: NotRequired[Vote]

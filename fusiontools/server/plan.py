@@ -159,7 +159,8 @@ class Planner:
             if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
                 return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
-            return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
+            home = replace(self.catalog.recipes[self.catalog.default], name=model.name, redact=self.catalog.redact)
+            return self._alone(model, home, fusion)
         name = self.catalog.require_recipe(fusion.get("recipe", name))
         recipe = self._add_models(self.catalog.recipes[name])
         style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
@@ -179,7 +180,13 @@ class Planner:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.catalog.endpoints)
+        recipe = Recipe(
+            home.name,
+            stages={"panel": panel},
+            limits=home.limits,
+            endpoints=self.catalog.endpoints,
+            redact=home.redact,
+        )
         copied = Step("synth", {"method": "copy"}, 1)
         text = spell((Step("panel", {"members": (model.name,)}, 1), copied))
         return _Draft(recipe, Chain(text, (Step("panel", {}, 1), copied)), fusion, model)
@@ -253,6 +260,8 @@ class Planner:
     def _refuse_reaching_out(self, step: Step) -> None:
         if step.given.get("command") or step.given.get("method") == "command":
             raise _bad("fusion.chain", "a request names no command", "override_not_allowed")
+        if "tools" in step.given or "web_search" in step.given:
+            raise _bad("fusion.chain", "a request turns no tool on", "override_not_allowed")
         template = step.given.get("template")
         if template is not None and (not is_template_name(template) or template not in template_names()):
             why = f"--template {template!r}: a request names no file{nearest(template, template_names())}"

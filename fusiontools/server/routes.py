@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from fusiontools.chain import estimate_calls
 from fusiontools.config.chain_syntax import spell
-from fusiontools.config.models import require_key
+from fusiontools.config.models import require_ready
 from fusiontools.config.recipe import Recipe, summary, without_private
 from fusiontools.errors import InputError, UsageError, __version__, nearest
 from fusiontools.llm.completion import DEPTH
@@ -182,7 +182,7 @@ class Routes:
         recipe = self.server.catalog.recipes[self.server.catalog.default]
         try:
             for member in recipe.panel.members:
-                require_key(recipe.endpoints[member.endpoint])
+                require_ready(recipe.endpoints[member.endpoint])
             self.server.runner.limiter.refuse_if_full()
         except UsageError as error:
             await send_json(send, 503, {"status": "no_key", "detail": error.message}, {})

@@ -107,7 +107,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
         daily_budgets=DailyBudgets(day_usd, None if day_usd is None else DayMoney()),
-        cache=Cache(options.cache_s, options.cache_entries),
+        cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
         access=access.Access(

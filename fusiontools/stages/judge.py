@@ -24,13 +24,13 @@ from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, usable_responses
+from fusiontools.record.sections import display_names, question_text, texts_of, usable_responses
 from fusiontools.record.sources import merge_sources
 from fusiontools.record.types import Analysis, Degraded, Record, Source, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.replies import unreadable
-from fusiontools.stages.runtime import Runtime, Stage, note_no_tools, reads_panel, with_section
+from fusiontools.stages.runtime import Runtime, Stage, compare_apart, note_no_tools, reads_panel, with_section
 from fusiontools.stages.verdicts import ask, form, on_panel, verdict_request, with_settings
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
         if sections.is_settled(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
-            votes = _votes(record)
-            by_code = _complete_section(_compare_by_code(record, usable, votes), votes, labels, seed)
+            by_code = await compare_apart(texts_of(record), "auto", _compare_by_code, record, usable, labels, seed)
             return with_section(record, "analysis", by_code, degraded=_note_no_judge(options))
         return await _ask_judges(record, options, runtime, labels, seed)
 
@@ -88,7 +87,8 @@ async def _ask_judges(
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     degraded += _note_order_sensitive(record, heard) if options.swap else []
-    section = _complete_section(_merge_readings(heard), _votes(record), labels, seed)
+    votes = await compare_apart(texts_of(record), "auto", _votes, record)
+    section = _complete_section(_merge_readings(heard), votes, labels, seed)
     return with_section(record, "analysis", looked_up.add_to(section), ledger.calls, degraded)
 
 
@@ -220,9 +220,9 @@ def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> 
     return prompts.about_responses(record, "judge", template, labels)
 
 
-def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[str, Any]:
+def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:
     """Compare by code: no model is asked, and the section says so."""
-    panel, names = record["panel"], display_names(record["panel"])
+    panel, names, votes = record["panel"], display_names(record["panel"]), _votes(record)
     found = lexical.analyse(
         question_text(record),
         [names[i] for i in usable],
@@ -230,7 +230,8 @@ def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[st
         [panel[i].get("mean_logprob") for i in usable],
         votes,
     )
-    return {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
+    told = {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
+    return _complete_section(told, votes, labels, seed)
 
 
 def _votes(record: Record) -> Votes:

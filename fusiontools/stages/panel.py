@@ -30,7 +30,15 @@ from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
 from fusiontools.stages.panel_gather import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
-from fusiontools.stages.runtime import Runtime, Stage, note_no_tools, skips_failed, with_section, without_response
+from fusiontools.stages.runtime import (
+    Runtime,
+    Stage,
+    compare_apart,
+    note_no_tools,
+    skips_failed,
+    with_section,
+    without_response,
+)
 
 Why = Literal["scouts", "majority", "layer", "call"]
 
@@ -114,15 +122,18 @@ def _patience_for(record: Record, planned: Sequence[PlannedCall], options: Panel
         return Patience(options.quorum, options.grace_s)
     from fusiontools.stages.panel_gather import majority_is_safe
 
-    def enough(outcomes: Outcomes) -> bool:
+    async def enough(outcomes: Outcomes) -> bool:
         texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
         outstanding = len(planned) - len(outcomes)
-        return outstanding > 0 and majority_is_safe(question_text(record), texts, options.agree, outstanding)
+        if not outstanding:
+            return False
+        asked = (question_text(record), texts, options.agree, outstanding)
+        return await compare_apart(texts, options.agree, majority_is_safe, *asked)
 
     return Patience(options.quorum, options.grace_s, enough)
 
 
-def _is_call_proposed(outcomes: Outcomes) -> bool:
+async def _is_call_proposed(outcomes: Outcomes) -> bool:
     return any(isinstance(outcome, Completion) and outcome.tool_calls for outcome in outcomes.values())
 
 
@@ -259,6 +270,8 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response["content"] = outcome.content
     response["finish_reason"] = outcome.finish_reason
     response["tool_calls"] = list(outcome.tool_calls)
+    if outcome.reasoning_details:
+        response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
     if outcome.sources:

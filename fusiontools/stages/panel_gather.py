@@ -7,7 +7,7 @@ Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176 (ask the cheap ones first)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fusiontools.config.stage_table import PanelOptions
@@ -19,7 +19,7 @@ from fusiontools.record.types import Degraded, Record, Response
 from fusiontools.stages import prompts, verdicts
 from fusiontools.stages.panel_plan import PlannedCall
 from fusiontools.stages.replies import truth_in
-from fusiontools.stages.runtime import Runtime
+from fusiontools.stages.runtime import Runtime, compare_apart
 
 #: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
 Outcomes = dict[int, Completion | CallFailed]
@@ -36,7 +36,7 @@ class Patience:
 
     quorum: int | None = None
     grace_s: float = 0.0
-    enough: Callable[[Outcomes], bool] | None = None
+    enough: Callable[[Outcomes], Awaitable[bool]] | None = None
 
 
 async def ask(
@@ -104,7 +104,7 @@ async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outco
     clock = asyncio.get_running_loop().time
     while pending:
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
-        if patience.enough is not None and patience.enough(outcomes):
+        if patience.enough is not None and await patience.enough(outcomes):
             await _cancel(pending)
             return
         if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
@@ -163,7 +163,8 @@ async def agree(
         return False, []
     if options.agree != "judge":
         texts = [prompts.response_text(response) for response in responses]
-        return agree_by_code(question_text(record), texts, options.agree), []
+        agreed = await compare_apart(texts, options.agree, agree_by_code, question_text(record), texts, options.agree)
+        return agreed, []
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
+from fusiontools.errors import InputError, UsageError
 from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
 from fusiontools.record.sources import cite_answer, has_sources
 from fusiontools.record.types import Call, Degraded, Record
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from fusiontools.llm.completion import OnDelta
     from fusiontools.llm.ledger import Budget, Event, Ledger
     from fusiontools.tools.toolbox import Toolbox
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Runtime:
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
         on_stage: told of the record as each stage of a chain leaves it.
+        redact: what is hidden of this record, besides what the client hides of all.
     """
 
     client: Client
@@ -49,6 +56,7 @@ class Runtime:
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
     on_stage: Callable[[str, Record], None] | None = None
+    redact: Redact = ()
 
     @property
     def limited(self) -> bool:
@@ -76,7 +84,23 @@ class Runtime:
         ledger.epoch = record.get("epoch", 0)
         ledger.on_call = self.on_call
         ledger.notify = self.notify or ledger.notify
+        ledger.redact = self._redact(record)
         return ledger
+
+    def _redact(self, record: Record) -> Redact:
+        """Return all that is to be hidden: a record may want more than the recipe, and never less."""
+        recipe: Any = record.get("recipe")
+        carried = recipe.get("redact") if isinstance(recipe, dict) else None
+        if not carried and not self.redact:
+            return self.client.redact
+        from fusiontools.llm.sensitive import finder_for
+
+        try:
+            own = redact_from(carried or [])
+            finder_for(own)
+        except UsageError as error:
+            raise InputError(error.message, "$.recipe.redact") from error
+        return tuple(dict((*self.client.redact, *self.redact, *own)).items())
 
     @property
     def tool_options(self) -> ToolOptions:
@@ -85,12 +109,12 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
-        from fusiontools.stages.tool_loop import JournalledResults
+        from fusiontools.llm.kept_results import KeptResults
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
         if id(settings) not in client.opened:
-            store = JournalledResults(client) if client.journal else None
+            store = KeptResults(client) if client.journal else None
             folder = client.journal.path.parent if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
         opened = client.opened[id(settings)]
@@ -109,6 +133,9 @@ class Runtime:
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]
 
+#: So many characters are compared in a few milliseconds.
+_SOON_CHARS = 20_000
+
 #: The stages that make each section; what they noted is dropped together with it.
 _MAKERS = {spec.adds: [name for name in STAGES if STAGES[name].adds == spec.adds] for spec in STAGES.values()}
 #: For each section what is computed from it, and the stages whose notes speak of any of that.
@@ -116,6 +143,18 @@ _STALE = {
     section: (derived, frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
     for section, derived in DERIVED.items()
 }
+
+
+async def compare_apart(texts: Sequence[str], key: str, compare: Callable[..., _T], *args: Any) -> _T:
+    """Return what a comparison of texts gives; where it may take long, on a thread: others are served meanwhile.
+
+    Args:
+        key: how they are compared; what a client wrote himself may take long whatever the texts are.
+        compare: called with the arguments that follow.
+    """
+    if sum(map(len, texts)) <= _SOON_CHARS and ":" not in key:
+        return compare(*args)
+    return await asyncio.to_thread(compare, *args)
 
 
 def note_no_tools(

@@ -221,13 +221,16 @@ def synth_messages(
 
 
 def _answer_of(completion: Completion) -> Answer:
-    return {
+    answer: Answer = {
         "content": completion.content,
         "by": "synth",
         "model": completion.model,
         "finish_reason": completion.finish_reason,
         "tool_calls": list(completion.tool_calls),
     }
+    if completion.reasoning_details:
+        answer["reasoning_details"] = [dict(each) for each in completion.reasoning_details]
+    return answer
 
 
 def _keep_text(answer: Answer) -> Answer:

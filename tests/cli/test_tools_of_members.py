@@ -135,3 +135,60 @@ def test_what_a_page_tells_a_model_to_fetch_is_not_fetched(ask: Ask, web: Web, r
     statuses = [use["status"] for use in record["panel"][0]["tool_runs"]]
     assert statuses[:2] == ["ok", "ok"]
     assert web.inner_connections() == 0
+
+
+def test_fuse_ask_prints_what_the_answer_cites_as_numbered_footnotes(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["chain"] = "panel | vote"
+    Path(recipe).write_text(json.dumps(spec))
+
+    result = ask(f"fuse-ask -q -c {recipe} Merging without locks", b"")
+
+    assert result.text.splitlines() == [
+        f"As [the page]({web.url}/article) says.",
+        "",
+        f"[1] Merging without locks: {web.url}/article",
+    ]
+
+
+def test_a_text_of_ones_own_goes_to_everybody_and_can_be_cited(
+    ask: Ask, upstream: Upstream, recipe: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lease.txt").write_text("The lease ends in May.")
+
+    result = ask(
+        f"fuse-panel -m fake/a -m fake/b --evidence lease.txt | fuse-judge -c {recipe} | fuse-synth -c {recipe}"
+    )
+
+    assert result.records[0]["evidence"] == [{"title": "lease.txt", "text": "The lease ends in May."}]
+    assert all("The lease ends in May." in json.dumps(body) for body in upstream.bodies())
+    assert len(upstream.bodies()) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xff\xfe\0", "not a text"), (b" \n", "nothing in it"), (None, "cannot be read")]
+)
+def test_evidence_that_is_no_text_is_a_usage_error(
+    ask: Ask, upstream: Upstream, tmp_path: Path, content: Any, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "e.txt").write_bytes(content)
+
+    result = ask("fuse-panel -m fake/a --evidence e.txt")
+
+    assert result.status == 2
+    assert said in result.err
+    assert upstream.requests() == []
+
+
+def test_what_a_recipe_hides_reaches_no_search_engine_and_no_page(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["redact"] = ["email"]
+    Path(recipe).write_text(json.dumps(spec))
+
+    [record] = ask(f"fuse-panel -c {recipe}", "ada@field.example").records
+
+    [searched] = web.requests("/searx/search")
+    assert "ada" not in json.dumps(web.requests())
+    assert "EMAIL_1" in searched["target"]
+    assert record["panel"][0]["tool_runs"][0]["status"] == "ok"

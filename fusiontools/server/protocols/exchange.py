@@ -201,6 +201,7 @@ class ChatResult:
         finish_reason: `stop`, `length`, `tool_calls` or `content_filter`.
         fusion: the `fusion` block of the response: recipe, members, degradation, costs, timings.
         sources: what the answer cites.
+        reasoning_details: what the model thought, for a client that sends it back in the next turn.
     """
 
     content: str
@@ -209,6 +210,7 @@ class ChatResult:
     spent: Spending
     fusion: Mapping[str, Any] = field(default_factory=dict)
     sources: Sequence[Source] = ()
+    reasoning_details: Sequence[Mapping[str, Any]] = ()
 
 
 class StreamWriter(Protocol):
