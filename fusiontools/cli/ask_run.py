@@ -12,9 +12,10 @@ from typing import Any
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.filter import give_up
 from fusiontools.cli.io import write_or_leave
-from fusiontools.cli.text import clean, footnotes, record_as_text
+from fusiontools.cli.text import footnotes, record_as_text
 from fusiontools.errors import EXIT_BUDGET, EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
 from fusiontools.record import jsonl
+from fusiontools.record.clean import clean
 from fusiontools.stages.runtime import Runtime
 
 _TOOL = "fuse-ask"

@@ -73,7 +73,7 @@ def _resolve_models(given: Mapping[str, Any], resolving: Resolver) -> dict[str, 
     Raises:
         UsageError: a model that cannot be, or whose key is missing.
     """
-    from fusiontools.config.models import ENDPOINTS, environment_endpoints, merge_members, require_key
+    from fusiontools.config.models import ENDPOINTS, environment_endpoints, merge_members, require_ready
     from fusiontools.config.recipe import Recipe, parse_model
     from fusiontools.errors import UsageError
 
@@ -86,7 +86,7 @@ def _resolve_models(given: Mapping[str, Any], resolving: Resolver) -> dict[str, 
         if model.samples > 1:
             raise UsageError(f"--model {model.name!r}: a judge is named once; --runs N lets it grade N times")
         if not resolving.offline:
-            require_key(endpoints[model.endpoint])
+            require_ready(endpoints[model.endpoint])
     return {**given, "models": models}
 
 
@@ -111,7 +111,7 @@ def _judges_for(resolving: Resolver) -> Callable[[Record], tuple[Model, ...]]:
 
 def as_text(record: Record) -> str:
     """Return a record's scores on one line: of the answer, then of everybody."""
-    from fusiontools.cli.text import clean
+    from fusiontools.record.clean import clean
 
     grades = record.get("grades")
     if grades is None:

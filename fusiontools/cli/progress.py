@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-    from fusiontools.cli.io import Source
+    from fusiontools.cli.io import Input
     from fusiontools.llm.ledger import Event
     from fusiontools.record.types import Record
 
@@ -51,7 +51,12 @@ class Progress:
         #: An answer on the screen speaks for itself; a line about it would land in its text.
         self.answer_is_live = False
         #: Where the records come from.
-        self.source: Source | None = None
+        self.source: Input | None = None
+
+    @property
+    def draws_bar(self) -> bool:
+        """Whether a batch is shown as a bar by this tool."""
+        return self._shown and self._last
 
     @property
     def is_batch(self) -> bool:
@@ -61,7 +66,7 @@ class Progress:
     def arrived(self) -> None:
         """Count a record; the second one makes it a batch."""
         self._arrived += 1
-        if self._arrived == 2 and self._shown and self._last:
+        if self._arrived == 2 and self.draws_bar:
             self._bar = _make_bar()
             self._bar.start()
 
@@ -135,7 +140,7 @@ class Progress:
 
     def _describe(self, elapsed_s: float) -> str:
         """Return how far the batch is, and what it has cost."""
-        total = self.source.count if self.source else None
+        total = (self.source.count or self.source.expected) if self.source else None
         rate = self._done / elapsed_s if elapsed_s else 0.0
         left = f"{_clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
         of_total = f" of {total:,}" if total else ""

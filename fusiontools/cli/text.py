@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.llm.completion import Delta
+from fusiontools.record.clean import clean
 from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
 _ASKED_CHARS = 60
+_RULE_CHARS = 74
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-#: Control characters, and those that turn the direction of a line around; Unicode's own line ends are line ends.
-_CONTROL: dict[int, str | None] = {
-    **{code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)},
-    **dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
-    **dict.fromkeys((0x2028, 0x2029), "\n"),
-}
-
-
-def clean(text: str) -> str:
-    """Return text without control characters: a model's words must not steer a terminal."""
-    return text.translate(_CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +163,9 @@ def author(record: Record) -> str:
 
 
 def _rule(title: str) -> str:
-    return f"── {title} " + "─" * max(3, 70 - len(title))
+    """Return a line with a title, as wide as the terminal; where there is none, of a fixed width."""
+    width = os.get_terminal_size(1).columns if os.isatty(1) else 0
+    return f"── {title} " + "─" * max(3, (width or _RULE_CHARS) - len(title) - 4)
 
 
 class Live:

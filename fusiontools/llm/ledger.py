@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from fusiontools.errors import CallCode, CallFailed, CallStatus
 
 if TYPE_CHECKING:
+    from fusiontools.config.recipe import Redact
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.record.types import Call, Usage
 
@@ -68,6 +69,8 @@ class Ledger:
     unmet: list[str] = field(default_factory=list)
     #: What bounds its calls, where that is not what bounds all of the client's.
     limits: LimitOptions | None = None
+    #: What no endpoint that is not trusted may see of its calls.
+    redact: Redact = ()
     #: Which repetition of the same question this is.
     epoch: int = 0
     #: Told of every attempt, where somebody counts them.

@@ -7,6 +7,7 @@ hears everything. A subscriber is one client: with the last of them the job is g
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -282,7 +283,15 @@ class JobRunner:
             purse=budget,
             on_call=self.metrics.count_call,
             notify=_Progress(job).take if followed else None,
+            redact=plan.recipe.redact,
+            on_stage=functools.partial(_say_analysis, job) if followed else None,
         )
+
+
+def _say_analysis(job: Job, stage: str, record: Record) -> None:
+    """Say what the judge has found, to who asked for events, before the answer is written."""
+    if stage == "judge" and "analysis" in record:
+        job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
 
 
 def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None = None) -> Record:

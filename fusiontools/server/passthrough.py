@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
+from fusiontools.config.recipe import Redact
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
@@ -18,6 +19,8 @@ from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES
 from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
+from fusiontools.llm.redact import Hidden, Marks, wants_json
+from fusiontools.llm.sensitive import finder_for
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
 from fusiontools.server.protocols import sse
@@ -25,6 +28,7 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
 from fusiontools.server.request import Receive, Send, encode_headers, send_json
+from fusiontools.server.restoring import restore_chunks
 from fusiontools.server.result import scrub
 
 if TYPE_CHECKING:
@@ -52,12 +56,14 @@ class Forwarding:
         opened: called with the endpoint's status and content type before the first bytes.
         write: takes bytes as they come, and waits while the client is slow.
         budgets: the budgets that pay.
+        redact: what an endpoint that is not trusted never sees.
     """
 
     on_open: Callable[[int, str], Awaitable[None]]
     write: Callable[[bytes], Awaitable[None]]
     budgets: tuple[Budget, ...] = ()
     on_call: Callable[[Call], None] | None = None
+    redact: Redact = ()
 
 
 def can_pass(endpoint: Endpoint) -> bool:
@@ -87,11 +93,13 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     begun = False
     started = time.monotonic()
     try:
-        backend = client.backend_of(model.endpoint)
+        backend, pace = client.backend_of(model.endpoint), client.pace_of(model.endpoint)
         assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
+        sent, hidden = _hide(sent, endpoint, forwarding.redact)
         async with (
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
+            pace.turn(sent, first_s),
             payment,
             client.slots,
             backend.forwarded(sent) as reply,
@@ -99,7 +107,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
-            usage, reported_usd = await _copy(reply, forwarding.write, _hides_usage(body))
+            usage, reported_usd = await _copy(_restored(reply, hidden, sent), forwarding.write, _hides_usage(body))
             noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
             payment.paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
@@ -153,6 +161,22 @@ def refuse_other_models(body: Mapping[str, Any], model: Model, catalog: Catalog)
 
 def _not_allowed(key: str, why: str) -> ApiError:
     return ApiError(400, "override_not_allowed", f"{key}: {why}", key)
+
+
+def _hide(sent: dict[str, Any], endpoint: Endpoint, redact: Redact) -> tuple[dict[str, Any], Hidden | None]:
+    """Return the body in marks, and what they stand for; the model's name is ours."""
+    if not redact or endpoint.trusted:
+        return sent, None
+    hidden = Hidden(Marks(finder_for(redact)))
+    return {**hidden.hide(sent), "model": sent["model"]}, hidden
+
+
+def _restored(reply: HttpReply, hidden: Hidden | None, sent: Mapping[str, Any]) -> HttpReply:
+    if hidden is None:
+        return reply
+    streams = "text/event-stream" in reply.headers.get("content-type", "")
+    chunks = restore_chunks(reply.chunks, hidden, streams=streams, in_json=wants_json(sent))
+    return replace(reply, chunks=chunks)
 
 
 def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
@@ -284,7 +308,8 @@ class Passthrough:
 
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
-        forwarding = Forwarding(on_open, write, self._budgets(max_cost_usd), self.server.metrics.count_call)
+        budgets, redact = self._budgets(max_cost_usd), self.server.catalog.redact
+        forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
         self.server.runner.limiter.refuse_if_full()
         work = asyncio.ensure_future(self._inside(body, model, forwarding))
         watch = asyncio.ensure_future(_wait_until_gone(self.receive))

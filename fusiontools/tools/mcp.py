@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +47,15 @@ class McpFailed(Exception):
 
 
 class McpConnection:
-    """A connection that begins when it is first wanted, and once more where the server has forgotten it."""
+    """A connection that begins when it is first wanted, and once more where the server has forgotten it.
 
-    def __init__(self, server: McpServer) -> None:
+    Args:
+        warn: is told once of what the server prints between its messages.
+    """
+
+    def __init__(self, server: McpServer, warn: Callable[[str], None] | None = None) -> None:
         self._server = server
+        self._warn = warn
         self._turn = asyncio.Lock()
         self._owner: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
@@ -164,6 +169,7 @@ class McpConnection:
                 transport,
                 client_info=_ourselves(),
                 read_timeout_seconds=self._server.start_s,
+                message_handler=self._hear,
                 cache=None,
                 **self._era,
             )
@@ -174,6 +180,11 @@ class McpConnection:
                     self._era["prior_discover"] = found
                 ready.set_result(client)
                 await done.wait()
+
+    async def _hear(self, message: Any) -> None:
+        if isinstance(message, Exception) and self._warn is not None:
+            self._warn(f"warning: mcp {self._server.name}: it prints to stdout what is no message; that is left out")
+            self._warn = None
 
     @contextlib.asynccontextmanager
     async def _transport(self) -> AsyncIterator[Any]:

@@ -27,11 +27,11 @@ def stdio(*options: str, **more: Any) -> McpServer:
     return McpServer("support", (*SERVER, *options), **more)
 
 
-def connected(server: McpServer, work: Callable[[McpConnection], Awaitable[Any]]) -> Any:
+def connected(server: McpServer, work: Callable[[McpConnection], Awaitable[Any]], warn: Any = None) -> Any:
     """Return what comes of this work on a connection, which is closed behind it."""
 
     async def run() -> Any:
-        connection = McpConnection(server)
+        connection = McpConnection(server, warn)
         try:
             return await work(connection)
         finally:
@@ -133,11 +133,14 @@ def test_a_server_that_dies_fails_the_call_with_its_last_words_and_is_started_ag
 
 
 @pytest.mark.slow
-def test_what_is_no_message_on_stdout_does_no_harm(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_message_on_stdout_does_no_harm_and_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    warnings: list[str] = []
+
     async def work(connection: McpConnection) -> Any:
         return await connection.call("echo", {"text": "hi"})
 
-    assert texts(connected(stdio("--noise"), work)) == ["you said: hi"]
+    assert texts(connected(stdio("--noise"), work, warnings.append)) == ["you said: hi"]
+    assert warnings == ["warning: mcp support: it prints to stdout what is no message; that is left out"]
     assert capfd.readouterr() == ("", "")
 
 
