@@ -21,11 +21,12 @@ from typing import Any
 
 from fusiontools.config import recipe_yaml
 from fusiontools.config.chain_syntax import parse
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model
+from fusiontools.config.models import ENDPOINTS, CommandOutput, Endpoint, Model
 from fusiontools.config.options import Flag
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import STAGES, FewShot, LimitOptions
 from fusiontools.config.templates import template_names
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import EXITS, FAILURE_CODES
 from fusiontools.record import params, schemas
 from fusiontools.server.protocols.exchange import API_CODES
@@ -43,9 +44,41 @@ MEANINGS = {
     "endpoints.*.api_key_env": "The environment variable that holds the key. A key in a recipe is refused.",
     "endpoints.*.free": "Calls cost nothing.",
     "endpoints.*.headers": "Extra HTTP headers; never credentials.",
-    "endpoints.*.api": "The protocol: `openai` (chat completions) or `anthropic` (the Messages API).",
+    "endpoints.*.api": "`openai` (chat completions), `anthropic` (the Messages API) or `command` (a program is run).",
     "endpoints.*.path": "Embedded engine only (no `base_url`): a GGUF file.",
     "endpoints.*.context_tokens": "Embedded engine only: room for prompt and answer together.",
+    "endpoints.*.max_concurrency": "Calls in flight at once; see [limits](ENDPOINTS#limits-of-an-endpoint).",
+    "endpoints.*.rpm": "Requests that begin within any minute.",
+    "endpoints.*.tpm": "Tokens within any minute: estimated before a call, counted after it.",
+    "endpoints.*.one_model": "Calls for one model at a time, for a server that loads each model that it is asked for.",
+    "endpoints.*.trusted": "What `redact` hides from the others is sent here as it is.",
+    "endpoints.*.program": "With `api: command`: `claude`, `codex` or `llm`; see [command members](COMMANDS).",
+    "endpoints.*.command": "With `api: command`: program and arguments; `{model}` and others in them are filled in.",
+    "endpoints.*.args": "With `program`: further arguments.",
+    "endpoints.*.env": "With `api: command`: the variables that the program gets beside the harmless ones, by name.",
+    "endpoints.*.output": "With `command`: where its answer stands in the JSON that it prints; text if not given.",
+    "endpoints.*.output.where": "Which object: the last one with these fields.",
+    "endpoints.*.output.text": "The path of the answer. Required.",
+    "endpoints.*.output.failed": "The path of what is true, or text, where it failed.",
+    "endpoints.*.output.cost_usd": "The path of what it cost.",
+    "endpoints.*.output.prompt_tokens": "The path of the tokens of the prompt.",
+    "endpoints.*.output.completion_tokens": "The path of those of the answer.",
+    "endpoints.*.output.cached_tokens": "The path of those that a cache knew.",
+    "redact": "What stays here: `email`, `phone`, `keys`, `{NAME: PATTERN}`; see [redaction](ENDPOINTS#redaction).",
+    "search": "`provider`, `searxng`, `tavily`, `brave`, `exa`, `ddgs`: see [tools of members](TOOLS).",
+    "fetch": "Which addresses `web_fetch` may take: `results`, `seen` or `any`.",
+    "private_hosts": "Hosts, addresses and networks that `web_fetch` may reach although they are private.",
+    "sandbox": "A command that shuts in what `bash` runs, in the place of bubblewrap: `srt --`.",
+    "mcp": "MCP servers by name; `tools: [mcp:NAME]` gives their tools to members.",
+    "mcp.*.command": "The program that speaks MCP, with its arguments.",
+    "mcp.*.url": "Or where one speaks it, as streamable HTTP.",
+    "mcp.*.env": "The variables that it gets beside the harmless ones, by name.",
+    "mcp.*.key_env": "The variable with the key that is sent to the URL.",
+    "mcp.*.tools": "The tools of it that may be used; all where none is named.",
+    "mcp.*.pin": "The digest that its tools must have.",
+    "mcp.*.repeatable": "Its tools only look things up: one run stands for all equal ones.",
+    "mcp.*.start_s": "Longest wait for its start.",
+    "mcp.*.timeout_s": "Longest wait for one call.",
     "models": "Aliases: a short name for a model, with its settings.",
     "models.*.model": "The model's name at its endpoint. Required.",
     "models.*.name": "What records call it; the alias where it is not given.",
@@ -53,6 +86,7 @@ MEANINGS = {
     "models.*.samples": "How often it is asked.",
     "models.*.temperature": "Instead of the panel's, the judge's or the synthesizer's.",
     "models.*.top_p": "Nucleus sampling.",
+    "models.*.tools": "What it may use as a member, instead of the panel's `tools`; an empty list is none.",
     "models.*.max_tokens": "Instead of the stage's.",
     "models.*.reasoning_effort": "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`.",
     "models.*.system": "A system prompt for this model.",
@@ -140,9 +174,12 @@ def all_keys() -> dict[str, tuple[Any, Flag | None]]:
     made: dict[str, Any] = {name: spec.options for name, spec in STAGES.items()}
     parts = {name: schema["$defs"][name]["properties"] for name in (*STAGES, "limits")}
     parts["endpoints.*"] = schema["$defs"]["endpoint"]["properties"]
+    parts["endpoints.*.output"] = parts["endpoints.*"]["output"]["properties"]
     parts["models.*"] = schema["$defs"]["model"]["properties"]
     parts["panel.few_shot"] = parts["panel"]["few_shot"]["properties"]
     made |= {"limits": LimitOptions, "panel.few_shot": FewShot, "endpoints.*": Endpoint, "models.*": Model}
+    made["endpoints.*.output"] = CommandOutput
+    parts["mcp.*"], made["mcp.*"] = schema["$defs"]["mcp_server"]["properties"], McpServer
     nested = {key.partition(".")[0] for key in parts}
     keys: dict[str, tuple[Any, Flag | None]] = {}
     for key in schema["properties"]:
@@ -171,7 +208,13 @@ def default_cell(default: Any) -> str:
 def meaning(key: str, flag: Flag | None, home: str) -> str:
     """Return what a key means: the help of its option, else what stands above."""
     if key in MEANINGS:
-        return MEANINGS[key].replace("CHAINS", f"{home}chains.md").replace("ENDPOINTS", f"{home}endpoints.md")
+        return (
+            MEANINGS[key]
+            .replace("CHAINS", f"{home}chains.md")
+            .replace("ENDPOINTS", f"{home}endpoints.md")
+            .replace("COMMANDS", f"{home}command-members.md")
+            .replace("TOOLS", f"{home}tools-of-members.md")
+        )
     if flag is None:
         raise KeyError(f"{key}: say in MEANINGS of docs/blocks.py what this recipe key means")
     return flag.help.replace("[default: ", "[where none is given: ")

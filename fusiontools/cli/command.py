@@ -111,6 +111,7 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     stdout = sys.stdout
     try:
         load_dotenv()
+        _warn_of_unread(name)
         cli.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -195,6 +196,24 @@ def complain(name: str, message: str) -> None:
         return
 
 
+def report_bug(name: str, place: str, error: Exception, known: set[str]) -> str:
+    """Say where an exception came up that nobody expected, its traceback the first time; return it in a few words.
+
+    Args:
+        known: what has been shown; the bug is added.
+    """
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    bug = f"a bug in fusiontools: {type(error).__name__} at {where}"
+    if bug not in known:
+        known.add(bug)
+        traceback.print_exception(error)
+        complain(name, f"{place}: {bug}; the run goes on")
+    return bug
+
+
 def load_dotenv() -> None:
     """Let a `.env` in the working directory fill in variables that the environment lacks."""
     if Path(".env").is_file():
@@ -204,6 +223,15 @@ def load_dotenv() -> None:
             dotenv.load_dotenv(".env", override=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f".env: cannot be read: {error}") from error
+
+
+def _warn_of_unread(name: str) -> None:
+    """Say which variable of the environment looks like ours and is read by nobody: most are typing errors."""
+    if any(variable.startswith("FUSION_") for variable in os.environ):
+        from fusiontools.config.environment import explain_unread
+
+        for warning in explain_unread(os.environ):
+            complain(name, f"warning: {warning}")
 
 
 def _recipe_option() -> click.Option:

@@ -73,7 +73,7 @@ def _resolve_models(given: Mapping[str, Any], resolving: Resolver) -> dict[str, 
     Raises:
         UsageError: a model that cannot be, or whose key is missing.
     """
-    from fusiontools.config.models import ENDPOINTS, environment_endpoints, merge_members, require_key
+    from fusiontools.config.models import ENDPOINTS, environment_endpoints, merge_members, require_ready
     from fusiontools.config.recipe import Recipe, parse_model
     from fusiontools.errors import UsageError
 
@@ -86,7 +86,7 @@ def _resolve_models(given: Mapping[str, Any], resolving: Resolver) -> dict[str, 
         if model.samples > 1:
             raise UsageError(f"--model {model.name!r}: a judge is named once; --runs N lets it grade N times")
         if not resolving.offline:
-            require_key(endpoints[model.endpoint])
+            require_ready(endpoints[model.endpoint])
     return {**given, "models": models}
 
 

@@ -89,6 +89,7 @@ def make_client(
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
             tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
+            redact=recipe.redact if recipe else (),
         )
 
     return make

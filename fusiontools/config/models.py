@@ -18,6 +18,25 @@ from fusiontools.errors import UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
+class CommandOutput:
+    """Where in the JSON that a program prints its answer stands; paths are names between dots, and positions.
+
+    Args:
+        text: the answer.
+        where: which object it is, of one, of a list or of lines: the last one with these fields.
+        failed: what is true, or a text, where the program failed.
+    """
+
+    text: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    failed: str | None = None
+    cost_usd: str | None = None
+    prompt_tokens: str | None = None
+    completion_tokens: str | None = None
+    cached_tokens: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A place that answers requests; the key is read from the environment when a call is made, and never kept.
 
@@ -28,7 +47,17 @@ class Endpoint:
         headers: extra headers; never credentials.
         path: a GGUF file, for the embedded engine only.
         context_tokens: context per request, for the embedded engine only.
-        api: what it speaks: OpenAI chat completions, or Anthropic's Messages API.
+        api: what it speaks: OpenAI chat completions, Anthropic's Messages API, or `command`: a program is run.
+        max_concurrency: calls in flight at once; None leaves it to the run's limit, and a program at one.
+        rpm: requests that begin within a minute.
+        tpm: tokens within a minute.
+        one_model: calls for one model at a time, for a server that would load each model that it is asked for.
+        trusted: what `redact` hides is sent as it is.
+        program: a known program: `claude`, `codex`, `llm`; with `api: command` only, as all that follows.
+        command: the program and its arguments; `{model}` and others in it are filled in.
+        args: arguments behind those of a known program.
+        env: variables of the environment that the program gets beside the harmless ones.
+        output: where in the JSON that the program prints its answer stands; None where it prints text.
     """
 
     name: str
@@ -39,17 +68,49 @@ class Endpoint:
     path: str | None = None
     context_tokens: int = 4096
     api: str = "openai"
+    max_concurrency: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    one_model: bool = False
+    trusted: bool = False
+    program: str | None = None
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    output: CommandOutput | None = None
 
     @property
     def embedded(self) -> bool:
         """Whether this is the engine in our own process."""
-        return not self.base_url
+        return not self.base_url and not self.runs_program
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether a program answers."""
+        return self.api == "command"
+
+    @property
+    def listed_at(self) -> str:
+        """The address under which price lists know its models."""
+        return ENDPOINTS[_LISTED[self.program]].base_url if self.program in _LISTED else self.base_url
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """How its program is called: by its name, or as the recipe says."""
+        return self.command or (self.program or "",)
+
+    @property
+    def own_prompt_tokens(self) -> int:
+        """About how many tokens a known agent puts before every prompt: 21,294 were seen with Codex."""
+        return 25_000 if self.program in _LISTED else 0
 
     @property
     def identity(self) -> str:
         """What tells this endpoint's answers apart in the journal: where it is, not what it is called."""
         if self.base_url:
             return self.base_url
+        if self.runs_program:
+            return f"command:{[self.program, *self.command, *self.args]}{self.output or ''}"
         if not self.path:
             return "local:"
         try:
@@ -74,6 +135,10 @@ class Endpoint:
 
 
 LOCAL = "local"
+#: Whose models a known program asks.
+_LISTED = {"claude": "anthropic", "codex": "openai"}
+#: What an entry of a recipe says that makes an endpoint another one, and not a known one with other limits.
+_ELSEWHERE = {"base_url", "path", "api"}
 ENDPOINTS: dict[str, Endpoint] = {
     e.name: e
     for e in (
@@ -81,9 +146,10 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
         Endpoint("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", api="anthropic"),
         Endpoint("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-        Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True),
-        Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True),
-        Endpoint("llama-server", "http://127.0.0.1:8080/v1", free=True),
+        # As many calls as the server answers at once, or one more: a timeout must not run while a call waits there.
+        Endpoint("ollama", "http://127.0.0.1:11434/v1", free=True, max_concurrency=2, one_model=True),
+        Endpoint("lmstudio", "http://127.0.0.1:1234/v1", free=True, max_concurrency=4, one_model=True),
+        Endpoint("llama-server", "http://127.0.0.1:8080/v1", free=True, max_concurrency=4, one_model=True),
         Endpoint("vllm", "http://127.0.0.1:8000/v1", free=True),
         Endpoint(LOCAL, free=True),
     )
@@ -97,13 +163,36 @@ def unnamed_endpoint(name: str) -> Endpoint | None:
     return environment_endpoints({**ENDPOINTS, name: Endpoint(name, "https://unknown.invalid")})[name]
 
 
+def endpoint_from(name: str, said: Mapping[str, Any] | None) -> Endpoint:
+    """Return the endpoint of a recipe's entry; what a known one is said to be differently changes it.
+
+    Raises:
+        UsageError: what it says is for a program, and it runs none; or the other way round.
+    """
+    plain = (said or {}).items()
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain}
+    if "output" in given:
+        given["output"] = CommandOutput(**given["output"])
+    known = ENDPOINTS.get(name)
+    endpoint = replace(known, **given) if known and not _ELSEWHERE & given.keys() else Endpoint(name, **given)
+    ours = {"program", "command", "args", "env", "output"} & given.keys()
+    theirs = {"base_url", "headers", "path", "context_tokens"} & given.keys()
+    if not endpoint.runs_program and ours:
+        raise UsageError(f"`{min(ours)}` is for a program: say `api: command` too")
+    if endpoint.runs_program and theirs:
+        raise UsageError(f"`{min(theirs)}` means nothing to a program (`api: command`)")
+    if endpoint.runs_program and not (endpoint.program or endpoint.command):
+        raise UsageError("`api: command` needs a `program` (claude, codex, llm) or a `command`")
+    return endpoint
+
+
 def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     """Return the endpoints as the environment wants them.
 
-    `FUSION_BASE_URL` takes every endpoint but the embedded engine to one server, with `FUSION_API_KEY`, else with the
-    key that belongs to that server: a key is never sent to a host it was not made for. It speaks OpenAI's chat
-    completions, whatever an endpoint spoke before. Without it `FUSION_API_KEY` stands in for OpenRouter's key, at
-    OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
+    `FUSION_BASE_URL` takes every endpoint but the embedded engine and programs to one server, with `FUSION_API_KEY`,
+    else with the key that belongs to that server: a key is never sent to a host it was not made for. It speaks
+    OpenAI's chat completions, whatever an endpoint spoke before. Without it `FUSION_API_KEY` stands in for
+    OpenRouter's key, at OpenRouter only. `FUSION_LOCAL_MODEL` names the embedded engine's weights.
     """
     url = os.environ.get("FUSION_BASE_URL", "").rstrip("/")
     if url and not url.startswith(("http://", "https://")):
@@ -117,19 +206,33 @@ def environment_endpoints(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoi
     for name, endpoint in endpoints.items():
         if endpoint.embedded:
             changed[name] = replace(endpoint, path=weights or endpoint.path, free=True)
+        elif endpoint.runs_program:
+            changed[name] = endpoint
         elif url:
-            changed[name] = replace(
-                endpoint,
-                base_url=url,
-                api="openai",
-                api_key_env=own_key or (known[0] if known else None),
-                free=endpoint.free and _origin(endpoint.base_url) == _origin(url),
-            )
+            changed[name] = _moved(endpoint, url, own_key or (known[0] if known else None))
         elif own_key and name == "openrouter" and _origin(endpoint.base_url) == _origin(ENDPOINTS[name].base_url):
             changed[name] = replace(endpoint, api_key_env=own_key)
         else:
             changed[name] = endpoint
     return changed
+
+
+def _moved(endpoint: Endpoint, url: str, key_env: str | None) -> Endpoint:
+    """Return the endpoint at another address: what is known of its server does not hold there."""
+    at_home = _origin(endpoint.base_url) == _origin(url)
+    moved = replace(
+        endpoint,
+        base_url=url,
+        api="openai",
+        api_key_env=key_env,
+        free=endpoint.free and at_home,
+        trusted=endpoint.trusted and at_home,
+    )
+    standing = ENDPOINTS.get(endpoint.name)
+    if at_home or standing is None or not standing.one_model:
+        return moved
+    own_limit = endpoint.max_concurrency if endpoint.max_concurrency != standing.max_concurrency else None
+    return replace(moved, one_model=False, max_concurrency=own_limit)
 
 
 def _origin(url: str) -> str:
@@ -229,3 +332,18 @@ def require_key(endpoint: Endpoint) -> None:
         )
     if not ((key := endpoint.key() or "").isascii() and key.isprintable()):
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.api_key_env} holds characters that no key has")
+
+
+def require_ready(endpoint: Endpoint) -> None:
+    """Raise `UsageError` where an endpoint's key, or its program, is missing, before anything is spent."""
+    require_key(endpoint)
+    if not endpoint.runs_program:
+        return
+    from shutil import which
+
+    called = endpoint.called[0]
+    if "{" not in called and which(called) is None:
+        raise UsageError(
+            f"endpoint {endpoint.name}: there is no program {called!r} on the PATH; install it, "
+            "or say with `command: [/path/to/it]` where it is"
+        )

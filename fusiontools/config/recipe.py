@@ -8,6 +8,7 @@ cost limit holds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -40,6 +41,11 @@ TOOL_FUSIONS = ("fuse", "first", "pick", "pass")
 CHAIN = "panel | judge | synth"
 #: The most that the recipe in a record may ask of one stage.
 _MOST_CALLS = 1_000
+#: What is hidden: a known kind and nothing, or a name and a pattern of one's own.
+Redact = tuple[tuple[str, str], ...]
+#: The kinds that are known.
+REDACTED = ("email", "phone", "keys")
+_REDACT_NAME = re.compile(r"[a-z](?:[a-z_]{0,18}[a-z])?")
 #: Settings of a model that its recipe's author may have written for nobody else.
 PRIVATE_OF_MODEL = ("system", "extra")
 Kind = TypeVar("Kind", bound=StageOptions)
@@ -63,6 +69,7 @@ class Recipe:
     endpoint: str = "openrouter"
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
+    redact: Redact = ()
 
     def __post_init__(self) -> None:
         """Give every stage its options."""
@@ -127,12 +134,38 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     plain = {name: _plain(recipe.stages[name]) for name, spec in STAGES.items() if spec.kept != "never"}
     home = {"endpoint": recipe.endpoint} if recipe.endpoint not in _DEFAULT_HOMES else {}
     said = {name: data for name, data in plain.items() if data or STAGES[name].kept == "always"}
-    return {"name": recipe.name} | home | said
+    hidden = {"redact": plain_redact(recipe.redact)} if recipe.redact else {}
+    return {"name": recipe.name} | home | hidden | said
+
+
+def redact_from(said: Any) -> Redact:
+    """Read what is to be hidden, as a recipe and a record say it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if not isinstance(said, list):
+        raise UsageError(f"redact: write a list of {', '.join(REDACTED)} and of names with a pattern")
+    found: dict[str, str] = {}
+    for item in said:
+        for name, pattern in item.items() if isinstance(item, dict) else [(item, "")]:
+            known = name in REDACTED
+            if known == isinstance(item, dict) or not isinstance(pattern, str):
+                raise UsageError(f"redact: {name!r}: write {', '.join(REDACTED)}, or `NAME: PATTERN` with another name")
+            if not known and (not pattern or not _REDACT_NAME.fullmatch(name) or name in ("key", "mark")):
+                raise UsageError(f"redact: {name!r}: a name is short, of small letters, and has a pattern")
+            found[name] = pattern
+    return tuple(found.items())
+
+
+def plain_redact(redact: Redact) -> list[Any]:
+    """Return what is hidden as a recipe says it."""
+    return [{name: pattern} if pattern else name for name, pattern in redact]
 
 
 def without_private(kept: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe as a record keeps it without what its author may have written for nobody else."""
-    shown = dict(kept)
+    shown = {key: value for key, value in kept.items() if key != "redact"}
     for section, spec in STAGES.items():
         if isinstance(said := shown.get(section), Mapping):
             private = {f.name for f in fields(spec.options) if f.metadata["flag"].private}

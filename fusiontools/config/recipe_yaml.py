@@ -15,9 +15,17 @@ from typing import Any
 
 from fusiontools.config import foreign
 from fusiontools.config.chain_syntax import parse
-from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, merge_members, split_spelling
+from fusiontools.config.models import (
+    ENDPOINTS,
+    Endpoint,
+    Model,
+    endpoint_from,
+    environment_endpoints,
+    merge_members,
+    split_spelling,
+)
 from fusiontools.config.readiness import served_models
-from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, few_shot_from
+from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, Redact, few_shot_from, redact_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.config.tool_options import ToolOptions, read_tool_options, require_tool
 from fusiontools.errors import UsageError, nearest
@@ -178,9 +186,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
             raise UsageError(f"{where}: nested too deep, or an alias that holds itself") from None
     validate_recipe(data, where)
     endpoint = data.get("endpoint", "openrouter")
-    endpoints = environment_endpoints(
-        {**ENDPOINTS, **{n: Endpoint(n, **(spec or {})) for n, spec in data.get("endpoints", {}).items()}}
-    )
+    endpoints = environment_endpoints({**ENDPOINTS, **_own_endpoints(data.get("endpoints", {}), where)})
     maker = _ModelMaker(where, endpoint, endpoints, data.get("models", {}))
     if "chain" in data:
         try:
@@ -199,6 +205,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
+        redact=_redact(data.get("redact", []), where),
     )
 
 
@@ -213,6 +220,23 @@ def _tools(data: Mapping[str, Any], stages: Mapping[str, Any], where: str) -> To
             except UsageError as error:
                 raise UsageError(f"{where}: $.{name}: {error.message.removeprefix('--tools: ')}") from None
     return options
+
+
+def _redact(said: Any, where: str) -> Redact:
+    try:
+        return redact_from(said)
+    except UsageError as error:
+        raise UsageError(f"{where}: $.{error.message}") from None
+
+
+def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:
+    made = {}
+    for name, spec in said.items():
+        try:
+            made[name] = endpoint_from(name, spec)
+        except UsageError as error:
+            raise UsageError(f"{where}: $.endpoints.{name}: {error.message}") from None
+    return made
 
 
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:

@@ -19,7 +19,7 @@ from fusiontools.config.models import (
     Model,
     environment_endpoints,
     merge_members,
-    require_key,
+    require_ready,
     unnamed_endpoint,
 )
 from fusiontools.config.options import OptionsFor, flags_of, merge_options
@@ -221,7 +221,7 @@ class Resolver:
         if not self.offline:
             endpoints = self.recipe.endpoints if self.recipe else environment_endpoints(ENDPOINTS)
             for model in models_of(found.typed):
-                require_key(endpoints[model.endpoint])
+                require_ready(endpoints[model.endpoint])
         if "template" in found.typed:
             load_template(found.typed["template"])
         return found
@@ -402,7 +402,7 @@ def require_members(recipe: Recipe, panel: Mapping[str, Any], offline: bool) -> 
     if not recipe.panel.members:
         raise UsageError(f"the recipe {recipe.name!r} has no panel; name members with -m")
     for member in () if offline else recipe.panel.members:
-        require_key(recipe.endpoints[member.endpoint])
+        require_ready(recipe.endpoints[member.endpoint])
 
 
 def missing_keys(recipe: Recipe, offline: bool) -> list[str]:
@@ -410,7 +410,7 @@ def missing_keys(recipe: Recipe, offline: bool) -> list[str]:
     missing = []
     for model in () if offline else (*recipe.judge.models, *recipe.synth.models):
         try:
-            require_key(recipe.endpoints[model.endpoint])
+            require_ready(recipe.endpoints[model.endpoint])
         except UsageError as error:
             missing.append(f"{model.name}, for the tools to the right: {error.message}")
     return missing

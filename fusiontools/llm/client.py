@@ -12,19 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fusiontools.config.models import Endpoint, Model, require_key, unnamed_endpoint
+from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Budget, Event, Ledger, Slot, Trust
+from fusiontools.llm.pacing import Pace
+from fusiontools.llm.redact import Hidden, HiddenRequest, Marks, RestoringDeltas, Revealing, hide_request, wants_json
 from fusiontools.llm.retry import Caller, call_with_retries
+from fusiontools.llm.sensitive import finder_for
 
 if TYPE_CHECKING:
+    from fusiontools.config.recipe import Redact
     from fusiontools.record.types import Call, Message
 
 _NO_SLOT = Slot()
+#: Of so many records at once the marks are kept.
+_REMEMBERED_RECORDS = 1024
 #: Failures of whoever asked, not of the endpoint: no fallback helps, and another record may fare better.
 _OWN_LIMITS = frozenset({"budget", "record_budget", "caller_budget", "deadline"})
 
@@ -46,6 +52,7 @@ class Client:
         replay: answer from the journal what it holds.
         offline: buy nothing; what the journal lacks fails as `offline_miss`.
         shares: whether identical calls under way at once are made once.
+        redact: what no endpoint that is not trusted may see.
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
         tools: what the tools of members go by, where a record's recipe says nothing else.
@@ -62,21 +69,27 @@ class Client:
     tools: ToolOptions = field(default_factory=ToolOptions)
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
+    redact: Redact = ()
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
+    _paces: dict[str, Pace] = field(default_factory=dict, init=False)
     _trusts: dict[str, Trust] = field(default_factory=dict, init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
+    _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.limits.max_cost_usd, shared=True)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
+        if self.redact:
+            finder_for(self.redact)  # a pattern that is none is said now
 
     def ledger(self, stage: str, record_id: str) -> Ledger:
         """Open the ledger of one stage for one record; the record's deadline starts to run."""
         ledger = Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s, notify=self.notify)
         ledger.budgets = self.budgets(self.limits.max_record_cost_usd)
+        ledger.redact = self.redact
         return ledger
 
     def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget, ...]:
@@ -107,6 +120,15 @@ class Client:
         """Return a finished call from the journal, without waiting; None where nothing is replayed or held."""
         if self.journal is None or not (self.replay or self.offline):
             return None
+        if ledger.redact:
+            hidden = self._hide(request, ledger)
+            recalled = self._recall(hidden, model, ledger, slot)
+            return None if recalled is None else _restored(recalled, hidden)
+        return self._recall(request, model, ledger, slot)
+
+    def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
+        if self.journal is None or not (self.replay or self.offline):
+            return None
         found = self.journal.get(request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch))
         if found is None:
             return None
@@ -129,6 +151,36 @@ class Client:
         Raises:
             CallFailed: every model failed; the failure is the first one's.
         """
+        if not ledger.redact:
+            return await self._complete(request, model, ledger, slot, on_delta)
+        hidden = self._hide(request, ledger)
+        if on_delta is None:
+            return _restored(await self._complete(hidden, model, ledger, slot, None), hidden)
+        deltas = RestoringDeltas(_hidden_in(hidden), on_delta, in_json=wants_json(request.params))
+        completion = await self._complete(hidden, model, ledger, slot, deltas.take)
+        deltas.finish()
+        return _restored(completion, hidden)
+
+    def hide(self, data: Any, ledger: Ledger) -> Any:
+        """Return JSON data of a record as it may leave for a stranger: with marks in the place of what is hidden."""
+        return Hidden(self._marks_of(ledger)).hide(data) if ledger.redact else data
+
+    def _hide(self, request: CompletionRequest, ledger: Ledger) -> HiddenRequest:
+        """Return the request in the marks of its record."""
+        return hide_request(request, self._marks_of(ledger))
+
+    def _marks_of(self, ledger: Ledger) -> Marks:
+        """Return the marks of a ledger's record."""
+        key = (ledger.redact, ledger.record_id)
+        marks = self._marks.pop(key, None) or Marks(finder_for(ledger.redact))
+        self._marks[key] = marks
+        if len(self._marks) > _REMEMBERED_RECORDS:
+            del self._marks[next(iter(self._marks))]
+        return marks
+
+    async def _complete(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
         started, entered = time.monotonic(), len(ledger.calls)
         self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
@@ -144,7 +196,7 @@ class Client:
             if name != request.model:
                 # The recipe's price is the first model's own.
                 asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
-            if (recalled := self.recall(asked, model, ledger, slot)) is not None:
+            if (recalled := self._recall(asked, model, ledger, slot)) is not None:
                 if on_delta is not None:
                     on_delta(recalled.content)
                 return recalled
@@ -169,6 +221,12 @@ class Client:
     def slots(self) -> asyncio.Semaphore:
         """The turns of all calls but the embedded engine's."""
         return self._slots
+
+    def pace_of(self, name: str) -> Pace:
+        """Return the turns of an endpoint."""
+        if name not in self._paces:
+            self._paces[name] = Pace(self._endpoint(name))
+        return self._paces[name]
 
     def trust_in(self, endpoint: str) -> Trust:
         """Return what is known of an endpoint's costs."""
@@ -235,8 +293,11 @@ class Client:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
-        limits, trust = ledger.limits or self.limits, self.trust_in(endpoint.name)
-        caller = Caller(self._backend(endpoint), endpoint, model, limits, slots, ledger, slot, trust)
+        limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
+        backend = self._backend(endpoint)
+        if isinstance(request, HiddenRequest) and (endpoint.trusted or endpoint.embedded):
+            backend = Revealing(backend)
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in(endpoint.name))
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)
@@ -287,9 +348,18 @@ class Client:
             ledger.notify(Event(*about))
 
 
+def _hidden_in(request: HiddenRequest) -> Hidden:
+    assert request.hidden is not None  # noqa: S101 - it is made with it
+    return request.hidden
+
+
+def _restored(completion: Completion, request: HiddenRequest) -> Completion:
+    return _hidden_in(request).restore(completion, in_json=wants_json(request.params))
+
+
 def _make_backend(endpoint: Endpoint) -> Backend:
     try:
-        require_key(endpoint)
+        require_ready(endpoint)
     except UsageError as error:
         # Between records it is one call's failure, like any other; what was paid for goes on.
         raise CallFailed("auth", error.message) from error
@@ -297,6 +367,10 @@ def _make_backend(endpoint: Endpoint) -> Backend:
         from fusiontools.llm.local import LocalEngine
 
         return LocalEngine(endpoint.path, endpoint.context_tokens)
+    if endpoint.runs_program:
+        from fusiontools.llm.command import CommandBackend
+
+        return CommandBackend(endpoint)
     from fusiontools.llm.http import HttpBackend
 
     if endpoint.api == "anthropic":

@@ -8,13 +8,12 @@ Source: the providers' API references and public reports of what their endpoints
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fusiontools.errors import FAILURE_CODES, CallCode, CallFailed
+from fusiontools.llm.waits import wait_asked_for
 from fusiontools.record import jsonl
 
 _BY_STATUS: dict[int, Any] = {status: code for code, row in FAILURE_CODES.items() for status in row.statuses}
@@ -24,13 +23,9 @@ _SHOWN_CHARS = 300
 _READ_CHARS = 20_000
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
 _SHORTEST_KEY = 8
-#: No endpoint means a longer wait than this.
-_LONGEST_WAIT_S = 365 * 86_400.0
 #: Where providers put a failure's name.
 _NAMED_IN = ("code", "type", "status", "error_code", "reason")
 _SAID_IN = ("message", "detail", "error_msg", "msg", "status_msg", "errors")
-#: What reading a value raises that is of no form that anybody expects.
-_UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Wording(NamedTuple):
@@ -191,9 +186,14 @@ def name_failure(status: int, data: Any, headers: Mapping[str, str], key: str | 
         f"{place}: {message}",
         status=status,
         retryable=_may_pass(status, named, said) and headers.get("x-should-retry") != "false",
-        retry_after_s=_retry_after(headers),
+        retry_after_s=wait_asked_for(headers),
         param=param if isinstance(param, str) else None,
     )
+
+
+def code_in_words(said: str) -> CallCode | None:
+    """Return what a failure is called by its words alone, or None where they do not say it."""
+    return _code_named(0, set(), said[:_READ_CHARS].lower())
 
 
 def mask_key(body: bytes, key: str | None) -> bytes:
@@ -275,28 +275,3 @@ def _names_in(data: Any) -> Iterator[str]:
         if isinstance(holder, dict):
             said = (holder.get(name) for name in _NAMED_IN)
             yield from (str(name).lower() for name in said if isinstance(name, str | int))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return how long the endpoint asks us to wait; a wait that nobody can mean is none."""
-    try:
-        return _wait_asked_for(headers)
-    except (*_UNREADABLE, OSError):
-        return None
-
-
-def _wait_asked_for(headers: Mapping[str, str]) -> float | None:
-    if (ms := headers.get("retry-after-ms")) and ms.replace(".", "", 1).isdecimal():
-        return _sane(float(ms) / 1000)
-    said = headers.get("retry-after")
-    if not said:
-        return None
-    if said.replace(".", "", 1).isdecimal():
-        return _sane(float(said))
-    from email.utils import parsedate_to_datetime
-
-    return _sane(max(0.0, parsedate_to_datetime(said).timestamp() - time.time()))
-
-
-def _sane(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) and seconds <= _LONGEST_WAIT_S else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from fusiontools.errors import CallCode, CallFailed, CallStatus
 
 if TYPE_CHECKING:
+    from fusiontools.config.recipe import Redact
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.record.types import Call, Usage
 
@@ -68,6 +69,8 @@ class Ledger:
     unmet: list[str] = field(default_factory=list)
     #: What bounds its calls, where that is not what bounds all of the client's.
     limits: LimitOptions | None = None
+    #: What no endpoint that is not trusted may see of its calls.
+    redact: Redact = ()
     #: Which repetition of the same question this is.
     epoch: int = 0
     #: Told of every attempt, where somebody counts them.
@@ -304,10 +307,10 @@ class Payment:
         try:
             bound = None if self._bound_usd is None else self._trust.bound_usd(self._bound_usd, self._model)
             self._reserved_usd = await reserve(self._budgets, bound, self._model)
-        except BaseException:
-            self._trust.end()
-            raise
-        self._open = True
+            self._open = True
+        finally:
+            if not self._open:
+                self._trust.end()
 
     async def __aenter__(self) -> Payment:
         await self.open()

@@ -77,7 +77,7 @@ def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:
         return (usage["prompt_tokens"] * price["prompt"] + usage["completion_tokens"] * price["completion"]) / 1e6
     written: Any = usage.get("cache_write_tokens", 0)
     counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"], written)
-    return _list_price_usd(endpoint.base_url, model.model, *counts)
+    return _list_price_usd(endpoint.listed_at, model.model, *counts)
 
 
 def upper_bound_usd(
@@ -87,7 +87,7 @@ def upper_bound_usd(
     if endpoint.free:
         return 0.0
     usage: Usage = {
-        "prompt_tokens": prompt_tokens(messages, params),
+        "prompt_tokens": prompt_tokens(messages, params) + endpoint.own_prompt_tokens,
         "completion_tokens": _bound(endpoint, params) * (_count(params.get("n")) or 1),
         "cached_tokens": 0,
         "reasoning_tokens": 0,
@@ -105,7 +105,8 @@ def with_bound(endpoint: Endpoint, params: Mapping[str, Any]) -> Mapping[str, An
 
 def _bound(endpoint: Endpoint, params: Mapping[str, Any]) -> int:
     """Return how many tokens an answer may have, at most."""
-    unbounded = ANTHROPIC_MAX_TOKENS if endpoint.api == "anthropic" else ASSUMED_COMPLETION_TOKENS
+    long = endpoint.api == "anthropic" or endpoint.own_prompt_tokens
+    unbounded = ANTHROPIC_MAX_TOKENS if long else ASSUMED_COMPLETION_TOKENS
     return max(_count(params.get(name)) for name in _TOKEN_NAMES) or unbounded
 
 
@@ -124,8 +125,8 @@ def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:
         return {kind: model.price_usd_per_mtok[kind] / 1e6 for kind in ("prompt", "completion")}
     # Of a thousand tokens, for lists that charge more for long prompts.
     listed = {
-        "prompt": _list_price_usd(endpoint.base_url, model.model, 1000, 0, 0, 0),
-        "completion": _list_price_usd(endpoint.base_url, model.model, 0, 1000, 0, 0),
+        "prompt": _list_price_usd(endpoint.listed_at, model.model, 1000, 0, 0, 0),
+        "completion": _list_price_usd(endpoint.listed_at, model.model, 0, 1000, 0, 0),
     }
     known = {kind: usd / 1000 for kind, usd in listed.items() if usd is not None}
     return known if len(known) == len(listed) else None
@@ -133,7 +134,7 @@ def per_token_usd(endpoint: Endpoint, model: Model) -> dict[str, float] | None:
 
 def context_tokens(endpoint: Endpoint, model: Model) -> int | None:
     """Return how long a prompt the model can read, in tokens; None where no list says it."""
-    return endpoint.context_tokens if endpoint.embedded else _listed_context(endpoint.base_url, model.model)
+    return endpoint.context_tokens if endpoint.embedded else _listed_context(endpoint.listed_at, model.model)
 
 
 def price_list_available() -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+    from fusiontools.llm.pacing import Pace, PaceTurn
 
 _LONGEST_WAIT_S = 60.0
 
@@ -38,6 +39,7 @@ class Caller:
     model: Model
     limits: LimitOptions
     slots: asyncio.Semaphore
+    pace: Pace
     ledger: Ledger
     slot: Slot
     trust: Trust
@@ -55,11 +57,17 @@ async def call_with_retries(
     while True:
         attempt += 1
         try:
-            await _take_turn(caller)
+            turn, usage = await _take_turn(request, caller), None
             try:
-                return await _attempt(request, caller, on_delta, attempt)
+                completion, paid_usd = await _attempt(request, caller, on_delta, attempt)
+                usage = completion.usage
+                return completion, paid_usd
+            except CallFailed as failure:
+                caller.pace.heed(failure, request.model)
+                raise
             finally:
                 caller.slots.release()
+                caller.pace.end(turn, usage)
         except CallFailed as failure:
             if failure.adapted and lessons < MOST_LESSONS:
                 lessons += 1
@@ -73,8 +81,26 @@ async def call_with_retries(
         await asyncio.sleep(wait_s)
 
 
-async def _take_turn(caller: Caller) -> None:
-    """Wait for a free slot, at most until the record's deadline; until then no attempt has been made."""
+async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | None:
+    """Wait for a turn at the endpoint and a free slot, at most until the deadline: no attempt has been made till then.
+
+    Returns the endpoint's turn, to be given back.
+    """
+    try:
+        turn = await caller.pace.begin(request.model, request.messages, request.params, caller.ledger.remaining_s())
+    except TimeoutError:
+        raise _deadline_failure(caller) from None
+    taken = False
+    try:
+        await _take_slot(caller)
+        taken = True
+    finally:
+        if not taken:
+            caller.pace.end(turn)
+    return turn
+
+
+async def _take_slot(caller: Caller) -> None:
     if caller.slots.locked():
         try:
             async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):

@@ -10,14 +10,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from fusiontools.chain import Chain
-from fusiontools.config.models import Endpoint, Model, require_key
+from fusiontools.config.models import Endpoint, Model, require_ready
 from fusiontools.config.options import merge_options
 from fusiontools.config.readiness import lacks
-from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe import Recipe, Redact
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
 from fusiontools.errors import UsageError, install_line
 from fusiontools.llm import prices
+from fusiontools.llm.sensitive import finder_for
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
@@ -75,6 +76,11 @@ class Catalog:
                 "model",
             )
         return name
+
+    @property
+    def redact(self) -> Redact:
+        """What any of its recipes hides: who asks for a model by its name asks by no recipe."""
+        return tuple(dict(pair for recipe in self.recipes.values() for pair in recipe.redact).items())
 
     def find_model(self, name: str) -> Model | None:
         """Return the model that a client may name so; None where it may not."""
@@ -197,11 +203,13 @@ def _offers_all(config: str | None, options: ServeOptions) -> bool:
 
 
 def _require_what_it_needs(recipe: Recipe) -> None:
+    if recipe.redact:
+        finder_for(recipe.redact)
     for model in _walk_models(recipe):
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
             raise UsageError(f"{recipe.name}: the embedded engine is not installed: {install_line('local')}")
-        require_key(endpoint)
+        require_ready(endpoint)
 
 
 def _has_keys(recipe: Recipe) -> bool:

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Endpoint, Model
+from fusiontools.config.recipe import Redact
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
+from fusiontools.llm.inflate import BODY_LIMIT_BYTES
 from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
+from fusiontools.llm.redact import Hidden, Marks, wants_json
+from fusiontools.llm.sensitive import finder_for
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
 from fusiontools.server.protocols import sse
@@ -24,6 +28,7 @@ from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
 from fusiontools.server.request import Receive, Send, encode_headers, send_json
+from fusiontools.server.restoring import restore_chunks
 from fusiontools.server.result import scrub
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from fusiontools.server.state import Server
 
 _SLOT = Slot()
+_EVENT_LIMIT_BYTES = 16 * 2**20
 #: Keys of a body that name further models: OpenRouter's, LiteLLM's, gateways'.
 _NAMING = ("models", "fallbacks")
 #: Keys that may lead to any model, provider or price.
@@ -50,12 +56,14 @@ class Forwarding:
         opened: called with the endpoint's status and content type before the first bytes.
         write: takes bytes as they come, and waits while the client is slow.
         budgets: the budgets that pay.
+        redact: what an endpoint that is not trusted never sees.
     """
 
     on_open: Callable[[int, str], Awaitable[None]]
     write: Callable[[bytes], Awaitable[None]]
     budgets: tuple[Budget, ...] = ()
     on_call: Callable[[Call], None] | None = None
+    redact: Redact = ()
 
 
 def can_pass(endpoint: Endpoint) -> bool:
@@ -85,11 +93,13 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     begun = False
     started = time.monotonic()
     try:
-        backend = client.backend_of(model.endpoint)
+        backend, pace = client.backend_of(model.endpoint), client.pace_of(model.endpoint)
         assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
+        sent, hidden = _hide(sent, endpoint, forwarding.redact)
         async with (
             asyncio.timeout(limits.deadline_s),
             asyncio.timeout(first_s) as first,
+            pace.turn(sent, first_s),
             payment,
             client.slots,
             backend.forwarded(sent) as reply,
@@ -97,7 +107,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
-            usage, reported_usd = await _copy(reply, forwarding.write, _hides_usage(body))
+            usage, reported_usd = await _copy(_restored(reply, hidden, sent), forwarding.write, _hides_usage(body))
             noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
             payment.paid_usd, source = prices.paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
@@ -153,6 +163,22 @@ def _not_allowed(key: str, why: str) -> ApiError:
     return ApiError(400, "override_not_allowed", f"{key}: {why}", key)
 
 
+def _hide(sent: dict[str, Any], endpoint: Endpoint, redact: Redact) -> tuple[dict[str, Any], Hidden | None]:
+    """Return the body in marks, and what they stand for; the model's name is ours."""
+    if not redact or endpoint.trusted:
+        return sent, None
+    hidden = Hidden(Marks(finder_for(redact)))
+    return {**hidden.hide(sent), "model": sent["model"]}, hidden
+
+
+def _restored(reply: HttpReply, hidden: Hidden | None, sent: Mapping[str, Any]) -> HttpReply:
+    if hidden is None:
+        return reply
+    streams = "text/event-stream" in reply.headers.get("content-type", "")
+    chunks = restore_chunks(reply.chunks, hidden, streams=streams, in_json=wants_json(sent))
+    return replace(reply, chunks=chunks)
+
+
 def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
     """Return the body of a stream with the wish for its usage; an endpoint that cannot say it is soon known."""
     asks = sent.get("stream") is True and sent.get("stream_options") is None
@@ -186,6 +212,8 @@ async def _copy(
     async for chunk in reply.chunks:
         if data := events.take(chunk) if streams else chunk:
             await write(data)
+        if len(events.last()) > _EVENT_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"an event of the endpoint has more than {_EVENT_LIMIT_BYTES >> 20} MiB")
         reading.take(chunk)
     if streams and (rest := events.last()):
         await write(rest)
@@ -260,7 +288,7 @@ class Passthrough:
         Raises:
             ApiError: the endpoint fails before its first byte, or in the middle of a plain answer.
         """
-        kept: list[bytes] = []
+        kept = bytearray()
         head = (0, "")
 
         async def on_open(status: int, kind: str) -> None:
@@ -274,11 +302,14 @@ class Passthrough:
             if streams:
                 await self.send({"type": "http.response.body", "body": data, "more_body": True})
             else:
-                kept.append(data)
+                kept.extend(data)
+                if len(kept) > BODY_LIMIT_BYTES:
+                    raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
 
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
-        forwarding = Forwarding(on_open, write, self._budgets(max_cost_usd), self.server.metrics.count_call)
+        budgets, redact = self._budgets(max_cost_usd), self.server.catalog.redact
+        forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
         self.server.runner.limiter.refuse_if_full()
         work = asyncio.ensure_future(self._inside(body, model, forwarding))
         watch = asyncio.ensure_future(_wait_until_gone(self.receive))
@@ -307,7 +338,7 @@ class Passthrough:
         if streams:
             await self.send({"type": "http.response.body", "body": b""})
         else:
-            await send_json(self.send, head[0], b"".join(kept), _reply_headers(head[1]))
+            await send_json(self.send, head[0], bytes(kept), _reply_headers(head[1]))
 
     def _budgets(self, max_cost_usd: float | None) -> tuple[Budget, ...]:
         budget = self.server.daily_budgets.of(self.log.caller)

@@ -68,6 +68,13 @@ _MOST_STEPS = 12
 _NO_NUMBER = 2**63
 #: Shapes of the three recipes that OpenRouter's presets stand for.
 _PRESETS = {"general-high": "quality", "general-budget": "budget", "general-fast": "budget"}
+#: What other servers of this kind call the same override; whoever compares in them writes the answer, too.
+ALIASES = {
+    "models": ("panel",),
+    "analysis_models": ("panel",),
+    "judge_model": ("judge", "synth"),
+    "synthesizer": ("synth",),
+}
 _PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
 
 
@@ -152,7 +159,8 @@ class Planner:
             if fuses(request):
                 # OpenRouter's plugin beside a model's name: that model writes.
                 return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
-            return self._alone(model, replace(self.catalog.recipes[self.catalog.default], name=model.name), fusion)
+            home = replace(self.catalog.recipes[self.catalog.default], name=model.name, redact=self.catalog.redact)
+            return self._alone(model, home, fusion)
         name = self.catalog.require_recipe(fusion.get("recipe", name))
         recipe = self._add_models(self.catalog.recipes[name])
         style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
@@ -172,7 +180,13 @@ class Planner:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
         model = replace(model, samples=1)
         panel = PanelOptions(members=(model,))
-        recipe = Recipe(home.name, stages={"panel": panel}, limits=home.limits, endpoints=self.catalog.endpoints)
+        recipe = Recipe(
+            home.name,
+            stages={"panel": panel},
+            limits=home.limits,
+            endpoints=self.catalog.endpoints,
+            redact=home.redact,
+        )
         copied = Step("synth", {"method": "copy"}, 1)
         text = spell((Step("panel", {"members": (model.name,)}, 1), copied))
         return _Draft(recipe, Chain(text, (Step("panel", {}, 1), copied)), fusion, model)
@@ -316,8 +330,11 @@ def _may_call(request: ChatRequest) -> bool:
 
 
 def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the overrides with OpenRouter's spelling of them translated; what is said in ours wins."""
-    fusion = {key: value for key, value in overrides.items() if key != "plugins" and value is not None}
+    """Return the overrides with other spellings of them translated, OpenRouter's among them; ours win."""
+    fusion: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if value is not None and key != "plugins":
+            fusion |= {name: value for name in ALIASES.get(key, (key,)) if name == key or overrides.get(name) is None}
     plugins = overrides.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise _bad("plugins", "not a list of objects")

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
+from fusiontools.errors import InputError, UsageError
 from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
 from fusiontools.record.sources import cite_answer, has_sources
 from fusiontools.record.types import Call, Degraded, Record
@@ -40,6 +42,8 @@ class Runtime:
         purse: whose money it is, where it has a limit of its own.
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
+        redact: what is hidden of this record, besides what the client hides of all.
+        on_stage: told of the record as each stage of a chain leaves it.
     """
 
     client: Client
@@ -51,6 +55,8 @@ class Runtime:
     purse: Budget | None = None
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
+    redact: Redact = ()
+    on_stage: Callable[[str, Record], None] | None = None
 
     @property
     def limited(self) -> bool:
@@ -78,7 +84,23 @@ class Runtime:
         ledger.epoch = record.get("epoch", 0)
         ledger.on_call = self.on_call
         ledger.notify = self.notify or ledger.notify
+        ledger.redact = self._redact(record)
         return ledger
+
+    def _redact(self, record: Record) -> Redact:
+        """Return all that is to be hidden: a record may want more than the recipe, and never less."""
+        recipe: Any = record.get("recipe")
+        carried = recipe.get("redact") if isinstance(recipe, dict) else None
+        if not carried and not self.redact:
+            return self.client.redact
+        from fusiontools.llm.sensitive import finder_for
+
+        try:
+            own = redact_from(carried or [])
+            finder_for(own)
+        except UsageError as error:
+            raise InputError(error.message, "$.recipe.redact") from error
+        return tuple(dict((*self.client.redact, *self.redact, *own)).items())
 
     @property
     def tool_options(self) -> ToolOptions:
@@ -87,12 +109,12 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
-        from fusiontools.stages.tool_loop import JournalledResults
+        from fusiontools.llm.kept_results import KeptResults
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
         if id(settings) not in client.opened:
-            store = JournalledResults(client) if client.journal else None
+            store = KeptResults(client) if client.journal else None
             folder = client.journal.path.parent if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
         opened = client.opened[id(settings)]

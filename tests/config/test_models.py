@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from recipes import KEYS, SECRET, build
 from workdir import Run, Upstream
 
-from fusiontools.config.models import ENDPOINTS, Model, environment_endpoints, merge_members, require_key
+from fusiontools.config.models import (
+    ENDPOINTS,
+    Endpoint,
+    Model,
+    endpoint_from,
+    environment_endpoints,
+    merge_members,
+    require_key,
+)
 from fusiontools.config.recipe import Recipe, parse_model
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.errors import UsageError
@@ -230,3 +239,52 @@ def test_the_environment_wins_over_a_dotenv(run: Run, upstream: Upstream, tmp_pa
     run("fuse-panel -m fake/a", "Why?")
 
     assert authorization(upstream) == {"Bearer test-key"}
+
+
+# Endpoints of a recipe
+
+
+def test_what_a_recipe_says_of_a_known_endpoint_changes_it() -> None:
+    limited = endpoint_from("openrouter", {"rpm": 20})
+
+    assert limited == replace(ENDPOINTS["openrouter"], rpm=20)
+    assert endpoint_from("ollama", None) == ENDPOINTS["ollama"]
+    assert endpoint_from("lmstudio", {"max_concurrency": 8}).one_model
+
+
+def test_another_address_is_another_endpoint_and_gets_no_key() -> None:
+    elsewhere = endpoint_from("openai", {"base_url": "https://elsewhere.example/v1"})
+
+    assert (elsewhere.api_key_env, elsewhere.free) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"api": "command"}, "needs a `program`"),
+        ({"api": "command", "program": "claude", "base_url": "http://there.example/v1"}, "`base_url` means nothing"),
+        ({"command": ["cat"]}, "`command` is for a program"),
+        ({"base_url": "http://there.example/v1", "env": ["HOME"]}, "`env` is for a program"),
+    ],
+)
+def test_what_is_for_programs_goes_with_programs_only(said: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        endpoint_from("mine", said)
+
+
+def test_a_server_that_stands_in_for_all_has_its_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_BASE_URL", "http://127.0.0.1:9/v1")
+    own = {"lab": Endpoint("lab", "https://lab.example/v1", rpm=5, trusted=True)}
+
+    changed = environment_endpoints({**ENDPOINTS, **own})
+
+    assert (changed["ollama"].one_model, changed["ollama"].max_concurrency) == (False, None)
+    assert (changed["lab"].rpm, changed["lab"].trusted) == (5, False)
+
+
+def test_no_server_stands_in_for_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_BASE_URL", "http://127.0.0.1:9/v1")
+    program = Endpoint("plan", api="command", program="claude")
+
+    assert environment_endpoints({"plan": program})["plan"] == program
+    assert not program.embedded

@@ -571,6 +571,17 @@ def test_the_answer_that_was_used_longest_ago_makes_room() -> None:
     assert asyncio.run(play()) == [True, False, True]
 
 
+def test_kept_answers_have_a_bound_in_bytes_too() -> None:
+    async def play() -> list[bool]:
+        cache = Cache(10.0, 4, Clock(), most_bytes=400)
+        for key, size in ((b"a", 150), (b"b", 150), (b"c", 150), (b"d", 1000)):
+            await cache.begin(key, finished({"id": "x" * size})).task
+            await asyncio.sleep(0)
+        return [cache.get(key) is not None for key in (b"a", b"b", b"c", b"d")]
+
+    assert asyncio.run(play()) == [False, True, True, False]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
