@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.errors import CallFailed
 from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
-from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, Prompt, fill, names_in, write_prompt
+from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.failures import mask_key
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
@@ -79,7 +79,7 @@ class CommandBackend:
     async def aclose(self) -> None:
         """Nothing runs between requests."""
 
-    def _start(self, request: CompletionRequest, prompt: Prompt, folder: Path) -> _Start:
+    def _start(self, request: CompletionRequest, prompt: ProgramPrompt, folder: Path) -> _Start:
         arguments: list[str]
         by_stdin: str | None
         if self._program is not None:
@@ -92,7 +92,7 @@ class CommandBackend:
         return _Start(arguments) if by_stdin is None else _Start(arguments, _write(folder / "stdin", by_stdin))
 
     def _known_arguments(
-        self, program: Program, request: CompletionRequest, prompt: Prompt, folder: Path
+        self, program: Program, request: CompletionRequest, prompt: ProgramPrompt, folder: Path
     ) -> tuple[list[str], str]:
         if not program.system_by_file and len(prompt.system.encode()) > MOST_SYSTEM_BYTES:
             prompt = prompt.joined()
@@ -101,7 +101,9 @@ class CommandBackend:
         more = fill(self._endpoint.args, {"model": request.model, "cwd": str(Path.cwd()), **_files(prompt, folder)})
         return [*_located(self._endpoint.called), *program.arguments(asked), *more, *program.last], prompt.text
 
-    def _own_arguments(self, request: CompletionRequest, prompt: Prompt, folder: Path) -> tuple[list[str], str | None]:
+    def _own_arguments(
+        self, request: CompletionRequest, prompt: ProgramPrompt, folder: Path
+    ) -> tuple[list[str], str | None]:
         template = [*self._endpoint.command, *self._endpoint.args]
         wanted = names_in(template)
         if not wanted & {"system", "system_file"}:
@@ -200,7 +202,7 @@ def _open(**files: tuple[Path | str, str]) -> Iterator[dict[str, Any]]:
         yield {name: opened.enter_context(Path(file).open(mode)) for name, (file, mode) in files.items()}
 
 
-def _files(prompt: Prompt, folder: Path) -> dict[str, str]:
+def _files(prompt: ProgramPrompt, folder: Path) -> dict[str, str]:
     return {
         "prompt": prompt.text,
         "system": prompt.system,

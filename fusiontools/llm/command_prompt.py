@@ -24,18 +24,18 @@ _TELLS = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ProgramPrompt:
     """What a program is told about its part, and what it is asked."""
 
     system: str
     text: str
 
-    def joined(self) -> Prompt:
+    def joined(self) -> ProgramPrompt:
         """Return the prompt for a program that is told everything at once."""
-        return Prompt("", f"{self.system}\n\n{self.text}" if self.system else self.text)
+        return ProgramPrompt("", f"{self.system}\n\n{self.text}" if self.system else self.text)
 
 
-def write_prompt(request: CompletionRequest) -> Prompt:
+def write_prompt(request: CompletionRequest) -> ProgramPrompt:
     """Return the request as text.
 
     Raises:
@@ -50,8 +50,8 @@ def write_prompt(request: CompletionRequest) -> Prompt:
         told.append(words_for(form))
     system = "\n\n".join(text for text in told if text)
     if len(messages) == 1 and messages[0].get("role") == "user":
-        return Prompt(system, _text(messages[0]))
-    return Prompt(system, _transcript(messages))
+        return ProgramPrompt(system, _text(messages[0]))
+    return ProgramPrompt(system, _transcript(messages))
 
 
 def fill(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
