@@ -8,7 +8,7 @@ The names below are loaded when they are first used, so that a tool's `--help` c
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from fusiontools.chain import Chain, chain_of, compose, fuse, open_runtime, over, question
+    from fusiontools.chain import Chain, chain_of, compose, fuse, fuse_sync, open_runtime, over, question
     from fusiontools.config.models import Model
     from fusiontools.config.options import fixed
     from fusiontools.config.recipe import Recipe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fusiontools.stages.synth import synth
 
 _HOMES = {
-    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "open_runtime", "over", "question"),
+    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "fuse_sync", "open_runtime", "over", "question"),
     "fusiontools.config.models": ("Model",),
     "fusiontools.config.options": ("fixed",),
     "fusiontools.config.recipe": ("Recipe",),
@@ -86,6 +86,7 @@ __all__ = [
     "compose",
     "fixed",
     "fuse",
+    "fuse_sync",
     "judge",
     "load_recipe",
     "open_runtime",

@@ -1,14 +1,13 @@
 """The library's front door: take a question through a chain, bind chains to recipes, run stages over many records.
 
-    import asyncio
     import fusiontools
 
-    record = asyncio.run(fusiontools.fuse("What is the capital of France?", "local"))
+    record = fusiontools.fuse_sync("What is the capital of France?", "local")
     print(record["answer"]["content"])
 
-`fuse` opens and closes everything for one question. For many, open a runtime once, bind a chain, and give it to `over`,
-which works on a bounded number of records at once. `estimate_calls` runs a chain without making a call: what a run
-would cost is read from its ledger.
+`fuse_sync`, and `fuse` for programs that are asynchronous themselves, open and close everything for one question. For
+many, open a runtime once, bind a chain, and give it to `over`, which works on a bounded number of records at once.
+`estimate_calls` runs a chain without making a call: what a run would cost is read from its ledger.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -28,13 +28,13 @@ from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, require_members, suited_to
 from fusiontools.config.stage_table import ANSWERING, LimitOptions
-from fusiontools.errors import UsageError
+from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.spending import Spending
-from fusiontools.record.sections import question_id
+from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.stages.runtime import Runtime, Stage
 
@@ -234,10 +234,23 @@ async def over(
             task.cancel()
 
 
-def question(asked: str | Sequence[Message]) -> Record:
-    """Return the record of a question: text, or chat messages."""
-    messages: list[Message] = [{"role": "user", "content": asked}] if isinstance(asked, str) else list(asked)
-    return {"id": question_id(messages), "messages": messages}
+def question(asked: str | Sequence[Message] | Mapping[str, Any]) -> Record:
+    """Return the record of a question: text, chat messages, or a record, a prompt or a chat request as a mapping.
+
+    Raises:
+        InputError: it is none of these, or says nothing.
+    """
+    if isinstance(asked, str):
+        jsonl.refuse_empty([{"role": "user", "content": asked.strip()}])
+        asked = [{"role": "user", "content": asked}]
+    elif not isinstance(asked, Mapping | Sequence) or isinstance(asked, bytes):
+        raise InputError(f"a question is text, a list of messages or a record, this is {type(asked).__name__}")
+    if not isinstance(asked, Mapping):
+        asked = {"messages": list(asked)}
+    try:
+        return jsonl.parse(jsonl.dumps(asked))
+    except TypeError as error:
+        raise InputError(f"the question is no JSON: {error}") from error
 
 
 def chain_of(recipe: Recipe) -> Stage:
@@ -262,30 +275,52 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    client = Client(recipe.endpoints, recipe.limits, opened, replay=replay, offline=offline, redact=recipe.redact)
+    given: dict[str, Any] = {"replay": replay, "offline": offline, "tools": recipe.tools, "redact": recipe.redact}
+    client = Client(recipe.endpoints, recipe.limits, opened, **given)
     try:
         yield Runtime(client)
     finally:
         await client.aclose()
 
 
+def fuse_sync(
+    asked: str | Sequence[Message] | Mapping[str, Any],
+    recipe: Recipe | str | None = None,
+    chain: Chain | str | None = None,
+) -> Record:
+    """Do what `fuse` does, and return when it is done; also where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(fuse(asked, recipe, chain))
+    with ThreadPoolExecutor(1, "fuse") as thread:
+        return thread.submit(asyncio.run, fuse(asked, recipe, chain)).result()
+
+
 async def fuse(
-    asked: str | Sequence[Message], recipe: Recipe | str | None = None, chain: Chain | str | None = None
+    asked: str | Sequence[Message] | Mapping[str, Any],
+    recipe: Recipe | str | None = None,
+    chain: Chain | str | None = None,
 ) -> Record:
     """Take one question through a chain.
 
     Args:
-        asked: text, or chat messages.
+        asked: text, chat messages, or a record, a prompt or a chat request as a mapping.
         recipe: a recipe, its name or its path; by default the one the command line would take.
         chain: by default the recipe's own.
 
     Returns:
         The record, with `answer`, or with `error` where nobody answered.
+
+    Raises:
+        InputError: this is no question; nothing is asked then.
+        UsageError: a recipe, a chain or a key that cannot be.
     """
+    record = question(asked)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     steps = chain if isinstance(chain, Chain) else Chain.parse(chain or chosen.chain)
     async with open_runtime(chosen) as runtime:
-        return await steps.bind(chosen, binding=recipe is not None, offline=True)(question(asked), runtime)
+        return await steps.bind(chosen, binding=recipe is not None, offline=True)(record, runtime)
 
 
 GROUPS = ("stage", "model", "endpoint", "record")

@@ -63,7 +63,7 @@ CallCode = Literal[
     "unknown_endpoint",
 ]
 #: What a line of the ledger says of its call.
-CallStatus = Literal["ok", "cancelled"] | CallCode
+CallStatus = Literal["ok", "cancelled", "tool_failed"] | CallCode
 #: What a stage could not do although it went on: a `degraded` note, which may begin as a `StageFailed`.
 StageCode = Literal[
     "member_failed",
@@ -96,6 +96,8 @@ StageCode = Literal[
     "no_target",
     "bad_task",
     "bad_verdict",
+    "no_tools",
+    "unknown_source",
 ]
 #: Why a record has no answer.
 RecordCode = Literal["all_failed", "budget"]
@@ -145,6 +147,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "program": FailureCode("call", "A program (`api: command`) failed, in its own words."),
     "offline_miss": FailureCode("call", "`--offline`, and the journal does not hold it."),
     "cut": FailureCode("call", "Not in when the grace after `--quorum` was over."),
+    "tool_failed": FailureCode("call", "A tool gave no result; `tool_runs` says why. In `calls` only."),
     "cancelled": FailureCode("call", "Given up while it ran; in `calls` only."),
     "price_unknown": FailureCode("call", "A cost limit is set and nobody knows this model's price."),
     "budget": FailureCode("call, error", "`--max-cost-usd` would have been passed."),
@@ -212,6 +215,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "bad_task": FailureCode("degraded", "`fuse-grade`: `meta` cannot be read as a task; it is not graded."),
     "bad_verdict": FailureCode("degraded, grade", "A grading judge's reply says neither yes nor no."),
     "fold_cut": FailureCode("degraded", "`--sequential` broke off: the fold lacks some of the responses."),
+    "no_tools": FailureCode(
+        "degraded", "Tools were asked for whom they cannot be given, or by a record, which turns none on."
+    ),
+    "unknown_source": FailureCode("degraded", "The answer cites an address that nobody on the panel looked up."),
 }
 
 

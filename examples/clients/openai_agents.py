@@ -1,8 +1,8 @@
-"""OpenAI's Agents SDK: `pip install openai-agents`. A tool is called, and a second turn names the first one."""
+"""OpenAI's Agents SDK: `pip install openai-agents`. A tool is called, a turn names the one before, a session."""
 
 import os
 
-from agents import Agent, Runner, function_tool, set_tracing_disabled
+from agents import Agent, OpenAIConversationsSession, Runner, function_tool, set_tracing_disabled
 from agents.models.openai_responses import OpenAIResponsesModel
 from openai import AsyncOpenAI
 
@@ -26,3 +26,7 @@ print(first.final_output)
 
 second = Runner.run_sync(agent, "Are you sure?", previous_response_id=first.last_response_id)
 print(second.final_output)
+
+session = OpenAIConversationsSession(openai_client=client)
+for question in ("What is the capital of Australia?", "Are you sure?"):
+    print(Runner.run_sync(agent, question, session=session).final_output)

@@ -81,7 +81,7 @@ LEADING_MARK = compile_later(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
 EMPHASIS = compile_later(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
 BRACE = compile_later(r"[{}]")
 #: What makes a piece more than words on a line.
-MARKDOWN = compile_later(r"[#>*+`~{}\n\t\r\f\v-]|\s\s|[^\S ]")
+MARKDOWN = compile_later(r"[#>*+`~{}]|\s\s|[^\S ]|\A ?-")
 BOLD = compile_later(r"\*\*([^*\n]{1,120})\*\*(?!\s?:)")
 ANSWER_HEADING = compile_later(
     r"(?:^|\n)[#* ]{0,8}(?:the )?(?:final |correct |short )?answer[#* :]{0,8}\n\s{0,8}(?=([^\n]{1,300}))"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,10 @@ from fusiontools.errors import UsageError
 
 #: How much of an answer's end is read.
 REGEX_CHARS, JSON_CHARS = 2_000, 200_000
+#: What a pattern may be: RE2 takes time in proportion to the text, but also to the pattern, once for each match.
+PATTERN_CHARS, PATTERN_GROUPS, PATTERN_BYTES = 1_000, 20, 2**20
+#: How long a pattern is looked for in one answer; one that takes longer finds nothing.
+SEARCH_S = 1.0
 #: In how many places JSON is looked for.
 JSON_TRIES = 200
 PATH_STEP = compile_later(r"\.?([^.\[\]]+)|\[(-?\d{1,9})\]")
@@ -39,30 +45,42 @@ class Spelled(str):
 DECODER = json.JSONDecoder(parse_float=Spelled, parse_int=Spelled, parse_constant=lambda name: None)
 
 
+@functools.lru_cache(maxsize=32)
 def compiled(pattern: str) -> Any:
     """Return a regular expression of RE2, whose search ends soon whatever the pattern and the text.
 
     Raises:
-        UsageError: it is none, it is empty, or it needs what RE2 has not.
+        UsageError: it is none, it is empty or too large, or it needs what RE2 has not.
     """
     import re2  # most votes need none
 
-    where = f"the key 'regex:{pattern}'"
+    where = f"the key 'regex:{pattern[:100]}'"
     if not pattern:
         raise UsageError(f"{where}: the regular expression is empty; write regex:RE")
+    if len(pattern) > PATTERN_CHARS:
+        raise UsageError(f"{where}…: it has {len(pattern)} characters; write it with at most {PATTERN_CHARS}")
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = PATTERN_BYTES
     try:
-        return re2.compile(_for_re2(pattern), options)
+        found = re2.compile(_for_re2(pattern), options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0]
         reason = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+        if "too large" in reason:
+            raise UsageError(
+                f"{where}: it takes too much memory; repeat less, with * or + instead of {{1,N}}"
+            ) from None
         operator = reason.rpartition(": ")[2]
         if lacking := next((what for mark, what in LACKING.items() if operator.startswith(mark)), None):
             raise UsageError(
                 f"{where}: {lacking} is unknown to RE2, which searches in linear time; write it without"
             ) from None
         raise UsageError(f"{where}: no regular expression: {reason}") from None
+    if found.groups > PATTERN_GROUPS:
+        said = f"{where}: it has {found.groups} groups, and only the first one counts; write (?:…) for the others"
+        raise UsageError(said)
+    return found
 
 
 def _for_re2(pattern: str) -> str:
@@ -88,8 +106,11 @@ def _for_re2(pattern: str) -> str:
 def by_pattern(pattern: Any, text: str) -> str | None:
     """Return what the first group (or all) of the last match says."""
     last = None
+    give_up = time.monotonic() + SEARCH_S
     for match in pattern.finditer(searched(text)):
         last = match
+        if time.monotonic() > give_up:
+            return None
     value = None if last is None else last[1] if pattern.groups else last[0]
     return value_key(value) if value else None
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
-from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.stage_table import EVIDENCE_HELP, JournalOptions, LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
 #: How long a pipe may be silent until it is said that it is waited for.
@@ -45,6 +46,7 @@ class AskOptions:
         None, "--chain", metavar="TEXT", help="Tools without their prefix: 'panel -m a -m b | judge | synth --refine'."
     )
     system: str | None = option(None, "-s", "--system", metavar="TEXT", help="A system prompt for the conversation.")
+    evidence: tuple[str, ...] = option((), "--evidence", multiple=True, metavar="FILE", help=EVIDENCE_HELP)
     max_tokens: int | None = option(
         None, "-t", "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens."
     )
@@ -64,9 +66,14 @@ class AskOptions:
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
 def main(
-    files: tuple[str, ...], config: str | None, ask: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
+    files: tuple[str, ...],
+    config: str | None,
+    ask: dict[str, Any],
+    tool: dict[str, Any],
+    limit: dict[str, Any],
+    journal: dict[str, Any],
 ) -> None:
     import asyncio
 
@@ -86,7 +93,7 @@ def main(
     question = _with_wishes(_read_question(files), options)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
-    client = make_client(recipe, limit, journal, _TOOL)
+    client = make_client(recipe, limit, journal, _TOOL, tool)
     asking = Asking(
         options.json or options.output == "jsonl",
         plain=options.plain,
@@ -144,9 +151,11 @@ def _bind_chain(options: AskOptions, recipe: Any, **binding: bool) -> Any:
 
 
 def _with_wishes(question: Any, options: AskOptions) -> Any:
-    """Return the question with what was typed beside it: a system prompt, the length of the answer."""
+    """Return the question with what was typed beside it: texts, a system prompt, the length of the answer."""
+    from fusiontools.cli.evidence import read_evidence, with_evidence
     from fusiontools.record.sections import question_id
 
+    question = with_evidence(question, read_evidence(options.evidence))
     if options.max_tokens is not None:
         question = {**question, "params": {**question.get("params", {}), "max_tokens": options.max_tokens}}
     if options.system is not None:

@@ -12,9 +12,10 @@ from typing import Any
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.filter import give_up
 from fusiontools.cli.io import write_or_leave
-from fusiontools.cli.text import clean, record_as_text
+from fusiontools.cli.text import footnotes, record_as_text
 from fusiontools.errors import EXIT_BUDGET, EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
 from fusiontools.record import jsonl
+from fusiontools.record.clean import clean
 from fusiontools.stages.runtime import Runtime
 
 _TOOL = "fuse-ask"
@@ -174,6 +175,8 @@ def _show(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None, *
 def _show_answer(record: Mapping[str, Any], verbose: bool, shown: LiveAnswer | None) -> None:
     """Write what has not been written yet; where another text came than the answer, say so and write the answer."""
     if shown is not None and shown.text == record.get("answer", {}).get("content"):
+        if notes := footnotes(record):  # type: ignore[arg-type]
+            write_or_leave(_TOOL, f"\n{clean(notes)}\n".encode("utf-8", "replace"))
         return
     text = record_as_text(record, verbose)  # type: ignore[arg-type]
     if shown is None:

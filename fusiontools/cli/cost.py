@@ -13,6 +13,7 @@ from fusiontools.config.stage_table import InputOptions
 _TOOL = "fuse-cost"
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
 _MOST_TOKENS = 1_000_000
+_TABLES = ("table", "text")
 HELP = """\
 \b
   fuse-cost < answers.jsonl
@@ -30,7 +31,9 @@ class CostOptions:
     """What `fuse-cost` can be told."""
 
     by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")
-    output: str = option("table", "-o", "--output", choices=("table", "json", "csv"), help="How to print it.")
+    output: str = option(
+        "table", "-o", "--output", choices=("table", "text", "json", "csv"), help="How to print it; text is a table."
+    )
     tee: bool = option(False, "--tee", help="Pass the records on to stdout; the costs go to stderr.")
     estimate: bool = option(False, "--estimate", help="Read questions; say what the recipe would cost for them.")
     chain: str | None = option(
@@ -62,7 +65,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     from fusiontools.chain import Costs, estimate_calls
     from fusiontools.cli.command import complain, leave
-    from fusiontools.cli.io import Source, write_or_leave
+    from fusiontools.cli.io import Flood, Source, note_list, write_or_leave
     from fusiontools.cli.setup import read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.stage_table import StreamOptions
@@ -77,15 +80,17 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
     if not files and os.isatty(0):
         complain(_TOOL, "reads records on stdin; press Ctrl-D to end (--help explains)")
-    bad = 0
+    bad, flood = 0, Flood(_TOOL)
     async for batch in Source(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
         for line in batch:
             try:
                 if line.problem:
                     raise InputError(line.problem)
                 record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
+                if line.as_text and not line.number and not inputs.text:
+                    note_list(_TOOL, line)
             except InputError as error:
-                complain(_TOOL, f"{line.place}: {error.message}")
+                flood.say(line.place, error.message)
                 bad += 1
                 continue
             if recipe is not None and chain is not None:
@@ -93,15 +98,16 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
             costs.add(record)
             if options.tee:
                 write_or_leave(_TOOL, line.data.rstrip(b"\r\n") + b"\n")
+    flood.sum_up()
     if costs.records == 0:
         complain(_TOOL, "nothing came in: no records")
         return EXIT_NOTHING_USABLE
     text = _format(costs, options.output, foreseen=options.estimate)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
-    if options.output == "table":
+    if options.output in _TABLES:
         for saving in _describe_savings(costs):
             complain(_TOOL, saving)
-    if costs.total.unknown and options.output == "table":
+    if costs.total.unknown and options.output in _TABLES:
         complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
 

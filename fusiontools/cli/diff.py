@@ -37,7 +37,10 @@ class DiffOptions:
     """What `fuse-diff` can be told."""
 
     answers: bool = option(False, "--answers", help="Compare only answers: text, tool calls, and whether there is one.")
-    as_json: bool = option(False, "--json", help="Write JSON Lines: each change, then the summary.")
+    output: str | None = option(
+        None, "-o", "--output", choices=("text", "jsonl"), help="How to print it.  [default: text]"
+    )
+    as_json: bool = option(False, "--json", help="The same as -o jsonl: each change, then the summary.")
     brief: bool = option(False, "--brief", help="Write one line for each record that differs.")
     max_line_mib: float = option(
         StreamOptions().max_line_mib, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines."
@@ -63,10 +66,11 @@ def main(files: tuple[str, ...], diff: dict[str, Any]) -> None:
 
 
 def _form(options: DiffOptions) -> Literal["text", "json", "brief", "nothing"]:
-    if options.brief and options.as_json:
+    as_json = options.as_json or options.output == "jsonl"
+    if options.brief and as_json:
         raise UsageError("--brief and --json exclude each other; --json writes one line for each record anyway")
     if options.quiet:
         return "nothing"
-    if options.as_json:
+    if as_json:
         return "json"
     return "brief" if options.brief else "text"

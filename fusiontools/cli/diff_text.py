@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.cli.text import Paint, clean, money
+from fusiontools.cli.text import Paint, money
 from fusiontools.evaluation.diff.records import (
     LIST_CHARS,
     LISTED,
@@ -21,6 +21,7 @@ from fusiontools.evaluation.diff.records import (
 from fusiontools.evaluation.diff.word_diff import word_diff
 from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
+from fusiontools.record.clean import clean
 
 _SHORT_CHARS = 48
 
@@ -108,8 +109,8 @@ class DiffPrinter:
 
     paint: Paint
     whole: bool = False
-    #: How recipes changed so far, and the first record in which each did so.
-    _recipes: dict[bytes, str] = field(default_factory=dict)
+    #: How recipes changed so far: the first record in which each did so, and in how many.
+    _recipes: dict[bytes, tuple[str, int]] = field(default_factory=dict)
 
     def change(self, change: Change) -> str:
         """Return a record's changes."""
@@ -134,6 +135,8 @@ class DiffPrinter:
         only = zip(tally.only_in, names, strict=True)
         lines += [f"only in {one_line(name)}: {count:,}" for count, name in only if count]
         lines += unread_lines(tally, names)
+        repeated = [(first, count) for first, count in self._recipes.values() if count > 1]
+        lines += [f"recipe     changed in {count:,} records as in {one_line(first)}" for first, count in repeated]
         lines += [f"{name:<9}  {amounts}" for name, amounts in spending_lines(tally.a, tally.b)]
         return "\n".join([self.paint.heading(lines[0]), *lines[1:]]) + "\n"
 
@@ -141,9 +144,10 @@ class DiffPrinter:
         """Return how a recipe changed; most often it did so in all records, and that is told once."""
         leaves = changed_leaves("recipe", told)
         change = hashlib.sha256(repr(leaves).encode("utf-8", "replace")).digest()
-        if change in self._recipes:
-            return [f"recipe: changed in the same way as in {one_line(self._recipes[change])}"]
-        self._recipes[change] = record_id
+        first, count = self._recipes.get(change, (record_id, 0))
+        self._recipes[change] = first, count + 1
+        if count:
+            return []
         return self._leaves("recipe", told, leaves)
 
     def _section(self, key: str, told: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import SeenIds, Sink, write_all
+from fusiontools.cli.evidence import read_evidence, with_evidence
+from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import InputOptions, StreamOptions
 from fusiontools.errors import (
@@ -86,10 +87,12 @@ class _Filter:
         self.plan = plan
         self.options = options
         self.inputs = inputs
+        self._evidence = read_evidence(inputs.evidence)
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
         self.progress = progress
         self.answered = self.failed = self.rejected = 0
         self._seen = SeenIds(plan.tool)
+        self._flood = Flood(plan.tool)
         self._rejects: int | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -102,7 +105,7 @@ class _Filter:
         if self.options.rejects:
             self._rejects = _create_file(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
-        source = Source(files, form, int(self.options.max_line_mib * 2**20))
+        source = Source(files, form, int(self.options.max_line_mib * 2**20), counts_ahead=self.progress.draws_bar)
         self.progress.source = source
         self.sink = Sink()
         self.client = self.plan.client()
@@ -128,6 +131,7 @@ class _Filter:
             return self._end_without_output()
         await self.client.aclose()
         self.progress.close()
+        self._flood.sum_up()
         self.progress.sum_up()
         return self._exit_status()
 
@@ -163,6 +167,8 @@ class _Filter:
             raise InputError(line.problem)
         try:
             record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
+            if line.as_text and not (line.number or self.options.quiet or self.inputs.text):
+                note_list(self.plan.tool, line)
         except InputError as error:
             if self.plan.needs and line.number == 1 and not line.data.lstrip().startswith((b"{", b"[")):
                 raise InputError(f"{error.message}; {self.plan.tool} reads what {self.plan.needs[1]} writes") from None
@@ -173,7 +179,7 @@ class _Filter:
                 raise InputError(f"no `{section}` in this record; {maker} makes it", "$")
         self._seen.note(record["id"], line.place)
         self.progress.arrived()
-        return record
+        return with_evidence(record, self._evidence)
 
     def _format(self, done: _Done | None) -> bytes | None:
         """Count a finished record and return what is written of it."""
@@ -231,7 +237,7 @@ class _Filter:
 
     def _reject(self, line: Line, reason: str) -> None:
         self.rejected += 1
-        complain(self.plan.tool, f"{line.place}: {reason}")
+        self._flood.say(line.place, reason)
         if self._rejects is not None and line.data:
             try:
                 write_all(self._rejects, line.data.rstrip(b"\n") + b"\n")
@@ -272,6 +278,9 @@ class _Filter:
         await give_up(self._main)
         if (journal := self.client.journal) is not None and journal.broken:
             journal.close(timeout_s=0.2)  # a last try, and a word about what is lost
+        if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
+            done = f"{self.answered + self.failed:,} records are out"
+            complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
 

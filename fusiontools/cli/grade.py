@@ -111,7 +111,7 @@ def _judges_for(resolving: Resolver) -> Callable[[Record], tuple[Model, ...]]:
 
 def as_text(record: Record) -> str:
     """Return a record's scores on one line: of the answer, then of everybody."""
-    from fusiontools.cli.text import clean
+    from fusiontools.record.clean import clean
 
     grades = record.get("grades")
     if grades is None:

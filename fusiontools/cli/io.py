@@ -6,20 +6,33 @@ A record leaves before the next one arrives, and a slow reader never stalls the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import queue
+import re
 import select
+import stat
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from fusiontools.cli.command import complain, leave
+from fusiontools.cli.values import ObjectReader, is_undecided, spans_lines
 from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 
 _CHUNK_BYTES = 1 << 16
 _HELD_BYTES = 1 << 20
 _IDS_REMEMBERED = 16_384
+#: A text in another encoding has a few bad bytes, each in a line that is refused; what has more is no text.
+_BROKEN_SHARE = 0.1
+_FEW_BROKEN = 16
+#: Of complaints that differ in such things only, the first few say it all.
+_VARYING = re.compile(r"'(?:[^'\\]|\\.)*'|\d[\d,.]*|0x[0-9a-f]+")
+_ALIKE_SHOWN = 5
+#: So many lines may be a list of questions.
+_LIST_LINES = 5
+_BEGINNING = re.compile(rb"[A-Z0-9\"'*\xc2-\xf4]")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -46,9 +59,10 @@ class Source:
         files: paths; `-` and nothing are standard input.
         form: `auto` (the first byte that is no space decides: `{` is JSON Lines), `text`, `lines` or `jsonl`.
         max_line_bytes: a longer line is a problem, and is not kept in memory.
+        counts_ahead: count the lines of regular files before they are read, for somebody who watches.
     """
 
-    def __init__(self, files: Sequence[str], form: str, max_line_bytes: int) -> None:
+    def __init__(self, files: Sequence[str], form: str, max_line_bytes: int, *, counts_ahead: bool = False) -> None:
         self._files = [(name, _open(name)) for name in (files or ["-"])]
         self._form = form
         self._max = max_line_bytes
@@ -56,6 +70,9 @@ class Source:
         self._handed_over = 0
         #: How many lines there are, once all are read.
         self.count: int | None = None
+        #: The same before they are read, where all of them are regular files.
+        self.expected: int | None = None
+        self._counts_ahead = counts_ahead
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -75,6 +92,7 @@ class Source:
             yield batch
 
     def _read_all(self) -> None:
+        self.expected = self._count_ahead()
         for name, fd in self._files:
             shown = "stdin" if name == "-" else name
             try:
@@ -83,6 +101,25 @@ class Source:
                 self._hand_over([Line(shown, 0, b"", problem=f"cannot be read: {error.strerror}")])
         self.count = self._handed_over
         self._hand_over(None)
+
+    def _count_ahead(self) -> int | None:
+        """Return how many lines the files have; None where one is no regular file, or is no list of lines."""
+        if not self._counts_ahead or self._form == "text":
+            return None
+        count = 0
+        for _, fd in self._files:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            at = os.lseek(fd, 0, os.SEEK_CUR)
+            if self._form == "auto" and not os.pread(fd, _CHUNK_BYTES, at).lstrip().startswith(b"{"):
+                return None
+            last = b"\n"
+            while chunk := os.pread(fd, 1 << 20, at):
+                at += len(chunk)
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+            count += last != b"\n"
+        return count
 
     def _hand_over(self, batch: list[Line] | None) -> None:
         self._handed_over += len(batch or ())
@@ -98,10 +135,21 @@ class Source:
             if not chunk or len(head) > self._max:
                 break
             head = head.removeprefix(_BOM) if len(head) >= len(_BOM) else head
-        if self._form == "text" or (self._form == "auto" and not head.lstrip().startswith(b"{")):
+        is_json = self._form == "jsonl" or (self._form == "auto" and head.lstrip().startswith(b"{"))
+        if not is_json and (problem := _why_no_text(head)):
+            self._hand_over([Line(name, 0, head, as_text=True, problem=problem)])
+        elif not is_json and self._form != "lines":
             self._read_text(name, fd, head)
+        elif is_json and spans_lines(head := self._with_second_line(fd, head)):
+            self._read_objects(name, fd, head)
         else:
             self._read_lines(name, fd, head)
+
+    def _with_second_line(self, fd: int, head: bytes) -> bytes:
+        """Return the head with the beginning of its second line, where the first line is no whole record."""
+        while is_undecided(head) and len(head) <= self._max and (chunk := os.read(fd, _CHUNK_BYTES)):
+            head += chunk
+        return head
 
     def _read_text(self, name: str, fd: int, head: bytes) -> None:
         pieces, size = [head], len(head)
@@ -133,6 +181,25 @@ class Source:
         if last := self._line(name, number + 1, kept, size):
             self._hand_over(last)
 
+    def _read_objects(self, name: str, fd: int, head: bytes) -> None:
+        """Read JSON that is laid out over several lines; an object's number is that of the line in which it begins."""
+        reader, number, rest = ObjectReader(), 0, b""
+        chunk = head
+        while chunk or rest:
+            *ended, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+            batch: list[Line] = []
+            for piece in ended:
+                number += 1
+                batch += [Line(name, at, data) for at, data in reader.feed(piece, number)]
+                if reader.held > self._max:
+                    batch.append(Line(name, number, b"", problem=self._too_long("the record")))
+                    reader.drop()
+            if batch:
+                self._hand_over(batch)
+            chunk = os.read(fd, _CHUNK_BYTES) if chunk else b""
+        if unended := [Line(name, at, data) for at, data in reader.finish()]:
+            self._hand_over(unended)
+
     def _line(self, name: str, number: int, pieces: list[bytes], size: int) -> list[Line]:
         """Return the line, or nothing where it is blank."""
         as_text = self._form == "lines"
@@ -145,11 +212,26 @@ class Source:
         return f"{what} is longer than {self._max / 2**20:g} MiB (--max-line-mib)"
 
 
+def _why_no_text(head: bytes) -> str | None:
+    """Return why the beginning of an input is plainly no text, so that nobody is asked about it."""
+    if (at := head.find(b"\0")) >= 0:
+        utf16 = "; if it is UTF-16: iconv -f UTF-16 -t UTF-8" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        return f"binary, not text: NUL byte at offset {at}{utf16}; nothing of it is asked"
+    # A character that the chunk cuts in two is no fault.
+    broken = head.decode("utf-8", "replace").rstrip("\ufffd").count("\ufffd")
+    if broken > max(_FEW_BROKEN, _BROKEN_SHARE * len(head)):
+        return f"not UTF-8: {broken:,} bad bytes in the first {len(head):,}; nothing of it is asked"
+    return None
+
+
 def _open(name: str) -> int:
     if name == "-":
         return 0
     try:
-        return os.open(name, os.O_RDONLY)
+        fd = os.open(name, os.O_RDONLY)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return fd
     except OSError as error:
         asked = "; a question comes on stdin (echo … | fuse-panel), or is fuse-ask's" if " " in name.strip() else ""
         raise UsageError(f"{name}: cannot be read: {error.strerror}{asked}") from error
@@ -245,6 +327,41 @@ def write_or_leave(tool: str, data: bytes, fd: int = 1) -> None:
 def is_colour_welcome() -> bool:
     """Return whether standard output is a terminal that shows colours to somebody who wants them."""
     return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def note_list(tool: str, line: Line) -> None:
+    """Say that `--lines` makes many questions of a plain text that looks like a list of them."""
+    lines = [text for text in line.data.split(b"\n") if text.strip()]
+    if len(lines) < _LIST_LINES:
+        return
+    # Prose and code have lines that begin in the middle of something, lists of questions hardly any.
+    beginnings = sum(1 for text in lines if _BEGINNING.match(text))
+    asked = sum(1 for text in lines if text.rstrip().endswith(b"?"))
+    if beginnings >= 0.9 * len(lines) or asked >= 0.5 * len(lines):
+        complain(
+            tool, f"note: {len(lines):,} lines are one question here; --lines asks each of them (--text: as it is)"
+        )
+
+
+class Flood:
+    """Complaints about lines: the first few of each kind are said, the others are counted."""
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+        self._counts: dict[str, int] = {}
+
+    def say(self, place: str, reason: str) -> None:
+        """Complain of a line."""
+        kind = _VARYING.sub("…", reason.partition(";")[0])
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if self._counts[kind] <= _ALIKE_SHOWN:
+            complain(self._tool, f"{place}: {reason}")
+
+    def sum_up(self) -> None:
+        """Say how many more there were of each kind."""
+        for kind, count in self._counts.items():
+            if count > _ALIKE_SHOWN:
+                complain(self._tool, f"and {count - _ALIKE_SHOWN:,} more like it: {kind}")
 
 
 class SeenIds:

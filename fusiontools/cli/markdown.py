@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 from rich.markdown import Heading, Markdown
+from rich.segment import Segment
 from rich.text import Text
 
-from fusiontools.cli.text import clean
+from fusiontools.record.clean import clean
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
@@ -71,7 +72,7 @@ class MarkdownScreen:
     def _set(self, text: str) -> None:
         self._stop()
         if text.strip():
-            self._console.print(AnswerMarkdown(text))
+            self._console.print(self._lines(text))
             self._console.print()
 
     def _draw(self) -> None:
@@ -88,15 +89,19 @@ class MarkdownScreen:
 
     def _tail(self) -> Text:
         """Return the block under way, as many of its last lines as the screen has room for."""
-        lines = self._console.render_lines(AnswerMarkdown(self._pending), pad=False)
-        shown = lines[-max(1, self._console.height - 2) :]
-        drawn = Text()
-        for line in shown:
-            for segment in line:
-                drawn.append(segment.text, segment.style)
-            drawn.append("\n")
-        drawn.right_crop(1)
-        return drawn
+        return self._lines(self._pending, at_most=max(1, self._console.height - 2))
+
+    def _lines(self, text: str, at_most: int = 0) -> Text:
+        """Return a text as it is set, without blank lines around it; only its last lines where it is bounded."""
+        lines = [Text.assemble(*((part.text, part.style or "") for part in line)) for line in self._render(text)]
+        while lines and not lines[-1].plain.strip():
+            lines.pop()
+        while lines and not lines[0].plain.strip():
+            lines.pop(0)
+        return Text("\n").join(lines[-at_most:])
+
+    def _render(self, text: str) -> list[list[Segment]]:
+        return self._console.render_lines(AnswerMarkdown(text), pad=False)
 
     def _stop(self) -> None:
         if self._live is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.stage_table import InputOptions, JournalOptions, LimitOptions, PanelOptions, StreamOptions
+from fusiontools.config.tool_options import ToolOptions
 
 HELP = """\
 \b
@@ -20,11 +21,12 @@ that have a panel, and adds the next layer.
 """
 
 
-@command("fuse-panel", InputOptions, PanelOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
+@command("fuse-panel", InputOptions, PanelOptions, ToolOptions, LimitOptions, JournalOptions, StreamOptions, help=HELP)
 def main(
     files: tuple[str, ...],
     config: str | None,
     panel: dict[str, Any],
+    tool: dict[str, Any],
     limit: dict[str, Any],
     journal: dict[str, Any],
     input: dict[str, Any],  # noqa: A002 - named after its options
@@ -51,5 +53,5 @@ def main(
         for warning in missing_keys(recipe, found.offline):
             complain("fuse-panel", f"warning: {warning}")
     needs = ("panel", "fuse-panel") if layered else None
-    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel"), needs=needs)
+    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel", tool), needs=needs)
     run_filter(plan, files, stream, input)

@@ -54,6 +54,11 @@ class Progress:
         self.source: Source | None = None
 
     @property
+    def draws_bar(self) -> bool:
+        """Whether a batch is shown as a bar by this tool."""
+        return self._shown and self._last
+
+    @property
     def is_batch(self) -> bool:
         """Whether more than one record has come in."""
         return self._arrived > 1
@@ -61,7 +66,7 @@ class Progress:
     def arrived(self) -> None:
         """Count a record; the second one makes it a batch."""
         self._arrived += 1
-        if self._arrived == 2 and self._shown and self._last:
+        if self._arrived == 2 and self.draws_bar:
             self._bar = _make_bar()
             self._bar.start()
 
@@ -135,7 +140,7 @@ class Progress:
 
     def _describe(self, elapsed_s: float) -> str:
         """Return how far the batch is, and what it has cost."""
-        total = self.source.count if self.source else None
+        total = (self.source.count or self.source.expected) if self.source else None
         rate = self._done / elapsed_s if elapsed_s else 0.0
         left = f"{_clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
         of_total = f" of {total:,}" if total else ""

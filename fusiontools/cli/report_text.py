@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from fusiontools.cli.table import Cell, Styled, table_text
-from fusiontools.cli.text import Paint, clean
+from fusiontools.cli.text import Paint
 from fusiontools.evaluation.report.comparisons import Contest, Runs
 from fusiontools.evaluation.report.statistics import Interval, Mean
 from fusiontools.evaluation.report.summary import Summary, SummaryRow
 from fusiontools.evaluation.report.systems import ORACLE
+from fusiontools.record.clean import clean
 
 _ANSWERS = {"better": "YES", "worse": "NO", "cannot tell": "CANNOT TELL"}
 _RANKS_SHOWN = 6

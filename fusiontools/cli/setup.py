@@ -15,6 +15,7 @@ from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 
 
@@ -69,9 +70,13 @@ def read_chain(text: str | None, recipe: Recipe) -> Chain:
 
 
 def make_client(
-    recipe: Recipe | None, limit: Mapping[str, Any], journal: Mapping[str, Any], tool: str
+    recipe: Recipe | None,
+    limit: Mapping[str, Any],
+    journal: Mapping[str, Any],
+    tool: str,
+    tools: Mapping[str, Any] | None = None,
 ) -> Callable[[], Any]:
-    """Return what makes the client, once the event loop runs."""
+    """Return what makes the client, once the event loop runs; of the groups of options, what was typed."""
 
     def make() -> Any:
         from fusiontools.llm.client import Client
@@ -84,6 +89,7 @@ def make_client(
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
             redact=recipe.redact if recipe else (),
+            tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
         )
 
     return make

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fusiontools.cli.command import command
+from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import STAGES, InputOptions, JournalOptions, LimitOptions, StreamOptions
+from fusiontools.config.tool_options import ToolOptions
 
 
 def stage_command(stage: str, help: str, *, streams: bool = False) -> Callable[[], None]:  # noqa: A002 - click's own word
@@ -19,8 +21,10 @@ def stage_command(stage: str, help: str, *, streams: bool = False) -> Callable[[
     # What needs no section of a record reads a question.
     reading = [] if spec.needs else [InputOptions]
     calling = [LimitOptions, JournalOptions] if spec.calls_models else []
+    # Whoever may use tools is told what these go by.
+    with_tools = [ToolOptions] if "tools" in flags_of(spec.options) else []
 
-    @command(f"fuse-{stage}", *reading, spec.options, *calling, StreamOptions, help=help)
+    @command(f"fuse-{stage}", *reading, spec.options, *with_tools, *calling, StreamOptions, help=help)
     def main(files: tuple[str, ...], config: str | None, **given: dict[str, Any]) -> None:
         _run(stage, files, config, given, streams=streams)
 
@@ -40,7 +44,7 @@ def _run(
     limit, journal = given.get("limit", {}), given.get("journal", {"no_journal": True})
     recipe = own_recipe(config) if needs else load_recipe(config)
     work = stage_of(stage, given[stage], resolver(config, recipe, journal, limit))
-    client = make_client(recipe, limit, journal, tool)
+    client = make_client(recipe, limit, journal, tool, given.get("tool"))
     if needs and STAGES[stage].calls_models:
         warm_up()
     run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))

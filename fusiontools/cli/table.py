@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from fusiontools.cli.text import clean
+from fusiontools.record.clean import clean
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.llm.completion import Delta
+from fusiontools.record.clean import clean
 from fusiontools.record.sections import display_names, question_text
-from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route
+from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
 _ASKED_CHARS = 60
+_RULE_CHARS = 74
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-#: Control characters, and those that turn the direction of a line around; Unicode's own line ends are line ends.
-_CONTROL: dict[int, str | None] = {
-    **{code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)},
-    **dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
-    **dict.fromkeys((0x2028, 0x2029), "\n"),
-}
-
-
-def clean(text: str) -> str:
-    """Return text without control characters: a model's words must not steer a terminal."""
-    return text.translate(_CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +74,21 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
     if answer is not None and with_answer:
         heading = _rule(f"answer ({author(record)})") + "\n" if verbose else ""
         parts.append(heading + _content(answer))
+        if notes := footnotes(record):
+            parts.append(notes)
     return clean("\n\n".join(parts)) + "\n" if parts else ""
+
+
+def footnotes(record: Record) -> str:
+    """Return the sources that the answer cites, numbered; nothing where it cites none."""
+    answer: Any = record.get("answer", {})
+    lines = [f"[{n}] {_source(source)}" for n, source in enumerate(answer.get("sources", ()), start=1)]
+    return "\n".join(lines)
+
+
+def _source(source: Source) -> str:
+    named = f"{source['title']}: " if source.get("title") else ""
+    return named + source["url"]
 
 
 def _route(route: Route) -> str:
@@ -100,7 +106,8 @@ def _responses(panel: list[Response], before: str = "") -> list[str]:
                 f"{_rule(before + name)}\n(failed: {response['error']['code']}: {response['error']['message']})"
             )
         else:
-            shown.append(f"{_rule(before + name)}\n{_content(response)}")
+            looked_up = [f"({source['how']}: {_source(source)})" for source in response.get("sources", [])]
+            shown.append("\n".join([_rule(before + name), _content(response), *looked_up]))
     return shown
 
 
@@ -156,7 +163,9 @@ def author(record: Record) -> str:
 
 
 def _rule(title: str) -> str:
-    return f"── {title} " + "─" * max(3, 70 - len(title))
+    """Return a line with a title, as wide as the terminal; where there is none, of a fixed width."""
+    width = os.get_terminal_size(1).columns if os.isatty(1) else 0
+    return f"── {title} " + "─" * max(3, (width or _RULE_CHARS) - len(title) - 4)
 
 
 class Live:

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fusiontools.cli import text
-from fusiontools.cli.text import clean
 from fusiontools.llm.ledger import Event
+from fusiontools.record.clean import clean
 
 _FRAMES_PER_S = 8
 _WHY_CHARS = 60
@@ -36,6 +36,7 @@ class View:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._rows: list[_Row] = []
+        self._unfinished: list[_Row] = []
         self._started = time.monotonic()
         self._spinner: Any = Spinner("dots")
         self._live: Live | None = None
@@ -43,9 +44,13 @@ class View:
 
     def notify(self, event: Event) -> None:
         """Take note of a call that begins or settles."""
-        running = [row for row in self._rows if row.event is None and (row.stage, row.label) == _key_of(event)]
+        running = [
+            row
+            for row in (*self._rows, *self._unfinished)
+            if row.event is None and (row.stage, row.label) == _key_of(event)
+        ]
         if event.began:
-            self._rows.append(_Row(*_key_of(event), time.monotonic()))
+            (self._unfinished if self._closed else self._rows).append(_Row(*_key_of(event), time.monotonic()))
         elif running:
             running[0].event = event
         else:
@@ -61,23 +66,32 @@ class View:
             self._live.start()
 
     def close(self) -> None:
-        """Leave the table as it stands; nothing is drawn any more, for the answer stands below it."""
+        """Leave the table as it stands; nothing is drawn any more, for the answer stands below it.
+
+        Who is still at work then writes that answer, or has been given up: `sum_up` says which.
+        """
         self._closed = True
         if self._live is not None:
-            self._spinner = Text("·")
+            self._unfinished = [row for row in self._rows if row.event is None]
+            self._rows = [row for row in self._rows if row.event is not None]
             self._live.stop()
             self._live = None
             self._console.print()
 
     def sum_up(self, record: Any) -> None:
-        """Say below the answer what it took."""
+        """Say below the answer what it took, and how the calls have ended that were under way when it began."""
         self._console.print()
+        if ended := [row for row in self._unfinished if row.event is not None]:
+            self._console.print(self._draw_rows(ended))
         self._console.print(Text(self._summary_text(record), style="dim"))
 
     def _draw(self) -> Group:
+        return self._draw_rows(list(self._rows))
+
+    def _draw_rows(self, rows: list[_Row]) -> Group:
         table = Table.grid(padding=(0, 2))
         stage = ""
-        for row in list(self._rows):
+        for row in rows:
             shown = row.stage if row.stage != stage else ""
             stage = row.stage
             table.add_row(Text(shown, style="dim"), *self._cells_of(row))

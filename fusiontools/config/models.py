@@ -249,6 +249,7 @@ class Model:
         name: what the record calls it: its alias, else the model's own name.
         price_usd_per_mtok: `{prompt: …, completion: …}`, where no price list knows it.
         fallbacks: models of the same endpoint to ask when this one fails.
+        tools: what it may use as a member, where that is not what the panel may.
     """
 
     name: str
@@ -263,6 +264,7 @@ class Model:
     extra: Mapping[str, Any] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     price_usd_per_mtok: Mapping[str, float] | None = None
+    tools: tuple[str, ...] | None = None
 
 
 def split_spelling(text: str, endpoints: Mapping[str, Endpoint], where: str) -> tuple[str, int | None, str | None]:
@@ -308,7 +310,8 @@ def model_from(data: Mapping[str, Any]) -> Model:
     """Read a model that a record kept; keys of a newer version are ignored."""
     known = {f.name for f in fields(Model)}
     kept = {key: value for key, value in data.items() if key in known}
-    return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ()))})
+    # A record turns no tool on: it may come from anywhere.
+    return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ())), "tools": None})
 
 
 def _what_is_ready() -> str:

@@ -28,6 +28,7 @@ from fusiontools.config.stage_table import (
     VoteOptions,
 )
 from fusiontools.config.templates import is_template_name, load_template
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
 
@@ -64,6 +65,7 @@ class Recipe:
     tool_fusion: str = "fuse"
     stages: Mapping[str, StageOptions] = field(default_factory=dict)
     limits: LimitOptions = LimitOptions()
+    tools: ToolOptions = ToolOptions()
     endpoint: str = "openrouter"
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
@@ -192,7 +194,8 @@ def summary_of(section: str, options: StageOptions) -> dict[str, Any]:
 def from_summary(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
     """Read a section of a record's `recipe` back into its options class; keys of a newer version are ignored."""
     known = {f.name for f in fields(cls)}
-    kept = {key: value for key, value in data.items() if key in known}
+    # A record turns no tool on: it may come from anywhere.
+    kept = {key: value for key, value in data.items() if key in known and key != "tools"}
     for key in _model_lists(cls) & kept.keys():
         kept[key] = tuple(model_from(item) for item in kept[key])
     if kept.get("few_shot"):

@@ -27,6 +27,7 @@ from fusiontools.config.models import (
 from fusiontools.config.readiness import served_models
 from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, Redact, few_shot_from, redact_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
+from fusiontools.config.tool_options import ToolOptions, read_tool_options, require_tool
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
 
@@ -200,6 +201,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         tool_fusion=data.get("tool_fusion", TOOL_FUSIONS[0]),
         stages=stages,
         limits=LimitOptions(**data.get("limits", {})),
+        tools=_tools(data, stages, where),
         endpoint=endpoint,
         aliases=maker.aliases(),
         endpoints=endpoints,
@@ -224,6 +226,19 @@ def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:
     return made
 
 
+def _tools(data: Mapping[str, Any], stages: Mapping[str, Any], where: str) -> ToolOptions:
+    """Return what the recipe's tools go by; every tool that a stage or a model names must be there."""
+    options = read_tool_options(data)
+    for name, stage in stages.items():
+        models = (*getattr(stage, "members", ()), *getattr(stage, "models", ()))
+        for spelled in (*getattr(stage, "tools", ()), *(tool for model in models for tool in model.tools or ())):
+            try:
+                require_tool(spelled, options.mcp)
+            except UsageError as error:
+                raise UsageError(f"{where}: $.{name}: {error.message.removeprefix('--tools: ')}") from None
+    return options
+
+
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:
     """Return a stage's options as a recipe spells them."""
     cls = STAGES[name].options
@@ -239,6 +254,8 @@ def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptio
             given[key] = maker.one(given[key], f"$.{name}.{key}")
     if "members" in given:
         given["members"] = merge_members(given["members"])
+    if "tools" in given:
+        given["tools"] = tuple(given["tools"])
     if given.get("few_shot") is not None:
         given["few_shot"] = few_shot_from(given["few_shot"])
     return cls(**given)
@@ -344,7 +361,9 @@ class _ModelMaker:
     def _built(self, spec: Any, name: str, path: str) -> Model:
         given: dict[str, Any] = {"model": spec} if isinstance(spec, str) else spec
         fallbacks = tuple(given.get("fallbacks", ()))
-        model = Model(**{"endpoint": self.endpoint, **given, "name": name, "fallbacks": fallbacks})
+        tools = None if given.get("tools") is None else tuple(given["tools"])
+        kept = {"name": name, "fallbacks": fallbacks, "tools": tools}
+        model = Model(**{"endpoint": self.endpoint, **given, **kept})
         if model.endpoint not in self.endpoints:
             raise UsageError(
                 f"{self.where}: {path}: no endpoint is called {model.endpoint!r}"

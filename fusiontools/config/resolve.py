@@ -35,6 +35,7 @@ from fusiontools.config.stage_table import (
     SynthOptions,
 )
 from fusiontools.config.templates import load_template
+from fusiontools.config.tool_options import require_tool
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.types import Record
@@ -86,6 +87,8 @@ def read_typed(section: str, given: Mapping[str, Any], recipe: Recipe) -> dict[s
     for name, implied in IMPLIES.get(section, {}).items():
         if name in typed:
             typed = {**implied, **typed}
+    if "tools" in typed or typed.pop("web_search", False):
+        typed["tools"] = _tool_names(typed.get("tools", ()), web="web_search" in given)
     if "weights" in typed and not isinstance(typed["weights"], Mapping):
         typed["weights"] = dict(_weight(text) for text in typed["weights"])
     check_keys(typed)
@@ -145,7 +148,7 @@ def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
         options = merge("panel", panel, read_typed("panel", step.given, recipe))
         if step.adds_layer:
             made = options.layer_calls(responses)
-            responses = len(options.members) if options.sequential else made
+            responses = len(options.members) if options.sequential else made // options.most_rounds
         else:
             panel, made, responses = options, options.most_calls, options.most_responses
         calls += made
@@ -170,6 +173,19 @@ def _asked_once(model: Model, flag: str) -> Model:
     if model.samples > 1:
         raise UsageError(f"{flag} {model.name!r}: only panel members are asked more than once: leave *N out")
     return model
+
+
+def _tool_names(spelled: Sequence[str], *, web: bool) -> tuple[str, ...]:
+    """Return the tools that `--tools a,b` and `--web-search` name, each once.
+
+    Raises:
+        UsageError: there is no such tool.
+    """
+    names = [name.strip() for text in spelled for name in text.split(",") if name.strip()]
+    names += ["web_search", "web_fetch"] if web else []
+    for name in names:
+        require_tool(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _weight(text: str) -> tuple[str, float]:

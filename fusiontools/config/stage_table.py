@@ -8,12 +8,15 @@ from typing import Any, ClassVar, Literal
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import option
+from fusiontools.config.tool_options import ToolOptions
 
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
+EVIDENCE_HELP = "A text of your own, shown to all as data and cited as a source; repeat for more."
 KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PATH or regex:RE."
 #: The most that a stage may ask for one record, whoever wants it.
 MOST_CALLS = 10_000
 MOST_WEIGHT = 1_000_000
+MOST_TOOL_CALLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,15 @@ class PanelOptions(StageOptions):
         (), "--baseline", multiple=True, model=True, metavar="MODEL[*N][@ENDPOINT]",
         help="Ask this model as well, like a member; no judge and no synthesizer sees it. For comparisons.",
     )  # fmt: skip
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What members may use: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one response.",
+    )  # fmt: skip
+    web_search: bool = option(False, "--web-search", recipe=False, help="Short for --tools web_search,web_fetch.")
     template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     prompt_cache: bool = option(
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
@@ -176,7 +188,14 @@ class PanelOptions(StageOptions):
     @property
     def most_calls(self) -> int:
         """How many calls a first layer makes, at most: one for each response, and the baselines'."""
-        return self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        responses = self.most_responses + sum(model.samples for model in self.baselines) * self._most_samples
+        return responses * self.most_rounds
+
+    @property
+    def most_rounds(self) -> int:
+        """How often a member is called for one response: once, and after each run of a tool again."""
+        has_tools = self.tools or any(model.tools for model in (*self.members, *self.baselines))
+        return 1 + self.max_tool_calls if has_tools else 1
 
     @property
     def _most_samples(self) -> int:
@@ -185,8 +204,8 @@ class PanelOptions(StageOptions):
     def layer_calls(self, responses: int) -> int:
         """Return how many calls a later layer makes over so many responses, at most."""
         if self.sequential:
-            return len(self.members) * self.folds(responses)
-        return max(responses, sum(member.samples for member in self.members) * self.samples)
+            return len(self.members) * self.folds(responses) * self.most_rounds
+        return max(responses, sum(member.samples for member in self.members) * self.samples) * self.most_rounds
 
     def folds(self, responses: int) -> int:
         """Return in how many steps `--sequential` reads so many responses."""
@@ -204,6 +223,14 @@ class JudgeOptions(StageOptions):
     method: str = option(
         "model", "--method", choices=("model", "lexical"), help="Compare by a model, or by code without any call."
     )
+    tools: tuple[str, ...] = option(
+        (), "--tools", multiple=True, metavar="NAME[,NAME…]",
+        help="What a judge may use to check claims: web_search, web_fetch, bash, mcp:NAME.",
+    )  # fmt: skip
+    max_tool_calls: int = option(
+        4, "--max-tool-calls", minimum=1, maximum=MOST_TOOL_CALLS, metavar="N",
+        help="How many tools may be run for one analysis.",
+    )  # fmt: skip
     swap: bool = option(
         False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
     )
@@ -214,7 +241,7 @@ class JudgeOptions(StageOptions):
     @property
     def most_calls(self) -> int:
         """How many analyses are asked for."""
-        return len(self.models) * (2 if self.swap else 1)
+        return len(self.models) * (2 if self.swap else 1) * (1 + self.max_tool_calls if self.tools else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +378,7 @@ class InputOptions:
 
     lines: bool = option(False, "--lines", help="Every line of plain text is a question.")
     text: bool = option(False, "--text", help="All of the input is one question, even where it begins with `{`.")
+    evidence: tuple[str, ...] = option((), "--evidence", multiple=True, metavar="FILE", help=EVIDENCE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,4 +414,4 @@ STAGES: Mapping[str, StageSpec] = {
 #: Those that write an answer.
 ANSWERING = tuple(name for name, spec in STAGES.items() if spec.adds == "answer")
 #: What concerns a run, and no stage of it.
-RUN_GROUPS = (LimitOptions, JournalOptions, StreamOptions, InputOptions)
+RUN_GROUPS = (ToolOptions, LimitOptions, JournalOptions, StreamOptions, InputOptions)

@@ -40,18 +40,24 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
     if data.get("error") or "content" not in data:
         return _error(data)
     texts: dict[str, list[str]] = {"content": [], "reasoning": []}
-    calls = []
-    for block in data["content"] or []:
+    calls, cited, blocks = [], [], data["content"] or []
+    for block in blocks:
         kind = block.get("type")
+        cited += _cited(block)
         if kind == "tool_use":
             function = {"name": block.get("name"), "arguments": block.get("input") or {}}
             calls.append({"id": block.get("id"), "function": function})
         elif kind in _TEXTS:
             source, target = _TEXTS[kind]
             texts[target].append(block.get(source) or "")
-    message = {name: "".join(pieces) for name, pieces in texts.items()}
+    message: dict[str, Any] = {name: "".join(pieces) for name, pieces in texts.items()}
+    message |= {"tool_calls": calls, "refusal": _refusal(data), "annotations": cited}
+    goes_on = calls or data.get("stop_reason") == "pause_turn"
+    if goes_on and any(block.get("type") not in ("text", "tool_use") for block in blocks):
+        # Thoughts are signed, and what its own tools gave is sealed: both come back as they are, or not at all.
+        message["native"] = blocks
     choice = {
-        "message": {**message, "tool_calls": calls, "refusal": _refusal(data)},
+        "message": message,
         "finish_reason": data.get("stop_reason") or "end_turn",
     }
     return {
@@ -59,6 +65,14 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
         "choices": [choice],
         "usage": _usage(said if isinstance(said := data.get("usage"), dict) else {}),
     }
+
+
+def _cited(block: dict[str, Any]) -> list[Any]:
+    """Return what a block cites, or a search of the API's own found."""
+    if block.get("type") == "web_search_tool_result":
+        found = block.get("content")
+        return found if isinstance(found, list) else []
+    return block.get("citations") or []
 
 
 _EVENTS = (
@@ -99,6 +113,8 @@ class EventTranslator:
 
     def _content_block_start(self, event: dict[str, Any]) -> dict[str, Any] | None:
         block = event["content_block"]
+        if cited := _cited(block):
+            return {"choices": [{"delta": {"annotations": cited}}]}
         if block.get("type") != "tool_use":
             return _text_chunk(block)
         index = event["index"]
@@ -107,6 +123,8 @@ class EventTranslator:
 
     def _content_block_delta(self, event: dict[str, Any]) -> dict[str, Any] | None:
         delta = event["delta"]
+        if delta.get("type") == "citations_delta":
+            return {"choices": [{"delta": {"annotations": [delta.get("citation")]}}]}
         if delta.get("type") != "input_json_delta":
             return _text_chunk(delta)
         index, piece = event["index"], delta.get("partial_json")

@@ -112,6 +112,11 @@ class Conversation:
             to += _blocks(message, text_only=True)
         elif role == "user":
             self._add_blocks("user", _blocks(message))
+        elif role == "assistant" and (native := message.get("native")):
+            self._add_blocks("assistant", [dict(block) for block in native])
+            for call in message.get("tool_calls") or []:
+                self._ids[call.get("id") or ""] = call.get("id") or ""
+                self._taken.add(call.get("id") or "")
         elif role == "assistant":
             said = _blocks(message, text_only=True)
             refusal: Any = message.get("refusal")

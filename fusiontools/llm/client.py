@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_endpoint
 from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
@@ -34,6 +35,12 @@ _REMEMBERED_RECORDS = 1024
 _OWN_LIMITS = frozenset({"budget", "record_budget", "caller_budget", "deadline"})
 
 
+class Closable(Protocol):
+    """Something that is closed when its run is over."""
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Client:
     """Everything that stands between a stage and a model.
@@ -48,6 +55,7 @@ class Client:
         redact: what no endpoint that is not trusted may see.
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
+        tools: what the tools of members go by, where a record's recipe says nothing else.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -59,6 +67,9 @@ class Client:
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
     redact: Redact = ()
+    tools: ToolOptions = field(default_factory=ToolOptions)
+    #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
+    opened: dict[int, Closable] = field(default_factory=dict, init=False)
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
@@ -93,15 +104,15 @@ class Client:
         params: Mapping[str, Any],
         sample: int = 0,
         cached: int = 0,
-        mark: str = "",
+        marks: tuple[str, ...] = (),
     ) -> CompletionRequest:
         """Return the request that this model would be sent.
 
         Args:
             cached: how many of the first messages other requests share.
-            mark: the mark of the fences in the messages.
+            marks: the marks of the fences in the messages.
         """
-        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, mark)
+        return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, marks)
 
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
@@ -222,7 +233,9 @@ class Client:
         return self._backend(self._endpoint(name))
 
     async def aclose(self) -> None:
-        """Close the endpoints' connections and the journal."""
+        """Close the endpoints' connections, what was opened beside them, and the journal."""
+        for opened in self.opened.values():
+            await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
         if self.journal is not None:

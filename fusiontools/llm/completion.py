@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import Message, ToolCall, Usage
+    from fusiontools.record.types import Message, Source, ToolCall, ToolUse, Usage
 
 #: A piece of an answer: visible text, or OpenAI's deltas of tool calls, of which the first of each call has its id.
 Delta = str | Sequence[Mapping[str, Any]]
@@ -35,8 +35,8 @@ class CompletionRequest:
         sample: tells apart repeated samples of the same request; part of the journal's key.
         cached_messages: how many leading messages other requests share, for endpoints that cache a marked prefix;
             it decides nothing about the answer and is no part of the journal's key.
-        mark: the mark of the fences in the messages; it says nothing, differs from installation to installation, and is
-            no part of the journal's key.
+        marks: the marks of the fences in the messages; they say nothing, differ from installation to installation, and
+            are no part of the journal's key.
     """
 
     endpoint: str
@@ -45,7 +45,7 @@ class CompletionRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
     cached_messages: int = 0
-    mark: str = ""
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,21 @@ class Completion:
     unmet: str | None = None
     #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
     mean_logprob: float | None = None
+    #: What the endpoint itself looked up for it; where tools were run here, what they found, too.
+    sources: Sequence[Source] = ()
+    #: The turn as its endpoint wrote it, where it must come back just so before the conversation goes on; and whether
+    #: the endpoint waits for that, because it has not finished.
+    native: Sequence[Mapping[str, Any]] | None = None
+    paused: bool = False
+    #: The tools that were run here for it, and why no more were. Never kept in the journal, which has each by itself.
+    tool_runs: Sequence[ToolUse] = ()
+    stopped: Literal["calls", "repeats"] | None = None
     #: Seconds to the first visible text, where the answer was streamed. Never kept in the journal.
     ttft_s: float | None = None
     #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.
     latency_s: float | None = None
+    #: The reasoning as OpenRouter gives it, to be sent back as it is in the next turn: signed or encrypted pieces.
+    reasoning_details: Sequence[Mapping[str, Any]] | None = None
 
 
 class Backend(Protocol):

@@ -13,6 +13,7 @@ not taken for the answer to the next call, and a TLS handshake that is given up 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -182,7 +183,7 @@ class HttpBackend:
             reply = await self._send(jsonl.dumps(body), key)
             try:
                 if reply.status >= 300:
-                    raise await _failure_of(reply, key)
+                    raise _naming_url(await _failure_of(reply, key), self._url)
                 if on_delta is not None:
                     reader = self._reader(body, key, streamed=True)
                     completion = await read_stream(reply.each, reader, show, started)
@@ -372,3 +373,12 @@ async def _whole_body(reply: HttpReply) -> bytes:
         if size > _BODY_LIMIT_BYTES:
             raise CallFailed("bad_response", f"the endpoint sent more than {_BODY_LIMIT_BYTES >> 20} MiB")
     return b"".join(parts)
+
+
+def _naming_url(failure: CallFailed, url: httpx.URL) -> CallFailed:
+    """Return a failure with the URL that was called, where that seems to be what is wrong."""
+    if failure.status in (404, 405) and "model" not in failure.message.lower():
+        path = url.path.rpartition("/chat/completions")[0] or url.path.rpartition("/")[0]
+        hint = "" if re.search(r"/v\d", path) else "; most base URLs end with their version: …/v1"
+        failure.message += f" (POST {url.copy_with(query=None)}{hint})"
+    return failure

@@ -39,10 +39,13 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "finish_reason": (str,),
     "tool_calls": (list,),
     "reasoning": (str,),
+    "reasoning_details": (list,),
     "usage": (dict,),
     "cost_usd": (int, float),
     "mean_logprob": (int, float),
     "unmet": (str,),
+    "sources": (list,),
+    "native": (list,),
 }
 _Row = tuple[bytes, float, str, str, bytes]
 #: How long a lock is waited for before it is said.
@@ -68,9 +71,9 @@ def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> by
     if epoch:
         asked.append(epoch)
     told = jsonl.canonical(asked)
-    if request.mark:
+    for mark in request.marks:
         # Who replays a journal that another installation wrote makes other marks around the same texts.
-        told = told.replace(request.mark.encode(), b"")
+        told = told.replace(mark.encode(), b"")
     return hashlib.sha256(told).digest()[:16]
 
 
@@ -126,7 +129,7 @@ class Journal:
 
     async def put(self, key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None) -> None:
         """Keep a finished call; returns when it is safe on disk, or waits in memory for a file that is `broken`."""
-        body = {name: value for name in _KEPT if (value := getattr(completion, name)) is not None}
+        body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
         if paid_usd is not None:
             body["paid_usd"] = paid_usd
         row = (key, time.time(), request.endpoint, request.model, jsonl.dumps(body))

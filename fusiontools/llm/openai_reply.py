@@ -14,17 +14,20 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
+from fusiontools.llm.citations import read_citations
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
+from fusiontools.record.sources import merge_sources
 from fusiontools.record.visible import is_visible
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import ToolCall
+    from fusiontools.record.types import Source, ToolCall
 
 #: Takes a piece of a body.
 OnBytes = Callable[[bytes], object]
@@ -32,11 +35,15 @@ OnBytes = Callable[[bytes], object]
 Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 _SHOWN_CHARS = 300
+#: Why Anthropic's API ends a turn that is not over: it wants it back to go on.
+PAUSED = "pause_turn"
 _HTTP_FAILURE = re.compile("[45][0-9][0-9]")
 #: Where servers put a model's thoughts beside its text.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 #: What a message may hold beside its text.
-_BESIDE_TEXT = (*_REASONING, "refusal", "tool_calls", "function_call")
+_BESIDE_TEXT = (*_REASONING, "refusal", "tool_calls", "function_call", "annotations", "citations", "native")
+#: What an answer may hold beside its message.
+_BESIDE_MESSAGE = ("citations", "search_results")
 #: What reading a value raises that is not of the kind that it must be.
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -79,6 +86,8 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         or "delta" in choice
         or any(map(message.get, _BESIDE_TEXT))
     ):
+        return None
+    if any(map(data.get, _BESIDE_MESSAGE)):
         return None
     if split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
@@ -195,8 +204,11 @@ class Reply:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._details: list[Any] = []
         #: Whether pieces came, and whether a whole message did that is none of them.
         self._in_pieces = self._whole = False
+        self._sources: list[Source] = []
+        self._native: list[dict[str, Any]] | None = None
         self._calls = CallMerger(tools)
         self._called = False
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
@@ -225,12 +237,14 @@ class Reply:
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
+            self._sources += read_citations(event, {})
             return []
         choice = choices[0]
         if choice.get("error"):
             _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
+        self._sources += read_citations(event, choice.get("message") or delta or {})
         if message := choice.get("message"):
             self._message = message
             self._whole = self._whole or delta is None
@@ -265,7 +279,8 @@ class Reply:
         reasoning = mend("".join(self._reasoning)) or thought
         calls = calls or self._calls.calls()
         # What a model wrote before it refused is no answer.
-        if reason == "refusal" or not (is_visible(content) or calls):
+        paused = self._native is not None and self._ended == PAUSED
+        if reason == "refusal" or not (is_visible(content) or calls or paused):
             code, why = _why_nothing(mend("".join(self._refusal)), self._ended, bool(reasoning))
             raise CallFailed(code, why, **cost)
         completion = Completion(
@@ -274,7 +289,11 @@ class Reply:
             finish_reason=reason or "stop",
             tool_calls=calls,
             reasoning=reasoning or None,
+            reasoning_details=join_details(mend_all({"details": self._details})["details"]) or None,
             ttft_s=ttft_s,
+            sources=tuple(merge_sources(self._sources)),
+            native=self._native,
+            paused=paused,
             **cost,
         )
         return completion, left
@@ -287,6 +306,8 @@ class Reply:
             self._reasoning.append(named)
             if self._streamed:
                 self._text_filter().release()
+        if details := delta.get("reasoning_details"):
+            self._details += details
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
         brought: list[Delta] = []
@@ -305,8 +326,11 @@ class Reply:
         calls = read_calls(_proposed(message))
         if any(message.get(name) for name in _REASONING):
             self._reasoning.clear()
+        if message.get("reasoning_details"):
+            self._details.clear()
         self._add({name: value for name, value in message.items() if name not in ("tool_calls", "function_call")})
         self._filter = None  # nobody has been handed anything
+        self._native = message.get("native") or None
         return calls
 
     def _text_filter(self) -> ThoughtFilter:

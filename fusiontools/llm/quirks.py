@@ -98,6 +98,10 @@ _OF_A_TOOLS_NAME = re.compile(
     r"|invalid (function|tool)[ _]name",
     re.DOTALL,
 )
+#: How they refuse OpenRouter's thoughts in a history, and those of another model.
+_OF_DETAILS = re.compile(
+    r"reasoning_details|(invalid|unknown|corrupted|expired)\b.{0,20}\bsignature|encrypted_?content"
+)
 #: Models whose endpoints take no effort of thinking, but a switch.
 _HAS_A_SWITCH = re.compile("qwen|qwq", re.IGNORECASE)
 #: How such an endpoint says that it thinks in streams only.
@@ -122,6 +126,7 @@ class Quirks:
         continues: the assistant may have the last word, and goes on with it.
         parts: content may be a list of nothing but text.
         thinks_unstreamed: the model may think, too, where its answer does not come as a stream.
+        takes_details: messages may have `reasoning_details`.
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
@@ -135,6 +140,7 @@ class Quirks:
     continues: bool = True
     parts: bool = True
     thinks_unstreamed: bool = True
+    takes_details: bool = True
     own_names: bool = True
     says_json: bool = False
     limit: TokenLimit = field(default_factory=TokenLimit)
@@ -265,6 +271,8 @@ class Quirks:
             self.marks_cache = False
         elif _OF_A_ROLE in said:
             self.developer_role = False
+        elif self.takes_details and _OF_DETAILS.search(said) and any("reasoning_details" in m for m in messages):
+            self.takes_details = False
         elif any(words in said for words in _OF_THE_LAST) and messages[-1].get("role") == "assistant":
             self.continues = False
         elif any(words in said for words in _OF_THE_FIRST):
@@ -303,6 +311,8 @@ class Quirks:
 
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
         messages = rewrite.without_nothings(given)
+        if not self.takes_details:
+            messages = rewrite.without_details(messages)
         if not self.parts:
             messages = rewrite.with_plain_text(messages)
         if instruction is not None:

@@ -32,6 +32,12 @@ def without_nothings(messages: Sequence[Message]) -> Sequence[Message]:
     return [_without_nothing(message) for message in messages]
 
 
+def without_details(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages without the thoughts that OpenRouter gave for the next turn."""
+    kept: Any = [{name: said for name, said in m.items() if name != "reasoning_details"} for m in messages]
+    return kept  # type: ignore[no-any-return]
+
+
 def merge_system(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with leading system messages joined into one: many servers take only one, and only first."""
     leading = 0

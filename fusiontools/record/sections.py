@@ -33,6 +33,11 @@ def with_error(record: Record, stage: str, code: RecordCode, message: str, calls
     return new  # type: ignore[return-value]
 
 
+def texts_of(record: Record) -> list[str]:
+    """Return the texts of all responses."""
+    return [response.get("content") or "" for response in record.get("panel", [])]
+
+
 def usable_responses(record: Record) -> list[tuple[int, Response]]:
     """Return the panel's usable responses with their positions."""
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
@@ -117,6 +122,8 @@ def take_verbatim(record: Record, position: int, by: str = "panel", **extra: Any
         "tool_calls": response.get("tool_calls", []),
         "response": position,
     }
+    if "reasoning_details" in response:
+        answer["reasoning_details"] = response["reasoning_details"]
     return answer | extra  # type: ignore[no-any-return]
 
 

@@ -15,6 +15,9 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: list[ToolCall]
     tool_call_id: str
+    #: Not of the API: a model's own turn as its endpoint wrote it, and its thoughts, for whoever wrote them.
+    native: Any
+    reasoning_content: str
 
 
 class ToolFunction(TypedDict):
@@ -52,6 +55,34 @@ class CallError(TypedDict):
     message: str
 
 
+class Source(TypedDict):
+    """Something that a text rests on: found by a search, fetched, given with the question, or only named by a model."""
+
+    url: str
+    how: Literal["search", "fetched", "given", "claimed"]
+    title: NotRequired[str]
+    snippet: NotRequired[str]
+    date: NotRequired[str]
+
+
+class ToolUse(TypedDict):
+    """One run of a tool for a model: `arguments` as JSON text, the `size` of the result in bytes and its SHA-256."""
+
+    name: str
+    arguments: str
+    status: str
+    size: NotRequired[int]
+    digest: NotRequired[str]
+
+
+class Evidence(TypedDict):
+    """A text that was given with the question."""
+
+    text: str
+    title: NotRequired[str]
+    url: NotRequired[str]
+
+
 class Response(TypedDict):
     """What one member answered for one sample: `content` and the rest, or `error`."""
 
@@ -61,7 +92,11 @@ class Response(TypedDict):
     content: NotRequired[str]
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
     mean_logprob: NotRequired[float]
+    sources: NotRequired[list[Source]]
+    tool_runs: NotRequired[list[ToolUse]]
+    stopped: NotRequired[Literal["calls", "repeats"]]
     error: NotRequired[CallError]
 
 
@@ -108,6 +143,8 @@ class Analysis(TypedDict):
     judges: list[str]
     supporters: NotRequired[dict[str, list[list[str]]]]
     said: NotRequired[list[dict[str, Any]]]
+    sources: NotRequired[list[Source]]
+    tool_runs: NotRequired[list[ToolUse]]
 
 
 class Vote(TypedDict):
@@ -143,6 +180,8 @@ class Answer(TypedDict):
     model: str
     finish_reason: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_details: NotRequired[list[dict[str, Any]]]
+    sources: NotRequired[list[Source]]
     response: NotRequired[int]
     vote: NotRequired[Vote]
     pick: NotRequired[dict[str, Any]]
@@ -238,6 +277,7 @@ class Record(TypedDict, total=False):
     messages: list[Message]
     params: dict[str, Any]
     meta: dict[str, Any]
+    evidence: list[Evidence]
     epoch: int
     recipe: dict[str, Any]
     route: Route

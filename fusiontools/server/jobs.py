@@ -267,6 +267,7 @@ class JobRunner:
         return Runtime(
             self.client,
             limits=plan.recipe.limits,
+            tools=plan.recipe.tools,
             on_delta=job.say if followed else None,
             max_cost_usd=min(limits, default=None),
             purse=budget,

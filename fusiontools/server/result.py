@@ -50,7 +50,9 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     calls = () if cached else record.get("calls", [])
     spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
     block = fusion_block(record, plan, calls, cached)
-    return ChatResult(answer["content"], answer["tool_calls"], _finish_reason(answer), spent, block)
+    sources, details = answer.get("sources", ()), answer.get("reasoning_details", ())
+    reason = _finish_reason(answer)
+    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, block, sources, details)
 
 
 def _finish_reason(answer: Mapping[str, Any]) -> str:

@@ -85,10 +85,10 @@ class ServeOptions:
     cache_entries: int = option(512, "--cache-entries", minimum=1, metavar="N", help="Answers kept in memory.")
     store_h: float | None = option(
         None, "--store", minimum=0, metavar="HOURS",
-        help="Keep responses of /v1/responses so long, in memory, for a next turn that names them; 0 keeps none.  "
+        help="Keep responses and conversations so long, in memory, for a next turn that names them; 0 keeps none.  "
         "[default: 24, with --workers 0]",
     )  # fmt: skip
-    store_mib: float = option(64.0, "--store-mib", minimum=0.001, metavar="MIB", help="Kept responses of each key.")
+    store_mib: float = option(64.0, "--store-mib", minimum=0.001, metavar="MIB", help="What is kept for each key.")
     max_body_mib: float = option(32.0, "--max-body-mib", minimum=0.001, metavar="MIB", help="Refuse larger bodies.")
     max_messages: int = option(4096, "--max-messages", minimum=1, metavar="N", help="Refuse longer conversations.")
     read_s: float = option(

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.answers import lexical
 from fusiontools.answers.keys import Votes, read_responses
@@ -24,13 +24,18 @@ from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, usable_responses
-from fusiontools.record.types import Analysis, Degraded, Record
+from fusiontools.record.sections import display_names, question_text, texts_of, usable_responses
+from fusiontools.record.sources import merge_sources
+from fusiontools.record.types import Analysis, Degraded, Record, Source, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.replies import unreadable
-from fusiontools.stages.runtime import Runtime, Stage, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, form, on_panel, with_settings
+from fusiontools.stages.runtime import Runtime, Stage, compare_apart, note_no_tools, reads_panel, with_section
+from fusiontools.stages.verdicts import ask, form, on_panel, verdict_request, with_settings
+
+if TYPE_CHECKING:
+    from fusiontools.llm.ledger import Ledger
+    from fusiontools.stages.tool_loop import Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
         if sections.is_settled(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
-            votes = _votes(record)
-            by_code = _complete_section(_compare_by_code(record, usable, votes), votes, labels, seed)
+            by_code = await compare_apart(texts_of(record), "auto", _compare_by_code, record, usable, labels, seed)
             return with_section(record, "analysis", by_code, degraded=_note_no_judge(options))
         return await _ask_judges(record, options, runtime, labels, seed)
 
@@ -70,11 +74,10 @@ async def _ask_judges(
 ) -> Record:
     ledger = runtime.ledger("judge", record)
     degraded = on_panel(record, "judge", options.models)
+    degraded += note_no_tools(record, "judge", options.tools, options.models, runtime.client)
     readings = _plan_readings(options, labels)
-    asked = [
-        ask(_analysis_form(), judge_messages(record, options.template, r.labels), r.model, runtime, ledger, r.slot)
-        for r in readings
-    ]
+    looked_up = _LookedUp(record, options)
+    asked = [_ask(record, options, reading, runtime, ledger, looked_up) for reading in readings]
     replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
     heard: list[tuple[_Reading, dict[str, Any]]] = []
     for reading, reply in zip(readings, replies, strict=True):
@@ -84,8 +87,58 @@ async def _ask_judges(
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     degraded += _note_order_sensitive(record, heard) if options.swap else []
-    section = _complete_section(_merge_readings(heard), _votes(record), labels, seed)
-    return with_section(record, "analysis", section, ledger.calls, degraded)
+    votes = await compare_apart(texts_of(record), "auto", _votes, record)
+    section = _complete_section(_merge_readings(heard), votes, labels, seed)
+    return with_section(record, "analysis", looked_up.add_to(section), ledger.calls, degraded)
+
+
+@dataclass(slots=True)
+class _LookedUp:
+    """What the judges of a record looked up."""
+
+    record: Record
+    options: JudgeOptions
+    memory: dict[bytes, Any] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    tool_runs: list[ToolUse] = field(default_factory=list)
+
+    async def ask(self, call: Ask) -> str | CallFailed:
+        """Return the reply of a judge that may use tools."""
+        from fusiontools.stages.tool_loop import ToolWish, complete_with_tools
+
+        wish = ToolWish(self.record, self.options.tools, self.options.max_tool_calls, self.memory)
+        try:
+            completion = await complete_with_tools(call, wish)
+        except CallFailed as failure:
+            return failure
+        self.sources += (source for source in completion.sources if source["how"] != "claimed")
+        self.tool_runs += completion.tool_runs
+        return completion.content
+
+    def add_to(self, section: Analysis) -> Analysis:
+        """Return the analysis with what was looked up for it."""
+        found: Any = {"sources": merge_sources(self.sources), "tool_runs": self.tool_runs}
+        return section | {name: kept for name, kept in found.items() if kept}  # type: ignore[return-value]
+
+
+async def _ask(
+    record: Record,
+    options: JudgeOptions,
+    reading: _Reading,
+    runtime: Runtime,
+    ledger: Ledger,
+    looked_up: _LookedUp,
+) -> str | CallFailed:
+    prompt = judge_messages(record, options.template, reading.labels)
+    endpoint = runtime.client.endpoints.get(reading.model.endpoint)
+    if not options.tools or (endpoint is not None and endpoint.embedded):
+        return await ask(_analysis_form(), prompt, reading.model, runtime, ledger, reading.slot)
+    from fusiontools.stages.tool_loop import Ask
+
+    prompt = prompts.Prompt(prompts.with_tool_rules(prompt.messages, options.template), prompt.mark)
+    # Several endpoints take tools or a strict form, not both; what comes back is read leniently.
+    request = verdict_request(prompt, reading.model, runtime, None)
+    return await looked_up.ask(Ask(request, reading.model, reading.slot, runtime, ledger))
 
 
 @functools.cache
@@ -167,9 +220,9 @@ def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> 
     return prompts.about_responses(record, "judge", template, labels)
 
 
-def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[str, Any]:
+def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:
     """Compare by code: no model is asked, and the section says so."""
-    panel, names = record["panel"], display_names(record["panel"])
+    panel, names, votes = record["panel"], display_names(record["panel"]), _votes(record)
     found = lexical.analyse(
         question_text(record),
         [names[i] for i in usable],
@@ -177,7 +230,8 @@ def _compare_by_code(record: Record, usable: list[int], votes: Votes) -> dict[st
         [panel[i].get("mean_logprob") for i in usable],
         votes,
     )
-    return {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
+    told = {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
+    return _complete_section(told, votes, labels, seed)
 
 
 def _votes(record: Record) -> Votes:

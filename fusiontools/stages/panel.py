@@ -28,9 +28,17 @@ from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
-from fusiontools.stages.panel_gather import Outcomes, Patience, ask
+from fusiontools.stages.panel_gather import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
-from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section, without_response
+from fusiontools.stages.runtime import (
+    Runtime,
+    Stage,
+    compare_apart,
+    note_no_tools,
+    skips_failed,
+    with_section,
+    without_response,
+)
 
 Why = Literal["scouts", "majority", "layer", "call"]
 
@@ -81,6 +89,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     ledger.calls += beside[1]
     if len(failed) == len(responses):
         return _fail_all(record, responses, ledger)
+    notes += note_no_tools(record, "panel", options.tools, options.members, runtime.client)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes, *_note_unmet(ledger)])
     if beside[0]:
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
@@ -113,15 +122,18 @@ def _patience_for(record: Record, planned: Sequence[PlannedCall], options: Panel
         return Patience(options.quorum, options.grace_s)
     from fusiontools.stages.panel_gather import majority_is_safe
 
-    def enough(outcomes: Outcomes) -> bool:
+    async def enough(outcomes: Outcomes) -> bool:
         texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
         outstanding = len(planned) - len(outcomes)
-        return outstanding > 0 and majority_is_safe(question_text(record), texts, options.agree, outstanding)
+        if not outstanding:
+            return False
+        asked = (question_text(record), texts, options.agree, outstanding)
+        return await compare_apart(texts, options.agree, majority_is_safe, *asked)
 
     return Patience(options.quorum, options.grace_s, enough)
 
 
-def _is_call_proposed(outcomes: Outcomes) -> bool:
+async def _is_call_proposed(outcomes: Outcomes) -> bool:
     return any(isinstance(outcome, Completion) and outcome.tool_calls for outcome in outcomes.values())
 
 
@@ -171,7 +183,7 @@ async def _fold(
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
         try:
-            folded = await planner.runtime.client.complete(call.request, call.model, ledger, call.slot)
+            folded = await complete(call, planner.runtime, ledger)
         except CallFailed as failure:
             if folded is None:
                 return failure, []
@@ -258,8 +270,16 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response["content"] = outcome.content
     response["finish_reason"] = outcome.finish_reason
     response["tool_calls"] = list(outcome.tool_calls)
+    if outcome.reasoning_details:
+        response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
+    if outcome.sources:
+        response["sources"] = list(outcome.sources)
+    if outcome.tool_runs:
+        response["tool_runs"] = list(outcome.tool_runs)
+    if outcome.stopped is not None:
+        response["stopped"] = outcome.stopped
     return response
 
 

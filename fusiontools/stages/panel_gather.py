@@ -7,7 +7,7 @@ Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176 (ask the cheap ones first)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fusiontools.config.stage_table import PanelOptions
@@ -19,7 +19,7 @@ from fusiontools.record.types import Degraded, Record, Response
 from fusiontools.stages import prompts, verdicts
 from fusiontools.stages.panel_plan import PlannedCall
 from fusiontools.stages.replies import truth_in
-from fusiontools.stages.runtime import Runtime
+from fusiontools.stages.runtime import Runtime, compare_apart
 
 #: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
 Outcomes = dict[int, Completion | CallFailed]
@@ -36,7 +36,7 @@ class Patience:
 
     quorum: int | None = None
     grace_s: float = 0.0
-    enough: Callable[[Outcomes], bool] | None = None
+    enough: Callable[[Outcomes], Awaitable[bool]] | None = None
 
 
 async def ask(
@@ -54,7 +54,9 @@ async def ask(
     for i, call in enumerate(planned):
         if i in known:
             continue
-        recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
@@ -62,7 +64,7 @@ async def ask(
         elif call.request.cached_messages:
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
-            tasks[asyncio.create_task(_complete(call, runtime, ledger, on_delta))] = i
+            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
     try:
         await _settle(tasks, outcomes, patience)
     finally:
@@ -71,8 +73,13 @@ async def ask(
     return outcomes
 
 
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    """Return the completion of a planned call, of a member that may use tools where it may."""
+    if call.wish is None:
+        return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+    from fusiontools.stages.tool_loop import Ask, complete_with_tools
+
+    return await complete_with_tools(Ask(call.request, call.model, call.slot, runtime, ledger), call.wish, on_delta)
 
 
 async def _complete_cached(
@@ -83,9 +90,9 @@ async def _complete_cached(
     begun = warm.setdefault(call.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await _complete(call, runtime, ledger)
+        return await complete(call, runtime, ledger)
     try:
-        return await _complete(call, runtime, ledger, lambda _: begun.set())
+        return await complete(call, runtime, ledger, lambda _: begun.set())
     finally:
         begun.set()
 
@@ -97,7 +104,7 @@ async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outco
     clock = asyncio.get_running_loop().time
     while pending:
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
-        if patience.enough is not None and patience.enough(outcomes):
+        if patience.enough is not None and await patience.enough(outcomes):
             await _cancel(pending)
             return
         if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
@@ -156,7 +163,8 @@ async def agree(
         return False, []
     if options.agree != "judge":
         texts = [prompts.response_text(response) for response in responses]
-        return agree_by_code(question_text(record), texts, options.agree), []
+        agreed = await compare_apart(texts, options.agree, agree_by_code, question_text(record), texts, options.agree)
+        return agreed, []
     model = options.agree_models[0]
     before: Record = {**record, "panel": list(responses)}
     _, labels = prompts.blind_order(record["id"], range(len(responses)))

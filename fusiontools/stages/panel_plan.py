@@ -7,8 +7,8 @@ own. A record that was routed to one model alone has one call, with the paramete
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Model, model_from
 from fusiontools.config.stage_table import FewShot, PanelOptions
@@ -21,6 +21,10 @@ from fusiontools.record.types import Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.prompts import with_system
 from fusiontools.stages.runtime import Runtime
+
+if TYPE_CHECKING:
+    from fusiontools.stages.tool_loop import ToolWish
+    from fusiontools.tools.tool import ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class PlannedCall:
     model: Model
     slot: Slot
     request: CompletionRequest
+    wish: ToolWish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class PanelPlanner:
     record: Record
     options: PanelOptions
     runtime: Runtime
+    #: What the tools of this record gave, for all its members.
+    memory: dict[bytes, ToolResult] = field(default_factory=dict)
 
     def first(self) -> list[PlannedCall]:
         """Return the calls of the first layer, in recipe order; the one call of a solo record."""
@@ -102,7 +109,7 @@ class PanelPlanner:
         turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
         own_system = seat.model.system or self.options.system
         system = "\n\n".join(filter(None, (own_system, sections[f"{asked} system"])))
-        before = with_system(self.record["messages"], system)
+        before = with_system(prompts.with_evidence(self.record, mark), system)
         params = self._params(seat.model, None, temperature)
         return self._call(seat, prompts.Prompt([*before, turn], mark), params, shared=len(before))
 
@@ -149,21 +156,37 @@ class PanelPlanner:
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
         several = sample > 0 or model.samples * self.options.samples > 1
         slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
+        wish = self._wish(model)
+        if wish is not None:
+            ruled = prompts.with_tool_rules(prompt.messages, self.options.template)
+            shared = None if shared is None else shared + len(ruled) - len(prompt.messages)
+            prompt = prompts.Prompt(ruled, prompt.mark)
         cached = 0
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
             cached = len(prompt.messages) if shared is None else shared
-        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, prompt.mark)
-        return PlannedCall(model, slot, request)
+        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, prompt.marks)
+        return PlannedCall(model, slot, request, wish)
+
+    def _wish(self, model: Model) -> ToolWish | None:
+        """Return what tools a member may use: its own, else the panel's; the embedded model can use none."""
+        names = self.options.tools if model.tools is None else model.tools
+        endpoint = self.runtime.client.endpoints.get(model.endpoint)
+        if not names or (endpoint is not None and endpoint.embedded):
+            return None
+        from fusiontools.stages.tool_loop import ToolWish
+
+        return ToolWish(self.record, names, self.options.max_tool_calls, self.memory)
 
     def _prompt(self, model: Model, few_shot: FewShot | None) -> prompts.Prompt:
-        asked, system = self.record["messages"], model.system or self.options.system
+        mark = prompts.evidence_mark(self.record)
+        asked, system = prompts.with_evidence(self.record, mark), model.system or self.options.system
         if few_shot is None:
-            return prompts.Prompt(with_system(asked, system), "")
+            return prompts.Prompt(with_system(asked, system), mark)
         turns: list[Message] = []
         for user, assistant in few_shot.turns:
             turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
         system = model.system or few_shot.system or self.options.system
-        return prompts.Prompt(with_system([*turns, *asked], system), "")
+        return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
         params: dict[str, Any] = {

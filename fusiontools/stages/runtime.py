@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
+from fusiontools.record.sources import cite_answer, has_sources
 from fusiontools.record.types import Call, Degraded, Record
 
 if TYPE_CHECKING:
+    from fusiontools.config.models import Model
     from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.config.tool_options import ToolOptions
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
     from fusiontools.llm.ledger import Budget, Event, Ledger
+    from fusiontools.tools.toolbox import Toolbox
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,7 @@ class Runtime:
         on_delta: takes the answer's text as it is written, where somebody watches.
         deadline: monotonic time at which the record's time is over; None starts a deadline with each stage.
         limits: what bounds the calls of this record, where that is not what bounds all of the client's.
+        tools: what its tools go by, where that is not what all of the client's do.
         max_cost_usd: what this record may cost, where that is less than any record may.
         purse: whose money it is, where it has a limit of its own.
         on_call: told of every attempt at a model.
@@ -40,6 +49,7 @@ class Runtime:
     on_delta: OnDelta | None = None
     deadline: float | None = None
     limits: LimitOptions | None = None
+    tools: ToolOptions | None = None
     max_cost_usd: float | None = None
     purse: Budget | None = None
     on_call: Callable[[Call], None] | None = None
@@ -91,6 +101,25 @@ class Runtime:
         return tuple(dict((*self.client.redact, *self.redact, *own)).items())
 
     @property
+    def tool_options(self) -> ToolOptions:
+        """What the tools of this record go by."""
+        return self.tools or self.client.tools
+
+    async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
+        """Return the open tools of this run, and what those that a person calls by these names are called in it."""
+        from fusiontools.stages.tool_loop import JournalledResults
+        from fusiontools.tools.opening import OpenTools
+
+        client, settings = self.client, self.tool_options
+        if id(settings) not in client.opened:
+            store = JournalledResults(client) if client.journal else None
+            folder = client.journal.path.parent if client.journal else None
+            client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
+        opened = client.opened[id(settings)]
+        assert isinstance(opened, OpenTools)  # noqa: S101 - nobody else opens anything
+        return opened.box, await opened.open(names)
+
+    @property
     def _record_usd(self) -> float | None:
         limits = [usd for usd in (self._limits.max_record_cost_usd, self.max_cost_usd) if usd is not None]
         return min(limits, default=None)
@@ -102,6 +131,9 @@ class Runtime:
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]
 
+#: So many characters are compared in a few milliseconds.
+_SOON_CHARS = 20_000
+
 #: The stages that make each section; what they noted is dropped together with it.
 _MAKERS = {spec.adds: [name for name in STAGES if STAGES[name].adds == spec.adds] for spec in STAGES.values()}
 #: For each section what is computed from it, and the stages whose notes speak of any of that.
@@ -109,6 +141,39 @@ _STALE = {
     section: (derived, frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
     for section, derived in DERIVED.items()
 }
+
+
+async def compare_apart(texts: Sequence[str], key: str, compare: Callable[..., _T], *args: Any) -> _T:
+    """Return what a comparison of texts gives; where it may take long, on a thread: others are served meanwhile.
+
+    Args:
+        key: how they are compared; what a client wrote himself may take long whatever the texts are.
+        compare: called with the arguments that follow.
+    """
+    if sum(map(len, texts)) <= _SOON_CHARS and ":" not in key:
+        return compare(*args)
+    return await asyncio.to_thread(compare, *args)
+
+
+def note_no_tools(
+    record: Record, stage: str, tools: Sequence[str], models: Sequence[Model], client: Client
+) -> list[Degraded]:
+    """Say who was to have tools and has none.
+
+    Args:
+        tools: those that the stage's models may use.
+        models: who is asked.
+    """
+    notes: list[Degraded] = []
+    embedded = [m.name for m in models if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
+    if tools and embedded:
+        detail = f"{', '.join(embedded)}: the embedded model cannot call tools and was asked without"
+        notes.append({"stage": stage, "code": "no_tools", "detail": detail})
+    carried = record.get("recipe", {}).get(stage)
+    if not tools and isinstance(carried, dict) and carried.get("tools"):
+        detail = "the record's recipe names tools, and a record turns none on: give the recipe with -c, or --tools"
+        notes.append({"stage": stage, "code": "no_tools", "detail": detail})
+    return notes
 
 
 def skips_failed(run: Stage) -> Stage:
@@ -155,6 +220,15 @@ def with_section(
         degraded: what went wrong on the way; earlier notes on the section, and on what is dropped, go.
     """
     stale, makers = _STALE[section]
+    degraded = degraded or []
+    if section == "answer" and value is not None and has_sources(record):
+        value, unknown = cite_answer(record, value)
+        by = value["by"] if value["by"] in makers else "synth"
+        why = "is no source of the panel: nobody looked it up"
+        unsourced: list[Degraded] = [
+            {"stage": by, "code": "unknown_source", "detail": f"{url} {why}"} for url in unknown
+        ]
+        degraded = [*degraded, *unsourced]
     new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
     if value is None:
         new.pop(section, None)
@@ -162,7 +236,7 @@ def with_section(
         new[section] = value
     if calls:
         new["calls"] = [*record.get("calls", []), *calls]
-    notes = [note for note in record.get("degraded", []) if note.get("stage") not in makers] + (degraded or [])
+    notes = [note for note in record.get("degraded", []) if note.get("stage") not in makers] + degraded
     if notes:
         new["degraded"] = notes
     else:

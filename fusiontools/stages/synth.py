@@ -37,6 +37,7 @@ from fusiontools.record.sections import (
     take_verbatim,
     usable_responses,
 )
+from fusiontools.record.sources import has_sources
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
@@ -154,7 +155,7 @@ class _Writing:
         model = self.options.models[0]
         params = _params_for(self.record, self.options, model, step, self.runtime)
         request = self.runtime.client.request(
-            model, prompts.with_system(prompt.messages, model.system), params, mark=prompt.mark
+            model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks
         )
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
         slot = Slot(model.name, step=step or None)
@@ -206,24 +207,30 @@ def synth_messages(
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
-        "conversation": prompts.conversation(record["messages"]),
+        "conversation": prompts.conversation(prompts.with_evidence(record, mark)),
         "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
     }
     turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    return prompts.Prompt([*prompts.with_system(record["messages"], sections[f"{asked} system"]), turn], mark)
+    system = sections[f"{asked} system"]
+    if has_sources(record):
+        system += "\n\n" + sections["synth sources"]
+    return prompts.Prompt([*prompts.with_system(prompts.with_evidence(record, mark), system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
-    return {
+    answer: Answer = {
         "content": completion.content,
         "by": "synth",
         "model": completion.model,
         "finish_reason": completion.finish_reason,
         "tool_calls": list(completion.tool_calls),
     }
+    if completion.reasoning_details:
+        answer["reasoning_details"] = [dict(each) for each in completion.reasoning_details]
+    return answer
 
 
 def _keep_text(answer: Answer) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed
+from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record.types import Degraded, Record
 from fusiontools.stages.analysis import strict_object
@@ -55,6 +56,18 @@ async def ask(
     slot: Slot,
 ) -> str | CallFailed:
     """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once."""
+    request = verdict_request(prompt, model, runtime, response_format)
+    try:
+        completion = await runtime.client.complete(request, model, ledger, slot)
+    except CallFailed as failure:
+        return failure
+    return completion.content
+
+
+def verdict_request(
+    prompt: Prompt, model: Model, runtime: Runtime, response_format: Mapping[str, Any] | None
+) -> CompletionRequest:
+    """Return what a judge is sent: cool, with its own settings over ours."""
     params: dict[str, Any] = {
         "temperature": model.temperature if model.temperature is not None else 0.0,
         "top_p": model.top_p,
@@ -64,9 +77,4 @@ async def ask(
         **model.extra,
     }
     params = {name: value for name, value in params.items() if value is not None}
-    request = runtime.client.request(model, with_system(prompt.messages, model.system), params, mark=prompt.mark)
-    try:
-        completion = await runtime.client.complete(request, model, ledger, slot)
-    except CallFailed as failure:
-        return failure
-    return completion.content
+    return runtime.client.request(model, with_system(prompt.messages, model.system), params, marks=prompt.marks)

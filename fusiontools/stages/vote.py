@@ -22,9 +22,9 @@ from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import sections
-from fusiontools.record.sections import question_text, usable_responses
+from fusiontools.record.sections import question_text, texts_of, usable_responses
 from fusiontools.record.types import Degraded, Record, Response
-from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
+from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 
 
 def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
@@ -40,7 +40,7 @@ def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
         usable = usable_responses(record)
         if len(usable) == 1:
             return copy_response(record, usable[0][0], sections.one_survivor(record, "vote"))
-        return _voted(record, options)
+        return await compare_apart(texts_of(record), options.key, _voted, record, options)
 
     return run
 

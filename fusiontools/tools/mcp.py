@@ -12,10 +12,11 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError, __version__
 
 _MOST_TOOLS = 500
@@ -25,37 +26,6 @@ _CLOSE_S = 8.0
 #: The server in a group of its own that ends with it, and with us: when its stdin closes, for whatever reason, it has
 #: two seconds to go by itself. What it has started goes along in any case.
 _LAUNCHER = '{ cat; exec >&-; sleep 2; kill -KILL 0; } | { "$@"; kill -KILL 0; }'
-
-
-@dataclass(frozen=True, slots=True)
-class McpServer:
-    """A server as a recipe names it: a command, or the URL of one that speaks streamable HTTP.
-
-    Args:
-        env: names of variables that it gets beside HOME, LOGNAME, PATH, SHELL, TERM and USER.
-        key_env: the variable with the key that is sent to a URL as a bearer token.
-        tools: the tools that may be used; all, where none is named.
-        pin: the digest that its tools must have.
-        repeatable: whether its tools only look things up, so that one run stands for all equal ones.
-        start_s: how long it may take to start; the SDK takes ten seconds of silence for the sign of an old server.
-        timeout_s: how long a call may take.
-    """
-
-    name: str
-    command: Sequence[str] = ()
-    url: str = ""
-    env: Sequence[str] = ()
-    key_env: str = ""
-    tools: Sequence[str] = ()
-    pin: str = ""
-    repeatable: bool = False
-    start_s: float = 30.0
-    timeout_s: float = 60.0
-
-    @property
-    def identity(self) -> list[Any]:
-        """What makes its results those of this server: never a key."""
-        return [self.name, list(self.command), self.url]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +47,15 @@ class McpFailed(Exception):
 
 
 class McpConnection:
-    """A connection that begins when it is first wanted, and once more where the server has forgotten it."""
+    """A connection that begins when it is first wanted, and once more where the server has forgotten it.
 
-    def __init__(self, server: McpServer) -> None:
+    Args:
+        warn: is told once of what the server prints between its messages.
+    """
+
+    def __init__(self, server: McpServer, warn: Callable[[str], None] | None = None) -> None:
         self._server = server
+        self._warn = warn
         self._turn = asyncio.Lock()
         self._owner: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
@@ -194,6 +169,7 @@ class McpConnection:
                 transport,
                 client_info=_ourselves(),
                 read_timeout_seconds=self._server.start_s,
+                message_handler=self._hear,
                 cache=None,
                 **self._era,
             )
@@ -204,6 +180,11 @@ class McpConnection:
                     self._era["prior_discover"] = found
                 ready.set_result(client)
                 await done.wait()
+
+    async def _hear(self, message: Any) -> None:
+        if isinstance(message, Exception) and self._warn is not None:
+            self._warn(f"warning: mcp {self._server.name}: it prints to stdout what is no message; that is left out")
+            self._warn = None
 
     @contextlib.asynccontextmanager
     async def _transport(self) -> AsyncIterator[Any]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError, nearest
 from fusiontools.record import jsonl
-from fusiontools.tools.mcp import McpConnection, McpFailed, McpServer, McpTool
+from fusiontools.tools.mcp import McpConnection, McpFailed, McpTool
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, known_names
 from fusiontools.tools.toolbox import ResultStore
 
@@ -33,6 +34,7 @@ async def mcp_tools(
     pins: Path | None = None,
     store: ResultStore | None = None,
     offline: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> AsyncIterator[list[Tool]]:
     """Open servers, all at once, and give their tools; they end with it.
 
@@ -40,13 +42,14 @@ async def mcp_tools(
         pins: the file that remembers what tools looked like when they were first used.
         store: where lists are kept.
         offline: whether lists come from the store, and no server is started.
+        warn: says to a person what goes wrong and does not stop the run.
 
     Raises:
         UsageError: a server cannot be started, lacks a tool that was named, or its tools have changed.
     """
     for server in servers:
         _check(server)
-    connections = [McpConnection(server) for server in servers]
+    connections = [McpConnection(server, warn) for server in servers]
     try:
         listing = (_listed(*pair, store, offline) for pair in zip(servers, connections, strict=True))
         lists = await _all_of(*listing)
@@ -202,4 +205,5 @@ def _text_of_part(part: Any) -> str:
         resource: Any = part.resource
         text: str | None = getattr(resource, "text", None)
         return f"[{resource.uri}]\n{text}" if text is not None else f"[{resource.uri}: {resource.mime_type}, not shown]"
-    return f"[{part.mime_type}: {len(part.data) * 3 // 4 - part.data.count('=')} bytes, not shown]"
+    size = len(part.data) * 3 // 4 - part.data.count("=")
+    return f"[{part.mime_type}: {size} bytes, not shown]"

@@ -227,7 +227,8 @@ def _variants(bwrap: str, readable: Sequence[str]) -> Iterator[Sandbox]:
 
 def _bubblewrap(bwrap: str, usage: str, more: Sequence[str], readable: Sequence[str]) -> list[str]:
     line = [bwrap, "--unshare-all", *more, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
-    line += ["--proc", "/proc", "--dev", "/dev"]
+    # Of what stands there, root may write the kernel's settings, whatever its capabilities are.
+    line += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
     bounded = "--size" in usage
     if bounded:
         line += ["--size", str(SHARED_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108 - inside the sandbox

@@ -77,12 +77,12 @@ class Toolbox:
         self._opens = opens
         self._stack = AsyncExitStack()
         self._flights: dict[bytes, asyncio.Future[ToolResult]] = {}
-        self._add(tools)
+        self.add(tools)
 
     async def __aenter__(self) -> Toolbox:
         async with AsyncExitStack() as stack:
             for opening in self._opens:
-                self._add(await stack.enter_async_context(opening))
+                self.add(await stack.enter_async_context(opening))
             self._stack = stack.pop_all()
         return self
 
@@ -225,11 +225,21 @@ class Toolbox:
             await self.store.put(call.shared if shared else call.own, result.to_json(), tool.true_name or tool.name)
         return result
 
-    def _add(self, tools: Sequence[Tool]) -> None:
+    async def open(self, opening: AbstractAsyncContextManager[Sequence[Tool]]) -> list[str]:
+        """Open something that gives tools as long as the box is open; return their names."""
+        return self.add(await self._stack.enter_async_context(opening))
+
+    def add(self, tools: Sequence[Tool]) -> list[str]:
+        """Put tools into the box; return their names.
+
+        Raises:
+            UsageError: two tools have one name.
+        """
         for tool in tools:
             if tool.name in self._tools:
                 raise UsageError(f"two tools are called {tool.name!r}; give one of them another name")
             self._tools[tool.name] = tool
+        return [tool.name for tool in tools]
 
 
 def read_arguments(written: str | Mapping[str, Any], tool: Tool) -> dict[str, Any]:

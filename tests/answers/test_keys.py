@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from votes import KEYS, OPTIONS, TEXTS, key_of
 
+from fusiontools.answers import structured
 from fusiontools.answers.keys import check_key, vote_keys
 from fusiontools.answers.tally import count_votes
 from fusiontools.errors import UsageError
@@ -106,6 +107,10 @@ def test_a_key_that_can_be_is_taken(key: str) -> None:
         ("regex:(?>a)b", "an atomic group is unknown"),
         ("regex:a++b", "a possessive repeat is unknown"),
         ("regex:a**", "no regular expression: bad repetition operator"),
+        (f"regex:{'a' * 1001}", "it has 1001 characters; write it with at most 1000"),
+        (f"regex:{'()' * 21}", "it has 21 groups, and only the first one counts"),
+        (r"regex:((\w{1,30}){1,30})$", "it takes too much memory; repeat less"),
+        ("regex:" + "[^a]{0,999}" * 10, "it takes too much memory"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_in_words(key: str, reason: str) -> None:
@@ -162,6 +167,15 @@ def test_a_key_does_not_depend_on_surrounding_blanks(
 @pytest.mark.parametrize("text", ["0/\\", "x\\", "5 \\", "a = \\", "{\\"])
 def test_a_backslash_at_the_end_is_no_latex_space(text: str) -> None:
     assert vote_keys([text, f"{text} "], "text")[1] == [key_of(text, "text")] * 2
+
+
+def test_a_pattern_that_takes_too_long_finds_nothing() -> None:
+    begun = time.monotonic()
+
+    _, keys = vote_keys(["aab" * 666], "regex:(?:[ab]*a(?:[ab]{30}){30}c)|(.)")
+
+    assert keys == [None]
+    assert time.monotonic() - begun < 10 * structured.SEARCH_S
 
 
 @pytest.mark.parametrize(

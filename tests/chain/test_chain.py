@@ -225,3 +225,55 @@ def test_a_layer_for_a_record_without_a_panel_is_that_records_fault(run: Run) ->
 
     assert result.status == 3
     assert "no `panel` in this record; fuse-panel makes it" in result.err
+
+
+# From Python
+
+
+@pytest.fixture
+def _asked_here(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    for name in ("FUSION_BASE_URL", "FUSION_API_KEY", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, env[name])
+
+
+@pytest.mark.usefixtures("_asked_here")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Why?",
+        [{"role": "user", "content": "Why?"}],
+        {"messages": [{"role": "user", "content": "Why?"}]},
+        {"prompt": "Why?"},
+    ],
+    ids=["text", "messages", "request", "prompt"],
+)
+def test_a_question_may_have_any_form_that_the_shell_takes(asked: Any) -> None:
+    record = fusiontools.fuse_sync(asked, "budget", chain="panel -m fake/a+text=So | pick")
+
+    assert record["messages"] == [{"role": "user", "content": "Why?"}]
+    assert record["answer"]["content"] == "So"
+
+
+@pytest.mark.usefixtures("_asked_here")
+def test_the_synchronous_door_opens_also_where_a_loop_runs() -> None:
+    async def notebook() -> Record:
+        return fusiontools.fuse_sync("Why?", "budget", chain="panel -m fake/a+text=So | pick")
+
+    assert asyncio.run(notebook())["answer"]["content"] == "So"
+
+
+@pytest.mark.usefixtures("_asked_here")
+@pytest.mark.parametrize(
+    "asked",
+    ["", " \n", [], {"messages": []}, {}, 3, None, b"Why?", [{"role": "user"}], {"messages": "Why?"}, [object()]],
+)
+def test_what_is_no_question_is_refused_before_anything_is_asked(asked: Any, upstream: Upstream) -> None:
+    with pytest.raises(fusiontools.InputError):
+        fusiontools.fuse_sync(asked, "budget", chain="panel -m fake/a | pick")
+
+    assert upstream.stats()["requests"] == 0
+
+
+def test_a_model_typed_for_a_stage_that_the_chain_lacks_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--judge 'x': the chain 'panel \| vote' has no `judge`"):
+        Chain.parse("panel | vote").with_models("judge", "x")

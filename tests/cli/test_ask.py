@@ -198,7 +198,7 @@ def test_a_person_sees_who_answered_and_then_the_answer(
 ) -> None:
     chain = "panel -m fake/a+text=One -m fake/b+status=400 -m fake/c+text=Two | synth -m fake/s+text=Both"
 
-    with on_a_terminal(["fuse-ask", "--chain", chain, "Why?"], env, tmp_path) as (ours, process):
+    with on_a_terminal(["fuse-ask", "--plain", "--chain", chain, "Why?"], env, tmp_path) as (ours, process):
         screen = everything(ours)
         status = process.wait(60)
 
@@ -220,7 +220,7 @@ def test_a_pipe_gets_the_text_alone(env: dict[str, str], tmp_path: Path, upstrea
 
 
 def test_quiet_shows_nothing_but_the_answer(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
-    with on_a_terminal(["fuse-ask", "-q", "--chain", CHAIN, "Why?"], env, tmp_path) as (ours, process):
+    with on_a_terminal(["fuse-ask", "-q", "--plain", "--chain", CHAIN, "Why?"], env, tmp_path) as (ours, process):
         screen = everything(ours)
         process.wait(60)
 

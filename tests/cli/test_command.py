@@ -47,7 +47,7 @@ def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first
     options = [name for option in command.get_params(click.Context(command)) for name in option.opts]
     listed = text[text.index(f"\n{headings[0]}:\n") :]
     for name in (name for name in options if name.startswith("-")):
-        assert len(re.findall(rf"^  (?:-\w, )?{name}(?=[ ,]|$)", listed, re.M)) == 1, name
+        assert len(re.findall(rf"^  (?:--?[\w-]+, )*{name}(?=[ ,]|$)", listed, re.M)) == 1, name
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -200,9 +200,8 @@ def test_a_recipe_that_changed_alike_in_many_records_is_told_once(run: Run, tmp_
 
     assert [line for line in result.text.splitlines() if line.startswith("recipe")] == [
         "recipe.panel.samples: 5 → 3",
-        "recipe: changed in the same way as in q1",
-        "recipe: changed in the same way as in q1",
         "recipe.panel.samples: 4 → 3",
+        "recipe     changed in 3 records as in q1",
     ]
 
 

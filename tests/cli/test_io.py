@@ -31,8 +31,11 @@ def test_a_bom_and_crlf_are_no_part_of_a_question(form: str, run: Run) -> None:
     ("data", "reason"),
     [
         (b"Why \xff?", "not UTF-8: byte 0xff at offset 4"),
-        ("Why?".encode("utf-16"), "not UTF-8: byte 0xff at offset 0"),
-        (b"\x7fELF\0\0", "binary, not text: NUL byte at offset 4"),
+        (
+            "Why?".encode("utf-16"),
+            "binary, not text: NUL byte at offset 3; if it is UTF-16: iconv -f UTF-16 -t UTF-8; nothing of it is asked",
+        ),
+        (b"\x7fELF\0\0", "binary, not text: NUL byte at offset 4; nothing of it is asked"),
     ],
     ids=["latin1", "utf16", "binary"],
 )

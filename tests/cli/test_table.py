@@ -32,11 +32,21 @@ def test_wide_characters_take_two_places() -> None:
     assert table_text(HEAD, [["日本", "1"], ["abcd", "2"]], left={0}) == "name  cost\n日本     1\nabcd     2\n"
 
 
-@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\x07b", "a\x9bb", "[red]ab[/]", ":smile:"])
-def test_no_cell_steers_the_terminal_or_is_markup(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("a\x1b[31mb", "ab"),
+        ("a\x07b", "ab"),
+        ("a\x9b1mb", "ab"),
+        ("a\u202eb", "ab"),
+        ("[red]ab[/]", "[red]ab[/]"),
+        (":smile:", ":smile:"),
+    ],
+)
+def test_no_cell_steers_the_terminal_or_is_markup(text: str, seen: str) -> None:
     shown = table_text(HEAD, [[text, "1"]], left={0})
 
-    assert "".join(c for c in text if c.isprintable()) in shown
+    assert seen in shown
     assert all(c.isprintable() or c == "\n" for c in shown)
 
 

@@ -128,6 +128,6 @@ def run_client(server: Server, directory: Path, *command: str, **more: str) -> s
         **more,
     }
     return subprocess.run(
-        command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip

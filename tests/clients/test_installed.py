@@ -30,7 +30,7 @@ QUESTION = "What do my notes say?"
 NOTES = "The password is swordfish."
 FORM = "city='Canberra'"
 CITIES = "['Canberra', 'Hobart']"
-FAILED = "424"
+FAILED = "400"
 #: Nothing but the server is asked.
 OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -174,7 +174,7 @@ EXAMPLE_LINES: dict[str, tuple[str, list[str]]] = {
 #: As above; these call a tool, so that its answer reaches the models.
 TOOL_LINES: dict[str, tuple[str, list[str]]] = {
     "anthropic_tools.py": ("anthropic", [ANSWER]),
-    "openai_agents.py": ("openai-agents", [ANSWER, ANSWER]),
+    "openai_agents.py": ("openai-agents", [ANSWER] * 4),
     "pydanticai_agent.py": ("pydantic-ai", [ANSWER, FORM]),
     "smolagents_agent.py": ("smolagents", [ANSWER]),
     "inspect_task.py": ("inspect", [ANSWER, "1.0"]),

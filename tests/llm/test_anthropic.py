@@ -32,7 +32,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
 from fusiontools.llm.anthropic_reply import EventTranslator
-from fusiontools.llm.anthropic_request import close_schema
+from fusiontools.llm.anthropic_request import Conversation, close_schema
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.http import HttpBackend
@@ -763,7 +763,37 @@ def test_text_thoughts_and_tool_calls_are_told_apart() -> None:
         [{"id": "toolu_1", "type": "function", "function": {"name": "look_up", "arguments": '{"name":"é"}'}}],
         "Hm.",
         COUNTED,
+        native=[*thoughts, text("Let me "), text("see."), use],
     )
+
+
+def test_what_the_api_searched_and_cited_by_itself_is_a_source() -> None:
+    found = {"type": "web_search_result", "url": "https://a.example/1", "title": "One", "page_age": "May 1, 2026"}
+    cited = {"type": "web_search_result_location", "url": "https://a.example/2", "title": "Two", "cited_text": "x"}
+    blocks: Any = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]},
+        {**text("So."), "citations": [cited]},
+    ]
+
+    completion = read(said(*blocks))
+
+    assert completion.content == "So."
+    assert list(completion.sources) == [
+        {"url": "https://a.example/1", "how": "search", "title": "One", "date": "May 1, 2026"},
+        {"url": "https://a.example/2", "how": "search", "title": "Two"},
+    ]
+    assert completion.native is None
+
+
+def test_a_turn_that_the_api_has_paused_comes_back_as_it_is_and_is_no_empty_answer() -> None:
+    use = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
+
+    completion = read(said(use, stop_reason="pause_turn"))
+
+    assert (completion.paused, completion.native, completion.content) == (True, [use], "")
+    turn: Any = {"role": "assistant", "content": None, "native": completion.native}
+    assert Conversation([{"role": "user", "content": "?"}, turn], 0, system_turns=True).turns[-1]["content"] == [use]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,34 @@ def stream_failure(*pieces: bytes) -> CallFailed:
     return failure.value
 
 
+# Thoughts that are sent back
+
+
+SIGNED: list[dict[str, Any]] = [
+    {"type": "reasoning.text", "index": 0, "text": "Hm, Paris.", "signature": "c2ln", "format": "anthropic-claude-v1"},
+    {"type": "reasoning.encrypted", "index": 1, "data": "ZGF0YQ==", "id": "rs_1", "format": "openai-responses-v1"},
+]
+
+
+def test_reasoning_details_are_kept_as_they_came() -> None:
+    assert read(plain(content="Paris.", reasoning="Hm, Paris.", reasoning_details=SIGNED)).reasoning_details == SIGNED
+    assert read(plain(content="Paris.")).reasoning_details is None
+
+
+def test_reasoning_details_that_come_in_pieces_are_put_together() -> None:
+    text, data = SIGNED
+    pieces = [
+        {**text, "text": "Hm, ", "signature": None}, {"type": text["type"], "index": 0, "text": "Paris."},
+        {"type": text["type"], "index": 0, "signature": text["signature"]}, data,
+    ]  # fmt: skip
+
+    completion, _ = stream(
+        *(event({"reasoning_details": [piece]}) for piece in pieces), event({"content": "Paris."}, "stop")
+    )
+
+    assert completion.reasoning_details == SIGNED
+
+
 # A plain answer
 
 

@@ -87,6 +87,19 @@ def test_an_endpoint_that_refuses_any_object_still_takes_a_schema() -> None:
     assert quirks.form_in_words(any_object) is not None
 
 
+@pytest.mark.parametrize(
+    "words", ["Extra inputs are not permitted: reasoning_details", "Invalid `signature` in `thinking` block"]
+)
+def test_thoughts_that_an_endpoint_does_not_take_back_are_left_out(words: str) -> None:
+    told: Any = [*MESSAGES, {"role": "assistant", "content": "Paris.", "reasoning_details": [{"type": "x"}]}, *MESSAGES]
+    request = CompletionRequest("there", "m", told)
+
+    body, learned = taught(request, refusal(words))
+
+    assert Quirks().body(request, stream=False)["messages"] == told
+    assert (body["messages"][1], learned) == ({"role": "assistant", "content": "Paris."}, [True])
+
+
 STREAMS_ONLY = "parameter.enable_thinking must be set to false for non-streaming calls"
 
 

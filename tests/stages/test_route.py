@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -638,6 +640,41 @@ def test_whoever_is_cancelled_ends_its_command_with_its_children(tmp_path: Path)
 
     assert pids.read_text().split()
     assert not alive(pids)
+
+
+@pytest.mark.parametrize("turns", range(10))
+def test_whoever_is_cancelled_while_its_command_starts_ends_it_with_its_children(turns: int) -> None:
+    duration = f"1000.{os.getpid():07}{turns}"
+
+    async def work() -> None:
+        stage = route(fixed(RouteOptions("command", command=f"sleep {duration} & wait")))
+        task = asyncio.create_task(stage(asked(HARD), Runtime(open_door(Scripted()))))
+        for _ in range(turns):
+            await asyncio.sleep(0)  # one turn of the loop
+        # The loop stands still: the command goes on alone, until it has a child.
+        while running(duration) and not running(f"sleep {duration}"):
+            pass
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(30):
+                await task
+
+    asyncio.run(work())
+
+    give_up = time.monotonic() + 10
+    while running(duration) and time.monotonic() < give_up:
+        pass  # what is killed takes a moment to go
+    assert not running(duration)
+
+
+def running(words: str) -> list[str]:
+    """Return the command lines of running processes that end with these words, or hold them in a shell's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if line.startswith(words) or (words[0].isdigit() and words in line)]
 
 
 def alive(pids: Path) -> list[int]:

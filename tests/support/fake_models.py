@@ -133,6 +133,30 @@ def tool_call(a: Answer) -> dict[str, Any]:
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
 
 
+def research(a: Answer, *, injected: bool = False) -> dict[str, Any]:
+    """Search for the question, fetch the first page that was found, and cite it: one step for each turn.
+
+    Args:
+        injected: do what a page says: fetch every address that stands in a result.
+    """
+    names = {tool.get("function", {}).get("name") for tool in a.request.get("tools") or []}
+    results = [text_of(message) for message in a.request["messages"] if message["role"] == "tool"]
+    found = [url for text in results for url in re.findall(r"https?://[^\s<>\"')]+", text)]
+    if a.request.get("tool_choice") != "none" and not results and "web_search" in names:
+        return called(a, "web_search", {"query": next((w for w in a.last_user_text().split() if len(w) > 3), "x")})
+    if a.request.get("tool_choice") != "none" and len(results) == 1 and found and "web_fetch" in names:
+        return called(a, "web_fetch", {"url": found[0]})
+    if injected and a.request.get("tool_choice") != "none" and len(results) == 2 and "web_fetch" in names:
+        return called(a, "web_fetch", {"url": found[-1]})
+    return {"text": f"As [the page]({found[0]}) says." if found else "Nothing was found."}
+
+
+def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    calls = [{"id": f"call_{digest(a)[:4].hex()}", "type": "function", "function": function}]
+    return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
+
+
 def sign(a: Answer) -> dict[str, Any]:
     signature = {"extra_content": {"google": {"thought_signature": digest(a)[:6].hex()}}}
     return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
@@ -254,6 +278,8 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "reasoning": lambda a, _: thoughts(a),
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
+    "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
+    "obeys": lambda a, _: research(a, injected=True),  # does what the page says, too
     "signed": lambda a, _: sign(a),  # Gemini's signature beside each call; comes after `tool`
     # Judges
     "judge": lambda a, _: {"text": analysis(a)},  # also the default where the name says judge or a format is asked for

@@ -95,7 +95,7 @@ def main() -> None:
         serve_http(made)
         return
     if options.noise:
-        print("Welcome to the server!", flush=True)
+        print("Welcome to the server!\nIt is pleased to meet you.", flush=True)
     if options.stubborn:
         child = subprocess.Popen(["sleep", "1000"])
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

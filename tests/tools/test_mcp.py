@@ -16,8 +16,9 @@ from rawhttp import eventually
 from webbing import Web
 from workdir import SUPPORT
 
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError
-from fusiontools.tools.mcp import McpConnection, McpFailed, McpServer
+from fusiontools.tools.mcp import McpConnection, McpFailed
 
 SERVER = (sys.executable, str(SUPPORT / "mcp_server.py"))
 
@@ -26,11 +27,11 @@ def stdio(*options: str, **more: Any) -> McpServer:
     return McpServer("support", (*SERVER, *options), **more)
 
 
-def connected(server: McpServer, work: Callable[[McpConnection], Awaitable[Any]]) -> Any:
+def connected(server: McpServer, work: Callable[[McpConnection], Awaitable[Any]], warn: Any = None) -> Any:
     """Return what comes of this work on a connection, which is closed behind it."""
 
     async def run() -> Any:
-        connection = McpConnection(server)
+        connection = McpConnection(server, warn)
         try:
             return await work(connection)
         finally:
@@ -132,11 +133,14 @@ def test_a_server_that_dies_fails_the_call_with_its_last_words_and_is_started_ag
 
 
 @pytest.mark.slow
-def test_what_is_no_message_on_stdout_does_no_harm(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_message_on_stdout_does_no_harm_and_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    warnings: list[str] = []
+
     async def work(connection: McpConnection) -> Any:
         return await connection.call("echo", {"text": "hi"})
 
-    assert texts(connected(stdio("--noise"), work)) == ["you said: hi"]
+    assert texts(connected(stdio("--noise"), work, warnings.append)) == ["you said: hi"]
+    assert warnings == ["warning: mcp support: it prints to stdout what is no message; that is left out"]
     assert capfd.readouterr() == ("", "")
 
 
@@ -164,7 +168,8 @@ def test_a_server_ends_with_its_connection_and_so_does_all_that_it_started() -> 
 def test_a_server_ends_with_us_however_we_end(how: signal.Signals) -> None:
     program = f"""
 import asyncio, os, signal
-from fusiontools.tools.mcp import McpConnection, McpServer
+from fusiontools.config.tool_options import McpServer
+from fusiontools.tools.mcp import McpConnection
 async def main():
     connection = McpConnection(McpServer("support", {(*SERVER, "--stubborn")!r}))
     try:

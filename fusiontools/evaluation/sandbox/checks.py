@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import sys
+import threading
 import types
 import unittest
 from collections.abc import Callable, Mapping
@@ -35,23 +36,39 @@ from fusiontools.evaluation.sandbox.protocol import (
 
 #: What a test calls first, with the number of its line.
 _MARK = "__reached__"
+_OWN_NUMBER = "the program's own kind of number cannot be compared with plain data"
 _TESTS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Remote:
     """An object of the program's.
 
-    What is expected is never shown to it: beside plain data it is never equal, and it has no order. What comes of
-    arithmetic with plain data (`derived`) cannot be made a number, or `result - 0.5` could be whatever suits.
+    What is expected is never shown to it: beside plain data it is never equal, it has no order, and it is looked
+    through for what it is said to contain. What comes of arithmetic with plain data (`derived`) cannot be made a
+    number, or `result - 0.5` could be whatever suits. Only a class that the checks name themselves (`known`) is what
+    they are about, and speaks for itself.
     """
 
-    def __init__(self, client: CheckClient, number: int) -> None:
-        self.__dict__.update(_client=client, _number=number, _derived=False)
+    def __init__(self, client: CheckClient, number: int, *, known: bool) -> None:
+        self.__dict__.update(_client=client, _number=number, _known=known, _derived=False)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_client", "_number", "_derived"):
+        if name in ("_client", "_number", "_known", "_derived"):
             raise AttributeError(name)
+        if self._derived and not self._known:
+            raise TypeError(_OWN_NUMBER)
         return self._client.ask("__getattr__", self, name)
+
+    def __contains__(self, item: object) -> bool:
+        if self._known or isinstance(item, Remote):
+            return bool(self._client.ask("__contains__", self, item))
+        return any(each is item or each == item for each in self._client.ask("__iter__", self))
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, Remote) and bool(self._client.ask("__instancecheck__", self, value))
+
+    def __subclasscheck__(self, kind: type) -> bool:
+        return isinstance(kind, Remote) and bool(self._client.ask("__subclasscheck__", self, kind))
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._client.ask("__setattr__", self, name, value)
@@ -65,8 +82,8 @@ class Remote:
 
 def _forward(name: str) -> Callable[..., Any]:
     def method(self: Remote, *args: Any, **kwargs: Any) -> Any:
-        if self._derived and name in REDUCING:
-            raise TypeError("the program's own kind of number cannot be compared with plain data")
+        if self._derived and (name in REDUCING or not self._known):
+            raise TypeError(_OWN_NUMBER)
         return self._client.ask(name, self, *args, **kwargs)
 
     return method
@@ -102,10 +119,13 @@ for _names, _make in ((ASKED, _forward), (COMPARED, _compare), (JOINED, _join)):
 class CheckClient:
     """The way to the program's objects."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, names: frozenset[str]) -> None:
         self._link = link
-        self._known: dict[int, Remote] = {}
+        self._names = names
+        self._remotes: dict[int, Remote] = {}
         self._callbacks: list[Any] = []
+        #: What an assertion in a function that the program was handed said; the program may have caught it.
+        self.failed: AssertionError | None = None
 
     def ask(self, deed: str, remote: Remote, *args: Any, **kwargs: Any) -> Any:
         """Have something done with an object, and return what comes of it."""
@@ -114,11 +134,24 @@ class CheckClient:
         self._link.send({"do": deed, "on": remote._number, "args": packed, "kwargs": named})
         while "back" in (reply := self._link.receive()):
             self._link.send(self._call_back(reply))
-        if "raised" in reply:
-            raise_packed(reply)
         for given, after in zip(args, reply.get("args", []), strict=False):
             self._change(given, after)
-        return self.unpack(reply["value"])
+        if "raised" in reply:
+            self._raise(deed, reply)
+        value = reply["value"]
+        if isinstance(value, dict) and "argument" in value:
+            return args[int(value["argument"])]
+        return self.unpack(value)
+
+    def fail(self, error: BaseException | None) -> None:
+        """Remember what failed where nobody sees it."""
+        self.failed = self.failed or AssertionError(describe(error) if error else "a thread failed")
+
+    def _raise(self, deed: str, reply: dict[str, Any]) -> None:
+        """Raise what the program raised; only who is asked for the next item may say that there is none."""
+        if deed != "__next__" and "StopIteration" in reply["raised"] and "StopIteration" not in self._names:
+            raise RuntimeError("the program raised StopIteration")
+        raise_packed(reply)
 
     def unpack(self, data: Any) -> Any:
         """Return a value of the program's: plain data as our own, anything else as what stands for it."""
@@ -136,7 +169,8 @@ class CheckClient:
         if "module" in data:
             return _import_module(data["module"])
         number = int(data["at"])
-        return self._known.setdefault(number, Remote(self, number))
+        known = not self._names.isdisjoint(map(str, data.get("kinds", ())))
+        return self._remotes.setdefault(number, Remote(self, number, known=known))
 
     def _call_back(self, message: dict[str, Any]) -> dict[str, Any]:
         function = self._callbacks[int(message["back"])]
@@ -145,6 +179,8 @@ class CheckClient:
         value, error = attempt(function, *args, **kwargs)
         if isinstance(error, Broken):
             raise error
+        if isinstance(error, AssertionError):
+            self.failed = self.failed or error
         return pack_error(error) if error is not None else {"value": pack(value, self._hold)}
 
     def _change(self, given: Any, after: Any) -> None:
@@ -169,12 +205,17 @@ def main() -> None:
     if "failed" in hello:
         _write(verdict, f"failed\nthe program does not load: {hello['failed']}")
         return
-    _check(job, CheckClient(link), hello["names"])
+    tree = ast.parse(job["tests"])
+    names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    client = CheckClient(link, names | {job["entry_point"]})
+    _check(job, tree, client, hello["names"])
+    if client.failed is not None:
+        raise client.failed
     # A test that catches everything has not seen that the program was gone.
     _write(verdict, f"failed\n{link.broken}" if link.broken else f"passed\n{nonce}")
 
 
-def _check(job: dict[str, Any], client: CheckClient, names: Mapping[str, Any]) -> None:
+def _check(job: dict[str, Any], tree: ast.Module, client: CheckClient, names: Mapping[str, Any]) -> None:
     entry_point = job["entry_point"]
     module = types.ModuleType("checks")
     sys.modules["checks"] = module
@@ -182,30 +223,79 @@ def _check(job: dict[str, Any], client: CheckClient, names: Mapping[str, Any]) -
     # What the task itself gave is taken from the task, and what the language gives from the language.
     exec(compile(job["head"], "<prompt>", "exec"), space)  # noqa: S102
     own = {*space, *dir(builtins)} - {entry_point}
-    space.update({name: client.unpack(packed) for name, packed in names.items() if name not in own})
+    wanted = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {entry_point}
+    if "candidate" in wanted and hasattr(builtins, entry_point):
+        own.add(entry_point)
+    modules = {name: _used_module(tree, name) for name in wanted - own - {entry_point}}
+    modules = {name: module for name, module in modules.items() if module is not None}
+    space.update({name: client.unpack(names[name]) for name in wanted & names.keys() - own - modules.keys()})
+    space.update(modules)
     if entry_point:
         if entry_point not in names:
             raise NameError(f"the program defines no {entry_point!r}")
-        space["candidate"] = space[entry_point]
+        space["candidate"] = client.unpack(names[entry_point])
     # Its own tests are run below, and by us.
     unittest.main = lambda *args, **kwargs: None  # type: ignore[assignment]
+    # What fails on a thread of the checks' has failed.
+    threading.excepthook = lambda told: client.fail(told.exc_value)
     reached: set[int] = set()
     space[_MARK] = reached.add
-    tree = ast.fix_missing_locations(_Marking().visit(ast.parse(job["tests"])))
-    exec(compile(tree, "<tests>", "exec"), space)  # noqa: S102
-    _run_uncalled(tree, space, reached)
+    marking = _Marking()
+    marked: ast.Module = ast.fix_missing_locations(marking.visit(tree))
+    exec(compile(marked, "<tests>", "exec"), space)  # noqa: S102
+    _run_uncalled(marked, space, reached)
+    if marking.expected and not marking.expected & reached:
+        raise AssertionError("no assertion was reached")
 
 
 class _Marking(ast.NodeTransformer):
-    """Has every function say that it was reached."""
+    """Has every function and every assertion say that it was reached."""
+
+    def __init__(self) -> None:
+        #: The lines of the assertions that a right program reaches: not those behind a call that is to raise.
+        self.expected: set[int] = set()
+        self._guarded = 0
 
     def visit_FunctionDef(self, node: Any) -> Any:
         self.generic_visit(node)
-        mark = ast.parse(f"{_MARK}({node.lineno})").body[0]
-        node.body.insert(0, ast.copy_location(mark, node))
+        node.body.insert(0, self._mark(node))
         return node
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_Assert(self, node: ast.Assert) -> Any:
+        # One that cannot hold says that nobody is to come there.
+        if not self._guarded and not isinstance(node.test, ast.Constant):
+            self.expected.add(-node.lineno)
+        return [self._mark(node, -1), node]
+
+    def visit_Try(self, node: ast.Try) -> Any:
+        return self._visit_guarded(node, bool(node.handlers))
+
+    def visit_With(self, node: ast.With) -> Any:
+        return self._visit_guarded(node, any("raises" in ast.unparse(each).lower() for each in node.items))
+
+    def _visit_guarded(self, node: ast.AST, guarded: bool) -> Any:
+        self._guarded += guarded
+        self.generic_visit(node)
+        self._guarded -= guarded
+        return node
+
+    def _mark(self, node: ast.stmt, sign: int = 1) -> ast.stmt:
+        return ast.copy_location(ast.parse(f"{_MARK}({sign * node.lineno})").body[0], node)
+
+
+def _used_module(tree: ast.Module, name: str) -> types.ModuleType | None:
+    """Return the language's module of a name that the checks use as one without importing it."""
+    if name not in sys.stdlib_module_names:
+        return None
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+    }
+    module = importlib.import_module(name) if used else None
+    return module if module is not None and all(hasattr(module, each) for each in used) else None
 
 
 def _run_uncalled(tree: ast.Module, space: dict[str, Any], reached: set[int]) -> None:
@@ -275,6 +365,8 @@ def _run_unittests(classes: list[type[unittest.TestCase]]) -> None:
         unittest.defaultTestLoader.loadTestsFromTestCase(each).run(result)
     for _, why in (*result.failures, *result.errors):
         raise AssertionError(why.strip().splitlines()[-1].removeprefix("AssertionError: "))
+    if result.skipped or result.unexpectedSuccesses:
+        raise AssertionError("a test was skipped, or passed where it was to fail")
 
 
 def _import_module(name: Any) -> types.ModuleType:

@@ -15,6 +15,7 @@ from fusiontools.evaluation.sandbox.protocol import (
     ASKED,
     COMPARED,
     JOINED,
+    PROGRAM,
     Broken,
     Link,
     attempt,
@@ -26,9 +27,22 @@ from fusiontools.evaluation.sandbox.protocol import (
     unpack,
 )
 
+
+def is_instance(kind: type, value: Any) -> bool:
+    """Say whether a value is of a class, whatever the class's own class says."""
+    return kind in type.mro(type(value))
+
+
+def is_subclass(kind: type, other: type) -> bool:
+    """Say whether a class is one of another's."""
+    return kind in type.mro(other)
+
+
 _BUILT_IN: dict[str, Callable[..., Any]] = {
     "__getattr__": getattr, "__setattr__": setattr, "__str__": str, "__repr__": repr, "__len__": len, "__iter__": iter,
-    "__next__": next, "__bool__": bool, "__float__": float, "__int__": int,
+    "__next__": next, "__bool__": bool, "__float__": float, "__int__": int, "__instancecheck__": is_instance,
+    "__subclasscheck__": is_subclass,
+    "__contains__": operator.contains,
 }  # fmt: skip
 #: What can be asked of an object; bound before the program can replace anything.
 DEEDS = _BUILT_IN | {n: getattr(operator, n) for n in (*ASKED, *COMPARED, *JOINED) if n not in _BUILT_IN}
@@ -49,7 +63,9 @@ class ProgramServer:
         if id(value) not in self._numbers:
             self._numbers[id(value)] = len(self._held)
             self._held.append(value)
-        return {"at": self._numbers[id(value)]}
+        kind = value if isinstance(value, type) else type(value)
+        kinds = [each.__name__ for each in type.mro(kind) if each.__module__ == PROGRAM]
+        return {"at": self._numbers[id(value)], "kinds": kinds}
 
     def find(self, data: dict[str, Any]) -> Any:
         if "at" in data:
@@ -74,10 +90,19 @@ class ProgramServer:
         subject = self._held[request["on"]]
         args = [unpack(each, self.find) for each in request["args"]]
         kwargs = {key: unpack(each, self.find) for key, each in request["kwargs"].items()}
-        value = DEEDS[request["do"]](subject, *args, **kwargs)
-        # Who is handed a list may sort it in place.
-        after = [self.pack(each) if isinstance(each, _CHANGEABLE) else None for each in args]
-        return {"value": self.pack(value), "args": after}
+        value, error = attempt(DEEDS[request["do"]], subject, *args, **kwargs)
+        if error is not None:
+            if isinstance(error, Broken):
+                raise error
+            return pack_error(error) | {"args": self._changed(args)}
+        # Whose own list it is that comes back is told, too.
+        same = next((at for at, each in enumerate(args) if each is value and isinstance(each, _CHANGEABLE)), None)
+        packed = {"argument": same} if same is not None else self.pack(value)
+        return {"value": packed, "args": self._changed(args)}
+
+    def _changed(self, args: list[Any]) -> list[Any]:
+        """Return the arguments that may have been changed in place, as they are now."""
+        return [self.pack(each) if isinstance(each, _CHANGEABLE) else None for each in args]
 
     def _callback(self, number: int) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -95,8 +120,8 @@ class ProgramServer:
 def main() -> None:
     """Load the program and serve it until the checks are through."""
     job, link = begin()
-    module = types.ModuleType("program")
-    sys.modules["program"] = module
+    module = types.ModuleType(PROGRAM)
+    sys.modules[PROGRAM] = module
     _, error = attempt(lambda: exec(compile(job["program"], "<program>", "exec"), module.__dict__))  # noqa: S102
     if error is not None:
         link.send({"failed": describe(error)})

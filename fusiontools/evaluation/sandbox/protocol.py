@@ -11,13 +11,16 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
+import numbers
 import os
 import resource
 import signal
 import socket
 import sys
+import types
+from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -29,7 +32,7 @@ SHOWN_CHARS = 300
 #: The special methods by which an object is asked for something, compared and joined with another.
 ASKED = (
     "__call__", "__str__", "__repr__", "__len__", "__iter__", "__next__", "__bool__", "__float__", "__int__",
-    "__abs__", "__neg__", "__getitem__", "__setitem__", "__delitem__", "__contains__",
+    "__abs__", "__neg__", "__getitem__", "__setitem__", "__delitem__",
 )  # fmt: skip
 COMPARED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__")
 JOINED = (
@@ -48,17 +51,33 @@ _FORMS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: (bytes.hex, bytes.fromhex),
     bytearray: (bytearray.hex, bytearray.fromhex),
     range: (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    slice: (lambda value: [value.start, value.stop, value.step], lambda parts: slice(*parts)),
     Fraction: (str, Fraction),
     Decimal: (str, Decimal),
     datetime: (datetime.isoformat, datetime.fromisoformat),
     date: (date.isoformat, date.fromisoformat),
+    timedelta: (lambda value: [value.days, value.seconds, value.microseconds], lambda parts: timedelta(*parts)),
 }
+#: What is written in pairs, where it is of exactly this kind, and keeps its methods.
+_PAIRED: dict[str, Callable[[Any], Any]] = {"dict": dict, "Counter": lambda pairs: Counter(dict(pairs))}
+_PAIRED["OrderedDict"] = OrderedDict
+#: What the language itself gives, by name; a program may rename it, but not in here.
+_BUILT_IN = {
+    name: value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type | types.BuiltinFunctionType) or value in (Ellipsis, NotImplemented)
+}
+_BUILT_IN_NAMES = {id(value): name for name, value in _BUILT_IN.items()}
 _GATHERED: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _READ: dict[str, Callable[[Any], Any]] = {kind.__name__: read for kind, (_, read) in _FORMS.items()} | {
     "int": lambda text: int(text, 16)
 }
 #: A value of a class of its own is written as what it is a kind of.
 _KINDS = (bool, int, float, str, list, tuple, dict, set, frozenset, *_FORMS)
+
+
+#: The module that a program is.
+PROGRAM = "program"
 
 
 class Broken(BaseException):
@@ -109,11 +128,21 @@ def pack(value: Any, hold: Callable[[Any], Any]) -> Any:
     if kind is list:
         return [pack(each, hold) for each in value]
     if kind is dict:
-        return {"dict": [[pack(key, hold), pack(each, hold)] for key, each in value.items()]}
+        name = type(value).__name__ if type(value) in (Counter, OrderedDict) else "dict"
+        return {name: [[pack(key, hold), pack(each, hold)] for key, each in value.items()]}
+    if kind is tuple and hasattr(type(value), "_fields"):
+        return {"named": [type(value).__name__, list(type(value)._fields), [pack(each, hold) for each in value]]}
     if kind in (tuple, set, frozenset):
         return {kind.__name__: [pack(each, hold) for each in value]}
     if kind is not None:
         return {kind.__name__: _FORMS[kind][0](value)}
+    if type(value) is deque:
+        return {"deque": [[pack(each, hold) for each in value], value.maxlen]}
+    if id(value) in _BUILT_IN_NAMES:
+        return {"builtin": _BUILT_IN_NAMES[id(value)]}
+    if isinstance(value, numbers.Real) and type(value).__module__ != PROGRAM:
+        # Of a library's kind, as numpy's: a number from here on.
+        return pack(int(value) if isinstance(value, numbers.Integral) else float(value), hold)
     return hold(value)
 
 
@@ -124,8 +153,15 @@ def unpack(data: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
     if not isinstance(data, dict):
         return data
     (name, inner), *more = data.items()
-    if not more and name == "dict":
-        return {unpack(key, find): unpack(each, find) for key, each in inner}
+    if not more and name in _PAIRED:
+        return _PAIRED[name]([(unpack(key, find), unpack(each, find)) for key, each in inner])
+    if not more and name == "named":
+        kind, fields, values = inner
+        return namedtuple(str(kind), [str(each) for each in fields], rename=True)(*(unpack(v, find) for v in values))
+    if not more and name == "deque":
+        return deque([unpack(each, find) for each in inner[0]], inner[1])
+    if not more and name == "builtin":
+        return _BUILT_IN[inner]
     if not more and name in _GATHERED:
         return _GATHERED[name]([unpack(each, find) for each in inner])
     if not more and name in _READ:

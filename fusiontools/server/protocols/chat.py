@@ -10,6 +10,7 @@ from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import ANSWER, with_one_name
 from fusiontools.server.protocols import sse
+from fusiontools.server.protocols.citations import chat_annotations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
@@ -78,6 +79,10 @@ class Chat:
             ids = CallIds(request, meta)
             calls = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
             message |= {"content": result.content or None, "tool_calls": calls}
+        if result.reasoning_details:
+            message["reasoning_details"] = list(result.reasoning_details)
+        if result.sources:
+            message["annotations"] = chat_annotations(result)
         return {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion",
@@ -152,7 +157,10 @@ class ChatWriter:
 
     def close(self, result: ChatResult) -> bytes:
         """Say how it ended, what it took where that is wanted, and the end."""
-        last = self._chunk({}, result.finish_reason, fusion=result.fusion)
+        more: dict[str, Any] = {"annotations": chat_annotations(result)} if result.sources else {}
+        if result.reasoning_details:
+            more["reasoning_details"] = list(result.reasoning_details)
+        last = self._chunk(more, result.finish_reason, fusion=result.fusion)
         if self._says_usage:
             last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
         return last + _DONE

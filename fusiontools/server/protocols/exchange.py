@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
-from fusiontools.record.types import Message, ToolCall
+from fusiontools.record.types import Message, Source, ToolCall
 
 #: The model that means the first recipe.
 FUSION = "fusion"
@@ -200,6 +200,8 @@ class ChatResult:
     Args:
         finish_reason: `stop`, `length`, `tool_calls` or `content_filter`.
         fusion: the `fusion` block of the response: recipe, members, degradation, costs, timings.
+        sources: what the answer cites.
+        reasoning_details: what the model thought, for a client that sends it back in the next turn.
     """
 
     content: str
@@ -207,6 +209,8 @@ class ChatResult:
     finish_reason: str
     spent: Spending
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[Source] = ()
+    reasoning_details: Sequence[Mapping[str, Any]] = ()
 
 
 class StreamWriter(Protocol):

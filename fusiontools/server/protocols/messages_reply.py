@@ -13,6 +13,7 @@ from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import ToolCall
 from fusiontools.server.protocols import sse
+from fusiontools.server.protocols.citations import messages_citations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
@@ -48,6 +49,8 @@ def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dic
     """Return a whole answer."""
     ids = CallIds(request, meta, "toolu")
     content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
+    if content and result.sources:
+        content[0]["citations"] = messages_citations(result)
     content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
     message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
     return {**message, "usage": _bill(result.spent), "fusion": result.fusion}
@@ -151,9 +154,12 @@ class MessagesWriter:
 
     def close(self, result: ChatResult) -> bytes:
         """Say how it ended and what it took."""
+        cited = b""
+        if result.sources and self._kind == "text":
+            cited = b"".join(self._delta("citations_delta", citation=each) for each in messages_citations(result))
         ended = {"stop_reason": _stop_reason(result), "stop_sequence": None}
         last = _event("message_delta", delta=ended, usage=_bill(result.spent), fusion=result.fusion)
-        return self._end_calls() + self._end() + last + _event("message_stop")
+        return cited + self._end_calls() + self._end() + last + _event("message_stop")
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
@@ -194,7 +200,7 @@ class MessagesWriter:
         self._kind = kind
         return ended + _event("content_block_start", index=self._index, content_block={"type": kind, **fields})
 
-    def _delta(self, kind: str, **fields: str) -> bytes:
+    def _delta(self, kind: str, **fields: Any) -> bytes:
         return _event("content_block_delta", index=self._index, delta={"type": kind, **fields})
 
     def _end(self) -> bytes:

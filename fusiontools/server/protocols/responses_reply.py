@@ -12,6 +12,7 @@ from typing import Any
 from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.server.protocols import sse
+from fusiontools.server.protocols.citations import responses_annotations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
@@ -51,6 +52,7 @@ class Part:
     name: str = ""
     namespace: str = ""
     pieces: list[str] = field(default_factory=list)
+    annotations: list[Item] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -72,7 +74,7 @@ class Part:
     def item(self, status: str) -> Item:
         """Return the item with all that it has come to hold."""
         if self.kind == "message":
-            return self._with(status, [text_part(self.text)])
+            return self._with(status, [{**text_part(self.text), "annotations": self.annotations}])
         if self.kind == "reasoning":
             return self._with(status, [summary_part(self.text)])
         return self._with(status, _input_of(self.text) if self.kind == "custom_tool_call" else self.text)
@@ -82,7 +84,12 @@ class Part:
         if self.kind == "message":
             place, part = {"content_index": 0}, item["content"][0]
             text = {"text": part["text"], "logprobs": []}
+            cited = [
+                ("response.output_text.annotation.added", {**place, "annotation_index": i, "annotation": annotation})
+                for i, annotation in enumerate(self.annotations)
+            ]
             return [
+                *cited,
                 ("response.output_text.done", {**place, **text}),
                 ("response.content_part.done", {**place, "part": part}),
             ]
@@ -219,6 +226,7 @@ def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[
     if result.content or not result.tool_calls:
         parts.append(message_part(meta))
         parts[0].pieces.append(result.content)
+        parts[0].annotations = responses_annotations(result)
     ids = CallIds(request, meta)
     for number, call in enumerate(result.tool_calls):
         parts.append(call_part(request, meta, number, {**call, "id": ids.of(call["id"])}))
@@ -328,6 +336,9 @@ class ResponsesWriter:
         if not self._delta and not self._calls:
             frames.append(self._open_message())
         left = [part for part in self._parts if part.index not in self._output]
+        for part in left:
+            if part.kind == "message":
+                part.annotations = responses_annotations(result)
         frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
         response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
         if self._asked.keep is not None:

@@ -1,0 +1,335 @@
+"""Ask a model that may use tools: call, run what it asks for, call again, until it answers or its runs are used up.
+
+Ours are run here; a client's own tools are proposed, never run. What a tool returns is data from a stranger: it stands
+between fences, bounded and cleaned. Every run is a line of the ledger, and its result is kept in the journal.
+
+Source  Yao et al. 2022, ReAct, arXiv:2210.03629
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from fusiontools.config.models import Model
+from fusiontools.config.tool_options import PROVIDER
+from fusiontools.errors import CallFailed
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+from fusiontools.llm.ledger import Ledger, Slot, settle
+from fusiontools.llm.provider_search import provider_search
+from fusiontools.record import jsonl
+from fusiontools.record.sections import text_of
+from fusiontools.record.sources import given_sources, merge_sources, with_claimed
+from fusiontools.record.types import Message, Record, Source, ToolCall, ToolUse
+from fusiontools.stages import prompts
+from fusiontools.stages.runtime import Runtime
+
+if TYPE_CHECKING:
+    from fusiontools.llm.client import Client
+    from fusiontools.tools.provider_schema import Provider
+    from fusiontools.tools.tool import ToolContext, ToolResult, ToolRun
+    from fusiontools.tools.toolbox import Toolbox
+
+#: How often a model is told that a call which was cut off, or written as text, is none.
+_MOST_REMINDERS = 2
+#: How often a turn is sent back to an endpoint that searches by itself and has not finished.
+_MOST_PAUSES = 10
+#: A whole call in the spellings that models print where an endpoint does not read them.
+_AS_TEXT = re.compile(
+    r"<(?:tool_call|minimax:tool_call|function_calls|invoke|function)\b.*?"
+    r"</(?:tool_call|minimax:tool_call|function_calls|invoke|function)>",
+    re.DOTALL,
+)
+_CODE = re.compile(r"^[ \t]*(```|~~~).*?^[ \t]*\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+_CUT_OFF = (
+    "Your message reached its limit of length before the tool call in it was complete, so nothing was run. "
+    "Call the tool again with less in its arguments, or answer."
+)
+_WRITTEN_OUT = "You wrote a tool call as text, so nothing was run. Call the tool itself, or answer without it."
+_USED_UP = "not run: no tool may be used any more; answer with what you have"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A call that a stage makes: what is asked of whom, and where it is written down."""
+
+    request: CompletionRequest
+    model: Model
+    slot: Slot
+    runtime: Runtime
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ToolWish:
+    """What tools a call may use.
+
+    Args:
+        names: as a person spells them: `web_search`, `mcp:NAME`.
+        most_runs: how many runs its response has.
+        memory: the results of this record, shared by all its responses.
+    """
+
+    record: Record
+    names: Sequence[str]
+    most_runs: int
+    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+
+
+async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None = None) -> Completion:
+    """Return a completion of a model that may use tools; its words are handed on when it has answered.
+
+    Raises:
+        CallFailed: a call failed, or nothing was answered although no tool could be run any more.
+    """
+    own = _endpoints_search(ask, wish)
+    box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
+    completion = await _ToolLoop(ask, wish, box, names, _context_of(wish, ask.slot), own or {}).run()
+    if on_delta is not None and completion.content:
+        on_delta(completion.content)
+    return completion
+
+
+@dataclass(frozen=True, slots=True)
+class JournalledResults:
+    """The results of tools in the journal of a client, under its rules of replay."""
+
+    client: Client
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return what was kept under this key; None where nothing was, or nothing is to be replayed."""
+        journal = self.client.journal
+        if journal is None or not (self.client.replay or self.client.offline):
+            return None
+        found = journal.get(key)
+        return None if found is None else found[0].content.encode()
+
+    async def put(self, key: bytes, kept: bytes, name: str) -> None:
+        """Keep what a tool of this name gave; returns when it is safe."""
+        if self.client.journal is not None:
+            request = CompletionRequest("tools", name, ())
+            await self.client.journal.put(key, request, Completion(kept.decode(), name), None)
+
+
+@dataclass(slots=True)
+class _ToolLoop:
+    """The rounds of one response."""
+
+    ask: Ask
+    wish: ToolWish
+    box: Toolbox
+    names: Sequence[str]
+    context: ToolContext
+    #: The parameters that give the model its endpoint's own search.
+    own: Mapping[str, Any]
+    runs: list[ToolRun] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    #: The marks of the fences around the results.
+    marks: list[str] = field(default_factory=list)
+    reminders: int = 0
+    pauses: int = 0
+    stopped: Literal["calls", "repeats"] | None = None
+
+    async def run(self) -> Completion:
+        """Return the answer to which the rounds lead."""
+        request = self.ask.request
+        clients = {_name_of(tool) for tool in request.params.get("tools") or []}
+        ours = [tool for tool in _declare(self.box, self.names, self.ask) if _name_of(tool) not in clients]
+        tools = [*(request.params.get("tools") or []), *self.own.get("tools", ()), *ours]
+        request = _with_params(request, **{**self.own, "tools": tools or None})
+        first = request.marks
+        while True:
+            completion = await self._complete(request)
+            theirs = [call for call in completion.tool_calls if call["function"]["name"] in clients]
+            if theirs:
+                return self._finished(completion, theirs)
+            next_turns = [] if self.stopped else await self._next_turns(completion)
+            if not next_turns:
+                return self._finished(completion if completion.content.strip() else await self._last_words(request))
+            request = replace(request, messages=[*request.messages, *next_turns], marks=(*first, *self.marks))
+            if self.stopped:
+                # The tools stay declared: some endpoints refuse a history of calls without them.
+                request = _with_params(request, tool_choice="none")
+
+    async def _complete(self, request: CompletionRequest) -> Completion:
+        ask = self.ask
+        completion = await ask.runtime.client.complete(request, ask.model, ask.ledger, ask.slot)
+        self.sources += completion.sources
+        return completion
+
+    async def _last_words(self, request: CompletionRequest) -> Completion:
+        """Ask once more, without any tool, a model that has said nothing although it may run no more."""
+        completion = await self._complete(_with_params(request, tools=None, tool_choice=None))
+        if not completion.content.strip():
+            raise CallFailed("empty", f"{self.ask.model.name} asked for more tools and answered nothing")
+        return completion
+
+    async def _next_turns(self, completion: Completion) -> list[Message]:
+        """Return what the model reads next: results of its calls, or why there are none; nothing after an answer."""
+        calls = completion.tool_calls
+        if completion.paused:
+            self.pauses += 1
+            if self.pauses > _MOST_PAUSES:
+                raise CallFailed("truncated", f"{self.ask.model.name} paused {_MOST_PAUSES} times and did not end")
+            return [_turn_of(completion, ())]
+        if calls and completion.finish_reason != "length":
+            return [_turn_of(completion, calls), *await self._results(calls)]
+        reminder = _CUT_OFF if calls else _WRITTEN_OUT
+        if (not calls and not self._is_written_out(completion.content)) or self.reminders >= _MOST_REMINDERS:
+            return []
+        self.reminders += 1
+        return [_turn_of(completion, ()), {"role": "user", "content": reminder}]
+
+    def _is_written_out(self, content: str) -> bool:
+        """Return whether the text holds a whole call of an offered tool; what stands in code is an example."""
+        found = _AS_TEXT.findall(_CODE.sub("", content)) if "</" in content else []
+        return any(name in text for text in found for name in self.names)
+
+    async def _results(self, calls: Sequence[ToolCall]) -> list[Message]:
+        """Run the calls for which runs are left, and answer every one."""
+        left = self.wish.most_runs - len(self.runs)
+        runs = await self._run([(c["function"]["name"], c["function"]["arguments"]) for c in calls[:left]])
+        if runs and all(run.result.status == "refused" for run in runs):
+            self.stopped = "repeats"
+        elif len(self.runs) >= self.wish.most_runs:
+            self.stopped = "calls"
+        marks = [prompts.mark_of("result", self.wish.record["id"], [run.result.text]) for run in runs]
+        self.marks += marks
+        texts = [*map(_fenced, runs, marks), *[_USED_UP] * (len(calls) - len(runs))]
+        return [
+            {"role": "tool", "tool_call_id": call["id"], "content": text}
+            for call, text in zip(calls, texts, strict=True)
+        ]
+
+    async def _run(self, calls: Sequence[tuple[str, str]]) -> list[ToolRun]:
+        ledger = self.ask.ledger
+        try:
+            async with asyncio.timeout(max(0.0, ledger.remaining_s())):
+                runs = await self.box.run_all(calls, self.context)
+        except TimeoutError:
+            raise CallFailed("deadline", "the record's time was over while a tool ran (--deadline)") from None
+        self.runs += runs
+        for run in runs:
+            self.sources += [cast(Source, source) for source in run.result.sources]
+            if run.how != "rejected":
+                _enter(run, self.ask)
+        return runs
+
+    def _finished(self, completion: Completion, calls: Sequence[ToolCall] = ()) -> Completion:
+        """Return the completion with what was looked up for it."""
+        given = given_sources(self.wish.record)
+        return replace(
+            completion,
+            tool_calls=calls,
+            sources=with_claimed(completion.content, merge_sources(self.sources), given),
+            tool_runs=[_kept_of(run) for run in self.runs],
+            stopped=self.stopped,
+        )
+
+
+def _declare(box: Toolbox, names: Sequence[str], ask: Ask) -> list[dict[str, Any]]:
+    """Return the tools as the model's provider takes them; one that it cannot be told of is left out, and named."""
+    from fusiontools.tools.provider_schema import Inexpressible, schema_for
+
+    endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
+    about = f"{endpoint.base_url if endpoint else ''} {ask.model.model}".lower()
+    provider: Provider = "openai"
+    if endpoint is not None and endpoint.api == "anthropic":
+        provider = "anthropic"
+    elif "generativelanguage" in about or "gemini" in about:
+        provider = "gemini"
+    declared = []
+    for tool in box.declarations(names):
+        function = tool["function"]
+        try:
+            declared.append(
+                {**tool, "function": {**function, "parameters": schema_for(provider, function["parameters"])}}
+            )
+        except Inexpressible as error:
+            why = f"the tool {function['name']} is not given to {ask.model.name}: {error}"
+            logging.getLogger("fusiontools").warning(why)
+    return declared
+
+
+def _endpoints_search(ask: Ask, wish: ToolWish) -> dict[str, Any] | None:
+    """Return the parameters of the endpoint's own search, where the model is to search and the settings want it so."""
+    endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
+    engines = ask.runtime.tool_options.search
+    if "web_search" not in wish.names or endpoint is None or (engines and engines[0] != PROVIDER):
+        return None
+    return provider_search(endpoint, ask.model.model, wish.most_runs)
+
+
+def _context_of(wish: ToolWish, slot: Slot) -> ToolContext:
+    """Return what the runs of one response share."""
+    from fusiontools.tools.tool import ToolContext
+
+    record = wish.record
+    place = (slot.member or "", slot.sample or 0, slot.layer or 0, slot.step or "")
+    texts = [text_of(message) for message in record["messages"]]
+    texts += [f"{text.get('url', '')} {text['text']}" for text in record.get("evidence", [])]
+    return ToolContext(record["id"], place, record.get("epoch", 0), texts, wish.memory)
+
+
+def _with_params(request: CompletionRequest, **params: Any) -> CompletionRequest:
+    changed = {name: value for name, value in {**request.params, **params}.items() if value is not None}
+    return replace(request, params=changed)
+
+
+def _name_of(tool: Any) -> str:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    return str(function.get("name", "")) if isinstance(function, Mapping) else ""
+
+
+def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
+    """Return the model's own turn as it reads it again."""
+    turn: Message = {"role": "assistant", "content": completion.content or None}
+    if calls:
+        turn["tool_calls"] = list(calls)
+        if completion.reasoning and not completion.native:
+            # Some models refuse a turn with calls whose thoughts are gone.
+            turn["reasoning_content"] = completion.reasoning
+    if completion.native:
+        turn["native"] = completion.native
+    return turn
+
+
+def _fenced(run: ToolRun, mark: str) -> str:
+    """Return a result as its model reads it: data between fences that the text cannot close."""
+    title = "RESULT" if run.result.status == "ok" else f"NO RESULT, {run.result.status.upper()}"
+    return prompts.fence(title, run.result.text, mark)
+
+
+def _enter(run: ToolRun, ask: Ask) -> None:
+    """Enter a run into the ledger."""
+    made = run.how == "made"
+    ask.ledger.enter(
+        replace(ask.slot, step="tool"),
+        attempt=1,
+        model=run.name,
+        endpoint="tools",
+        status="ok" if run.result.status == "ok" else "tool_failed",
+        cost_usd=run.cost_usd,
+        cost_source=None if run.cost_usd is None else "upstream" if run.cost_usd else "free",
+        latency_s=run.latency_s,
+        replayed=not made,
+        saved_usd=None if made else run.result.cost_usd,
+    )
+    if made and run.result.cost_usd:
+        settle(ask.ledger.budgets, 0.0, run.result.cost_usd)
+
+
+def _kept_of(run: ToolRun) -> ToolUse:
+    """Return what a response keeps of a run."""
+    arguments = run.arguments if isinstance(run.arguments, str) else jsonl.dumps(run.arguments).decode()
+    return {
+        "name": run.name,
+        "arguments": arguments,
+        "status": run.result.status,
+        "size": run.result.size_bytes,
+        "digest": run.result.digest,
+    }

@@ -1,0 +1,98 @@
+"""The tools of one run: each opened when a member first may use it, closed with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from fusiontools.config.tool_options import MCP, PROVIDER, ToolOptions, require_tool
+from fusiontools.tools.tool import Tool
+from fusiontools.tools.toolbox import ResultStore, Toolbox
+
+#: How long one command of a member may run.
+_SHELL_S = 60.0
+_SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_SECRET_CHARS = 8
+
+
+class OpenTools:
+    """Tools by the names that a person calls them by.
+
+    Args:
+        settings: what they go by.
+        store: where results are kept and found.
+        offline: whether only kept results are given.
+        state_dir: where it is remembered what the tools of MCP servers looked like.
+        own: tools that are open already, by such names.
+    """
+
+    def __init__(
+        self,
+        settings: ToolOptions,
+        store: ResultStore | None = None,
+        *,
+        offline: bool = False,
+        state_dir: Path | None = None,
+        own: Mapping[str, Sequence[Tool]] | None = None,
+    ) -> None:
+        self.box = Toolbox(store=store, offline=offline)
+        self._settings = settings
+        self._state_dir = state_dir
+        self._names: dict[str, list[str]] = {}
+        self._opening = asyncio.Lock()
+        for name, tools in (own or {}).items():
+            self._names[name] = self.box.add(tools)
+
+    async def open(self, spelled: Sequence[str]) -> list[str]:
+        """Return what the tools that these names stand for are called in the box; what is not open yet is opened.
+
+        Raises:
+            UsageError: there is no such tool, or it cannot be opened here.
+        """
+        if not all(name in self._names for name in spelled):
+            async with self._opening:
+                for name in spelled:
+                    if name not in self._names:
+                        self._names[name] = await self._open(name)
+        return [name for text in spelled for name in self._names[text]]
+
+    async def aclose(self) -> None:
+        """Close whatever was opened."""
+        await self.box.__aexit__(None, None, None)
+
+    async def _open(self, name: str) -> list[str]:
+        require_tool(name, self._settings.mcp)
+        if not name.startswith(MCP):
+            return await self.box.open(_opening(name, self._settings))
+        from fusiontools.tools.mcp_tools import mcp_tools
+
+        server = self._settings.mcp[name.removeprefix(MCP)]
+        pins = self._state_dir / "mcp-pins.json" if self._state_dir else None
+        return await self.box.open(mcp_tools([server], pins=pins, store=self.box.store, offline=self.box.offline))
+
+
+def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Sequence[Tool]]:
+    """Return what opens a tool of this machine; each is imported where it is wanted."""
+    if name == "web_search":
+        from fusiontools.tools.web_search import SearchOptions, web_search
+
+        engines = [engine for engine in settings.search if engine != PROVIDER]
+        return web_search(SearchOptions(engines, settings.language, settings.region, settings.results))
+    if name == "web_fetch":
+        from fusiontools.tools.web_fetch import FetchOptions, web_fetch
+
+        return web_fetch(FetchOptions(settings.fetch, settings.private_hosts))
+    from fusiontools.tools.bash import open_bash
+    from fusiontools.tools.watch import Bounds
+
+    bounds = Bounds(_SHELL_S)
+    return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=_secrets())
+
+
+def _secrets() -> list[str]:
+    """Return the values of the environment's keys: what no output may repeat."""
+    return [value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SECRET_CHARS]

@@ -1,0 +1,181 @@
+"""Members that look things up, for real: a search engine, a small web, a panel over HTTP, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webbing import Web, start_web
+from workdir import Result, Run, Upstream
+
+from fusiontools.record.schemas import is_valid
+
+QUESTION = "Merging without locks?\n"
+
+
+@pytest.fixture(scope="module")
+def web_process() -> Iterator[Web]:
+    with start_web() as web:
+        yield web
+
+
+@pytest.fixture
+def web(web_process: Web) -> Web:
+    web_process.reset()
+    return web_process
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, web: Web) -> str:
+    path = tmp_path / "research.yaml"
+    settings = {
+        "search": "searxng",
+        "private_hosts": [web.address],
+        "panel": {"members": ["fake/a+research", "fake/b+research"], "tools": ["web_search", "web_fetch"]},
+        "judge": {"model": "fake/judge+judge"},
+        "synth": {"model": "fake/writer+research"},
+    }
+    path.write_text(json.dumps(settings))
+    return str(path)
+
+
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def ask(run: Run, env: dict[str, str], web: Web) -> Ask:
+    def asked(command: str, stdin: Any = QUESTION, **settings: Any) -> Result:
+        result = run(command, stdin, env={**env, "SEARXNG_URL": f"{web.url}/searx/"}, pipefail=True, **settings)
+        for record in result.records if result.out.startswith(b'{"id"') else []:
+            assert is_valid("record", record)
+        return result
+
+    return asked
+
+
+def test_members_search_fetch_and_cite_and_the_answer_keeps_what_it_cites(ask: Ask, web: Web, recipe: str) -> None:
+    [record] = ask(f"fuse-panel -c {recipe} | fuse-judge -c {recipe} | fuse-synth -c {recipe}").records
+
+    page = f"{web.url}/article"
+    for response in record["panel"]:
+        assert page in response["content"]
+        assert (response["sources"][0]["url"], response["sources"][0]["how"]) == (page, "fetched")
+        assert [use["name"] for use in response["tool_runs"]] == ["web_search", "web_fetch"]
+    assert len(web.requests("/searx/search")) == 1
+    assert len(web.requests("/article")) == 1
+
+
+def test_a_replay_asks_nobody_and_gives_the_same_bytes(ask: Ask, web: Web, upstream: Upstream, recipe: str) -> None:
+    bought = ask(f"fuse-panel -c {recipe}").records
+    web.reset()
+    upstream.reset()
+
+    replayed = ask(f"fuse-panel -c {recipe} --offline").records
+
+    assert [record["panel"] for record in replayed] == [record["panel"] for record in bought]
+    assert (web.requests(), upstream.requests()) == ([], [])
+    assert {call["replayed"] for call in replayed[0]["calls"]} == {True}
+
+
+def test_the_cost_report_counts_runs_of_tools(ask: Ask, recipe: str) -> None:
+    result = ask(f"fuse-panel -c {recipe} | fuse-cost --by model -o json")
+
+    [row] = [row for row in json.loads(result.out)["rows"] if row["model"] == "web_search"]
+    assert (row["calls"], row["failed"]) == (2, 0)
+
+
+def test_a_judge_gets_no_tool_from_a_record(ask: Ask, recipe: str, tmp_path: Path) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["judge"]["tools"] = ["web_search"]
+    Path(recipe).write_text(json.dumps(spec))
+
+    own = ask(f"fuse-panel -c {recipe} | fuse-judge -c {recipe}").records[0]
+    carried = ask(f"fuse-panel -c {recipe} | fuse-judge").records[0]
+
+    assert "no_tools" not in [note["code"] for note in own.get("degraded", [])]
+    assert "no_tools" in [note["code"] for note in carried["degraded"]]
+
+
+def test_web_search_on_the_command_line_is_short_for_search_and_fetch(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    del spec["panel"]["tools"]
+    Path(recipe).write_text(json.dumps(spec))
+
+    plain, searched = (ask(f"fuse-panel -c {recipe} {flag}").records[0] for flag in ("", "--web-search"))
+
+    assert "tool_runs" not in plain["panel"][0]
+    assert [use["name"] for use in searched["panel"][0]["tool_runs"]] == ["web_search", "web_fetch"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("--tools web_serch", "did you mean 'web_search'?"), ("--tools mcp:wiki", "a recipe defines them under `mcp:`")],
+)
+def test_a_tool_that_is_none_is_a_usage_error_before_anything_is_bought(
+    ask: Ask, upstream: Upstream, recipe: str, flags: str, said: str
+) -> None:
+    result = ask(f"fuse-panel -c {recipe} {flags}")
+
+    assert result.status == 2
+    assert said in result.err
+    assert upstream.requests() == []
+
+
+def test_what_a_page_tells_a_model_to_fetch_is_not_fetched(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec |= {"fetch": "results"}
+    spec["panel"]["members"] = ["fake/a+obeys"]
+    Path(recipe).write_text(json.dumps(spec))
+
+    [record] = ask(f"fuse-panel -c {recipe}").records
+
+    statuses = [use["status"] for use in record["panel"][0]["tool_runs"]]
+    assert statuses[:2] == ["ok", "ok"]
+    assert web.inner_connections() == 0
+
+
+def test_fuse_ask_prints_what_the_answer_cites_as_numbered_footnotes(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["chain"] = "panel | vote"
+    Path(recipe).write_text(json.dumps(spec))
+
+    result = ask(f"fuse-ask -q -c {recipe} Merging without locks", b"")
+
+    assert result.text.splitlines() == [
+        f"As [the page]({web.url}/article) says.",
+        "",
+        f"[1] Merging without locks: {web.url}/article",
+    ]
+
+
+def test_a_text_of_ones_own_goes_to_everybody_and_can_be_cited(
+    ask: Ask, upstream: Upstream, recipe: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lease.txt").write_text("The lease ends in May.")
+
+    result = ask(
+        f"fuse-panel -m fake/a -m fake/b --evidence lease.txt | fuse-judge -c {recipe} | fuse-synth -c {recipe}"
+    )
+
+    assert result.records[0]["evidence"] == [{"title": "lease.txt", "text": "The lease ends in May."}]
+    assert all("The lease ends in May." in json.dumps(body) for body in upstream.bodies())
+    assert len(upstream.bodies()) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xff\xfe\0", "not a text"), (b" \n", "nothing in it"), (None, "cannot be read")]
+)
+def test_evidence_that_is_no_text_is_a_usage_error(
+    ask: Ask, upstream: Upstream, tmp_path: Path, content: Any, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "e.txt").write_bytes(content)
+
+    result = ask("fuse-panel -m fake/a --evidence e.txt")
+
+    assert result.status == 2
+    assert said in result.err
+    assert upstream.requests() == []
