@@ -43,7 +43,7 @@ $(VENV)/.weights: $(VENV)/.installed fusiontools/llm/weights.py
 	@touch $@
 
 demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks your own
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+	@DEMO_BIN="$(CURDIR)/$(BIN)" PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARGS="…" is pytest's
 	@$(PYTEST) -n auto --dist worksteal -m "not slow"

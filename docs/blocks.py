@@ -26,6 +26,7 @@ from fusiontools.config.options import Flag
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import STAGES, FewShot, LimitOptions
 from fusiontools.config.templates import template_names
+from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import EXITS, FAILURE_CODES
 from fusiontools.record import params, schemas
 from fusiontools.server.protocols.exchange import API_CODES
@@ -64,6 +65,20 @@ MEANINGS = {
     "endpoints.*.output.completion_tokens": "The path of those of the answer.",
     "endpoints.*.output.cached_tokens": "The path of those that a cache knew.",
     "redact": "What stays here: `email`, `phone`, `keys`, `{NAME: PATTERN}`; see [redaction](ENDPOINTS#redaction).",
+    "search": "`provider`, `searxng`, `tavily`, `brave`, `exa`, `ddgs`: see [tools of members](TOOLS).",
+    "fetch": "Which addresses `web_fetch` may take: `results`, `seen` or `any`.",
+    "private_hosts": "Hosts, addresses and networks that `web_fetch` may reach although they are private.",
+    "sandbox": "A command that shuts in what `bash` runs, in the place of bubblewrap: `srt --`.",
+    "mcp": "MCP servers by name; `tools: [mcp:NAME]` gives their tools to members.",
+    "mcp.*.command": "The program that speaks MCP, with its arguments.",
+    "mcp.*.url": "Or where one speaks it, as streamable HTTP.",
+    "mcp.*.env": "The variables that it gets beside the harmless ones, by name.",
+    "mcp.*.key_env": "The variable with the key that is sent to the URL.",
+    "mcp.*.tools": "The tools of it that may be used; all where none is named.",
+    "mcp.*.pin": "The digest that its tools must have.",
+    "mcp.*.repeatable": "Its tools only look things up: one run stands for all equal ones.",
+    "mcp.*.start_s": "Longest wait for its start.",
+    "mcp.*.timeout_s": "Longest wait for one call.",
     "models": "Aliases: a short name for a model, with its settings.",
     "models.*.model": "The model's name at its endpoint. Required.",
     "models.*.name": "What records call it; the alias where it is not given.",
@@ -71,6 +86,7 @@ MEANINGS = {
     "models.*.samples": "How often it is asked.",
     "models.*.temperature": "Instead of the panel's, the judge's or the synthesizer's.",
     "models.*.top_p": "Nucleus sampling.",
+    "models.*.tools": "What it may use as a member, instead of the panel's `tools`; an empty list is none.",
     "models.*.max_tokens": "Instead of the stage's.",
     "models.*.reasoning_effort": "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`.",
     "models.*.system": "A system prompt for this model.",
@@ -163,6 +179,7 @@ def all_keys() -> dict[str, tuple[Any, Flag | None]]:
     parts["panel.few_shot"] = parts["panel"]["few_shot"]["properties"]
     made |= {"limits": LimitOptions, "panel.few_shot": FewShot, "endpoints.*": Endpoint, "models.*": Model}
     made["endpoints.*.output"] = CommandOutput
+    parts["mcp.*"], made["mcp.*"] = schema["$defs"]["mcp_server"]["properties"], McpServer
     nested = {key.partition(".")[0] for key in parts}
     keys: dict[str, tuple[Any, Flag | None]] = {}
     for key in schema["properties"]:
@@ -196,6 +213,7 @@ def meaning(key: str, flag: Flag | None, home: str) -> str:
             .replace("CHAINS", f"{home}chains.md")
             .replace("ENDPOINTS", f"{home}endpoints.md")
             .replace("COMMANDS", f"{home}command-members.md")
+            .replace("TOOLS", f"{home}tools-of-members.md")
         )
     if flag is None:
         raise KeyError(f"{key}: say in MEANINGS of docs/blocks.py what this recipe key means")

@@ -11,8 +11,8 @@ trap 'rm -rf "$work"' EXIT
 run() { # run NAME OPTIONS…: the batch with these options of fuse-panel
     name=$1
     shift
-    fuse-panel -c "$recipe" --lines --replay "$@" "$here/batch/questions.txt" | fuse-judge --replay |
-        fuse-synth --replay > "$work/$name.jsonl"
+    fuse-panel -c "$recipe" --lines --replay "$@" "$here/batch/questions.txt" |
+        fuse-judge -c "$recipe" --replay | fuse-synth -c "$recipe" --replay > "$work/$name.jsonl"
 }
 
 run first

@@ -18,8 +18,8 @@ END
 # printf, because echo would read backslashes; --text, because a question may begin with a brace.
 printf '%s\n' "$question" |
     fuse-panel -c "$recipe" --text |
-    fuse-judge |
-    fuse-synth --verbose --output text
+    fuse-judge -c "$recipe" |
+    fuse-synth -c "$recipe" --verbose --output text
 
 [ "$recipe" = local ] || exit 0
 cat <<'END'
@@ -34,7 +34,13 @@ What happened
 
 Next
   make demo Q='your own question'
+END
+command -v fuse-ask > /dev/null && [ -z "${DEMO_BIN:-}" ] || cat <<END
+  The tools:     export PATH="${DEMO_BIN:-the folder bin of your environment}:\$PATH"
+END
+cat <<'END'
   In one go:     fuse-ask "your own question", or a vote: fuse-ask --chain "panel | vote" "What is 7 times 8?"
-  Real models:   export OPENROUTER_API_KEY=…, then the same pipeline without -c local.
+  Real models:   export OPENROUTER_API_KEY=… (or OPENAI_, ANTHROPIC_, GEMINI_API_KEY), then the same without -c local;
+                 fuse-ask --list shows recipes, models, and what each still needs.
   Their words:   the tools talk in JSON Lines; end the pipeline with  | fuse-synth > answer.jsonl  and look inside.
 END

@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 fuse-panel -c "$recipe" --lines "$here/batch/questions.txt" |
     jq -c '.panel |= (map(select(.finish_reason != "length" and .error == null)) | unique_by(.content))
            | select(.panel != [])' |
-    fuse-judge > "$work/judged.jsonl"
+    fuse-judge -c "$recipe" > "$work/judged.jsonl"
 
 # 2. After the judge: `agreement` is the share of the responses that say the same. Look at the contested questions.
 echo "== contested"
@@ -20,4 +20,4 @@ jq -r 'select(.analysis != null and .analysis.agreement < 1)
        | "\(.messages[-1].content)\n" + ([.panel[].content | "   - " + .] | join("\n"))' "$work/judged.jsonl"
 
 echo "== answers"
-fuse-synth < "$work/judged.jsonl" | jq -r '"\(.messages[-1].content) \(.answer.content)"'
+fuse-synth -c "$recipe" < "$work/judged.jsonl" | jq -r '"\(.messages[-1].content) \(.answer.content)"'

@@ -13,6 +13,6 @@ fuse-judge -c "$recipe" --replay "$work/panel.jsonl" > "$work/judged.jsonl"
 echo "== the majority"
 fuse-vote "$work/panel.jsonl" | jq -r '.answer | "\(.content)  (\(.vote.votes) of \(.vote.of) votes)"'
 echo "== the best response, by the judge's ranking"
-fuse-pick "$work/judged.jsonl" | jq -r .answer.content
+fuse-pick -c "$recipe" "$work/judged.jsonl" | jq -r .answer.content
 echo "== the fused answer"
 fuse-synth -c "$recipe" --replay "$work/judged.jsonl" | jq -r .answer.content

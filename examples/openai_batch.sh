@@ -7,8 +7,8 @@ recipe=${RECIPE:-local}
 input=${1:-$(dirname "$0")/openai_batch.jsonl}
 
 fuse-panel -c "$recipe" "$input" |
-    fuse-judge |
-    fuse-synth |
+    fuse-judge -c "$recipe" |
+    fuse-synth -c "$recipe" |
     jq -c '{
         custom_id: .id,
         response: (if .error then null else {

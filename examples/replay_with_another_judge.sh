@@ -13,13 +13,13 @@ trap 'rm -rf "$work"' EXIT
 
 echo "What is the capital of Australia?" | fuse-panel -c "$recipe" > "$work/panel.jsonl"
 
-fuse-judge < "$work/panel.jsonl" > "$work/first.jsonl"
+fuse-judge -c "$recipe" < "$work/panel.jsonl" > "$work/first.jsonl"
 # shellcheck disable=SC2086 # several words are meant
-fuse-judge $judge < "$work/panel.jsonl" > "$work/second.jsonl"
+fuse-judge -c "$recipe" $judge < "$work/panel.jsonl" > "$work/second.jsonl"
 
 # A judge that fails costs no answer: the record goes on without `analysis`, and `degraded` says why.
 for run in first second; do
     echo "== the $run judge"
     jq -c '{judges: .analysis.judges, consensus: .analysis.consensus, ranking: .analysis.ranking, degraded}' "$work/$run.jsonl"
-    fuse-synth --output text < "$work/$run.jsonl"
+    fuse-synth -c "$recipe" --output text < "$work/$run.jsonl"
 done

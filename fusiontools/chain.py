@@ -143,6 +143,8 @@ class Chain:
             quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
             for i, stage in enumerate(stages):
                 record = await stage(record, runtime if i in heard else quiet)
+                if runtime.on_stage is not None:
+                    runtime.on_stage(self.steps[i].name, record)
             return record
 
         return run
@@ -275,8 +277,15 @@ async def open_runtime(
         UsageError: the journal cannot be opened.
     """
     opened = Journal(journal or default_path()) if keep else None
-    given: dict[str, Any] = {"replay": replay, "offline": offline, "tools": recipe.tools, "redact": recipe.redact}
-    client = Client(recipe.endpoints, recipe.limits, opened, **given)
+    client = Client(
+        recipe.endpoints,
+        recipe.limits,
+        opened,
+        replay=replay,
+        offline=offline,
+        redact=recipe.redact,
+        tools=recipe.tools,
+    )
     try:
         yield Runtime(client)
     finally:

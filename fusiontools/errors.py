@@ -100,7 +100,7 @@ StageCode = Literal[
     "unknown_source",
 ]
 #: Why a record has no answer.
-RecordCode = Literal["all_failed", "budget"]
+RecordCode = Literal["all_failed", "budget", "bug"]
 
 
 class FailureCode(NamedTuple):
@@ -157,6 +157,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     ),
     "caller_budget": FailureCode("call", "What a server's caller may spend in a day would have been passed."),
     "all_failed": FailureCode("error", "No member gave anything usable."),
+    "bug": FailureCode("error", "A bug in fusiontools; where it is stands on standard error, once. The run goes on."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
     "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),
     "tool_ignored": FailureCode("degraded", "A server: a tool that nobody here runs was not shown to the models."),

@@ -5,18 +5,19 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 N=${N:-36}
+recipe=${RECIPE:-$here/small.yaml}
 work=${WORK:-.eval}
 mkdir -p "$work"
 journal="--journal $work/journal.db --replay -q"
 
 fuse-tasks short -n "$N" --seed 1 > "$work/tasks.jsonl"
-fuse-panel -c "$here/small.yaml" $journal "$work/tasks.jsonl" > "$work/panel.jsonl"
-fuse-judge -c "$here/small.yaml" $journal "$work/panel.jsonl" > "$work/judged.jsonl"
+fuse-panel -c "$recipe" $journal "$work/tasks.jsonl" > "$work/panel.jsonl"
+fuse-judge -c "$recipe" $journal "$work/panel.jsonl" > "$work/judged.jsonl"
 
 fuse-vote -q "$work/panel.jsonl" > "$work/vote.jsonl"
-fuse-judge --method lexical $journal "$work/panel.jsonl" | fuse-pick $journal > "$work/pick.jsonl"
-fuse-synth -c "$here/small.yaml" $journal "$work/judged.jsonl" > "$work/written.jsonl"
-fuse-synth -c "$here/small.yaml" $journal --guard "$work/judged.jsonl" > "$work/guarded.jsonl"
+fuse-judge -c "$recipe" --method lexical $journal "$work/panel.jsonl" | fuse-pick -c "$recipe" $journal > "$work/pick.jsonl"
+fuse-synth -c "$recipe" $journal "$work/judged.jsonl" > "$work/written.jsonl"
+fuse-synth -c "$recipe" $journal --guard "$work/judged.jsonl" > "$work/guarded.jsonl"
 
 for run in vote pick written guarded; do
   fuse-grade -q --no-journal "$work/$run.jsonl" > "$work/$run.graded.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from fusiontools.config.click_options import click_options, complete_files, give
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError, __version__
 
 _CONFIG_HELP = (
-    "Recipe: a name or a file.  [default: $FUSION_CONFIG, ./fusion.yaml, budget where an OpenRouter key is set, local]"
+    "Recipe: a name or a file; `fuse-ask --list` shows them.  "
+    "[default: $FUSION_CONFIG, ./fusion.yaml, that of the first key that is set, ollama where it runs, local]"
 )
 
 _NAMES_WIDTH = 30
@@ -109,9 +111,14 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     stdout = sys.stdout
     try:
         load_dotenv()
+        _warn_of_unread(name)
         cli.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        leave(EXIT_USAGE)
+    except click.NoSuchOption as error:
+        said = error.format_message().rstrip(".") + _hint_at_dashes(name, error.option_name)
+        complain(name, f"{said} (see {name} --help)")
         leave(EXIT_USAGE)
     except click.ClickException as error:
         complain(name, f"{error.format_message()} (see {name} --help)")
@@ -144,6 +151,14 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
         complain(name, "this is a bug in fusiontools; finished calls are in the journal (--replay)")
         leave(trouble)
     leave(0)
+
+
+def _hint_at_dashes(name: str, option: str) -> str:
+    """Return what to do where a text that begins with a dash was taken for an option."""
+    for word in sys.argv[1:]:
+        if word.startswith(option) and (" " in word or option[1:2].isdigit()):
+            return f"; what begins with a dash and is no option comes after `--`: {name} -- {shlex.quote(word)}"
+    return ""
 
 
 def leave(status: int) -> NoReturn:
@@ -181,6 +196,24 @@ def complain(name: str, message: str) -> None:
         return
 
 
+def report_bug(name: str, place: str, error: Exception, known: set[str]) -> str:
+    """Say where an exception came up that nobody expected, its traceback the first time; return it in a few words.
+
+    Args:
+        known: what has been shown; the bug is added.
+    """
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    bug = f"a bug in fusiontools: {type(error).__name__} at {where}"
+    if bug not in known:
+        known.add(bug)
+        traceback.print_exception(error)
+        complain(name, f"{place}: {bug}; the run goes on")
+    return bug
+
+
 def load_dotenv() -> None:
     """Let a `.env` in the working directory fill in variables that the environment lacks."""
     if Path(".env").is_file():
@@ -190,6 +223,15 @@ def load_dotenv() -> None:
             dotenv.load_dotenv(".env", override=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f".env: cannot be read: {error}") from error
+
+
+def _warn_of_unread(name: str) -> None:
+    """Say which variable of the environment looks like ours and is read by nobody: most are typing errors."""
+    if any(variable.startswith("FUSION_") for variable in os.environ):
+        from fusiontools.config.environment import explain_unread
+
+        for warning in explain_unread(os.environ):
+            complain(name, f"warning: {warning}")
 
 
 def _recipe_option() -> click.Option:
@@ -216,7 +258,8 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 def _complete_recipes(context: click.Context, _: click.Parameter, typed: str) -> list[Any]:
     from click.shell_completion import CompletionItem
 
-    from fusiontools.config.recipe_yaml import recipe_names
+    from fusiontools.config.recipe_yaml import own_recipe_names, recipe_names
 
-    names = [CompletionItem(name) for name in recipe_names() if name.startswith(typed)]
+    known = sorted({*own_recipe_names(), *recipe_names()})
+    names = [CompletionItem(name) for name in known if name.startswith(typed)]
     return [*names, CompletionItem(typed, type="file")]

@@ -65,7 +65,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     from fusiontools.chain import Costs, estimate_calls
     from fusiontools.cli.command import complain, leave
-    from fusiontools.cli.io import Flood, Source, note_list, write_or_leave
+    from fusiontools.cli.io import Flood, Input, note_list, write_or_leave
     from fusiontools.cli.setup import read_chain
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.stage_table import StreamOptions
@@ -81,7 +81,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if not files and os.isatty(0):
         complain(_TOOL, "reads records on stdin; press Ctrl-D to end (--help explains)")
     bad, flood = 0, Flood(_TOOL)
-    async for batch in Source(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
+    async for batch in Input(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
         for line in batch:
             try:
                 if line.problem:
@@ -149,7 +149,7 @@ def _format(costs: Any, form: str, *, foreseen: bool) -> str:
 
 
 def _sums_of(row: Any) -> dict[str, Any]:
-    """Return a row's sums; the cost is null where no call's cost is known."""
+    """Return a row's sums; what was paid, or saved, is null where nobody knows it of any call."""
     return {
         "calls": row.calls,
         "failed": row.failed,
@@ -158,7 +158,7 @@ def _sums_of(row: Any) -> dict[str, Any]:
         "completion_tokens": row.completion_tokens,
         "cost_usd": None if row.nothing_known else round(row.known_usd, 8),
         "unknown": row.unknown,
-        "saved_usd": round(row.saved_usd, 8),
+        "saved_usd": None if row.replayed and row.saved_unknown == row.replayed else round(row.saved_usd, 8),
         "latency_s": round(row.time_s, 4),
     }
 
@@ -183,7 +183,10 @@ def _table(costs: Any, rows: list[Any], foreseen: bool) -> str:
 def _cells_of(row: Any) -> list[str]:
     known = ("≥ " if row.unknown else "") + f"${row.known_usd:.4f}"
     cost = "unknown" if row.nothing_known else known
-    saved = f"${row.saved_usd:.4f}" if row.replayed else "-"
+    saved = "-"
+    if row.replayed:
+        known_saved = ("≥ " if row.saved_unknown else "") + f"${row.saved_usd:.4f}"
+        saved = "unknown" if row.saved_unknown == row.replayed else known_saved
     numbers = (row.calls, row.failed, row.replayed, row.prompt_tokens, row.completion_tokens)
     return [*(f"{n:,}" for n in numbers), cost, saved, f"{row.time_s:.1f} s"]
 

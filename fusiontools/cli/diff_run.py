@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_lines
-from fusiontools.cli.io import Line, Sink, Source, is_colour_welcome
+from fusiontools.cli.io import Input, Line, Sink, is_colour_welcome
 from fusiontools.cli.text import Paint
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
 from fusiontools.evaluation.diff.records import Change, RecordCounts, Side, change_data, compare, side_of
@@ -89,7 +89,7 @@ class Comparison:
             signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
         if "-" in self.files and os.isatty(0):
             complain("fuse-diff", "reads records on stdin; press Ctrl-D to end (--help explains)")
-        first, second = (Source([name], "jsonl", self.wanted.max_line_bytes) for name in self.files)
+        first, second = (Input([name], "jsonl", self.wanted.max_line_bytes) for name in self.files)
         self.sink = Sink()
         try:
             await self._compare(first, second)
@@ -101,7 +101,7 @@ class Comparison:
             raise UsageError(f"stdout: {self.sink.failure.strerror}")
         return _TROUBLE if any(self.tally.unread) else _DIFFER if self.tally.differ else _SAME
 
-    async def _compare(self, first: Source, second: Source) -> None:
+    async def _compare(self, first: Input, second: Input) -> None:
         pending = PendingRecords()
         async for key, side in self._sides(second, 1):
             pending.put(key, side)
@@ -119,7 +119,7 @@ class Comparison:
             for line in unread_lines(self.tally, self.names):
                 complain("fuse-diff", line)
 
-    async def _sides(self, source: Source, file: int) -> AsyncIterator[tuple[Key, Side]]:
+    async def _sides(self, source: Input, file: int) -> AsyncIterator[tuple[Key, Side]]:
         name = self.names[file]
         seen: Counter[str] = Counter()
         async for batch in source.batches():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.cli.command import complain, leave
+from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.evidence import read_evidence, with_evidence
 from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
@@ -24,12 +24,14 @@ from fusiontools.errors import (
     UsageError,
 )
 from fusiontools.record import jsonl
+from fusiontools.record.sections import with_error
 from fusiontools.record.types import Record
 from fusiontools.stages.runtime import Runtime, Stage
 
 if TYPE_CHECKING:
-    from fusiontools.cli.io import Line, Source
+    from fusiontools.cli.io import Input, Line
     from fusiontools.cli.text import Live, Screen
+    from fusiontools.record.types import Call
 
 _FAILURES_SHOWN = 10
 _GIVE_UP_S = 0.2
@@ -72,12 +74,18 @@ def run_filter(
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A record that is through, and where its answer has been shown; `passed_on` is the line of one that had failed."""
+    """A record that is through, and where its answer has been shown.
+
+    Args:
+        line: how it is written, where it is no text for a person.
+        passed_on: whether it had failed before it came here.
+    """
 
     record: Record
     live: Live | None
     failed_here: bool
-    passed_on: bytes | None
+    passed_on: bool
+    line: bytes | None
 
 
 class _Filter:
@@ -94,10 +102,11 @@ class _Filter:
         self._seen = SeenIds(plan.tool)
         self._flood = Flood(plan.tool)
         self._rejects: int | None = None
+        self._bugs: set[str] = set()
         self._leaving: asyncio.Task[None] | None = None
 
     async def run(self, files: Sequence[str]) -> int:
-        from fusiontools.cli.io import Source
+        from fusiontools.cli.io import Input
 
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
@@ -105,7 +114,7 @@ class _Filter:
         if self.options.rejects:
             self._rejects = _create_file(self.options.rejects)
         form = "text" if self.inputs.text else "lines" if self.inputs.lines else "jsonl" if self.plan.needs else "auto"
-        source = Source(files, form, int(self.options.max_line_mib * 2**20), counts_ahead=self.progress.draws_bar)
+        source = Input(files, form, int(self.options.max_line_mib * 2**20), counts_ahead=self.progress.draws_bar)
         self.progress.source = source
         self.sink = Sink()
         self.client = self.plan.client()
@@ -135,7 +144,7 @@ class _Filter:
         self.progress.sum_up()
         return self._exit_status()
 
-    async def _work(self, source: Source) -> None:
+    async def _work(self, source: Input) -> None:
         from fusiontools import chain
 
         async for results in chain.over(
@@ -147,10 +156,15 @@ class _Filter:
 
     async def _work_on(self, line: Line) -> _Done | None:
         """Take one line through the stage; None where it is no record."""
+        record: Record | None = None
+        calls: list[Call] = []
         try:
             record = self._parse(line)
             live = self._screen.open(record) if self._screen else None
-            result = await self.plan.stage(record, Runtime(self.client, live.take if live else None))
+            result = await self.plan.stage(
+                record, Runtime(self.client, live.take if live else None, on_call=calls.append)
+            )
+            return self._done(line, record, result, live)
         except InputError as error:
             self._reject(line, error.message)
             return None
@@ -159,8 +173,21 @@ class _Filter:
             raise UsageError(
                 f"{line.place}: {error.message}" if error.message[:2] == "$." else error.message
             ) from error
-        passed_on = line.data if "error" in record else None
-        return _Done(result, live, "error" in result and passed_on is None, passed_on)
+        except Exception as error:
+            # Nobody expected this one. It is this record's alone: the others are paid for, too.
+            words = report_bug(self.plan.tool, line.place, error, self._bugs)
+            if record is None:
+                self._reject(line, words)
+                return None
+            failed = with_error(record, self.plan.tool.removeprefix("fuse-"), "bug", words, calls)
+            return self._done(line, record, failed, None)
+
+    def _done(self, line: Line, record: Record, result: Record, live: Live | None) -> _Done:
+        passed_on = "error" in record
+        written = None
+        if not self.as_text:
+            written = jsonl.as_it_came(line.data, result) if passed_on else jsonl.write(result)
+        return _Done(result, live, "error" in result and not passed_on, passed_on, written)
 
     def _parse(self, line: Line) -> Record:
         if line.problem:
@@ -189,12 +216,10 @@ class _Filter:
         failed = "error" in record
         self.failed += failed
         self.answered += not failed
-        self.progress.finished(record, passed_on=done.passed_on is not None)
+        self.progress.finished(record, passed_on=done.passed_on)
         if done.failed_here:
             self._say_failed(record)
-        if self.as_text:
-            return self._as_text(done)
-        return jsonl.write(record) if done.passed_on is None else jsonl.as_it_came(done.passed_on, record)
+        return self._as_text(done) if self.as_text else done.line
 
     def _as_text(self, done: _Done) -> bytes | None:
         from fusiontools.cli.text import heading, record_as_text

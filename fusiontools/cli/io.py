@@ -52,7 +52,7 @@ class Line:
         return f"{self.name}:{self.number}" if self.number else self.name
 
 
-class Source:
+class Input:
     """The input of a tool, in batches of lines, as many as one read gave; nothing is parsed beyond finding the lines.
 
     Args:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-    from fusiontools.cli.io import Source
+    from fusiontools.cli.io import Input
     from fusiontools.llm.ledger import Event
     from fusiontools.record.types import Record
 
@@ -51,7 +51,7 @@ class Progress:
         #: An answer on the screen speaks for itself; a line about it would land in its text.
         self.answer_is_live = False
         #: Where the records come from.
-        self.source: Source | None = None
+        self.source: Input | None = None
 
     @property
     def draws_bar(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fusiontools.cli import report_export, report_text
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Source, is_colour_welcome, write_or_leave
+from fusiontools.cli.io import Input, is_colour_welcome, write_or_leave
 from fusiontools.cli.table import screen_width
 from fusiontools.config.evaluation_options import ReportOptions
 from fusiontools.errors import (
@@ -69,7 +69,7 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
 
 async def _read(files: Sequence[str], max_line_bytes: int) -> _Input:
     taken = _Input()
-    async for batch in Source(files, "jsonl", max_line_bytes).batches():
+    async for batch in Input(files, "jsonl", max_line_bytes).batches():
         for line in batch:
             try:
                 if line.problem:

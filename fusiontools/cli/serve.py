@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.errors import UsageError, install_line
 from fusiontools.server.serve_options import ServeOptions
 
+_HIGHEST_PORT = 65_535
 HELP = """\
 \b
   fuse-serve -c budget --max-day-cost-usd 20
@@ -27,22 +30,37 @@ def main(
     import os
 
     from fusiontools.cli.command import complain
-    from fusiontools.errors import UsageError, install_line
 
     if files:
         raise UsageError(f"{files[0]!r}: a server reads no files")
     try:
         from fusiontools.server.run import serve as run
-        from fusiontools.server.state import KEYS_VARIABLE, ServerArguments
+        from fusiontools.server.state import ServerArguments, server_keys
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed: {install_line('serve')}") from error
 
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")
         if os.isatty(2):
-            key = "one of your keys" if os.environ.get(KEYS_VARIABLE) else "any key will do"
+            key = "one of your keys" if server_keys() else "any key will do"
             complain(
                 "fuse-serve", f"clients: base URL {url}/v1 (Anthropic's: {url}), model `fusion`, {key}; Ctrl-C ends it"
             )
 
-    run(ServerArguments(config, ServeOptions(**serve), limit, journal), say)
+    run(ServerArguments(config, ServeOptions(**{**_read_environment(os.environ), **serve}), limit, journal), say)
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return where to listen, as the environment says it.
+
+    Raises:
+        UsageError: a port that is none.
+    """
+    said: dict[str, Any] = {}
+    if host := environ.get("FUSION_HOST"):
+        said["host"] = host
+    if port := environ.get("FUSION_PORT"):
+        if not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
+            raise UsageError(f"FUSION_PORT={port!r}: a port is a number from 0 to {_HIGHEST_PORT}")
+        said["port"] = int(port)
+    return said

@@ -88,8 +88,8 @@ def make_client(
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
-            redact=recipe.redact if recipe else (),
             tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
+            redact=recipe.redact if recipe else (),
         )
 
     return make

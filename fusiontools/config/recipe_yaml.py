@@ -209,6 +209,19 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
     )
 
 
+def _tools(data: Mapping[str, Any], stages: Mapping[str, Any], where: str) -> ToolOptions:
+    """Return what the recipe's tools go by; every tool that a stage or a model names must be there."""
+    options = read_tool_options(data)
+    for name, stage in stages.items():
+        models = (*getattr(stage, "members", ()), *getattr(stage, "models", ()))
+        for spelled in (*getattr(stage, "tools", ()), *(tool for model in models for tool in model.tools or ())):
+            try:
+                require_tool(spelled, options.mcp)
+            except UsageError as error:
+                raise UsageError(f"{where}: $.{name}: {error.message.removeprefix('--tools: ')}") from None
+    return options
+
+
 def _redact(said: Any, where: str) -> Redact:
     try:
         return redact_from(said)
@@ -224,19 +237,6 @@ def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:
         except UsageError as error:
             raise UsageError(f"{where}: $.endpoints.{name}: {error.message}") from None
     return made
-
-
-def _tools(data: Mapping[str, Any], stages: Mapping[str, Any], where: str) -> ToolOptions:
-    """Return what the recipe's tools go by; every tool that a stage or a model names must be there."""
-    options = read_tool_options(data)
-    for name, stage in stages.items():
-        models = (*getattr(stage, "members", ()), *getattr(stage, "models", ()))
-        for spelled in (*getattr(stage, "tools", ()), *(tool for model in models for tool in model.tools or ())):
-            try:
-                require_tool(spelled, options.mcp)
-            except UsageError as error:
-                raise UsageError(f"{where}: $.{name}: {error.message.removeprefix('--tools: ')}") from None
-    return options
 
 
 def _section(name: str, data: Any, maker: _ModelMaker, where: str) -> StageOptions:

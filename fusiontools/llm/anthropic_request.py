@@ -23,7 +23,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from fusiontools.errors import CallFailed
@@ -112,7 +112,7 @@ class Conversation:
             to += _blocks(message, text_only=True)
         elif role == "user":
             self._add_blocks("user", _blocks(message))
-        elif role == "assistant" and (native := message.get("native")):
+        elif role == "assistant" and (native := cast(Any, message).get("native")):
             self._add_blocks("assistant", [dict(block) for block in native])
             for call in message.get("tool_calls") or []:
                 self._ids[call.get("id") or ""] = call.get("id") or ""

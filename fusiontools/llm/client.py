@@ -66,10 +66,10 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
-    redact: Redact = ()
     tools: ToolOptions = field(default_factory=ToolOptions)
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
+    redact: Redact = ()
     budget: Budget = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
@@ -161,14 +161,22 @@ class Client:
         deltas.finish()
         return _restored(completion, hidden)
 
+    def hide(self, data: Any, ledger: Ledger) -> Any:
+        """Return JSON data of a record as it may leave for a stranger: with marks in the place of what is hidden."""
+        return Hidden(self._marks_of(ledger)).hide(data) if ledger.redact else data
+
     def _hide(self, request: CompletionRequest, ledger: Ledger) -> HiddenRequest:
         """Return the request in the marks of its record."""
+        return hide_request(request, self._marks_of(ledger))
+
+    def _marks_of(self, ledger: Ledger) -> Marks:
+        """Return the marks of a ledger's record."""
         key = (ledger.redact, ledger.record_id)
         marks = self._marks.pop(key, None) or Marks(finder_for(ledger.redact))
         self._marks[key] = marks
         if len(self._marks) > _REMEMBERED_RECORDS:
             del self._marks[next(iter(self._marks))]
-        return hide_request(request, marks)
+        return marks
 
     async def _complete(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None

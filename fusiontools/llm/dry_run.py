@@ -11,8 +11,11 @@ from typing import Any
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.prices import estimate_tokens
 from fusiontools.record import jsonl
+from fusiontools.record.sections import text_of
 
 _LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
+#: Room for a short answer and no more.
+_FEW_TOKENS = 64
 _REPLIES: dict[str, Any] = {
     "ranking": _LETTERS,
     "consensus": ["-"],
@@ -58,7 +61,12 @@ class DryRun:
                 return jsonl.dumps({name: _REPLIES.get(name, _empty(kind)) for name, kind in wanted.items()}).decode()
         # No two of them share a word, or the panel would seem to agree.
         word = f"w{self._asked} "
-        return word * max(1, int(tokens * 3.5 / len(word)))
+        chars = tokens * 3.5
+        worked = [len(text_of(message)) for message in request.messages if message.get("role") == "assistant"]
+        if worked and tokens <= _FEW_TOKENS:
+            # Who is shown short answers, and has room for one, gives one.
+            chars = min(chars, max(worked))
+        return word * max(1, int(chars / len(word)))
 
 
 def _empty(kind: Any) -> Any:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,13 +28,12 @@ from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
+from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import KeyMask
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
-
-_BODY_LIMIT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class HttpBackend:
             "host": self._url.netloc.decode("ascii"),
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
+            "accept-encoding": "identity",
             "user-agent": f"fusiontools/{__version__}",
             **api.headers,
             **endpoint.headers,
@@ -95,6 +96,7 @@ class HttpBackend:
         self._quirks: dict[str, Quirks] = {}
         #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
         self._waits: set[str] = set()
+        self._room = Room()
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
         self._masked = KeyMask(None)
@@ -148,7 +150,7 @@ class HttpBackend:
                 yield replace(reply, chunks=_renamed(reply.chunks, own_names)) if own_names else reply
             finally:
                 await reply.close()
-        except (httpx.RequestError, httpx.StreamError) as error:
+        except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
             raise self._call_failed(error, retryable=False) from error
 
     def _mask(self) -> KeyMask:
@@ -195,7 +197,7 @@ class HttpBackend:
                     completion = reader.read(content)
             finally:
                 await reply.close()
-        except (httpx.RequestError, httpx.StreamError) as error:
+        except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
             raise self._call_failed(error, retryable=not shown) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
@@ -217,9 +219,9 @@ class HttpBackend:
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
             sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            return _hide_key(_raw_reply(await transport.exchange(sent)), self._mask())
+            return _hide_key(_raw_reply(await transport.exchange(sent), self._room), self._mask())
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        return _hide_key(_reply(await transport.handle_async_request(request)), self._mask())
+        return _hide_key(_reply(await transport.handle_async_request(request), self._room), self._mask())
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
@@ -309,22 +311,52 @@ def _proxy_address(url: httpx.URL) -> str | None:
     return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
 
 
-def _raw_reply(response: Http1Response) -> HttpReply:
+def _raw_reply(response: Http1Response, room: Room) -> HttpReply:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-    if "content-encoding" in headers:
-        # The endpoint compresses without being asked: httpx's decoders know how.
-        return _reply(httpx.Response(response.status, headers=response.headers, stream=response))
-    return HttpReply(response.status, headers, aiter(response), response.aclose, response.each)
+    reply = HttpReply(response.status, headers, aiter(response), response.aclose, response.each)
+    return _inflated(reply, room) if "content-encoding" in headers else reply
 
 
-def _reply(response: httpx.Response) -> HttpReply:
-    chunks = response.aiter_bytes()
+def _reply(response: httpx.Response, room: Room) -> HttpReply:
+    # What a transport has read already it has inflated, too.
+    here = response.is_stream_consumed
+    chunks = response.aiter_bytes() if here else response.aiter_raw()
 
     async def each(take: OnBytes) -> None:
         async for chunk in chunks:
             take(chunk)
 
-    return HttpReply(response.status_code, response.headers, chunks, response.aclose, each)
+    reply = HttpReply(response.status_code, response.headers, chunks, response.aclose, each)
+    return _inflated(reply, room) if "content-encoding" in response.headers and not here else reply
+
+
+def _inflated(reply: HttpReply, room: Room) -> HttpReply:
+    """Return a reply whose endpoint has compressed it without being asked, inflated within bounds."""
+    inflater: Inflater | None = None
+
+    def inflate(chunk: bytes) -> Iterator[bytes]:
+        nonlocal inflater
+        inflater = inflater or Inflater(reply.headers["content-encoding"], room)
+        return inflater.feed(chunk)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async for chunk in reply.chunks:
+            for piece in inflate(chunk):
+                yield piece
+
+    async def each(take: OnBytes) -> None:
+        def take_inflated(chunk: bytes) -> None:
+            for piece in inflate(chunk):
+                take(piece)
+
+        await reply.each(take_inflated)
+
+    async def close() -> None:
+        if inflater is not None:
+            inflater.close()
+        await reply.close()
+
+    return replace(reply, chunks=chunks(), each=each, close=close)
 
 
 def _hide_key(reply: HttpReply, mask: KeyMask) -> HttpReply:
@@ -370,8 +402,8 @@ async def _whole_body(reply: HttpReply) -> bytes:
     async for chunk in reply.chunks:
         parts.append(chunk)
         size += len(chunk)
-        if size > _BODY_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"the endpoint sent more than {_BODY_LIMIT_BYTES >> 20} MiB")
+        if size > BODY_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
     return b"".join(parts)
 
 

@@ -307,10 +307,10 @@ class Payment:
         try:
             bound = None if self._bound_usd is None else self._trust.bound_usd(self._bound_usd, self._model)
             self._reserved_usd = await reserve(self._budgets, bound, self._model)
-        except BaseException:
-            self._trust.end()
-            raise
-        self._open = True
+            self._open = True
+        finally:
+            if not self._open:
+                self._trust.end()
 
     async def __aenter__(self) -> Payment:
         await self.open()

@@ -19,6 +19,7 @@ _MOST_NUMBER = 2.0**63
 _MOST_USD = 1000.0
 #: What xAI counts in.
 _TICKS_PER_USD = 1e10
+_DEEPEST = 8
 _TOTALS = ("total_cost", "total")
 
 
@@ -92,19 +93,19 @@ def _provider_usd(details: Any) -> float | None:
     return _sum(details.get(name) for name in parts)
 
 
-def _sum_parts(cost: Any) -> float | None:
+def _sum_parts(cost: Any, depth: int = 0) -> float | None:
     """Return a cost that is a number, or that comes in parts: its total where one is among them."""
-    if not isinstance(cost, dict):
+    if not isinstance(cost, dict) or depth == _DEEPEST:
         return _bounded(cost)
     for name in _TOTALS:
         if name in cost:
             return _bounded(cost[name])
     # What a part says in words (a currency, the size of a search) is no part of the sum.
-    return _sum(part for part in cost.values() if not isinstance(part, str)) if cost else None
+    return _sum((part for part in cost.values() if not isinstance(part, str)), depth + 1) if cost else None
 
 
-def _sum(parts: Iterable[Any]) -> float | None:
-    known = [_sum_parts(part) for part in parts]
+def _sum(parts: Iterable[Any], depth: int = 0) -> float | None:
+    known = [_sum_parts(part, depth) for part in parts]
     return None if None in known or not known else _bounded(sum(part for part in known if part is not None))
 
 

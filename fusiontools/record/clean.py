@@ -16,15 +16,18 @@ _LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-    # Joiners and the two selectors of emoji mean something, but not many in a row.
-    "|[\u200c\u200d\ufe0e\ufe0f]{3,}"
 )
+#: Joiners and the two selectors of emoji mean something, but not many in a row.
+_MANY_JOINERS = re.compile("[\u200c\u200d\ufe0e\ufe0f]{3,}")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Return text without escape sequences, control and invisible characters; line ends become line feeds."""
+    """Return text without escape sequences, control and invisible characters; line ends become line feeds.
+
+    What is clean stays as it is.
+    """
     if text.isascii() and text.isprintable():
         return text
-    text = _LINE_ENDS.sub("\n", _ESCAPES.sub("", text))
-    return _LONE_SURROGATES.sub("\ufffd", _UNSEEN.sub("", text))
+    text = _UNSEEN.sub("", _LINE_ENDS.sub("\n", _ESCAPES.sub("", text)))
+    return _LONE_SURROGATES.sub("\ufffd", _MANY_JOINERS.sub("", text))

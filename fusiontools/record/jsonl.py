@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fusiontools.errors import InputError
-from fusiontools.record.params import PARAMETERS, with_one_name
+from fusiontools.record.params import PARAMETERS, find_refused, with_one_name
 from fusiontools.record.schemas import check_record
 from fusiontools.record.sections import question_id
 
@@ -110,6 +110,8 @@ def _record_from(data: dict[str, Any]) -> Record:
     if "messages" not in data:
         raise InputError("no `messages` and no `prompt`: not a question", "$")
     params = data.get("params")
+    if isinstance(params, dict) and "panel" not in data and (refused := find_refused(params)) is not None:
+        raise InputError(refused[1], f"$.params.{refused[0]}")
     if isinstance(params, dict) and None in params.values():
         # A null says nothing, here as in a request to the server.
         data = {**data, "params": {name: value for name, value in params.items() if value is not None}}

@@ -54,6 +54,14 @@ POLICY: dict[str, str] = {
     "store": NOBODY,
     "service_tier": NOBODY,
 }
+#: Why a parameter is refused, where it is said with a value that asks for something.
+REFUSALS = {
+    "n": "one answer is fused from many responses; ask again for another one",
+    "modalities": "only text is answered",
+    "audio": "only text is answered",
+    "functions": "say `tools` instead",
+    "function_call": "say `tool_choice` instead",
+}
 #: What a request is made of beside its parameters; in a record they are no `params`.
 STRUCTURE = ("messages", "fusion", "plugins")
 #: What stands at the top of a chat request, and in the `params` of a record.
@@ -64,6 +72,18 @@ SYNONYMS = ("max_completion_tokens", "reasoning")
 MEMBER = tuple(name for name, whose in POLICY.items() if whose == BOTH)
 #: Parameters of whoever writes the visible answer.
 ANSWER = tuple(name for name, whose in POLICY.items() if whose in (BOTH, WRITER) and name not in SYNONYMS)
+
+
+def find_refused(said: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the first parameter that cannot be honoured, and why; None where all can."""
+    for name, why in REFUSALS.items():
+        value = said.get(name)
+        harmless = value in (None, 1, [], ["text"], {}) and value is not True
+        if name == "function_call" and value in ("none", "auto") and "functions" not in said:
+            harmless = True
+        if not harmless:
+            return name, f"`{name}` is not supported: {why}"
+    return None
 
 
 def with_one_name(said: Mapping[str, Any]) -> dict[str, Any]:

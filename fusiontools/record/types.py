@@ -15,9 +15,6 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: list[ToolCall]
     tool_call_id: str
-    #: Not of the API: a model's own turn as its endpoint wrote it, and its thoughts, for whoever wrote them.
-    native: Any
-    reasoning_content: str
 
 
 class ToolFunction(TypedDict):

@@ -7,9 +7,11 @@ hears everything. A subscriber is one client: with the last of them the job is g
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -173,14 +175,21 @@ class Cache:
 
     Args:
         keep_s: how long an answer is kept; 0 keeps none.
-        entries: how many are kept; the one that was used longest ago makes room.
+        entries: how many are kept, at most; the one that was used longest ago makes room.
         clock: seconds, rising.
+        most_bytes: how much they may have together, as JSON.
     """
 
-    def __init__(self, keep_s: float, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, keep_s: float, entries: int, clock: Callable[[], float] = time.monotonic, most_bytes: int = 2**26
+    ) -> None:
         #: Whether there is a cache at all.
         self.keeps = keep_s > 0
-        self._kept: TTLCache[bytes, Record] = TTLCache(entries, keep_s, clock)
+        # No record is counted as less than the share of one among so many: so one bound holds both.
+        share = max(1, most_bytes // entries)
+        self._kept: TTLCache[bytes, Record] = TTLCache(
+            share * entries, keep_s, clock, getsizeof=lambda record: max(share, len(jsonl.dumps(record)))
+        )
         self._running: dict[bytes, Job] = {}
 
     def get(self, key: bytes) -> Record | None:
@@ -206,7 +215,8 @@ class Cache:
         record = job.task.result()
         failed = [note for note in record.get("degraded", []) if note["code"] not in _NO_FAILURES]
         if self.keeps and "error" not in record and not failed:  # another try may do better
-            self._kept[key] = record
+            with suppress(ValueError):  # it alone is larger than all may be
+                self._kept[key] = record
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +284,14 @@ class JobRunner:
             on_call=self.metrics.count_call,
             notify=_Progress(job).take if followed else None,
             redact=plan.recipe.redact,
+            on_stage=functools.partial(_say_analysis, job) if followed else None,
         )
+
+
+def _say_analysis(job: Job, stage: str, record: Record) -> None:
+    """Say what the judge has found, to who asked for events, before the answer is written."""
+    if stage == "judge" and "analysis" in record:
+        job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
 
 
 def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None = None) -> Record:

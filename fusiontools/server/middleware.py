@@ -7,7 +7,6 @@ import json
 import re
 import sys
 import time
-import traceback
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -17,7 +16,7 @@ from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
 from fusiontools.server.protocols.messages import Messages
-from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, send_json, speaks_anthropic
+from fusiontools.server.request import App, Receive, RequestLog, Send, new_id, report_bug, send_json, speaks_anthropic
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
@@ -93,7 +92,7 @@ class RequestMiddleware:
             raise
         except Exception as error:
             # Nobody expected this one: where it happened is for the operator, nothing of it for the client.
-            _report_bug(log.id, error)
+            report_bug(log.id, error)
             if log.status:
                 log.outcome = "internal_error"
                 raise BrokenOff from None
@@ -134,13 +133,6 @@ def _request_id(scope: Any) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
     return new_id()
-
-
-def _report_bug(request_id: str, error: Exception) -> None:
-    """Say on standard error where it happened; neither the message nor a value, for they may hold texts or keys."""
-    places = traceback.extract_tb(error.__traceback__)[-6:]
-    path = " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places))
-    sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")
 
 
 def _write(scope: Any, log: RequestLog) -> None:

@@ -17,6 +17,7 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
+from fusiontools.llm.inflate import BODY_LIMIT_BYTES
 from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
 from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fusiontools.server.state import Server
 
 _SLOT = Slot()
+_EVENT_LIMIT_BYTES = 16 * 2**20
 #: Keys of a body that name further models: OpenRouter's, LiteLLM's, gateways'.
 _NAMING = ("models", "fallbacks")
 #: Keys that may lead to any model, provider or price.
@@ -210,6 +212,8 @@ async def _copy(
     async for chunk in reply.chunks:
         if data := events.take(chunk) if streams else chunk:
             await write(data)
+        if len(events.last()) > _EVENT_LIMIT_BYTES:
+            raise CallFailed("bad_response", f"an event of the endpoint has more than {_EVENT_LIMIT_BYTES >> 20} MiB")
         reading.take(chunk)
     if streams and (rest := events.last()):
         await write(rest)
@@ -284,7 +288,7 @@ class Passthrough:
         Raises:
             ApiError: the endpoint fails before its first byte, or in the middle of a plain answer.
         """
-        kept: list[bytes] = []
+        kept = bytearray()
         head = (0, "")
 
         async def on_open(status: int, kind: str) -> None:
@@ -298,7 +302,9 @@ class Passthrough:
             if streams:
                 await self.send({"type": "http.response.body", "body": data, "more_body": True})
             else:
-                kept.append(data)
+                kept.extend(data)
+                if len(kept) > BODY_LIMIT_BYTES:
+                    raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
 
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
@@ -332,7 +338,7 @@ class Passthrough:
         if streams:
             await self.send({"type": "http.response.body", "body": b""})
         else:
-            await send_json(self.send, head[0], b"".join(kept), _reply_headers(head[1]))
+            await send_json(self.send, head[0], bytes(kept), _reply_headers(head[1]))
 
     def _budgets(self, max_cost_usd: float | None) -> tuple[Budget, ...]:
         budget = self.server.daily_budgets.of(self.log.caller)

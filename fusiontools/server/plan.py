@@ -68,6 +68,13 @@ _MOST_STEPS = 12
 _NO_NUMBER = 2**63
 #: Shapes of the three recipes that OpenRouter's presets stand for.
 _PRESETS = {"general-high": "quality", "general-budget": "budget", "general-fast": "budget"}
+#: What other servers of this kind call the same override; whoever compares in them writes the answer, too.
+ALIASES = {
+    "models": ("panel",),
+    "analysis_models": ("panel",),
+    "judge_model": ("judge", "synth"),
+    "synthesizer": ("synth",),
+}
 _PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
 
 
@@ -323,8 +330,11 @@ def _may_call(request: ChatRequest) -> bool:
 
 
 def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the overrides with OpenRouter's spelling of them translated; what is said in ours wins."""
-    fusion = {key: value for key, value in overrides.items() if key != "plugins" and value is not None}
+    """Return the overrides with other spellings of them translated, OpenRouter's among them; ours win."""
+    fusion: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if value is not None and key != "plugins":
+            fusion |= {name: value for name in ALIASES.get(key, (key,)) if name == key or overrides.get(name) is None}
     plugins = overrides.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise _bad("plugins", "not a list of objects")

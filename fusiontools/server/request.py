@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,3 +162,10 @@ def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 def new_id() -> str:
     """Return 32 hex digits that were never used before."""
     return secrets.token_hex(16)
+
+
+def report_bug(request_id: str, error: Exception) -> None:
+    """Say on standard error where it happened; neither the message nor a value, for they may hold texts or keys."""
+    places = traceback.extract_tb(error.__traceback__)[-6:]
+    path = " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places))
+    sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")

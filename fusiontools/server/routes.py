@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,16 @@ from fusiontools.chain import estimate_calls
 from fusiontools.config.chain_syntax import spell
 from fusiontools.config.models import require_ready
 from fusiontools.config.recipe import Recipe, summary, without_private
-from fusiontools.errors import InputError, UsageError, __version__
+from fusiontools.errors import InputError, UsageError, __version__, nearest
 from fusiontools.llm.completion import DEPTH
 from fusiontools.record import jsonl, schemas
+from fusiontools.record.params import PARAMETERS
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.server import metrics
+from fusiontools.server.docs_page import HEADERS, docs_page
 from fusiontools.server.jobs import Job, Subscriber, record_of
+from fusiontools.server.plan import ALIASES
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 from fusiontools.server.protocols.messages import count
@@ -83,6 +87,8 @@ def openapi_document() -> bytes:
 
 #: How long an answer is taken to be in an estimate, where nobody bounds it.
 _ASSUMED_TOKENS = 800
+#: What a body of `/fuse` may say.
+_QUESTION = ("id", "meta", "recipe", "prompt", "messages", "params", "fusion", "plugins", *sorted(PARAMETERS))
 #: Sections of a record that only a chain makes.
 _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
@@ -101,6 +107,11 @@ class Routes:
             ("GET", "/v1/models/{name:path}", self.model),
             ("GET", "/recipes", self.recipes),
             ("GET", "/recipes/{name}", self.recipe),
+            # As other servers of this kind call them.
+            ("GET", "/panels", self.recipes),
+            ("GET", "/panels/{name}", self.recipe),
+            ("GET", "/v1/config", self.config),
+            ("GET", "/docs", self.docs),
             ("GET", "/health", self.health),
             ("GET", "/ready", self.ready),
             ("GET", "/metrics", self.metrics),
@@ -162,8 +173,9 @@ class Routes:
         return spell(self.server.catalog.chains[name].steps, private=self.server.options.show_recipes)
 
     async def health(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Say that the process lives."""
-        await send_json(send, 200, {"status": "ok"}, {})
+        """Say that the process lives, and what it offers."""
+        recipes = list(self.server.catalog.recipes)
+        await send_json(send, 200, {"status": "ok", "version": __version__, "recipes": recipes}, {})
 
     async def ready(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say whether a question would be taken now."""
@@ -186,6 +198,16 @@ class Routes:
     async def openapi(self, scope: Any, receive: Receive, send: Send) -> None:
         """Describe all of this."""
         await send_json(send, 200, openapi_document(), {})
+
+    async def docs(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Describe it to a person."""
+        await send_json(send, 200, docs_page(openapi_document()), HEADERS)
+
+    async def config(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Show what `fusion` is, and what a request may change of it."""
+        name = self.server.catalog.default
+        described = _describe(self.server.catalog.recipes[name], self._chain_of(name))
+        await send_json(send, 200, {**described, "overrides": self.server.options.overrides}, {})
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
@@ -249,6 +271,7 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
     Raises:
         ApiError: it is no question, or brings sections along that only a chain makes.
     """
+    body = _with_fusion_keys(body)
     forbidden = [key for key in _MADE if key in body and key != "recipe"]
     if forbidden:
         why = f"`{forbidden[0]}` is made by the chain; send a question alone"
@@ -261,10 +284,38 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
             raise ApiError(400, "invalid_request", f"$.{key}: is no {'text' if kind is str else 'object'}", key)
     if body.get("id") == "":
         raise ApiError(400, "invalid_request", "$.id: is empty", "id")
+    _refuse_unknown(body)
     fusion = fields.get("fusion")
     if "recipe" in body and (fusion is None or isinstance(fusion, dict)):
         fields["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
     return Chat().read({**body.get("params", {}), **fields, "stream": False})
+
+
+def _with_fusion_keys(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body of `/fuse` with what other servers of this kind take beside the prompt where we take it."""
+    moved = {key: body[key] for key in ALIASES if body.get(key) is not None}
+    panel = body.get("panel")
+    if isinstance(panel, str) or (
+        isinstance(panel, list) and panel and all(isinstance(member, str) for member in panel)
+    ):
+        # Where a panel has a name it is a recipe.
+        moved["recipe" if isinstance(panel, str) else "panel"] = panel
+    kept = {key: value for key, value in body.items() if key not in ALIASES and not (key == "panel" and key in moved)}
+    if isinstance(panel, str):
+        del kept["panel"]
+    if not moved or not isinstance(fusion := body.get("fusion") or {}, dict):
+        return kept
+    return {**kept, "fusion": {**moved, **fusion}}
+
+
+def _refuse_unknown(body: Mapping[str, Any]) -> None:
+    """Refuse what is no part of a question: whoever says it expects something of it."""
+    for key, value in body.items():
+        if key in _QUESTION or value in (None, False):
+            continue
+        near = nearest(key, [*_QUESTION, *schemas.load("fusion")["properties"]])
+        where = "; say it in `fusion`" if key in schemas.load("fusion")["properties"] else near
+        raise ApiError(400, "invalid_request", f"$.{key[:100]}: unknown here{where}", key[:100])
 
 
 def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class ServeOptions:
         help="Answer equal requests of one key from memory for S seconds.  [default: off]",
     )
     cache_entries: int = option(512, "--cache-entries", minimum=1, metavar="N", help="Answers kept in memory.")
+    cache_mib: float = option(64.0, "--cache-mib", minimum=0.001, metavar="MIB", help="What they may have together.")
     store_h: float | None = option(
         None, "--store", minimum=0, metavar="HOURS",
         help="Keep responses and conversations so long, in memory, for a next turn that names them; 0 keeps none.  "

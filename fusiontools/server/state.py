@@ -25,6 +25,8 @@ from fusiontools.server.serve_options import ServeOptions
 _CALLS_OF_A_REQUEST = 4
 _STORE_H = 24.0
 KEYS_VARIABLE = "FUSION_SERVER_API_KEYS"
+#: What others call it.
+KEY_VARIABLE = "FUSION_SERVER_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
         daily_budgets=DailyBudgets(day_usd, None if day_usd is None else DayMoney()),
-        cache=Cache(options.cache_s, options.cache_entries),
+        cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
         access=access.Access(
@@ -122,11 +124,13 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
 
 def server_keys() -> tuple[bytes, ...]:
     """Return the keys that may ask this server."""
-    keys_text = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = tuple(key.strip().encode() for key in keys_text if key.strip())
-    if any(len(key) < 8 for key in keys):
-        raise UsageError(f"{KEYS_VARIABLE}: a key has fewer than 8 characters; make one with `openssl rand -hex 24`")
-    return keys
+    keys: list[bytes] = []
+    for variable in (KEYS_VARIABLE, KEY_VARIABLE):
+        own = [key.strip().encode() for key in os.environ.get(variable, "").split(",") if key.strip()]
+        if any(len(key) < 8 for key in own):
+            raise UsageError(f"{variable}: a key has fewer than 8 characters; make one with `openssl rand -hex 24`")
+        keys += own
+    return tuple(dict.fromkeys(keys))
 
 
 def require_safe(host: str, keys: tuple[bytes, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from fusiontools.record.types import ToolCall
 from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
-from fusiontools.server.request import Receive, RequestLog, Send, encode_headers
+from fusiontools.server.request import Receive, RequestLog, Send, encode_headers, report_bug
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -90,6 +90,12 @@ class Stream:
                 raise
             log.outcome = refused.code
             await self.fail(refused)
+        except Exception as error:
+            if not self.begun:
+                raise
+            report_bug(log.id, error)
+            log.outcome = "internal_error"
+            await self.fail(ApiError(500, "internal_error", f"a bug in fusiontools; the operator finds it as {log.id}"))
 
     def say_all(self, job: Job) -> tuple[bytes, ApiError | None]:
         """Return all that is said of a job that has ended, from the beginning, and why it has failed, if it has."""

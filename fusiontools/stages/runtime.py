@@ -43,6 +43,7 @@ class Runtime:
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
+        on_stage: told of the record as each stage of a chain leaves it.
     """
 
     client: Client
@@ -55,6 +56,7 @@ class Runtime:
     on_call: Callable[[Call], None] | None = None
     notify: Callable[[Event], None] | None = None
     redact: Redact = ()
+    on_stage: Callable[[str, Record], None] | None = None
 
     @property
     def limited(self) -> bool:
@@ -107,12 +109,12 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
-        from fusiontools.stages.tool_loop import JournalledResults
+        from fusiontools.llm.kept_results import KeptResults
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
         if id(settings) not in client.opened:
-            store = JournalledResults(client) if client.journal else None
+            store = KeptResults(client) if client.journal else None
             folder = client.journal.path.parent if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
         opened = client.opened[id(settings)]

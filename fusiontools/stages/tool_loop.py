@@ -29,7 +29,6 @@ from fusiontools.stages import prompts
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:
-    from fusiontools.llm.client import Client
     from fusiontools.tools.provider_schema import Provider
     from fusiontools.tools.tool import ToolContext, ToolResult, ToolRun
     from fusiontools.tools.toolbox import Toolbox
@@ -92,27 +91,6 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     if on_delta is not None and completion.content:
         on_delta(completion.content)
     return completion
-
-
-@dataclass(frozen=True, slots=True)
-class JournalledResults:
-    """The results of tools in the journal of a client, under its rules of replay."""
-
-    client: Client
-
-    async def get(self, key: bytes) -> bytes | None:
-        """Return what was kept under this key; None where nothing was, or nothing is to be replayed."""
-        journal = self.client.journal
-        if journal is None or not (self.client.replay or self.client.offline):
-            return None
-        found = journal.get(key)
-        return None if found is None else found[0].content.encode()
-
-    async def put(self, key: bytes, kept: bytes, name: str) -> None:
-        """Keep what a tool of this name gave; returns when it is safe."""
-        if self.client.journal is not None:
-            request = CompletionRequest("tools", name, ())
-            await self.client.journal.put(key, request, Completion(kept.decode(), name), None)
 
 
 @dataclass(slots=True)
@@ -206,7 +184,9 @@ class _ToolLoop:
         ]
 
     async def _run(self, calls: Sequence[tuple[str, str]]) -> list[ToolRun]:
-        ledger = self.ask.ledger
+        ledger, client = self.ask.ledger, self.ask.runtime.client
+        # What a recipe hides is hidden from whoever is searched, fetched and asked, too.
+        calls = [(name, client.hide(told, ledger) if self.box.leaves(name) else told) for name, told in calls]
         try:
             async with asyncio.timeout(max(0.0, ledger.remaining_s())):
                 runs = await self.box.run_all(calls, self.context)
@@ -287,15 +267,16 @@ def _name_of(tool: Any) -> str:
 
 def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     """Return the model's own turn as it reads it again."""
-    turn: Message = {"role": "assistant", "content": completion.content or None}
+    turn: dict[str, Any] = {"role": "assistant", "content": completion.content or None}
     if calls:
         turn["tool_calls"] = list(calls)
         if completion.reasoning and not completion.native:
             # Some models refuse a turn with calls whose thoughts are gone.
             turn["reasoning_content"] = completion.reasoning
     if completion.native:
+        # Not of the API: the turn as its endpoint wrote it, for itself.
         turn["native"] = completion.native
-    return turn
+    return cast(Message, turn)
 
 
 def _fenced(run: ToolRun, mark: str) -> str:

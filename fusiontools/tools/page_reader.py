@@ -12,7 +12,7 @@ from typing import Literal
 from fusiontools.record import jsonl
 
 #: What the process gets of the environment: where Python finds its packages.
-_KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HOME", "LANG", "LC_ALL")
+_KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG")
 _LINE_LIMIT_BYTES = 64 << 20
 #: A process is replaced after so many documents: its time and memory are bounded for its whole life.
 _DOCUMENTS = 50

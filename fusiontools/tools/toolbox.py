@@ -94,6 +94,11 @@ class Toolbox:
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
+    def leaves(self, name: str) -> bool:
+        """Return whether what a tool of this name is told may leave this machine."""
+        tool = self._tools.get(name)
+        return tool is None or "machine" not in tool.reach
+
     @property
     def tools(self) -> tuple[Tool, ...]:
         """All tools, by name, so that equal boxes are declared equally."""
@@ -256,6 +261,10 @@ def read_arguments(written: str | Mapping[str, Any], tool: Tool) -> dict[str, An
             raise _unusable(f"the arguments are no JSON: {error}", written, tool) from None
     if not isinstance(arguments, Mapping):
         raise _unusable("the arguments are no JSON object", written, tool)
+    try:
+        jsonl.canonical(dict(arguments))
+    except TypeError as error:  # half a character, an integer of more than 64 bits
+        raise _unusable(f"the arguments cannot be written as JSON: {error}", str(arguments), tool) from None
     if (fault := why_not(dict(tool.parameters), arguments)) is not None:
         path, reason = fault
         raise _unusable(f"the arguments do not fit: {path}: {reason}", written, tool)

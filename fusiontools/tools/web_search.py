@@ -64,8 +64,9 @@ async def web_search(options: SearchOptions | None = None) -> AsyncIterator[list
     options = options or SearchOptions()
     names = _chosen(options)
     urls = {name: _base_url(name, options) for name in names if name in ENGINES}
-    # Where the operator's engines are is the operator's word, also on this machine.
-    allowed = [read_url(url).netloc.decode("ascii") for url in urls.values()]
+    # Where an engine of one's own is may be on this machine.
+    own = [url for name, url in urls.items() if url != ENGINES[name].base_url]
+    allowed = [read_url(url).netloc.decode("ascii") for url in own]
     async with GuardedHttp(AddressGuard(allowed), limit_bytes=2 << 20, wall_s=15.0) as http:
         searcher = _Searcher(options, names, urls, http)
         settings = {"engines": names, "language": options.language, "region": options.region, "count": options.count}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,11 @@ from fusiontools import chain
 from fusiontools.chain import Chain, Costs, chain_of, compose
 from fusiontools.config.models import Model
 from fusiontools.config.recipe import Recipe
-from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.config.recipe_yaml import load_recipe, recipe_names
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.llm.client import Client
+from fusiontools.llm.completion import CompletionRequest
+from fusiontools.llm.dry_run import DryRun
 from fusiontools.record.types import Call, Record
 from fusiontools.stages.runtime import Runtime
 
@@ -47,6 +50,36 @@ def test_the_embedded_recipe_happens_as_foreseen_and_costs_nothing() -> None:
 
     assert [(c["stage"], c["model"]) for c in foreseen] == [(c["stage"], c["model"]) for c in executed]
     assert [c["cost_usd"] for c in foreseen] == [0.0] * len(foreseen)
+
+
+@pytest.mark.parametrize(
+    ("question", "reply"),
+    [
+        ("How many days does a week have?", "It is {}."),
+        ("Explain why there are tides.", "It is so because of {} things that nobody knows. It is. And so on. " * 9),
+    ],
+    ids=["short", "long"],
+)
+@pytest.mark.parametrize("name", recipe_names())
+def test_as_many_calls_are_foreseen_as_are_made(name: str, question: str, reply: str) -> None:
+    recipe = load_recipe(name)
+    record: Any = {"id": "1", "messages": [{"role": "user", "content": question}]}
+    asked = itertools.count()
+
+    class Imagined(DryRun):
+        """Says what a judge would; what a member says differs from what the others say."""
+
+        def _reply(self, request: CompletionRequest, tokens: int) -> str:
+            said = super()._reply(request, tokens)
+            return said if said.startswith("{") else reply.replace("{}", f"a{next(asked)}b")
+
+    async def work() -> Record:
+        backends = dict.fromkeys(recipe.endpoints, Imagined(800))
+        return await chain_of(recipe)(record, Runtime(Client(recipe.endpoints, recipe.limits, backends=backends)))
+
+    foreseen, executed = estimate(recipe, record, 800), asyncio.run(work())["calls"]
+
+    assert [(c["stage"], c["model"]) for c in foreseen] == [(c["stage"], c["model"]) for c in executed]
 
 
 def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:

@@ -67,6 +67,66 @@ def test_what_is_no_question_ends_with_2(args: list[str], stdin: str | bytes, sa
     assert said in result.err
 
 
+def test_what_is_piped_stands_below_the_question(run: Run, upstream: Upstream) -> None:
+    result = run(["fuse-ask", "--chain", CHAIN, "Sum up:"], "A long text.\n")
+
+    assert result.status == 0, result.err
+    assert upstream.bodies("fake/a+text=One")[0]["messages"][0]["content"] == "Sum up: \n\nA long text."
+
+
+def test_json_on_standard_input_is_a_record(run: Run, upstream: Upstream) -> None:
+    asked = {"id": "mine", "messages": [{"role": "user", "content": "Why?"}], "meta": {"target": "x"}}
+
+    result = run(["fuse-ask", "--chain", CHAIN, "-o", "jsonl"], json.dumps(asked, indent=2))
+
+    (record,) = result.records
+    assert (record["id"], record["meta"], record["messages"]) == ("mine", {"target": "x"}, asked["messages"])
+
+
+def test_json_below_a_question_is_text(run: Run, upstream: Upstream) -> None:
+    run(["fuse-ask", "--chain", CHAIN, "Explain:"], '{"messages": []}')
+
+    assert upstream.bodies("fake/a+text=One")[0]["messages"][0]["content"].endswith('{"messages": []}')
+
+
+def test_several_records_are_work_for_the_filters(run: Run) -> None:
+    result = run(["fuse-ask", "--chain", CHAIN], '{"prompt": "a"}\n{"prompt": "b"}\n')
+
+    assert (result.status, result.out) == (2, b"")
+    assert "fuse-panel | fuse-judge | fuse-synth" in result.err
+
+
+def test_a_question_that_begins_with_a_dash_is_told_what_to_do(run: Run) -> None:
+    result = run(["fuse-ask", "-5 + 3 = ?"])
+
+    assert result.status == 2
+    assert "fuse-ask -- '-5 + 3 = ?'" in result.err
+
+
+def test_short_forms_reach_the_stages_that_they_name(run: Run, upstream: Upstream) -> None:
+    args = ["-m", "fake/a", "--panel", "fake/b", "-J", "fake/judge", "-S", "fake/s", "-t", "77", "-s", "Be brief."]
+
+    result = run(["fuse-ask", "-c", "budget", *args, "Why?"])
+
+    assert result.status == 0, result.err
+    assert {*upstream.stats()["per_model"]} == {"fake/a", "fake/b", "fake/judge", "fake/s"}
+    assert upstream.bodies("fake/s")[0]["max_tokens"] == 77
+    assert upstream.bodies("fake/a")[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_a_pipe_gets_the_answer_as_it_comes(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    # The second word never comes.
+    chain = "panel -m fake/a+text=One -m fake/b+text=Two | synth -m fake/s+itl=1e6+text=both_of_them"
+    with subprocess.Popen(
+        ["fuse-ask", "--chain", chain, "Why?"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.read(1) == b"b"
+        finally:
+            process.kill()
+
+
 def test_a_question_that_looks_like_json_is_text(run: Run, upstream: Upstream) -> None:
     run(["fuse-ask", "--chain", CHAIN, '{"messages": []}'])
 
@@ -206,7 +266,8 @@ def test_a_person_sees_who_answered_and_then_the_answer(
     table, _, rest = screen.rpartition("bad_request")
     assert re.search(r"panel +✓ +fake/a\+text=One +\d+\.\d s +\$0\.0010", table)
     assert "✗  fake/b+status=400" in table
-    assert re.search(r"Both\s+written by fake/s\+text=Both, 4 calls, \$0\.0030, \d+\.\d s", rest)
+    assert re.search(r"Both\s+synth +✓ +fake/s\+text=Both +\d+\.\d s +\$0\.0010\s", rest)
+    assert re.search(r"written by fake/s\+text=Both, 4 calls, \$0\.0030, \d+\.\d s", rest)
     assert re.sub(r"text=Both", "", screen).count("Both") == 1
 
 

@@ -210,3 +210,15 @@ def test_what_would_never_end_or_says_nothing_is_refused(options: str, said: str
 
     assert (result.status, result.out) == (2, b"")
     assert said in result.err
+
+
+def test_what_replayed_calls_of_unknown_cost_saved_is_unknown(run: Run) -> None:
+    unknown = ledger_call(cost=0.0, replayed=True, saved_usd=None)
+    known = ledger_call("judge", "j", 0.0, replayed=True, saved_usd=0.25)
+
+    table = run(["fuse-cost", "--by", "stage"], line(unknown, known)).text
+    rows = json.loads(run(["fuse-cost", "--by", "stage", "-o", "json"], line(unknown, known)).text)["rows"]
+
+    assert "  unknown  " in table
+    assert "≥ $0.2500" in table  # the total
+    assert {row["stage"]: row["saved_usd"] for row in rows} == {"panel": None, "judge": 0.25}

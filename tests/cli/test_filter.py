@@ -7,6 +7,7 @@ import json
 import random
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -406,3 +407,46 @@ def test_a_judge_that_fails_every_time_is_said_and_is_an_error_where_that_is_wan
     assert len(strict.records) == 2
     assert "judge_failed" in quiet.err
     assert run("fuse-judge -m fake/j --strict", saved).status == 0
+
+
+# --- Bugs ---
+
+#: A filter with a stage that has two bugs, and calls a model before it comes to them.
+BUGGY = """
+import sys
+from fusiontools.cli.filter import FilterPlan, run_filter
+from fusiontools.cli.setup import make_client
+from fusiontools.config.recipe_yaml import load_recipe
+
+async def stage(record, runtime):
+    ledger = runtime.ledger("panel", record)
+    member = load_recipe().panel.members[0]
+    request = runtime.client.request(member, record["messages"], {})
+    await runtime.client.complete(request, member, ledger)
+    if record["id"] in ("q1", "q3"):
+        raise LookupError(record["id"])
+    return {**record, "answer": 2**70} if record["id"] == "q2" else record
+
+client = make_client(load_recipe(), {}, {"replay": True}, "fuse-panel")
+run_filter(FilterPlan("fuse-panel", stage, client), sys.argv[1:], {})
+"""
+
+
+def test_a_bug_is_one_failed_record_and_the_run_goes_on(run: Run, upstream: Upstream) -> None:
+    names = [f"q{i}" for i in range(6)]
+
+    first, again = (run([sys.executable, "-c", BUGGY], lines(map(question, names))) for _ in range(2))
+
+    for result in (first, again):
+        assert result.status == 1
+        assert [record["id"] for record in result.records] == names
+        failed = {record["id"]: record for record in result.records if "error" in record}
+        assert {name: record["error"]["code"] for name, record in failed.items()} == dict.fromkeys(
+            ["q1", "q2", "q3"], "bug"
+        )
+        assert all(record["calls"] for record in failed.values())
+        # Each kind is shown once, and no value of it is.
+        assert result.err.count("Traceback (most recent call last)") == 2
+        assert result.err.count("the run goes on") == 2
+    assert {call["replayed"] for record in again.records for call in record.get("calls", [])} == {True}
+    assert upstream.stats()["requests"] == 6

@@ -179,3 +179,16 @@ def test_evidence_that_is_no_text_is_a_usage_error(
     assert result.status == 2
     assert said in result.err
     assert upstream.requests() == []
+
+
+def test_what_a_recipe_hides_reaches_no_search_engine_and_no_page(ask: Ask, web: Web, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["redact"] = ["email"]
+    Path(recipe).write_text(json.dumps(spec))
+
+    [record] = ask(f"fuse-panel -c {recipe}", "ada@field.example").records
+
+    [searched] = web.requests("/searx/search")
+    assert "ada" not in json.dumps(web.requests())
+    assert "EMAIL_1" in searched["target"]
+    assert record["panel"][0]["tool_runs"][0]["status"] == "ok"

@@ -109,8 +109,10 @@ def test_keys_that_no_endpoint_reads_are_found(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, "k")
     monkeypatch.setenv("GROQ_API_KEY", " ")
 
+    monkeypatch.setenv("SEARCH_ENGINE_API_KEY", "k")
+
     assert "MISTRAL_API_KEY" in unused_keys()
-    assert not {"OPENAI_API_KEY", "FUSION_API_KEY", "GROQ_API_KEY"} & {*unused_keys()}
+    assert not {"OPENAI_API_KEY", "FUSION_API_KEY", "GROQ_API_KEY", "SEARCH_ENGINE_API_KEY"} & {*unused_keys()}
 
 
 def test_what_is_no_list_of_models_is_none(serving: Serving) -> None:

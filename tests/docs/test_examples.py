@@ -115,3 +115,39 @@ def test_examples_are_all_in_the_index() -> None:
     files = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}
     files = {f for f in files if "__pycache__" not in f and f != "README.md"}
     assert files == {link for link in linked if not link.startswith("..")}
+
+
+OWN = """\
+endpoint: lab
+endpoints: {{lab: {{base_url: "{url}", free: true}}}}
+panel: {{members: [fake/a, fake/b, fake/c]}}
+judge: fake/judge
+synth: fake/s
+"""
+RUNS = [*(f"sh {path.relative_to(EXAMPLES)}" for path in sorted(EXAMPLES.glob("*.sh"))), "sh eval/run.sh", "make"]
+
+
+@pytest.mark.parametrize("command", [*RUNS, "python library.py"])
+def test_every_script_runs_with_a_recipe_of_ones_own(
+    command: str, env: dict[str, str], tmp_path: Path, upstream: Upstream
+) -> None:
+    # Nothing but the recipe says where its endpoint is.
+    alone = {name: value for name, value in env.items() if name not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(OWN.format(url=upstream.url))
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    program, *words = command.split()
+    if program == "python":
+        words = [*words, str(recipe)]
+    folder = tmp_path / "examples" / ("batch" if program == "make" else "")
+    more = {"RECIPE": str(recipe), "JUDGE": "-m fake/judge2+judge", "N": "2"}
+
+    done = subprocess.run(
+        [sys.executable if program == "python" else program, *words],
+        cwd=folder, env={**alone, **more}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "not known here" not in done.stderr
+    assert set(upstream.stats()["per_model"]) >= {"fake/a", "fake/b", "fake/c"}
+    assert not {name for name in upstream.stats()["per_model"] if not name.startswith("fake/")}

@@ -57,7 +57,9 @@ HOMES = {
     "lxml": {"tools.page_text"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
-SHARED = {f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis")}
+SHARED = {
+    f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis", "tool_loop")
+}
 #: What `--help` can do without.
 HEAVY = {
     "asyncio",
@@ -233,7 +235,10 @@ def test_only_the_outermost_loop_catches_everything() -> None:
         if isinstance(node, ast.ExceptHandler) and catches_all(node)
     }
 
-    assert found <= {"cli.command", "llm.http1", "llm.local", "server.middleware", "evaluation.sandbox.protocol"}
+    assert found <= {
+        *("cli.command", "cli.filter", "llm.http1", "llm.local", "server.middleware", "server.streaming"),
+        "evaluation.sandbox.protocol",
+    }
 
 
 def test_only_one_place_waits_and_tries_again() -> None:

@@ -18,25 +18,28 @@ from fusiontools.errors import FAILURE_CODES, CallFailed
 from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
-from fusiontools.llm.openai_reply import ReplyReader
+from fusiontools.llm.openai_reply import ReplyReader, read_plain
+from fusiontools.llm.usage import usage_of
 from fusiontools.record import jsonl, schemas
 
 #: What breaks readers: deep nests, numbers that nobody can hold, halves of characters, the wrong kind of everything.
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1e30, -1e30, 2**63, 2**64, 10**400, 1e-320, "", " ", "\0", "\ud800", "x\udfff", "\u2028", "NaN",
-    "9" * 400, "https://h/", [], {}, [None], [[]], {"": None}, {"\ud800": "\udc00"}, ["text"], {"type": None},
+    None, True, False, 0, -1, 1e30, -1e30, 2**63, 2**64, 10**400, 1e-320, "", " ", "\0", "\ud800", "x\udfff", "\u2028",
+    "NaN", "9" * 400, "https://h/", [], {}, [None], [[]], {"": None}, {"\ud800": "\udc00"}, ["text"], {"type": None},
 ]  # fmt: skip
 
 
-def nested(depth: int, bottom: Any = "x") -> Any:
+def nested(depth: int, bottom: Any, key: str) -> Any:
     for i in range(depth):
-        bottom = [bottom] if i % 2 else {"text": bottom}
+        bottom = [bottom] if i % 2 and key == "text" else {key: bottom}
     return bottom
 
 
 ANY_JSON: SearchStrategy[Any] = st.one_of(
     st.sampled_from(ODD),
-    st.builds(nested, st.sampled_from([2, 130, 200, 300, 480, 990]), st.sampled_from(ODD)),
+    st.builds(
+        nested, st.sampled_from([2, 130, 200, 300, 480, 990]), st.sampled_from(ODD), st.sampled_from(["text", "cost"])
+    ),
     st.recursive(
         st.none()
         | st.booleans()
@@ -58,8 +61,9 @@ PLAIN = {
     "choices": [{
         "index": 0, "finish_reason": "stop", "usage": USAGE,
         "message": {
-            "role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Paris."}],
-            "reasoning_content": "hm", "refusal": None, "tool_calls": [{**CALL, "extra_content": {"google": {"s": "x"}}}],
+            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Paris."}],
+            "tool_calls": [{**CALL, "extra_content": {"google": {"s": "x"}}}],
+            "role": "assistant", "reasoning_content": "hm", "refusal": None,
         },
     }],
 }  # fmt: skip
@@ -202,7 +206,9 @@ def hold_to_it(outcome: Completion | CallFailed) -> None:
 
 
 def read(body: bytes, cut: int, make: Any, *, streamed: bool) -> Completion | CallFailed:
-    """Read a reply in two pieces."""
+    """Read a reply in two pieces, or, where nobody watches it, as a whole."""
+    if not (streamed or make) and (plain := read_plain(body, "m")) is not None:
+        return plain
     reader = ReplyReader("m", "secret-key", make() if make else None, streamed=streamed, tools=("f",))
     shown = 0
     try:
@@ -251,3 +257,11 @@ def test_any_refusal_is_one_failed_call(status: int, body: bytes, headers: dict[
 
     hold_to_it(failure)
     assert failure.retry_after_s is None or 0 <= failure.retry_after_s <= 365 * 86_400
+
+
+@given(mutated(USAGE))
+def test_any_usage_is_counts_or_unknown(said: Any) -> None:
+    usage, cost_usd = usage_of({"usage": said})
+
+    assert usage is None or all(type(count) is int and count >= 0 for count in usage.values())
+    assert cost_usd is None or 0 <= cost_usd <= 1000

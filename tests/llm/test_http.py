@@ -74,7 +74,7 @@ def test_what_is_sent_is_the_request_and_nothing_else(monkeypatch: pytest.Monkey
     assert (request.method, str(request.url)) == ("POST", "https://there.example/v1/chat/completions")
     assert json.loads(request.content) == {"model": "m", "messages": MESSAGES, "temperature": 0.5}
     assert set(request.headers) == {
-        "host", "content-type", "accept", "user-agent", "x-title", "content-length", "authorization",
+        "host", "content-type", "accept", "accept-encoding", "user-agent", "x-title", "content-length", "authorization",
     }  # fmt: skip
     assert request.headers["authorization"] == "Bearer hunter2-hunter2"
     assert request.headers["host"] == "there.example"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusiontools.record.clean import clean
 
@@ -32,6 +34,11 @@ from fusiontools.record.clean import clean
 def test_only_what_can_be_seen_stays(written: str, seen: str) -> None:
     assert clean(written) == seen
     assert clean(seen) == seen
+
+
+@given(st.text(st.sampled_from("a\x1b[]0;m\x07\\\x9b\x9d\x9c\r\n\u200b\u200d\ufe0f\ud800\u2028\U000e0041")))
+def test_what_is_clean_stays_as_it_is(text: str) -> None:
+    assert clean(clean(text)) == clean(text)
 
 
 @pytest.mark.parametrize("piece", ["\x1b]", "\x9d", "\x1b[", "\x1b[0", "\x1b", "\u200d", "\x9d0;"])

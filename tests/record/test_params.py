@@ -11,8 +11,9 @@ from scripted import Scripted, model, open_door
 from fusiontools.chain import Chain
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
+from fusiontools.errors import InputError
 from fusiontools.record import jsonl
-from fusiontools.record.params import ANSWER, MEMBER, PARAMETERS, POLICY, STRUCTURE
+from fusiontools.record.params import ANSWER, MEMBER, PARAMETERS, POLICY, REFUSALS, STRUCTURE
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.stages.runtime import Runtime
 
@@ -49,7 +50,20 @@ RECIPE = Recipe(
 )
 
 
-@pytest.mark.parametrize("name", sorted(POLICY))
+@pytest.mark.parametrize("name", sorted(REFUSALS))
+def test_what_cannot_be_honoured_is_refused_in_the_shell_too(name: str) -> None:
+    for line in ({"messages": ASKED, name: ASKED}, {"messages": ASKED, "params": {name: ASKED}}):
+        with pytest.raises(InputError, match=f"`{name}` is not supported"):
+            jsonl.parse(jsonl.dumps(line))
+
+
+def test_what_asks_for_nothing_is_no_reason_to_refuse() -> None:
+    asked = {"n": 1, "modalities": ["text"], "function_call": "none"}
+
+    assert jsonl.parse(jsonl.dumps({"messages": ASKED, **asked}))["params"] == asked
+
+
+@pytest.mark.parametrize("name", sorted(POLICY.keys() - REFUSALS.keys()))
 def test_the_shell_knows_every_parameter_of_a_request(name: str) -> None:
     record: Any = jsonl.parse(jsonl.dumps({"messages": ASKED, name: VALUES.get(name, ASKED)}))
 

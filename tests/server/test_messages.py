@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -362,11 +363,14 @@ def test_parameters_have_openais_names() -> None:
     assert asked.says_usage
 
 
-def test_unknown_fields_and_nulls_say_nothing() -> None:
+def test_unknown_fields_are_told_and_nulls_say_nothing() -> None:
     unheard = {"metadata": {"user_id": "u"}, "service_tier": "auto", "context_management": {}, "betas": ["x"], "new": 1}
     nulls = dict.fromkeys(["system", "tools", "tool_choice", "thinking", "temperature", "stop_sequences", "stream"])
 
-    assert read(**unheard, **nulls) == read()
+    asked = read(**unheard, **nulls)
+
+    assert [part["param"] for part in asked.ignored] == ["metadata", "betas", "new"]
+    assert replace(asked, ignored=[]) == read()
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,10 @@ def test_it_names_every_route_and_no_other(
 PAGES = [
     ("/", "/", 200),
     ("/health", "/health", 200),
+    ("/docs", "/docs", 200),
+    ("/v1/config", "/v1/config", 200),
+    ("/panels", "/panels", 200),
+    ("/panels/{name}", "/panels/cascade", 200),
     ("/ready", "/ready", 200),
     ("/metrics", "/metrics", 200),
     ("/openapi.json", "/openapi.json", 200),

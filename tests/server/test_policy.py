@@ -152,6 +152,7 @@ def test_what_concerns_nobody_is_ignored_and_goes_nowhere(server: Server, upstre
 
     assert reply.status_code == 200, reply.text
     assert [body for body in upstream.bodies() if name in body] == []
+    assert name in [part["param"] for part in reply.json()["fusion"]["ignored"]]
 
 
 @pytest.mark.parametrize("name", rows(REFUSED))

@@ -62,7 +62,7 @@ def test_an_operator_may_show_recipes_whole(serve: Serve, recipe: str) -> None:
 
 
 #: Options that hold free text, and nothing that anybody keeps to themselves.
-PUBLIC = {"weights", "key", "agree"}
+PUBLIC = {"weights", "key", "agree", "tools"}
 
 
 def test_every_option_that_holds_free_text_is_private_or_known_to_be_harmless() -> None:
@@ -78,6 +78,6 @@ def test_every_option_that_holds_free_text_is_private_or_known_to_be_harmless() 
     ]
 
     assert undecided == []
-    named = {"name", "model", "endpoint", "fallbacks", "reasoning_effort", "price_usd_per_mtok"}
+    named = {"name", "model", "endpoint", "fallbacks", "reasoning_effort", "price_usd_per_mtok", "tools"}
     numbers = {"samples", "temperature", "top_p", "max_tokens"}
     assert {field.name for field in fields(Model)} == named | numbers | set(PRIVATE_OF_MODEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from serving import CHAT, RECIPE, Server, asking, start_server
 from workdir import Run, Serve, Upstream, hermetic
 
+from fusiontools.errors import __version__
 from fusiontools.record.schemas import check_record
 from fusiontools.record.sections import question_id
 
@@ -466,10 +468,6 @@ def test_a_failed_record_repeats_nothing_of_what_was_said_of_the_servers_key(ope
 # --- Whether anybody is there ---
 
 
-def test_the_process_says_that_it_lives(server: Server) -> None:
-    assert got(server.get("/health")) == {"status": "ok"}
-
-
 def test_a_server_that_would_take_a_question_is_ready(server: Server, upstream: Upstream) -> None:
     assert got(server.get("/ready")) == {"status": "ready"}
     assert upstream.stats()["requests"] == 0
@@ -604,3 +602,39 @@ def test_no_label_holds_what_a_client_made_up(counted: Server) -> None:
 
     assert "made-up" not in counted.get("/metrics").text
     assert "secret" not in counted.get("/metrics").text
+
+
+# --- What else is shown ---
+
+
+def test_health_says_version_and_recipes_and_wants_no_key(serve: Serve) -> None:
+    said = got(serve(env={"FUSION_SERVER_API_KEY": "good-enough-1"}).get("/health"))
+
+    assert (said["status"], said["version"], said["recipes"][0]) == ("ok", __version__, "recipe")
+
+
+def test_the_page_of_all_routes_loads_nothing_and_names_every_route(server: Server) -> None:
+    reply = server.get("/docs")
+
+    assert reply.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert not re.findall(r"<script|<img|<link|https?://", reply.text)
+    paths = got(server.get("/openapi.json"))["paths"]
+    assert [path for path in paths if f" {path}</code>" not in reply.text] == []
+
+
+def test_what_other_servers_call_panels_are_recipes(server: Server) -> None:
+    assert got(server.get("/panels")) == got(server.get("/recipes"))
+    assert got(server.get("/panels/recipe")) == got(server.get("/recipes/recipe"))
+    assert got(server.get("/v1/config"))["judge"] == ["fake/judge"]
+
+
+def test_who_asks_for_events_hears_the_analysis_before_the_answer(server: Server) -> None:
+    events = server.chat_stream(fusion={"events": True}).events
+
+    kinds = [event["fusion"]["type"] if "type" in event.get("fusion", {}) else "chunk" for event in events]
+    said = [i for i, event in enumerate(events) if (event.get("choices") or [{}])[0].get("delta", {}).get("content")]
+    [analysis] = [event["fusion"] for event in events if event.get("fusion", {}).get("type") == "analysis"]
+    assert analysis["analysis"]["consensus"]
+    assert kinds.index("analysis") < said[0]
+    assert "analysis" not in str(server.chat_stream().events)

@@ -19,12 +19,12 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import Journal
+from fusiontools.llm.kept_results import KeptResults
 from fusiontools.record.schemas import is_valid
 from fusiontools.record.types import Record
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.tool_loop import JournalledResults
 from fusiontools.tools.opening import OpenTools
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolSource
 
@@ -64,7 +64,7 @@ def run(
     async def work() -> Record:
         client = open_door(backend, **settings)
         own = {"look": [look.tool], "web_search": [replace(look.tool, name="web_search")]}
-        opened = OpenTools(client.tools, JournalledResults(client), offline=client.offline, own=own)
+        opened = OpenTools(client.tools, KeptResults(client), offline=client.offline, own=own)
         client.opened[id(client.tools)] = opened
         try:
             return await (stage or panel(fixed(chosen)))(record, Runtime(client))

@@ -68,6 +68,11 @@ def run(*calls: tuple[str, Any], tool: Tool | None = None, context: ToolContext 
         ("look", "", '$: "q" is a required property'),
         ("look", '{"q": 3}', "$.q: 3 is not of type"),
         ("look", {"q": "a", "x": 1}, "x"),
+        ("look", {"q": "\ud800"}, "cannot be written as JSON"),
+        ("look", {"q": "a", "n": 2**70}, "cannot be written as JSON"),
+        ("look", '{"q": "\\ud800"}', "no JSON"),
+        ("look", '{"q": "a", "n": 1e999}', ""),
+        ("look", "[" * 2000, "no JSON"),
     ],
 )
 def test_a_call_that_cannot_be_run_is_answered_with_what_is_wrong(name: str, arguments: Any, said: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from fusiontools.errors import InputError
 from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl, schemas
-from fusiontools.record.params import ANSWER, with_one_name
+from fusiontools.record.params import ANSWER, NOBODY, POLICY, find_refused, with_one_name
 from fusiontools.server.protocols import sse
-from fusiontools.server.protocols.citations import chat_annotations
+from fusiontools.server.protocols.annotations import chat_annotations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
@@ -18,21 +18,15 @@ from fusiontools.server.protocols.exchange import (
     ChatResult,
     ResponseMeta,
     StreamStyle,
-    ignore_tool,
 )
+from fusiontools.server.protocols.unread import list_unread
 
 _DONE = b"data: [DONE]\n\n"
 _COMMENT_ALIVE = sse.comment("alive")
 #: Parameters that are integers.
 _COUNTS = ("max_tokens", "max_completion_tokens", "seed")
-#: Why a parameter is refused, where it is said with a value that asks for something.
-_REFUSALS = {
-    "n": "one answer is fused from many responses; ask again for another one",
-    "modalities": "only text is answered",
-    "audio": "only text is answered",
-    "functions": "say `tools` instead",
-    "function_call": "say `tool_choice` instead",
-}
+#: What is read of a request, or refused.
+_READ = frozenset(name for name, whose in POLICY.items() if whose != NOBODY)
 
 
 class Chat:
@@ -69,7 +63,7 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
-            ignored=[ignore_tool("web_search_options", "web_search")] if "web_search_options" in fields else [],
+            ignored=list_unread(fields, _READ),
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
@@ -211,13 +205,9 @@ def usage(spent: Spending) -> dict[str, Any]:
 
 
 def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
-    for name, why in _REFUSALS.items():
-        value = fields.get(name)
-        harmless = value in (None, 1, [], ["text"], {}) and value is not True
-        if name == "function_call" and value in ("none", "auto") and "functions" not in fields:
-            harmless = True
-        if not harmless:
-            return ApiError(400, "unsupported_parameter", f"`{name}` is not supported: {why}", name)
+    if (refused := find_refused(fields)) is not None:
+        name, why = refused
+        return ApiError(400, "unsupported_parameter", why, name)
     if not fields.get("tools") and (
         isinstance(fields.get("tool_choice"), dict) or fields.get("tool_choice") == "required"
     ):

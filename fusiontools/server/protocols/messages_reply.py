@@ -13,7 +13,7 @@ from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import ToolCall
 from fusiontools.server.protocols import sse
-from fusiontools.server.protocols.citations import messages_citations
+from fusiontools.server.protocols.annotations import messages_citations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,

@@ -2,7 +2,8 @@
 
 Tools that run at Anthropic (`web_search_…`, `code_execution_…`), and those whose schema only Anthropic's models know
 (`bash_…`, `text_editor_…`, `computer_…`), are left out, and the answer says so: nobody here can run them, and a client
-runs every call that it gets. Unknown fields are left alone, for clients send new ones before anybody has heard of them.
+runs every call that it gets. Unknown fields are left out, and the answer says so, for clients send
+new ones before anybody has heard of them.
 
 Source: Anthropic's API reference, "Messages", "Effort", "Extended thinking", "Structured outputs", "Tool reference".
 
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, Ignored, ignore_tool
+from fusiontools.server.protocols.unread import list_unread
 
 Part = dict[str, Any]
 
@@ -276,6 +278,11 @@ def _text_of(part: Part) -> str:
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 #: From how many tokens to think with on a budget is which effort, largest first.
 _BUDGETS = ((16_384, "high"), (8192, "medium"))
+#: What is read of a request.
+_READ = frozenset(
+    {"model", "messages", "system", "max_tokens", "stop_sequences", "temperature", "top_p", "top_k", "thinking"}
+    | {"output_config", "output_format", "tools", "tool_choice", "mcp_servers", "stream", "fusion", "plugins"}
+)
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -430,7 +437,8 @@ def _ignored(fields: dict[str, Any]) -> list[Ignored]:
     tools = enumerate(fields.get("tools", []))
     ignored = [ignore_tool(f"tools[{i}]", str(tool["type"])) for i, tool in tools if not _runs_at_client(tool)]
     servers = enumerate(expect(fields.get("mcp_servers", []), list, "mcp_servers"))
-    return ignored + [ignore_tool(f"mcp_servers[{i}]", "mcp") for i, _ in servers]
+    ignored += [ignore_tool(f"mcp_servers[{i}]", "mcp") for i, _ in servers]
+    return ignored + list_unread(fields, _READ)
 
 
 def _function(tool: dict[str, Any], where: str) -> dict[str, Any]:

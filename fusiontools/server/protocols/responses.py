@@ -21,6 +21,7 @@ from fusiontools.server.protocols.responses_request import (
     text_at,
 )
 from fusiontools.server.protocols.responses_tools import read_choice, read_tools
+from fusiontools.server.protocols.unread import list_unread
 
 _WHOLE = "nothing is stored here: send the whole conversation in `input`"
 #: What needs a memory of other requests, or of this one after it has ended.
@@ -45,6 +46,13 @@ _ECHOED: dict[str, Any] = {
     "truncation": "disabled",
     "user": None,
     "metadata": {},
+}
+#: What else is read of a request.
+_READ = frozenset(("model", "input", "tool_choice", "store", "stream_options", "plugins", *_STORED, *_ECHOED)) - {
+    "prompt_cache_key",
+    "safety_identifier",
+    "truncation",
+    "user",
 }
 _NUMBER, _WORD, _OBJECT = (int, float), (str,), (dict,)
 #: The simple parameters: what each may be, and how that is said.
@@ -83,7 +91,7 @@ class Responses:
             fusion=_read_fusion(body),
             says_usage=True,
             echo={"response": _echo(body), "tools": tools.declared},
-            ignored=tools.ignored,
+            ignored=[*tools.ignored, *list_unread(body, _READ | _TYPES.keys())],
         )
         _refuse_too_deep(request)
         return request

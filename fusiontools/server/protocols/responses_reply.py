@@ -12,7 +12,7 @@ from typing import Any
 from fusiontools.llm.spending import Spending
 from fusiontools.record import jsonl
 from fusiontools.server.protocols import sse
-from fusiontools.server.protocols.citations import responses_annotations
+from fusiontools.server.protocols.annotations import responses_annotations
 from fusiontools.server.protocols.exchange import (
     ApiError,
     CallIds,
