@@ -22,7 +22,7 @@ from typing import Any
 
 from bounds import Bound, Scene, run_part, scene
 
-RECORDS, MEMBERS, JOBS = 200, ("fake/a", "fake/b"), 8
+RECORDS, MEMBERS, JOBS, LATENCY_S = 200, ("fake/a", "fake/b"), 8, 0.02
 COMMAND = ["fuse-panel", "-q", "-j", str(JOBS), *(word for name in MEMBERS for word in ("-m", name))]
 
 
@@ -35,8 +35,7 @@ class Losses:
     lost: int = 0
     differ: int = 0
     finished_again: int = 0
-    bought_again: int = 0
-    answered_again: int = 0
+    ages_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
 
@@ -56,19 +55,40 @@ def records(path: Path) -> dict[str, Any]:
     return {record["id"]: {key: value for key, value in record.items() if key != "calls"} for record in found}
 
 
-def killed(here: Scene, source: Path, output: Path, after_s: float) -> bool:
-    """Run the batch, kill it after so long, and return whether it still ran."""
+def kill(here: Scene, source: Path, output: Path, after_s: float) -> float | None:
+    """Run the batch, kill it after so long, and return when that was; None where it had ended."""
     with here.start([*COMMAND, "--replay"], source, output) as process:
         time.sleep(after_s)
-        alive = process.poll() is None
+        if process.poll() is not None:
+            return None
         process.kill()
-    return alive
+        return time.monotonic()
 
 
-def asked(here: Scene, batch: int) -> list[tuple[str, str]]:
-    """Return what was bought of a batch: member and record, in the order of the requests."""
+@dataclass(frozen=True)
+class Bought:
+    """A call as the stand-in saw it; `at` is when it came, in seconds of the machine's clock."""
+
+    at: float
+    member: str
+    record: str
+
+
+def bought_of(here: Scene, batch: int) -> list[Bought]:
+    """Return what was bought of a batch, in the order of the requests."""
     ids = {text: i for i, text in questions(batch).items()}
-    return [(body["model"], ids[body["messages"][-1]["content"]]) for body in here.upstream.bodies()]
+    requests = [(request["at"], request["body"]) for request in here.upstream.requests()]
+    return [Bought(at, body["model"], ids[body["messages"][-1]["content"]]) for at, body in requests]
+
+
+def ages_again(bought: list[Bought], kills: list[float]) -> Iterator[float]:
+    """Yield, for every call that was bought again, how long before the kill its answer had left; below 0 in flight."""
+    first: dict[tuple[str, str], float] = {}
+    for call in bought:
+        key = call.member, call.record
+        if key in first:
+            yield max((kill for kill in kills if kill < call.at), default=call.at) - first[key] - LATENCY_S
+        first[key] = call.at
 
 
 def compare(came: dict[str, Any], should: dict[str, Any]) -> int:
@@ -84,21 +104,22 @@ def disturb(here: Scene, batch: int, kills: int, losses: Losses, longest_s: floa
         losses.statuses[process.wait()] += 1
     here.upstream.reset()
     should, out, before = records(expected), set[str](), 0
+    moments = []
     for _ in range(kills):
-        losses.kills += killed(here, source, output, draw.uniform(0.1, longest_s))
-        losses.finished_again += sum(i in out for _, i in asked(here, batch)[before:])
+        moments.append(kill(here, source, output, draw.uniform(0.1, longest_s)))
+        losses.finished_again += sum(call.record in out for call in bought_of(here, batch)[before:])
         losses.differ += compare(records(output), should)
         out |= records(output).keys()
         before = here.upstream.stats()["requests"]
     with here.start([*COMMAND, "--replay"], source, output) as process:
         losses.statuses[process.wait()] += 1
-    came, bought = records(output), asked(here, batch)
-    losses.finished_again += sum(i in out for _, i in bought[before:])
+    came, bought = records(output), bought_of(here, batch)
+    losses.finished_again += sum(call.record in out for call in bought[before:])
     losses.lost += RECORDS - len(came)
     losses.differ += compare(came, should)
-    again = len(bought) - len(set(bought))
-    losses.bought_again += again
-    losses.answered_again += max(0, again - here.upstream.stats()["aborted"])
+    landed = [moment for moment in moments if moment is not None]
+    losses.kills += len(landed)
+    losses.ages_s += ages_again(bought, landed)
 
 
 def duration_s(here: Scene) -> float:
@@ -114,7 +135,7 @@ def duration_s(here: Scene) -> float:
 def measure(kills: int, seed: int = 1) -> Iterator[Bound]:
     """Kill so many times; yields what went wrong."""
     draw, losses = random.Random(seed), Losses()
-    with scene("--record", "--latency", "0.02") as here:
+    with scene("--record", "--latency", str(LATENCY_S)) as here:
         longest_s = duration_s(here)
         while losses.kills < kills:
             disturb(here, losses.batches, 2 if losses.batches % 3 == 0 else 1, losses, longest_s, draw)
@@ -125,8 +146,10 @@ def measure(kills: int, seed: int = 1) -> Iterator[Bound]:
     yield Bound("kills", "records lost", losses.lost, 0)
     yield Bound("kills", "records that differ", losses.differ, 0)
     yield Bound("kills", "calls of records that were out, bought again", losses.finished_again, 0)
-    yield Bound("kills", "calls bought again; at most those in flight", losses.bought_again, in_flight)
-    yield Bound("kills", "of these, whose answer was on its way", losses.answered_again)
+    answered_s = [age for age in losses.ages_s if age > 0]
+    yield Bound("kills", "calls bought again; at most those in flight", len(losses.ages_s), in_flight)
+    yield Bound("kills", "of these, answered and not yet in the journal", len(answered_s))
+    yield Bound("kills", "the oldest such answer, ms before the kill", round(1000 * max(answered_s, default=0), 1))
 
 
 if __name__ == "__main__":
