@@ -45,9 +45,7 @@ class Scene:
         """Start a tool that reads one file and writes another; what it says to people is kept beside the output."""
         said = output.with_suffix(".said")
         with source.open("rb") as reads, output.open("wb") as writes, said.open("ab") as errors:
-            return subprocess.Popen(
-                command, stdin=reads, stdout=writes, stderr=errors, cwd=self.folder, env=self.env
-            )
+            return subprocess.Popen(command, stdin=reads, stdout=writes, stderr=errors, cwd=self.folder, env=self.env)
 
 
 @contextlib.contextmanager

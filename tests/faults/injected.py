@@ -25,7 +25,31 @@ from fusiontools.errors import FAILURE_CODES
 
 STATUSES = (
     *(201, 202, 203, 300, 304, 400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 418, 421, 422),
-    *(423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 524, 529, 598, 599),
+    *(
+        423,
+        424,
+        425,
+        426,
+        428,
+        429,
+        431,
+        451,
+        499,
+        500,
+        501,
+        502,
+        503,
+        504,
+        505,
+        507,
+        508,
+        511,
+        520,
+        524,
+        529,
+        598,
+        599,
+    ),
 )
 OTHERS = (
     *("html", "html502", "garbage", "err200", "empty", "nochoices", "nullcontent", "refuse", "length", "filter"),
@@ -37,7 +61,7 @@ GOOD = "fake/good"
 MODELS = tuple(f"fake/a+{kind}" for kind in KINDS)
 LIMITS = "limits: {retries: 0, timeout_s: 3, deadline_s: 20}\n"
 RECIPE = f"panel: {json.dumps([GOOD, *MODELS])}\n{LIMITS}"
-SERVED = f"panel: [{GOOD}]\nsynth: fake/synth\nchain: panel | synth\n{LIMITS}"
+SERVED = f"panel: [{GOOD}, fake/other]\nsynth: fake/synth\nchain: panel | synth\n{LIMITS}"
 CLIENTS = 16
 
 

@@ -1,4 +1,4 @@
-"""Kill batches with SIGKILL at random moments and resume them with --replay: nothing may be lost, changed or paid twice.
+"""Kill batches at random moments, with SIGKILL, and resume them: nothing may be lost, changed or paid twice.
 
     python tests/faults/kills.py [KILLS]
 

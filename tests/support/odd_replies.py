@@ -1,4 +1,4 @@
-"""What endpoints send that no reader should fall over: the argument of the stand-in's behaviour `odd` (`fake/a+odd=bom`).
+"""What no reader should fall over: the arguments of the stand-in's behaviour `odd`, as in `fake/a+odd=bom`.
 
 A kind is a set of changes to an `Answer` of `fake_models.py`: status, headers and body, or `wire`: all bytes of a
 response, its head included, after which the connection is closed.
