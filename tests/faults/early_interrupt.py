@@ -57,6 +57,9 @@ def verdict(status: int, said: str) -> str:
 
 def measure(runs: int, seed: int = 1) -> Iterator[Bound]:
     """Interrupt each tool so often."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a script: every tool would have Ctrl-C ignored, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     draw = random.Random(seed)
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
