@@ -145,7 +145,8 @@ def type_block(block: Block, meant: Callable[[str], str], folder: Path, env: dic
 
 def as_anywhere(text: str, folder: Path, upstream: Upstream | None) -> str:
     """Return a screen without what is this machine's: the folder, and the address of the stand-in."""
-    text = text.replace(f"{folder}/home/config", "~/.config").replace(f"{folder}/home", "~").replace(f"{folder}/", "")
+    home = str(folder / "home")
+    text = text.replace(f"{home}/config", "~/.config").replace(home, "~").replace(f"{folder}/", "")
     return text.replace(upstream.url.removesuffix("/v1"), "http://127.0.0.1:8080") if upstream else text
 
 
