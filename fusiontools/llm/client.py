@@ -230,7 +230,9 @@ class Client:
 
     def trust_in(self, endpoint: str) -> Trust:
         """Return what is known of an endpoint's costs."""
-        return self._trusts.setdefault(endpoint, Trust())
+        if endpoint not in self._trusts:
+            self._trusts[endpoint] = Trust()
+        return self._trusts[endpoint]
 
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
@@ -297,7 +299,7 @@ class Client:
         backend = self._backend(endpoint)
         if isinstance(request, HiddenRequest) and (endpoint.trusted or endpoint.embedded):
             backend = Revealing(backend)
-        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in(endpoint.name))
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)

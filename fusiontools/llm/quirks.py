@@ -310,7 +310,7 @@ class Quirks:
         return ({"type": "json_object"} if lowered else asked), lowered
 
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
-        messages = rewrite.without_nothings(given)
+        messages = given if all(map(_is_plain, given)) else rewrite.without_nothings(given)
         if not self.takes_details:
             messages = rewrite.without_details(messages)
         if not self.parts:
@@ -328,6 +328,11 @@ class Quirks:
         if not self.continues:
             messages = rewrite.with_user_last(messages)
         return list(messages) if self.same_role_twice else rewrite.with_user_joined(messages)
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether a message is a role and a text, as most are: nothing in it is to be left out."""
+    return len(message) == 2 and isinstance(message.get("content"), str) and isinstance(message.get("role"), str)
 
 
 def prompt_bytes(messages: Any, params: Mapping[str, Any]) -> int:

@@ -27,7 +27,7 @@ _THINKS = re.compile(r"thinking|reason(?:er|ing)|\br1\b|\bqwq\b|\bqvq\b|magistra
 _SPEAKS_HARMONY = re.compile("gpt-?oss|harmony", re.IGNORECASE)
 _HARMONY_MARK = re.compile(r"<\|(start|channel|message|constrain|end|return|call)\|>")
 #: How a Harmony answer begins: with its marks, or without, where a server left them out.
-_HARMONY_HEADS = ("<|", "analysis", "commentary")
+HARMONY_HEADS = ("<|", "analysis", "commentary")
 _HARMONY_BARE = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\s])(?P<thought>.*?)(?:assistantfinal(?P<final>.*)|$)", re.DOTALL)  # fmt: skip  # noqa: E501
 
 
@@ -109,7 +109,7 @@ class ThoughtFilter:
 
     def _visible_part(self) -> str:
         head = self._held.lstrip()
-        if self._harmony and any(mark.startswith(head[: len(mark)]) for mark in _HARMONY_HEADS):
+        if self._harmony and any(mark.startswith(head[: len(mark)]) for mark in HARMONY_HEADS):
             return ""
         content, thought = split_thoughts(self._held)
         thinks = bool(_OPEN.match(self._held))
