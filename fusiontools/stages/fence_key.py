@@ -30,7 +30,7 @@ def fence_key() -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _own_secret(*_: str | None) -> bytes:
-    """Return the secret of this user, whose place the variables decide: putting it together takes longer than a mark."""
+    """Return the secret of this user, whose place the variables say: to put it together takes longer than a mark."""
     return _secret_in(default_path().with_name("fence.key"))
 
 
