@@ -226,8 +226,9 @@ class Client:
                     break
                 continue
             _note_unmet(completion, model, ledger, slot)
-            cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
-            self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
+            if ledger.notify is not None:
+                cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
+                self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
         self._send_event(ledger, slot, model, time.monotonic() - started, None, failure=first)
@@ -271,9 +272,11 @@ class Client:
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         """Buy the call, or wait for the identical one that is under way."""
-        if not self.shares:
-            return await self._buy(request, model, ledger, slot, on_delta)
+        if not self.shares and self.journal is None:
+            return await self._buy(request, b"", model, ledger, slot, on_delta)
         key = request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
+        if not self.shares:
+            return await self._buy(request, key, model, ledger, slot, on_delta)
         while (flight := self._flights.get(key)) is not None:
             try:
                 completion = await asyncio.shield(flight)
@@ -294,7 +297,7 @@ class Client:
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
-            completion = await self._buy(request, model, ledger, slot, on_delta)
+            completion = await self._buy(request, key, model, ledger, slot, on_delta)
             flight.set_result(completion)
             return completion
         except CallFailed as failure:
@@ -306,7 +309,7 @@ class Client:
             del self._flights[key]
 
     async def _buy(
-        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+        self, request: CompletionRequest, key: bytes, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
@@ -320,7 +323,7 @@ class Client:
         caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
-            await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)
+            await self.journal.put(key, request, completion, paid_usd)
         return completion
 
     def _endpoint(self, name: str) -> Endpoint:

@@ -212,7 +212,8 @@ class Quirks:
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
             body.pop("parallel_tool_calls", None)
-        if (thinks := self._switch_of(asked)) is not None:
+        learned = self.dropped or not self.thinks_unstreamed
+        if learned and (thinks := self._switch_of(asked)) is not None:
             body["enable_thinking"] = thinks
         return body
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
-from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
-from fusiontools.record.sources import cite_answer, has_sources
+from fusiontools.record.sections import DERIVED, has_sources, take_verbatim, usable_responses, with_error
+from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
 
 if TYPE_CHECKING:
