@@ -7,7 +7,6 @@ A field without flags exists in recipes only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar, dataclass_transform
 
@@ -148,10 +147,3 @@ class _Fixed(Generic[Options]):
 def fixed(options: Options) -> OptionsFor[Options]:
     """Return the same options for every record."""
     return _Fixed(options)
-
-
-def merge_options(options: Options, given: Mapping[str, Any]) -> Options:
-    """Return the options with the ones that were typed put over them."""
-    from dataclasses import replace
-
-    return replace(options, **given) if given else options  # type: ignore[type-var]

@@ -167,8 +167,9 @@ def note_no_tools(
         models: who is asked.
     """
     notes: list[Degraded] = []
-    embedded = [m.name for m in models if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
-    if tools and embedded:
+    asked = models if tools else ()
+    embedded = [m.name for m in asked if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
+    if embedded:
         detail = f"{', '.join(embedded)}: the embedded model cannot call tools and was asked without"
         notes.append({"stage": stage, "code": "no_tools", "detail": detail})
     carried = record.get("recipe", {}).get(stage)
