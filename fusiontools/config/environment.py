@@ -21,7 +21,7 @@ VARIABLES: tuple[str, ...] = (
     "FUSION_PORT",
 )
 #: Those that the settings of clients read (`examples/clients`).
-_OF_CLIENTS = (
+OF_CLIENTS = (
     *("FUSION_SERVER", "FUSION_SERVER_KEY", "FUSION_API_BASE", "FUSION_MODEL", "FUSION_SMALL_MODEL"),
     "FUSION_CLIENTS",
 )
@@ -29,6 +29,6 @@ _OF_CLIENTS = (
 
 def explain_unread(names: Iterable[str]) -> list[str]:
     """Return a sentence for each variable that looks like ours and that nobody reads."""
-    known = [*VARIABLES, *_OF_CLIENTS]
+    known = [*VARIABLES, *OF_CLIENTS]
     strange = [name for name in sorted(names) if name.startswith(PREFIX) and name not in known]
     return [f"the environment variable {name} is read by nobody{nearest(name, list(VARIABLES))}" for name in strange]

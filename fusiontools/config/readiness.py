@@ -9,13 +9,18 @@ from importlib.util import find_spec
 from shutil import which
 from urllib.parse import urlsplit
 
-from fusiontools.config.models import ENDPOINTS, Endpoint
+from fusiontools.config.models import Endpoint
 from fusiontools.errors import install_line
 
 _WAIT_S = 0.3
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: A list of models is short; whatever else answers there is not read to its end.
 _MOST_BYTES = 1 << 20
+#: Providers of models whose keys no endpoint of ours reads.
+_PROVIDERS = (
+    *("CEREBRAS", "COHERE", "DASHSCOPE", "DEEPINFRA", "DEEPSEEK", "FIREWORKS", "GOOGLE", "GROQ", "MINIMAX", "MISTRAL"),
+    *("MOONSHOT", "NVIDIA", "PERPLEXITY", "SAMBANOVA", "TOGETHER", "XAI", "ZAI"),
+)
 #: Models that write nothing.
 _NO_WRITERS = ("embed", "rerank", "whisper")
 
@@ -41,10 +46,8 @@ def served_models(endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def unused_keys() -> list[str]:
-    """Return the variables of the environment that look like a provider's key and belong to no known endpoint."""
-    known = {endpoint.api_key_env for endpoint in ENDPOINTS.values()}
-    named = (name for name, value in os.environ.items() if name.endswith("_API_KEY") and value.strip())
-    return sorted(name for name in named if name not in known and not name.startswith("FUSION_"))
+    """Return the variables of the environment that hold a model provider's key and that no known endpoint reads."""
+    return [name for name in (f"{provider}_API_KEY" for provider in _PROVIDERS) if os.environ.get(name, "").strip()]
 
 
 def _is_our_own(endpoint: Endpoint) -> bool:

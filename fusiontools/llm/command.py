@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint
 
 #: What every program may see of the environment.
-_HARMLESS = (
+HARMLESS = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR"),
     *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"),
@@ -164,7 +164,7 @@ class CommandBackend:
 
     def _environment(self) -> dict[str, str]:
         """Return what the program sees of the environment: with a key nothing of a subscription, and without none."""
-        named = {*_HARMLESS, *self._endpoint.env}
+        named = {*HARMLESS, *self._endpoint.env}
         if self._program is not None:
             named |= {*self._program.home_env, *(() if self._endpoint.api_key_env else self._program.plan_env)}
         if self._endpoint.api_key_env:

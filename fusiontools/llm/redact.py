@@ -22,6 +22,9 @@ MARK = re.compile(r"\[[A-Z][A-Z_]*_\d{1,9}\]")
 #: What may become a mark when more of the text is there.
 _BEGUN = re.compile(r"\[(?:[A-Z][A-Z_]{0,40}\d{0,9})?\Z")
 
+#: What an answer holds beside its text and its calls.
+_SAID_BESIDE = ("reasoning", "sources", "native", "reasoning_details")
+
 
 class Marks:
     """The marks of one record: every text has one, and every mark one text."""
@@ -71,14 +74,20 @@ class Hidden:
     def restore(self, completion: Completion, *, in_json: bool = False) -> Completion:
         """Return an answer with the originals; `in_json` where its text is a JSON document."""
         content = self.restore_text(completion.content, in_json=in_json)
-        reasoning = None if completion.reasoning is None else self.restore_text(completion.reasoning)
-        return replace(completion, content=content, reasoning=reasoning, tool_calls=self._calls(completion, self._back))
+        return replace(completion, content=content, **self._rest(completion, self.restore_text, self._back))
 
     def cover(self, completion: Completion) -> Completion:
         """Return an answer with marks in the place of the originals that the request held."""
-        reasoning = None if completion.reasoning is None else self._covered(completion.reasoning)
-        content, calls = self._covered(completion.content), self._calls(completion, self._covered)
-        return replace(completion, content=content, reasoning=reasoning, tool_calls=calls)
+        content = self._covered(completion.content)
+        return replace(completion, content=content, **self._rest(completion, self._covered, self._covered))
+
+    def _rest(
+        self, completion: Completion, change: Callable[[str], str], in_call: Callable[[str], str]
+    ) -> dict[str, Any]:
+        """Return all else that an answer says, changed: thoughts, sources, its own blocks, and calls."""
+        changed = {name: _each_text(getattr(completion, name), change) for name in _SAID_BESIDE}
+        calls = [{**call, "function": _each_text(call["function"], in_call)} for call in completion.tool_calls]
+        return {**changed, "tool_calls": calls}
 
     def _hide_item(self, key: str, item: Any) -> Any:
         if key == "arguments" and isinstance(item, str):
@@ -115,15 +124,6 @@ class Hidden:
 
     def _back(self, text: str) -> str:
         return self.restore_text(text, in_json=True)
-
-    def _calls(self, completion: Completion, change: Callable[[str], str]) -> Any:
-        changed: list[Any] = []
-        for call in completion.tool_calls:
-            function = {
-                name: change(text) if isinstance(text, str) else text for name, text in call["function"].items()
-            }
-            changed.append({**call, "function": function})
-        return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +229,17 @@ class RestoringDeltas:
         if isinstance(name := function.get("name"), str):
             function["name"] = self._hidden.restore_text(name)
         return {**call, "function": function} if function else call
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON data with each text in it changed, but for the names of fields."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _each_text(item, change) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_each_text(item, change) for item in value]
+    return value
 
 
 def _within_json(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import TTLCache
 
 from fusiontools.config.models import plain_model
-from fusiontools.errors import InputError
+from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
 from fusiontools.llm.ledger import Budget, Event
@@ -266,6 +266,9 @@ class JobRunner:
                     record = await plan.stage(record_of(request, plan, named), runtime)
                 except InputError as error:
                     raise ApiError(400, "invalid_request", error.message) from error
+                except UsageError as error:
+                    # Nothing that a request says: what its recipe wants cannot be opened here.
+                    raise ApiError(503, error.code, error.message) from error
             self.metrics.count_record(record)
             return record
 

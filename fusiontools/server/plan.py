@@ -75,6 +75,8 @@ ALIASES = {
     "judge_model": ("judge", "synth"),
     "synthesizer": ("synth",),
 }
+#: Overrides that are allowed only where the operator names them.
+_REACHING = ("web_search",)
 _PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
 
 
@@ -87,6 +89,7 @@ class Plan:
         model: who is asked alone, where one is.
         fusion: the overrides that hold, checked.
         shows_recipe: whether clients may see all that the recipe says.
+        searches: whether members search the web.
     """
 
     recipe: Recipe
@@ -95,6 +98,7 @@ class Plan:
     model: Model | None = None
     fusion: Mapping[str, Any] = field(default_factory=dict)
     shows_recipe: bool = False
+    searches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Planner:
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
         known = list(schemas.load("fusion")["properties"])
-        for key in self._list_allowed() or ():
+        for key in self._list_allowed():
             if key not in known:
                 raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
 
@@ -173,8 +177,8 @@ class Planner:
             stage = draft.chain.bind(draft.recipe, offline=True, limited=self.limited)
         except (InputError, UsageError) as error:
             raise _bad("fusion", error.message) from error
-        shows = self.options.show_recipes
-        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion, shows)
+        shows, searches = self.options.show_recipes, _searches(draft)
+        return Plan(draft.recipe, draft.chain.text, stage, draft.alone, draft.fusion, shows, searches)
 
     def _alone(self, model: Model, home: Recipe, fusion: Mapping[str, Any]) -> _Draft:
         """Return the plan for one model: of its home's panel nothing holds for it, of the limits everything."""
@@ -201,16 +205,21 @@ class Planner:
         except UsageError as error:
             raise _bad("fusion.synth", error.message) from error
 
-    def _list_allowed(self) -> tuple[str, ...] | None:
-        """Return which overrides clients may say; None is all of them."""
-        allowed = self.options.overrides
-        if allowed in ("all", "none"):
-            return None if allowed == "all" else ()
-        return tuple(key.strip() for key in allowed.split(","))
+    def _list_allowed(self) -> tuple[str, ...]:
+        """Return which overrides clients may say."""
+        named = [key.strip() for key in self.options.overrides.split(",")]
+        if named == ["none"]:
+            return ()
+        if "all" not in named:
+            return tuple(named)
+        # What reaches out of this machine is named, or it is not allowed.
+        usual = [key for key in schemas.load("fusion")["properties"] if key not in _REACHING]
+        return (*usual, *(key for key in named if key != "all"))
 
     def _check_overrides(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return the overrides as we spell them, checked."""
-        fusion = _with_plugins(overrides)
+        allowed = self._list_allowed()
+        fusion = _with_plugins(overrides, searches="web_search" in allowed)
         if isinstance(fusion.get("recipe"), str):
             # As `/v1/models` spells it, too.
             fusion["recipe"] = fusion["recipe"].removeprefix(f"{FUSION}/")
@@ -221,9 +230,8 @@ class Planner:
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.
         fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
-        allowed = self._list_allowed()
         for key in fusion:
-            if allowed is not None and key not in allowed:
+            if key not in allowed:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
         return fusion
 
@@ -301,6 +309,9 @@ class Planner:
         for name in ("refine", "guard"):
             if fusion.get(name) or (name in fusion and any(step.name == "synth" for step in steps)):
                 steps = with_options(steps, "synth", **{name: fusion[name]})
+        if "web_search" in fusion:
+            tools = {"web_search": True} if fusion["web_search"] else {"tools": ()}
+            steps = with_options(steps, "panel", **tools)
         if "layers" in fusion:
             steps = set_layers(steps, fusion["layers"])
         return steps
@@ -320,6 +331,17 @@ def fuses(request: ChatRequest) -> bool:
     return any(_is_fusion(plugin) for plugin in plugins)
 
 
+def _searches(draft: _Draft) -> bool:
+    """Return whether members of a plan search the web."""
+    first = next((step for step in draft.chain.steps if step.name == "panel" and not step.adds_layer), None)
+    if first is None:
+        return False
+    if "tools" in first.given or "web_search" in first.given:
+        return bool(first.given.get("web_search")) or "web_search" in first.given.get("tools", ())
+    panel = draft.recipe.panel
+    return "web_search" in panel.tools or any("web_search" in (model.tools or ()) for model in panel.members)
+
+
 def _is_fusion(plugin: Mapping[str, Any]) -> bool:
     return plugin.get("id") == "fusion" and plugin.get("enabled") is not False
 
@@ -329,8 +351,12 @@ def _may_call(request: ChatRequest) -> bool:
     return bool(request.params.get("tools")) and request.params.get("tool_choice") != "none"
 
 
-def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the overrides with other spellings of them translated, OpenRouter's among them; ours win."""
+def _with_plugins(overrides: Mapping[str, Any], *, searches: bool) -> dict[str, Any]:
+    """Return the overrides with other spellings of them translated, OpenRouter's among them; ours win.
+
+    Args:
+        searches: whether a request may turn on the members' search.
+    """
     fusion: dict[str, Any] = {}
     for key, value in overrides.items():
         if value is not None and key != "plugins":
@@ -339,6 +365,8 @@ def _with_plugins(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise _bad("plugins", "not a list of objects")
     for plugin in plugins:
+        if searches and plugin.get("id") == "web" and plugin.get("enabled") is not False:
+            fusion = {"web_search": True, **fusion}
         if not _is_fusion(plugin):
             continue
         unknown = [key for key in plugin if key not in _PLUGIN_KEYS]

@@ -12,7 +12,7 @@ from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
 from fusiontools.server.protocols.chat import usage as openai_usage
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
 
 if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
@@ -70,12 +70,13 @@ def _finish_reason(answer: Mapping[str, Any]) -> str:
 def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, cached: bool = False) -> ChatResult:
     """Return a record's answer to a request, with what of the request was not done; see `result_of`."""
     result = result_of(record, plan, usage, cached=cached)
-    if not request.ignored:
+    ignored = [part for part in request.ignored if not is_done(part, searches=plan.searches)]
+    if not ignored:
         return result
-    told = [(part["param"], part["reason"]) for part in request.ignored]
+    told = [(part["param"], part["reason"]) for part in ignored]
     notes = [{"stage": "panel", "code": "tool_ignored", "detail": f"{param}: {reason}"} for param, reason in told]
     degraded = [*result.fusion.get("degraded", []), *notes]
-    return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": list(request.ignored)})
+    return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": ignored})
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:

@@ -291,16 +291,20 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
     return Chat().read({**body.get("params", {}), **fields, "stream": False})
 
 
+#: What other servers of this kind take beside the prompt, and we in `fusion`.
+_MOVED = (*ALIASES, "web_search")
+
+
 def _with_fusion_keys(body: dict[str, Any]) -> dict[str, Any]:
     """Return a body of `/fuse` with what other servers of this kind take beside the prompt where we take it."""
-    moved = {key: body[key] for key in ALIASES if body.get(key) is not None}
+    moved = {key: body[key] for key in _MOVED if body.get(key) is not None}
     panel = body.get("panel")
     if isinstance(panel, str) or (
         isinstance(panel, list) and panel and all(isinstance(member, str) for member in panel)
     ):
         # Where a panel has a name it is a recipe.
         moved["recipe" if isinstance(panel, str) else "panel"] = panel
-    kept = {key: value for key, value in body.items() if key not in ALIASES and not (key == "panel" and key in moved)}
+    kept = {key: value for key, value in body.items() if key not in _MOVED and not (key == "panel" and key in moved)}
     if isinstance(panel, str):
         del kept["panel"]
     if not moved or not isinstance(fusion := body.get("fusion") or {}, dict):

@@ -28,7 +28,10 @@ class ServeOptions(Settings):
         help="Let clients name these models too, at the recipe's endpoint.  [default: those of the recipes]",
     )  # fmt: skip
     overrides: str = option(
-        "all", "--overrides", metavar="all|none|KEY,…", help="What clients may say in a request's `fusion` object."
+        "all",
+        "--overrides",
+        metavar="all|none|KEY,…",
+        help="What clients may say in a request's `fusion` object; `web_search` only where named: all,web_search.",
     )
     show_recipes: bool = option(
         False, "--show-recipes",

@@ -9,7 +9,6 @@ Source  Yao et al. 2022, ReAct, arXiv:2210.03629
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +115,8 @@ class _ToolLoop:
         """Return the answer to which the rounds lead."""
         request = self.ask.request
         clients = {_name_of(tool) for tool in request.params.get("tools") or []}
-        ours = [tool for tool in _declare(self.box, self.names, self.ask) if _name_of(tool) not in clients]
+        declared, _ = self.box.declared_for(_provider_of(self.ask), self.names)
+        ours = [tool for tool in declared if _name_of(tool) not in clients]
         tools = [*(request.params.get("tools") or []), *self.own.get("tools", ()), *ours]
         request = _with_params(request, **{**self.own, "tools": tools or None})
         first = request.marks
@@ -211,28 +211,13 @@ class _ToolLoop:
         )
 
 
-def _declare(box: Toolbox, names: Sequence[str], ask: Ask) -> list[dict[str, Any]]:
-    """Return the tools as the model's provider takes them; one that it cannot be told of is left out, and named."""
-    from fusiontools.tools.provider_schema import Inexpressible, schema_for
-
+def _provider_of(ask: Ask) -> Provider:
+    """Return by whose rules the schemas of tools are said to a model."""
     endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
-    about = f"{endpoint.base_url if endpoint else ''} {ask.model.model}".lower()
-    provider: Provider = "openai"
     if endpoint is not None and endpoint.api == "anthropic":
-        provider = "anthropic"
-    elif "generativelanguage" in about or "gemini" in about:
-        provider = "gemini"
-    declared = []
-    for tool in box.declarations(names):
-        function = tool["function"]
-        try:
-            declared.append(
-                {**tool, "function": {**function, "parameters": schema_for(provider, function["parameters"])}}
-            )
-        except Inexpressible as error:
-            why = f"the tool {function['name']} is not given to {ask.model.name}: {error}"
-            logging.getLogger("fusiontools").warning(why)
-    return declared
+        return "anthropic"
+    about = f"{endpoint.base_url if endpoint else ''} {ask.model.model}".lower()
+    return "gemini" if "generativelanguage" in about or "gemini" in about else "openai"
 
 
 def _endpoints_search(ask: Ask, wish: ToolWish) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -74,6 +75,7 @@ class Toolbox:
         self.store = store
         self.offline = offline
         self._tools: dict[str, Tool] = {}
+        self._declared: dict[tuple[Provider, frozenset[str] | None], tuple[list[dict[str, Any]], dict[str, str]]] = {}
         self._opens = opens
         self._stack = AsyncExitStack()
         self._flights: dict[bytes, asyncio.Future[ToolResult]] = {}
@@ -111,15 +113,25 @@ class Toolbox:
     def declared_for(
         self, provider: Provider, names: Sequence[str] | None = None
     ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """Return the tools as this provider takes their schemas, and why the others are left out, by true name."""
-        declared, left_out = [], {}
-        for tool in self.tools:
-            if names is None or tool.name in names:
-                try:
-                    declared.append(replace(tool, parameters=schema_for(provider, tool.parameters)).declaration())
-                except Inexpressible as error:
-                    left_out[tool.true_name or tool.name] = str(error)
-        return declared, left_out
+        """Return the tools as this provider takes their schemas, and why the others are left out, by true name.
+
+        It is the same for every response, so it is made once; nobody changes it.
+        """
+        asked = (provider, None if names is None else frozenset(names))
+        if asked not in self._declared:
+            declared, left_out = [], {}
+            for tool in self.tools:
+                if names is None or tool.name in names:
+                    try:
+                        declared.append(replace(tool, parameters=schema_for(provider, tool.parameters)).declaration())
+                    except Inexpressible as error:
+                        left_out[tool.true_name or tool.name] = str(error)
+            self._declared[asked] = declared, left_out
+            for name, why in left_out.items():
+                logging.getLogger("fusiontools").warning(
+                    "the tool %s is not given to models of %s: %s", name, provider, why
+                )
+        return self._declared[asked]
 
     def key(self, tool: Tool, arguments: Mapping[str, Any], epoch: int = 0) -> bytes:
         """Return what a result is kept under: everything that decides it."""
@@ -244,6 +256,7 @@ class Toolbox:
             if tool.name in self._tools:
                 raise UsageError(f"two tools are called {tool.name!r}; give one of them another name")
             self._tools[tool.name] = tool
+            self._declared.clear()
         return [tool.name for tool in tools]
 
 

@@ -68,7 +68,8 @@ class Output:
         """Take what came."""
         self.size_bytes += len(data)
         self.lines += data.count(b"\n")
-        self._last = data[-1:]
+        # The end of a pipe is nothing, too.
+        self._last = data[-1:] or self._last
         room = self._head_bytes - len(self._head)
         self._head += data[:room]
         if rest := data[room:]:

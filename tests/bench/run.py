@@ -1,6 +1,6 @@
 """Measure fusiontools and print one table; see README.md. Exits 0 whatever the figures are.
 
-python tests/bench/run.py [--json FILE] [startup] [replay] [calls] [memory] [soak] [serve]
+python tests/bench/run.py [--json FILE] [startup] [replay] [calls] [tools] [memory] [soak] [serve]
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import argparse
 import contextlib
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from serve import serve
@@ -136,6 +137,53 @@ def soak() -> Iterator[Row]:
     yield Row("memory in the last fifth", after, "MiB", before, "in the second fifth", "≤ 1.2", after <= 1.2 * before)
 
 
+def tools() -> Iterator[Row]:
+    """CPU that a response costs more where its member may look things up: nothing, or one search and one fetch."""
+    few, many = 50, 450
+    flags = ["--tools", "web_search,web_fetch"]
+    with stand() as plain, small_web() as (url, host):
+        here = replace(plain, more={"SEARXNG_URL": f"{url}/searx/"})
+        recipe = here.folder / "looks.yaml"
+        recipe.write_text(f"search: searxng\nprivate_hosts: ['{host}']\npanel: [fake/a]\n")
+        searches = here.folder / "searches.yaml"
+        searches.write_text(recipe.read_text().replace("fake/a", "fake/a+research"))
+        ways = {
+            "no tools": tool(PANEL, "-c", str(recipe)),
+            "tools, none used": tool(PANEL, "-c", str(recipe), *flags),
+            "one search, one fetch": tool(PANEL, "-c", str(searches), *flags),
+        }
+        took: dict[str, list[Run]] = {name: [] for name in ways}
+        for _ in range(3):
+            for name, command in ways.items():
+                short, long = (here.run(command, source=merging(n)) for n in (few, many))
+                took[name].append(long - short)
+    cpu_ms = {name: median(runs).cpu_s * 1000 / (many - few) for name, runs in took.items()}
+    base = cpu_ms["no tools"]
+    for name, ms in cpu_ms.items():
+        yield Row(f"CPU per response, {name}", ms, "ms", base, "no tools")
+
+
+def merging(count: int) -> Iterator[bytes]:
+    """Yield different questions about the same page of the small web."""
+    for number in range(count):
+        yield (
+            json.dumps({"id": f"q{number}", "messages": [{"role": "user", "content": f"Merging {number}?"}]}).encode()
+            + b"\n"
+        )
+
+
+@contextlib.contextmanager
+def small_web() -> Iterator[tuple[str, str]]:
+    """Run the small web of the tests; yields its URL, and host and port of it."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "web.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = json.loads(process.stdout.readline())["web"]
+            yield url, url.removeprefix("http://")
+        finally:
+            process.terminate()
+
+
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """What a process holds at one moment."""
@@ -192,7 +240,7 @@ def buying(here: Stand, window: int, count: int, options: list[str]) -> tuple[fl
     return tuple(map(statistics.median, zip(*found, strict=True)))
 
 
-BENCHMARKS = {function.__name__: function for function in (startup, replay, calls, memory, soak, serve)}
+BENCHMARKS = {function.__name__: function for function in (startup, replay, calls, tools, memory, soak, serve)}
 
 
 def main() -> None:

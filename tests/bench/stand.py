@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -55,6 +55,8 @@ class Stand:
 
     folder: Path
     url: str
+    #: What else the children see of the environment.
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,
@@ -118,6 +120,7 @@ class Stand:
             "XDG_STATE_HOME": str(self.folder),
             "FUSION_BASE_URL": self.url,
             **{name: value for name, value in os.environ.items() if name == "PYTHONPATH"},
+            **self.more,
         }
 
 

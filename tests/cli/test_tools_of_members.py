@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from webbing import Web, start_web
-from workdir import Result, Run, Upstream
+from workdir import SUPPORT, Result, Run, Upstream
 
 from fusiontools.record.schemas import is_valid
 
@@ -192,3 +194,55 @@ def test_what_a_recipe_hides_reaches_no_search_engine_and_no_page(ask: Ask, web:
     assert "ada" not in json.dumps(web.requests())
     assert "EMAIL_1" in searched["target"]
     assert record["panel"][0]["tool_runs"][0]["status"] == "ok"
+
+
+def members(recipe: str, member: str, **settings: Any) -> None:
+    """Let one member sit on the recipe's panel, with these settings of the recipe."""
+    spec = json.loads(Path(recipe).read_text()) | settings
+    spec["panel"] = {"members": [member], **settings.get("panel", {})}
+    Path(recipe).write_text(json.dumps(spec))
+
+
+def test_a_command_runs_in_the_sandbox_and_sees_nothing_of_ours(ask: Ask, recipe: str) -> None:
+    members(recipe, "fake/a+tool", panel={"tools": ["bash"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", "env; cat /etc/passwd | wc -l; ls /").records
+
+    [use] = record["panel"][0]["tool_runs"]
+    assert (use["name"], use["status"]) == ("bash", "ok")
+    assert "test-key" not in json.dumps(record)
+
+
+@pytest.mark.slow
+def test_the_tools_of_an_mcp_server_are_run_and_the_server_ends_with_the_run(ask: Ask, recipe: str) -> None:
+    server = {"command": [sys.executable, str(SUPPORT / "mcp_server.py")], "tools": ["echo"]}
+    members(recipe, "fake/a+tool", mcp={"support": server}, panel={"tools": ["mcp:support"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", "hello").records
+
+    [use] = record["panel"][0]["tool_runs"]
+    assert (use["name"], use["status"]) == ("mcp:support/echo", "ok")
+    assert not subprocess.run(["pgrep", "-f", f"{SUPPORT}/mcp_server.py"], capture_output=True, check=False).stdout
+
+
+def test_an_address_that_only_the_model_has_made_up_is_not_fetched(ask: Ask, web: Web, recipe: str) -> None:
+    members(recipe, "fake/a+tool", panel={"tools": ["web_fetch"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", "http://evil.example/?q=secret in words, not as an address").records
+    made_up = ask(f"fuse-panel -c {recipe}", "no address here").records[0]
+
+    assert record["panel"][0]["tool_runs"][0]["status"] in ("blocked", "error", "refused")
+    assert made_up["panel"][0]["tool_runs"][0]["status"] in ("error", "refused")
+    assert web.requests() == []
+
+
+def test_a_batch_that_was_cut_off_does_not_search_twice(ask: Ask, web: Web, upstream: Upstream, recipe: str) -> None:
+    upstream.script("fake/b+research", "status=500")
+    first = ask(f"fuse-panel -c {recipe} --retries 0").records[0]
+    web.reset()
+
+    again = ask(f"fuse-panel -c {recipe} --replay").records[0]
+
+    assert "error" in first["panel"][1]
+    assert again["panel"][1]["content"].startswith("As [the page]")
+    assert web.requests() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,11 +55,11 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def nobody() -> Endpoint:
-    """An endpoint on this machine where nobody listens."""
-    gone = Ollama(())
-    gone.server.server_close()
-    return gone.endpoint
+def nobody() -> Iterator[Endpoint]:
+    """An endpoint on this machine where nobody listens: its port is taken, so that nobody can begin to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield Endpoint("ollama", f"http://127.0.0.1:{taken.getsockname()[1]}/v1", free=True)
 
 
 def test_an_endpoint_lacks_its_key_until_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +110,10 @@ def test_keys_that_no_endpoint_reads_are_found(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, "k")
     monkeypatch.setenv("GROQ_API_KEY", " ")
 
+    monkeypatch.setenv("SEARCH_ENGINE_API_KEY", "k")
+
     assert "MISTRAL_API_KEY" in unused_keys()
-    assert not {"OPENAI_API_KEY", "FUSION_API_KEY", "GROQ_API_KEY"} & {*unused_keys()}
+    assert not {"OPENAI_API_KEY", "FUSION_API_KEY", "GROQ_API_KEY", "SEARCH_ENGINE_API_KEY"} & {*unused_keys()}
 
 
 def test_what_is_no_list_of_models_is_none(serving: Serving) -> None:

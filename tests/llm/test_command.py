@@ -12,9 +12,10 @@ from typing import Any, TextIO
 import pytest
 from fake_program import programs, script
 from scripted import MESSAGES, model
-from workdir import Run
+from workdir import ROOT, Run
 
 from fusiontools.config.models import CommandOutput, Endpoint, require_ready
+from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.client import Client
@@ -462,3 +463,9 @@ def test_a_whole_chain_runs_on_programs_alone(run: Run, tmp_path: Path) -> None:
     assert [response["content"] for response in record["panel"]] == ["sonnet says 4.", "default says 4."]
     assert record["answer"]["content"].startswith("opus says")
     assert "endpoints" not in record["recipe"]
+
+
+def test_the_example_is_a_recipe_of_programs() -> None:
+    recipe = load_recipe(str(ROOT / "examples" / "subscriptions.yaml"))
+
+    assert {recipe.endpoints[member.endpoint].program for member in recipe.panel.members} == {"claude", "codex"}

@@ -96,7 +96,7 @@ def test_where_it_is_asked_decides_the_key_and_what_the_place_is_called_does_not
 def test_the_mark_of_fences_decides_nothing_and_what_stands_between_them_does() -> None:
     def key(mark: str, text: str) -> bytes:
         fenced: list[Message] = [{"role": "user", "content": f"<<<A {mark}>>>\n{text}\n<<<END A {mark}>>>"}]
-        return request_key(replace(REQUEST, messages=fenced, mark=mark), WHERE)
+        return request_key(replace(REQUEST, messages=fenced, marks=(mark,)), WHERE)
 
     assert key("1" * 32, "x") == key("2" * 32, "x")
     assert key("1" * 32, "x") != key("1" * 32, "y")

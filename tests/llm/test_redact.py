@@ -219,6 +219,21 @@ def test_pieces_of_a_call_are_put_together_before_a_mark_is_read() -> None:
     assert json.loads(arguments) == {"to": ADDRESS}
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_an_answer_says_beside_its_text_comes_back_too(trusted: bool) -> None:
+    def beside(request: CompletionRequest) -> Completion:
+        text = request.messages[0]["content"]
+        source: Any = {"url": f"https://example.com/{text}", "title": text, "how": "claimed"}
+        return said("Yes.", reasoning=text, sources=[source], native=[{"type": "text", "text": text}])
+
+    endpoint = replace(THERE, trusted=trusted)
+    completion = asyncio.run(ask(Scripted(m=beside), ADDRESS, endpoint=endpoint))
+
+    assert completion.reasoning == ADDRESS
+    assert completion.sources[0]["url"] == f"https://example.com/{ADDRESS}"
+    assert completion.native == [{"type": "text", "text": ADDRESS}]
+
+
 def test_a_failure_says_marks_and_no_originals() -> None:
     backend = Scripted(m=lambda request: CallFailed("bad_request", f"no: {request.messages[0]['content']}"))
 

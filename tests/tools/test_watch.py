@@ -39,6 +39,7 @@ def test_what_does_not_fit_is_written_whole_to_the_file(tmp_path: Path) -> None:
     output = Output(4, 5, tmp_path / "all", 100)
     for number in range(10):
         output.add(b"%d\n" % number)
+    output.add(b"")
     output.close()
 
     assert (tmp_path / "all").read_text() == "".join(f"{number}\n" for number in range(10))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.spending import Spending
@@ -108,19 +108,25 @@ _KINDS = {
 
 
 class Ignored(TypedDict):
-    """A part of a request that is not done; `param` is its place: `tools[1]`."""
+    """A part of a request that is not done; `param` is its place: `tools[1]`, `tool` its kind where it is one."""
 
     param: str
     reason: str
+    tool: NotRequired[str]
 
 
 def ignore_tool(param: str, kind: str) -> Ignored:
     """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call.
 
-    Every protocol asks here of every tool that is none of the client's own; so a tool that the server runs itself is
-    found here too.
+    Every protocol asks here of every tool that is none of the client's own. A search is not left out where members
+    search: `is_done` says so when the plan is known.
     """
-    return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it"}
+    return {"param": param, "reason": f"nobody here runs {kind!r}; models are not shown it", "tool": kind}
+
+
+def is_done(ignored: Ignored, *, searches: bool) -> bool:
+    """Return whether a tool that a protocol would leave out is done by the members' own search."""
+    return searches and ignored.get("tool", "").startswith(("web_search", "web_fetch", "web"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fusiontools.server.protocols.exchange import ApiError, Ignored
+from fusiontools.server.protocols.exchange import ApiError, Ignored, ignore_tool
 
 #: What asks for nothing.
 _NOTHING: tuple[Any, ...] = (None, False, "", "auto", "default", "disabled", [], {})
@@ -32,6 +32,8 @@ def list_unread(fields: Mapping[str, Any], read: Collection[str]) -> list[Ignore
         near = difflib.get_close_matches(name, read, n=1, cutoff=0.8)
         reason = f"nobody here knows it; did you mean {near[0]!r}?" if near else "no model here is told of it"
         unread.append({"param": name[:100], "reason": reason})
+        if name == "web_search_options":
+            unread[-1] = ignore_tool(name, "web_search")
     return unread + _list_plugins(fields.get("plugins"))
 
 
@@ -65,5 +67,5 @@ def _list_plugins(plugins: Any) -> list[Ignored]:
             where = f"plugins[{i}].id"
             raise ApiError(400, "invalid_override", f"{where}: {name!r} is unknown; did you mean 'fusion'?", where)
         else:
-            undone.append({"param": f"plugins[{i}]", "reason": f"nobody here runs {name!r}"})
+            undone.append({"param": f"plugins[{i}]", "reason": f"nobody here runs {name!r}", "tool": name})
     return undone
