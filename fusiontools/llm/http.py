@@ -131,17 +131,17 @@ class HttpBackend:
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
-        quirks, key = self._quirks_of(str(asked.get("model"))), self._endpoint.key()
+        quirks = self._quirks_of(str(asked.get("model")))
         own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
                 sent = quirks.adapt(asked)
                 own_names = quirks.own_tool_names(asked)
-                reply = await self._send(jsonl.dumps(sent), key)
+                reply = await self._send(jsonl.dumps(sent))
                 if reply.status < 300:
                     break
                 try:
-                    failure = await _failure_of(reply, key)
+                    failure = await _failure_of(reply)
                 finally:
                     await reply.close()
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
@@ -173,7 +173,7 @@ class HttpBackend:
 
     async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
-        key, api = self._endpoint.key(), self._api
+        api = self._api
         shown = False
 
         def show(delta: Delta) -> None:
@@ -182,18 +182,18 @@ class HttpBackend:
             on_delta(delta)  # type: ignore[misc]
 
         try:
-            reply = await self._send(jsonl.dumps(body), key)
+            reply = await self._send(jsonl.dumps(body))
             try:
                 if reply.status >= 300:
-                    raise _naming_url(await _failure_of(reply, key), self._url)
+                    raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
-                    reader = self._reader(body, key, streamed=True)
+                    reader = self._reader(body, streamed=True)
                     completion = await read_stream(reply.each, reader, show, started)
                 else:
                     content = await _whole_body(reply)
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
-                    reader = self._reader(body, key, streamed=False)
+                    reader = self._reader(body, streamed=False)
                     completion = reader.read(content)
             finally:
                 await reply.close()
@@ -203,14 +203,14 @@ class HttpBackend:
             self._waits.add(body["model"])
         return completion
 
-    def _reader(self, body: Mapping[str, Any], key: str | None, *, streamed: bool) -> ReplyReader:
+    def _reader(self, body: Mapping[str, Any], *, streamed: bool) -> ReplyReader:
         translate = self._api.events() if self._api.events is not None else None
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
-        return ReplyReader(model, key, translate, streamed=streamed, waits=waits, tools=tools)
+        return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
 
-    async def _send(self, content: bytes, key: str | None) -> HttpReply:
+    async def _send(self, content: bytes) -> HttpReply:
         own = {"content-length": str(len(content))}
-        if key:
+        if key := self._endpoint.key():
             name, before = self._api.key_header
             own[name] = before + key
         if depth := DEPTH.get():
@@ -389,11 +389,11 @@ def _header_lines(headers: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-async def _failure_of(reply: HttpReply, key: str | None) -> CallFailed:
+async def _failure_of(reply: HttpReply) -> CallFailed:
     # Most runs meet none, and its table takes longer to load than a call.
     from fusiontools.llm.failures import read_failure
 
-    return read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+    return read_failure(reply.status, await _whole_body(reply), reply.headers)
 
 
 async def _whole_body(reply: HttpReply) -> bytes:

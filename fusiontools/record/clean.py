@@ -13,12 +13,17 @@ _ESCAPES = re.compile(
 _LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
 #: Control characters but tab and line feed, directions, marks without a width, tags, and the selectors beyond sixteen,
 #: in which whole sentences have been hidden.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+_HIDDEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+_UNSEEN = re.compile(f"[{_HIDDEN}]")
 #: Joiners and the two selectors of emoji mean something, but not many in a row.
-_MANY_JOINERS = re.compile("[\u200c\u200d\ufe0e\ufe0f]{3,}")
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+_MANY_JOINERS = re.compile(f"[{_JOINERS}]{{3,}}")
+#: What a person sees; white space and what alone says nothing (a joined mark, an empty Braille cell, shorthand's
+#: controls, half a character) is none of it.
+_VISIBLE = re.compile(f"[^\\s{_HIDDEN}{_JOINERS}\u034f\u2028\u2029\u2800\U0001bca0-\U0001bca3\ud800-\udfff]")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -31,3 +36,8 @@ def clean(text: str) -> str:
         return text
     text = _UNSEEN.sub("", _LINE_ENDS.sub("\n", _ESCAPES.sub("", text)))
     return _LONE_SURROGATES.sub("\ufffd", _MANY_JOINERS.sub("", text))
+
+
+def is_visible(text: str) -> bool:
+    """Return whether there is anything in a text that a person sees: a byte-order mark or a joiner is no answer."""
+    return _VISIBLE.search(text) is not None

@@ -1,4 +1,4 @@
-"""Money that several processes spend together: no worker has a limit of its own, and none that comes anew refills it."""
+"""Money that several processes spend together: no worker has a limit of its own, and no new one refills it."""
 
 from __future__ import annotations
 
