@@ -82,7 +82,7 @@ def test_settings_have_the_names_of_a_chat_request() -> None:
         ({"input": 5}, "$.body.input"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "$.body.input[0]"),
         ({"input": [{"role": "user", "content": 5}]}, "$.body.input[0].content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "$.body.input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "$.body.input[0].content[0]"),
         ({"input": "x", "previous_response_id": "r"}, "$.body.previous_response_id"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "$.body.tools"),
         ({"input": "x", "text": 5}, "$.body.text"),
