@@ -18,7 +18,7 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Budget, Event, Ledger, Slot, Trust
+from fusiontools.llm.ledger import Account, Budget, Event, Ledger, Slot, Trust
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.retry import Caller, call_with_retries
 
@@ -65,6 +65,8 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
+    #: Where the run's money is counted, where several processes spend it.
+    account: Account | None = None
     tools: ToolOptions = field(default_factory=ToolOptions)
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
@@ -78,7 +80,7 @@ class Client:
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.max_cost_usd, shared=True)
+        self.budget = Budget(self.limits.max_cost_usd, account=self.account, shared=True)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
         if self.redact:

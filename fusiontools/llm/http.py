@@ -145,7 +145,7 @@ class HttpBackend:
                 if reply.status < 300:
                     break
                 try:
-                    failure = await _failure_of(reply, mask.of)
+                    failure = await _failure_of(reply)
                 finally:
                     await reply.close()
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
@@ -177,7 +177,7 @@ class HttpBackend:
 
     async def _call(self, body: dict[str, Any], mask: KeyMask, on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
-        key, api = mask.of, self._api
+        api = self._api
         shown = False
 
         def show(delta: Delta) -> None:
@@ -189,15 +189,15 @@ class HttpBackend:
             reply = await self._send(jsonl.dumps(body), mask)
             try:
                 if reply.status >= 300:
-                    raise _naming_url(await _failure_of(reply, key), self._url)
+                    raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
-                    reader = self._reader(body, key, streamed=True)
+                    reader = self._reader(body, streamed=True)
                     completion = await read_stream(reply.each, reader, show, started)
                 else:
                     content = await _whole_body(reply)
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
-                    reader = self._reader(body, key, streamed=False)
+                    reader = self._reader(body, streamed=False)
                     completion = reader.read(content)
             finally:
                 await reply.close()
@@ -207,10 +207,10 @@ class HttpBackend:
             self._waits.add(body["model"])
         return completion
 
-    def _reader(self, body: Mapping[str, Any], key: str | None, *, streamed: bool) -> ReplyReader:
+    def _reader(self, body: Mapping[str, Any], *, streamed: bool) -> ReplyReader:
         translate = self._api.events() if self._api.events is not None else None
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
-        return ReplyReader(model, key, translate, streamed=streamed, waits=waits, tools=tools)
+        return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
 
     async def _send(self, content: bytes, mask: KeyMask) -> HttpReply:
         own = {"content-length": str(len(content))}
@@ -393,11 +393,11 @@ def _header_lines(headers: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-async def _failure_of(reply: HttpReply, key: str | None) -> CallFailed:
+async def _failure_of(reply: HttpReply) -> CallFailed:
     # Most runs meet none, and its table takes longer to load than a call.
     from fusiontools.llm.failures import read_failure
 
-    return read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+    return read_failure(reply.status, await _whole_body(reply), reply.headers)
 
 
 async def _whole_body(reply: HttpReply) -> bytes:

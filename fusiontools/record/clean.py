@@ -14,17 +14,19 @@ _ESCAPES = (
 _LINE_ENDS = r"\r\n?|[\x85\u2028\u2029]"
 #: Control characters but tab and line feed, directions, marks without a width, tags, and the selectors beyond sixteen,
 #: in which whole sentences have been hidden.
-_UNSEEN = (
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+_HIDDEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 #: Joiners and the two selectors of emoji mean something, but not many in a row.
-_MANY_JOINERS = "[\u200c\u200d\ufe0e\ufe0f]{3,}"
-_LONE_SURROGATES = "[\ud800-\udfff]"
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+#: What a person sees; white space and what alone says nothing (a joined mark, an empty Braille cell, shorthand's
+#: controls, half a character) is none of it.
+_VISIBLE = f"[^\\s{_HIDDEN}{_JOINERS}\u034f\u2028\u2029\u2800\U0001bca0-\U0001bca3\ud800-\udfff]"
 #: What is replaced in a text, in this order, and by what.
 _STEPS = (
-    *((_ESCAPES, ""), (_LINE_ENDS, "\n"), (_UNSEEN, "")),
-    *((_MANY_JOINERS, ""), (_LONE_SURROGATES, "\ufffd")),
+    *((_ESCAPES, ""), (_LINE_ENDS, "\n"), (f"[{_HIDDEN}]", "")),
+    *((f"[{_JOINERS}]{{3,}}", ""), ("[\ud800-\udfff]", "\ufffd")),
 )
 
 
@@ -40,7 +42,17 @@ def clean(text: str) -> str:
     return text
 
 
+def is_visible(text: str) -> bool:
+    """Return whether there is anything in a text that a person sees: a byte-order mark or a joiner is no answer."""
+    return _visible().search(text) is not None
+
+
 @functools.cache
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
     # Most starts never need them.
     return [(re.compile(pattern), instead) for pattern, instead in _STEPS]
+
+
+@functools.cache
+def _visible() -> re.Pattern[str]:
+    return re.compile(_VISIBLE)

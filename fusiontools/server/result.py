@@ -11,6 +11,7 @@ from fusiontools.config.recipe import public_model, without_private
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
+from fusiontools.server.limits import refuse_for_today
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
 
@@ -198,7 +199,7 @@ def error_of(record: Record) -> ApiError:
     failures = {response["error"]["code"] for response in record.get("panel", []) if "error" in response}
     calls = record.get("calls", [])
     if spent := {code, *failures} & _PURSES:
-        return ApiError(402, "caller_budget" if spent == {"caller_budget"} else "budget", message)
+        return refuse_for_today(message) if spent == {"caller_budget"} else ApiError(402, "budget", message)
     if failures == {"price_unknown"}:
         return ApiError(402, "price_unknown", message)
     if failures and failures <= {"auth", "payment"}:
