@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
+from fusiontools.tools.seen_urls import without_repeated
 
 #: What came of a run. `error`: the call or the tool was wrong; `blocked`: somebody keeps programs out; `refused`: our
 #: own rules, or a limit of who was asked, forbid it; `timeout`: it took too long.
@@ -100,9 +101,9 @@ class ToolContext:
     #: The last call and how often in a row.
     last: tuple[bytes, int] = (b"", 0)
 
-    def note(self, result: ToolResult) -> None:
-        """Remember what the model has now been shown."""
-        self.texts.append(result.text)
+    def note(self, result: ToolResult, arguments: Arguments) -> None:
+        """Remember what the model has now been shown, but for what it has told the tool itself."""
+        self.texts.append(without_repeated(result.text, arguments))
         self.found.update(source["url"] for source in result.sources if source["how"] == "search")
 
 

@@ -159,8 +159,10 @@ class Toolbox:
             runs = list(await asyncio.gather(*(self._answer(call, context) for call in planned)))
         else:
             runs = [await self._answer(call, context) for call in planned]
-        for run in runs:
-            context.note(run.result)
+        for call, run in zip(planned, runs, strict=True):
+            # A failure repeats the call's own words, and what a command says the model can make it say.
+            if isinstance(call, _Planned) and run.result.status == "ok" and self.leaves(call.tool.name):
+                context.note(run.result, call.arguments)
         return runs
 
     def _plan(self, name: str, arguments: str | Mapping[str, Any], context: ToolContext) -> _Planned | ToolRun:
