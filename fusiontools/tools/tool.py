@@ -96,6 +96,8 @@ class ToolContext:
     memory: dict[bytes, ToolResult] = field(default_factory=dict)
     #: The addresses that searches returned.
     found: set[str] = field(default_factory=set)
+    #: Told of each run when it is over, also where others of its message are not.
+    on_run: Callable[[ToolRun], None] | None = None
     #: How often each call that must not be made once for all was made, for its key.
     made: dict[bytes, int] = field(default_factory=dict)
     #: The last call and how often in a row.
@@ -104,7 +106,13 @@ class ToolContext:
     def note(self, result: ToolResult, arguments: Arguments) -> None:
         """Remember what the model has now been shown, but for what it has told the tool itself."""
         self.texts.append(without_repeated(result.text, arguments))
-        self.found.update(source["url"] for source in result.sources if source["how"] == "search")
+        self.note_found(source["url"] for source in result.sources if source["how"] == "search")
+
+    def note_found(self, urls: Iterable[str]) -> None:
+        """Remember addresses that a search returned, whoever made it."""
+        urls = list(urls)
+        self.found.update(urls)
+        self.texts += urls
 
 
 RunTool = Callable[[Arguments, ToolContext], Awaitable[ToolResult]]

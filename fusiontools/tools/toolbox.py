@@ -190,8 +190,12 @@ class Toolbox:
         return _Planned(tool, read, shared, own)
 
     async def _answer(self, call: _Planned | ToolRun, context: ToolContext) -> ToolRun:
-        if isinstance(call, ToolRun):
-            return call
+        run = call if isinstance(call, ToolRun) else await self._result_of(call, context)
+        if context.on_run is not None:
+            context.on_run(run)
+        return run
+
+    async def _result_of(self, call: _Planned, context: ToolContext) -> ToolRun:
         started = time.monotonic()
         how: Any = "shared"
         while (result := context.memory.get(call.own)) is None:

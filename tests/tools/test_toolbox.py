@@ -217,7 +217,7 @@ def test_what_was_shown_may_be_followed() -> None:
     run(("look", {"q": "a"}), context=context)
 
     assert context.found == {"https://one.example/a"}
-    assert context.texts == ["about a"]
+    assert context.texts == ["about a", "https://one.example/a"]
 
 
 @pytest.mark.parametrize(
