@@ -261,8 +261,10 @@ def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     turn: dict[str, Any] = {"role": "assistant", "content": completion.content or None}
     if calls:
         turn["tool_calls"] = list(calls)
-        if completion.reasoning and not completion.native:
-            # Some models refuse a turn with calls whose thoughts are gone.
+        # Some models refuse a turn with calls whose thoughts are gone.
+        if completion.reasoning_details:
+            turn["reasoning_details"] = list(completion.reasoning_details)
+        elif completion.reasoning and not completion.native:
             turn["reasoning_content"] = completion.reasoning
     if completion.native:
         # Not of the API: the turn as its endpoint wrote it, for itself.

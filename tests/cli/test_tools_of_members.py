@@ -82,6 +82,14 @@ def test_a_replay_asks_nobody_and_gives_the_same_bytes(ask: Ask, web: Web, upstr
     assert {call["replayed"] for call in replayed[0]["calls"]} == {True}
 
 
+def test_an_endpoint_that_takes_no_thoughts_back_gets_none(ask: Ask, recipe: str) -> None:
+    members(recipe, "fake/a+nothoughts+research+reasoning", panel={"tools": ["web_search", "web_fetch"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}").records
+
+    assert [use["name"] for use in record["panel"][0]["tool_runs"]] == ["web_search", "web_fetch"]
+
+
 def test_the_cost_report_counts_runs_of_tools(ask: Ask, recipe: str) -> None:
     result = ask(f"fuse-panel -c {recipe} | fuse-cost --by model -o json")
 

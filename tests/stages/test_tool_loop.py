@@ -341,6 +341,18 @@ def test_thoughts_go_back_to_the_model_that_had_them() -> None:
     assert turn["reasoning_content"] == "Let me look."  # type: ignore[typeddict-item]
 
 
+def test_thoughts_that_are_signed_go_back_as_they_came_and_in_no_other_form() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "sealed"}]
+    thinking = replace(calls("a"), reasoning="Let me look.", reasoning_details=details)
+    backend = Scripted(m=[thinking, "So."])
+
+    run(backend, Look())
+
+    [turn] = [m for m in backend.requests[1].messages if m["role"] == "assistant"]
+    assert turn["reasoning_details"] == details  # type: ignore[typeddict-item]
+    assert "reasoning_content" not in turn
+
+
 def test_the_embedded_model_is_asked_without_tools_and_that_is_said() -> None:
     backend, look = Scripted(m="I am small."), Look()
 

@@ -232,6 +232,11 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
         if any(m["role"] == "developer" for m in a.request["messages"])
         else {}
     ),
+    "nothoughts": lambda a, _: (  # like Groq
+        fail(400, "property 'reasoning_content' is unsupported")
+        if any("reasoning_content" in m for m in a.request["messages"])
+        else {}
+    ),
     "systemfirst": lambda a, status: (  # =N: the status, 400 where none is given
         fail(int(status or 400), "System message must be at the beginning.")
         if any(m["role"] == "system" for m in a.request["messages"][1:])
