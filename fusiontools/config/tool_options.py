@@ -14,6 +14,8 @@ TOOLS = ("web_search", "web_fetch", "bash")
 MCP = "mcp:"
 #: In the place of an engine: the endpoint's own search.
 PROVIDER = "provider"
+#: Under which endpoint the ledger has the runs of tools.
+TOOLS_ENDPOINT = "tools"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fusiontools.config.models import Model
-from fusiontools.config.tool_options import PROVIDER
+from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot, settle
@@ -287,7 +287,7 @@ def _enter(ask: Ask, run: ToolRun) -> None:
         replace(ask.slot, step="tool"),
         attempt=1,
         model=run.name,
-        endpoint="tools",
+        endpoint=TOOLS_ENDPOINT,
         status="ok" if run.result.status == "ok" else "tool_failed",
         cost_usd=run.cost_usd,
         cost_source=None if run.cost_usd is None else "upstream" if run.cost_usd else "free",

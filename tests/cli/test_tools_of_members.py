@@ -109,6 +109,16 @@ def test_a_judge_gets_no_tool_from_a_record(ask: Ask, recipe: str, tmp_path: Pat
     assert "no_tools" in [note["code"] for note in carried["degraded"]]
 
 
+def test_a_judge_of_a_whole_chain_has_the_tools_that_its_recipe_says(ask: Ask, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["judge"] = {"model": "fake/judge+research", "tools": ["web_search"]}
+    Path(recipe).write_text(json.dumps({**spec, "chain": "panel | judge | vote"}))
+
+    [record] = ask(f"fuse-ask --json -c {recipe} Merging without locks", b"").records
+
+    assert [c["model"] for c in record["calls"] if (c["stage"], c["endpoint"]) == ("judge", "tools")] == ["web_search"]
+
+
 def test_web_search_on_the_command_line_is_short_for_search_and_fetch(ask: Ask, web: Web, recipe: str) -> None:
     spec = json.loads(Path(recipe).read_text())
     del spec["panel"]["tools"]
