@@ -143,6 +143,13 @@ class _Searcher:
         return await search_over_http(name, query, self._urls[name], self._http)
 
 
+def require_engines(options: SearchOptions) -> None:
+    """Raise `UsageError` where an engine is not known, has no key or address, or is not installed."""
+    for name in _chosen(options):
+        if name in ENGINES:
+            _base_url(name, options)
+
+
 def _chosen(options: SearchOptions) -> list[str]:
     known = [*ENGINES, DDGS_NAME]
     for name in options.engines:

@@ -157,6 +157,35 @@ def test_what_a_page_tells_a_model_to_fetch_is_not_fetched(ask: Ask, web: Web, r
     assert web.inner_connections() == 0
 
 
+@pytest.mark.parametrize("policy", ["seen", "results", "any"])
+@pytest.mark.parametrize(("question", "page"), [("Weather report?", "/forged"), ("Bread tonight?", "/hidden")])
+def test_nothing_that_a_page_says_reaches_a_shell_or_an_address_of_this_machine(
+    ask: Ask, web: Web, upstream: Upstream, recipe: str, question: str, page: str, policy: str
+) -> None:
+    members(recipe, "fake/a+obeys", fetch=policy, panel={"tools": ["web_search", "web_fetch", "bash"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", question.split()[0]).records
+
+    assert {use["name"] for use in record["panel"][0]["tool_runs"]} == {"web_search", "web_fetch"}
+    assert {asked["target"].split("?")[0] for asked in web.requests()} == {"/searx/search", "/robots.txt", page}
+    told = json.dumps(upstream.bodies()[-1]["messages"])
+    assert "HIDDEN-" not in told
+    assert "\\u200b" not in told
+    assert all(use["status"] != "ok" for use in record["panel"][0]["tool_runs"][2:] if page == "/forged")
+
+
+@pytest.mark.parametrize(("policy", "leaks"), [("seen", False), ("results", True), ("any", True)])
+def test_what_a_model_writes_into_an_address_leaves_only_where_that_is_allowed(
+    ask: Ask, web: Web, recipe: str, policy: str, leaks: bool
+) -> None:
+    members(recipe, "fake/a+leaks", fetch=policy, panel={"tools": ["web_search", "web_fetch"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", "Merging SECRET").records
+
+    assert len(record["panel"][0]["tool_runs"]) == 3
+    assert any("q=SECRET" in asked["target"] for asked in web.requests("/article")) == leaks
+
+
 def test_fuse_ask_prints_what_the_answer_cites_as_numbered_footnotes(ask: Ask, web: Web, recipe: str) -> None:
     spec = json.loads(Path(recipe).read_text())
     spec["chain"] = "panel | vote"
