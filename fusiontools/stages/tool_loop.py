@@ -173,7 +173,7 @@ class _ToolLoop:
         """Run the calls for which runs are left, and answer every one."""
         left = self.wish.most_runs - len(self.runs)
         runs = await self._run([(c["function"]["name"], c["function"]["arguments"]) for c in calls[:left]])
-        if runs and all(run.result.status == "refused" for run in runs):
+        if runs and all(run.repeats for run in runs):
             self.stopped = "repeats"
         elif len(self.runs) >= self.wish.most_runs:
             self.stopped = "calls"

@@ -169,6 +169,8 @@ class ToolRun:
     result: ToolResult
     how: Literal["made", "shared", "replayed", "rejected"]
     latency_s: float
+    #: Whether it was rejected because it had been made just before, again and again.
+    repeats: bool = False
 
     @property
     def cost_usd(self) -> float | None:

@@ -179,7 +179,7 @@ class Toolbox:
         context.last = (shared, context.last[1] + 1 if context.last[0] == shared else 1)
         if context.last[1] >= _EQUAL_IN_A_ROW:
             why = "this very call was made just now, and its result stands above; do something else, or answer"
-            return _rejected(true_name, read, why, "refused")
+            return replace(_rejected(true_name, read, why, "refused"), repeats=True)
         if tool.check is not None and (why_forbidden := tool.check(read, context)) is not None:
             return _rejected(true_name, read, why_forbidden, "refused")
         if tool.repeatable:

@@ -158,6 +158,16 @@ def test_the_same_call_for_the_third_time_ends_the_rounds_with_an_answer() -> No
     assert (response["content"], response["stopped"]) == ("Enough.", "repeats")
 
 
+def test_who_was_refused_something_may_do_something_else() -> None:
+    backend = Scripted(m=[calls("a"), calls("b"), "So."])
+    look = Look(lambda q: ToolResult(f"about {q}", "refused" if q == "a" else "ok"))
+
+    [response] = run(backend, look)["panel"]
+
+    assert [use["status"] for use in response["tool_runs"]] == ["refused", "ok"]
+    assert "stopped" not in response
+
+
 def test_nothing_runs_of_a_message_that_was_cut_off() -> None:
     backend, look = Scripted(m=[calls("a", finish="length"), "Then so."]), Look()
 
