@@ -35,7 +35,7 @@ from fusiontools.config.stage_table import (
     SynthOptions,
 )
 from fusiontools.config.templates import load_template
-from fusiontools.config.tool_options import require_tool
+from fusiontools.config.tool_options import WEB_TOOLS, require_tool
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.types import Record
@@ -182,7 +182,7 @@ def _tool_names(spelled: Sequence[str], *, web: bool) -> tuple[str, ...]:
         UsageError: there is no such tool.
     """
     names = [name.strip() for text in spelled for name in text.split(",") if name.strip()]
-    names += ["web_search", "web_fetch"] if web else []
+    names += WEB_TOOLS if web else ()
     for name in names:
         require_tool(name)
     return tuple(dict.fromkeys(names))

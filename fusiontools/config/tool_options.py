@@ -12,8 +12,12 @@ from fusiontools.errors import UsageError, nearest
 #: The tools that need no server; `mcp:NAME` is a server of the recipe's.
 TOOLS = ("web_search", "web_fetch", "bash")
 MCP = "mcp:"
+#: What `--web-search` is short for.
+WEB_TOOLS = ("web_search", "web_fetch")
 #: In the place of an engine: the endpoint's own search.
 PROVIDER = "provider"
+#: Under which endpoint the ledger has the runs of tools.
+TOOLS_ENDPOINT = "tools"
 
 
 class McpServer(Settings):

@@ -128,6 +128,7 @@ class Quirks:
         parts: content may be a list of nothing but text.
         thinks_unstreamed: the model may think, too, where its answer does not come as a stream.
         takes_details: messages may have `reasoning_details`.
+        takes_thoughts: messages may have `reasoning_content`.
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
@@ -142,6 +143,7 @@ class Quirks:
     parts: bool = True
     thinks_unstreamed: bool = True
     takes_details: bool = True
+    takes_thoughts: bool = True
     own_names: bool = True
     says_json: bool = False
     limit: TokenLimit = field(default_factory=TokenLimit)
@@ -275,6 +277,8 @@ class Quirks:
             self.developer_role = False
         elif self.takes_details and _OF_DETAILS.search(said) and any("reasoning_details" in m for m in messages):
             self.takes_details = False
+        elif self.takes_thoughts and "reasoning_content" in said and any("reasoning_content" in m for m in messages):
+            self.takes_thoughts = False
         elif any(words in said for words in _OF_THE_LAST) and messages[-1].get("role") == "assistant":
             self.continues = False
         elif any(words in said for words in _OF_THE_FIRST):
@@ -314,7 +318,9 @@ class Quirks:
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
         messages = given if all(map(_is_plain, given)) else rewrite.without_nothings(given)
         if not self.takes_details:
-            messages = rewrite.without_details(messages)
+            messages = rewrite.without_key(messages, "reasoning_details")
+        if not self.takes_thoughts:
+            messages = rewrite.without_key(messages, "reasoning_content")
         if not self.parts:
             messages = rewrite.with_plain_text(messages)
         if instruction is not None:

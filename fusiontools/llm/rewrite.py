@@ -32,9 +32,9 @@ def without_nothings(messages: Sequence[Message]) -> Sequence[Message]:
     return [_without_nothing(message) for message in messages]
 
 
-def without_details(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages without the thoughts that OpenRouter gave for the next turn."""
-    kept: Any = [{name: said for name, said in m.items() if name != "reasoning_details"} for m in messages]
+def without_key(messages: Sequence[Message], key: str) -> list[Message]:
+    """Return the messages without one of their keys: thoughts that were given for the next turn."""
+    kept: Any = [{name: said for name, said in m.items() if name != key} for m in messages]
     return kept  # type: ignore[no-any-return]
 
 

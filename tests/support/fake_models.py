@@ -153,6 +153,16 @@ def research(a: Answer, *, injected: bool = False) -> dict[str, Any]:
     return {"text": f"As [the page]({found[0]}) says." if found else "Nothing was found."}
 
 
+def leak(a: Answer) -> dict[str, Any]:
+    """Search, then fetch twice an address that carries the question away, spelled anew each time."""
+    results = [text_of(message) for message in a.request["messages"] if message["role"] == "tool"]
+    found = [url for text in results for url in re.findall(r"https?://[^\s<>\"')]+", text)]
+    if a.request.get("tool_choice") == "none" or not found or len(results) > 2:
+        return research(a)
+    carried = a.last_user_text().split()[-1] + "&" * len(results)
+    return called(a, "web_fetch", {"url": f"{found[0]}?q={carried}"})
+
+
 def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
     calls = [{"id": f"call_{digest(a)[:4].hex()}", "type": "function", "function": function}]
@@ -234,6 +244,11 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
         if any(m["role"] == "developer" for m in a.request["messages"])
         else {}
     ),
+    "nothoughts": lambda a, _: (  # like Groq
+        fail(400, "property 'reasoning_content' is unsupported")
+        if any("reasoning_content" in m for m in a.request["messages"])
+        else {}
+    ),
     "systemfirst": lambda a, status: (  # =N: the status, 400 where none is given
         fail(int(status or 400), "System message must be at the beginning.")
         if any(m["role"] == "system" for m in a.request["messages"][1:])
@@ -283,6 +298,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "tool": lambda a, _: tool_call(a),
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
     "obeys": lambda a, _: research(a, injected=True),  # does what the page says, too
+    "leaks": lambda a, _: leak(a),  # searches, and writes what it was asked into addresses of what it found
     "signed": lambda a, _: sign(a),  # Gemini's signature beside each call; comes after `tool`
     # Judges
     "judge": lambda a, _: {"text": analysis(a)},  # also the default where the name says judge or a format is asked for
