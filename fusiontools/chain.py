@@ -28,6 +28,7 @@ from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, require_members, suited_to
 from fusiontools.config.stage_table import ANSWERING, LimitOptions
+from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
@@ -342,7 +343,7 @@ class Costs:
     `solo` counts the records that one model answered alone. `spared` counts the calls that were planned and not made
     because enough of the others agreed (one that was cut off may be billed), `spared_usd` what they would have cost: as
     much as the record's other calls to the same model did, else the list price of as many tokens; `spared_unknown`
-    counts those of which neither is known.
+    counts those of which neither is known. `tool_runs` counts the calls that are runs of members' tools.
     """
 
     by: Sequence[str]
@@ -353,6 +354,7 @@ class Costs:
     spared: int = 0
     spared_usd: float = 0.0
     spared_unknown: int = 0
+    tool_runs: int = 0
 
     def add(self, record: Record) -> None:
         """Add every call of a record, and those it was spared."""
@@ -369,6 +371,7 @@ class Costs:
             key = tuple(record["id"] if group == "record" else str(call.get(group, "")) for group in self.by)
             self.rows.setdefault(key, Spending()).add(call)
             self.total.add(call)
+            self.tool_runs += call.get("endpoint") == TOOLS_ENDPOINT
 
 
 def _was_begun(spared: Spared, record: Record) -> bool:
@@ -406,13 +409,19 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
 
     Nobody agrees, so this is the dearest case; a router's rules decide as they would, its model says `fuse`, and a
     router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
-    null.
+    null. Whoever may use tools uses all of its runs, one after another; none of them is opened.
     """
     if "error" in record:
         return []
+    from fusiontools.tools.imagined import imagined_tools
+
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
-    imagined = DryRun(completion_tokens)
-    client = Client(recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined))
+    tools = imagined_tools(recipe.tools)
+    imagined = DryRun(completion_tokens, frozenset(tool.name for tool in tools.box.tools))
+    client = Client(
+        recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined), tools=recipe.tools
+    )
+    client.opened[id(client.tools)] = tools
     asked: Record = {**record, "calls": []}
     done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
     return [{**call, "latency_s": 0.0} for call in done.get("calls", [])]

@@ -107,6 +107,8 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if options.output in _TABLES:
         for saving in _describe_savings(costs):
             complain(_TOOL, saving)
+        if options.estimate and costs.tool_runs:
+            complain(_TOOL, "this is the most: each response is taken to use all of its runs of tools (max_tool_calls)")
     if costs.total.unknown and options.output in _TABLES:
         complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK

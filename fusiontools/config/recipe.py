@@ -211,7 +211,9 @@ def few_shot_from(data: Mapping[str, Any]) -> FewShot:
 
 def _plain(options: StageOptions) -> dict[str, Any]:
     chain_only = {f.name for f in fields(options) if not f.metadata["flag"].recipe}
-    data = {key: value for key, value in drop_unsaid(options).items() if key not in chain_only}
+    # As it comes back from a record: what a recipe says itself is known by that.
+    said = ((key, value) for key, value in drop_unsaid(options).items() if key not in chain_only)
+    data: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in said}
     for key in _model_lists(type(options)) & data.keys():
         data[key] = [plain_model(model) for model in data[key]]
     if "few_shot" in data:

@@ -6,12 +6,16 @@ worth a fusion.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.prices import estimate_tokens
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
+
+if TYPE_CHECKING:
+    from fusiontools.record.types import ToolCall
 
 _LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 #: Room for a short answer and no more.
@@ -31,19 +35,24 @@ class DryRun:
 
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
+        tools: the tools that are called as long as they may be.
     """
 
-    def __init__(self, completion_tokens: int) -> None:
+    def __init__(self, completion_tokens: int, tools: Collection[str] = ()) -> None:
         self._tokens = completion_tokens
+        self._tools = tools
         self._asked = 0
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
         """Return the filler, with the tokens that the request would take."""
         self._asked += 1
         tokens = min(self._tokens, request.params.get("max_tokens") or self._tokens)
+        calls = self._calls(request)
         return Completion(
-            content=self._reply(request, tokens),
+            content="" if calls else self._reply(request, tokens),
             model=request.model,
+            finish_reason="tool_calls" if calls else "stop",
+            tool_calls=calls,
             usage={
                 "prompt_tokens": estimate_tokens(request.messages),
                 "completion_tokens": tokens,
@@ -54,6 +63,15 @@ class DryRun:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+    def _calls(self, request: CompletionRequest) -> list[ToolCall]:
+        if request.params.get("tool_choice") == "none":
+            return []
+        names = [tool.get("function", {}).get("name") for tool in request.params.get("tools") or []]
+        # No two of them are equal, or the second would not be run.
+        function: Any = {"name": next((name for name in names if name in self._tools), None)}
+        function["arguments"] = f'{{"nth": {self._asked}}}'
+        return [{"id": f"call_{self._asked}", "type": "function", "function": function}] if function["name"] else []
 
     def _reply(self, request: CompletionRequest, tokens: int) -> str:
         match request.params.get("response_format"):

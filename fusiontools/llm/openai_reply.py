@@ -19,7 +19,7 @@ from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.reasoning_details import join_details
-from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
+from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
@@ -74,7 +74,9 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         content, usage, named = message["content"], data.get("usage"), data.get("model") or model
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
-    if reason not in ("stop", "length") or not isinstance(content, str) or not is_visible(content):
+    if reason not in ("stop", "length") or not isinstance(content, str):
+        return None
+    if not ("!" <= content[:1] <= "~" or is_visible(content)):
         return None
     if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
         return None
@@ -88,10 +90,15 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         return None
     if any(map(data.get, _BESIDE_MESSAGE)):
         return None
-    if split_thoughts(content, f"{model} {named}")[0] is not content:
+    if _may_hold_thoughts(content) and split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
     tokens, cost = usage_of(data)
     return Completion(content, named, reason, [], usage=tokens, cost_usd=cost)
+
+
+def _may_hold_thoughts(text: str) -> bool:
+    """Return whether there is anything in a text with which the mark of a thought begins, or that stands for one."""
+    return "<" in text or "[" in text or "◁" in text or text.lstrip().startswith(HARMONY_HEADS)
 
 
 async def read_stream(

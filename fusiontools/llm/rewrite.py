@@ -32,9 +32,9 @@ def without_nothings(messages: Sequence[Message]) -> Sequence[Message]:
     return [_without_nothing(message) for message in messages]
 
 
-def without_details(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages without the thoughts that OpenRouter gave for the next turn."""
-    kept: Any = [{name: said for name, said in m.items() if name != "reasoning_details"} for m in messages]
+def without_key(messages: Sequence[Message], key: str) -> list[Message]:
+    """Return the messages without one of their keys: thoughts that were given for the next turn."""
+    kept: Any = [{name: said for name, said in m.items() if name != key} for m in messages]
     return kept  # type: ignore[no-any-return]
 
 
@@ -166,8 +166,6 @@ def _holds_nothing(message: Message) -> bool:
     content = message.get("content")
     if content is None or content == [] or None in message.values():
         return True
-    if len(message) == 2 and isinstance(content, str):
-        return False  # a role and a text: what most messages are
     parts = [*_items(content), *_items(message.get("tool_calls"))]
     return [] in message.values() or any(isinstance(part, dict) and None in part.values() for part in parts)
 

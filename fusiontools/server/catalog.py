@@ -11,13 +11,14 @@ from typing import Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.models import Endpoint, Model, require_ready
-from fusiontools.config.options import merge_options
 from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe import Recipe, Redact
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
+from fusiontools.config.tool_options import PROVIDER, WEB_TOOLS
 from fusiontools.errors import UsageError, install_line
 from fusiontools.llm import prices
+from fusiontools.llm.provider_search import provider_search
 from fusiontools.llm.sensitive import finder_for
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
@@ -145,12 +146,12 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
                 f"--recipe {choice}: two recipes are called {recipe.name!r}; give one a `name:` of its own"
             )
     for recipe in map(load_recipe, recipe_names() if _offers_all(config, options) else ()):
-        if _has_keys(recipe):
+        if _has_keys(recipe, options):
             found.setdefault(recipe.name, recipe)
     for recipe in found.values():
         check_calls(recipe)
         _require_what_it_needs(recipe)
-    found = {name: replace(recipe, limits=merge_options(recipe.limits, limit)) for name, recipe in found.items()}
+    found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
         chains[first.name] = _own_chain(options.chain)
@@ -159,6 +160,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
             raise UsageError(
                 f"{name}: the chain {chain.text!r} answers no question; it needs a `panel` and what answers"
             )
+        _require_tools(found[name], chain, options)
     models: dict[str, Model] = {}
     endpoints: dict[str, Endpoint] = {}
     for recipe in found.values():
@@ -212,10 +214,31 @@ def _require_what_it_needs(recipe: Recipe) -> None:
         require_ready(endpoint)
 
 
-def _has_keys(recipe: Recipe) -> bool:
+def _require_tools(recipe: Recipe, chain: Chain, options: ServeOptions) -> None:
+    """Raise `UsageError` where a tool that models may use, or that a request may turn on, cannot be opened."""
+    named = [*recipe.panel.tools, *recipe.judge.tools]
+    named += [name for model in recipe.panel.members for name in model.tools or ()]
+    for step in chain.steps:
+        named += [name.strip() for text in step.given.get("tools", ()) for name in text.split(",")]
+        named += WEB_TOOLS if step.given.get("web_search") else ()
+    named += WEB_TOOLS if "web_search" in options.overrides.split(",") else ()
+    own = [provider_search(recipe.endpoints[model.endpoint], model.model, 1) for model in models_of(recipe)]
+    if all(own) and recipe.tools.search[:1] in ((), (PROVIDER,)):
+        named = [name for name in named if name != "web_search"]
+    if named:
+        from fusiontools.tools.opening import require_tools
+
+        try:
+            require_tools(named, recipe.tools)
+        except UsageError as error:
+            raise UsageError(f"{recipe.name}: {error.message}", code=error.code) from error
+
+
+def _has_keys(recipe: Recipe, options: ServeOptions) -> bool:
     """Return whether all that a recipe asks is ready; a server on this machine is, where it answers."""
     try:
         _require_what_it_needs(recipe)
+        _require_tools(recipe, Chain.parse(recipe.chain), options)
     except UsageError:
         return False
     return not any(lacks(recipe.endpoints[model.endpoint]) for model in models_of(recipe))

@@ -90,7 +90,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     elif budgets:
         sent = dict(prices.with_bound(endpoint, sent))
     bound_usd = _bound_usd(endpoint, model, sent) if budgets else None
-    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.name)
+    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.model)
     begun = False
     started = time.monotonic()
     try:

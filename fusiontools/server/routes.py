@@ -14,6 +14,7 @@ from fusiontools.chain import estimate_calls
 from fusiontools.config.chain_syntax import spell
 from fusiontools.config.models import require_ready
 from fusiontools.config.recipe import Recipe, summary, without_private
+from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError, __version__, nearest
 from fusiontools.llm.completion import DEPTH
 from fusiontools.record import jsonl, schemas
@@ -345,7 +346,7 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
         "recipe": recipe.name,
         "chain": chain,
         "calls": len(calls),
-        "models": list(dict.fromkeys(call["model"] for call in calls)),
+        "models": list(dict.fromkeys(call["model"] for call in calls if call["endpoint"] != TOOLS_ENDPOINT)),
         "input_tokens": spent.prompt_tokens,
         "max_output_tokens": spent.completion_tokens,
         "cost_usd": spent.cost_usd,

@@ -14,15 +14,17 @@ from typing import Any, NamedTuple, TypeGuard
 
 from fusiontools.config.templates import load_template
 from fusiontools.record import jsonl
-from fusiontools.record.sections import digest, text_of
-from fusiontools.record.sources import given_sources, has_sources
-from fusiontools.record.types import Message, Record, Response
+from fusiontools.record.sections import digest, has_sources, text_of
+from fusiontools.record.sources import given_sources
+from fusiontools.record.types import Message, Record, Response, Source
 from fusiontools.stages.fence_key import fence_key
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 #: A piece of a prompt: text, or a content part such as an image.
 Piece = str | dict[str, Any]
 _MARK_BYTES = 16
+#: What is shown of the title of a source: a stranger wrote it.
+_TITLE_CHARS = 200
 
 
 class Prompt(NamedTuple):
@@ -105,13 +107,17 @@ def _counted(text: str) -> bytes:
 
 def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
     """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
-    return fence_texts({label: _with_sources(panel[position]) for label, position in labels.items()}, mark)
+    fenced = []
+    for label, position in labels.items():
+        fenced.append(fence_texts({label: response_text(panel[position])}, mark))
+        # Between fences of their own: within those of a response, it could write sources for itself.
+        if sources := [_source_line(source) for source in panel[position].get("sources", [])]:
+            fenced.append(fence(f"SOURCES {label}", "\n".join(sources), mark))
+    return "\n\n".join(fenced)
 
 
-def _with_sources(response: Response) -> str:
-    """Return what a response says, and what it rests on."""
-    sources = [f"- {s['how']}: {s['url']} {s.get('title', '')}".rstrip() for s in response.get("sources", [])]
-    return "\n".join([response_text(response), *(["", "Sources of this response:"] if sources else []), *sources])
+def _source_line(source: Source) -> str:
+    return " ".join(f"- {source['how']}: {source['url']} {source.get('title', '')[:_TITLE_CHARS]}".split())
 
 
 def fence_texts(texts: Mapping[str, str], mark: str) -> str:

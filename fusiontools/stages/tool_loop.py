@@ -9,20 +9,21 @@ Source  Yao et al. 2022, ReAct, arXiv:2210.03629
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fusiontools.config.models import Model
-from fusiontools.config.tool_options import PROVIDER
+from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger, Slot, settle
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
-from fusiontools.record.sources import given_sources, merge_sources, with_claimed
+from fusiontools.record.sources import given_sources, merge_sources, panel_sources, with_claimed
 from fusiontools.record.types import Message, Record, Source, ToolCall, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.runtime import Runtime
@@ -86,7 +87,7 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     """
     own = _endpoints_search(ask, wish)
     box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
-    completion = await _ToolLoop(ask, wish, box, names, _context_of(wish, ask.slot), own or {}).run()
+    completion = await _ToolLoop(ask, wish, box, names, _context_of(ask, wish), own or {}).run()
     if on_delta is not None and completion.content:
         on_delta(completion.content)
     return completion
@@ -137,6 +138,7 @@ class _ToolLoop:
         ask = self.ask
         completion = await ask.runtime.client.complete(request, ask.model, ask.ledger, ask.slot)
         self.sources += completion.sources
+        self.context.note_found(source["url"] for source in completion.sources if source["how"] == "search")
         return completion
 
     async def _last_words(self, request: CompletionRequest) -> Completion:
@@ -171,7 +173,7 @@ class _ToolLoop:
         """Run the calls for which runs are left, and answer every one."""
         left = self.wish.most_runs - len(self.runs)
         runs = await self._run([(c["function"]["name"], c["function"]["arguments"]) for c in calls[:left]])
-        if runs and all(run.result.status == "refused" for run in runs):
+        if runs and all(run.repeats for run in runs):
             self.stopped = "repeats"
         elif len(self.runs) >= self.wish.most_runs:
             self.stopped = "calls"
@@ -195,15 +197,15 @@ class _ToolLoop:
         self.runs += runs
         for run in runs:
             self.sources += [cast(Source, source) for source in run.result.sources]
-            if run.how != "rejected":
-                _enter(run, self.ask)
         return runs
 
     def _finished(self, completion: Completion, calls: Sequence[ToolCall] = ()) -> Completion:
         """Return the completion with what was looked up for it."""
         given = given_sources(self.wish.record)
+        is_answer = completion.finish_reason == "tool_calls" and not calls
         return replace(
             completion,
+            finish_reason="stop" if is_answer else completion.finish_reason,
             tool_calls=calls,
             sources=with_claimed(completion.content, merge_sources(self.sources), given),
             tool_runs=[_kept_of(run) for run in self.runs],
@@ -229,15 +231,19 @@ def _endpoints_search(ask: Ask, wish: ToolWish) -> dict[str, Any] | None:
     return provider_search(endpoint, ask.model.model, wish.most_runs)
 
 
-def _context_of(wish: ToolWish, slot: Slot) -> ToolContext:
+def _context_of(ask: Ask, wish: ToolWish) -> ToolContext:
     """Return what the runs of one response share."""
     from fusiontools.tools.tool import ToolContext
 
-    record = wish.record
+    record, slot = wish.record, ask.slot
     place = (slot.member or "", slot.sample or 0, slot.layer or 0, slot.step or "")
-    texts = [text_of(message) for message in record["messages"]]
+    # What a model wrote in an earlier turn is its own word, not the question's.
+    texts = [text_of(message) for message in record["messages"] if message.get("role") != "assistant"]
     texts += [f"{text.get('url', '')} {text['text']}" for text in record.get("evidence", [])]
-    return ToolContext(record["id"], place, record.get("epoch", 0), texts, wish.memory)
+    context = ToolContext(record["id"], place, record.get("epoch", 0), texts, wish.memory)
+    context.on_run = functools.partial(_enter, ask)
+    context.note_found(source["url"] for source in panel_sources(record) if source["how"] != "given")
+    return context
 
 
 def _with_params(request: CompletionRequest, **params: Any) -> CompletionRequest:
@@ -255,8 +261,10 @@ def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     turn: dict[str, Any] = {"role": "assistant", "content": completion.content or None}
     if calls:
         turn["tool_calls"] = list(calls)
-        if completion.reasoning and not completion.native:
-            # Some models refuse a turn with calls whose thoughts are gone.
+        # Some models refuse a turn with calls whose thoughts are gone.
+        if completion.reasoning_details:
+            turn["reasoning_details"] = list(completion.reasoning_details)
+        elif completion.reasoning and not completion.native:
             turn["reasoning_content"] = completion.reasoning
     if completion.native:
         # Not of the API: the turn as its endpoint wrote it, for itself.
@@ -270,14 +278,16 @@ def _fenced(run: ToolRun, mark: str) -> str:
     return prompts.fence(title, run.result.text, mark)
 
 
-def _enter(run: ToolRun, ask: Ask) -> None:
-    """Enter a run into the ledger."""
+def _enter(ask: Ask, run: ToolRun) -> None:
+    """Enter a run into the ledger; a call that was not run is none."""
+    if run.how == "rejected":
+        return
     made = run.how == "made"
     ask.ledger.enter(
         replace(ask.slot, step="tool"),
         attempt=1,
         model=run.name,
-        endpoint="tools",
+        endpoint=TOOLS_ENDPOINT,
         status="ok" if run.result.status == "ok" else "tool_failed",
         cost_usd=run.cost_usd,
         cost_source=None if run.cost_usd is None else "upstream" if run.cost_usd else "free",

@@ -182,6 +182,21 @@ class Shell:
         return self._sessions[context]
 
 
+def require_sandbox(wrapper: str | None = None, *, unsafe: bool = False) -> Sandbox:
+    """Return the sandbox in which commands run here.
+
+    Raises:
+        UsageError: there is none, or no bash.
+    """
+    if shutil.which("bash") is None:
+        raise UsageError("the tool bash: there is no bash on this machine; install it", code="no_sandbox")
+    try:
+        return find_sandbox(wrapper, unsafe=unsafe, trial=["bash", "-c", ":"])
+    except UsageError as error:
+        message = f"the tool bash runs what models write, and has no sandbox: {error.message}"
+        raise UsageError(f"{message}; {_OTHER_WAYS}", code="no_sandbox") from error
+
+
 @contextlib.asynccontextmanager
 async def open_bash(
     bounds: Bounds, *, wrapper: str | None = None, unsafe: bool = False, secrets: Sequence[str] = ()
@@ -195,14 +210,7 @@ async def open_bash(
     Raises:
         UsageError: there is no sandbox, or no bash.
     """
-    if shutil.which("bash") is None:
-        raise UsageError("the tool bash: there is no bash on this machine; install it", code="no_sandbox")
-    try:
-        trial = ["bash", "-c", ":"]
-        sandbox = await asyncio.to_thread(find_sandbox, wrapper, unsafe=unsafe, trial=trial)
-    except UsageError as error:
-        message = f"the tool bash runs what models write, and has no sandbox: {error.message}"
-        raise UsageError(f"{message}; {_OTHER_WAYS}", code="no_sandbox") from error
+    sandbox = await asyncio.to_thread(require_sandbox, wrapper, unsafe=unsafe)
     shell = Shell(sandbox, bounds, secrets)
     try:
         yield [shell.tool()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ async def mcp_tools(
         UsageError: a server cannot be started, lacks a tool that was named, or its tools have changed.
     """
     for server in servers:
-        _check(server)
+        require_server(server)
     connections = [McpConnection(server, warn) for server in servers]
     try:
         listing = (_listed(*pair, store, offline) for pair in zip(servers, connections, strict=True))
@@ -78,11 +79,14 @@ def alias_of(server: str, tool: str) -> str:
     return f"{plain[: _NAME_CHARS - len(mark) - 1]}_{mark}"
 
 
-def _check(server: McpServer) -> None:
+def require_server(server: McpServer) -> None:
+    """Raise `UsageError` for a server that cannot be started here, as far as that is known without doing it."""
     if bool(server.command) == bool(server.url):
         raise UsageError(f"mcp {server.name}: it needs a command or a url, and not both")
     if find_spec("mcp") is None:
         raise UsageError(f"mcp {server.name}: mcp is not installed: pip install 'fusiontools[tools]'")
+    if server.command and shutil.which(server.command[0]) is None:
+        raise UsageError(f"mcp {server.name}: there is no program {server.command[0]!r} on the PATH")
 
 
 async def _all_of(*listing: Any) -> list[list[McpTool]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusiontools.config.tool_options import MCP, PROVIDER, ToolOptions, require_tool
 from fusiontools.tools.tool import Tool
 from fusiontools.tools.toolbox import ResultStore, Toolbox
+
+if TYPE_CHECKING:
+    from fusiontools.tools.web_search import SearchOptions
 
 #: How long one command of a member may run.
 _SHELL_S = 60.0
@@ -75,13 +79,41 @@ class OpenTools:
         return await self.box.open(mcp_tools([server], pins=pins, store=self.box.store, offline=self.box.offline))
 
 
+def require_tools(names: Iterable[str], settings: ToolOptions) -> None:
+    """Raise `UsageError` for a tool that cannot be opened here, as far as that is known without opening it."""
+    for name in dict.fromkeys(names):
+        require_tool(name, settings.mcp)
+        if name == "web_search":
+            from fusiontools.tools.web_search import require_engines
+
+            require_engines(_search_options(settings))
+        elif name == "web_fetch":
+            from fusiontools.tools.web_fetch import require_readers
+
+            require_readers()
+        elif name == "bash":
+            from fusiontools.tools.bash import require_sandbox
+
+            require_sandbox(settings.sandbox, unsafe=settings.unsafe_shell)
+        else:
+            from fusiontools.tools.mcp_tools import require_server
+
+            require_server(settings.mcp[name.removeprefix(MCP)])
+
+
+def _search_options(settings: ToolOptions) -> SearchOptions:
+    from fusiontools.tools.web_search import SearchOptions
+
+    engines = [engine for engine in settings.search if engine != PROVIDER]
+    return SearchOptions(engines, settings.language, settings.region, settings.results)
+
+
 def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Sequence[Tool]]:
     """Return what opens a tool of this machine; each is imported where it is wanted."""
     if name == "web_search":
-        from fusiontools.tools.web_search import SearchOptions, web_search
+        from fusiontools.tools.web_search import web_search
 
-        engines = [engine for engine in settings.search if engine != PROVIDER]
-        return web_search(SearchOptions(engines, settings.language, settings.region, settings.results))
+        return web_search(_search_options(settings))
     if name == "web_fetch":
         from fusiontools.tools.web_fetch import FetchOptions, web_fetch
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fusiontools.record.clean import clean
 from fusiontools.tools.addresses import plain_name
 
 _REST = r"[^\s<>\"`\\^{}|\[\]]"
@@ -26,12 +28,27 @@ def mentioned(texts: Iterable[str]) -> set[Compared]:
     found: set[Compared] = set()
     for text in texts:
         for match in _MENTIONED.finditer(text.replace("\\_", "_")):
-            written = match[0]
-            found |= _readings(written)
-            while written and written[-1] in _AROUND:
-                written = written[:-1]
-                found |= _readings(written)
+            found |= _all_readings(match[0])
     return found
+
+
+def without_repeated(text: str, arguments: Mapping[str, Any]) -> str:
+    """Return what a tool said without the addresses that its call brought: those the model itself wrote."""
+    written = [clean(each) for each in _texts_in(arguments)]
+    own = mentioned(written)
+    return _MENTIONED.sub(lambda match: " " if own & _all_readings(match[0]) else match[0], text) if own else text
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str(key)
+            yield from _texts_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts_in(each)
 
 
 def compared(url: str) -> Compared | None:
@@ -49,6 +66,15 @@ def plain_site(url: str) -> str:
     """Return the host of an address, `www.` or not."""
     read = compared(url)
     return read[0].removeprefix("www.") if read else ""
+
+
+def _all_readings(written: str) -> set[Compared]:
+    """Return what an address may be, wherever it ends."""
+    found = _readings(written)
+    while written and written[-1] in _AROUND:
+        written = written[:-1]
+        found |= _readings(written)
+    return found
 
 
 def _readings(written: str) -> set[Compared]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
+from fusiontools.tools.seen_urls import without_repeated
 
 #: What came of a run. `error`: the call or the tool was wrong; `blocked`: somebody keeps programs out; `refused`: our
 #: own rules, or a limit of who was asked, forbid it; `timeout`: it took too long.
@@ -95,15 +96,23 @@ class ToolContext:
     memory: dict[bytes, ToolResult] = field(default_factory=dict)
     #: The addresses that searches returned.
     found: set[str] = field(default_factory=set)
+    #: Told of each run when it is over, also where others of its message are not.
+    on_run: Callable[[ToolRun], None] | None = None
     #: How often each call that must not be made once for all was made, for its key.
     made: dict[bytes, int] = field(default_factory=dict)
     #: The last call and how often in a row.
     last: tuple[bytes, int] = (b"", 0)
 
-    def note(self, result: ToolResult) -> None:
-        """Remember what the model has now been shown."""
-        self.texts.append(result.text)
-        self.found.update(source["url"] for source in result.sources if source["how"] == "search")
+    def note(self, result: ToolResult, arguments: Arguments) -> None:
+        """Remember what the model has now been shown, but for what it has told the tool itself."""
+        self.texts.append(without_repeated(result.text, arguments))
+        self.note_found(source["url"] for source in result.sources if source["how"] == "search")
+
+    def note_found(self, urls: Iterable[str]) -> None:
+        """Remember addresses that a search returned, whoever made it."""
+        urls = list(urls)
+        self.found.update(urls)
+        self.texts += urls
 
 
 RunTool = Callable[[Arguments, ToolContext], Awaitable[ToolResult]]
@@ -160,6 +169,8 @@ class ToolRun:
     result: ToolResult
     how: Literal["made", "shared", "replayed", "rejected"]
     latency_s: float
+    #: Whether it was rejected because it had been made just before, again and again.
+    repeats: bool = False
 
     @property
     def cost_usd(self) -> float | None:

@@ -159,8 +159,10 @@ class Toolbox:
             runs = list(await asyncio.gather(*(self._answer(call, context) for call in planned)))
         else:
             runs = [await self._answer(call, context) for call in planned]
-        for run in runs:
-            context.note(run.result)
+        for call, run in zip(planned, runs, strict=True):
+            # A failure repeats the call's own words, and what a command says the model can make it say.
+            if isinstance(call, _Planned) and run.result.status == "ok" and self.leaves(call.tool.name):
+                context.note(run.result, call.arguments)
         return runs
 
     def _plan(self, name: str, arguments: str | Mapping[str, Any], context: ToolContext) -> _Planned | ToolRun:
@@ -177,7 +179,7 @@ class Toolbox:
         context.last = (shared, context.last[1] + 1 if context.last[0] == shared else 1)
         if context.last[1] >= _EQUAL_IN_A_ROW:
             why = "this very call was made just now, and its result stands above; do something else, or answer"
-            return _rejected(true_name, read, why, "refused")
+            return replace(_rejected(true_name, read, why, "refused"), repeats=True)
         if tool.check is not None and (why_forbidden := tool.check(read, context)) is not None:
             return _rejected(true_name, read, why_forbidden, "refused")
         if tool.repeatable:
@@ -188,8 +190,12 @@ class Toolbox:
         return _Planned(tool, read, shared, own)
 
     async def _answer(self, call: _Planned | ToolRun, context: ToolContext) -> ToolRun:
-        if isinstance(call, ToolRun):
-            return call
+        run = call if isinstance(call, ToolRun) else await self._result_of(call, context)
+        if context.on_run is not None:
+            context.on_run(run)
+        return run
+
+    async def _result_of(self, call: _Planned, context: ToolContext) -> ToolRun:
         started = time.monotonic()
         how: Any = "shared"
         while (result := context.memory.get(call.own)) is None:

@@ -74,6 +74,12 @@ class FetchOptions:
     shown_chars: int = 20_000
 
 
+def require_readers() -> None:
+    """Raise `UsageError` where what reads pages is not installed."""
+    if missing := [name for name in ("trafilatura", "lxml_html_clean", "pypdf", "protego") if find_spec(name) is None]:
+        raise UsageError(f"web_fetch: {missing[0]} is not installed: pip install 'fusiontools[tools]'")
+
+
 @asynccontextmanager
 async def web_fetch(
     options: FetchOptions | None = None, guard: AddressGuard | None = None
@@ -87,8 +93,7 @@ async def web_fetch(
         UsageError: what reads pages is not installed.
     """
     options = options or FetchOptions()
-    if missing := [name for name in ("trafilatura", "lxml_html_clean", "pypdf", "protego") if find_spec(name) is None]:
-        raise UsageError(f"web_fetch: {missing[0]} is not installed: pip install 'fusiontools[tools]'")
+    require_readers()
     http = GuardedHttp(guard or AddressGuard(options.allowed), limit_bytes=options.limit_bytes, wall_s=options.wall_s)
     async with http, PageReader(options.wall_s) as reader:
         fetcher = _Fetcher(options, http, reader)

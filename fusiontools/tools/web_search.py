@@ -143,6 +143,13 @@ class _Searcher:
         return await search_over_http(name, query, self._urls[name], self._http)
 
 
+def require_engines(options: SearchOptions) -> None:
+    """Raise `UsageError` where an engine is not known, has no key or address, or is not installed."""
+    for name in _chosen(options):
+        if name in ENGINES:
+            _base_url(name, options)
+
+
 def _chosen(options: SearchOptions) -> list[str]:
     known = [*ENGINES, DDGS_NAME]
     for name in options.engines:
@@ -196,10 +203,10 @@ def _parameters(options: SearchOptions) -> dict[str, object]:
 
 
 def _shown(name: str, query: SearchQuery, found: Found) -> ToolResult:
-    asked = f"{query.text!r} ({name}, language {query.language}, region {query.region})"
+    asked = f"{name}, language {query.language}, region {query.region}"
     if not found.hits:
-        return ToolResult(f"The search ran and found nothing for {asked}.", cost_usd=found.cost_usd)
-    lines = [f"{len(found.hits)} results for {asked}:"]
+        return ToolResult(f"The search ran and found nothing ({asked}).", cost_usd=found.cost_usd)
+    lines = [f"{len(found.hits)} results ({asked}):"]
     for number, hit in enumerate(found.hits, start=1):
         lines += ["", f"{number}. {hit['title']}", f"   {hit['url']}"]
         about = " · ".join(filter(None, (hit.get("date", ""), hit.get("snippet", ""))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ def counted(data: bytes) -> dict[tuple[str, str], int]:
     return {(row["stage"], row["model"]): row["calls"] for row in json.loads(data)["rows"]}
 
 
-@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize("name", [name for name in REMOTE if name != "research"])
 def test_what_is_foreseen_is_what_happens(run: Run, name: str) -> None:
     foreseen = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
     executed = run(f"fuse-ask -c {name} --json - | fuse-cost -o json", LONG)
@@ -184,6 +185,22 @@ def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> Non
     result = run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG)
 
     assert figures(result, "calls") == (calls,)
+
+
+def test_an_estimate_is_of_all_runs_of_tools_and_starts_none(run: Run, tmp_path: Path) -> None:
+    recipe = {
+        "mcp": {"gone": {"command": ["no-such-program"]}},
+        "panel": {"members": ["fake/a"], "tools": ["web_search", "mcp:gone"], "max_tool_calls": 3},
+        "judge": {"model": "fake/j", "tools": ["bash"], "max_tool_calls": 1},
+        "chain": "panel | judge | vote",
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps({**recipe, "panel": {**recipe["panel"], "samples": 2}}))
+
+    result = run(["fuse-cost", "--estimate", "-c", "r.yaml", "-o", "json", "--by", "stage,endpoint"], "Why?")
+
+    calls = {(row["stage"], row["endpoint"] == "tools"): row["calls"] for row in json.loads(result.out)["rows"]}
+    assert calls == {("panel", True): 6, ("panel", False): 8, ("judge", True): 1, ("judge", False): 2}
+    assert "this is the most" in run(["fuse-cost", "--estimate", "-c", "r.yaml"], "Why?").err
 
 
 def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str]) -> None:

@@ -82,6 +82,14 @@ def test_a_replay_asks_nobody_and_gives_the_same_bytes(ask: Ask, web: Web, upstr
     assert {call["replayed"] for call in replayed[0]["calls"]} == {True}
 
 
+def test_an_endpoint_that_takes_no_thoughts_back_gets_none(ask: Ask, recipe: str) -> None:
+    members(recipe, "fake/a+nothoughts+research+reasoning", panel={"tools": ["web_search", "web_fetch"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}").records
+
+    assert [use["name"] for use in record["panel"][0]["tool_runs"]] == ["web_search", "web_fetch"]
+
+
 def test_the_cost_report_counts_runs_of_tools(ask: Ask, recipe: str) -> None:
     result = ask(f"fuse-panel -c {recipe} | fuse-cost --by model -o json")
 
@@ -99,6 +107,16 @@ def test_a_judge_gets_no_tool_from_a_record(ask: Ask, recipe: str, tmp_path: Pat
 
     assert "no_tools" not in [note["code"] for note in own.get("degraded", [])]
     assert "no_tools" in [note["code"] for note in carried["degraded"]]
+
+
+def test_a_judge_of_a_whole_chain_has_the_tools_that_its_recipe_says(ask: Ask, recipe: str) -> None:
+    spec = json.loads(Path(recipe).read_text())
+    spec["judge"] = {"model": "fake/judge+research", "tools": ["web_search"]}
+    Path(recipe).write_text(json.dumps({**spec, "chain": "panel | judge | vote"}))
+
+    [record] = ask(f"fuse-ask --json -c {recipe} Merging without locks", b"").records
+
+    assert [c["model"] for c in record["calls"] if (c["stage"], c["endpoint"]) == ("judge", "tools")] == ["web_search"]
 
 
 def test_web_search_on_the_command_line_is_short_for_search_and_fetch(ask: Ask, web: Web, recipe: str) -> None:
@@ -137,6 +155,35 @@ def test_what_a_page_tells_a_model_to_fetch_is_not_fetched(ask: Ask, web: Web, r
     statuses = [use["status"] for use in record["panel"][0]["tool_runs"]]
     assert statuses[:2] == ["ok", "ok"]
     assert web.inner_connections() == 0
+
+
+@pytest.mark.parametrize("policy", ["seen", "results", "any"])
+@pytest.mark.parametrize(("question", "page"), [("Weather report?", "/forged"), ("Bread tonight?", "/hidden")])
+def test_nothing_that_a_page_says_reaches_a_shell_or_an_address_of_this_machine(
+    ask: Ask, web: Web, upstream: Upstream, recipe: str, question: str, page: str, policy: str
+) -> None:
+    members(recipe, "fake/a+obeys", fetch=policy, panel={"tools": ["web_search", "web_fetch", "bash"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", question.split()[0]).records
+
+    assert {use["name"] for use in record["panel"][0]["tool_runs"]} == {"web_search", "web_fetch"}
+    assert {asked["target"].split("?")[0] for asked in web.requests()} == {"/searx/search", "/robots.txt", page}
+    told = json.dumps(upstream.bodies()[-1]["messages"])
+    assert "HIDDEN-" not in told
+    assert "\\u200b" not in told
+    assert all(use["status"] != "ok" for use in record["panel"][0]["tool_runs"][2:] if page == "/forged")
+
+
+@pytest.mark.parametrize(("policy", "leaks"), [("seen", False), ("results", True), ("any", True)])
+def test_what_a_model_writes_into_an_address_leaves_only_where_that_is_allowed(
+    ask: Ask, web: Web, recipe: str, policy: str, leaks: bool
+) -> None:
+    members(recipe, "fake/a+leaks", fetch=policy, panel={"tools": ["web_search", "web_fetch"]})
+
+    [record] = ask(f"fuse-panel -c {recipe}", "Merging SECRET").records
+
+    assert len(record["panel"][0]["tool_runs"]) == 3
+    assert any("q=SECRET" in asked["target"] for asked in web.requests("/article")) == leaks
 
 
 def test_fuse_ask_prints_what_the_answer_cites_as_numbered_footnotes(ask: Ask, web: Web, recipe: str) -> None:

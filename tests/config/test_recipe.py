@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
 import pytest
 import stage_schemas
@@ -20,6 +20,7 @@ from fusiontools.config.stage_table import (
     SynthOptions,
     VoteOptions,
 )
+from fusiontools.config.tool_options import McpServer, ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl, schemas
 
@@ -38,13 +39,15 @@ def test_the_schema_has_exactly_the_settings_of_models_endpoints_and_recipes() -
 
     assert set(schema["$defs"]["model"]["properties"]) == {f.name for f in fields(Model)}
     assert set(schema["$defs"]["endpoint"]["properties"]) == {f.name for f in fields(Endpoint)} - {"name"}
-    ours = {f.name for f in fields(Recipe)} - {"aliases", "stages"}
-    assert set(schema["properties"]) == ours | {"models"} | STAGES.keys()
+    ours = {f.name for f in fields(Recipe)} - {"aliases", "stages", "tools"}
+    tools = {f.name for f in fields(ToolOptions)} - {"unsafe_shell", "language", "region", "results"}
+    assert set(schema["properties"]) == ours | tools | {"models"} | STAGES.keys()
+    assert set(schema["$defs"]["mcp_server"]["properties"]) == {f.name for f in fields(McpServer)} - {"name"}
 
 
 @pytest.mark.parametrize("group", [*(spec.options for spec in STAGES.values()), *RUN_GROUPS])
 def test_every_option_has_a_default(group: type) -> None:
-    assert all(field.default is not MISSING for field in fields(group))
+    assert all(field.default is not MISSING or field.default_factory is not MISSING for field in fields(group))
 
 
 # Models
@@ -84,8 +87,9 @@ def test_the_summary_in_a_record_gives_every_later_stage_back(name: str) -> None
     kept = jsonl.loads(jsonl.dumps(summary(recipe)))
 
     assert kept.keys() <= {"name", "endpoint", "panel", "judge", "synth", "vote", "pick"}
-    assert from_summary(PanelOptions, kept["panel"]) == recipe.panel
-    assert from_summary(JudgeOptions, kept["judge"]) == recipe.judge
+    # What a record keeps turns no tool on.
+    assert from_summary(PanelOptions, kept["panel"]) == replace(recipe.panel, tools=())
+    assert from_summary(JudgeOptions, kept["judge"]) == replace(recipe.judge, tools=())
     assert from_summary(SynthOptions, kept["synth"]) == recipe.synth
     assert from_summary(VoteOptions, kept.get("vote", {})) == recipe.vote
     assert from_summary(PickOptions, kept.get("pick", {})) == recipe.pick

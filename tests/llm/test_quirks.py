@@ -100,6 +100,26 @@ def test_thoughts_that_an_endpoint_does_not_take_back_are_left_out(words: str) -
     assert (body["messages"][1], learned) == ({"role": "assistant", "content": "Paris."}, [True])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property "
+        "'reasoning_content' is unsupported)]",
+        "[{'type': 'extra_forbidden', 'loc': ['body', 'messages', 1, 'assistant', 'reasoning_content'], "
+        "'msg': 'Extra inputs are not permitted'}]",
+    ],
+)
+def test_thoughts_in_words_that_an_endpoint_does_not_take_back_are_left_out(words: str) -> None:
+    told: Any = [*MESSAGES, {"role": "assistant", "content": "Paris.", "reasoning_content": "Hm."}, *MESSAGES]
+    request = CompletionRequest("there", "m", told, {"reasoning_effort": "low"})
+
+    body, learned = taught(request, refusal(words))
+
+    assert Quirks().body(request, stream=False)["messages"] == told
+    assert (body["messages"][1], learned) == ({"role": "assistant", "content": "Paris."}, [True])
+    assert body["reasoning_effort"] == "low"
+
+
 STREAMS_ONLY = "parameter.enable_thinking must be set to false for non-streaming calls"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from serving import Server, start_server
 from webbing import Web, start_web
-from workdir import Upstream, hermetic
+from workdir import Run, Upstream, hermetic
 
 ASKED = {"messages": [{"role": "user", "content": "Merging without locks?"}]}
 #: How each protocol's client asks for a search that its provider would make.
@@ -144,6 +144,29 @@ def test_openrouters_plugin_turns_it_on_where_that_is_allowed(opened: Server, we
 
     assert "ignored" not in answer["fusion"]
     assert len(web.requests("/searx/search")) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "said"),
+    [
+        ({"tools": ["web_search"]}, (), "brave wants BRAVE_API_KEY"),
+        ({"members": [{"model": "fake/b", "tools": ["web_search"]}]}, (), "brave wants BRAVE_API_KEY"),
+        ({}, ("--overrides", "web_search"), "brave wants BRAVE_API_KEY"),
+        ({}, ("--chain", "panel --tools mcp:wiki | vote"), "no program 'no-such-program'"),
+        ({"tools": ["bash"]}, (), "has no sandbox"),
+    ],
+)
+def test_a_tool_that_cannot_be_opened_is_said_before_anybody_is_served(
+    run: Run, tmp_path: Path, spec: Any, options: tuple[str, ...], said: str
+) -> None:
+    settings = {"search": ["brave"], "sandbox": "no-such-wrapper --", "mcp": {"wiki": {"command": "no-such-program"}}}
+    recipe = {**settings, "panel": {"members": ["fake/a"], **spec}, "chain": "panel | vote"}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+
+    result = run(["fuse-serve", "-c", "r.yaml", "--port", "0", *options])
+
+    assert result.status == 2
+    assert said in result.err
 
 
 @pytest.mark.parametrize("step", ["panel --tools bash", "panel --web-search", "panel --tools mcp:x"])

@@ -158,6 +158,16 @@ def test_the_same_call_for_the_third_time_ends_the_rounds_with_an_answer() -> No
     assert (response["content"], response["stopped"]) == ("Enough.", "repeats")
 
 
+def test_who_was_refused_something_may_do_something_else() -> None:
+    backend = Scripted(m=[calls("a"), calls("b"), "So."])
+    look = Look(lambda q: ToolResult(f"about {q}", "refused" if q == "a" else "ok"))
+
+    [response] = run(backend, look)["panel"]
+
+    assert [use["status"] for use in response["tool_runs"]] == ["refused", "ok"]
+    assert "stopped" not in response
+
+
 def test_nothing_runs_of_a_message_that_was_cut_off() -> None:
     backend, look = Scripted(m=[calls("a", finish="length"), "Then so."]), Look()
 
@@ -232,6 +242,82 @@ def test_addresses_that_nobody_looked_up_are_claimed() -> None:
     ]
 
 
+class Looks(Look):
+    """A tool that keeps what its runs have seen by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, set[str]]] = []
+        self.tool = replace(self.tool, check=self._see)
+
+    def _see(self, arguments: Mapping[str, Any], context: ToolContext) -> None:
+        self.seen.append((" ".join(context.texts), set(context.found)))
+
+
+def test_what_an_endpoint_found_by_itself_may_be_followed() -> None:
+    found: Any = [{"url": "https://two.example/b", "how": "search"}]
+    backend, look = Scripted(m=[replace(calls("x"), sources=found), "Well."]), Looks()
+
+    run(backend, look)
+
+    [(texts, sites)] = look.seen
+    assert "https://two.example/b" in texts
+    assert sites == {"https://two.example/b"}
+
+
+def test_what_a_model_has_written_earlier_in_the_conversation_may_not_be_followed() -> None:
+    words = [("user", "see u.example"), ("assistant", "https://a.example/?secret"), ("user", "Go on.")]
+    messages: Any = [{"role": role, "content": content} for role, content in words]
+    look = Looks()
+
+    run(Scripted(m=[calls("x"), "Well."]), look, {**ASKED, "messages": messages})
+
+    assert look.seen[0][0] == "see u.example Go on."
+
+
+def test_a_judge_may_follow_what_the_panel_looked_up_and_not_what_it_claims() -> None:
+    panel_: Any = [
+        {"member": name, "sample": 0, "layer": 1, "content": "So.", "finish_reason": "stop", "sources": [source]}
+        for name, source in (("a", PAGE), ("b", {"url": "https://made.example/up", "how": "claimed"}))
+    ]
+    backend, look = Scripted(j=[calls("x"), '{"ranking": ["A", "B"]}']), Looks()
+
+    run(
+        backend,
+        look,
+        {**ASKED, "panel": panel_},
+        stage=judge(fixed(JudgeOptions(models=(model("j"),), tools=("look",)))),
+    )
+
+    [(texts, sites)] = look.seen
+    assert PAGE["url"] in texts
+    assert "made.example" not in texts
+    assert sites == {PAGE["url"]}
+
+
+def test_a_run_that_was_paid_is_in_the_ledger_although_another_one_outlasts_the_record() -> None:
+    async def look_or_hang(arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
+        if arguments["q"] == "hang":
+            await asyncio.Event().wait()
+        return ToolResult("found", cost_usd=0.005)
+
+    look = Look()
+    look.tool = replace(look.tool, run=look_or_hang)
+
+    result = run(Scripted(m=calls("quick", "hang")), look, limits={"deadline_s": 0.5})
+
+    assert result["panel"][0]["error"]["code"] == "deadline"
+    assert [c["cost_usd"] for c in result["calls"] if c["endpoint"] == "tools"] == [0.005]
+
+
+def test_who_answers_beside_a_call_that_is_not_run_any_more_has_answered() -> None:
+    backend = Scripted(m=[calls("a"), calls("b", text="Here it is.")])
+
+    [response] = run(backend, Look(), options={"max_tool_calls": 1})["panel"]
+
+    assert (response["content"], response["finish_reason"]) == ("Here it is.", "stop")
+
+
 def test_equal_runs_of_one_records_members_are_made_once() -> None:
     backend = Scripted(a=[calls("x"), "A."], b=[calls("x"), "B."])
     look = Look()
@@ -263,6 +349,18 @@ def test_thoughts_go_back_to_the_model_that_had_them() -> None:
 
     [turn] = [m for m in backend.requests[1].messages if m["role"] == "assistant"]
     assert turn["reasoning_content"] == "Let me look."  # type: ignore[typeddict-item]
+
+
+def test_thoughts_that_are_signed_go_back_as_they_came_and_in_no_other_form() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "sealed"}]
+    thinking = replace(calls("a"), reasoning="Let me look.", reasoning_details=details)
+    backend = Scripted(m=[thinking, "So."])
+
+    run(backend, Look())
+
+    [turn] = [m for m in backend.requests[1].messages if m["role"] == "assistant"]
+    assert turn["reasoning_details"] == details  # type: ignore[typeddict-item]
+    assert "reasoning_content" not in turn
 
 
 def test_the_embedded_model_is_asked_without_tools_and_that_is_said() -> None:

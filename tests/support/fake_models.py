@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
+from odd_replies import ODD
 
 CREATED = 1_700_000_000  # a constant, as whole pipelines must come out the same byte for byte
 ROLES = {"system", "developer", "user", "assistant", "tool"}
@@ -48,6 +49,7 @@ class Answer:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None  # a body that stands instead of the completion
+    wire: bytes | None = None  # a whole response, head and all, after which the connection is closed
 
     streamed: bool = False
     stream_type: str = "text/event-stream"
@@ -151,6 +153,16 @@ def research(a: Answer, *, injected: bool = False) -> dict[str, Any]:
     return {"text": f"As [the page]({found[0]}) says." if found else "Nothing was found."}
 
 
+def leak(a: Answer) -> dict[str, Any]:
+    """Search, then fetch twice an address that carries the question away, spelled anew each time."""
+    results = [text_of(message) for message in a.request["messages"] if message["role"] == "tool"]
+    found = [url for text in results for url in re.findall(r"https?://[^\s<>\"')]+", text)]
+    if a.request.get("tool_choice") == "none" or not found or len(results) > 2:
+        return research(a)
+    carried = a.last_user_text().split()[-1] + "&" * len(results)
+    return called(a, "web_fetch", {"url": f"{found[0]}?q={carried}"})
+
+
 def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
     calls = [{"id": f"call_{digest(a)[:4].hex()}", "type": "function", "function": function}]
@@ -232,6 +244,11 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
         if any(m["role"] == "developer" for m in a.request["messages"])
         else {}
     ),
+    "nothoughts": lambda a, _: (  # like Groq
+        fail(400, "property 'reasoning_content' is unsupported")
+        if any("reasoning_content" in m for m in a.request["messages"])
+        else {}
+    ),
     "systemfirst": lambda a, status: (  # =N: the status, 400 where none is given
         fail(int(status or 400), "System message must be at the beginning.")
         if any(m["role"] == "system" for m in a.request["messages"][1:])
@@ -257,6 +274,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "length": lambda a, _: {"text": "", "finish_reason": "length"},
     "filter": lambda a, _: {"text": "", "finish_reason": "content_filter"},
     # The wire
+    "odd": lambda a, kind: ODD.get(kind) or unknown(a, kind),  # what no reader should fall over: `odd_replies.py`
     "closeearly": lambda a, _: {"cut": 0.0},  # closes after the request without a byte
     "closehalf": lambda a, _: {"cut": 0.5},  # closes halfway through the body
     "midfail": lambda a, _: {"midfail": True},  # an error in band, halfway through the text
@@ -280,6 +298,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "tool": lambda a, _: tool_call(a),
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
     "obeys": lambda a, _: research(a, injected=True),  # does what the page says, too
+    "leaks": lambda a, _: leak(a),  # searches, and writes what it was asked into addresses of what it found
     "signed": lambda a, _: sign(a),  # Gemini's signature beside each call; comes after `tool`
     # Judges
     "judge": lambda a, _: {"text": analysis(a)},  # also the default where the name says judge or a format is asked for

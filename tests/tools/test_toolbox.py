@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fusiontools.errors import UsageError
+from fusiontools.tools.seen_urls import compared, mentioned
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolRun, ToolSource
 from fusiontools.tools.toolbox import Toolbox
 
@@ -216,7 +217,35 @@ def test_what_was_shown_may_be_followed() -> None:
     run(("look", {"q": "a"}), context=context)
 
     assert context.found == {"https://one.example/a"}
-    assert context.texts == ["about a"]
+    assert context.texts == ["about a", "https://one.example/a"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "make"),
+    [
+        ({}, lambda q: ToolResult(f"2 results for '{q}' ({q})")),
+        ({}, lambda q: ToolResult(f"nothing at {q}", "error")),
+        ({"check": lambda arguments, context: f"{arguments['q']} may not be read"}, None),
+        ({"reach": ("machine",)}, lambda q: ToolResult("http://a.example/?secret")),
+    ],
+)
+@pytest.mark.parametrize("written", ["http://a.example/?secret", "see a.example/?se\u200bcret, please"])
+def test_no_address_that_the_model_has_made_up_may_be_followed_because_a_result_repeats_it(
+    settings: Any, make: Any, written: str
+) -> None:
+    context = ToolContext("r")
+
+    run(("look", {"q": written}), ("look", {"n": written}), tool=Counted(make, **settings).tool, context=context)
+
+    assert compared("http://a.example/?secret") not in mentioned(context.texts)
+
+
+def test_what_a_result_says_beside_the_address_of_the_call_may_be_followed() -> None:
+    context, text = ToolContext("r"), "at http://a.example/?q=1: http://a.example/found, b.example"
+
+    run(("look", {"q": "http://a.example/?q=1"}), tool=Counted(lambda q: ToolResult(text)).tool, context=context)
+
+    assert {compared(url) for url in ("a.example/found", "b.example")} <= mentioned(context.texts)
 
 
 # Kept and found again

@@ -248,10 +248,12 @@ def test_only_addresses_that_were_seen_are_fetched(fetch_all: Fetch, web: Web) -
     context = ToolContext("r", texts=[f"What does {web.url}/article say? (See also {web.url}/short.)"])
 
     runs = fetch_all(
-        "/plain.txt", "/article?q=secret", "/article", "/plain.txt", "/short#top", context=context, policy="seen"
+        *("/plain.txt", "/article?q=secret", "/article", "/article?q=secret", "/plain.txt", "/short#top"),
+        context=context,
+        policy="seen",
     )
 
-    assert [run.result.status for run in runs] == ["refused", "refused", "ok", "ok", "ok"]
+    assert [run.result.status for run in runs] == ["refused", "refused", "ok", "refused", "ok", "ok"]
     assert "only addresses that do are fetched" in runs[0].result.text
     assert not any("secret" in asked["target"] for asked in web.requests())
 
