@@ -18,7 +18,7 @@ COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
 PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz check format schemas docs transcripts lock system bench accuracy eval wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts lock system bench accuracy eval wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ test-all: test test-slow ## run all tests
 
 fuzz: $(VENV)/.dev $(VENV)/.weights ## let hypothesis look for new examples, where `make test` repeats the same ones
 	@$(PYTEST) -n auto --dist worksteal -m hypothesis --hypothesis-profile explore
+
+faults: $(VENV)/.dev ## kill, feed with rubbish, race for money, wear out: a quarter of an hour; PARTS="…" some of it
+	@PYTHONPATH=tests/support $(BIN)/python tests/faults/run.py $(PARTS)
 
 # In an environment of its own, with the newest release of every package that pyproject.toml allows.
 test-newest: $(VENV)/.weights ## run all tests with the newest of every dependency

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 
+from fusiontools.answers.patterns import compile_later
+
 _TAGS = ("think", "thinking", "thought", "thoughts", "seed:think", "mm:think", "longcat_think")
 #: The opening ones, in small letters and without spaces.
 OPENERS = (*(f"<{tag}>" for tag in _TAGS), "[think]", "◁think▷", "<|start_thinking|>", "<|begin_of_thought|>")
 _TAG = "|".join(_TAGS)
 OPENING = rf"<\s*(?:{_TAG})\s*>|\[\s*think\s*\]|◁\s*think\s*▷|<\|(?:start_thinking|begin_of_thought)\|>"
 CLOSING = rf"<\s*/\s*(?:{_TAG})\s*>|\[\s*/\s*think\s*\]|◁\s*/\s*think\s*▷|<\|(?:end_thinking|end_of_thought)\|>"
-OPENS = re.compile(OPENING, re.IGNORECASE)
-CLOSES = re.compile(CLOSING, re.IGNORECASE)
+OPENS = compile_later(OPENING, re.IGNORECASE)
+CLOSES = compile_later(CLOSING, re.IGNORECASE)
 
 
 def may_have_marks(text: str) -> bool:

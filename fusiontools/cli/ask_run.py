@@ -9,13 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.command import complain, leave
+from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.filter import give_up
 from fusiontools.cli.io import write_or_leave
 from fusiontools.cli.text import footnotes, record_as_text
-from fusiontools.errors import EXIT_BUDGET, EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED
+from fusiontools.errors import (
+    EXIT_BUDGET,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_USABLE,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    FusionError,
+)
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
+from fusiontools.record.sections import with_error
 from fusiontools.stages.runtime import Runtime
 
 _TOOL = "fuse-ask"
@@ -60,7 +68,9 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
         client.notify = view.notify
     shown = LiveAnswer(view, asking) if asking.is_live else None
 
-    work = asyncio.create_task(stage(question, Runtime(client, shown.take if shown else None)))
+    calls: list[Any] = []
+    runtime = Runtime(client, shown.take if shown else None, on_call=calls.append)
+    work = asyncio.create_task(stage(question, runtime))
     told: list[int] = []
 
     def interrupt(number: int) -> None:
@@ -75,12 +85,24 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
         view.close()
     if told:
         await _leave_interrupted(told[0], view is not None and asking.replayable, shown)
-    record = work.result()
+    record = _result_of(work, question, calls)
     answered = _show(record, asking, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
     await client.aclose()
     return _exit_status(record, client, answered, strict=asking.strict)
+
+
+def _result_of(work: asyncio.Task[Any], question: Any, calls: list[Any]) -> Any:
+    """Return the record that came; a bug of ours is a failed one, with the calls that were paid for."""
+    try:
+        return work.result()
+    except FusionError:
+        raise
+    except Exception as error:
+        # Nobody expected this one.
+        then = "finished calls are in the journal (--replay)"
+        return with_error(question, "ask", "bug", report_bug(_TOOL, "the question", error, set(), then), calls)
 
 
 async def _leave_interrupted(number: int, replayable: bool, shown: LiveAnswer | None) -> None:

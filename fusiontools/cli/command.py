@@ -196,11 +196,12 @@ def complain(name: str, message: str) -> None:
         return
 
 
-def report_bug(name: str, place: str, error: Exception, known: set[str]) -> str:
+def report_bug(name: str, place: str, error: Exception, known: set[str], then: str = "the run goes on") -> str:
     """Say where an exception came up that nobody expected, its traceback the first time; return it in a few words.
 
     Args:
         known: what has been shown; the bug is added.
+        then: what happens now, for a person.
     """
     import traceback
 
@@ -210,7 +211,7 @@ def report_bug(name: str, place: str, error: Exception, known: set[str]) -> str:
     if bug not in known:
         known.add(bug)
         traceback.print_exception(error)
-        complain(name, f"{place}: {bug}; the run goes on")
+        complain(name, f"{place}: {bug}; {then}")
     return bug
 
 

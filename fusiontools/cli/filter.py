@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from fusiontools.cli.text import Live, Screen
     from fusiontools.record.types import Call
 
-_FAILURES_SHOWN = 10
+_FAILURES_SHOWN, _SAME_SHOWN = 10, 3
 _GIVE_UP_S = 0.2
 
 
@@ -99,6 +100,7 @@ class _Filter:
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
         self.progress = progress
         self.answered = self.failed = self.rejected = 0
+        self.reasons, self.more_failed = Counter[str](), False
         self._seen = SeenIds(plan.tool)
         self._flood = Flood(plan.tool)
         self._rejects: int | None = None
@@ -238,11 +240,14 @@ class _Filter:
         return (above + text).encode("utf-8", "replace")
 
     def _say_failed(self, record: Record) -> None:
-        """Say why a record failed; of a batch that fails as a whole, the first few say it all."""
-        if self.failed <= _FAILURES_SHOWN:
-            error = record["error"]
-            complain(self.plan.tool, f"{record['id'][:80]}: {error['code']}: {error['message']}")
-        elif self.failed == _FAILURES_SHOWN + 1:
+        """Say why a record failed: each reason a few times, and only the first few where a batch fails as a whole."""
+        error = record["error"]
+        reason = f"{error['code']}: {error['message']}"
+        if self.reasons[reason] < _SAME_SHOWN and self.reasons.total() < _FAILURES_SHOWN:
+            self.reasons[reason] += 1
+            complain(self.plan.tool, f"{record['id'][:80]}: {reason}")
+        elif not self.more_failed:
+            self.more_failed = True
             complain(self.plan.tool, "more records failed; each says why in its `error`")
 
     def _make_screen(self) -> Screen | None:

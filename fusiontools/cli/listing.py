@@ -28,8 +28,9 @@ def listing() -> str:
             rows.append([name, Styled("cannot be read", "red"), error.message])
             continue
         taken = "* " if name == chosen else "  "
-        own = "yours: " if name in own_recipe_names() else ""
-        rows.append([taken + name, _state(_missing(recipe)), own + recipe.description])
+        own = ("yours",) if name in own_recipe_names() else ()
+        what_for = ": ".join(filter(None, (*own, recipe.description)))
+        rows.append([taken + name, _state(_missing(recipe)), what_for])
     rows.sort(key=lambda row: row[1] != _READY)
     parts = [
         _table(["  recipe", "", "what for"], rows),

@@ -50,6 +50,7 @@ class MarkdownScreen:
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout)
         self._pending = ""
+        self._begun = False
         self._live: Live | None = None
 
     def take(self, text: str) -> None:
@@ -72,8 +73,8 @@ class MarkdownScreen:
     def _set(self, text: str) -> None:
         self._stop()
         if text.strip():
-            self._console.print(self._lines(text))
-            self._console.print()
+            self._console.print(self._apart(self._lines(text)))
+            self._begun = True
 
     def _draw(self) -> None:
         if self._live is None:
@@ -89,7 +90,11 @@ class MarkdownScreen:
 
     def _tail(self) -> Text:
         """Return the block under way, as many of its last lines as the screen has room for."""
-        return self._lines(self._pending, at_most=max(1, self._console.height - 2))
+        return self._apart(self._lines(self._pending, at_most=max(1, self._console.height - 3)))
+
+    def _apart(self, block: Text) -> Text:
+        """Return a block with the blank line that parts it from the one above."""
+        return Text("\n") + block if self._begun else block
 
     def _lines(self, text: str, at_most: int = 0) -> Text:
         """Return a text as it is set, without blank lines around it; only its last lines where it is bounded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,6 @@ from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
-from fusiontools.config.options import merge_options
 from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver
@@ -54,7 +54,7 @@ def resolver(
     config: str | None, recipe: Recipe | None, journal: Mapping[str, Any], limit: Mapping[str, Any] | None = None
 ) -> Resolver:
     """Return how a tool's options are found for each record."""
-    limits = merge_options(recipe.limits if recipe else LimitOptions(), limit or {})
+    limits = replace(recipe.limits if recipe else LimitOptions(), **(limit or {}))
     limited = limits.max_cost_usd is not None or limits.max_record_cost_usd is not None
     return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")), limited=limited)
 
@@ -84,11 +84,11 @@ def make_client(
 
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
-            limits=merge_options(recipe.limits if recipe else LimitOptions(), limit),
+            limits=replace(recipe.limits if recipe else LimitOptions(), **limit),
             journal=open_journal(journal, partial(complain, tool)),
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
-            tools=merge_options(recipe.tools if recipe else ToolOptions(), tools or {}),
+            tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
             redact=recipe.redact if recipe else (),
         )
 

@@ -74,9 +74,12 @@ class View:
         if self._live is not None:
             self._unfinished = [row for row in self._rows if row.event is None]
             self._rows = [row for row in self._rows if row.event is not None]
+            # Of a table without rows not even its line stays.
+            self._live.transient = not self._rows
             self._live.stop()
             self._live = None
-            self._console.print()
+            if self._rows:
+                self._console.print()
 
     def sum_up(self, record: Any) -> None:
         """Say below the answer what it took, and how the calls have ended that were under way when it began."""

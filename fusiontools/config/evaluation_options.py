@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fusiontools.config.models import Model
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import StreamOptions
 
 #: How a text can be graded; `auto` takes what fits the target.
 GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")
 
 
-@dataclass(frozen=True, slots=True)
-class GradeOptions:
+class GradeOptions(Settings):
     """What `fuse-grade` can be told."""
 
     grader: str | None = option(
@@ -31,8 +28,7 @@ class GradeOptions:
     code_s: float = option(10.0, "--code-timeout", minimum=0.1, metavar="S", help="Longest run of a program.")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
+class ReportOptions(Settings):
     """What `fuse-report` can be told."""
 
     output: str = option(

@@ -7,9 +7,8 @@ A field without flags exists in recipes only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Record
@@ -74,6 +73,52 @@ def option(
     return field(default=default, metadata={"flag": flag})
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=())
+class Settings:
+    """What a person can set: a frozen dataclass for each subclass, compared by its values.
+
+    The methods are here once. `dataclass` would write and compile six for each class, and all of them together would
+    be a quarter of what a tool takes to start.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
+
+    def __init__(self, *values: Any, **said: Any) -> None:
+        declared = {f.name: f for f in fields(self)}
+        said = dict(zip(declared, values, strict=False)) | said
+        unknown = said.keys() - declared.keys()
+        if len(values) > len(declared) or unknown:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown)) or 'so many fields'}")
+        for name, each in declared.items():
+            if name in said or each.default is not MISSING:
+                continue  # a default is the class's own
+            if each.default_factory is MISSING:
+                raise TypeError(f"{type(self).__name__} needs {name}")
+            said[name] = each.default_factory()
+        self.__dict__.update(said)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete {name}")
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))
+
+
 def flags_of(cls: type) -> dict[str, Flag]:
     """Return the flags of an options class by field name, in order of declaration."""
     return {f.name: f.metadata["flag"] for f in fields(cls) if f.metadata.get("flag") and f.metadata["flag"].names}
@@ -102,10 +147,3 @@ class _Fixed(Generic[Options]):
 def fixed(options: Options) -> OptionsFor[Options]:
     """Return the same options for every record."""
     return _Fixed(options)
-
-
-def merge_options(options: Options, given: Mapping[str, Any]) -> Options:
-    """Return the options with the ones that were typed put over them."""
-    from dataclasses import replace
-
-    return replace(options, **given) if given else options  # type: ignore[type-var]

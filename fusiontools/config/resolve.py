@@ -22,7 +22,7 @@ from fusiontools.config.models import (
     require_ready,
     unnamed_endpoint,
 )
-from fusiontools.config.options import OptionsFor, flags_of, merge_options
+from fusiontools.config.options import OptionsFor, flags_of
 from fusiontools.config.recipe import Recipe, judges_of, parse_model, read_section, summary, summary_of
 from fusiontools.config.stage_table import (
     MOST_CALLS,
@@ -118,7 +118,7 @@ def merge(section: str, options: Options, typed: Mapping[str, Any]) -> Options:
         # What is typed wins over what the worked turns of a recipe would set, too.
         hidden: dict[str, Any] = {f.name: None for f in fields(FewShot) if f.name in typed}
         typed = {"few_shot": replace(options.few_shot, **hidden), **typed}
-    return merge_options(options, typed)
+    return replace(options, **typed) if typed else options
 
 
 def adds_layer(section: str, typed: Mapping[str, Any]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fusiontools.config.models import Model
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.tool_options import ToolOptions
+
+if TYPE_CHECKING:
+    from fusiontools.config.models import Model
 
 TEMPLATE_HELP = "The prompts: a name (default, deep_research, code_review, …; see the README) or a file of your own."
 EVIDENCE_HELP = "A text of your own, shown to all as data and cited as a source; repeat for more."
@@ -19,8 +21,7 @@ MOST_WEIGHT = 1_000_000
 MOST_TOOL_CALLS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StageOptions:
+class StageOptions(Settings):
     """What a stage can be told: each field is an option of its tool, of a chain's step and of a recipe's section."""
 
     #: The field that the recipe's judge fills, where nobody is named in it.
@@ -37,8 +38,7 @@ class StageOptions:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
-class FewShot:
+class FewShot(Settings):
     """Worked turns put before a short question: what makes a very small model answer in the wanted form."""
 
     turns: tuple[tuple[str, str], ...] = option(minimum=1)
@@ -51,7 +51,6 @@ class FewShot:
     jitter: float | None = option(None, minimum=0)
 
 
-@dataclass(frozen=True, slots=True)
 class RouteOptions(StageOptions):
     """What `fuse-route` can be told."""
 
@@ -81,7 +80,6 @@ class RouteOptions(StageOptions):
     )
 
 
-@dataclass(frozen=True, slots=True)
 class PanelOptions(StageOptions):
     """What `fuse-panel` can be told."""
 
@@ -212,7 +210,6 @@ class PanelOptions(StageOptions):
         return max(1, -(-(responses - 1) // (self.window - 1)))
 
 
-@dataclass(frozen=True, slots=True)
 class JudgeOptions(StageOptions):
     """What `fuse-judge` can be told."""
 
@@ -244,7 +241,6 @@ class JudgeOptions(StageOptions):
         return len(self.models) * (2 if self.swap else 1) * (1 + self.max_tool_calls if self.tools else 1)
 
 
-@dataclass(frozen=True, slots=True)
 class SynthOptions(StageOptions):
     """What `fuse-synth` can be told."""
 
@@ -285,7 +281,6 @@ class SynthOptions(StageOptions):
         return self.guard
 
 
-@dataclass(frozen=True, slots=True)
 class VoteOptions(StageOptions):
     """What `fuse-vote` can be told."""
 
@@ -296,7 +291,6 @@ class VoteOptions(StageOptions):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class PickOptions(StageOptions):
     """What `fuse-pick` can be told."""
 
@@ -319,8 +313,7 @@ class PickOptions(StageOptions):
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class LimitOptions:
+class LimitOptions(Settings):
     """What bounds every call and every run."""
 
     HEADING: ClassVar[str] = "Calls and limits"
@@ -340,8 +333,7 @@ class LimitOptions:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class JournalOptions:
+class JournalOptions(Settings):
     """Which calls are answered from disk, and where finished calls are kept."""
 
     HEADING: ClassVar[str] = "Journal"
@@ -352,8 +344,7 @@ class JournalOptions:
     no_journal: bool = option(False, "--no-journal", help="Keep nothing on disk.")
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
+class StreamOptions(Settings):
     """How records come in and leave."""
 
     HEADING: ClassVar[str] = "Output"
@@ -370,8 +361,7 @@ class StreamOptions:
     max_line_mib: float = option(32.0, "--max-line-mib", minimum=0.0001, metavar="MIB", help="Refuse longer lines.")
 
 
-@dataclass(frozen=True, slots=True)
-class InputOptions:
+class InputOptions(Settings):
     """How plain text is read; only by tools that read a question."""
 
     HEADING: ClassVar[str] = "Question"

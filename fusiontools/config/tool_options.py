@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.errors import UsageError, nearest
 
 #: The tools that need no server; `mcp:NAME` is a server of the recipe's.
@@ -20,8 +20,7 @@ PROVIDER = "provider"
 TOOLS_ENDPOINT = "tools"
 
 
-@dataclass(frozen=True, slots=True)
-class McpServer:
+class McpServer(Settings):
     """An MCP server as a recipe names it: a command, or the URL of one that speaks streamable HTTP.
 
     Args:
@@ -51,8 +50,7 @@ class McpServer:
         return [self.name, list(self.command), self.url]
 
 
-@dataclass(frozen=True, slots=True)
-class ToolOptions:
+class ToolOptions(Settings):
     """What the tools of one run go by.
 
     Args:

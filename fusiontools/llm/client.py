@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,14 +18,13 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Budget, Event, Ledger, Slot, Trust
+from fusiontools.llm.ledger import Account, Budget, Event, Ledger, Slot, Trust
 from fusiontools.llm.pacing import Pace
-from fusiontools.llm.redact import Hidden, HiddenRequest, Marks, RestoringDeltas, Revealing, hide_request, wants_json
 from fusiontools.llm.retry import Caller, call_with_retries
-from fusiontools.llm.sensitive import finder_for
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
+    from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
     from fusiontools.record.types import Call, Message
 
 _NO_SLOT = Slot()
@@ -66,6 +65,8 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
+    #: Where the run's money is counted, where several processes spend it.
+    account: Account | None = None
     tools: ToolOptions = field(default_factory=ToolOptions)
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
@@ -79,10 +80,12 @@ class Client:
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.max_cost_usd, shared=True)
+        self.budget = Budget(self.limits.max_cost_usd, account=self.account, shared=True)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
         if self.redact:
+            from fusiontools.llm.sensitive import finder_for
+
             finder_for(self.redact)  # a pattern that is none is said now
 
     def ledger(self, stage: str, record_id: str) -> Ledger:
@@ -138,21 +141,27 @@ class Client:
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
-    async def complete(
+    def complete(
         self,
         request: CompletionRequest,
         model: Model,
         ledger: Ledger,
         slot: Slot = _NO_SLOT,
         on_delta: OnDelta | None = None,
-    ) -> Completion:
+    ) -> Coroutine[Any, Any, Completion]:
         """Return a completion of the request, or of the first of the model's fallbacks that gives one.
 
         Raises:
             CallFailed: every model failed; the failure is the first one's.
         """
-        if not ledger.redact:
-            return await self._complete(request, model, ledger, slot, on_delta)
+        ask = self._complete_hidden if ledger.redact else self._complete
+        return ask(request, model, ledger, slot, on_delta)
+
+    async def _complete_hidden(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        from fusiontools.llm.redact import RestoringDeltas, wants_json
+
         hidden = self._hide(request, ledger)
         if on_delta is None:
             return _restored(await self._complete(hidden, model, ledger, slot, None), hidden)
@@ -163,14 +172,23 @@ class Client:
 
     def hide(self, data: Any, ledger: Ledger) -> Any:
         """Return JSON data of a record as it may leave for a stranger: with marks in the place of what is hidden."""
-        return Hidden(self._marks_of(ledger)).hide(data) if ledger.redact else data
+        if not ledger.redact:
+            return data
+        from fusiontools.llm.redact import Hidden
+
+        return Hidden(self._marks_of(ledger)).hide(data)
 
     def _hide(self, request: CompletionRequest, ledger: Ledger) -> HiddenRequest:
         """Return the request in the marks of its record."""
+        from fusiontools.llm.redact import hide_request
+
         return hide_request(request, self._marks_of(ledger))
 
     def _marks_of(self, ledger: Ledger) -> Marks:
         """Return the marks of a ledger's record."""
+        from fusiontools.llm.redact import Marks
+        from fusiontools.llm.sensitive import finder_for
+
         key = (ledger.redact, ledger.record_id)
         marks = self._marks.pop(key, None) or Marks(finder_for(ledger.redact))
         self._marks[key] = marks
@@ -210,8 +228,9 @@ class Client:
                     break
                 continue
             _note_unmet(completion, model, ledger, slot)
-            cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
-            self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
+            if ledger.notify is not None:
+                cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
+                self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
         self._send_event(ledger, slot, model, time.monotonic() - started, None, failure=first)
@@ -230,7 +249,9 @@ class Client:
 
     def trust_in(self, endpoint: str) -> Trust:
         """Return what is known of an endpoint's costs."""
-        return self._trusts.setdefault(endpoint, Trust())
+        if endpoint not in self._trusts:
+            self._trusts[endpoint] = Trust()
+        return self._trusts[endpoint]
 
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
@@ -253,9 +274,11 @@ class Client:
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         """Buy the call, or wait for the identical one that is under way."""
-        if not self.shares:
-            return await self._buy(request, model, ledger, slot, on_delta)
+        if not self.shares and self.journal is None:
+            return await self._buy(request, b"", model, ledger, slot, on_delta)
         key = request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
+        if not self.shares:
+            return await self._buy(request, key, model, ledger, slot, on_delta)
         while (flight := self._flights.get(key)) is not None:
             try:
                 completion = await asyncio.shield(flight)
@@ -276,7 +299,7 @@ class Client:
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
-            completion = await self._buy(request, model, ledger, slot, on_delta)
+            completion = await self._buy(request, key, model, ledger, slot, on_delta)
             flight.set_result(completion)
             return completion
         except CallFailed as failure:
@@ -288,19 +311,21 @@ class Client:
             del self._flights[key]
 
     async def _buy(
-        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+        self, request: CompletionRequest, key: bytes, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
         limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
         backend = self._backend(endpoint)
-        if isinstance(request, HiddenRequest) and (endpoint.trusted or endpoint.embedded):
+        if ledger.redact and (endpoint.trusted or endpoint.embedded):
+            from fusiontools.llm.redact import Revealing
+
             backend = Revealing(backend)
-        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in(endpoint.name))
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
-            await self.journal.put(request_key(request, endpoint.identity, ledger.epoch), request, completion, paid_usd)
+            await self.journal.put(key, request, completion, paid_usd)
         return completion
 
     def _endpoint(self, name: str) -> Endpoint:
@@ -354,6 +379,8 @@ def _hidden_in(request: HiddenRequest) -> Hidden:
 
 
 def _restored(completion: Completion, request: HiddenRequest) -> Completion:
+    from fusiontools.llm.redact import wants_json
+
     return _hidden_in(request).restore(completion, in_json=wants_json(request.params))
 
 

@@ -25,7 +25,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.failures import mask_key
+from fusiontools.llm.key_mask import KeyMask
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
 from fusiontools.llm.thoughts import split_thoughts
 
@@ -219,7 +219,7 @@ def _write(file: Path, text: str) -> str:
 def _masked(file: Path, secrets: Iterator[str]) -> str:
     data = file.read_bytes()
     for secret in secrets:
-        data = mask_key(data, secret)
+        data = KeyMask(secret).hide(data)
     return data.decode("utf-8", "replace")
 
 

@@ -174,7 +174,7 @@ def _named(reason: str, http_status: int | None, status: int, name: str, now: da
     signs = (code for code, words in _SIGNS if re.search(words, said, re.IGNORECASE))
     code: CallCode | None = next(signs, None) or code_in_words(said)
     if code is None and http_status is not None and http_status >= 400:
-        code = name_failure(http_status, said, {}, None).code
+        code = name_failure(http_status, said, {}).code
     wait_s = _wait_s(said, now or datetime.now(UTC)) if code == "rate_limited" else None
     message = f"{how}: {said[:_SHOWN_CHARS]}"
     return CallFailed(code or "program", message, retryable=wait_s is not None, retry_after_s=wait_s)

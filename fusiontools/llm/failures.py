@@ -21,8 +21,6 @@ _RETRYABLE = frozenset({408, 409, 425, 429})
 _SHOWN_CHARS = 300
 #: How much of an error is searched for words: a page of source in front of them must not hide them.
 _READ_CHARS = 20_000
-#: A shorter key is a placeholder for a server that wants none; masking it would garble words.
-_SHORTEST_KEY = 8
 #: Where providers put a failure's name.
 _NAMED_IN = ("code", "type", "status", "error_code", "reason")
 _SAID_IN = ("message", "detail", "error_msg", "msg", "status_msg", "errors")
@@ -154,27 +152,26 @@ def find_base_failure(event: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"code": _BASE_RESP.get(number, 500), "type": f"base_resp_{number}", "message": said}
 
 
-def read_failure(status: int, body: bytes, headers: Mapping[str, str], key: str | None) -> CallFailed:
-    """Read an error response; the endpoint's own words are kept, our key is not."""
-    body = mask_key(body, key)
+def read_failure(status: int, body: bytes, headers: Mapping[str, str]) -> CallFailed:
+    """Read an error response; the endpoint's own words are kept."""
     try:
         data = jsonl.loads(body)
     except ValueError:
         data = excerpt(body)
-    return name_failure(status, data, headers, key)
+    return name_failure(status, data, headers)
 
 
-def name_failure(status: int, data: Any, headers: Mapping[str, str], key: str | None) -> CallFailed:
+def name_failure(status: int, data: Any, headers: Mapping[str, str]) -> CallFailed:
     """Return the failure of which an endpoint speaks, in an error response or in a 200.
 
     Args:
         data: the error, or what holds it under `error`; anything at all may stand there.
     """
     error = _error_in(data)
-    said = _masked(_words_of(error), key)
+    said = _words_of(error)
     message = said[:_SHOWN_CHARS]
     if status < 400:
-        moved = _masked(headers.get("location", "an address it does not say"), key)
+        moved = headers.get("location", "an address it does not say")
         message = f"moved to {moved}: {message}"
     by_status: CallCode = _BY_STATUS.get(status) or ("upstream" if status >= 500 else "bad_request")
     named = _code_named(status, set(_names_in(data)), said[:_READ_CHARS].lower()) if status >= 400 else None
@@ -196,21 +193,12 @@ def code_in_words(said: str) -> CallCode | None:
     return _code_named(0, set(), said[:_READ_CHARS].lower())
 
 
-def mask_key(body: bytes, key: str | None) -> bytes:
-    """Return the bytes without our key."""
-    return body.replace(key.encode(), b"***") if key and len(key) >= _SHORTEST_KEY else body
-
-
 def excerpt(body: bytes) -> str:
     """Return the start of a body for a person: the text of a page, not its tags."""
     text = body[:4000].decode("utf-8", "replace")
     if "<" in text:
         text = re.sub(r"<(script|style)\b.*?(</\1>|$)|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
     return " ".join(text.split())[:_SHOWN_CHARS] or "an empty body"
-
-
-def _masked(words: str, key: str | None) -> str:
-    return words.replace(key, "***") if key and len(key) >= _SHORTEST_KEY else words
 
 
 def _code_named(status: int, names: set[str], said: str) -> CallCode | None:

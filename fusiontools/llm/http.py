@@ -105,17 +105,21 @@ class HttpBackend:
         """Make one call; a refusal that taught something comes back marked `adapted`, to be asked again at once."""
         quirks = self._quirks_of(request.model)
         body = quirks.body(request, stream=on_delta is not None)
-        form, own_names = quirks.form_in_words(request), quirks.own_tool_names(request.params)
+        form = quirks.form_in_words(request) if "response_format" in request.params else None
+        own_names = quirks.own_tool_names(request.params) if "tools" in request.params else None
         # An answer whose form may have to be repaired is shown when that is done.
         hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
         if hear is not None and own_names:
             hear = _rename_deltas(hear, own_names)
-        answer = self._mask().answer(hear)
+        mask = self._mask()
+        answer = mask.answer(hear) if mask.key else None
         try:
-            completion = answer.finish(await self._call(body, answer.show if hear is not None else None))
+            completion = await self._call(body, mask, hear if answer is None or hear is None else answer.show)
         except CallFailed as failure:
             failure.adapted = quirks.learn(failure, request, body)
             raise
+        if answer is not None:
+            completion = answer.finish(completion)
         if own_names and completion.tool_calls:
             completion = replace(completion, tool_calls=restore_names(completion.tool_calls, own_names))
         if form is not None:
@@ -131,17 +135,17 @@ class HttpBackend:
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
-        quirks, key = self._quirks_of(str(asked.get("model"))), self._endpoint.key()
+        quirks, mask = self._quirks_of(str(asked.get("model"))), self._mask()
         own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
                 sent = quirks.adapt(asked)
                 own_names = quirks.own_tool_names(asked)
-                reply = await self._send(jsonl.dumps(sent), key)
+                reply = await self._send(jsonl.dumps(sent), mask)
                 if reply.status < 300:
                     break
                 try:
-                    failure = await _failure_of(reply, key)
+                    failure = await _failure_of(reply)
                 finally:
                     await reply.close()
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
@@ -156,7 +160,7 @@ class HttpBackend:
     def _mask(self) -> KeyMask:
         """Return what masks the key that holds now."""
         key = self._endpoint.key()
-        if not self._masked.belongs_to(key):
+        if self._masked.of != key:
             self._masked = KeyMask(key)
         return self._masked
 
@@ -171,9 +175,9 @@ class HttpBackend:
         if self._own is not None:
             await self._own.aclose()
 
-    async def _call(self, body: dict[str, Any], on_delta: OnDelta | None) -> Completion:
+    async def _call(self, body: dict[str, Any], mask: KeyMask, on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
-        key, api = self._endpoint.key(), self._api
+        api = self._api
         shown = False
 
         def show(delta: Delta) -> None:
@@ -182,18 +186,18 @@ class HttpBackend:
             on_delta(delta)  # type: ignore[misc]
 
         try:
-            reply = await self._send(jsonl.dumps(body), key)
+            reply = await self._send(jsonl.dumps(body), mask)
             try:
                 if reply.status >= 300:
-                    raise _naming_url(await _failure_of(reply, key), self._url)
+                    raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
-                    reader = self._reader(body, key, streamed=True)
+                    reader = self._reader(body, streamed=True)
                     completion = await read_stream(reply.each, reader, show, started)
                 else:
                     content = await _whole_body(reply)
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
-                    reader = self._reader(body, key, streamed=False)
+                    reader = self._reader(body, streamed=False)
                     completion = reader.read(content)
             finally:
                 await reply.close()
@@ -203,25 +207,27 @@ class HttpBackend:
             self._waits.add(body["model"])
         return completion
 
-    def _reader(self, body: Mapping[str, Any], key: str | None, *, streamed: bool) -> ReplyReader:
+    def _reader(self, body: Mapping[str, Any], *, streamed: bool) -> ReplyReader:
         translate = self._api.events() if self._api.events is not None else None
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
-        return ReplyReader(model, key, translate, streamed=streamed, waits=waits, tools=tools)
+        return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
 
-    async def _send(self, content: bytes, key: str | None) -> HttpReply:
+    async def _send(self, content: bytes, mask: KeyMask) -> HttpReply:
         own = {"content-length": str(len(content))}
-        if key:
+        if mask.of:
             name, before = self._api.key_header
-            own[name] = before + key
+            own[name] = before + mask.of
         if depth := DEPTH.get():
             own[DEPTH_HEADER] = str(depth)
         transport = self._transport()
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
             sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            return _hide_key(_raw_reply(await transport.exchange(sent), self._room), self._mask())
+            reply = _raw_reply(await transport.exchange(sent), self._room)
+            return _hide_key(reply, mask) if mask.key else reply
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        return _hide_key(_reply(await transport.handle_async_request(request), self._room), self._mask())
+        reply = _reply(await transport.handle_async_request(request), self._room)
+        return _hide_key(reply, mask) if mask.key else reply
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
@@ -361,8 +367,6 @@ def _inflated(reply: HttpReply, room: Room) -> HttpReply:
 
 def _hide_key(reply: HttpReply, mask: KeyMask) -> HttpReply:
     """Return the reply without our key: the one place where what an endpoint says comes in."""
-    if not mask:
-        return reply
 
     async def each(take: OnBytes) -> None:
         rest = b""
@@ -389,11 +393,11 @@ def _header_lines(headers: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-async def _failure_of(reply: HttpReply, key: str | None) -> CallFailed:
+async def _failure_of(reply: HttpReply) -> CallFailed:
     # Most runs meet none, and its table takes longer to load than a call.
     from fusiontools.llm.failures import read_failure
 
-    return read_failure(reply.status, await _whole_body(reply), reply.headers, key)
+    return read_failure(reply.status, await _whole_body(reply), reply.headers)
 
 
 async def _whole_body(reply: HttpReply) -> bytes:

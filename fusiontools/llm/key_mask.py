@@ -33,36 +33,30 @@ class KeyMask:
     """
 
     def __init__(self, key: str | None) -> None:
-        self._of = key
-        self._key = key if key and len(key) >= _SHORTEST else ""
-        plain = self._key.encode()
+        #: The key it is for, and what it masks of it; both for who sends the key, never for a text.
+        self.of = key
+        self.key = key if key and len(key) >= _SHORTEST else ""
+        plain = self.key.encode()
         self._spelled = [plain, *_in_base64(plain)] if plain else []
         self._letters = plain + _BASE64 + b"%\\"
         self._longest = len(plain) * _LONGEST_ESCAPE
         #: Whether a character of it may stand behind a backslash and be itself.
-        self._slashed = not set(_SLASHED).isdisjoint(self._key)
+        self._slashed = not set(_SLASHED).isdisjoint(self.key)
 
     def __repr__(self) -> str:
         return f"KeyMask({MASK})"
 
-    def __bool__(self) -> bool:
-        return bool(self._key)
-
-    def belongs_to(self, key: str | None) -> bool:
-        """Return whether it masks this key."""
-        return self._of == key
-
     def answer(self, on_delta: OnDelta | None) -> AnswerMask:
         """Return what masks one answer."""
-        return AnswerMask(self._key, on_delta)
+        return AnswerMask(self.key, on_delta)
 
     def hide(self, data: bytes) -> bytes:
         """Return the bytes without the key."""
         for spelled in self._spelled:
             if spelled in data:
                 data = data.replace(spelled, MASK.encode())
-        if self._key and self._may_be_escaped_in(data):
-            data = re.sub(_escaped(self._key), MASK.encode(), data)
+        if self.key and self._may_be_escaped_in(data):
+            data = re.sub(_escaped(self.key), MASK.encode(), data)
         return data
 
     def _may_be_escaped_in(self, data: bytes) -> bool:
@@ -72,7 +66,7 @@ class KeyMask:
 
     def hide_in(self, text: str) -> str:
         """Return a text without the key."""
-        if not self._key:
+        if not self.key:
             return text
         data = text.encode("utf-8", "surrogatepass")
         hidden = self.hide(data)

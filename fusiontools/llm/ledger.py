@@ -246,22 +246,28 @@ class Trust:
     def __init__(self) -> None:
         self._at_once = 1
         self._in_flight = 0
+        #: By what their calls have passed their bounds, of the models that have been called.
         self._excess: dict[str, float] = {}
+        self._least_usd: dict[str, float] = {}
+        self._first: set[str] = set()
         self._changed = asyncio.Event()
 
     def bound_usd(self, usd: float, model: str) -> float:
         """Return what a call may cost at most, by what others to the model have cost."""
-        return usd * self._excess.get(model, 1.0)
+        return max(usd * self._excess.get(model, 1.0), self._least_usd.get(model, 0.0))
 
-    async def begin(self) -> None:
-        """Wait until one more call may run."""
-        while self._in_flight >= self._at_once:
+    async def begin(self, model: str) -> None:
+        """Wait until one more call to this model may run."""
+        while self._in_flight >= self._at_once or model in self._first:
             await self._changed.wait()
         self._in_flight += 1
+        if model not in self._excess:
+            self._first.add(model)
 
-    def end(self) -> None:
+    def end(self, model: str) -> None:
         """Let another call run."""
         self._in_flight -= 1
+        self._first.discard(model)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -272,12 +278,15 @@ class Trust:
             bound_usd: what it might have cost by its tokens.
             reserved_usd: what was set aside for it.
         """
+        excess = self._excess.setdefault(model, 1.0)
+        if paid_usd:
+            self._least_usd[model] = min(self._least_usd.get(model, paid_usd), paid_usd)
         if paid_usd is None or paid_usd <= reserved_usd:
             self._at_once += 1
             return
         self._at_once = max(1, self._at_once // 2) if paid_usd <= 2 * reserved_usd else 1
         if bound_usd > 0:
-            self._excess[model] = max(self._excess.get(model, 1.0), paid_usd / bound_usd)
+            self._excess[model] = max(excess, paid_usd / bound_usd)
 
 
 class Payment:
@@ -303,14 +312,14 @@ class Payment:
         """
         if not self._budgets:
             return
-        await self._trust.begin()
+        await self._trust.begin(self._model)
         try:
             bound = None if self._bound_usd is None else self._trust.bound_usd(self._bound_usd, self._model)
             self._reserved_usd = await reserve(self._budgets, bound, self._model)
             self._open = True
         finally:
             if not self._open:
-                self._trust.end()
+                self._trust.end(self._model)
 
     async def __aenter__(self) -> Payment:
         await self.open()
@@ -328,7 +337,7 @@ class Payment:
         self._open = False
         self._trust.note(self._model, self._bound_usd or 0.0, self._reserved_usd, self.paid_usd)
         settle(self._budgets, self._reserved_usd, self.paid_usd)
-        self._trust.end()
+        self._trust.end(self._model)
 
 
 def costs_nothing(failure: CallFailed) -> bool:

@@ -27,9 +27,9 @@ from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
 from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
+from fusiontools.record.clean import is_visible
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message
-from fusiontools.record.visible import is_visible
 
 Chunk = dict[str, Any]
 #: A generation's chunks, and the seconds it took once it was its turn.

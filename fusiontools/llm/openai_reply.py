@@ -19,12 +19,12 @@ from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.reasoning_details import join_details
-from fusiontools.llm.thoughts import ThoughtFilter, closes_unopened, split_thoughts
+from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
+from fusiontools.record.clean import is_visible
 from fusiontools.record.sources import merge_sources
-from fusiontools.record.visible import is_visible
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Source, ToolCall
@@ -48,11 +48,10 @@ _BESIDE_MESSAGE = ("citations", "search_results")
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def read_completion(body: bytes, model: str, key: str | None = None, translate: Translate | None = None) -> Completion:
+def read_completion(body: bytes, model: str, translate: Translate | None = None) -> Completion:
     """Read a plain answer that is here as a whole.
 
     Args:
-        key: our key, which no failure's message may repeat.
         translate: for an endpoint that does not speak OpenAI.
 
     Raises:
@@ -60,7 +59,7 @@ def read_completion(body: bytes, model: str, key: str | None = None, translate: 
     """
     if translate is None and (plain := read_plain(body, model)) is not None:
         return plain
-    return ReplyReader(model, key, translate).read(body)
+    return ReplyReader(model, translate).read(body)
 
 
 def read_plain(body: bytes, model: str) -> Completion | None:
@@ -75,7 +74,9 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         content, usage, named = message["content"], data.get("usage"), data.get("model") or model
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
-    if reason not in ("stop", "length") or not isinstance(content, str) or not is_visible(content):
+    if reason not in ("stop", "length") or not isinstance(content, str):
+        return None
+    if not ("!" <= content[:1] <= "~" or is_visible(content)):
         return None
     if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
         return None
@@ -89,10 +90,15 @@ def read_plain(body: bytes, model: str) -> Completion | None:
         return None
     if any(map(data.get, _BESIDE_MESSAGE)):
         return None
-    if split_thoughts(content, f"{model} {named}")[0] is not content:
+    if _may_hold_thoughts(content) and split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
     tokens, cost = usage_of(data)
     return Completion(content, named, reason, [], usage=tokens, cost_usd=cost)
+
+
+def _may_hold_thoughts(text: str) -> bool:
+    """Return whether there is anything in a text with which the mark of a thought begins, or that stands for one."""
+    return "<" in text or "[" in text or "◁" in text or text.lstrip().startswith(HARMONY_HEADS)
 
 
 async def read_stream(
@@ -126,7 +132,6 @@ class ReplyReader:
     A stream that ends without a finish reason was cut off.
 
     Args:
-        key: our key, which no failure's message may repeat.
         translate: for an endpoint that does not speak OpenAI.
         streamed: whether the pieces are shown to somebody: what has been shown cannot be asked for again.
         waits: whether the model is known to close thoughts that it has not opened.
@@ -136,17 +141,16 @@ class ReplyReader:
     def __init__(
         self,
         model: str,
-        key: str | None = None,
         translate: Translate | None = None,
         *,
         streamed: bool = False,
         waits: bool = False,
         tools: Collection[str] = (),
     ) -> None:
-        self._model, self._key, self._translate = model, key, translate
+        self._model, self._translate = model, translate
         self._streamed = streamed
-        self._events = EventReader(lambda data: _shown(data, key))
-        self._reply = Reply(model, key, streamed=streamed, waits=waits, tools=tools)
+        self._events = EventReader(_shown)
+        self._reply = Reply(model, streamed=streamed, waits=waits, tools=tools)
         #: What `finish` found that had not been handed on.
         self.left: list[Delta] = []
 
@@ -172,7 +176,7 @@ class ReplyReader:
             self.left += self._take(event)
         events = self._events
         if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
-            shown = _shown(events.start, self._key)
+            shown = _shown(events.start)
             raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
         with _WELL_FORMED:
             completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
@@ -191,14 +195,13 @@ class Reply:
     def __init__(
         self,
         model: str,
-        key: str | None = None,
         *,
         streamed: bool = False,
         waits: bool = False,
         tools: Collection[str] = (),
     ) -> None:
         self.closes_unopened = False
-        self._model, self._key, self._streamed, self._waits = model, key, streamed, waits
+        self._model, self._streamed, self._waits = model, streamed, waits
         self._filter: ThoughtFilter | None = None
         self._joiner = Joiner()
         self._content: list[str] = []
@@ -233,7 +236,7 @@ class Reply:
         if "base_resp" in event and (failed := _base_failure(event)):
             event = {"error": failed}
         if event.get("error"):
-            _refuse_error(mend_all(event), self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(event), self._data, shown=self.shown)
         if named := event.get("model"):
             self._data.setdefault("model", mend(str(named)))
         if not (choices := event.get("choices")):
@@ -241,7 +244,7 @@ class Reply:
             return []
         choice = choices[0]
         if choice.get("error"):
-            _refuse_error(mend_all(choice), self._data, self._key, shown=self.shown)
+            _refuse_error(mend_all(choice), self._data, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
         delta = choice.get("delta")
         self._sources += read_citations(event, choice.get("message") or delta or {})
@@ -363,10 +366,10 @@ def _base_failure(event: dict[str, Any]) -> dict[str, Any] | None:
     return find_base_failure(event)
 
 
-def _shown(body: bytes, key: str | None) -> str:
-    from fusiontools.llm.failures import excerpt, mask_key
+def _shown(body: bytes) -> str:
+    from fusiontools.llm.failures import excerpt
 
-    return excerpt(mask_key(body, key))
+    return excerpt(body)
 
 
 def _why_nothing(refusal: str, ended: Any, reasoned: bool) -> tuple[CallCode, str]:
@@ -383,7 +386,7 @@ def _why_nothing(refusal: str, ended: Any, reasoned: bool) -> tuple[CallCode, st
     return "empty", "the model answered nothing"
 
 
-def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str | None, *, shown: bool = False) -> None:
+def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], *, shown: bool = False) -> None:
     """Fail on an error object in a 200, in a choice or in a stream.
 
     Once text was shown it cannot be asked for again, and what it cost is no longer nothing.
@@ -396,7 +399,7 @@ def _refuse_error(holder: Mapping[str, Any], data: Mapping[str, Any], key: str |
     code = error.get("code") if isinstance(error, dict) else holder.get("code")
     # Some servers write the number as text.
     status = int(code) if isinstance(code, int | str) and _HTTP_FAILURE.fullmatch(str(code)) else 502
-    failed = name_failure(status, {"code": code, "error": error}, {}, key)
+    failed = name_failure(status, {"code": code, "error": error}, {})
     failed.usage, failed.cost_usd = usage_of(data)  # type: ignore[assignment]
     if shown:
         failed.retryable, failed.status = False, None

@@ -57,13 +57,16 @@ class PaceTurn:
 
 
 class Pace:
-    """The turns of one endpoint; used from one event loop only, whose clock counts."""
+    """The turns of one endpoint; used from one event loop only, whose clock counts.
+
+    Most endpoints have no bounds: `holds` says whether there is anything to wait for, or to give back.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._name = endpoint.name
         self._most = endpoint.max_concurrency or (1 if endpoint.runs_program else None)
         self._rpm, self._tpm, self._one_model = endpoint.rpm, endpoint.tpm, endpoint.one_model
-        self._bounded = any((self._most, self._rpm, self._tpm, self._one_model))
+        self.holds = self._bounded = any((self._most, self._rpm, self._tpm, self._one_model))
         self._running: set[PaceTurn] = set()
         self._waiting: list[PaceTurn] = []
         self._minute: deque[PaceTurn] = deque()
@@ -82,7 +85,7 @@ class Pace:
             CallFailed: `rate_limited`, where the endpoint wants to be left alone for longer than `within_s`.
             TimeoutError: no turn came within that time.
         """
-        if not self._bounded and not self._held and not self._held_models:
+        if not self.holds:
             return None
         loop = asyncio.get_running_loop()
         granted: asyncio.Future[None] = loop.create_future()
@@ -131,6 +134,7 @@ class Pace:
         self._held_models[model] = max(self._held_models.get(model, 0.0), now + wait_s)
         if not _ONE_MODEL.search(failure.message):
             self._held = max(self._held, now + min(wait_s, _OTHERS_WAIT_S))
+        self.holds = True
         self._refuse_in_vain(now)
         self._let_go(loop)
 
@@ -216,6 +220,7 @@ class Pace:
             self._held = 0.0
         if self._held_models:
             self._held_models = {model: until for model, until in self._held_models.items() if until > now}
+        self.holds = self._bounded or bool(self._held or self._held_models)
 
 
 def _estimate(messages: Sequence[Message], params: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fusiontools.answers.patterns import compile_later
 from fusiontools.llm import answer_form, rewrite
 from fusiontools.llm.token_limit import TokenLimit
 from fusiontools.record import jsonl
@@ -44,7 +45,7 @@ _ALSO_CALLED = {
     "frequency_penalty": r"\bpenalt(y|ies)\b",
 }
 _DROPPABLE = {
-    name: re.compile("|".join([pattern, *([_ALSO_CALLED[name]] if name in _ALSO_CALLED else [])]))
+    name: compile_later("|".join([pattern, *([_ALSO_CALLED[name]] if name in _ALSO_CALLED else [])]))
     for name, pattern in (
         *((name, rf"\b{name}\b") for name in _NAMED_PLAINLY),
         *((name, rf"[\"'`]{name}[\"'`]|\b(supplied|parameter|argument|field):? {name}\b") for name in _NAMED_BY_WORDS),
@@ -81,31 +82,31 @@ _OF_THE_LAST = (
 )
 _OF_TEMPLATES = (*_OF_THE_FIRST, *_OF_TURNS, _OF_A_ROLE, 'can only concatenate str (not "list")')
 #: How a refusal speaks of a form of the answer; and of one schema among those that the endpoint may take.
-_OF_FORMAT = re.compile(
+_OF_FORMAT = compile_later(
     r"response[_ ]?format|json[_ ]schema|json[_ ]object|json mode|structured output|response[_ ]schema"
     r"|response[_ ]mime[_ ]type|guided[_ ](json|decoding)|(parse|compile|invalid) grammar|the word 'json'"
 )
-_OF_ONE_SCHEMA = re.compile(r"invalid schema|invalid_json_schema|schema is too|unsupported schema|grammar")
+_OF_ONE_SCHEMA = compile_later(r"invalid schema|invalid_json_schema|schema is too|unsupported schema|grammar")
 #: How they say that content must be one text and no list of parts.
-_OF_PARTS = re.compile(
+_OF_PARTS = compile_later(
     r"invalid type: sequence, expected a string|(must|should) be (of type |a |an )?(valid )?string\b"
     r"|can only concatenate str \(not \"list\"\)|\bexpected a string\b|\bexpected string\b|str type expected"
     r"|only (supports |accepts )?(plain |string )?text content|content (parts|arrays?|lists?) (is|are) not supported"
 )
 #: How they refuse the name of a tool.
-_OF_A_TOOLS_NAME = re.compile(
+_OF_A_TOOLS_NAME = compile_later(
     r"name\b.{0,200}(pattern|too long|maximum length|max length|at most \d+|alphanumeric|characters?\b|must match|a-z)"
     r"|invalid (function|tool)[ _]name",
     re.DOTALL,
 )
 #: How they refuse OpenRouter's thoughts in a history, and those of another model.
-_OF_DETAILS = re.compile(
+_OF_DETAILS = compile_later(
     r"reasoning_details|(invalid|unknown|corrupted|expired)\b.{0,20}\bsignature|encrypted_?content"
 )
 #: Models whose endpoints take no effort of thinking, but a switch.
-_HAS_A_SWITCH = re.compile("qwen|qwq", re.IGNORECASE)
+_HAS_A_SWITCH = compile_later("qwen|qwq", re.IGNORECASE)
 #: How such an endpoint says that it thinks in streams only.
-_OF_STREAMED_THOUGHTS = re.compile(r"enable_thinking\b.{0,40}\bfalse\b.{0,20}\bnon-stream")
+_OF_STREAMED_THOUGHTS = compile_later(r"enable_thinking\b.{0,40}\bfalse\b.{0,20}\bnon-stream")
 _REFUSALS = (400, 404, 413, 415, 422, 501)
 #: Failures after which the same request fails in every form.
 _TEACH_NOTHING = ("auth", "payment", "rate_limited", "refused")
@@ -213,7 +214,8 @@ class Quirks:
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
             body.pop("parallel_tool_calls", None)
-        if (thinks := self._switch_of(asked)) is not None:
+        learned = self.dropped or not self.thinks_unstreamed
+        if learned and (thinks := self._switch_of(asked)) is not None:
             body["enable_thinking"] = thinks
         return body
 
@@ -314,7 +316,7 @@ class Quirks:
         return ({"type": "json_object"} if lowered else asked), lowered
 
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
-        messages = rewrite.without_nothings(given)
+        messages = given if all(map(_is_plain, given)) else rewrite.without_nothings(given)
         if not self.takes_details:
             messages = rewrite.without_key(messages, "reasoning_details")
         if not self.takes_thoughts:
@@ -334,6 +336,11 @@ class Quirks:
         if not self.continues:
             messages = rewrite.with_user_last(messages)
         return list(messages) if self.same_role_twice else rewrite.with_user_joined(messages)
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether a message is a role and a text, as most are: nothing in it is to be left out."""
+    return len(message) == 2 and isinstance(message.get("content"), str) and isinstance(message.get("role"), str)
 
 
 def prompt_bytes(messages: Any, params: Mapping[str, Any]) -> int:

@@ -22,6 +22,8 @@ from fusiontools.llm.ledger import Ledger, Payment, Slot, Trust, costs_nothing
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
@@ -42,7 +44,8 @@ class Caller:
     pace: Pace
     ledger: Ledger
     slot: Slot
-    trust: Trust
+    #: Gives what is known of the endpoint's costs, where money is limited.
+    trust_in: Callable[[str], Trust]
 
 
 async def call_with_retries(
@@ -67,7 +70,8 @@ async def call_with_retries(
                 raise
             finally:
                 caller.slots.release()
-                caller.pace.end(turn, usage)
+                if turn is not None:
+                    caller.pace.end(turn, usage)
         except CallFailed as failure:
             if failure.adapted and lessons < MOST_LESSONS:
                 lessons += 1
@@ -86,6 +90,9 @@ async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | N
 
     Returns the endpoint's turn, to be given back.
     """
+    if not caller.pace.holds:
+        await _take_slot(caller)
+        return None
     try:
         turn = await caller.pace.begin(request.model, request.messages, request.params, caller.ledger.remaining_s())
     except TimeoutError:
@@ -133,7 +140,7 @@ async def _attempt(
     if ledger.budgets and not endpoint.free:
         request = replace(request, params=prices.with_bound(endpoint, request.params))
         bound = prices.upper_bound_usd(endpoint, caller.model, request.messages, request.params)
-        payment = Payment(ledger.budgets, caller.trust, bound, request.model)
+        payment = Payment(ledger.budgets, caller.trust_in(endpoint.name), bound, request.model)
         await _open_in_time(payment, caller)
     paid_usd: float | None = None
     started = time.monotonic()

@@ -166,8 +166,6 @@ def _holds_nothing(message: Message) -> bool:
     content = message.get("content")
     if content is None or content == [] or None in message.values():
         return True
-    if len(message) == 2 and isinstance(content, str):
-        return False  # a role and a text: what most messages are
     parts = [*_items(content), *_items(message.get("tool_calls"))]
     return [] in message.values() or any(isinstance(part, dict) and None in part.values() for part in parts)
 

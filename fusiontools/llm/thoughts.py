@@ -11,24 +11,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fusiontools.answers.patterns import compile_later
 from fusiontools.answers.thought_marks import CLOSES, CLOSING, OPENERS, OPENING, may_have_marks
 from fusiontools.record import jsonl
 
 #: With a space wherever one may be.
 _LONGEST_OPENER = 2 * max(map(len, OPENERS))
-_OPEN = re.compile(rf"\s*(?:{OPENING})", re.IGNORECASE)
-_MARK = re.compile(rf"(?P<open>{OPENING})|{CLOSING}", re.IGNORECASE)
+_OPEN = compile_later(rf"\s*(?:{OPENING})", re.IGNORECASE)
+_MARK = compile_later(rf"(?P<open>{OPENING})|{CLOSING}", re.IGNORECASE)
 #: What a mark ends with: a thought that goes on without any of them has not ended.
 _LAST_CHARS = ">]▷"
-_SPACE = re.compile(r"\s+")
+_SPACE = compile_later(r"\s+")
 _QUOTES = "`'\"“”‘’«»"
 #: Models that think before they answer, as far as their names say so.
-_THINKS = re.compile(r"thinking|reason(?:er|ing)|\br1\b|\bqwq\b|\bqvq\b|magistral|marco-o1", re.IGNORECASE)
-_SPEAKS_HARMONY = re.compile("gpt-?oss|harmony", re.IGNORECASE)
-_HARMONY_MARK = re.compile(r"<\|(start|channel|message|constrain|end|return|call)\|>")
+_THINKS = compile_later(r"thinking|reason(?:er|ing)|\br1\b|\bqwq\b|\bqvq\b|magistral|marco-o1", re.IGNORECASE)
+_SPEAKS_HARMONY = compile_later("gpt-?oss|harmony", re.IGNORECASE)
+_HARMONY_MARK = compile_later(r"<\|(start|channel|message|constrain|end|return|call)\|>")
 #: How a Harmony answer begins: with its marks, or without, where a server left them out.
-_HARMONY_HEADS = ("<|", "analysis", "commentary")
-_HARMONY_BARE = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\s])(?P<thought>.*?)(?:assistantfinal(?P<final>.*)|$)", re.DOTALL)  # fmt: skip  # noqa: E501
+HARMONY_HEADS = ("<|", "analysis", "commentary")
+_HARMONY_BARE = compile_later(r"\s*(?:analysis|commentary)(?=[A-Z\s])(?P<thought>.*?)(?:assistantfinal(?P<final>.*)|$)", re.DOTALL)  # fmt: skip  # noqa: E501
 
 
 def split_thoughts(text: str, model: str = "") -> tuple[str, str]:
@@ -109,7 +110,7 @@ class ThoughtFilter:
 
     def _visible_part(self) -> str:
         head = self._held.lstrip()
-        if self._harmony and any(mark.startswith(head[: len(mark)]) for mark in _HARMONY_HEADS):
+        if self._harmony and any(mark.startswith(head[: len(mark)]) for mark in HARMONY_HEADS):
             return ""
         content, thought = split_thoughts(self._held)
         thinks = bool(_OPEN.match(self._held))

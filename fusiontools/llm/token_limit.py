@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from fusiontools.answers.patterns import compile_later
+
 _ASKED = r"max(?:imum)?[_ ]?(?:completion[_ ]|output[_ ]|new[_ ])?tokens|maxoutputtokens|completion tokens"
-_OF_ANSWER = re.compile(_ASKED)
+_OF_ANSWER = compile_later(_ASKED)
 #: How the most that a model writes is said; a group of numbers each.
-_MOST = re.compile(
+_MOST = compile_later(
     r"at most (\d+) (?:completion |output )?tokens"
     r"|range of \W?max\w*tokens\W*\s+(?:is|should be|must be)\s+\[\d+,\s*(\d+)\]"
     r"|expected a value <= (\d+)"
@@ -22,9 +24,11 @@ _MOST = re.compile(
     r"|exceeds the model limit of (\d+)|maximum allowed number of output tokens\D{0,40}(\d+)"
 )
 #: The same, of a range whose end does not belong to it.
-_BELOW = re.compile(r"range\D{0,40}\d+ \(inclusive\) to (\d+) \(exclusive\)")
-_WINDOW = re.compile(r"context (?:length|size|limit|window)\D{0,24}(\d+)\b(?! \+)|must be <= (\d+)|\d+ \+ \d+ > (\d+)")
-_PROMPT = re.compile(
+_BELOW = compile_later(r"range\D{0,40}\d+ \(inclusive\) to (\d+) \(exclusive\)")
+_WINDOW = compile_later(
+    r"context (?:length|size|limit|window)\D{0,24}(\d+)\b(?! \+)|must be <= (\d+)|\d+ \+ \d+ > (\d+)"
+)
+_PROMPT = compile_later(
     r"(\d+) (?:tokens )?(?:in|from|of) (?:the |your )?(?:text |tool |image )?(?:input|messages|prompt)"
     r"|(\d+) (?:input|prompt|`inputs`) tokens"
     r"|(\d+) \+ \d+ > \d+"
@@ -87,7 +91,7 @@ class TokenLimit:
 
 
 #: A refusal of prompt and answer together names both.
-_OF_WHOLE = re.compile(rf"{_ASKED}|completion|output|\d+ \+ \d+ >")
+_OF_WHOLE = compile_later(rf"{_ASKED}|completion|output|\d+ \+ \d+ >")
 
 
 def _number(pattern: re.Pattern[str], said: str) -> int | None:

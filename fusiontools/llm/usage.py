@@ -46,8 +46,10 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
 
 def _tokens(said: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the tokens of the prompt and of the answer; None where one of them is not said, or is no count."""
-    prompt = _number(said.get("prompt_tokens") or said.get("input_tokens"))
-    written = said.get("completion_tokens")
+    asked, written = said.get("prompt_tokens"), said.get("completion_tokens")
+    if type(asked) is int and type(written) is int and 0 < asked < _MOST_TOKENS and 0 <= written < _MOST_TOKENS:
+        return asked, written  # what most say
+    prompt = _number(asked or said.get("input_tokens"))
     completion = _number(said.get("output_tokens") if written is None else written)
     if completion is None and written is None and prompt is not None:
         # Who has written nothing may say the sum alone.
@@ -77,7 +79,8 @@ def _cost_usd(said: Mapping[str, Any]) -> float | None:
     if "cost" not in said and "cost_in_usd_ticks" in said:
         ticks = _number(said["cost_in_usd_ticks"])
         return None if ticks is None else _bounded(ticks / _TICKS_PER_USD)
-    cost = _sum_parts(said.get("cost"))
+    told = said.get("cost")
+    cost = told if type(told) is float and 0 <= told <= _MOST_USD else _sum_parts(told)
     if said.get("is_byok") is not True:
         return cost
     provider = _provider_usd(said.get("cost_details"))
@@ -122,6 +125,6 @@ def _number(value: Any) -> float | None:
 
 def _count(said: Any, name: str) -> int:
     value = said.get(name) if isinstance(said, dict) else None
-    if value is None:
+    if value is None or value == 0:
         return 0
     return int(value) if (number := _number(value)) is not None and 0 <= number < _MOST_TOKENS else 0

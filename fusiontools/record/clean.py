@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 #: A terminal's sequences: with parameters, up to their terminator (titles, links, the clipboard), and short ones.
-_ESCAPES = re.compile(
+_ESCAPES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c))?"
     r"|\x1b[ -/]*[0-~]?"
 )
-_LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
+_LINE_ENDS = r"\r\n?|[\x85\u2028\u2029]"
 #: Control characters but tab and line feed, directions, marks without a width, tags, and the selectors beyond sixteen,
 #: in which whole sentences have been hidden.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+_HIDDEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 #: Joiners and the two selectors of emoji mean something, but not many in a row.
-_MANY_JOINERS = re.compile("[\u200c\u200d\ufe0e\ufe0f]{3,}")
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+#: What a person sees; white space and what alone says nothing (a joined mark, an empty Braille cell, shorthand's
+#: controls, half a character) is none of it.
+_VISIBLE = f"[^\\s{_HIDDEN}{_JOINERS}\u034f\u2028\u2029\u2800\U0001bca0-\U0001bca3\ud800-\udfff]"
+#: What is replaced in a text, in this order, and by what.
+_STEPS = (
+    *((_ESCAPES, ""), (_LINE_ENDS, "\n"), (f"[{_HIDDEN}]", "")),
+    *((f"[{_JOINERS}]{{3,}}", ""), ("[\ud800-\udfff]", "\ufffd")),
+)
 
 
 def clean(text: str) -> str:
@@ -29,5 +37,22 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    text = _UNSEEN.sub("", _LINE_ENDS.sub("\n", _ESCAPES.sub("", text)))
-    return _LONE_SURROGATES.sub("\ufffd", _MANY_JOINERS.sub("", text))
+    for pattern, instead in _patterns():
+        text = pattern.sub(instead, text)
+    return text
+
+
+def is_visible(text: str) -> bool:
+    """Return whether there is anything in a text that a person sees: a byte-order mark or a joiner is no answer."""
+    return _visible().search(text) is not None
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    # Most starts never need them.
+    return [(re.compile(pattern), instead) for pattern, instead in _STEPS]
+
+
+@functools.cache
+def _visible() -> re.Pattern[str]:
+    return re.compile(_VISIBLE)

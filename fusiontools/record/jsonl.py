@@ -1,6 +1,7 @@
 """JSON in and out, and every form in which a question may come in.
 
-A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or an OpenAI Batch line; plain text is a question.
+A line may be a record, `{"prompt": "…"}`, an OpenAI chat request, or a line of an OpenAI batch of chats or responses;
+plain text is a question.
 """
 
 from __future__ import annotations
@@ -124,7 +125,12 @@ def _from_batch(data: dict[str, Any]) -> dict[str, Any]:
     custom_id = data.get("custom_id")
     identified = {"id": custom_id} if custom_id is not None and "id" not in data else {}
     kept = {key: value for key, value in data.items() if key != "body"}
-    return {**identified, **kept, **data["body"]}
+    body = data["body"]
+    if "input" in body and "messages" not in body and "prompt" not in body:
+        from fusiontools.record.responses_body import chat_body
+
+        body = chat_body(body)
+    return {**identified, **kept, **body}
 
 
 def _from_prompt(data: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,11 @@ def is_solo(record: Record) -> bool:
     return record.get("route", {}).get("to") == "solo"
 
 
+def has_sources(record: Record) -> bool:
+    """Return whether something was looked up for a response, or given with the question."""
+    return "evidence" in record or any("sources" in response for response in record.get("panel", []))
+
+
 def is_settled(record: Record) -> bool:
     """Return whether the responses are known to agree, because the scouts were asked for just that: one is enough."""
     layer = max((response.get("layer", 1) for response in record.get("panel", [])), default=1)

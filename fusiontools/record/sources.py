@@ -103,11 +103,6 @@ def cite(text: str, known: Sequence[Source]) -> tuple[list[Source], list[str]]:
     return list(cited.values()), unknown
 
 
-def has_sources(record: Record) -> bool:
-    """Return whether something was looked up for a response, or given with the question."""
-    return "evidence" in record or any("sources" in response for response in record.get("panel", []))
-
-
 def cite_answer(record: Record, answer: Answer) -> tuple[Answer, list[str]]:
     """Return the answer with the sources that it cites, and the addresses in it that are no source of its panel."""
     cited, unknown = cite(answer["content"], panel_sources(record))

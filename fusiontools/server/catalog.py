@@ -11,7 +11,6 @@ from typing import Any
 
 from fusiontools.chain import Chain
 from fusiontools.config.models import Endpoint, Model, require_ready
-from fusiontools.config.options import merge_options
 from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe import Recipe, Redact
 from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
@@ -152,7 +151,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
     for recipe in found.values():
         check_calls(recipe)
         _require_what_it_needs(recipe)
-    found = {name: replace(recipe, limits=merge_options(recipe.limits, limit)) for name, recipe in found.items()}
+    found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
         chains[first.name] = _own_chain(options.chain)

@@ -1,4 +1,4 @@
-"""What each caller has spent on a day, in a SQLite file: a restart, a new worker and a killed one refill no day."""
+"""Money that several processes spend together, in a SQLite file: a new worker and a killed one refill nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusiontools.errors import CallFailed, UsageError
+from fusiontools.errors import CallCode, CallFailed, UsageError
 from fusiontools.llm.journal import default_path
 
 _SCHEMA = """
@@ -41,7 +41,7 @@ class DayMoney:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
-            raise UsageError(f"--max-day-cost-usd: {self.path}: cannot be written: {error}") from error
+            raise UsageError(f"{self.path}, where money is counted, cannot be written: {error}") from error
 
     def connect(self) -> sqlite3.Connection:
         """Return a connection."""
@@ -54,6 +54,10 @@ class DayMoney:
         """Return what a caller spends on a day (of Unix time)."""
         return DayAccount(self, caller, day)
 
+    def of_run(self) -> DayAccount:
+        """Return what all callers spend, in a file that one run has for itself."""
+        return DayAccount(self, "", 0, "budget")
+
 
 @dataclass(frozen=True, slots=True)
 class DayAccount:
@@ -62,6 +66,7 @@ class DayAccount:
     money: DayMoney
     caller: str
     day: int
+    code: CallCode = "caller_budget"
 
     def total_usd(self) -> float:
         """Return what has been spent and what is set aside.
@@ -98,5 +103,4 @@ class DayAccount:
         return float(row[0]) if row else 0.0
 
     def _away(self, error: sqlite3.Error) -> CallFailed:
-        why = f"what this key has spent today cannot be looked up, so nothing more is bought for it: {error}"
-        return CallFailed("caller_budget", why)
+        return CallFailed(self.code, f"what has been spent cannot be looked up, so nothing more is bought: {error}")

@@ -151,7 +151,16 @@ class DailyBudgets:
         except CallFailed as failed:
             raise ApiError(503, failed.code, failed.message) from failed
         if spent_usd >= self.day_usd:
-            left_s = int((today + 1) * _DAY_S - self.clock()) + 1
             why = f"this key has spent its ${self.day_usd:g} of today; it can go on tomorrow (UTC)"
-            raise ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})
+            raise refuse_for_today(why, self.clock())
         return budget
+
+
+def refuse_for_today(why: str, now: float | None = None) -> ApiError:
+    """Return the refusal of what a day's money does not reach for, with the time until there is more.
+
+    Args:
+        now: Unix time.
+    """
+    left_s = int(_DAY_S - (time.time() if now is None else now) % _DAY_S) + 1
+    return ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})

@@ -23,6 +23,7 @@ from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
+from fusiontools.server.limits import refuse_for_today
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
@@ -89,7 +90,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     elif budgets:
         sent = dict(prices.with_bound(endpoint, sent))
     bound_usd = _bound_usd(endpoint, model, sent) if budgets else None
-    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.name)
+    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.model)
     begun = False
     started = time.monotonic()
     try:
@@ -255,8 +256,10 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     """Return an endpoint's failure as ours: what is about the operator's own key or account is none of the client's."""
     found = scrub(failed.message)
     status = failed.status or {"timeout": 504, "deadline": 504}.get(failed.code, 502)
+    if failed.code == "caller_budget":
+        return refuse_for_today(found)
     if failed.code in NO_MONEY:
-        return ApiError(402, failed.code if failed.code in ("price_unknown", "caller_budget") else "budget", found)
+        return ApiError(402, failed.code if failed.code == "price_unknown" else "budget", found)
     if failed.code in ("auth", "payment") or status == 407:
         return ApiError(502, "upstream_auth", "the endpoint does not accept this server's key or account")
     if failed.code == "rate_limited":

@@ -11,6 +11,7 @@ from fusiontools.config.recipe import public_model, without_private
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.spending import Spending
 from fusiontools.record.types import Call, Record
+from fusiontools.server.limits import refuse_for_today
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
 
@@ -26,6 +27,8 @@ _ADDRESS = re.compile(r"https?://[^\s,;]+")
 _PATH = re.compile(r"(?<![\w./:~-])~?/(?:[^\s/'\",;:]+/)+[^\s/'\",;:]*")
 #: What the operator's own command printed, or why it could not be started.
 _OF_ROUTER = re.compile(r"(the router command \w+(?: \w+){0,4}).*", re.DOTALL)
+#: OpenAI's own words, which need no reading.
+_USUAL_ENDS = ("stop", "length", "tool_calls")
 _PURSES = {"budget", "record_budget", "caller_budget"}
 _OF_REQUEST = {"bad_request", "context_length"}
 _OWN_CODES = {
@@ -57,7 +60,9 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
 
 def _finish_reason(answer: Mapping[str, Any]) -> str:
     """Return why an answer ended, in OpenAI's words: what was cut stays cut, with tool calls too."""
-    reason = read_finish_reason(answer.get("finish_reason")) or "stop"
+    reason = answer.get("finish_reason")
+    if reason not in _USUAL_ENDS:
+        reason = read_finish_reason(reason) or "stop"
     if reason in ("stop", "tool_calls"):
         return "tool_calls" if answer["tool_calls"] else "stop"
     return reason if reason == "content_filter" else "length"
@@ -194,7 +199,7 @@ def error_of(record: Record) -> ApiError:
     failures = {response["error"]["code"] for response in record.get("panel", []) if "error" in response}
     calls = record.get("calls", [])
     if spent := {code, *failures} & _PURSES:
-        return ApiError(402, "caller_budget" if spent == {"caller_budget"} else "budget", message)
+        return refuse_for_today(message) if spent == {"caller_budget"} else ApiError(402, "budget", message)
     if failures == {"price_unknown"}:
         return ApiError(402, "price_unknown", message)
     if failures and failures <= {"auth", "payment"}:

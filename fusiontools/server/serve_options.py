@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(Settings):
     """Where the server listens, what it offers, and what bounds it; limits of workers are shares of these."""
 
     host: str = option(

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fusiontools.config.stage_table import LimitOptions
@@ -37,12 +38,14 @@ class ServerArguments:
         config: the recipe that `fusion` means.
         limit: options of `LimitOptions`.
         journal: options of the journal.
+        money: the file in which workers count what all requests cost together; None where there is one process.
     """
 
     config: str | None
     options: ServeOptions
     limit: Mapping[str, Any] = field(default_factory=dict)
     journal: Mapping[str, Any] = field(default_factory=dict)
+    money: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         replay=bool(typed.journal.get("replay")),
         offline=bool(typed.journal.get("offline")),
         shares=False,  # two callers may never find out about each other
+        account=DayMoney(typed.money).of_run() if typed.money and limits.max_cost_usd is not None else None,
     )
     ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
     ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]

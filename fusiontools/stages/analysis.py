@@ -5,10 +5,10 @@ A judge names responses by label; `labelled_as` puts members' names in their pla
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fusiontools.answers.patterns import compile_later
 from fusiontools.stages.replies import find_object, label_in, labels_in, object_in, ranked
 
 #: OpenRouter Fusion's five keys, in their written order.
@@ -20,8 +20,8 @@ _GRAMMAR_TEXT = "a an the that this these those it its they their is are be bein
 _GRAMMAR = frozenset(_GRAMMAR_TEXT.split())
 _RESPONSE = {"answer": "response", "reply": "response", "replie": "response"}
 #: Turns of phrase of judges, in words that `claim` has made plain.
-_AGREED = re.compile(r"^(?:(?:all|both|every|each)(?: of)? )?response(?: all)? (?:agree|say|state|note|mention) ")
-_UNSAID = re.compile(
+_AGREED = compile_later(r"^(?:(?:all|both|every|each)(?: of)? )?response(?: all)? (?:agree|say|state|note|mention) ")
+_UNSAID = compile_later(
     r"^(?:(?:no|none of|neither)(?: of)? response|nobody|no one) (?:mention|discuss|address|cover|consider) "
 )
 

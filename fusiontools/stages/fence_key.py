@@ -25,10 +25,15 @@ def fence_key() -> bytes:
     """Return the secret: 32 bytes."""
     if given := os.environ.get(VARIABLE):
         return hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-    return _secret_in(default_path().with_name("fence.key"))
+    return _own_secret(os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME"))
 
 
 @functools.lru_cache(maxsize=8)
+def _own_secret(*_: str | None) -> bytes:
+    """Return the secret of this user, whose place the variables say: to put it together takes longer than a mark."""
+    return _secret_in(default_path().with_name("fence.key"))
+
+
 def _secret_in(path: Path) -> bytes:
     """Return the secret of a file, which is made where it is not there; one of this process where that cannot be."""
     for _ in range(2):

@@ -9,26 +9,26 @@ Calls   members × samples completions at once, baselines beside them, one for a
 Fails   all_failed when nobody answers; one member's failure is data in its response. In a later layer whoever fails
         keeps the earlier response, and where all fail the earlier panel stands
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA and Self-MoA-Seq,
-        arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325
+        arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325; Chen et al. 2023, FrugalGPT,
+        arXiv:2305.05176 (ask the cheap ones first)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
 from fusiontools.errors import CallFailed, InputError, RecordCode
-from fusiontools.llm.completion import Completion
+from fusiontools.llm.completion import Completion, OnDelta
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
-from fusiontools.stages.panel_gather import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import (
     Runtime,
@@ -41,6 +41,22 @@ from fusiontools.stages.runtime import (
 )
 
 Why = Literal["scouts", "majority", "layer", "call"]
+#: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
+Outcomes = dict[int, Completion | CallFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long calls are waited for.
+
+    Args:
+        quorum: once so many have answered, the rest get `grace_s` more; None waits for all.
+        enough: says of the outcomes so far whether nothing that is still to come matters.
+    """
+
+    quorum: int | None = None
+    grace_s: float = 0.0
+    enough: Callable[[Outcomes], Awaitable[bool]] | None = None
 
 
 async def ask_baselines(
@@ -106,7 +122,7 @@ async def _ask_members(
     patience = _patience_for(record, planned, options)
     if options.scout is None or options.scout >= len(planned):
         return await ask(planned, {}, runtime, ledger, patience), []
-    from fusiontools.stages.panel_gather import agree
+    from fusiontools.stages.panel_agreement import agree
 
     scouts = planned[: options.scout]
     outcomes = await ask(scouts, {}, runtime, ledger, Patience())
@@ -120,7 +136,7 @@ def _patience_for(record: Record, planned: Sequence[PlannedCall], options: Panel
         return Patience(enough=_is_call_proposed)
     if not options.stop_when_agreed:
         return Patience(options.quorum, options.grace_s)
-    from fusiontools.stages.panel_gather import majority_is_safe
+    from fusiontools.stages.panel_agreement import majority_is_safe
 
     async def enough(outcomes: Outcomes) -> bool:
         texts = [outcome.content for outcome in outcomes.values() if isinstance(outcome, Completion)]
@@ -150,7 +166,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
     planner = PanelPlanner(record, options, runtime)
     notes: list[Degraded] = []
     if options.stop_when_agreed:
-        from fusiontools.stages.panel_gather import agree
+        from fusiontools.stages.panel_agreement import agree
 
         agreed, notes = await agree(record, usable, options, runtime, ledger)
         if agreed:
@@ -225,6 +241,96 @@ def _replace_panel(
     kept: Any = {"layers": [*record.get("layers", []), record["panel"]]}
     kept |= {name: record[name] for name in ("baselines", "spared") if name in record}
     return {**new, **kept}
+
+
+async def ask(
+    planned: Sequence[PlannedCall], known: Outcomes, runtime: Runtime, ledger: Ledger, patience: Patience
+) -> Outcomes:
+    """Return the outcomes of a plan, of which some may be known.
+
+    What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
+    handed on as it is written.
+    """
+    outcomes = dict(known)
+    tasks: dict[asyncio.Task[Completion], int] = {}
+    warm: dict[str, asyncio.Event] = {}
+    on_delta = runtime.on_delta if len(planned) == 1 else None
+    for i, call in enumerate(planned):
+        if i in known:
+            continue
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
+        if recalled is not None:
+            outcomes[i] = recalled
+            if on_delta is not None:
+                on_delta(recalled.content)
+        elif call.request.cached_messages:
+            tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
+        else:
+            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
+    try:
+        await _settle(tasks, outcomes, patience)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return outcomes
+
+
+async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    """Return the completion of a planned call, of a member that may use tools where it may."""
+    if call.wish is None:
+        return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+    from fusiontools.stages.tool_loop import Ask, complete_with_tools
+
+    return await complete_with_tools(Ask(call.request, call.model, call.slot, runtime, ledger), call.wish, on_delta)
+
+
+async def _complete_cached(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]
+) -> Completion:
+    """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
+    first = call.model.name not in warm
+    begun = warm.setdefault(call.model.name, asyncio.Event())
+    if not first:
+        await begun.wait()
+        return await complete(call, runtime, ledger)
+    try:
+        return await complete(call, runtime, ledger, lambda _: begun.set())
+    finally:
+        begun.set()
+
+
+async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outcomes, patience: Patience) -> None:
+    """Wait for all calls, for the quorum and its grace, or until enough is known; cancel the rest, sockets and all."""
+    pending = set(tasks)
+    cut_at: float | None = None
+    clock = asyncio.get_running_loop().time
+    while pending:
+        answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
+        if patience.enough is not None and await patience.enough(outcomes):
+            await _cancel(pending)
+            return
+        if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
+            cut_at = clock() + patience.grace_s
+        left_s = None if cut_at is None else max(0.0, cut_at - clock())
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            failure = task.exception()
+            if failure is not None and not isinstance(failure, CallFailed):
+                raise failure
+            outcomes[tasks[task]] = failure if failure is not None else task.result()
+        if not done and pending:
+            await _cancel(pending)
+            cut = CallFailed("cut", f"not in {patience.grace_s:g} s after {answered} had answered (--quorum)")
+            outcomes.update({tasks[task]: cut for task in pending})
+            return
+
+
+async def _cancel(pending: set[asyncio.Task[Completion]]) -> None:
+    for task in pending:
+        task.cancel()
+    await asyncio.wait(pending)
 
 
 def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record:

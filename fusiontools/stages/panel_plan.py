@@ -164,7 +164,8 @@ class PanelPlanner:
         cached = 0
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
             cached = len(prompt.messages) if shared is None else shared
-        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, prompt.marks)
+        marks = (prompt.mark,) if prompt.mark else ()
+        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, marks)
         return PlannedCall(model, slot, request, wish)
 
     def _wish(self, model: Model) -> ToolWish | None:
@@ -178,10 +179,13 @@ class PanelPlanner:
         return ToolWish(self.record, names, self.options.max_tool_calls, self.memory)
 
     def _prompt(self, model: Model, few_shot: FewShot | None) -> prompts.Prompt:
-        mark = prompts.evidence_mark(self.record)
-        asked, system = prompts.with_evidence(self.record, mark), model.system or self.options.system
+        asked, mark = self.record["messages"], ""
+        if self.record.get("evidence"):
+            mark = prompts.evidence_mark(self.record)
+            asked = prompts.with_evidence(self.record, mark)
+        system = model.system or self.options.system
         if few_shot is None:
-            return prompts.Prompt(with_system(asked, system), mark)
+            return prompts.Prompt(with_system(asked, system) if system else asked, mark)
         turns: list[Message] = []
         for user, assistant in few_shot.turns:
             turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

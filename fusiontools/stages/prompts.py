@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from fusiontools.config.templates import load_template
 from fusiontools.record import jsonl
-from fusiontools.record.sections import digest, text_of
-from fusiontools.record.sources import given_sources, has_sources
+from fusiontools.record.sections import digest, has_sources, text_of
+from fusiontools.record.sources import given_sources
 from fusiontools.record.types import Message, Record, Response, Source
 from fusiontools.stages.fence_key import fence_key
 

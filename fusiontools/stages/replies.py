@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fusiontools.answers.patterns import compile_later
 from fusiontools.record import jsonl
 
 _SHOWN_CHARS = 120
@@ -21,19 +22,19 @@ _MENDED_CHARS, _MENDED_BRACES = 100_000, 400
 #: How deep in lists and under keys the object may stand.
 _DEPTH = 4
 #: A brace before a key: prose has braces, too.
-_BEGIN = re.compile(r"\{\s*(?:[\"'“”]|[A-Za-z_]\w*\s*:)")
-_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*+\"|[{}]", re.DOTALL)
+_BEGIN = compile_later(r"\{\s*(?:[\"'“”]|[A-Za-z_]\w*\s*:)")
+_QUOTED = compile_later(r"\"(?:\\.|[^\"\\])*+\"|[{}]", re.DOTALL)
 #: The fields of an object that say which response is meant.
 _NAMES = ("model", "response", "label", "name", "id", "letter")
-_PLACE = re.compile(r"\s*(?:#?\d{1,3}(?:[.):]|(?=\s))|[-*•])\s*")
+_PLACE = compile_later(r"\s*(?:#?\d{1,3}(?:[.):]|(?=\s))|[-*•])\s*")
 _CALLED = r"(?:responses?|models?|answers?|options?|candidates?|members?|labels?)[\s_#:-]*"
-_LEADING = re.compile(
+_LEADING = compile_later(
     rf"\W*(?:the\s+)?({_CALLED})?[(\[*_\"'`]*([A-Za-z]{{1,2}})(?![A-Za-z0-9]|['’][a-z])", re.IGNORECASE
 )
-_WORD = re.compile(r"[A-Za-z]+")
+_WORD = compile_later(r"[A-Za-z]+")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 #: What joins two labels into one place of a ranking.
-_JOINED = re.compile(r"\W*(?:(?:and|or|und|oder|et|y)\b|vs\b|[/&+=~|≈,])\W*", re.IGNORECASE)
+_JOINED = compile_later(r"\W*(?:(?:and|or|und|oder|et|y)\b|vs\b|[/&+=~|≈,])\W*", re.IGNORECASE)
 #: What follows a letter that is a name; behind other words, `A` is an article and `I` the judge.
 _SAYS = frozenset({"is", "was", "has", "gives", "wins", "says", "because", "since", "as", "with", "for", "by"})
 _SAYS |= {"then", "over", "first", "second", "last", "best", "worst", "being", "does", "covers", "beats"}

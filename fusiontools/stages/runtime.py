@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
-from fusiontools.record.sections import DERIVED, take_verbatim, usable_responses, with_error
-from fusiontools.record.sources import cite_answer, has_sources
+from fusiontools.record.sections import DERIVED, has_sources, take_verbatim, usable_responses, with_error
+from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
 
 if TYPE_CHECKING:
@@ -167,8 +167,9 @@ def note_no_tools(
         models: who is asked.
     """
     notes: list[Degraded] = []
-    embedded = [m.name for m in models if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
-    if tools and embedded:
+    asked = models if tools else ()
+    embedded = [m.name for m in asked if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
+    if embedded:
         detail = f"{', '.join(embedded)}: the embedded model cannot call tools and was asked without"
         notes.append({"stage": stage, "code": "no_tools", "detail": detail})
     carried = record.get("recipe", {}).get(stage)

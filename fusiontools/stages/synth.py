@@ -31,13 +31,13 @@ from fusiontools.record.sections import (
     by_rank,
     digest,
     display_names,
+    has_sources,
     is_settled,
     is_solo,
     one_survivor,
     take_verbatim,
     usable_responses,
 )
-from fusiontools.record.sources import has_sources
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as

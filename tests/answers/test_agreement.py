@@ -21,7 +21,7 @@ from fusiontools.config.stage_table import JudgeOptions, VoteOptions
 from fusiontools.record import schemas
 from fusiontools.record.types import Record
 from fusiontools.stages.judge import judge
-from fusiontools.stages.panel_gather import agree_by_code
+from fusiontools.stages.panel_agreement import agree_by_code
 from fusiontools.stages.runtime import Runtime
 from fusiontools.stages.vote import vote
 

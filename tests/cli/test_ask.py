@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -341,3 +342,37 @@ def test_a_closed_input_cannot_be_read(run: Run) -> None:
 
     assert (result.status, result.out) == (2, b"")
     assert result.err == "fuse-ask: stdin: cannot be read: Bad file descriptor\n"
+
+
+# --- Bugs ---
+
+#: A question that meets a bug after a model was asked.
+BUGGY = """
+import asyncio, sys
+from fusiontools.cli.ask_run import Asking, ask_once
+from fusiontools.cli.command import leave
+from fusiontools.cli.setup import make_client
+from fusiontools.config.recipe_yaml import load_recipe
+
+async def stage(record, runtime):
+    ledger = runtime.ledger("panel", record)
+    member = load_recipe().panel.members[0]
+    await runtime.client.complete(runtime.client.request(member, record["messages"], {}), member, ledger)
+    raise LookupError("SECRET")
+
+question = {"id": "q", "messages": [{"role": "user", "content": "Why?"}]}
+asking = Asking(as_record=True, plain=False, verbose=False, quiet=False, strict=False, replayable=True)
+leave(asyncio.run(ask_once(question, stage, make_client(load_recipe(), {}, {}, "fuse-ask"), asking)))
+"""
+
+
+def test_a_bug_is_a_failed_record_with_what_was_paid_and_its_traceback_once(run: Run, upstream: Upstream) -> None:
+    result = run([sys.executable, "-c", BUGGY])
+
+    assert result.status == 3
+    [record] = result.records
+    assert record["error"]["code"] == "bug"
+    assert [call["status"] for call in record["calls"]] == ["ok"]
+    check_record(record)
+    assert result.err.count("Traceback (most recent call last)") == 1
+    assert "--replay" in result.err

@@ -334,13 +334,25 @@ def test_all_members_failing_is_an_error_that_names_each(run: Run) -> None:
     ]
 
 
-def test_of_a_batch_that_fails_as_a_whole_the_first_few_say_it_all(run: Run) -> None:
+MORE_FAILED = "fuse-panel: more records failed; each says why in its `error`"
+
+
+def test_of_a_batch_that_fails_for_one_reason_that_reason_is_said_a_few_times(run: Run) -> None:
     result = run(panel("fake/a+status=400"), lines(question(f"q{i}") for i in range(50)))
 
-    said = clear(result).splitlines()
+    *few, more = clear(result).splitlines()
     assert result.status == 3
     assert len(result.records) == 50
-    assert said[10:] == ["fuse-panel: more records failed; each says why in its `error`"]
+    assert [line.partition(": all_failed: ")[0] for line in few] == [f"fuse-panel: q{i}" for i in range(3)]
+    assert more == MORE_FAILED
+
+
+def test_of_a_batch_that_fails_for_many_reasons_the_first_few_say_it_all(run: Run, upstream: Upstream) -> None:
+    upstream.script("fake/a", *(f"wording=400,No.%20{i}" for i in range(50)))
+
+    result = run([*panel("fake/a"), "-j", "1"], lines(question(f"q{i}") for i in range(50)))
+
+    assert clear(result).splitlines()[10:] == [MORE_FAILED]
 
 
 def test_some_records_failing_ends_with_1_and_loses_none(run: Run, upstream: Upstream) -> None:

@@ -5,12 +5,15 @@ What repeats code (helps, tables, cards) is kept by `cog`; see docs/blocks.py. H
     ```sh            run as a script; must succeed, and no tool complains
     ```console       `$ ` lines are typed on a terminal; what comes must be what stands there, but for seconds
     ```console live  the same, but what comes is a model's words, and is not compared
+    ```console fails the same as `console`, and every command must fail
+    ```console clone typed by `make transcripts` only, in a fresh clone with an empty home
     ```sh install    not run; its lines are `make` targets, and ways to install
     ```yaml          a recipe: it loads
     ```python        runs
 
 The blocks of a page run in their order, in one directory, with the stand-in in the place of every endpoint and of the
-embedded model. The tour runs as it stands, too. `make transcripts` writes what commands print anew.
+embedded model; what a console exports holds to the page's end, and one that exports the stand-in's address has nothing
+else set before. The tour runs as it stands, too. `make transcripts` writes what commands print anew.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ import sys
 import tempfile
 import termios
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from terminal import shown
 from workdir import Run, Upstream, hermetic, start_upstream
 
 from fusiontools.config import recipe_yaml
@@ -48,9 +52,23 @@ from fusiontools.record.sections import DERIVED
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "docs" / "tour.md"
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")})
-TYPED = [page for page in PAGES if re.search(r"^```(sh|console)( live)?$", page.read_text(), re.MULTILINE)]
+TYPED = [page for page in PAGES if re.search(r"^```(sh|console)( live| fails)?$", page.read_text(), re.MULTILINE)]
 BLOCK = re.compile(r"^```(\w+(?: \w+)?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"sh", "sh install", "console", "console live", "text", "json", "jsonc", "yaml", "python", "fish", "mermaid"}
+KINDS = {
+    "sh",
+    "sh install",
+    "console",
+    "console live",
+    "console fails",
+    "console clone",
+    "text",
+    "json",
+    "jsonc",
+    "yaml",
+    "python",
+    "fish",
+    "mermaid",
+}
 #: What a tool says on stderr where nobody watches; the stand-in has no list price, so no cost can be foreseen,
 #: and is no judge of pairs and rubrics, so what degraded is summed up.
 COMPLAINT = re.compile(r"^fuse-[a-z]+: (?!the cost of|\d+ of \d+ records?: )", re.MULTILINE)
@@ -87,9 +105,11 @@ def world(upstream: Upstream | None, folder: Path) -> dict[str, str]:
     return env if upstream else {k: v for k, v in env.items() if k not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
 
 
-def run_page(page: Path, folder: Path, upstream: Upstream | None) -> Iterator[tuple[Block, int, str]]:
-    """Run what a page types, and yield each block with the worst status and what came."""
+def run_page(page: Path, folder: Path, upstream: Upstream | None) -> Iterator[tuple[Block, list[int], str]]:
+    """Run what a page types, and yield each block with the status of every command and what came."""
     env = world(upstream, folder)
+    if any("export FUSION_BASE_URL" in block.text for block in blocks("console", pages=[page])):
+        del env["FUSION_BASE_URL"], env["FUSION_API_KEY"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -98,20 +118,36 @@ def run_page(page: Path, folder: Path, upstream: Upstream | None) -> Iterator[tu
         if upstream is None:
             return text
         text = text.replace("-c local", "-c budget").replace("8383", port)
-        return re.sub(rf"http://127\.0\.0\.1:(?!{port})\d+/v1", upstream.url, text)
+        return re.sub(rf"http://127\.0\.0\.1:(?!{port})\d+\b", upstream.url.removesuffix("/v1"), text)
 
-    for block in blocks("sh", "console", "console live", pages=[page]):
+    for block in blocks("sh", "console", "console live", "console fails", pages=[page]):
         if block.kind == "sh":
             command = ["bash", "-ec", f"set -o pipefail\n{meant(block.text)}"]
             done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
-            yield block, done.returncode, done.stdout + done.stderr
+            yield block, [done.returncode], done.stdout + done.stderr
             continue
-        worst, text = 0, ""
-        for command in block.commands:
-            status, out = typed(f"set -o pipefail; {meant(command)}", folder, env)
-            worst = worst or status
-            text += f"$ {command}\n".replace("\n", "\n> ").removesuffix("> ") + out
-        yield block, worst, text
+        statuses, text = type_block(block, meant, folder, env)
+        yield block, statuses, as_anywhere(text, folder, upstream)
+
+
+def type_block(block: Block, meant: Callable[[str], str], folder: Path, env: dict[str, str]) -> tuple[list[int], str]:
+    """Return the statuses of what a block types, and the screen; what it exports is put into `env`."""
+    statuses, text = [], ""
+    for command in block.commands:
+        status, out = typed(f"set -o pipefail; {meant(command)}", folder, env)
+        statuses.append(status)
+        text += f"$ {command}\n".replace("\n", "\n> ").removesuffix("> ") + out
+        if exported := re.fullmatch(r"export (\w+)=(.*)", command):
+            value = ["bash", "-c", f"printf %s {meant(exported[2])}"]
+            env[exported[1]] = subprocess.run(value, env=env, capture_output=True, text=True, check=True).stdout
+    return statuses, text
+
+
+def as_anywhere(text: str, folder: Path, upstream: Upstream | None) -> str:
+    """Return a screen without what is this machine's: the folder, and the address of the stand-in."""
+    home = str(folder / "home")
+    text = text.replace(f"{home}/config", "~/.config").replace(home, "~").replace(f"{folder}/", "")
+    return text.replace(upstream.url.removesuffix("/v1"), "http://127.0.0.1:8080") if upstream else text
 
 
 def typed(command: str, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
@@ -127,9 +163,7 @@ def typed(command: str, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
             while piece := os.read(ours, 1 << 16):
                 pieces.append(piece)
         os.close(ours)
-    text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", b"".join(pieces).decode())  # colours: older jq does not know NO_COLOR
-    lines = text.replace("\r\n", "\n").split("\n")
-    return process.returncode, "\n".join(line.rpartition("\r")[2].rstrip() for line in lines)
+    return process.returncode, shown(b"".join(pieces).decode())
 
 
 def steady(text: str) -> str:
@@ -146,18 +180,20 @@ def _jq() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
 def test_what_a_page_types_succeeds_and_shows_what_comes(page: Path, tmp_path: Path, upstream: Upstream) -> None:
-    for block, status, text in run_page(page, tmp_path, upstream):
-        assert status == 0, f"{block.text}\n{text}"
+    for block, statuses, text in run_page(page, tmp_path, upstream):
+        assert all(statuses) if block.kind == "console fails" else not any(statuses), (
+            f"{statuses}\n{block.text}\n{text}"
+        )
         if block.kind == "sh":
             assert not COMPLAINT.search(text), f"{block.text}\n{text}"
-        if block.kind == "console":
+        if block.kind in ("console", "console fails"):
             assert steady(text) == steady(block.text)
 
 
 @pytest.mark.slow
 def test_the_tour_runs_on_the_embedded_model_as_it_stands(tmp_path: Path) -> None:
-    for block, status, text in run_page(TOUR, tmp_path, None):
-        assert status == 0, f"{block.text}\n{text}"
+    for block, statuses, text in run_page(TOUR, tmp_path, None):
+        assert not any(statuses), f"{block.text}\n{text}"
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=name_of)
@@ -265,17 +301,33 @@ def test_no_file_names_a_developers_machine_or_a_package_registry() -> None:
     assert not found.stdout
 
 
+def type_in_a_clone(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
+    """Type what a page types in a fresh clone, as somebody with an empty home; yield each block with what came."""
+    home = folder / "home"
+    clone = home / "fusiontools"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    ours = str(Path(sys.executable).parent)
+    path = os.pathsep.join(entry for entry in os.environ["PATH"].split(os.pathsep) if entry != ours)
+    installing = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "HTTPS_"))}
+    env = {**installing, "PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "xterm", "NO_COLOR": "1"}
+    for block in blocks("console clone", pages=[page]):
+        _, text = type_block(block, str, clone, {**env, "COLUMNS": "100"})
+        yield block, text.replace(str(home), "$HOME")
+
+
 def refresh() -> None:
     """Write what commands print into the pages: what models say by the embedded one, all else by the stand-in."""
     with start_upstream() as upstream:
         for page in dict.fromkeys(block.page for block in blocks("console", "console live")):
             live = blocks("console live", pages=[page])
             with tempfile.TemporaryDirectory() as folder:
-                shown = list(run_page(page, Path(folder), None if live else upstream))
+                screens = list(run_page(page, Path(folder), None if live else upstream))
+                if blocks("console clone", pages=[page]):
+                    screens += [(block, [0], out) for block, out in type_in_a_clone(page, Path(folder))]
             text = page.read_text()
-            for block, status, out in reversed(shown):
-                if status:
-                    print(f"{name_of(page)}: exit {status}: {block.text}", file=sys.stderr)
+            for block, statuses, out in sorted(screens, key=lambda one: one[0].span, reverse=True):
+                if any(statuses) and block.kind != "console fails":
+                    print(f"{name_of(page)}: exit {statuses}: {block.text}", file=sys.stderr)
                 elif block.kind.startswith("console"):
                     text = text[: block.span[0]] + out + text[block.span[1] :]
             page.write_text(text)

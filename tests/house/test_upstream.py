@@ -131,7 +131,8 @@ def test_a_script_is_played_in_order(upstream: Upstream) -> None:
 def test_every_behaviour_can_be_built_in_both_forms(name: str) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     for stream in (False, True):
-        request = {"model": f"fake/a+{name}=1", "messages": QUESTION, "stream": stream, "tools": tools}
+        argument = "bom" if name == "odd" else "1"
+        request = {"model": f"fake/a+{name}={argument}", "messages": QUESTION, "stream": stream, "tools": tools}
 
         answer = fake_models.answer(request)
 

@@ -712,7 +712,7 @@ def said(*blocks: dict[str, Any], stop_reason: Any = "end_turn", **more: Any) ->
 
 
 def read(message: dict[str, Any]) -> Completion:
-    return read_completion(json.dumps(message).encode(), "claude", KEY, EventTranslator())
+    return read_completion(json.dumps(message).encode(), "claude", EventTranslator())
 
 
 def failed(message: dict[str, Any]) -> CallFailed:
@@ -728,9 +728,7 @@ def streamed(*pieces: bytes) -> tuple[Completion, list[str]]:
         for piece in pieces:
             take(piece)
 
-    reading = read_stream(
-        each, ReplyReader("claude", KEY, EventTranslator(), streamed=True), shown.append, time.monotonic()
-    )
+    reading = read_stream(each, ReplyReader("claude", EventTranslator(), streamed=True), shown.append, time.monotonic())
     return asyncio.run(reading), shown
 
 

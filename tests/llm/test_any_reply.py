@@ -209,7 +209,7 @@ def read(body: bytes, cut: int, make: Any, *, streamed: bool) -> Completion | Ca
     """Read a reply in two pieces, or, where nobody watches it, as a whole."""
     if not (streamed or make) and (plain := read_plain(body, "m")) is not None:
         return plain
-    reader = ReplyReader("m", "secret-key", make() if make else None, streamed=streamed, tools=("f",))
+    reader = ReplyReader("m", make() if make else None, streamed=streamed, tools=("f",))
     shown = 0
     try:
         for piece in (body[:cut], body[cut:]):
@@ -253,7 +253,7 @@ NAMES = st.sampled_from(
     st.dictionaries(NAMES, HEADER, max_size=4),
 )
 def test_any_refusal_is_one_failed_call(status: int, body: bytes, headers: dict[str, str]) -> None:
-    failure = read_failure(status, body, headers, "secret-key")
+    failure = read_failure(status, body, headers)
 
     hold_to_it(failure)
     assert failure.retry_after_s is None or 0 <= failure.retry_after_s <= 365 * 86_400

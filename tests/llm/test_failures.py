@@ -130,7 +130,7 @@ TABLE = {
     ],
 )
 def test_a_failure_has_the_same_name_with_every_provider(code: str, status: int, body: Any) -> None:
-    failed = read_failure(status, json.dumps(body).encode(), {}, None)
+    failed = read_failure(status, json.dumps(body).encode(), {})
 
     assert failed.code == code
     assert failed.retryable == (code == "rate_limited" and "too large" not in failed.message)
@@ -141,7 +141,7 @@ def test_a_failure_inside_a_200_has_the_same_name(status: int, body: Any) -> Non
     with pytest.raises(CallFailed) as failure:
         read_completion(json.dumps(body).encode(), "m")
 
-    assert failure.value.code == read_failure(status, json.dumps(body).encode(), {}, None).code
+    assert failure.value.code == read_failure(status, json.dumps(body).encode(), {}).code
     assert not failure.value.retryable
 
 
@@ -212,7 +212,7 @@ def test_a_name_is_spelled_as_it_is_compared_and_stands_once() -> None:
     ],
 )
 def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, retryable: bool) -> None:
-    failed = read_failure(status, b'{"error": {"message": "no"}}', {}, None)
+    failed = read_failure(status, b'{"error": {"message": "no"}}', {})
 
     assert (failed.code, failed.retryable, failed.status) == (code, retryable, status)
     assert failed.message == f"HTTP {status}: no"
@@ -231,16 +231,16 @@ def test_a_status_has_a_code_and_says_whether_to_retry(status: int, code: str, r
     ],
 )
 def test_an_endpoints_own_words_are_kept(body: Any, message: str) -> None:
-    assert read_failure(400, json.dumps(body).encode(), {}, None).message == message
+    assert read_failure(400, json.dumps(body).encode(), {}).message == message
 
 
 def test_a_refused_parameter_is_named() -> None:
-    assert read_failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}, None).param == "seed"
-    assert read_failure(400, b'{"error": {"message": "no", "param": 3}}', {}, None).param is None
+    assert read_failure(400, b'{"error": {"message": "no", "param": "seed"}}', {}).param == "seed"
+    assert read_failure(400, b'{"error": {"message": "no", "param": 3}}', {}).param is None
 
 
 def test_a_move_says_where_to() -> None:
-    failed = read_failure(301, b"", {"location": "https://h/v1"}, None)
+    failed = read_failure(301, b"", {"location": "https://h/v1"})
 
     assert failed.message == "HTTP 301: moved to https://h/v1: an empty body"
     assert not failed.retryable
@@ -249,11 +249,7 @@ def test_a_move_says_where_to() -> None:
 def test_a_prompt_too_long_has_a_code_of_its_own() -> None:
     body = b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}'
 
-    assert read_failure(400, body, {}, None).code == "context_length"
-
-
-def test_a_placeholder_of_a_key_garbles_no_words() -> None:
-    assert read_failure(401, b"an empty key", {}, "empty").message == "HTTP 401: an empty key"
+    assert read_failure(400, body, {}).code == "context_length"
 
 
 @pytest.mark.parametrize(
@@ -271,13 +267,13 @@ def test_a_placeholder_of_a_key_garbles_no_words() -> None:
     ],
 )
 def test_the_wait_that_is_asked_for_is_read_in_every_form(headers: Any, seconds: float | None) -> None:
-    assert read_failure(429, b"", headers, None).retry_after_s == seconds
+    assert read_failure(429, b"", headers).retry_after_s == seconds
 
 
 def test_a_date_to_wait_for_is_seconds_from_now() -> None:
     headers = {"retry-after": formatdate(time.time() + 100, usegmt=True)}
 
-    assert 90 < (read_failure(429, b"", headers, None).retry_after_s or 0) <= 100
+    assert 90 < (read_failure(429, b"", headers).retry_after_s or 0) <= 100
 
 
 @pytest.mark.parametrize(
@@ -293,7 +289,7 @@ def test_a_date_to_wait_for_is_seconds_from_now() -> None:
     ],
 )
 def test_a_wait_that_nobody_can_mean_is_none(headers: Any) -> None:
-    assert read_failure(429, b"", headers, None).retry_after_s in (None, 0.0)
+    assert read_failure(429, b"", headers).retry_after_s in (None, 0.0)
 
 
 #: What dates and numbers are made of, so that many get as far as being read.
@@ -312,7 +308,7 @@ HEADER = st.one_of(
 @given(value=HEADER, name=st.sampled_from(["retry-after", "retry-after-ms", "location", "x-should-retry"]))
 @pytest.mark.parametrize("status", [302, 413, 429, 503])
 def test_a_header_of_any_value_is_a_failure_with_a_name(status: int, name: str, value: str) -> None:
-    failed = read_failure(status, b"{}", {name: value}, "sk-0123456789")
+    failed = read_failure(status, b"{}", {name: value})
 
     assert failed.code in CODES
     assert failed.retry_after_s is None or 0 <= failed.retry_after_s <= 366 * 86_400
@@ -329,7 +325,7 @@ SHAPE = st.recursive(
 
 @given(body=SHAPE, status=st.integers(300, 999))
 def test_an_error_of_any_shape_is_a_failure_with_a_name(body: Any, status: int) -> None:
-    failed = read_failure(status, json.dumps(body).encode(), {}, None)
+    failed = read_failure(status, json.dumps(body).encode(), {})
 
     assert failed.code in CODES
     assert len(failed.message) < 400
@@ -356,14 +352,4 @@ def test_an_error_may_be_nested_as_deeply_as_it_likes(shape: str, levels: int, s
             read_completion(whole, "m")
         assert failure.value.code in CODES
     else:
-        assert read_failure(status, whole, {}, None).code in CODES
-
-
-def test_our_key_is_masked_wherever_an_endpoint_puts_it() -> None:
-    key = 'sk-"0123456789'
-
-    for failed in (
-        read_failure(401, json.dumps({"error": {"message": f"bad key {key}"}}).encode(), {}, key),
-        read_failure(302, b"", {"location": f"https://h/?key={key}"}, key),
-    ):
-        assert key not in failed.message
+        assert read_failure(status, whole, {}).code in CODES

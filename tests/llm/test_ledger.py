@@ -184,6 +184,44 @@ def test_what_a_call_has_cost_is_what_the_next_may_cost() -> None:
     assert (len(backend.requests), client.budget.committed_usd) == (2, 1000.0)
 
 
+class Unhurried(Scripted):
+    """Answers when every other call that may run is under way."""
+
+    async def complete(self, request: Any, on_delta: Any = None) -> Completion:
+        await turns()
+        return await super().complete(request, on_delta)
+
+
+def run_in_turn(backend: Scripted, limit_usd: float, *rounds: tuple[Any, Any]) -> float:
+    """Ask models with these parameters, 50 times at once in each round; return what was spent."""
+
+    async def work() -> float:
+        client = open_door(backend, limits={"max_cost_usd": limit_usd})
+        for number, (asked, params) in enumerate(rounds):
+            calls = [ask(client, asked, params=params, sample=100 * number + i) for i in range(50)]
+            await asyncio.gather(*calls, return_exceptions=True)
+        return client.budget.committed_usd
+
+    return asyncio.run(work())
+
+
+def test_a_model_that_keeps_to_its_prices_vouches_for_no_other_one() -> None:
+    backend = Unhurried(m=said("x", cost_usd=1.0), n=said("x", cost_usd=500.0))
+    other = model("n", price_usd_per_mtok=DEAR.price_usd_per_mtok)
+
+    spent_usd = run_in_turn(backend, 1000.0, (DEAR, FOUR), (other, FOUR))
+
+    assert spent_usd == 50 * 1 + 500
+
+
+def test_what_every_call_has_cost_at_least_is_set_aside_however_short_the_answer_may_be() -> None:
+    backend = Unhurried(m=said("x", cost_usd=50.0))
+
+    spent_usd = run_in_turn(backend, 3000.0, (DEAR, {"max_tokens": 94}), (DEAR, FOUR))
+
+    assert spent_usd == 3000
+
+
 def test_who_keeps_to_its_prices_is_asked_to_the_end() -> None:
     _, client, codes = run_many(300, said("x", cost_usd=1.0), limit_usd=100_000.0)
 

@@ -374,6 +374,7 @@ def test_a_key_that_has_spent_its_day_is_refused_and_another_is_not(serve: Serve
 
     assert [reply.status_code for reply in mine] == [200, 200, 200, 402]
     assert mine[3].json()["error"]["code"] == "caller_budget"
+    assert 0 < int(mine[3].headers["retry-after"]) <= 86_400
     assert theirs.status_code == 200
 
 

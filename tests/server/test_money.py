@@ -58,7 +58,7 @@ def test_a_number_that_prices_a_call_is_a_count(serve: Serve, upstream: Upstream
 OTHERS = (
     {"models": ["dear/one"]}, {"models": "dear/one"}, {"fallbacks": [{"model": "dear/one"}]}, {"preset": "x"},
     {"provider": {"order": ["dear"]}}, {"route": "fallback"}, {"service_tier": "priority"},
-    {"plugins": [{"id": "auto-router"}]}, {"api_base": "http://h"},
+    {"plugins": [{"id": "auto-router"}]}, {"model_list": [{"model": "dear/one"}]}, {"api_base": "http://h"},
 )  # fmt: skip
 
 

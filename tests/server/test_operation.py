@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rawhttp import Line, eventually, exchange, request
-from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server
+from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server, workers_of
 from workdir import Run, Serve, Upstream, hermetic
 
 from fusiontools.errors import UsageError
@@ -42,15 +41,6 @@ import os, sys
 if any("spawn_main" in word for word in sys.orig_argv):
     {}
 """
-
-
-def workers(server: Server) -> set[int]:
-    """Return the processes that serve."""
-    listed = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    return {int(row[0]) for row in rows if int(row[1]) == server.process.pid and "spawn_main" in row[2]}
 
 
 def befalling(env: Mapping[str, str], folder: Path, what: str) -> dict[str, str]:
@@ -100,10 +90,10 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_not_counted_any_mor
             return server.metric("fusion_in_flight") == 2
 
         eventually(both_work, "a request in each worker")
-        before = workers(server)
+        before = workers_of(server)
         for worker in before:
             os.kill(worker, signal.SIGKILL)
-        eventually(lambda: len(workers(server) - before) == 2, "two other workers")
+        eventually(lambda: len(workers_of(server) - before) == 2, "two other workers")
 
         assert server.chat().status_code == 200
         assert server.metric("fusion_in_flight") == server.metric("fusion_queued") == 0
@@ -115,10 +105,10 @@ def test_a_hangup_replaces_the_workers_by_others_that_end_as_well_as_the_first(
 ) -> None:
     server = serve("--workers", "2", "--drain", "0.2", *ANY_MODEL)
     assert server.chat().status_code == 200
-    before = workers(server)
+    before = workers_of(server)
 
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: len(workers(server) - before) == 2 and not workers(server) & before, "two other workers")
+    eventually(lambda: len(workers_of(server) - before) == 2 and not workers_of(server) & before, "two other workers")
     with Line(server, request(HANGS)) as line:
         eventually(lambda: upstream.stats()["in_flight"] == 1, "the call")
         server.process.send_signal(signal.SIGTERM)

@@ -191,7 +191,11 @@ def test_null_is_as_if_nothing_were_said(server: Server, upstream: Upstream, nam
         assert None not in body.values()
 
 
-@pytest.mark.parametrize("name", rows(NOBODY, WRITER, BOTH, REFUSED))
+#: What may lead to another price: refused without `--allow-model '*'`, which `test_money.py` holds.
+LEADING = ("service_tier",)
+
+
+@pytest.mark.parametrize("name", [name for name in rows(NOBODY, WRITER, BOTH, REFUSED) if name not in LEADING])
 def test_what_goes_to_a_member_by_its_own_name_goes_as_it_came(server: Server, upstream: Upstream, name: str) -> None:
     sent = body_of(name, model="fake/a")
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
+from odd_replies import ODD
 
 CREATED = 1_700_000_000  # a constant, as whole pipelines must come out the same byte for byte
 ROLES = {"system", "developer", "user", "assistant", "tool"}
@@ -48,6 +49,7 @@ class Answer:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None  # a body that stands instead of the completion
+    wire: bytes | None = None  # a whole response, head and all, after which the connection is closed
 
     streamed: bool = False
     stream_type: str = "text/event-stream"
@@ -272,6 +274,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "length": lambda a, _: {"text": "", "finish_reason": "length"},
     "filter": lambda a, _: {"text": "", "finish_reason": "content_filter"},
     # The wire
+    "odd": lambda a, kind: ODD.get(kind) or unknown(a, kind),  # what no reader should fall over: `odd_replies.py`
     "closeearly": lambda a, _: {"cut": 0.0},  # closes after the request without a byte
     "closehalf": lambda a, _: {"cut": 0.5},  # closes halfway through the body
     "midfail": lambda a, _: {"midfail": True},  # an error in band, halfway through the text

@@ -155,3 +155,12 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.02)
     raise AssertionError(f"fuse-serve ended with {process.returncode}: {log.read_text()}")
+
+
+def workers_of(server: Server) -> set[int]:
+    """Return the processes that serve."""
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return {int(row[0]) for row in rows if int(row[1]) == server.process.pid and "spawn_main" in row[2]}

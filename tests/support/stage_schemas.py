@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fusiontools.config.click_options import kinds_of
+from fusiontools.config.models import Model
 from fusiontools.config.options import Flag
 from fusiontools.config.stage_table import ANSWERING, STAGES, LimitOptions
 
@@ -37,14 +38,19 @@ def answer_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 def section(group: type) -> dict[str, Any]:
     """Return the schema of a section of a recipe: what can be said in it."""
-    kinds, properties = kinds_of(group), {}
+    hints, properties = get_type_hints(group, localns={"Model": Model}), {}
     said = [field for field in fields(group) if field.metadata["flag"].recipe]
     for field in said:
         if field.name == "models":
             properties["model"] = MODEL
-        properties[field.name] = value(kinds[field.name], field.metadata["flag"])
+        properties[field.name] = value(said_kind(hints[field.name]), field.metadata["flag"])
     required = [field.name for field in said if has_no_default(field)]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def said_kind(hint: Any) -> Any:
+    """Return the type of an option; of one that may be left out, what it is when it is not."""
+    return get_args(hint)[0] if get_origin(hint) in (Union, types.UnionType) else hint
 
 
 def value(kind: Any, flag: Flag) -> dict[str, Any]:

@@ -56,3 +56,29 @@ def without_controls(screen: str) -> str:
 def everything(ours: int) -> str:
     """Return the text of all that comes to the terminal."""
     return without_controls(read_screen(ours))
+
+
+def shown(screen: str) -> str:
+    """Return what stands on an endless screen in the end: what was drawn over is gone, and no line is too long.
+
+    Knows what our tools and those of the readers say to a terminal: the cursor goes up or to the left, lines and the
+    rest of the screen are cleared.
+    """
+    lines, row, column = [""], 0, 0
+    for control, count, command, character in re.findall(r"(\x1b\[\??([\d;]*)([A-Za-z]))|([^\x1b])", screen, re.DOTALL):
+        if command == "A":
+            row = max(0, row - int(count or 1))
+        elif command == "K":
+            lines[row] = lines[row][:column] if count in ("", "0") else ""
+        elif command == "J":
+            lines[row:] = [lines[row][:column]]
+        elif character == "\r":
+            column = 0
+        elif character == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif not control:
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + character + line[column + 1 :]
+            column += 1
+    return "\n".join(line.rstrip() for line in lines)

@@ -9,7 +9,7 @@ prints its base URL when it listens, and ends on SIGTERM, when the pipe on its s
     GET  /v1/models
     GET  /stats                 requests, per_model, in_flight, max_in_flight, aborted (the client left before the end),
                                 connections_open, connections_total; all without these control requests
-    GET  /requests              headers and bodies of the last 1000 completion requests (with --record)
+    GET  /requests              the last 1000 completion requests: when (monotonic), headers, body (with --record)
     POST /script                {"model": "fake/a", "behaviours": ["status=500", "slow=1", ""]}: one for each of the
                                 next requests for exactly this name, on top of what the name says
     POST /reset                 forgets counts, requests and scripts
@@ -26,6 +26,7 @@ import os
 import resource
 import signal
 import stat
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from functools import lru_cache
@@ -106,7 +107,7 @@ class Upstream:
             model = request["model"]
             self.per_model[model] += 1
             if self.record:
-                self.recorded.append({"headers": headers, "body": request})
+                self.recorded.append({"at": time.monotonic(), "headers": headers, "body": request})
             script = self.scripts.get(model)
             answer = fake_models.answer(request, self.per_model[model], script.popleft() if script else "")
         except fake_models.RequestError as refused:
@@ -119,6 +120,8 @@ class Upstream:
 
 def response(answer: fake_models.Answer) -> Pieces:
     """Return the whole HTTP response."""
+    if answer.wire is not None:
+        return iter([(answer.wait, answer.wire), (0.0, None)])
     pieces = list(fake_models.body(answer))
     if answer.streamed and answer.raw is None:
         head = head_of(answer.status, answer.stream_type, "Transfer-Encoding: chunked\r\n")

@@ -34,7 +34,7 @@ class Upstream:
         return self._control("GET", "/stats")
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the completion requests so far, oldest first, as `{"headers": …, "body": …}`."""
+        """Return the completion requests so far, oldest first, as `{"at": …, "headers": …, "body": …}`."""
         return self._control("GET", "/requests")
 
     def bodies(self, model: str | None = None) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
-            ignored=list_unread(fields, _READ),
+            ignored=list_unread(fields, _READ) if "plugins" in fields or not fields.keys() <= _READ else [],
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
