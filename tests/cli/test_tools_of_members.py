@@ -293,3 +293,25 @@ def test_a_batch_that_was_cut_off_does_not_search_twice(ask: Ask, web: Web, upst
     assert "error" in first["panel"][1]
     assert again["panel"][1]["content"].startswith("As [the page]")
     assert web.requests() == []
+
+
+def test_a_batch_that_was_killed_does_not_search_twice(
+    ask: Ask, web: Web, upstream: Upstream, recipe: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    members(recipe, "fake/a+research", panel={"tools": ["web_search", "web_fetch"]})
+    upstream.script("fake/a+research", "", "hang")
+    env = {**env, "SEARXNG_URL": f"{web.url}/searx/"}
+    with subprocess.Popen(["fuse-panel", "-c", recipe], stdin=subprocess.PIPE, env=env, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.write(QUESTION.encode())
+        process.stdin.close()
+        # What was found is asked about: it has been kept.
+        while len(upstream.bodies("fake/a+research")) < 2:
+            assert process.poll() is None
+        process.kill()
+
+    [record] = ask(f"fuse-panel -c {recipe} --replay").records
+
+    assert record["panel"][0]["content"].startswith("As [the page]")
+    assert len(web.requests("/searx/search")) == 1
+    assert len(upstream.bodies("fake/a+research")) == 4
