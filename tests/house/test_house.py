@@ -236,7 +236,8 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     }
 
     assert found <= {
-        *("cli.command", "cli.filter", "llm.http1", "llm.local", "server.middleware", "server.streaming"),
+        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local"),
+        *("server.middleware", "server.streaming"),
         "evaluation.sandbox.protocol",
     }
 
