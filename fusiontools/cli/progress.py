@@ -156,9 +156,11 @@ class Progress:
             complain(self._tool, f"{self._replayed} call{'s' if self._replayed > 1 else ''} from the journal")
         self._said_each = True
         stage = self._tool.removeprefix("fuse-")
-        for note in record.get("degraded", []):
-            if note.get("stage") == stage and note.get("code") != "member_failed":
-                complain(self._tool, f"{note.get('code')}: {note.get('detail', '')}")
+        own = (note for note in record.get("degraded", []) if note.get("stage") == stage)
+        # A failed member had a line of its own.
+        said = (f"{note.get('code')}: {note.get('detail', '')}" for note in own if note.get("code") != "member_failed")
+        for line in dict.fromkeys(said):
+            complain(self._tool, line)
 
 
 def _make_bar() -> Live:

@@ -100,11 +100,12 @@ def _route(route: Route) -> str:
 
 def _responses(panel: list[Response], before: str = "") -> list[str]:
     shown = []
+    said: set[str] = set()
     for name, response in zip(display_names(panel), panel, strict=True):
         if "error" in response:
-            shown.append(
-                f"{_rule(before + name)}\n(failed: {response['error']['code']}: {response['error']['message']})"
-            )
+            why = f"{response['error']['code']}: {response['error']['message']}"
+            shown.append(f"{_rule(before + name)}\n(failed: {'the same' if why in said else why})")
+            said.add(why)
         else:
             looked_up = [f"({source['how']}: {_source(source)})" for source in response.get("sources", [])]
             shown.append("\n".join([_rule(before + name), _content(response), *looked_up]))

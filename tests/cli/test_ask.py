@@ -344,6 +344,27 @@ def test_a_closed_input_cannot_be_read(run: Run) -> None:
     assert result.err == "fuse-ask: stdin: cannot be read: Bad file descriptor\n"
 
 
+def test_an_address_without_its_version_is_said_with_what_to_try(
+    run: Run, upstream: Upstream, env: dict[str, str]
+) -> None:
+    base_url = upstream.url.removesuffix("/v1")
+
+    result = run(["fuse-ask", "--chain", "panel -m fake/a", "Why?"], env={**env, "FUSION_BASE_URL": base_url})
+
+    assert result.status == 3
+    assert f"{base_url}/chat/completions" in result.err
+    assert "/v1" in result.err.replace(base_url, "")
+
+
+def test_an_interrupted_question_says_how_to_go_on(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    with on_a_terminal(["fuse-ask", "--chain", "panel -m fake/a+hang", "Why?"], env, tmp_path) as (ours, process):
+        poll(upstream, lambda stats: stats["in_flight"] == 1)
+        process.send_signal(signal.SIGINT)
+        screen = everything(ours)
+
+    assert "--replay" in screen
+
+
 # --- Bugs ---
 
 #: A question that meets a bug after a model was asked.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from mistakes import PANEL, panel
-from samples import lines, question
+from samples import lines, poll, question
 from terminal import on_a_terminal, read_screen, without_controls
+from workdir import Upstream
 
 Watched = Callable[..., str]
 
@@ -75,3 +77,27 @@ def test_a_tool_in_the_middle_leaves_the_bar_to_the_last_one(env: dict[str, str]
     assert "3 of 3 done" in shown
     assert shown.count("failed, $") == shown.count("done")
     assert "$0.0060" in shown
+
+
+def test_a_batch_that_is_interrupted_says_how_to_go_on(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines(question(f"q{i}") for i in range(40)))
+    tool = [*panel("fake/a", "fake/a+hang"), "in.jsonl"]
+
+    with (tmp_path / "out").open("wb") as out, on_a_terminal(tool, env, tmp_path, out=out) as (ours, process):
+        poll(upstream, lambda stats: stats["in_flight"] > 1)
+        process.send_signal(signal.SIGINT)
+        screen = without_controls(read_screen(ours))
+        status = process.wait(60)
+
+    assert status == 130
+    assert "--replay" in screen.splitlines()[-1]
+
+
+def test_a_regular_file_has_a_total_while_it_is_read(env: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines(question(f"q{i}") for i in range(400)))
+
+    with (tmp_path / "out").open("wb") as out, on_a_terminal([*PANEL, "in.jsonl"], env, tmp_path, out=out) as (ours, _):
+        screen = without_controls(read_screen(ours))
+
+    totals = set(re.findall(r"done|of ([\d,]+) done", screen))
+    assert totals == {"400"}

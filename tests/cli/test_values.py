@@ -63,7 +63,7 @@ def test_an_objects_number_is_the_line_in_which_it_begins() -> None:
 
     found = [one for number, line in enumerate(text.split(b"\n"), start=1) for one in reader.feed(line, number)]
 
-    assert found == [(2, b'{"a":\n  1}'), (5, b'{"b": 2}'), (5, b", 3"), (5, b'{"c": 3}')] or found[2][1] == b"3"
+    assert found == [(2, b'{"a":\n  1}'), (5, b'{"b": 2}'), (5, b"3"), (5, b'{"c": 3}')]
 
 
 def test_the_first_few_bad_lines_of_a_kind_say_it_all(run: Run) -> None:

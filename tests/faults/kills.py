@@ -87,7 +87,7 @@ def ages_again(bought: list[Bought], kills: list[float]) -> Iterator[float]:
     for call in bought:
         key = call.member, call.record
         if key in first:
-            yield min((kill for kill in kills if kill > first[key]), default=call.at) - first[key] - LATENCY_S
+            yield min((kill for kill in kills if kill > first[key]), default=first[key]) - first[key] - LATENCY_S
         first[key] = call.at
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import shlex
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import fusiontools
 from fusiontools import errors
-from fusiontools.errors import EXITS, FAILURE_CODES, CallCode, CallStatus, RecordCode, StageCode
+from fusiontools.errors import EXITS, FAILURE_CODES, CallCode, CallStatus, RecordCode, StageCode, install_line
 from fusiontools.server.protocols.exchange import API_CODES
 
 ROOT = Path(fusiontools.__file__).parent
@@ -58,3 +60,13 @@ def test_every_refusal_of_the_server_is_in_its_table() -> None:
 
     assert given
     assert given - listed - FAILURE_CODES.keys() == set()
+
+
+def test_an_extra_that_is_missing_is_hinted_at_with_a_command_that_this_installation_can_run() -> None:
+    words = shlex.split(install_line("serve"))
+
+    folder, _, extra = words[-1].rpartition("[")
+    assert sys.executable in words
+    assert extra == "serve]"
+    # Tests run on a checkout, or on what was built from one: nothing that only a registry could know.
+    assert (Path(folder) / "pyproject.toml").is_file() or "file://" in folder
