@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -80,13 +79,11 @@ def alias_of(server: str, tool: str) -> str:
 
 
 def require_server(server: McpServer) -> None:
-    """Raise `UsageError` for a server that cannot be started here, as far as that is known without doing it."""
+    """Raise `UsageError` for a server that cannot be, or for want of what speaks to it."""
     if bool(server.command) == bool(server.url):
         raise UsageError(f"mcp {server.name}: it needs a command or a url, and not both")
     if find_spec("mcp") is None:
         raise UsageError(f"mcp {server.name}: mcp is not installed: pip install 'fusiontools[tools]'")
-    if server.command and shutil.which(server.command[0]) is None:
-        raise UsageError(f"mcp {server.name}: there is no program {server.command[0]!r} on the PATH")
 
 
 async def _all_of(*listing: Any) -> list[list[McpTool]]:

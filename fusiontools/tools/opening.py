@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusiontools.config.tool_options import MCP, PROVIDER, ToolOptions, require_tool
+from fusiontools.errors import UsageError
 from fusiontools.tools.tool import Tool
 from fusiontools.tools.toolbox import ResultStore, Toolbox
 
@@ -98,7 +100,10 @@ def require_tools(names: Iterable[str], settings: ToolOptions) -> None:
         else:
             from fusiontools.tools.mcp_tools import require_server
 
-            require_server(settings.mcp[name.removeprefix(MCP)])
+            server = settings.mcp[name.removeprefix(MCP)]
+            require_server(server)
+            if server.command and shutil.which(server.command[0]) is None:
+                raise UsageError(f"mcp {server.name}: there is no program {server.command[0]!r} on the PATH")
 
 
 def _search_options(settings: ToolOptions) -> SearchOptions:
