@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.prices import estimate_tokens
+from fusiontools.llm.rewrite import function_of
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 
@@ -67,9 +68,10 @@ class DryRun:
     def _calls(self, request: CompletionRequest) -> list[ToolCall]:
         if request.params.get("tool_choice") == "none":
             return []
-        names = [tool.get("function", {}).get("name") for tool in request.params.get("tools") or []]
+        tools = request.params.get("tools")
+        names = [function_of(tool).get("name") for tool in tools] if isinstance(tools, list) else []
         # No two of them are equal, or the second would not be run.
-        function: Any = {"name": next((name for name in names if name in self._tools), None)}
+        function: Any = {"name": next((name for name in names if isinstance(name, str) and name in self._tools), None)}
         function["arguments"] = f'{{"nth": {self._asked}}}'
         return [{"id": f"call_{self._asked}", "type": "function", "function": function}] if function["name"] else []
 

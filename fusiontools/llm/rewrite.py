@@ -109,7 +109,7 @@ def mark_prefix(messages: Sequence[Message], shared: int) -> list[Message]:
 
 def short_names(tools: Any) -> dict[str, str]:
     """Return a short, plain name for each tool whose own name a provider may refuse."""
-    names = [_function(tool).get("name") for tool in _items(tools)]
+    names = [function_of(tool).get("name") for tool in _items(tools)]
     return {name: _shorten(name) for name in names if isinstance(name, str) and not _PLAIN_NAME.fullmatch(name)}
 
 
@@ -141,13 +141,14 @@ def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _function(tool: Any) -> Mapping[str, Any]:
+def function_of(tool: Any) -> Mapping[str, Any]:
+    """Return the function that a tool declares; nothing of what is none."""
     function = tool.get("function") if isinstance(tool, dict) else None
     return function if isinstance(function, dict) else {}
 
 
 def _renamed(holder: Any, names: Mapping[str, str]) -> Any:
-    function = _function(holder)
+    function = function_of(holder)
     name = function.get("name")
     if not isinstance(name, str) or name not in names:
         return holder

@@ -230,6 +230,8 @@ class Planner:
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.
         fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
+        if fusion.get("web_search") is False and "web_search" not in allowed:
+            del fusion["web_search"]  # nobody has to be allowed to want none
         for key in fusion:
             if key not in allowed:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
