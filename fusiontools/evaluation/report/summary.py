@@ -387,8 +387,9 @@ class SummaryBuilder:
             return []
         rivals = list(dict.fromkeys(c.rival for c in contests if c.against in ("same-cost", "best-single")))
         tasks = {name: self.table.tasks_of(name) for name in names}
-        scores = {row.name: self._read_scores(row.system) for row in rows}
-        subject = scores[self.labels[self.subject]]
+        # A rival that gives the same answers as another system has no row of its own.
+        scores = {name: self._read_scores(self.systems[name]) for name in (*(row.name for row in rows), *rivals)}
+        subject = self._read_scores(self.subject)
 
         def within(column: Sequence[float], name: str) -> list[float]:
             return [column[task] for task in tasks[name]]
