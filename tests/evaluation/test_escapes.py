@@ -143,6 +143,7 @@ OUT = {
                 if not child:
                     time.sleep(60)
                     os._exit(0)
+            time.sleep(60)
             return True
     """,
     "higher limits": """

@@ -114,8 +114,8 @@ def test_a_full_server_with_a_full_queue_says_when_to_come_back(serve: Serve, up
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-def test_who_waits_too_long_for_a_place_is_sent_away(standing: Serve, upstream: Upstream, stream: bool) -> None:
-    server = standing("--max-in-flight", "1", "--queue-timeout", "0.05", "--allow-model", "fake/*")
+def test_who_waits_too_long_for_a_place_is_sent_away(serve: Serve, upstream: Upstream, stream: bool) -> None:
+    server = serve("--max-in-flight", "1", "--queue-timeout", "0.05", "--allow-model", "fake/*")
 
     with Line(server, request(HANGS)):
         eventually(lambda: upstream.stats()["in_flight"] == 1, "the first request's call")

@@ -57,13 +57,15 @@ class Upstream:
 
     def __init__(self, key: str | None = None, latency: float = 0.0, record: bool = False) -> None:
         self.key, self.latency, self.record = key, latency, record
-        self.in_flight = self.connections_open = 0
+        self.connections_open = self.generation = 0
         self.reset()
 
     def reset(self) -> None:
         self.requests = self.aborted = 0
         self.per_model: Counter[str] = Counter()
-        self.max_in_flight = self.in_flight
+        # What is still in flight of an earlier test is none of the next one's.
+        self.generation += 1
+        self.in_flight = self.max_in_flight = 0
         self.connections_total = self.connections_open
         self.recorded: deque[dict[str, Any]] = deque(maxlen=1000)
         self.scripts: dict[str, deque[str]] = {}
@@ -196,7 +198,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timer:
             self.timer.cancel()
-        if self.completing:
+        if self.completing and self.generation == self.upstream.generation:
             self.upstream.aborted += 1
             self.upstream.in_flight -= 1
         self.upstream.connections_open -= self.counted
@@ -242,7 +244,7 @@ class Connection(asyncio.Protocol):
             upstream.connections_open += 1
             upstream.connections_total += 1
         if (method, path) == ("POST", "/v1/chat/completions"):
-            self.completing = True
+            self.completing, self.generation = True, upstream.generation
             upstream.in_flight += 1
             upstream.max_in_flight = max(upstream.max_in_flight, upstream.in_flight)
         if not upstream.admits(headers):
@@ -297,7 +299,7 @@ class Connection(asyncio.Protocol):
         self.answer = None
         if self.completing:
             self.completing = False
-            self.upstream.in_flight -= 1
+            self.upstream.in_flight -= self.generation == self.upstream.generation
         if self.closing:
             self.transport.close()
 
