@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
+from webbing import Web, start_web
 from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstream
 
 # A busy machine is no failure: no example is held to a time. By default a run repeats the run before it, example by
@@ -131,6 +132,19 @@ def server_process(upstream_process: Upstream, tmp_path_factory: pytest.TempPath
 def server(upstream: Upstream, server_process: Server) -> Server:
     """The one server of the session with the usual recipe and options, its upstream's counts forgotten."""
     return server_process
+
+
+@pytest.fixture(scope="session")
+def web_process() -> Iterator[Web]:
+    with start_web() as web:
+        yield web
+
+
+@pytest.fixture
+def web(web_process: Web) -> Web:
+    """The one small web of the session, with what was asked and scripted before forgotten."""
+    web_process.reset()
+    return web_process
 
 
 @pytest.fixture

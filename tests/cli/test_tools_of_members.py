@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from webbing import Web, start_web
+from webbing import Web
 from workdir import SUPPORT, Result, Run, Upstream
 
 from fusiontools.record.schemas import is_valid
 
 QUESTION = "Merging without locks?\n"
-
-
-@pytest.fixture(scope="module")
-def web_process() -> Iterator[Web]:
-    with start_web() as web:
-        yield web
-
-
-@pytest.fixture
-def web(web_process: Web) -> Web:
-    web_process.reset()
-    return web_process
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from serving import Server, start_server
-from webbing import Web, start_web
+from webbing import Web
 from workdir import Run, Upstream, hermetic
 
 ASKED = {"messages": [{"role": "user", "content": "Merging without locks?"}]}
@@ -26,9 +26,8 @@ HOSTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
-    with start_web() as web:
-        yield web
+def web(web_process: Web) -> Web:
+    return web_process
 
 
 def serve(upstream: Upstream, web: Web, folder: Path, *options: str, tools: bool = False) -> Any:

@@ -242,7 +242,7 @@ def test_no_terminal_can_be_typed_into() -> None:
 def test_git_works_and_its_tree_is_clean_before_and_after() -> None:
     command = (
         "git init -q . && git config user.email a@b && git config user.name a && echo x > f && git add f && "
-        "git commit -qm one && git worktree add -q ../work/tree && git status --short && cd tree && git status --short"
+        "git commit -qm one && git worktree add -q tree && git status --short && cd tree && git status --short"
     )
 
     async def script(say: Say) -> list[str]:
