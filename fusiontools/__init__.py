@@ -8,7 +8,6 @@ The names below are loaded when they are first used, so that a tool's `--help` c
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from fusiontools.chain import Chain, chain_of, compose, fuse, fuse_sync, open_runtime, over, question
     from fusiontools.config.models import Model
     from fusiontools.config.options import fixed
     from fusiontools.config.recipe import Recipe
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from fusiontools.llm.client import Client
     from fusiontools.llm.journal import Journal
     from fusiontools.record.types import Analysis, Answer, Call, Message, Record, Response
+    from fusiontools.runs.chain import Chain, chain_of, compose, fuse, fuse_sync, open_runtime, over, question
     from fusiontools.stages.judge import judge
     from fusiontools.stages.panel import panel
     from fusiontools.stages.runtime import Runtime, Stage
     from fusiontools.stages.synth import synth
 
 _HOMES = {
-    "fusiontools.chain": ("Chain", "chain_of", "compose", "fuse", "fuse_sync", "open_runtime", "over", "question"),
+    "fusiontools.runs.chain": ("Chain", "chain_of", "compose", "fuse", "fuse_sync", "open_runtime", "over", "question"),
     "fusiontools.config.models": ("Model",),
     "fusiontools.config.options": ("fixed",),
     "fusiontools.config.recipe": ("Recipe",),

@@ -135,9 +135,9 @@ def _bind_chain(options: AskOptions, recipe: Any, **binding: bool) -> Any:
     Raises:
         UsageError: options that cannot be, or no panel that answers.
     """
-    from fusiontools.chain import StepRefused
     from fusiontools.cli.setup import read_chain
     from fusiontools.errors import UsageError
+    from fusiontools.runs.chain import StepRefused
 
     chain = read_chain(options.chain, recipe).with_members(options.models)
     chain = chain.with_models("judge", options.judge).with_models("synth", options.synth)

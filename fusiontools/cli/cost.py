@@ -63,7 +63,6 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     import os
     import signal
 
-    from fusiontools.chain import Costs, estimate_calls
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.io import Flood, Input, note_list, write_or_leave
     from fusiontools.cli.setup import read_chain
@@ -71,6 +70,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     from fusiontools.config.stage_table import StreamOptions
     from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
     from fusiontools.record import jsonl
+    from fusiontools.runs.chain import Costs, estimate_calls
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
@@ -115,8 +115,8 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
 
 def _parse_groups(by: str) -> list[str]:
-    from fusiontools.chain import GROUPS
     from fusiontools.errors import UsageError, nearest
+    from fusiontools.runs.chain import GROUPS
 
     groups = [group.strip() for group in by.split(",") if group.strip()]
     for group in groups:

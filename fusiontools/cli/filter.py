@@ -147,7 +147,7 @@ class _Filter:
         return self._exit_status()
 
     async def _work(self, source: Input) -> None:
-        from fusiontools import chain
+        from fusiontools.runs import chain
 
         async for results in chain.over(
             source.batches(), self._work_on, jobs=self.options.jobs, unordered=self.options.unordered

@@ -32,12 +32,12 @@ def main(
     input: dict[str, Any],  # noqa: A002 - named after its options
     stream: dict[str, Any],
 ) -> None:
-    from fusiontools.chain import stage_of
     from fusiontools.cli.command import complain
     from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_client, named_recipe, resolver
     from fusiontools.config.chain_syntax import LAYER_STEPS
     from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
+    from fusiontools.runs.chain import stage_of
 
     recipe = named_recipe(
         config, "fuse-panel", journal, typed=bool(panel.get("members")), quiet=bool(stream.get("quiet"))

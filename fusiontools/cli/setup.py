@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fusiontools.chain import Chain
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
@@ -17,6 +16,7 @@ from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
+from fusiontools.runs.chain import Chain
 
 
 def own_recipe(config: str | None) -> Recipe | None:

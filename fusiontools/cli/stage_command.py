@@ -35,10 +35,10 @@ def _run(
     stage: str, files: Sequence[str], config: str | None, given: Mapping[str, Mapping[str, Any]], *, streams: bool
 ) -> None:
     """Run a stage as a filter, with the options that were typed, by group."""
-    from fusiontools.chain import stage_of
     from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import make_client, own_recipe, resolver, warm_up
     from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.runs.chain import stage_of
 
     tool, needs = f"fuse-{stage}", STAGES[stage].needs
     limit, journal = given.get("limit", {}), given.get("journal", {"no_journal": True})

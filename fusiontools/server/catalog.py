@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any
 
-from fusiontools.chain import Chain
 from fusiontools.config.models import Endpoint, Model, require_ready
 from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe import Recipe, Redact
@@ -20,6 +19,7 @@ from fusiontools.errors import UsageError, install_line
 from fusiontools.llm import prices
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.llm.sensitive import finder_for
+from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.chain import Chain
 from fusiontools.config.chain_syntax import Step, spell
 from fusiontools.config.models import Model, split_spelling
 from fusiontools.config.options import flags_of
@@ -21,6 +20,7 @@ from fusiontools.config.stage_table import ANSWERING, STAGES, PanelOptions
 from fusiontools.config.templates import is_template_name, template_names
 from fusiontools.errors import InputError, UsageError, nearest
 from fusiontools.record import jsonl, schemas
+from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.serve_options import ServeOptions
 

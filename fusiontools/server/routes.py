@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from fusiontools.chain import estimate_calls
 from fusiontools.config.chain_syntax import spell
 from fusiontools.config.models import require_ready
 from fusiontools.config.recipe import Recipe, summary, without_private
@@ -21,6 +20,7 @@ from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import PARAMETERS
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
+from fusiontools.runs.chain import estimate_calls
 from fusiontools.server import metrics
 from fusiontools.server.docs_page import HEADERS, docs_page
 from fusiontools.server.jobs import Job, Subscriber, record_of

@@ -19,7 +19,7 @@ import fusiontools
 ROOT = Path(fusiontools.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 #: The rooms, floor by floor from the ground; a module imports from its own room and from the floors below.
-FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "chain evaluation", "server", "cli")
+FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "runs evaluation", "server", "cli")
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
     "click": {"cli.command", "config.click_options"},

@@ -23,8 +23,6 @@ from hypothesis import strategies as st
 from samples import lines, poll, question
 from workdir import SUPPORT, Run, Upstream
 
-from fusiontools.chain import chain_of, open_runtime
-from fusiontools.chain import question as asked
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.stage_table import LimitOptions
@@ -41,6 +39,8 @@ from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, 
 from fusiontools.llm.quirks import Quirks
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Call
+from fusiontools.runs.chain import chain_of, open_runtime
+from fusiontools.runs.chain import question as asked
 from fusiontools.stages.analysis import analysis_schema
 from fusiontools.stages.runtime import Runtime
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from scripted import Scripted, model, open_door
 
-from fusiontools.chain import Chain
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
 from fusiontools.errors import InputError
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, MEMBER, PARAMETERS, POLICY, REFUSALS, STRUCTURE
+from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.stages.runtime import Runtime
 

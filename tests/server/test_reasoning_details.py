@@ -11,11 +11,11 @@ from scripted import Scripted, model, open_door, said
 from serving import Server, asking
 from workdir import Upstream
 
-from fusiontools.chain import Chain
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
 from fusiontools.llm.spending import Spending
 from fusiontools.record import schemas
+from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ChatRequest, ChatResult, ResponseMeta, StreamStyle
 from fusiontools.stages.runtime import Runtime

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import (
+from scripted import Scripted, model
+from stage_runs import (
     NAMED,
     answered,
     ask_judge,
 )
-from scripted import Scripted, model
 
 from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.record import schemas

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from runs import (
+from samples import lines, panelled, response
+from scripted import Scripted, Step, model, open_door
+from stage_runs import (
     DOWN,
     LABEL,
     LABELS,
@@ -24,8 +26,6 @@ from runs import (
     verdict,
     without_calls,
 )
-from samples import lines, panelled, response
-from scripted import Scripted, Step, model, open_door
 from workdir import Run, Upstream
 
 from fusiontools.config.options import fixed

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from runs import (
+from scripted import ENDPOINT, HANG, Scripted, model, open_door, said
+from stage_runs import (
     ASKED,
     DOWN,
     SLOW,
@@ -26,7 +27,6 @@ from runs import (
     says,
     without_calls,
 )
-from scripted import ENDPOINT, HANG, Scripted, model, open_door, said
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed

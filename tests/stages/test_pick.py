@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import failed, run_stage
 from samples import judged, lines, panelled, response
 from scripted import HANG, Scripted, model, open_door
+from stage_runs import failed, run_stage
 from workdir import Run, Upstream
 
 from fusiontools.config.options import fixed

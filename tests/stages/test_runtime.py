@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import (
+from scripted import Scripted, model
+from stage_runs import (
     ASKED,
     THREE,
     A,
@@ -19,14 +20,13 @@ from runs import (
     run_stage,
     verdict,
 )
-from scripted import Scripted, model
 from strategies import RECORDS
 
-from fusiontools.chain import compose
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import STAGES, JudgeOptions, SynthOptions
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Record
+from fusiontools.runs.chain import compose
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
 from fusiontools.stages.runtime import Stage, with_section

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from runs import (
+from samples import judged, lines, response
+from scripted import Scripted, model, open_door, said
+from stage_runs import (
     ASKED,
     DOWN,
     LABEL,
@@ -25,8 +27,6 @@ from runs import (
     says,
     without_calls,
 )
-from samples import judged, lines, response
-from scripted import Scripted, model, open_door, said
 from workdir import Run, Upstream
 
 from fusiontools.config.models import Endpoint

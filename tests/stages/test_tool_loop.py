@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ASKED
 from scripted import Scripted, model, open_door, said
+from stage_runs import ASKED
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed

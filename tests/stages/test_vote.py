@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import failed, run_stage
 from samples import lines
 from scripted import Scripted
+from stage_runs import failed, run_stage
 from workdir import Run, Upstream
 
 from fusiontools.config.options import fixed

@@ -11,8 +11,6 @@ import pytest
 from samples import ASKED, ledger_call
 from scripted import Scripted
 
-from fusiontools import chain
-from fusiontools.chain import Chain, Costs, chain_of, compose
 from fusiontools.config.models import Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe, recipe_names
@@ -21,6 +19,8 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.record.types import Call, Record
+from fusiontools.runs import chain
+from fusiontools.runs.chain import Chain, Costs, chain_of, compose
 from fusiontools.stages.runtime import Runtime
 
 

@@ -12,12 +12,12 @@ from scripted import HANG, Scripted, model, open_door, said
 from workdir import Run, Upstream
 
 import fusiontools
-from fusiontools.chain import Chain
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe, recipe_names
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.errors import UsageError
 from fusiontools.record.types import Record
+from fusiontools.runs.chain import Chain
 from fusiontools.stages.runtime import Runtime
 
 ASKED: Record = {"id": "q1", "messages": [{"role": "user", "content": "Why is that so?"}]}
