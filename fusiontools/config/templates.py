@@ -17,7 +17,9 @@ from fusiontools.record.schemas import data_dir
 ASKED = ("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route", "criterion")
 #: What is added to a system section where somebody may look things up, or has.
 ADDED = ("member tools", "judge sources", "synth sources")
-SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED)
+#: What an agent reads first, and what those who advise it do.
+AGENT = ("agent system", "agent plan", "agent advice", "agent adviser")
+SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT)
 _HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 
 
