@@ -23,7 +23,7 @@ from fusiontools.runs.agent.exact_edits import (
     replace_exact,
     text_of_file,
 )
-from fusiontools.runs.agent.work_copy import Rules, matches
+from fusiontools.runs.agent.work_copy import LINKED, Rules, matches
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, ToolStatus
 
 #: The most of a file that is read, and that is shown at once.
@@ -293,7 +293,7 @@ class FileTools:
         if status is None:
             return None
         if (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)) or self.is_linked(spot.path):
-            raise RefusedPath(f"{spot.path} has another name elsewhere (a hard link), which would change, too")
+            raise RefusedPath(LINKED.format(spot.path))
         data = spot.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES or b"\0" in data:
             raise EditRefused(f"{spot.path}: binary or larger than {_MOST_BYTES >> 20} MiB; change it with bash")

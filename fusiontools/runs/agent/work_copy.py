@@ -30,6 +30,7 @@ _CHUNK_BYTES = 1 << 20
 _MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
+LINKED = "{} has another name elsewhere (a hard link), which would change, too"
 _TREE, _OUTPUT, _BASE = "tree", "output", "base.json"
 #: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
 _RUN_LATER = frozenset(
@@ -171,9 +172,7 @@ class WorkCopy:
             for each in (copy.tree, copy.output):
                 each.mkdir()
             copy._fill()
-            kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in copy.base.items()}
-            # Names need not be text: the standard library's JSON writes what is none, too.
-            (folder / _BASE).write_text(json.dumps({"root": str(root), "entries": kept}), encoding="ascii")
+            copy._save()
             if owner is not None:
                 for each in (folder, copy.tree):
                     os.chown(each, owner, owner)
@@ -233,26 +232,28 @@ class WorkCopy:
                     self.base.pop(path, None)
                 else:
                     self.base[path] = entry
+        self._save()
 
-    def bring_over(self, changes: Sequence[Change]) -> list[str]:
-        """Bring changes over into the folder; return why not, a line for each file, and then nothing was touched.
+    def bring_over(self, changes: Sequence[Change]) -> dict[str, str]:
+        """Bring changes over into the folder; return why not, for each file, and then nothing was touched.
 
         A file that is already as it is to be counts as done, so that one who was interrupted can do the rest.
         """
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
-            todo, conflicts = [], []
+            todo: list[Change] = []
+            conflicts: dict[str, str] = {}
             for change in changes:
                 try:
                     there, _ = _look(root, change.path)
                 except (RefusedPath, OSError) as error:
-                    conflicts.append(f"{change.path}: {error}")
+                    conflicts[change.path] = str(error)
                     continue
                 if _same(there, change.after):
                     continue
                 if not _same(there, change.before):
-                    conflicts.append(f"{change.path} has been changed in the folder meanwhile")
+                    conflicts[change.path] = f"{change.path} has been changed in the folder meanwhile"
                 elif there is not None and there.kind == "file" and there.names > 1:
-                    conflicts.append(f"{change.path} has another name elsewhere (a hard link), which would change, too")
+                    conflicts[change.path] = LINKED.format(change.path)
                 else:
                     todo.append(change)
             if conflicts:
@@ -265,7 +266,7 @@ class WorkCopy:
                 if change.after is not None:
                     entry, data = _look(tree, change.path, whole=True)
                     _put(root, change.path, entry, data)
-        return []
+        return {}
 
     def bytes_of(self, change: Change) -> tuple[bytes | None, bytes | None]:
         """Return the bytes of a changed file before and after; None for what is no file."""
@@ -312,6 +313,11 @@ class WorkCopy:
                 continue
             if self.owner is not None and target.is_dir() and not target.is_symlink():
                 os.chown(target, self.owner, self.owner)
+
+    def _save(self) -> None:
+        kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in self.base.items()}
+        # Names need not be text: the standard library's JSON writes what is none, too.
+        (self.folder / _BASE).write_text(json.dumps({"root": str(self.root), "entries": kept}), encoding="ascii")
 
     def _note(self, path: str, entry: Entry, status: os.stat_result) -> None:
         self._stamps[path] = _stamp(status)
@@ -476,10 +482,16 @@ def link_leads_out(path: str, target: str) -> bool:
 
 
 def lines_of(changes: Sequence[Change], counted: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Return a line for each change, as a person reads it: `M app.py +3 -1`."""
+    """Return a line for each change whose lines were counted, as a person reads it: `M app.py +3 -1`."""
     marks = {"added": "A", "changed": "M", "deleted": "D"}
     shown = []
     for change in changes:
-        added, removed = counted.get(change.path, (0, 0))
-        shown.append(f"{marks[change.kind]} {change.path} +{added} -{removed}")
+        if change.path in counted:
+            added, removed = counted[change.path]
+            shown.append(f"{marks[change.kind]} {printable(change.path)} +{added} -{removed}")
     return shown
+
+
+def printable(path: str) -> str:
+    """Return a path as text; what is none in its bytes is replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
 from fusiontools.runs.agent.beneath import Beneath
 from fusiontools.runs.agent.exact_edits import count_lines, diff_of
-from fusiontools.runs.agent.work_copy import Change, Rules, WorkCopy, is_cache, link_leads_out, runs_later, walk
+from fusiontools.runs.agent.work_copy import LINKED, Change, Rules, WorkCopy, is_cache, link_leads_out, runs_later, walk
 from fusiontools.tools.bash import Place, Shell, require_sandbox
 from fusiontools.tools.sandbox import SHOWN, Sandbox
 from fusiontools.tools.watch import Bounds
@@ -100,7 +100,9 @@ class Workspace:
     sandbox: Sandbox
     files: Beneath
     shell: Shell
-    #: What our own runs of the check have left behind.
+    #: Whether nobody has worked in it yet.
+    fresh: bool
+    #: What our own run of the check has left behind.
     leavings: set[str] = field(default_factory=set)
 
     @property
@@ -116,12 +118,13 @@ class Workspace:
             UsageError: it is too large.
             OSError: it cannot be read, or copied.
         """
+        fresh = copy is None
         copy = copy or WorkCopy.create(options.root, sandbox.user)
         at = str(options.root) if sandbox.boxed else str(copy.tree)
         place = Place(copy.tree, copy.output, at, _environment(at), _seldom(copy), options.network)
         shell = Shell(sandbox, Bounds(_COMMAND_S, _MEMORY_BYTES, _PROCESSES), options.secrets, place)
         known_as = [str(options.root)]
-        return cls(options, copy, sandbox, Beneath(copy.tree, known_as), shell)
+        return cls(options, copy, sandbox, Beneath(copy.tree, known_as), shell, fresh)
 
     def close(self, *, remove: bool) -> None:
         """Let go of the copy, and take it away where nobody goes on with it."""
@@ -188,7 +191,7 @@ class Workspace:
         if why := self.options.rules.why_not(change.path):
             return why
         if change.before is not None and change.before.names > 1:
-            return f"{change.path} has another name elsewhere (a hard link), which would change, too"
+            return LINKED.format(change.path)
         to = change.after.digest if change.after is not None and change.after.kind == "link" else ""
         if link_leads_out(change.path, to):
             return f"{change.path} would be a link to {to}, outside of the project"
