@@ -32,6 +32,7 @@ class Spot:
     """Where a path leads: an open directory, and a name in it, which need not exist and is no link.
 
     Args:
+        directory: -1 where the directory does not exist either.
         path: the path without links, from the folder; `.` is the folder itself.
     """
 
@@ -41,10 +42,7 @@ class Spot:
 
     def status(self) -> os.stat_result | None:
         """Return what stands there; None for nothing."""
-        try:
-            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
+        return None if self.directory < 0 else _status_of(self.name, self.directory)
 
     def read(self, most_bytes: int | None = None) -> bytes:
         """Return the bytes of a file, or the first ones of them.
@@ -52,6 +50,8 @@ class Spot:
         Raises:
             RefusedPath: it is no file.
         """
+        if self.directory < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
         # Not waiting for somebody to write into a pipe.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(self.name, flags, dir_fd=self.directory), "rb") as file:
@@ -157,8 +157,8 @@ class Beneath:
                 os.close(opened.pop())
                 names.pop()
                 continue
-            mode = _mode_of(part, opened[-1])
-            if mode is not None and stat.S_ISLNK(mode) and (follow or waiting):
+            status = _status_of(part, opened[-1])
+            if status is not None and stat.S_ISLNK(status.st_mode) and (follow or waiting):
                 links += 1
                 if links > _MOST_LINKS or not follow:
                     raise RefusedPath(f"{path} leads through a link" if not follow else f"{path}: too many links")
@@ -172,8 +172,10 @@ class Beneath:
                     waiting.extendleft(reversed(_parts(target)))
             elif not waiting:
                 return Spot(opened[-1], part, "/".join([*names, part]))
+            elif status is None and not make and ".." not in waiting:
+                return Spot(-1, waiting[-1], "/".join([*names, part, *waiting]))
             else:
-                if mode is None and make:
+                if status is None and make:
                     os.mkdir(part, 0o777, dir_fd=opened[-1])
                     if owner is not None:
                         os.chown(part, owner, owner, dir_fd=opened[-1], follow_symlinks=False)
@@ -202,9 +204,9 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _mode_of(name: str, directory: int) -> int | None:
+def _status_of(name: str, directory: int) -> os.stat_result | None:
     try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
 

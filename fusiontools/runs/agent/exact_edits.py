@@ -192,9 +192,15 @@ def diff_of(path: str, before: bytes | None, after: bytes | None) -> str:
     sides = (before or b"", after or b"")
     if any(b"\0" in side for side in sides) or max(map(len, sides)) > _DIFF_BYTES:
         return f"--- {names[0]}\n+++ {names[1]}\n({len(sides[0])} bytes before, {len(sides[1])} after)\n"
-    old, new = (text_of_file(side)[0].split("\n") for side in sides)
+    old, new = map(_lines_of, sides)
     body = list(difflib.unified_diff(old, new, *names, lineterm="", n=3))
     return "\n".join(body) + "\n" if body else f"--- {names[0]}\n+++ {names[1]}\n(only line ends or marks differ)\n"
+
+
+def _lines_of(data: bytes) -> list[str]:
+    """Return the lines of a file; the last one says so where its end is missing."""
+    *lines, last = text_of_file(data)[0].split("\n")
+    return [*lines, f"{last}\n\\ No newline at end of file"] if last else lines
 
 
 def count_lines(diff: str) -> tuple[int, int]:

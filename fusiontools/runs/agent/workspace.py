@@ -138,7 +138,7 @@ class Workspace:
         if run.ending == "exit" and run.status == 0 and "\0\0" in run.text:
             # A file may be listed twice, once for each side of a merge.
             listed, _, ignored = run.text.rpartition("\0\0")
-            files = sorted({path for path in listed.split("\0") if path})
+            files = sorted({path for path in listed.split("\0") if path and not is_cache(path)})
             count = int(ignored.strip() or 0)
             return files, f"{count} entries that git ignores are left out" if count else "git ignores none"
         if run.ending == "exit" and run.status == 0:

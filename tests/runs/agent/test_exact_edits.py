@@ -104,6 +104,7 @@ def test_what_is_no_patch_is_said_to_be_none(text: str) -> None:
 
 
 def test_a_diff_says_what_kind_of_change_it_is() -> None:
-    assert diff_of("x", b"a\nb\n", b"a\nc\n") == "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n a\n-b\n+c\n \n"
+    assert diff_of("x", b"a\nb\n", b"a\nc\n") == "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    assert diff_of("x", b"a", b"a\n").endswith("-a\n\\ No newline at end of file\n+a\n")
     assert diff_of("x", None, b"\0").startswith("--- /dev/null\n+++ b/x\n(0 bytes before, 1 after)")
     assert "only line ends" in diff_of("x", b"a\n", b"a\r\n")
