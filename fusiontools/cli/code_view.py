@@ -141,9 +141,9 @@ class StepView:
         code: Any = turn.record["code"]  # type: ignore[typeddict-item]
         self._console.print()
         kept = turn.outcome in ("done", "answered")
-        checks = code.get("checks", {})
-        told = [said, *[f"check {checks['before']} before, {checks.get('after', 'not run')} after"] * bool(checks)]
-        self._line("; ".join(told), "green" if kept else "red")
+        if checks := code.get("checks"):
+            said += f"; check {checks['before']} before, {checks.get('after', 'not run')} after"
+        self._line(said, "green" if kept else "red")
         for line in code["changed"]:
             self._line(f"  {line}")
         if code["tests"]:

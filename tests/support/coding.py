@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,6 +77,14 @@ def everything_in(folder: Path) -> dict[str, Any]:
         kept = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
         found[str(path.relative_to(folder))] = (kept, path.lstat().st_mode)
     return found
+
+
+def forget_copies(folder: Path) -> None:
+    """Take away the copies that turns of projects in a folder have left to be gone on with."""
+    for base in Path("/var/tmp").glob("fuse-code-*/base.json"):
+        with contextlib.suppress(OSError, ValueError):
+            if Path(json.loads(base.read_text())["root"]).is_relative_to(folder):
+                shutil.rmtree(base.parent, ignore_errors=True)
 
 
 def calling(*calls: tuple[str, Any], text: str = "", finish: str = "tool_calls") -> Completion:
@@ -167,7 +177,7 @@ class Coding:
         async def main() -> list[Turn]:
             client = open_door(self.backend, limits=self.limits)
             work = WorkOptions(self.root, Rules(allow, protect), **self.work)
-            self.session = self.session or new_session(CODE)
+            self.session = new_session(CODE)
             agent = Agent(self.session, Runtime(client), AgentOptions(model(), work, **self.options), self.seen, asks)
             done = []
             try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.record.types import Record
-from fusiontools.runs.agent.loop import AgentOptions, Outcome, Steps, Watcher
+from fusiontools.runs.agent.loop import INTERRUPTED, NOT_RUN, AgentOptions, Outcome, Steps, Watcher
 from fusiontools.runs.agent.turn_log import TurnLog, answer_all
 from fusiontools.runs.agent.work_copy import WorkCopy, lines_of, printable
 from fusiontools.runs.agent.workspace import WorkOptions, Workspace, find_work_sandbox
@@ -142,7 +142,7 @@ class Agent:
         if outcome == "done":
             conflicts = await asyncio.to_thread(space.copy.bring_over, kept.changes)
             outcome = "conflict" if conflicts else outcome
-        self.log.add(answer_all(self.log.messages, "the turn is over"))
+        self.log.add(answer_all(self.log.messages, INTERRUPTED if outcome == "interrupted" else NOT_RUN))
         code: dict[str, Any] = {
             "outcome": outcome,
             "root": str(self.options.work.root),

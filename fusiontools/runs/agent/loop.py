@@ -55,7 +55,8 @@ _CHANGED = (
 )
 _CHECKED = "When you call `finish`, the command `{}` is run, and must pass. Do not change tests so that it does."
 _NO_CHECK = "Find out how the project is tested, and test what you have changed."
-_INTERRUPTED = "interrupted; nobody knows whether it ran to its end: look before you go on"
+NOT_RUN = "not run: the turn is over"
+INTERRUPTED = "interrupted; nobody knows whether it ran to its end: look before you go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class Steps:
             self.space.leavings |= {*self.log.about.get("leavings", [])}
             self.tools.files.written |= {*self.log.about.get("written", [])}
         if self.log.messages:
-            self.log.add(answer_all(self.log.messages, _INTERRUPTED))
+            self.log.add(answer_all(self.log.messages, INTERRUPTED))
             changed = self.log.about.get("conflicts", [])
             told = [_CHANGED.format(", ".join(changed))] if changed else []
             if task or told or self.log.messages[-1].get("role") != "tool":
@@ -223,7 +224,7 @@ class Steps:
         for call in calls:
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             if self.outcome is not None:
-                self._answer(call, "not run: the turn is over")
+                self._answer(call, NOT_RUN)
                 continue
             self.watcher.begins(name, arguments)
             run = await self.box.run(name, arguments, self.context)
@@ -236,7 +237,9 @@ class Steps:
             mark = prompts.mark_of("result", self.context.record, [text])
             self._answer(call, fenced_result(run, mark))
             self._note_state(name)
-            if self._repeats >= _MOST_REPEATS and self.outcome is None:
+            if run.repeats and name == "finish" and self._red:
+                self.outcome = "reverted"
+            elif self._repeats >= _MOST_REPEATS and self.outcome is None:
                 self.outcome, self.summary = "repeats", f"{name} was called again and again with the same arguments"
 
     def _note_state(self, name: str) -> None:

@@ -107,10 +107,12 @@ class TurnLog:
 
 
 def answer_all(messages: Sequence[Message], why: str) -> list[Message]:
-    """Return results for the calls of a conversation that have none: an endpoint refuses a call without one."""
-    asked = [call["id"] for message in messages for call in message.get("tool_calls") or []]
-    answered = {message.get("tool_call_id") for message in messages if message.get("role") == "tool"}
-    return [{"role": "tool", "tool_call_id": name, "content": why} for name in asked if name not in answered]
+    """Return results for the last calls of a conversation that have none: an endpoint refuses a call without one."""
+    at = max((i for i, message in enumerate(messages) if message.get("tool_calls")), default=len(messages))
+    asked = [call["id"] for message in messages[at : at + 1] for call in message.get("tool_calls") or []]
+    # In the order of the calls: some endpoints give one name to many.
+    answered = sum(message.get("role") == "tool" for message in messages[at:])
+    return [{"role": "tool", "tool_call_id": name, "content": why} for name in asked[answered:]]
 
 
 def reopen_session(which: str) -> Session:
