@@ -57,6 +57,7 @@ class Recipe:
 
     Args:
         stages: the options of each stage by its name; a stage that is left out has its defaults.
+        log: whether runs with it are kept, texts and all (`fuse-log`).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Recipe:
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
     redact: Redact = ()
+    log: bool = False
 
     def __post_init__(self) -> None:
         """Give every stage its options."""
