@@ -70,6 +70,7 @@ class Recipe:
 
     Args:
         stages: the options of each stage by its name; a stage that is left out has its defaults.
+        log: whether runs with it are kept, texts and all (`fuse-log`).
     """
 
     name: str
@@ -84,6 +85,7 @@ class Recipe:
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
     redact: Redact = ()
     compact: Compact | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         """Give every stage its options."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.config import foreign
+from fusiontools.config.api_keys import kept_names
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.models import (
     ENDPOINTS,
@@ -77,9 +78,9 @@ def default_choice() -> str:
         return chosen
     if Path("fusion.yaml").is_file():
         return "./fusion.yaml"
-    for variable, name in BY_KEY.items():
-        if os.environ.get(variable, "").strip():
-            return name
+    there = [variable for variable in BY_KEY if os.environ.get(variable, "").strip()]
+    if there := there or [variable for variable in BY_KEY if variable in kept_names()]:
+        return BY_KEY[there[0]]
     return _OLLAMA if served_models(ENDPOINTS[_OLLAMA]) else "local"
 
 
@@ -207,6 +208,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         endpoints=endpoints,
         redact=_redact(data.get("redact", []), where),
         compact=_compact(data.get("compact"), maker),
+        log=data.get("log", False),
     )
 
 
