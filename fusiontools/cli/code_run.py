@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusiontools.cli.code import CodeOptions
 from fusiontools.cli.code_view import StepView
 from fusiontools.cli.command import complain
 from fusiontools.cli.io import write_or_leave
 from fusiontools.cli.setup import read_chain
+from fusiontools.config.code_options import CodeOptions
 from fusiontools.config.models import Model, require_ready
 from fusiontools.config.recipe import Recipe, parse_model
 from fusiontools.errors import (
@@ -29,7 +29,7 @@ from fusiontools.errors import (
 )
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
-from fusiontools.runs.agent.agent import Agent, Turn
+from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.loop import AgentOptions
 from fusiontools.runs.agent.turn_log import reopen_session
 from fusiontools.runs.agent.work_copy import Rules
@@ -58,7 +58,8 @@ _SAID = {
     "failed": "the model could not be asked; the project is as it was",
     "interrupted": "interrupted; the project is as it was",
 }
-_HELP = "A line is a task. /go goes on with one that was not finished, /cost says what was spent. Ctrl-D leaves."
+_COMMANDS = {"/go": "go on with a task that was not finished", "/cost": "what was spent", "/help": "this"}
+_HELP = "Say what to do. /go goes on with a task that was not finished, /cost says what was spent. Ctrl-D leaves."
 
 
 async def code_once(task: str, options: CodeOptions, recipe: Recipe, make: Callable[[], Any], journal: Any) -> int:
@@ -68,7 +69,7 @@ async def code_once(task: str, options: CodeOptions, recipe: Recipe, make: Calla
         UsageError: options that cannot be, no model that can work, no sandbox.
     """
     talks = not task and os.isatty(0)
-    goes_on = options.go_on or options.session is not None
+    goes_on = options.session is not None
     if not task and not talks and not goes_on:
         task = sys.stdin.read().strip()
     if not (task or talks or goes_on):
@@ -109,8 +110,8 @@ def _root(path: str) -> Path:
 
 
 def _session(options: CodeOptions, folder: Path | None) -> Session:
-    if options.go_on or options.session is not None:
-        return reopen_session(options.session or "")
+    if options.session is not None:
+        return reopen_session(options.session)
     return new_session(CODE, folder)
 
 
@@ -151,7 +152,7 @@ def _chains(options: CodeOptions, recipe: Recipe, view: StepView) -> tuple[Stage
     return stage if options.fuse else None, stage
 
 
-async def _turn(agent: Agent, task: str | None) -> Turn:
+async def _turn(agent: Agent, task: str | None) -> CodeTurn:
     """Work on a task; Ctrl-C ends it."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -167,15 +168,14 @@ async def _turn(agent: Agent, task: str | None) -> Turn:
 async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
     """Ask a person for one task after the other."""
     try:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import InMemoryHistory
+        from fusiontools.cli.chat_input import Prompt
     except ImportError:
         raise UsageError(f"to ask for tasks needs prompt_toolkit: {install_line('chat')}") from None
-    prompt: PromptSession[str] = PromptSession(history=InMemoryHistory())
+    prompt = Prompt(_COMMANDS, lambda name: (), None)
     view.notes(_HELP)
     while True:
         try:
-            task = (await prompt.prompt_async("task> ")).strip()
+            task = (await prompt.ask("task> ")).strip()
         except EOFError:
             return EXIT_OK
         except KeyboardInterrupt:
@@ -190,7 +190,7 @@ async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
             _show(await _turn(agent, None if task == "/go" else task), options, view, agent)
 
 
-def _show(turn: Turn, options: CodeOptions, view: StepView, agent: Agent) -> int:
+def _show(turn: CodeTurn, options: CodeOptions, view: StepView, agent: Agent) -> int:
     """Show what came of a turn; return the exit status."""
     view.close()
     if options.json or options.output == "jsonl":
@@ -208,7 +208,7 @@ def _show(turn: Turn, options: CodeOptions, view: StepView, agent: Agent) -> int
         for note in code["notes"]:
             complain(_TOOL, note)
     if agent.goes_on and not agent.options.may_talk:
-        complain(_TOOL, f"fuse-code --session {agent.session.id} goes on with it")
+        complain(_TOOL, f"fuse-code --continue {agent.session.id} goes on with it")
     return _EXITS.get(turn.outcome, EXIT_SOME_FAILED)
 
 

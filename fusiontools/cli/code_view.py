@@ -17,8 +17,8 @@ from fusiontools.cli.text import money
 from fusiontools.llm.ledger import Event
 from fusiontools.record.clean import clean
 from fusiontools.record.types import Record
-from fusiontools.runs.agent.agent import Turn
-from fusiontools.runs.agent.work_tools import Plan
+from fusiontools.runs.agent.agent import CodeTurn
+from fusiontools.runs.agent.work_tools import WorkPlan
 from fusiontools.runs.agent.workspace import CheckRun
 from fusiontools.tools.tool import ToolRun
 
@@ -95,7 +95,7 @@ class StepView:
         if not run.green and when == "after":
             self._block(run.text.split("\n")[-_OUTPUT_LINES:], _OUTPUT_LINES, "dim")
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: WorkPlan) -> None:
         """Show the plan as it stands."""
         self._block(str(plan).split("\n"), _DIFF_LINES, None)
 
@@ -136,7 +136,7 @@ class StepView:
             if word.lower() in ("n", "no"):
                 return rest.strip()
 
-    def sums_up(self, turn: Turn, said: str) -> None:
+    def sums_up(self, turn: CodeTurn, said: str) -> None:
         """Say at the end what came of it, what was changed, and what it cost."""
         code: Any = turn.record["code"]  # type: ignore[typeddict-item]
         self._console.print()

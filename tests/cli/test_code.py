@@ -98,7 +98,7 @@ def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
     assert everything_in(root) == before
     [line] = [line for line in said.splitlines() if "goes on with it" in line]
     upstream.script(CODER, behaviour(FINISH))
-    again = run([*code("go on"), "--session", line.split("--session ")[1].split()[0]])
+    again = run([*code("go on"), "--continue", line.split("--continue ")[1].split()[0]])
     assert again.status == 0
     assert "a + b" in (root / "app.py").read_text()
 
@@ -113,7 +113,7 @@ def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
         (["x", "--approve"], [], 2, "--approve asks on a terminal, and standard input is none"),
         ([], [], 2, 'say what to do: fuse-code "add a test for the parser"'),
         (["x", "--root", "nowhere"], [], 2, "nowhere: there is no such directory"),
-        (["x", "--session", "nosuch"], [], 2, "session 'nosuch': there is none that begins so"),
+        (["x", "--continue", "nosuch"], [], 2, "session 'nosuch': there is none that begins so"),
         (["x", "--fuse", "--chain", "judge"], [], 2, "needs a `panel`"),
     ],
 )  # fmt: skip

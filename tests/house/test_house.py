@@ -38,6 +38,7 @@ HOMES = {
     "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.table", "cli.view"},
     "markdown_it": {"cli.markdown"},
     "dotenv": {"cli.command"},
+    "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.access", "server.app", "server.middleware", "server.response_routes", "server.routes"},
     "cachetools": {"server.jobs", "server.kept_values"},
@@ -82,6 +83,7 @@ HEAVY = {
     "trafilatura",
     "lxml",
     "pypdf",
+    "keyring",
 }
 
 

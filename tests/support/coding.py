@@ -19,10 +19,10 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.ledger import Event
 from fusiontools.record.schemas import is_valid
-from fusiontools.runs.agent.agent import Agent, Turn
+from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.loop import AgentOptions
 from fusiontools.runs.agent.work_copy import Rules
-from fusiontools.runs.agent.work_tools import Plan
+from fusiontools.runs.agent.work_tools import WorkPlan
 from fusiontools.runs.agent.workspace import CheckRun, WorkOptions
 from fusiontools.runs.session import CODE, Session, new_session
 from fusiontools.stages.runtime import Runtime
@@ -134,7 +134,7 @@ class Seen:
     def checked(self, run: CheckRun, when: str) -> None:
         self.checks.append((when, run.green))
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: WorkPlan) -> None:
         self.plans.append(str(plan))
 
     def notes(self, text: str) -> None:
@@ -171,10 +171,10 @@ class Coding:
     session: Session | None = None
 
     def turns(self, *tasks: tuple[str | None, Sequence[Any]], asks: bool = False, protect: Sequence[str] = (),
-              allow: Sequence[str] = (), between: Any = None) -> list[Turn]:  # fmt: skip
+              allow: Sequence[str] = (), between: Any = None) -> list[CodeTurn]:  # fmt: skip
         """Work on tasks one after the other, each with what the model says to it."""
 
-        async def main() -> list[Turn]:
+        async def main() -> list[CodeTurn]:
             client = open_door(self.backend, limits=self.limits)
             work = WorkOptions(self.root, Rules(allow, protect), **self.work)
             self.session = new_session(CODE)
@@ -196,12 +196,12 @@ class Coding:
             assert is_valid("record", turn.record)
         return turns
 
-    def turn(self, *steps: Any, task: str | None = "Mend it.", **settings: Any) -> Turn:
+    def turn(self, *steps: Any, task: str | None = "Mend it.", **settings: Any) -> CodeTurn:
         """Work on one task."""
         [turn] = self.turns((task, steps), **settings)
         return turn
 
-    def run(self, *calls: tuple[str, Any], **settings: Any) -> Turn:
+    def run(self, *calls: tuple[str, Any], **settings: Any) -> CodeTurn:
         """Work on a task by these calls, one in each message, and finish."""
         return self.turn(*(calling(call) for call in calls), calling(FINISH), **settings)
 

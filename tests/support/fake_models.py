@@ -169,10 +169,10 @@ def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
 
 
-def call_tools(a: Answer, calls: list[tuple[str, Any]]) -> dict[str, Any]:
+def call_tools(a: Answer, calls: Any) -> dict[str, Any]:
     """Call tools, each with its arguments: an object, or a text as it is."""
     made = []
-    for i, (name, given) in enumerate(calls):
+    for i, (name, given) in enumerate(calls if isinstance(calls, list) else []):
         function = {"name": name, "arguments": given if isinstance(given, str) else orjson.dumps(given).decode()}
         made.append({"id": f"call_{a.nth}_{i}", "type": "function", "function": function})
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": made}}

@@ -29,7 +29,7 @@ _GOES_ON = frozenset({"conflict", "unfinished", "steps", "repeats", "budget", "f
 
 
 @dataclass
-class Turn:
+class CodeTurn:
     """What came of a turn.
 
     Args:
@@ -79,7 +79,7 @@ class Agent:
         if self._working is not None:
             self._working.cancel()
 
-    async def turn(self, task: str | None) -> Turn:
+    async def turn(self, task: str | None) -> CodeTurn:
         """Work on a task; None goes on with the turn that was not finished.
 
         Raises:
@@ -133,7 +133,7 @@ class Agent:
             self.watcher.notes(f"not in the copy: {skipped}")
         return self._space
 
-    async def _end(self, work: Steps, outcome: Outcome, seconds: float) -> Turn:
+    async def _end(self, work: Steps, outcome: Outcome, seconds: float) -> CodeTurn:
         """Bring the work over or leave it, and write the turn into the session."""
         space = work.space
         kept = await space.settle(work.tools.files.written)
@@ -167,7 +167,7 @@ class Agent:
         record = self._record(work, outcome, code)
         self.session.append(record)
         self.log.end()
-        return Turn(outcome, record, patch)
+        return CodeTurn(outcome, record, patch)
 
     def _keep_patch(self, patch: str) -> str:
         """Write down work that is not brought over; return where."""

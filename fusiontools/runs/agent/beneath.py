@@ -71,20 +71,24 @@ class Spot:
         unfinished = _UNFINISHED + secrets.token_hex(8)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(unfinished, flags, 0o666 if before is None else 0o600, dir_fd=self.directory)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._forget, unfinished)
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
                 if before is not None:
                     self._keep_marks(file.fileno(), before)
                 elif owner is not None:
                     os.fchown(file.fileno(), owner, owner)
-                if before is not None or mode is not None:
-                    os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode) if mode is None and before else mode or 0)
+                if mode is None and before is not None:
+                    mode = stat.S_IMODE(before.st_mode)
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
             os.rename(unfinished, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished, dir_fd=self.directory)
-            raise
+            stack.pop_all()
+
+    def _forget(self, unfinished: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished, dir_fd=self.directory)
 
     def remove(self) -> None:
         """Take a file away."""

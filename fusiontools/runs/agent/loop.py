@@ -25,7 +25,7 @@ from fusiontools.runs.agent.beneath import RefusedPath
 from fusiontools.runs.agent.exact_edits import text_of_file
 from fusiontools.runs.agent.turn_log import TurnLog, answer_all
 from fusiontools.runs.agent.work_copy import printable
-from fusiontools.runs.agent.work_tools import Plan, WorkTools
+from fusiontools.runs.agent.work_tools import WorkPlan, WorkTools
 from fusiontools.runs.agent.workspace import CheckRun, WorkOptions, Workspace
 from fusiontools.runs.session import Session
 from fusiontools.stages import prompts
@@ -102,7 +102,7 @@ class Watcher(Protocol):
     def checked(self, run: CheckRun, when: str) -> None:
         """Show what came of the check."""
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: WorkPlan) -> None:
         """Show the plan as it stands."""
 
     def notes(self, text: str) -> None:

@@ -70,7 +70,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """A path that is not in the copy as it was in the folder."""
 
     path: str
@@ -168,17 +168,17 @@ class WorkCopy:
         """
         folder = Path(tempfile.mkdtemp(prefix="fuse-code-", dir=_place()))
         copy = cls(root, folder, {}, owner)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(copy.remove)
             for each in (copy.tree, copy.output):
                 each.mkdir()
+                each.chmod(0o755)
             copy._fill()
             copy._save()
             if owner is not None:
                 for each in (folder, copy.tree):
                     os.chown(each, owner, owner)
-        except BaseException:
-            copy.remove()
-            raise
+            stack.pop_all()
         return copy
 
     @classmethod
@@ -213,11 +213,11 @@ class WorkCopy:
                 return True
         return False
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[FileChange]:
         """Return what is not in the copy as it was in the folder, by path."""
         now = self._scan()
         return [
-            Change(path, self.base.get(path), now.get(path))
+            FileChange(path, self.base.get(path), now.get(path))
             for path in sorted(self.base.keys() | now.keys())
             if not _same(self.base.get(path), now.get(path))
         ]
@@ -234,13 +234,13 @@ class WorkCopy:
                     self.base[path] = entry
         self._save()
 
-    def bring_over(self, changes: Sequence[Change]) -> dict[str, str]:
+    def bring_over(self, changes: Sequence[FileChange]) -> dict[str, str]:
         """Bring changes over into the folder; return why not, for each file, and then nothing was touched.
 
         A file that is already as it is to be counts as done, so that one who was interrupted can do the rest.
         """
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
-            todo: list[Change] = []
+            todo: list[FileChange] = []
             conflicts: dict[str, str] = {}
             for change in changes:
                 try:
@@ -268,7 +268,7 @@ class WorkCopy:
                     _put(root, change.path, entry, data)
         return {}
 
-    def bytes_of(self, change: Change) -> tuple[bytes | None, bytes | None]:
+    def bytes_of(self, change: FileChange) -> tuple[bytes | None, bytes | None]:
         """Return the bytes of a changed file before and after; None for what is no file."""
         found: list[bytes | None] = []
         for folder, entry in ((self.root, change.before), (self.tree, change.after)):
@@ -481,7 +481,7 @@ def link_leads_out(path: str, target: str) -> bool:
     return False
 
 
-def lines_of(changes: Sequence[Change], counted: Mapping[str, tuple[int, int]]) -> list[str]:
+def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
     """Return a line for each change whose lines were counted, as a person reads it: `M app.py +3 -1`."""
     marks = {"added": "A", "changed": "M", "deleted": "D"}
     shown = []

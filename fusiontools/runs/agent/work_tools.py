@@ -22,7 +22,7 @@ Finish = Callable[[str], Awaitable[str | None]]
 
 
 @dataclass
-class Plan:
+class WorkPlan:
     """The steps that the model has said it will take: text, state and remark of each."""
 
     steps: list[tuple[str, State, str]] = field(default_factory=list)
@@ -55,8 +55,8 @@ class WorkTools:
     council: Convene | None
     finish: Finish
     ask: Ask | None
-    show_plan: Callable[[Plan], None]
-    plan: Plan = field(default_factory=Plan)
+    show_plan: Callable[[WorkPlan], None]
+    plan: WorkPlan = field(default_factory=WorkPlan)
     files: FileTools = field(init=False)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,16 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
 from fusiontools.runs.agent.beneath import Beneath
 from fusiontools.runs.agent.exact_edits import count_lines, diff_of
-from fusiontools.runs.agent.work_copy import LINKED, Change, Rules, WorkCopy, is_cache, link_leads_out, runs_later, walk
+from fusiontools.runs.agent.work_copy import (
+    LINKED,
+    FileChange,
+    Rules,
+    WorkCopy,
+    is_cache,
+    link_leads_out,
+    runs_later,
+    walk,
+)
 from fusiontools.tools.bash import Place, Shell, require_sandbox
 from fusiontools.tools.sandbox import SHOWN, Sandbox
 from fusiontools.tools.watch import Bounds
@@ -65,7 +74,7 @@ class Kept:
         ignored: how many files stay behind because the project ignores them.
     """
 
-    changes: Sequence[Change]
+    changes: Sequence[FileChange]
     put_back: Sequence[str]
     ignored: int
 
@@ -166,7 +175,7 @@ class Workspace:
             written: what the agent's own file tools have written, which is kept though the project ignores it.
         """
         changes = await asyncio.to_thread(self.copy.changes)
-        wanted: list[Change] = []
+        wanted: list[FileChange] = []
         put_back: dict[str, str] = {}
         for change in changes:
             path = change.path
@@ -186,7 +195,7 @@ class Workspace:
         kept = [change for change in wanted if change.path not in ignored]
         return Kept(kept, [why for _, why in sorted(put_back.items())], len(ignored))
 
-    def why_not(self, change: Change) -> str | None:
+    def why_not(self, change: FileChange) -> str | None:
         """Return why a change is not kept, or None."""
         if why := self.options.rules.why_not(change.path):
             return why
@@ -213,7 +222,7 @@ class Workspace:
         run = await self.shell.execute(f"git check-ignore -z --stdin < '{name}'", whole=True)
         return ignored | ({path for path in run.text.split("\0") if path} & set(asked) if run.status == 0 else set())
 
-    def patch(self, changes: Sequence[Change]) -> tuple[str, dict[str, tuple[int, int]]]:
+    def patch(self, changes: Sequence[FileChange]) -> tuple[str, dict[str, tuple[int, int]]]:
         """Return changes as one diff, and how many lines each file gains and loses."""
         diffs, counted = [], {}
         for change in changes:
@@ -241,7 +250,7 @@ def find_work_sandbox(options: WorkOptions) -> Sandbox:
     return require_sandbox(options.wrapper, unsafe=options.unsafe, network=options.network, readable=readable)
 
 
-def _is_directory(change: Change) -> bool:
+def _is_directory(change: FileChange) -> bool:
     entry = change.after or change.before
     return entry is not None and entry.kind == "directory"
 
