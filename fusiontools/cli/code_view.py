@@ -38,8 +38,8 @@ class StepView:
         self._quiet = quiet
         self._status: Status | None = None
         self._all = False
-        #: What begins is shown at once, but what came of a short step stands on the same line.
-        self._steps = 0
+        #: Whether the change that is being made has been shown already, to be asked about.
+        self._shown = False
 
     def opens(self, session: str, root: str, model: str, *, network: bool) -> None:
         """Say what is worked on, and by whom."""
@@ -65,7 +65,7 @@ class StepView:
     def begins(self, name: str, arguments: Any) -> None:
         """Show a call that begins."""
         self.close()
-        self._steps += 1
+        self._shown = False
         self._line(f"• {name} {_about(arguments)}".rstrip(), "bold")
         if name in ("bash", "council", "finish"):
             self.waits(name)
@@ -77,6 +77,8 @@ class StepView:
         if run.result.status != "ok":
             self._block(text.split("\n"), _OUTPUT_LINES, "red")
         elif run.name in ("edit", "write", "patch"):
+            if self._shown:
+                return
             for line in _bounded(text.split("\n")[1:], _DIFF_LINES):
                 self._line(f"    {line}", {"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
         elif run.name == "bash":
@@ -121,6 +123,7 @@ class StepView:
         self.close()
         if self._all:
             return None
+        self._shown = True
         for line in _bounded(shown.split("\n"), _DIFF_LINES * 4):
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
             self._console.print(Text(f"    {clean(line)}", style=style or ""))
@@ -145,7 +148,7 @@ class StepView:
             said += f"; check {checks['before']} before, {checks.get('after', 'not run')} after"
         self._line(said, "green" if kept else "red")
         for line in code["changed"]:
-            self._line(f"  {line}")
+            self._line(f"  {line}" if kept else f"  in the copy: {line}")
         if code["tests"]:
             self._line(f"  tests among them, to be looked at: {', '.join(code['tests'])}", "yellow")
         for note in code["notes"]:

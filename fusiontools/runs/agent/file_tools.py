@@ -321,7 +321,8 @@ class FileTools:
     async def _make(self, writes: Sequence[_Write], said: str, mode: int | None = None) -> ToolResult:
         """Make changes that have been checked, after asking where somebody wants to be asked."""
         diff = "".join(diff_of(write.path, write.before, write.after) for write in writes)
-        if self.ask is not None and (why := await self.ask(said, diff)) is not None:
+        paths = ", ".join(write.path for write in writes)
+        if self.ask is not None and (why := await self.ask(f"change {paths}", diff)) is not None:
             return _failed(f"the person said no{': ' + why if why else ''}", "refused")
         for write in writes:
             with self.beneath.find(write.path, make=True, owner=self.owner) as spot:

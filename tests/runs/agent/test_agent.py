@@ -361,7 +361,7 @@ def test_nothing_is_changed_that_the_person_says_no_to(coding: Coding) -> None:
 
     coding.run(MEND, MEND, ("bash", {"command": "touch no"}), asks=True)
 
-    assert [what for what, _ in coding.seen.asked] == ["edited app.py", "edited app.py", "run a command"]
+    assert [what for what, _ in coding.seen.asked] == ["change app.py", "change app.py", "run a command"]
     assert "+    return a + b" in coding.seen.asked[0][1]
     assert coding.seen.results[0] == "the person said no: use +"
     assert coding.seen.results[2] == "the person said no: not now"
