@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.cli.code_view import StepView
-from fusiontools.cli.command import complain
+from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import write_or_leave
 from fusiontools.cli.setup import read_chain
 from fusiontools.config.code_options import CodeOptions
@@ -98,10 +98,14 @@ async def code_once(task: str, options: CodeOptions, recipe: Recipe, make: Calla
         try:
             if talks and not (goes_on and agent.goes_on):
                 return await _talk(agent, view, options)
-            return _show(await _turn(agent, task or None), options, view, agent)
+            turn, number = await _turn(agent, task or None)
+            status = _show(turn, options, view)
+            if agent.goes_on and not journal.get("no_journal"):
+                complain(_TOOL, f"fuse-code --continue {session.id} goes on with it")
+            return 128 + number if number == signal.SIGTERM else status
         finally:
             view.close()
-            await agent.close()
+            agent.close(forget=bool(journal.get("no_journal")))
             await client.aclose()
 
 
@@ -152,17 +156,29 @@ def _chains(options: CodeOptions, recipe: Recipe, view: StepView) -> tuple[Stage
     return stage if options.fuse else None, stage
 
 
-async def _turn(agent: Agent, task: str | None) -> CodeTurn:
-    """Work on a task; Ctrl-C ends it."""
+async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn, int]:
+    """Work on a task; return what came of it, and the signal that ended it, or 0.
+
+    A second signal leaves at once: every step is written down.
+    """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, agent.stop)
+    told: list[int] = []
+
+    def stop(number: int) -> None:
+        if told:
+            leave(128 + number)
+        told.append(number)
+        agent.stop()
+
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in heard:
+        loop.add_signal_handler(number, stop, number)
     try:
-        return await agent.turn(task)
+        turn = await agent.turn(task)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heard:
             loop.remove_signal_handler(number)
+    return turn, told[0] if told else 0
 
 
 async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
@@ -187,10 +203,11 @@ async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
         elif task.startswith("/") and task != "/go":
             view.notes(_HELP)
         elif task:
-            _show(await _turn(agent, None if task == "/go" else task), options, view, agent)
+            turn, _ = await _turn(agent, None if task == "/go" else task)
+            _show(turn, options, view)
 
 
-def _show(turn: CodeTurn, options: CodeOptions, view: StepView, agent: Agent) -> int:
+def _show(turn: CodeTurn, options: CodeOptions, view: StepView) -> int:
     """Show what came of a turn; return the exit status."""
     view.close()
     if options.json or options.output == "jsonl":
@@ -207,8 +224,6 @@ def _show(turn: CodeTurn, options: CodeOptions, view: StepView, agent: Agent) ->
     if options.quiet:
         for note in code["notes"]:
             complain(_TOOL, note)
-    if agent.goes_on and not agent.options.may_talk:
-        complain(_TOOL, f"fuse-code --continue {agent.session.id} goes on with it")
     return _EXITS.get(turn.outcome, EXIT_SOME_FAILED)
 
 

@@ -26,6 +26,14 @@ _DIFF_LINES, _OUTPUT_LINES = 60, 8
 _TITLE_CHARS = 400
 
 
+class _StepConsole(Console):
+    """Standard error; nobody need read it."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing any more: the work goes on."""
+        self.quiet = True
+
+
 class StepView:
     """The steps on the screen.
 
@@ -34,7 +42,7 @@ class StepView:
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=not os.isatty(2))
+        self._console = _StepConsole(stderr=True, highlight=False, soft_wrap=not os.isatty(2))
         self._quiet = quiet
         self._status: Status | None = None
         self._all = False

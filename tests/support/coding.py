@@ -187,7 +187,7 @@ class Coding:
                     if between is not None:
                         between()
             finally:
-                await agent.close()
+                agent.close()
                 await client.aclose()
             return done
 

@@ -65,6 +65,7 @@ class Agent:
     _sandbox: Sandbox | None = None
     _space: Workspace | None = None
     _working: asyncio.Task[None] | None = None
+    _stopped: bool = False
 
     def __post_init__(self) -> None:
         self.log = TurnLog.of(self.session)
@@ -76,6 +77,7 @@ class Agent:
 
     def stop(self) -> None:
         """End the turn under way; what was done stays, and the session can go on."""
+        self._stopped = True
         if self._working is not None:
             self._working.cancel()
 
@@ -85,16 +87,20 @@ class Agent:
         Raises:
             UsageError: there is no sandbox, or the folder cannot be worked on.
         """
-        begun = time.monotonic()
+        begun, self._stopped = time.monotonic(), False
+        before: Any = self.session.records[-1].get("code", {}) if self.session.records else {}
         space = await self._open()
         if self.goes_on and not self.log.is_open:
             # A turn that ended without an answer is in the session; its copy may still be there.
             last: Any = self.session.records[-1]
             self.log.begin(self.session, last.get("code", {}).get("state", {}))
             self.log.add(last["messages"])
+        self.log.begin(self.session, {"model": before.get("model"), **self.log.about})
         self.log.begin(self.session, {"root": str(self.options.work.root), "work": str(space.copy.folder)})
         work = Steps(self.options, space, self.session, self.log, self.runtime, self.watcher, asks=self.asks)
         self._working = asyncio.create_task(work.run(task))
+        if self._stopped:
+            self._working.cancel()
         await asyncio.wait({self._working})
         outcome: Outcome = "interrupted"
         if not self._working.cancelled():
@@ -103,10 +109,14 @@ class Agent:
         self._working = None
         return await self._end(work, outcome, time.monotonic() - begun)
 
-    async def close(self) -> None:
-        """Let go of the copy; one that nobody goes on with is taken away."""
+    def close(self, *, forget: bool = False) -> None:
+        """Let go of the copy; one that nobody goes on with is taken away.
+
+        Args:
+            forget: nobody will, whatever became of the turn.
+        """
         if self._space is not None:
-            self._space.close(remove=not self.goes_on)
+            self._space.close(remove=forget or not self.goes_on)
             self._space = None
         self.log.close()
         self.session.close()
@@ -119,6 +129,8 @@ class Agent:
             self._space.close(remove=True)
         if self._sandbox is None:
             self._sandbox = await asyncio.to_thread(find_work_sandbox, self.options.work)
+            if not self._sandbox.boxed and self._sandbox.kind == "none":
+                self.watcher.notes("there is no sandbox: commands run on the copy, with your own rights")
         copy = None
         if self.goes_on:
             last: Any = self.session.records[-1] if self.session.records else {}
@@ -145,6 +157,7 @@ class Agent:
         self.log.add(answer_all(self.log.messages, INTERRUPTED if outcome == "interrupted" else NOT_RUN))
         code: dict[str, Any] = {
             "outcome": outcome,
+            "model": self.options.model.name,
             "root": str(self.options.work.root),
             "summary": work.summary,
             "changed": lines_of(kept.changes, counted),

@@ -55,6 +55,11 @@ _CHANGED = (
 )
 _CHECKED = "When you call `finish`, the command `{}` is run, and must pass. Do not change tests so that it does."
 _NO_CHECK = "Find out how the project is tested, and test what you have changed."
+_GONE = (
+    "The copy that you worked on is gone: nothing of what you have changed is there. Begin with the files as they are."
+)
+#: What a model wrote for itself; another one is not shown it.
+_OWN = ("native", "reasoning_details", "reasoning_content")
 NOT_RUN = "not run: the turn is over"
 INTERRUPTED = "interrupted; nobody knows whether it ran to its end: look before you go on"
 
@@ -156,6 +161,7 @@ class Steps:
 
     async def run(self, task: str | None) -> None:
         """Work on a task until the turn has an outcome; None goes on with what the log has."""
+        gone = self.space.fresh
         if self.space.fresh:
             await self._prepare()
         else:
@@ -165,7 +171,7 @@ class Steps:
         if self.log.messages:
             self.log.add(answer_all(self.log.messages, INTERRUPTED))
             changed = self.log.about.get("conflicts", [])
-            told = [_CHANGED.format(", ".join(changed))] if changed else []
+            told = [_GONE] if gone else [_CHANGED.format(", ".join(changed))] if changed else []
             if task or told or self.log.messages[-1].get("role") != "tool":
                 self.log.add([{"role": "user", "content": "\n\n".join([*told, task or "Go on."])}])
             self.tools.plan.steps = [*map(tuple, self.log.about.get("plan", []))]
@@ -173,6 +179,10 @@ class Steps:
             before = self.session.messages or [{"role": "system", "content": await self._system()}]
             self.log.add([*before, {"role": "user", "content": await self._task(task or "", before)}])
         self.sent = list(self.log.messages)
+        if self.log.about.get("model") not in (None, self.options.model.name):
+            kept = [{key: value for key, value in message.items() if key not in _OWN} for message in self.sent]
+            self.sent = kept  # type: ignore[assignment]
+        self.log.note({"model": self.options.model.name})
         while self.outcome is None:
             if self.steps >= self.options.most_steps:
                 self.outcome, self.summary = "steps", f"not finished after {self.steps} steps (--max-steps)"
@@ -230,9 +240,7 @@ class Steps:
             run = await self.box.run(name, arguments, self.context)
             self.watcher.ran(run)
             self._repeats = self._repeats + 1 if run.repeats else 0
-            text = run.result.text
-            for secret in self.options.work.secrets:
-                text = text.replace(secret, "[a key stood here]")
+            text = self._masked(run.result.text)
             run = replace(run, result=replace(run.result, text=text))
             mark = prompts.mark_of("result", self.context.record, [text])
             self._answer(call, fenced_result(run, mark))
@@ -241,6 +249,11 @@ class Steps:
                 self.outcome = "reverted"
             elif self._repeats >= _MOST_REPEATS and self.outcome is None:
                 self.outcome, self.summary = "repeats", f"{name} was called again and again with the same arguments"
+
+    def _masked(self, text: str) -> str:
+        for secret in self.options.work.secrets:
+            text = text.replace(secret, "[a key stood here]")
+        return text
 
     def _note_state(self, name: str) -> None:
         """Write down what the tools remember, where one has just changed it."""
@@ -358,7 +371,7 @@ class Steps:
                 text = text_of_file(spot.read(_NOTE_CHARS * 4))[0][: _NOTE_CHARS * 2]
                 if not text.strip() or "\0" in text:
                     raise RefusedPath(f"{spot.path} holds no text")
-                evidence.append({"title": spot.path, "text": text})
+                evidence.append({"title": spot.path, "text": self._masked(text)})
         assert self.options.council is not None  # noqa: S101 - there is no such tool without
         record = await self._fuse(self.options.council, f"council-{self._asked}", question, evidence)
         if error := record.get("error"):
@@ -398,7 +411,7 @@ class Steps:
                 continue
             if body.strip():
                 mark = prompts.mark_of("notes", self.context.record, [body])
-                notes.append(prompts.fence(f"NOTES {name}", body, mark))
+                notes.append(prompts.fence(f"NOTES {name}", self._masked(body), mark))
         plan = [sections["agent plan"]] if self.options.planned else []
         return "\n\n".join([str(text), *plan, *notes])
 
