@@ -21,6 +21,7 @@ from fusiontools.llm.ledger import Event
 from fusiontools.record.schemas import is_valid
 from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.loop import AgentOptions
+from fusiontools.runs.agent.turn_log import reopen_session
 from fusiontools.runs.agent.work_copy import Rules
 from fusiontools.runs.agent.work_tools import WorkPlan
 from fusiontools.runs.agent.workspace import CheckRun, WorkOptions
@@ -171,21 +172,19 @@ class Coding:
     session: Session | None = None
 
     def turns(self, *tasks: tuple[str | None, Sequence[Any]], asks: bool = False, protect: Sequence[str] = (),
-              allow: Sequence[str] = (), between: Any = None) -> list[CodeTurn]:  # fmt: skip
+              allow: Sequence[str] = (), session: Session | None = None) -> list[CodeTurn]:  # fmt: skip
         """Work on tasks one after the other, each with what the model says to it."""
 
         async def main() -> list[CodeTurn]:
             client = open_door(self.backend, limits=self.limits)
             work = WorkOptions(self.root, Rules(allow, protect), **self.work)
-            self.session = new_session(CODE)
+            self.session = new_session(CODE) if session is None else reopen_session(session.id)
             agent = Agent(self.session, Runtime(client), AgentOptions(model(), work, **self.options), self.seen, asks)
             done = []
             try:
                 for task, steps in tasks:
                     self.backend.script("m", *steps)
                     done.append(await agent.turn(task))
-                    if between is not None:
-                        between()
             finally:
                 agent.close()
                 await client.aclose()

@@ -66,6 +66,7 @@ class Agent:
     _space: Workspace | None = None
     _working: asyncio.Task[None] | None = None
     _stopped: bool = False
+    _worth_keeping: bool = False
 
     def __post_init__(self) -> None:
         self.log = TurnLog.of(self.session)
@@ -96,6 +97,8 @@ class Agent:
             self.log.begin(self.session, last.get("code", {}).get("state", {}))
             self.log.add(last["messages"])
         self.log.begin(self.session, {"model": before.get("model"), **self.log.about})
+        if space.fresh and "work" in self.log.about:
+            self.log.begin(self.session, {"gone": True})
         self.log.begin(self.session, {"root": str(self.options.work.root), "work": str(space.copy.folder)})
         work = Steps(self.options, space, self.session, self.log, self.runtime, self.watcher, asks=self.asks)
         self._working = asyncio.create_task(work.run(task))
@@ -116,14 +119,14 @@ class Agent:
             forget: nobody will, whatever became of the turn.
         """
         if self._space is not None:
-            self._space.close(remove=forget or not self.goes_on)
+            self._space.close(remove=forget or not (self._worth_keeping or self.log.is_open))
             self._space = None
         self.log.close()
         self.session.close()
 
     async def _open(self) -> Workspace:
         """Return the copy to work on: the one of a turn that was not finished, else a new one."""
-        if self._space is not None and self.goes_on:
+        if self._space is not None and self._worth_keeping:
             return self._space
         if self._space is not None:
             self._space.close(remove=True)
@@ -136,7 +139,7 @@ class Agent:
             last: Any = self.session.records[-1] if self.session.records else {}
             about = self.log.about or last.get("code", {}).get("state", {})
             copy = await asyncio.to_thread(_reopen, self.options.work, about.get("work"), self._sandbox.user)
-            if copy is None:
+            if copy is None and "work" in about:
                 self.watcher.notes("the copy of the turn that was not finished is gone; it goes on with a new one")
         self.watcher.waits("copying the project" if copy is None else "opening the copy")
         self._space = await asyncio.to_thread(Workspace.open, self.options.work, self._sandbox, copy)
@@ -173,6 +176,10 @@ class Agent:
             code["plan"] = [list(step) for step in work.tools.plan.steps]
         if outcome in _GOES_ON:
             code["state"] = {**self.log.about, "conflicts": [printable(path) for path in conflicts]}
+            if not kept.changes:
+                # Nothing in the copy is worth keeping it.
+                del code["state"]["work"]
+        self._worth_keeping = outcome in _GOES_ON and bool(kept.changes)
         if patch and outcome in ("reverted", "conflict"):
             code["patch"] = self._keep_patch(patch)
         # What the person has changed is what the agent goes on with.

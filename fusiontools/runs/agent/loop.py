@@ -161,7 +161,6 @@ class Steps:
 
     async def run(self, task: str | None) -> None:
         """Work on a task until the turn has an outcome; None goes on with what the log has."""
-        gone = self.space.fresh
         if self.space.fresh:
             await self._prepare()
         else:
@@ -171,7 +170,13 @@ class Steps:
         if self.log.messages:
             self.log.add(answer_all(self.log.messages, INTERRUPTED))
             changed = self.log.about.get("conflicts", [])
-            told = [_GONE] if gone else [_CHANGED.format(", ".join(changed))] if changed else []
+            told = (
+                [_GONE]
+                if self.log.about.pop("gone", False)
+                else [_CHANGED.format(", ".join(changed))]
+                if changed
+                else []
+            )
             if task or told or self.log.messages[-1].get("role") != "tool":
                 self.log.add([{"role": "user", "content": "\n\n".join([*told, task or "Go on."])}])
             self.tools.plan.steps = [*map(tuple, self.log.about.get("plan", []))]

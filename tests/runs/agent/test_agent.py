@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,25 @@ def test_a_limit_of_steps_or_of_money_leaves_the_work_to_be_gone_on_with(coding:
     assert second.record["error"]["code"] == "budget"
     assert "a + b" in (coding.root / "app.py").read_text()
     assert [m["content"] for m in third.record["messages"] if m["role"] == "user"] == ["Mend it.", "Now finish."]
+
+
+def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(coding: Coding) -> None:
+    def lose() -> None:
+        for base in Path("/var/tmp").glob("fuse-code-*/base.json"):
+            if str(coding.root) in base.read_text():
+                shutil.rmtree(base.parent)
+
+    failed = coding.turn(CallFailed("connect", "nobody there"))
+    copies = [base for base in Path("/var/tmp").glob("fuse-code-*/base.json") if str(coding.root) in base.read_text()]
+    coding.options["most_steps"] = 1
+    coding.turn(calling(MEND))
+    lose()
+    again = coding.turns((None, [calling(FINISH)]), session=coding.session)[0]
+
+    assert failed.outcome == "failed"
+    assert copies == []
+    assert again.outcome == "answered"
+    assert "The copy that you worked on is gone" in str(again.record["messages"])
 
 
 def test_an_interrupted_turn_answers_every_call_and_can_go_on(coding: Coding) -> None:
