@@ -21,7 +21,7 @@ from fusiontools.config.resolve import check_calls, missing_keys
 from fusiontools.errors import EXIT_OK, FusionError, UsageError, install_line
 from fusiontools.record.clean import clean
 from fusiontools.record.types import Message, Record
-from fusiontools.runs.session import Session, conversation, new_session, sessions_dir
+from fusiontools.runs.session import Session, conversation, list_sessions, new_session, sessions_dir
 from fusiontools.runs.turn import ChatTurn, with_system_prompt
 
 TOOL = "fuse-chat"
@@ -284,9 +284,8 @@ class ChatLoop:
 
     async def _greet(self, prompt: Any) -> None:
         """Say what answers, and where one is; on a first run without a key, ask for one."""
-        if self.config is None and self.recipe.name == LOCAL and not (
-            self.options.models or self.options.chain or chosen_by_person()
-        ):  # fmt: skip
+        chosen = self.config or self.options.models or self.options.chain or chosen_by_person()
+        if not chosen and self.recipe.name == LOCAL and not list_sessions():
             await self._offer_key(prompt)
         for warning in missing_keys(self.recipe, bool(self.setting.journal.get("offline"))):
             complain(TOOL, f"warning: {warning}")

@@ -391,10 +391,14 @@ def test_several_lines_and_the_names_of_commands_and_files(env: dict[str, str], 
     (tmp_path / "notes.txt").write_text("Hello.")
     with terminal(["fuse-chat", "--chain", COPY, "-q"], env, tmp_path) as screen:
         screen.wait_for(">")
-        screen.type("/att\t")
-        screen.wait_for_raw("ach")
-        screen.type(" not\t")
-        screen.wait_for_raw("es.txt")
+        screen.type("/att")
+        screen.wait_for_raw(" /attach ")
+        screen.type("\t")
+        screen.wait_for("> /attach")
+        screen.type(" not")
+        screen.wait_for_raw("notes.txt")
+        screen.type("\t")
+        screen.wait_for(r"> /attach notes\.txt")
         screen.type("\r")
         screen.wait_for(r"\[notes\.txt\] >")
         screen.type("One\x1b\rTwo\r")
@@ -445,7 +449,6 @@ def test_what_a_model_writes_steers_no_terminal(env: dict[str, str], tmp_path: P
         screen.type("\x04")
         screen.wait_for_end()
 
-    assert "]52" not in screen.raw
-    assert "]8;" not in screen.raw
+    assert "\x1b]" not in screen.raw
     assert "\x9b" not in screen.raw
     assert turns(sessions(tmp_path)[0])[0]["answer"]["content"].startswith("a\x1b]52")
