@@ -103,10 +103,13 @@ def mark_of(purpose: str, record_id: str, texts: Sequence[str]) -> str:
     Args:
         purpose: what they are shown for: what one reader may give away of its mark is of no use with another.
     """
-    told = b"".join(_counted(text) for text in (purpose, record_id, *texts))
+    spelled = [text.encode("utf-8", "surrogatepass") for text in (purpose, record_id, *texts)]
+    # Each with its length before it: where one ends and the next begins is told, too.
+    told = b"".join([b"%d:%b" % (len(data), data) for data in spelled])
     return hmac.digest(fence_key(), told, "sha256")[:_MARK_BYTES].hex()
 
 
+@functools.cache
 def fence_key() -> bytes:
     """Return the secret of this installation, 32 bytes, from which marks are made: no writer of a text can know one.
 
@@ -116,12 +119,6 @@ def fence_key() -> bytes:
     """
     if given := os.environ.get(FENCE_VARIABLE):
         return hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-    return _own_secret(os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME"))
-
-
-@functools.lru_cache(maxsize=8)
-def _own_secret(*_: str | None) -> bytes:
-    """Return the secret of this user, whose place the variables say: to put it together takes longer than a mark."""
     return _secret_in(default_path().with_name("fence.key"))
 
 
@@ -150,12 +147,6 @@ def _make_secret(path: Path) -> None:
         os.link(ours, path)
     finally:
         ours.unlink()
-
-
-def _counted(text: str) -> bytes:
-    """Return a text with its length before it: where one ends and the next begins is told, too."""
-    data = text.encode("utf-8", "surrogatepass")
-    return b"%d:%b" % (len(data), data)
 
 
 def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:

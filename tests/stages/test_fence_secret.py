@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ TELL = "from fusiontools.stages.prompts import fence_key; print(fence_key().hex(
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv(FENCE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    return tmp_path / "fusiontools"
+    fence_key.cache_clear()
+    yield tmp_path / "fusiontools"
+    fence_key.cache_clear()
 
 
 def told_by(count: int) -> list[str]:
@@ -47,6 +50,7 @@ def test_the_environment_may_name_it_and_nothing_is_written(folder: Path, monkey
     monkeypatch.setenv(FENCE_VARIABLE, "one")
     first = fence_key()
     monkeypatch.setenv(FENCE_VARIABLE, "two")
+    fence_key.cache_clear()
 
     assert fence_key() != first
     assert not folder.exists()
