@@ -57,8 +57,12 @@ class Asking:
         return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
 
 
-async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
-    """Run the chain, show it, print what came; return the exit status."""
+async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, keep: Any = None) -> int:
+    """Run the chain, show it, print what came; return the exit status.
+
+    Args:
+        keep: keeps the record, where somebody wants that.
+    """
     client = make()
     view = None
     if os.isatty(2) and not asking.quiet:
@@ -86,6 +90,8 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
     if told:
         await _leave_interrupted(told[0], view is not None and asking.replayable, shown)
     record = _result_of(work, question, calls)
+    if keep is not None:
+        keep(record)
     answered = _show(record, asking, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)

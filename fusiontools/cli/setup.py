@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,9 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.runs.chain import Chain
+
+#: How the environment says no.
+_OFF = ("0", "false", "no", "off")
 
 
 def own_recipe(config: str | None) -> Recipe | None:
@@ -93,6 +97,30 @@ def make_client(
         )
 
     return make
+
+
+def run_keeper(
+    tool: str, recipe: Recipe | None, journal: Mapping[str, Any] | None = None
+) -> Callable[[Any], None] | None:
+    """Return what keeps a finished run's record, where somebody has said that runs are kept; None elsewhere."""
+    said = os.environ.get("FUSION_LOG", "").strip().lower()
+    keeps = said not in _OFF if said else recipe is not None and recipe.log
+    if not keeps or (journal or {}).get("no_journal"):
+        return None
+    from fusiontools.runs.run_log import keep_run, log_dir
+
+    broken = False
+
+    def keep(record: Any) -> None:
+        nonlocal broken
+        try:
+            if not broken:
+                keep_run(record, tool)
+        except OSError as error:
+            broken = True
+            complain(tool, f"warning: runs are not kept: {log_dir()}: {error.strerror}")
+
+    return keep
 
 
 def warm_up() -> None:

@@ -1,0 +1,379 @@
+"""One examination by `fuse-doctor`: what is there, what is not, and what to do; apart from `doctor.py`, whose `--help`
+needs nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
+from typing import Any
+
+from fusiontools.cli.command import complain, leave
+from fusiontools.cli.io import is_colour_welcome, write_or_leave
+from fusiontools.cli.log import size_text
+from fusiontools.cli.table import Cell, Styled, screen_width, table_text
+from fusiontools.cli.text import money
+from fusiontools.config.api_keys import kept_names, keyring_name, place_of_key
+from fusiontools.config.chain_syntax import parse
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, require_ready
+from fusiontools.config.readiness import lacks, served_models, unused_keys
+from fusiontools.config.recipe import Recipe
+from fusiontools.config.recipe_yaml import default_choice, load_recipe
+from fusiontools.config.resolve import merge, models_of, read_typed
+from fusiontools.errors import (
+    EXIT_BUDGET,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_USABLE,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    CallFailed,
+    UsageError,
+    install_line,
+)
+from fusiontools.llm import prices
+from fusiontools.llm.client import Client
+from fusiontools.llm.weights import DOWNLOAD_MB, weights_at_hand
+from fusiontools.record import jsonl
+from fusiontools.runs.kept import what_is_kept
+
+_TOOL = "fuse-doctor"
+#: What each model is asked with `--live`, and how long its answer may be: models that think first say nothing in it.
+_MESSAGES: Any = [{"role": "user", "content": "Answer with the word ready."}]
+_MAX_TOKENS = 16
+_LIVE_TIMEOUT_S = 60.0
+#: Failures of a call after which the model is known to be there.
+_THERE = ("truncated", "empty", "refused")
+_LIMITS = ("budget", "record_budget", "price_unknown")
+#: Each extra: a package that comes with it, and what it is for.
+EXTRAS = {
+    "local": ("xllamacpp", "the embedded model"),
+    "prices": ("genai_prices", "prices that an endpoint does not say"),
+    "serve": ("starlette", "fuse-serve"),
+    "eval": ("numpy", "fuse-report, downloaded benchmarks"),
+    "tools": ("trafilatura", "web search and pages for members"),
+    "chat": ("prompt_toolkit", "fuse-chat, fuse-code"),
+    "mcp": ("mcp", "MCP servers, fuse-mcp"),
+    "keyring": ("keyring", "keys in the system's keyring"),
+}
+
+
+@dataclass(slots=True)
+class Seat:
+    """A model of the recipe, with the stages that ask it.
+
+    Args:
+        lacks: what a person has to do before it can be asked; None where it is ready.
+        live: how the call went, in words, with `--live`.
+        refused: whether a cost limit kept it from being asked.
+    """
+
+    model: Model
+    endpoint: Endpoint
+    stages: list[str] = field(default_factory=list)
+    lacks: str | None = None
+    live: str | None = None
+    refused: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be asked, as far as is known."""
+        return self.lacks is None and not self.refused
+
+
+@dataclass(slots=True)
+class Findings:
+    """All that was found.
+
+    Args:
+        tools: the recipe's tools of members, each with what it lacks.
+        problems: of the whole installation, in words.
+    """
+
+    recipe: Recipe
+    seats: list[Seat]
+    tools: dict[str, str | None]
+    problems: list[str]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        members = [seat for seat in self.seats if "panel" in seat.stages]
+        if any(seat.refused for seat in self.seats):
+            return EXIT_BUDGET
+        if members and not any(seat.is_ready for seat in members):
+            return EXIT_NOTHING_USABLE
+        ready = all(seat.is_ready for seat in self.seats) and not any(self.tools.values()) and not self.problems
+        return EXIT_OK if ready else EXIT_SOME_FAILED
+
+
+async def examine(config: str | None, limit: Mapping[str, Any], *, live: bool, as_json: bool) -> int:
+    """Look at everything, print it, and return the exit status."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
+    recipe = load_recipe(config)
+    seats = _seats(recipe)
+    for seat in seats:
+        seat.lacks = await asyncio.to_thread(_lack_of, seat)
+    found = Findings(recipe, seats, await asyncio.to_thread(_lacks_of_tools, recipe), _problems())
+    if live:
+        await _ask_all(found, limit)
+    text = jsonl.dumps(_as_data(found)).decode() + "\n" if as_json else _as_text(found, live=live)
+    write_or_leave(_TOOL, text.encode("utf-8", "replace"))
+    return found.status
+
+
+def _seats(recipe: Recipe) -> list[Seat]:
+    """Return the models that the recipe's chain asks, each once for each place where it is asked."""
+    seats: dict[tuple[str, str], Seat] = {}
+    for step in parse(recipe.chain):
+        options = merge(step.name, recipe.stages[step.name], read_typed(step.name, step.given, recipe))
+        for model in models_of({each.name: getattr(options, each.name) for each in fields(options)}):
+            key = (model.model, model.endpoint)
+            seat = seats.setdefault(key, Seat(model, recipe.endpoints[model.endpoint]))
+            seat.stages += [] if step.name in seat.stages else [step.name]
+    return list(seats.values())
+
+
+def _lack_of(seat: Seat) -> str | None:
+    """Return what a person has to do before a model can be asked; its key is really fetched."""
+    endpoint = seat.endpoint
+    if lack := lacks(endpoint):
+        return f"{lack}, or fuse-doctor --set-key {endpoint.name}" if _wants_a_key(endpoint) else lack
+    try:
+        require_ready(endpoint)
+    except UsageError as error:
+        return error.message
+    if endpoint.embedded and endpoint.path and not weights_at_hand(endpoint.path):
+        return f"there are no weights at {endpoint.path}"
+    here = served_models(endpoint)
+    if here and not {seat.model.model, f"{seat.model.model}:latest"} & {*here}:
+        pull = f"ollama pull {seat.model.model}" if endpoint.name == "ollama" else "load it there"
+        return f"the server does not list it: {pull}"
+    return None
+
+
+def _wants_a_key(endpoint: Endpoint) -> bool:
+    return endpoint.api_key_env is not None and _place(endpoint) is None
+
+
+def _place(endpoint: Endpoint) -> str | None:
+    """Return where an endpoint's key would come from; None where it has none, or that cannot be read."""
+    try:
+        return endpoint.key_place()
+    except UsageError:
+        return None
+
+
+def _lacks_of_tools(recipe: Recipe) -> dict[str, str | None]:
+    """Return the tools that the recipe lets its members use, each with what it lacks."""
+    from fusiontools.tools.opening import require_tools
+
+    named = [*recipe.panel.tools, *(tool for member in recipe.panel.members for tool in member.tools or ())]
+    found: dict[str, str | None] = {}
+    for name in dict.fromkeys(named):
+        try:
+            require_tools([name], recipe.tools)
+            found[name] = None
+        except UsageError as error:
+            found[name] = error.message
+    return found
+
+
+def _problems() -> list[str]:
+    """Return what is wrong with the installation as a whole."""
+    problems = []
+    try:
+        kept_names()
+    except UsageError as error:
+        problems.append(error.message)
+    for kept in what_is_kept():
+        folder = next((path for path in (kept.path, *kept.path.parents) if path.exists()), kept.path)
+        if kept.kind in ("journal", "weights") and not os.access(folder, os.W_OK):
+            problems.append(
+                f"{folder} cannot be written, so the {kept.kind} is not kept; set XDG_STATE_HOME or mend it"
+            )
+    return problems
+
+
+# --- Live ---
+
+
+async def _ask_all(found: Findings, limit: Mapping[str, Any]) -> None:
+    """Ask each model that is ready for a word; what that costs at most is said first."""
+    limits = replace(found.recipe.limits, **{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
+    ready = [seat for seat in found.seats if seat.lacks is None]
+    costs = [prices.upper_bound_usd(seat.endpoint, seat.model, _MESSAGES, _params(seat.model)) for seat in ready]
+    known, unknown = sum(cost for cost in costs if cost is not None), costs.count(None)
+    calls = f"{len(ready)} call{'' if len(ready) == 1 else 's'}"
+    beside = f", and {unknown} of unknown price" if unknown else ""
+    complain(_TOOL, f"--live: {calls}, at most {money(known) if known else '$0'}{beside}")
+    client = Client(found.recipe.endpoints, limits, shares=False)
+    try:
+        await asyncio.gather(*(_ask(seat, client) for seat in ready))
+    finally:
+        await client.aclose()
+
+
+def _params(model: Model) -> dict[str, Any]:
+    return {**model.extra, "max_tokens": _MAX_TOKENS}
+
+
+async def _ask(seat: Seat, client: Client) -> None:
+    """Make the one call, and say in the seat how it went."""
+    started = time.monotonic()
+    model = replace(seat.model, fallbacks=())
+    ledger = client.ledger("doctor", "live")
+    try:
+        await client.complete(client.request(model, _MESSAGES, _params(model)), model, ledger)
+    except CallFailed as failure:
+        if failure.code in _LIMITS:
+            seat.refused, seat.live = True, f"not asked: {failure.message}"
+            return
+        if failure.code not in _THERE:
+            seat.lacks = seat.live = f"{failure.code}: {failure.message}"
+            return
+    costs = [call["cost_usd"] for call in ledger.calls]
+    known = sum(cost for cost in costs if cost is not None)
+    cost = "cost unknown" if None in costs else money(known) if known else "$0"
+    seat.live = f"answered in {time.monotonic() - started:.1f} s, {cost}"
+
+
+# --- Printing ---
+
+
+def _as_text(found: Findings, *, live: bool) -> str:
+    recipe = found.recipe
+    about = f": {recipe.description}" if recipe.description else ""
+    parts = [
+        f"recipe {recipe.name}{about}\n{recipe.chain}\n",
+        _table(["model", "at", "asked by", ""], [_seat_row(seat, live) for seat in found.seats]),
+        _table(["tool of members", ""], [[name, _state(lack)] for name, lack in found.tools.items()]),
+        _table(["endpoint", "key", ""], _endpoint_rows(recipe)),
+        _table(["extra", "for", ""], [[name, what, _state(lack)] for name, what, lack in _extras()]),
+        _table(["kept", "size", "where"], [[k.kind, size_text(k.size_bytes), str(k.path)] for k in what_is_kept()]),
+        _notes(),
+        _verdict(found),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    if not rows:
+        return ""
+    return table_text(
+        head, rows, left=range(len(head)), folding=len(head) - 1, colour=is_colour_welcome(), width=screen_width()
+    )
+
+
+def _state(lack: str | None) -> Cell:
+    return Styled("ready", "green") if lack is None else Styled(lack, "yellow")
+
+
+def _seat_row(seat: Seat, live: bool) -> list[Cell]:
+    state = _state(seat.lacks)
+    if live and seat.live:
+        state = Styled(seat.live, "green" if seat.is_ready else "red")
+    return [seat.model.model, seat.endpoint.name, ", ".join(seat.stages), state]
+
+
+def _endpoint_rows(recipe: Recipe) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for name, endpoint in {**environment_endpoints(ENDPOINTS), **recipe.endpoints}.items():
+        rows.append([name, (_place(endpoint) or "none") if endpoint.wants_key else "-", _state(lacks(endpoint))])
+    return rows
+
+
+def _extras() -> list[tuple[str, str, str | None]]:
+    """Return extras and programs: name, what for, and what is to be done for it."""
+    found = [(name, what, None if find_spec(home) else install_line(name)) for name, (home, what) in EXTRAS.items()]
+    if keyring_name() is None and find_spec("keyring"):
+        found[-1] = ("keyring", EXTRAS["keyring"][1], "the system has none here: keys are kept in a file")
+    sandbox = ("bubblewrap", "bash for members, graded code", _lack_of_sandbox())
+    return [*found, ("weights", "the embedded model", _lack_of_weights()), sandbox]
+
+
+def _lack_of_weights() -> str | None:
+    if weights_at_hand():
+        return None
+    return f"fetched when first needed ({DOWNLOAD_MB} MB): python -m fusiontools.llm.weights"
+
+
+def _lack_of_sandbox() -> str | None:
+    from fusiontools.tools.sandbox import find_sandbox
+
+    try:
+        find_sandbox()
+    except UsageError as error:
+        return error.message
+    return None
+
+
+def _notes() -> str:
+    """Return what else there is to say of keys."""
+    notes = []
+    known = {endpoint.api_key_env for endpoint in ENDPOINTS.values()}
+    if url := os.environ.get("FUSION_BASE_URL"):
+        notes.append(f"FUSION_BASE_URL takes every endpoint to {url}\n")
+    with contextlib.suppress(UsageError):  # it is one of the problems
+        notes += [f"{name}: kept, {place_of_key(name)}\n" for name in kept_names() if name not in known]
+    if keys := unused_keys():
+        notes.append(f"{', '.join(keys)}: no endpoint reads it; a recipe can: `api_key_env: {keys[0]}`.\n")
+    return "".join(notes)
+
+
+def _verdict(found: Findings) -> str:
+    """Return what it comes to, and what to do."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for seat in found.seats:
+        if not seat.is_ready:
+            alike.setdefault((seat.endpoint.name, seat.lacks or seat.live or ""), []).append(seat.model.model)
+    todo = [
+        f"{models[0] if len(models) == 1 else f'{len(models)} models'} at {endpoint}: {why}"
+        for (endpoint, why), models in alike.items()
+    ]
+    todo += [f"{name}: {lack}" for name, lack in found.tools.items() if lack]
+    todo += found.problems
+    if not todo:
+        return f"{found.recipe.name} is ready\n"
+    can = "cannot be used" if found.status == EXIT_NOTHING_USABLE else "is not all ready"
+    return f"{found.recipe.name} {can}:\n" + "".join(f"  {line}\n" for line in todo)
+
+
+def _as_data(found: Findings) -> dict[str, Any]:
+    """Return all that was found, for programs."""
+    return {
+        "recipe": found.recipe.name,
+        "chosen": default_choice(),
+        "status": found.status,
+        "ready": found.status == EXIT_OK,
+        "models": [
+            {
+                "model": seat.model.model,
+                "endpoint": seat.endpoint.name,
+                "stages": seat.stages,
+                "ready": seat.is_ready,
+                "todo": seat.lacks,
+                "live": seat.live,
+            }
+            for seat in found.seats
+        ],
+        "tools": [{"tool": name, "ready": lack is None, "todo": lack} for name, lack in found.tools.items()],
+        "endpoints": [
+            {
+                "endpoint": name,
+                "url": endpoint.base_url or None,
+                "key": _place(endpoint),
+                "todo": lacks(endpoint),
+            }
+            for name, endpoint in {**environment_endpoints(ENDPOINTS), **found.recipe.endpoints}.items()
+        ],
+        "extras": [{"extra": name, "for": what, "todo": lack} for name, what, lack in _extras()],
+        "kept": [{"kind": k.kind, "path": str(k.path), "size_bytes": k.size_bytes} for k in what_is_kept()],
+        "problems": found.problems,
+    }
