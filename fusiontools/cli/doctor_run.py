@@ -36,7 +36,8 @@ from fusiontools.errors import (
 )
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
-from fusiontools.llm.weights import DOWNLOAD_MB, weights_at_hand
+from fusiontools.llm.journal import default_path
+from fusiontools.llm.weights import DOWNLOAD_MB, cache_dir, weights_at_hand
 from fusiontools.record import jsonl
 from fusiontools.runs.kept import what_is_kept
 
@@ -192,12 +193,13 @@ def _problems() -> list[str]:
         kept_names()
     except UsageError as error:
         problems.append(error.message)
-    for kept in what_is_kept():
-        folder = next((path for path in (kept.path, *kept.path.parents) if path.exists()), kept.path)
-        if kept.kind in ("journal", "weights") and not os.access(folder, os.W_OK):
-            problems.append(
-                f"{folder} cannot be written, so the {kept.kind} is not kept; set XDG_STATE_HOME or mend it"
-            )
+    for what, place, variable in (
+        ("the journal is not kept", default_path().parent, "XDG_STATE_HOME"),
+        ("weights are fetched in vain", cache_dir(), "XDG_CACHE_HOME"),
+    ):
+        folder = next(path for path in (place, *place.parents) if path.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            problems.append(f"{folder} cannot be written, so {what}; mend it, or set {variable}")
     return problems
 
 

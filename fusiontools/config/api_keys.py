@@ -212,7 +212,7 @@ def _read_file(path: Path) -> dict[str, dict[str, Any]]:
             if mode & 0o077:
                 raise UsageError(f"{path}: others may read it, so no key is taken from it: chmod 600 {path}")
             kept = json.loads(file.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
