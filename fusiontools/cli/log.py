@@ -212,7 +212,7 @@ def _remove(verb: str, words: tuple[str, ...], options: LogOptions) -> int:
     import math
 
     from fusiontools.cli.command import complain
-    from fusiontools.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, UsageError, nearest
+    from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, nearest
     from fusiontools.runs.kept import AGING, KINDS, count_older, remove_older
 
     known = AGING if verb == "prune" else tuple(KINDS)
@@ -228,7 +228,7 @@ def _remove(verb: str, words: tuple[str, ...], options: LogOptions) -> int:
     doomed = {kind: count for kind, count in counts.items() if count}
     if not doomed:
         complain(_TOOL, "there is nothing to remove")
-        return EXIT_NOTHING_USABLE
+        return EXIT_OK
     if not options.yes and not _agreed(", ".join(_counted(kind, count) for kind, count in doomed.items())):
         complain(_TOOL, "nothing was removed")
         return EXIT_OK
