@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -84,6 +85,14 @@ class Seat:
         """Whether it can be asked, as far as is known."""
         return self.lacks is None and not self.refused
 
+    @property
+    def todo(self) -> str | None:
+        """What a person can do before it is asked; None where it is ready."""
+        if self.is_ready or self.lacks is None:
+            return None if self.is_ready else self.live
+        keeping = f", or fuse-doctor --set-key {self.endpoint.name}"
+        return self.lacks + (keeping if self.endpoint.api_key_env and _place(self.endpoint) is None else "")
+
 
 @dataclass(slots=True)
 class Findings:
@@ -145,7 +154,7 @@ def _lack_of(seat: Seat) -> str | None:
     """Return what a person has to do before a model can be asked; its key is really fetched."""
     endpoint = seat.endpoint
     if lack := lacks(endpoint):
-        return f"{lack}, or fuse-doctor --set-key {endpoint.name}" if _wants_a_key(endpoint) else lack
+        return lack
     try:
         require_ready(endpoint)
     except UsageError as error:
@@ -157,10 +166,6 @@ def _lack_of(seat: Seat) -> str | None:
         pull = f"ollama pull {seat.model.model}" if endpoint.name == "ollama" else "load it there"
         return f"the server does not list it: {pull}"
     return None
-
-
-def _wants_a_key(endpoint: Endpoint) -> bool:
-    return endpoint.api_key_env is not None and _place(endpoint) is None
 
 
 def _place(endpoint: Endpoint) -> str | None:
@@ -253,7 +258,7 @@ def _as_text(found: Findings, *, live: bool) -> str:
     recipe = found.recipe
     about = f": {recipe.description}" if recipe.description else ""
     parts = [
-        f"recipe {recipe.name}{about}\n{recipe.chain}\n",
+        _folded(f"recipe {recipe.name}{about}") + f"{recipe.chain}\n",
         _table(["model", "at", "asked by", ""], [_seat_row(seat, live) for seat in found.seats]),
         _table(["tool of members", ""], [[name, _state(lack)] for name, lack in found.tools.items()]),
         _table(["endpoint", "key", ""], _endpoint_rows(recipe)),
@@ -263,6 +268,12 @@ def _as_text(found: Findings, *, live: bool) -> str:
         _verdict(found),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _folded(line: str) -> str:
+    """Return a line as several, where a screen is too narrow for it."""
+    width = screen_width() or len(line) + 1
+    return textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -334,7 +345,7 @@ def _verdict(found: Findings) -> str:
     alike: dict[tuple[str, str], list[str]] = {}
     for seat in found.seats:
         if not seat.is_ready:
-            alike.setdefault((seat.endpoint.name, seat.lacks or seat.live or ""), []).append(seat.model.model)
+            alike.setdefault((seat.endpoint.name, seat.todo or ""), []).append(seat.model.model)
     todo = [
         f"{models[0] if len(models) == 1 else f'{len(models)} models'} at {endpoint}: {why}"
         for (endpoint, why), models in alike.items()
@@ -344,7 +355,7 @@ def _verdict(found: Findings) -> str:
     if not todo:
         return f"{found.recipe.name} is ready\n"
     can = "cannot be used" if found.status == EXIT_NOTHING_USABLE else "is not all ready"
-    return f"{found.recipe.name} {can}:\n" + "".join(f"  {line}\n" for line in todo)
+    return f"{found.recipe.name} {can}:\n" + "".join(_folded(f"  {line}") for line in todo)
 
 
 def _as_data(found: Findings) -> dict[str, Any]:
@@ -360,7 +371,7 @@ def _as_data(found: Findings) -> dict[str, Any]:
                 "endpoint": seat.endpoint.name,
                 "stages": seat.stages,
                 "ready": seat.is_ready,
-                "todo": seat.lacks,
+                "todo": seat.todo,
                 "live": seat.live,
             }
             for seat in found.seats
