@@ -243,7 +243,8 @@ async def _ask(seat: Seat, client: Client) -> None:
             seat.refused, seat.live = True, f"not asked: {failure.message}"
             return
         if failure.code not in _THERE:
-            seat.lacks = seat.live = f"{failure.code}: {failure.message}"
+            key = f" (the key: {_place(seat.endpoint)})" if failure.code == "auth" and seat.endpoint.wants_key else ""
+            seat.lacks = seat.live = f"{failure.code}: {failure.message}{key}"
             return
     costs = [call["cost_usd"] for call in ledger.calls]
     known = sum(cost for cost in costs if cost is not None)

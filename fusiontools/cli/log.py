@@ -147,8 +147,8 @@ def _table(runs: list[PastRun]) -> str:
         if run.failure:
             asked = Styled(f"[{run.failure}] {asked}", "red")
         rows.append([run.id, when, run.recipe or "-", "unknown" if spending.nothing_known else cost, asked])
-    head: list[Cell] = ["id", "when", "recipe", "cost", "question"]
-    taken = sum(max(len(str(row[i])) for row in (head, *rows)) + 2 for i in range(4))
+    head = ["id", "when", "recipe", "cost", "question"]
+    taken = sum(max(len(head[i]), *(len(str(row[i])) for row in rows)) + 2 for i in range(4))
     most = max(20, (width or _PLAIN_WIDTH) - taken)
     shown = [[*row[:4], _cut(row[4], most)] for row in rows]
     return table_text(head, shown, left=(0, 1, 2, 4), folding=4, colour=is_colour_welcome(), width=width)

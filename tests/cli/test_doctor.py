@@ -97,6 +97,7 @@ def test_live_says_the_price_first_and_asks_each_model_once(
     live = {m["model"]: m["live"] for m in data["models"]}
     assert [live[model].split(" in ")[0] for model in ("fake/a", "fake/b", "fake/judge")] == ["answered"] * 3
     assert live["fake/synth+status=401"].startswith("auth: ")
+    assert live["fake/synth+status=401"].endswith(" (the key: THERE_KEY is set)")
     assert sorted(body["model"] for body in upstream.bodies()) == sorted(live)
     assert {body["max_tokens"] for body in upstream.bodies()} == {16}
     assert not (tmp_path / "home" / "state" / "fusiontools" / "journal.db").exists()
