@@ -26,7 +26,7 @@ from fusiontools.config.models import (
     split_spelling,
 )
 from fusiontools.config.readiness import served_models
-from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, Redact, few_shot_from, redact_from
+from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Compact, Recipe, Redact, few_shot_from, redact_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.config.tool_options import ToolOptions, read_tool_options, require_tool
 from fusiontools.errors import UsageError, nearest
@@ -207,6 +207,7 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         aliases=maker.aliases(),
         endpoints=endpoints,
         redact=_redact(data.get("redact", []), where),
+        compact=_compact(data.get("compact"), maker),
         log=data.get("log", False),
     )
 
@@ -229,6 +230,14 @@ def _redact(said: Any, where: str) -> Redact:
         return redact_from(said)
     except UsageError as error:
         raise UsageError(f"{where}: $.{error.message}") from None
+
+
+def _compact(said: Any, maker: _ModelMaker) -> Compact | None:
+    """Return who summarises long conversations; in its short form a recipe names the model and no more."""
+    if said is None:
+        return None
+    given = said if isinstance(said, dict) and "over_tokens" in said else {"model": said}
+    return Compact(maker.one(given["model"], "$.compact"), given.get("over_tokens"))
 
 
 def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:

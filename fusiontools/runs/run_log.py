@@ -25,7 +25,7 @@ from typing import Any
 
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.journal import default_path
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_text
 from fusiontools.record.types import Record

@@ -36,6 +36,8 @@ from fusiontools.record.types import Message, Record
 #: Whose sessions there are: an id is `KIND-8 hex digits`.
 CHAT, CODE = "chat", "code"
 _SUFFIX = ".jsonl"
+#: The session of a single question.
+_LAST = "chat-last"
 _TITLE_CHARS = 72
 #: So much of a file is read for its title: pictures make the first line long.
 _HEAD_BYTES = 32 << 20
@@ -202,6 +204,29 @@ def open_session(
         if not read_only:
             until_open.pop_all()
     return session
+
+
+def keep_last(record: Record, folder: Path | None = None) -> None:
+    """Keep a single question and its answer, until the next one, so that a person can go on from it.
+
+    A conversation that has gone on from the one before is kept under a name of its own.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    path = (folder or sessions_dir()) / f"{_LAST}{_SUFFIX}"
+    session = Session(path)
+    if path.exists():
+        try:
+            with open_session(str(path)) as before:
+                if len(before.records) > 1:
+                    path.rename(_new_path(path.parent, CHAT))
+                else:
+                    path.unlink()
+        except SessionInUse:
+            return  # somebody goes on from it just now
+    with session:
+        session.append(record)
 
 
 def list_sessions(kinds: Sequence[str] = (CHAT, CODE), folder: Path | None = None) -> list[SessionFile]:
