@@ -64,7 +64,7 @@ EXTRAS = {
 
 
 @dataclass(slots=True)
-class Seat:
+class ModelCheck:
     """A model of the recipe, with the stages that ask it.
 
     Args:
@@ -104,19 +104,19 @@ class Findings:
     """
 
     recipe: Recipe
-    seats: list[Seat]
+    checks: list[ModelCheck]
     tools: dict[str, str | None]
     problems: list[str]
 
     @property
     def status(self) -> int:
         """The exit status."""
-        members = [seat for seat in self.seats if "panel" in seat.stages]
-        if any(seat.refused for seat in self.seats):
+        members = [check for check in self.checks if "panel" in check.stages]
+        if any(check.refused for check in self.checks):
             return EXIT_BUDGET
-        if members and not any(seat.is_ready for seat in members):
+        if members and not any(check.is_ready for check in members):
             return EXIT_NOTHING_USABLE
-        ready = all(seat.is_ready for seat in self.seats) and not any(self.tools.values()) and not self.problems
+        ready = all(check.is_ready for check in self.checks) and not any(self.tools.values()) and not self.problems
         return EXIT_OK if ready else EXIT_SOME_FAILED
 
 
@@ -127,10 +127,10 @@ async def examine(config: str | None, limit: Mapping[str, Any], *, live: bool, a
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
     recipe = load_recipe(config)
-    seats = _seats(recipe)
-    for seat in seats:
-        seat.lacks = await asyncio.to_thread(_lack_of, seat)
-    found = Findings(recipe, seats, await asyncio.to_thread(_lacks_of_tools, recipe), _problems())
+    checks = _checks(recipe)
+    for check in checks:
+        check.lacks = await asyncio.to_thread(_lack_of, check)
+    found = Findings(recipe, checks, await asyncio.to_thread(_lacks_of_tools, recipe), _problems())
     if live:
         await _ask_all(found, limit)
     text = jsonl.dumps(_as_data(found)).decode() + "\n" if as_json else _as_text(found, live=live)
@@ -138,21 +138,21 @@ async def examine(config: str | None, limit: Mapping[str, Any], *, live: bool, a
     return found.status
 
 
-def _seats(recipe: Recipe) -> list[Seat]:
+def _checks(recipe: Recipe) -> list[ModelCheck]:
     """Return the models that the recipe's chain asks, each once for each place where it is asked."""
-    seats: dict[tuple[str, str], Seat] = {}
+    checks: dict[tuple[str, str], ModelCheck] = {}
     for step in parse(recipe.chain):
         options = merge(step.name, recipe.stages[step.name], read_typed(step.name, step.given, recipe))
         for model in models_of({each.name: getattr(options, each.name) for each in fields(options)}):
             key = (model.model, model.endpoint)
-            seat = seats.setdefault(key, Seat(model, recipe.endpoints[model.endpoint]))
-            seat.stages += [] if step.name in seat.stages else [step.name]
-    return list(seats.values())
+            check = checks.setdefault(key, ModelCheck(model, recipe.endpoints[model.endpoint]))
+            check.stages += [] if step.name in check.stages else [step.name]
+    return list(checks.values())
 
 
-def _lack_of(seat: Seat) -> str | None:
+def _lack_of(check: ModelCheck) -> str | None:
     """Return what a person has to do before a model can be asked; its key is really fetched."""
-    endpoint = seat.endpoint
+    endpoint = check.endpoint
     if lack := lacks(endpoint):
         return lack
     try:
@@ -162,8 +162,8 @@ def _lack_of(seat: Seat) -> str | None:
     if endpoint.embedded and endpoint.path and not weights_at_hand(endpoint.path):
         return f"there are no weights at {endpoint.path}"
     here = served_models(endpoint)
-    if here and not {seat.model.model, f"{seat.model.model}:latest"} & {*here}:
-        pull = f"ollama pull {seat.model.model}" if endpoint.name == "ollama" else "load it there"
+    if here and not {check.model.model, f"{check.model.model}:latest"} & {*here}:
+        pull = f"ollama pull {check.model.model}" if endpoint.name == "ollama" else "load it there"
         return f"the server does not list it: {pull}"
     return None
 
@@ -214,15 +214,15 @@ def _problems() -> list[str]:
 async def _ask_all(found: Findings, limit: Mapping[str, Any]) -> None:
     """Ask each model that is ready for a word; what that costs at most is said first."""
     limits = replace(found.recipe.limits, **{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
-    ready = [seat for seat in found.seats if seat.lacks is None]
-    costs = [prices.upper_bound_usd(seat.endpoint, seat.model, _MESSAGES, _params(seat.model)) for seat in ready]
+    ready = [check for check in found.checks if check.lacks is None]
+    costs = [prices.upper_bound_usd(check.endpoint, check.model, _MESSAGES, _params(check.model)) for check in ready]
     known, unknown = sum(cost for cost in costs if cost is not None), costs.count(None)
     calls = f"{len(ready)} call{'' if len(ready) == 1 else 's'}"
     beside = f", and {unknown} of unknown price" if unknown else ""
     complain(_TOOL, f"--live: {calls}, at most {money(known) if known else '$0'}{beside}")
     client = Client(found.recipe.endpoints, limits, shares=False)
     try:
-        await asyncio.gather(*(_ask(seat, client) for seat in ready))
+        await asyncio.gather(*(_ask(check, client) for check in ready))
     finally:
         await client.aclose()
 
@@ -231,25 +231,25 @@ def _params(model: Model) -> dict[str, Any]:
     return {**model.extra, "max_tokens": _MAX_TOKENS}
 
 
-async def _ask(seat: Seat, client: Client) -> None:
-    """Make the one call, and say in the seat how it went."""
+async def _ask(check: ModelCheck, client: Client) -> None:
+    """Make the one call, and say in the check how it went."""
     started = time.monotonic()
-    model = replace(seat.model, fallbacks=())
+    model = replace(check.model, fallbacks=())
     ledger = client.ledger("doctor", "live")
     try:
         await client.complete(client.request(model, _MESSAGES, _params(model)), model, ledger)
     except CallFailed as failure:
         if failure.code in _LIMITS:
-            seat.refused, seat.live = True, f"not asked: {failure.message}"
+            check.refused, check.live = True, f"not asked: {failure.message}"
             return
         if failure.code not in _THERE:
-            key = f" (the key: {_place(seat.endpoint)})" if failure.code == "auth" and seat.endpoint.wants_key else ""
-            seat.lacks = seat.live = f"{failure.code}: {failure.message}{key}"
+            key = f" (the key: {_place(check.endpoint)})" if failure.code == "auth" and check.endpoint.wants_key else ""
+            check.lacks = check.live = f"{failure.code}: {failure.message}{key}"
             return
     costs = [call["cost_usd"] for call in ledger.calls]
     known = sum(cost for cost in costs if cost is not None)
     cost = "cost unknown" if None in costs else money(known) if known else "$0"
-    seat.live = f"answered in {time.monotonic() - started:.1f} s, {cost}"
+    check.live = f"answered in {time.monotonic() - started:.1f} s, {cost}"
 
 
 # --- Printing ---
@@ -260,7 +260,7 @@ def _as_text(found: Findings, *, live: bool) -> str:
     about = f": {recipe.description}" if recipe.description else ""
     parts = [
         _folded(f"recipe {recipe.name}{about}") + f"{recipe.chain}\n",
-        _table(["model", "at", "asked by", ""], [_seat_row(seat, live) for seat in found.seats]),
+        _table(["model", "at", "asked by", ""], [_check_row(check, live) for check in found.checks]),
         _table(["tool of members", ""], [[name, _state(lack)] for name, lack in found.tools.items()]),
         _table(["endpoint", "key", ""], _endpoint_rows(recipe)),
         _table(["extra", "for", ""], [[name, what, _state(lack)] for name, what, lack in _extras()]),
@@ -289,11 +289,11 @@ def _state(lack: str | None) -> Cell:
     return Styled("ready", "green") if lack is None else Styled(lack, "yellow")
 
 
-def _seat_row(seat: Seat, live: bool) -> list[Cell]:
-    state = _state(seat.lacks)
-    if live and seat.live:
-        state = Styled(seat.live, "green" if seat.is_ready else "red")
-    return [seat.model.model, seat.endpoint.name, ", ".join(seat.stages), state]
+def _check_row(check: ModelCheck, live: bool) -> list[Cell]:
+    state = _state(check.lacks)
+    if live and check.live:
+        state = Styled(check.live, "green" if check.is_ready else "red")
+    return [check.model.model, check.endpoint.name, ", ".join(check.stages), state]
 
 
 def _endpoint_rows(recipe: Recipe) -> list[list[Cell]]:
@@ -344,9 +344,9 @@ def _notes() -> str:
 def _verdict(found: Findings) -> str:
     """Return what it comes to, and what to do."""
     alike: dict[tuple[str, str], list[str]] = {}
-    for seat in found.seats:
-        if not seat.is_ready:
-            alike.setdefault((seat.endpoint.name, seat.todo or ""), []).append(seat.model.model)
+    for check in found.checks:
+        if not check.is_ready:
+            alike.setdefault((check.endpoint.name, check.todo or ""), []).append(check.model.model)
     todo = [
         f"{models[0] if len(models) == 1 else f'{len(models)} models'} at {endpoint}: {why}"
         for (endpoint, why), models in alike.items()
@@ -368,14 +368,14 @@ def _as_data(found: Findings) -> dict[str, Any]:
         "ready": found.status == EXIT_OK,
         "models": [
             {
-                "model": seat.model.model,
-                "endpoint": seat.endpoint.name,
-                "stages": seat.stages,
-                "ready": seat.is_ready,
-                "todo": seat.todo,
-                "live": seat.live,
+                "model": check.model.model,
+                "endpoint": check.endpoint.name,
+                "stages": check.stages,
+                "ready": check.is_ready,
+                "todo": check.todo,
+                "live": check.live,
             }
-            for seat in found.seats
+            for check in found.checks
         ],
         "tools": [{"tool": name, "ready": lack is None, "todo": lack} for name, lack in found.tools.items()],
         "endpoints": [

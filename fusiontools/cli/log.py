@@ -246,14 +246,15 @@ def _agreed(what: str) -> bool:
         UsageError: nobody is there to be asked.
     """
     import os
+    import sys
 
     from fusiontools.errors import UsageError
 
     if not os.isatty(0):
         raise UsageError(f"{what}: --yes removes it where nobody can be asked")
-    import click
-
-    return click.confirm(f"Remove {what}?", err=True)
+    sys.stderr.write(f"Remove {what}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _say_removed(kind: str, removed: Removed) -> bool:

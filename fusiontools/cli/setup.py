@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -135,7 +136,9 @@ def warm_up() -> None:
         schemas.is_valid("record", jsonl.loads(b"{}"))
         schemas.is_valid("recipe", jsonl.loads(b"{}"))
         load_template("default")
-        if recipe_yaml.default_choice() != "local":
-            from fusiontools.llm import http  # noqa: F401 - the import is what takes time
+        # What is wrong with the choice is said by whoever needs it.
+        with suppress(UsageError):
+            if recipe_yaml.default_choice() != "local":
+                from fusiontools.llm import http  # noqa: F401 - the import is what takes time
 
     threading.Thread(target=work, name="warm-up", daemon=True).start()

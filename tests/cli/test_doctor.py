@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from mistakes import SECRET
-from samples import lines, question
+from samples import lines, panelled, question
 from terminal import everything
 from workdir import ROOT, SUPPORT, Result, Run, Upstream
 
@@ -205,6 +205,24 @@ def test_what_cannot_be_kept_is_said_and_never_repeated(
     assert said in result.err
     assert SECRET not in result.err
     assert not (tmp_path / "home" / "config" / "fusiontools" / "keys.json").exists()
+
+
+def test_a_file_of_keys_that_nobody_needs_stops_nobody(run: Run, upstream: Upstream, tmp_path: Path) -> None:
+    keys = tmp_path / "home" / "config" / "fusiontools" / "keys.json"
+    keys.parent.mkdir(parents=True)
+    keys.write_text("{}")
+    keys.chmod(0o644)
+    keyless = (
+        f"endpoints: {{there: {{base_url: '{upstream.url}'}}}}\nendpoint: there\npanel: [fake/a]\njudge: fake/judge\n"
+    )
+    (tmp_path / "keyless.yaml").write_text(keyless)
+
+    judged_well = run(["fuse-judge", "-c", "keyless.yaml"], lines([panelled("q1")]))
+    needing = run(["fuse-ask", "Why?"])
+
+    assert (judged_well.status, judged_well.err) == (0, "")
+    assert (needing.status, needing.err.count("\n")) == (2, 1)
+    assert f"chmod 600 {keys}" in needing.err
 
 
 def test_a_key_command_is_run_by_the_doctor_and_its_failure_is_named(
