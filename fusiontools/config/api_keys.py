@@ -259,9 +259,10 @@ def _keyring() -> Any:
     """Return the system's keyring; None where there is none, or none that is safer than a file."""
     try:
         import keyring
-    except ImportError:
-        return None
-    ring = keyring.get_keyring()
+
+        ring = keyring.get_keyring()
+    except (ImportError, AttributeError, RuntimeError):
+        return None  # not installed, or set to what is not there
     return ring if ring.priority >= _REAL_KEYRING else None
 
 
