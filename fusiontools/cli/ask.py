@@ -63,6 +63,8 @@ class AskedOptions:
     max_tokens: int | None = option(
         None, "-t", "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens."
     )
+    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
+    quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,7 @@ class AskOptions(AskedOptions):
     )
     output: str | None = option(None, "-o", "--output", choices=("text", "jsonl"), help="The answer, or the record.")
     json: bool = option(False, "--json", help="The same as -o jsonl.")
-    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
-    quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
     strict: bool = option(False, "--strict", help="Exit 1 where anything is degraded.")
     show_list: bool = option(False, "--list", help="Show recipes, endpoints and models, and what each still lacks.")
     import_file: str | None = option(

@@ -25,7 +25,7 @@ from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 from fusiontools.record.sections import with_error
 from fusiontools.runs.session import Session, keep_last
-from fusiontools.runs.turn import Turn
+from fusiontools.runs.turn import ChatTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ async def ask_once(
 
         view = View()
     shown = LiveAnswer(view, asking) if asking.is_live else None
-    turn = Turn(question, shown.take if shown else None)
+    turn = ChatTurn(question, shown.take if shown else None)
     record, told = await run_turn(turn, stage, client, view, asking.tool)
     if view is not None:
         view.close()
@@ -90,7 +90,7 @@ async def ask_once(
     return _exit_status(record, client, answered, strict=asking.strict)
 
 
-async def run_turn(turn: Turn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:
+async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:
     """Return the record that came, and the signal that has stopped it, else 0.
 
     A bug of ours is a failed record, with the calls that were paid for.

@@ -20,7 +20,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 _MENU_LINES, _MENU_SHARE = 6, 4
 
 
-class Prompt:
+class LineEditor:
     """Where a person types.
 
     Args:
