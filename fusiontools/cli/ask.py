@@ -103,7 +103,7 @@ def main(
     from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_client, named_recipe
+    from fusiontools.cli.setup import make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
     options = AskOptions(**ask)
@@ -132,7 +132,8 @@ def main(
         replayable=not journal.get("no_journal"),
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(ask_once(question, stage, client, asking, session)))
+        keep = None if session else run_keeper(_TOOL, recipe, journal)
+        leave(runner.run(ask_once(question, stage, client, asking, session, keep)))
 
 
 def _open_session(options: AskOptions) -> Any:

@@ -58,11 +58,14 @@ class Asking:
         return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
 
 
-async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, session: Session | None = None) -> int:
+async def ask_once(
+    question: Any, stage: Any, make: Any, asking: Asking, session: Session | None = None, keep: Any = None
+) -> int:
     """Run the chain, show it, print what came; return the exit status.
 
     Args:
         session: the conversation that the question goes on with.
+        keep: keeps the record among the past runs, where somebody wants that.
     """
     client = make()
     view = None
@@ -78,6 +81,8 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, session
     keep_turn(record, session, asking)
     if told:
         await _leave_interrupted(told, view is not None and asking.replayable, shown, asking.tool)
+    if keep is not None:
+        keep(record)
     answered = show_record(record, asking, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
