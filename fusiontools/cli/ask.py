@@ -63,6 +63,8 @@ class AskedOptions:
     max_tokens: int | None = option(
         None, "-t", "--max-tokens", minimum=1, metavar="N", help="Longest answer, in tokens."
     )
+    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
+    quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,7 @@ class AskOptions(AskedOptions):
     )
     output: str | None = option(None, "-o", "--output", choices=("text", "jsonl"), help="The answer, or the record.")
     json: bool = option(False, "--json", help="The same as -o jsonl.")
-    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
     verbose: bool = option(False, "-v", "--verbose", help="Show every response and the analysis too.")
-    quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
     strict: bool = option(False, "--strict", help="Exit 1 where anything is degraded.")
     show_list: bool = option(False, "--list", help="Show recipes, endpoints and models, and what each still lacks.")
     import_file: str | None = option(
@@ -103,7 +103,7 @@ def main(
     from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_client, named_recipe
+    from fusiontools.cli.setup import make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
     options = AskOptions(**ask)
@@ -132,7 +132,8 @@ def main(
         replayable=not journal.get("no_journal"),
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        leave(runner.run(ask_once(question, stage, client, asking, session)))
+        keep = None if session else run_keeper(_TOOL, recipe, journal)
+        leave(runner.run(ask_once(question, stage, client, asking, session, keep)))
 
 
 def _open_session(options: AskOptions) -> Any:

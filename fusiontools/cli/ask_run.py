@@ -22,10 +22,10 @@ from fusiontools.errors import (
     FusionError,
 )
 from fusiontools.record import jsonl
-from fusiontools.record.clean import clean
+from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import with_error
 from fusiontools.runs.session import Session, keep_last
-from fusiontools.runs.turn import Turn
+from fusiontools.runs.turn import ChatTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,14 @@ class Asking:
         return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
 
 
-async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, session: Session | None = None) -> int:
+async def ask_once(
+    question: Any, stage: Any, make: Any, asking: Asking, session: Session | None = None, keep: Any = None
+) -> int:
     """Run the chain, show it, print what came; return the exit status.
 
     Args:
         session: the conversation that the question goes on with.
+        keep: keeps the record among the past runs, where somebody wants that.
     """
     client = make()
     view = None
@@ -71,13 +74,15 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, session
 
         view = View()
     shown = LiveAnswer(view, asking) if asking.is_live else None
-    turn = Turn(question, shown.take if shown else None)
+    turn = ChatTurn(question, shown.take if shown else None)
     record, told = await run_turn(turn, stage, client, view, asking.tool)
     if view is not None:
         view.close()
     keep_turn(record, session, asking)
     if told:
         await _leave_interrupted(told, view is not None and asking.replayable, shown, asking.tool)
+    if keep is not None:
+        keep(record)
     answered = show_record(record, asking, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
@@ -85,7 +90,7 @@ async def ask_once(question: Any, stage: Any, make: Any, asking: Asking, session
     return _exit_status(record, client, answered, strict=asking.strict)
 
 
-async def run_turn(turn: Turn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:
+async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:
     """Return the record that came, and the signal that has stopped it, else 0.
 
     A bug of ours is a failed record, with the calls that were paid for.
@@ -147,6 +152,7 @@ class LiveAnswer:
         self._tool = asking.tool
         #: Blanks that are written only where more follows them: an answer neither begins nor ends with any.
         self._blanks = ""
+        self._clean = CleanStream()
         #: What the model wrote, as it came.
         self.text = ""
 
@@ -170,7 +176,7 @@ class LiveAnswer:
         if not text:
             return
         if not self._is_set:
-            write_or_leave(self._tool, clean(text).encode("utf-8", "replace"))
+            write_or_leave(self._tool, self._clean.take(text).encode("utf-8", "replace"))
             return
         if self._screen is None:
             from fusiontools.cli.markdown import MarkdownScreen
@@ -183,7 +189,7 @@ class LiveAnswer:
         if self._screen is not None:
             self._screen.close()
         elif self.text.strip():
-            write_or_leave(self._tool, b"\n")
+            write_or_leave(self._tool, f"{self._clean.finish()}\n".encode("utf-8", "replace"))
         self._screen = None
 
     def print_whole(self, text: str) -> None:

@@ -36,8 +36,6 @@ class ChatOptions(AskedOptions):
     fork: bool = option(False, "--fork", help="Go on with a copy; the conversation itself stays as it is.")
     no_session: bool = option(False, "--no-session", help="Keep no file of the conversation.")
     show_sessions: bool = option(False, "--sessions", help="List the conversations that are kept.")
-    plain: bool = option(False, "--plain", help="Show answers as the models wrote them.")
-    quiet: bool = option(False, "-q", "--quiet", help="No view of the calls, no notes.")
 
 
 @command(_TOOL, ChatOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
@@ -60,12 +58,13 @@ def main(
         _print_sessions()
     interactive = os.isatty(0) and os.isatty(1)
     session = _open_session(options, wait_for_person=interactive)
-    from fusiontools.cli.chat_run import Chat, Setting
+    from fusiontools.cli.chat_commands import COMMANDS
+    from fusiontools.cli.chat_run import ChatLoop, Setting
 
     setting = Setting(options, config, tool, limit, journal)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        talk = Chat(setting, session)
-        leave(runner.run(talk.run(files) if interactive else talk.answer_once(files)))
+        talk = ChatLoop(setting, session)
+        leave(runner.run(talk.run(files, COMMANDS) if interactive else talk.answer_once(files)))
 
 
 def _open_session(options: ChatOptions, *, wait_for_person: bool) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fusiontools.cli.chat_run import ChatLoop, Commands
 from fusiontools.cli.cost import format_costs
+from fusiontools.cli.table import screen_width, table_text
 from fusiontools.cli.text import record_as_text
 from fusiontools.config.recipe_yaml import own_recipe_names, recipe_names
 from fusiontools.errors import UsageError, nearest
@@ -17,25 +19,22 @@ from fusiontools.record.sections import display_names, text_of
 from fusiontools.runs.chain import Costs
 from fusiontools.runs.session import new_session
 
-if TYPE_CHECKING:
-    from fusiontools.cli.chat_run import Chat
-
-Command = Callable[["Chat", str], Awaitable[bool | None]]
+Command = Callable[[ChatLoop, str], Awaitable[bool | None]]
 
 
-async def obey(chat: Chat, text: str) -> bool:
+async def obey(chat: ChatLoop, text: str) -> bool:
     """Do what a line with a slash says; return whether the person leaves.
 
     Raises:
         UsageError: it cannot be done.
     """
     name, _, rest = text.strip().partition(" ")
-    if name not in COMMANDS:
-        raise UsageError(f"there is no {name}{nearest(name, list(COMMANDS))}; // begins a question with a slash")
-    return bool(await COMMANDS[name][2](chat, rest.strip()))
+    if name not in _COMMANDS:
+        raise UsageError(f"there is no {name}{nearest(name, list(_COMMANDS))}; // begins a question with a slash")
+    return bool(await _COMMANDS[name][2](chat, rest.strip()))
 
 
-def complete_value(chat: Chat, name: str) -> Iterable[str] | None:
+def complete_value(chat: ChatLoop, name: str) -> Iterable[str] | None:
     """Return what may stand behind a command; None for the name of a file."""
     if name in ("/attach", "/save"):
         return None
@@ -46,23 +45,23 @@ def complete_value(chat: Chat, name: str) -> Iterable[str] | None:
     return ()
 
 
-def _last(chat: Chat) -> Any:
+def _last(chat: ChatLoop) -> Any:
     if chat.last is None:
         raise UsageError("nothing has been asked yet")
     return chat.last
 
 
-async def _panel(chat: Chat, _: str) -> None:
+async def _panel(chat: ChatLoop, _: str) -> None:
     kept = {key: value for key, value in _last(chat).items() if key in ("id", "messages", "panel", "layers", "route")}
     chat.say(record_as_text(kept, verbose=True) or "no panel has answered")  # type: ignore[arg-type]
 
 
-async def _analysis(chat: Chat, _: str) -> None:
+async def _analysis(chat: ChatLoop, _: str) -> None:
     kept = {key: value for key, value in _last(chat).items() if key in ("id", "messages", "analysis")}
     chat.say(record_as_text(kept, verbose=True) or "nobody has compared the responses")  # type: ignore[arg-type]
 
 
-async def _sources(chat: Chat, _: str) -> None:
+async def _sources(chat: ChatLoop, _: str) -> None:
     record = _last(chat)
     lines = [f"given: {text.get('title', '')} {text.get('url', '')}".strip() for text in record.get("evidence", [])]
     panel = record.get("panel", [])
@@ -72,27 +71,27 @@ async def _sources(chat: Chat, _: str) -> None:
     chat.say("\n".join([*lines, *(["", "cited:", *cited] if cited else [])]) or "nothing was looked up")
 
 
-async def _cost(chat: Chat, _: str) -> None:
+async def _cost(chat: ChatLoop, _: str) -> None:
     costs = Costs(["model"])
     for record in chat.session.records:
         costs.add(record)
-    chat.say(format_costs(costs, "table", foreseen=False))
+    chat.say(format_costs(costs, "table", foreseen=True))
 
 
-async def _recipe(chat: Chat, rest: str) -> None:
+async def _recipe(chat: ChatLoop, rest: str) -> None:
     if rest:
         await chat.use(rest, models=(), judge=None, synth=None, chain=None)
     members = ", ".join(model.name for model in chat.recipe.panel.members)
     chat.say(f"{chat.recipe.name}: {chat.recipe.description}\n{chat.options.chain or chat.recipe.chain}: {members}")
 
 
-async def _chain(chat: Chat, rest: str) -> None:
+async def _chain(chat: ChatLoop, rest: str) -> None:
     if rest:
         await chat.use(chat.config, chain=None if rest == "-" else rest)
     chat.say(chat.options.chain or chat.recipe.chain)
 
 
-async def _retry(chat: Chat, rest: str) -> None:
+async def _retry(chat: ChatLoop, rest: str) -> None:
     if not chat.asked:
         raise UsageError("nothing has been asked yet")
     stage = None
@@ -104,7 +103,7 @@ async def _retry(chat: Chat, rest: str) -> None:
     await chat.turn(chat.asked[-1], before=chat.asked[:-1], stage=stage)
 
 
-async def _edit(chat: Chat, _: str) -> None:
+async def _edit(chat: ChatLoop, _: str) -> None:
     if not chat.asked:
         raise UsageError("nothing has been asked yet")
     content = chat.asked[-1].get("content")
@@ -113,7 +112,7 @@ async def _edit(chat: Chat, _: str) -> None:
     chat.editing = text_of(chat.asked[-1])
 
 
-async def _attach(chat: Chat, rest: str) -> None:
+async def _attach(chat: ChatLoop, rest: str) -> None:
     if rest == "-":
         chat.attached.clear()
     elif rest:
@@ -122,7 +121,7 @@ async def _attach(chat: Chat, rest: str) -> None:
         raise UsageError("/attach FILE or URL: a text, a picture or a PDF")
 
 
-async def _system(chat: Chat, rest: str) -> None:
+async def _system(chat: ChatLoop, rest: str) -> None:
     if rest:
         chat.system = "" if rest == "-" else rest
     said = [text_of(message) for message in chat.session.messages if message.get("role") == "system"]
@@ -130,13 +129,13 @@ async def _system(chat: Chat, rest: str) -> None:
     chat.say(now or "there is no system prompt")
 
 
-async def _save(chat: Chat, rest: str) -> None:
+async def _save(chat: ChatLoop, rest: str) -> None:
     if not rest:
         raise UsageError("/save FILE: .jsonl keeps the records, any other name the text")
     chat.aside(_write_conversation(chat, Path(rest)))
 
 
-def _write_conversation(chat: Chat, path: Path) -> str:
+def _write_conversation(chat: ChatLoop, path: Path) -> str:
     path = path.expanduser()
     if path.suffix == ".jsonl":
         data = b"".join(map(jsonl.write, chat.session.records))
@@ -152,7 +151,7 @@ def _write_conversation(chat: Chat, path: Path) -> str:
     return f"{path}: {len(data):,} bytes"
 
 
-def _as_markdown(chat: Chat) -> str:
+def _as_markdown(chat: ChatLoop) -> str:
     """Return the conversation as it stands, each turn under the name of who said it."""
     said = []
     for message in chat.session.messages:
@@ -163,7 +162,7 @@ def _as_markdown(chat: Chat) -> str:
     return "\n\n".join(said) + "\n"
 
 
-async def _reset(chat: Chat, _: str) -> None:
+async def _reset(chat: ChatLoop, _: str) -> None:
     if chat.kept and chat.session.records:
         chat.aside(f"kept: fuse-chat --continue {chat.session.id}")
     chat.session.close()
@@ -172,7 +171,7 @@ async def _reset(chat: Chat, _: str) -> None:
     chat.attached.clear()
 
 
-async def _stats(chat: Chat, _: str) -> None:
+async def _stats(chat: ChatLoop, _: str) -> None:
     records = chat.session.records
     costs = Costs([])
     for record in records:
@@ -192,19 +191,18 @@ async def _stats(chat: Chat, _: str) -> None:
     chat.say("\n".join(lines))
 
 
-async def _help(chat: Chat, _: str) -> None:
-    width = max(len(usage) for usage, _, _ in COMMANDS.values()) + 2
-    lines = [f"{usage:<{width}}{about}" for usage, about, _ in COMMANDS.values()]
-    keys = "Enter sends, Alt-Enter or Ctrl-J begins a new line, Ctrl-C stops an answer, Ctrl-D leaves."
-    chat.say("\n".join([*lines, "", keys]))
+async def _help(chat: ChatLoop, _: str) -> None:
+    rows = [list(row) for row in USAGES]
+    keys = [["Enter", "Send."], ["Alt-Enter", "Begin a new line; Ctrl-J, too."], ["Ctrl-C", "Stop an answer."]]
+    chat.say(table_text(["", ""], [*rows, *keys], left=(0, 1), folding=1, width=screen_width()).lstrip("\n"))
 
 
-async def _quit(_: Chat, __: str) -> bool:
+async def _quit(_: ChatLoop, __: str) -> bool:
     return True
 
 
 #: For each command how it is written, what it does, and who does it.
-COMMANDS: dict[str, tuple[str, str, Command]] = {
+_COMMANDS: dict[str, tuple[str, str, Command]] = {
     "/help": ("/help", "Show this.", _help),
     "/panel": ("/panel", "Show what each member answered.", _panel),
     "/analysis": ("/analysis", "Show how the answers compare.", _analysis),
@@ -221,3 +219,6 @@ COMMANDS: dict[str, tuple[str, str, Command]] = {
     "/reset": ("/reset", "Begin a new conversation.", _reset),
     "/quit": ("/quit", "Leave.", _quit),
 }
+#: How each command is written, and what it does.
+USAGES = [(usage, about) for usage, about, _ in _COMMANDS.values()]
+COMMANDS = Commands({name: about for name, (_, about, _) in _COMMANDS.items()}, obey, complete_value)

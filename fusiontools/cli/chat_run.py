@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.cli.ask import bind_chain, compacted, read_question, with_wishes
+from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
-from fusiontools.cli.chat import ChatOptions
 from fusiontools.cli.command import complain
 from fusiontools.cli.given import Part, attachment, file_text, looks_seen, with_given
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
@@ -19,11 +18,11 @@ from fusiontools.config.models import LOCAL
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import chosen_by_person
 from fusiontools.config.resolve import check_calls, missing_keys
-from fusiontools.errors import EXIT_INTERRUPTED, EXIT_OK, FusionError, UsageError, install_line
+from fusiontools.errors import EXIT_OK, FusionError, UsageError, install_line
 from fusiontools.record.clean import clean
 from fusiontools.record.types import Message, Record
-from fusiontools.runs.session import Session, conversation, new_session, sessions_dir
-from fusiontools.runs.turn import Turn, with_system_prompt
+from fusiontools.runs.session import Session, conversation, list_sessions, new_session, sessions_dir
+from fusiontools.runs.turn import ChatTurn, with_system_prompt
 
 TOOL = "fuse-chat"
 _HISTORY = "chat_history"
@@ -34,14 +33,29 @@ _PASTED = "OPENROUTER_API_KEY"
 class Setting:
     """How the conversation was begun: what was typed, group by group."""
 
-    options: ChatOptions
+    options: AskedOptions
     config: str | None
     tool: Mapping[str, Any]
     limit: Mapping[str, Any]
     journal: Mapping[str, Any]
 
 
-class Chat:
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What may be typed beside questions.
+
+    Args:
+        about: each command, with a few words about it.
+        obey: does what a line says; returns whether the person leaves.
+        values: what may stand behind a command; None for the name of a file.
+    """
+
+    about: Mapping[str, str]
+    obey: Callable[[ChatLoop, str], Awaitable[bool]]
+    values: Callable[[ChatLoop, str], Iterable[str] | None]
+
+
+class ChatLoop:
     """One conversation.
 
     Args:
@@ -82,7 +96,7 @@ class Chat:
         assert isinstance(recipe, Recipe)  # noqa: S101 - for the type checker
         return recipe
 
-    def bind(self, options: ChatOptions, recipe: Recipe) -> Any:
+    def bind(self, options: AskedOptions, recipe: Recipe) -> Any:
         """Return the chain as one stage.
 
         Raises:
@@ -139,24 +153,31 @@ class Chat:
 
     # --- The conversation ---
 
-    async def run(self, words: Sequence[str]) -> int:
+    async def run(self, words: Sequence[str], commands: Commands) -> int:
         """Talk until the person leaves; return the exit status."""
-        from fusiontools.cli.chat_commands import COMMANDS, complete_value, obey
-
         try:
-            from fusiontools.cli.chat_input import Prompt
+            from fusiontools.cli.chat_input import LineEditor, keeping_typed_text
         except ImportError as error:
             raise UsageError(f"fuse-chat needs prompt_toolkit: {install_line('chat')}") from error
         history = sessions_dir().parent / _HISTORY if self.kept else None
-        commands = {name: about for name, (_, about, _) in COMMANDS.items()}
-        prompt = Prompt(commands, lambda name: complete_value(self, name), history)
+        prompt = LineEditor(commands.about, lambda name: commands.values(self, name), history)
+        with keeping_typed_text():
+            await self._talk(words, prompt, commands)
+        await self._close_client()
+        if self.kept and self.session.records:
+            self.aside(f"kept: fuse-chat --continue {self.session.id}")
+        self.session.close()
+        return EXIT_OK
+
+    async def _talk(self, words: Sequence[str], prompt: Any, commands: Commands) -> None:
         await self._greet(prompt)
         if words or self.options.template:
             question = with_wishes(read_question(tuple(words), self.options, TOOL), self.options)
-            if await self.turn(question["messages"][-1], question):
-                return EXIT_INTERRUPTED
+            await self.turn(question["messages"][-1], question)
         leaving = False
         while True:
+            if self.last is not None and not leaving:
+                self.say("\n")
             try:
                 text = await prompt.ask(self._before(), self.editing or "")
             except KeyboardInterrupt:
@@ -170,20 +191,15 @@ class Chat:
                 break
             leaving = False
             try:
-                if await self._take(text, obey):
+                if await self._take(text, commands):
                     break
             except FusionError as error:
                 complain(TOOL, error.message)
-        await self._close_client()
-        if self.kept and self.session.records:
-            self.aside(f"kept: fuse-chat --continue {self.session.id}")
-        self.session.close()
-        return EXIT_OK
 
-    async def _take(self, text: str, obey: Any) -> bool:
+    async def _take(self, text: str, commands: Commands) -> bool:
         """Do what was typed; return whether the person leaves."""
         if text.startswith("/") and not text.startswith("//"):
-            return bool(await obey(self, text))
+            return await commands.obey(self, text)
         text = text.removeprefix("/") if text.startswith("//") else text
         if not text.strip():
             self.editing = None
@@ -207,15 +223,14 @@ class Chat:
         *,
         before: list[Message] | None = None,
         stage: Any = None,
-    ) -> int:
-        """Ask, show and keep one turn; return the signal that has stopped it where the person leaves, else 0.
+    ) -> None:
+        """Ask, show and keep one turn.
 
         Args:
             more: what else the record has.
             before: what was said until then, where that is not the conversation as it stands.
             stage: the chain, where it is another one for this turn alone.
         """
-        from fusiontools.cli.chat_input import keeping_typed_text
         from fusiontools.cli.view import View
 
         messages = [*(self.session.messages if before is None else before), message]
@@ -224,26 +239,24 @@ class Chat:
         record: Any = {**said, **(more or {}), "id": self.session.next_id(), "messages": self.asked}
         view = None if self.options.quiet else View()
         shown = LiveAnswer(view, self.asking)
-        turn = Turn(record, shown.take)
-        with keeping_typed_text():
-            done, told = await run_turn(turn, stage or self.stage, self._open_client(), view, TOOL)
-            if view is not None:
-                view.close()
-            self.last = done
-            if self.kept:
-                keep_turn(done, self.session, self.asking)
-            else:
-                self.session.take(done)
-            if told:
-                shown.finish()
-                self.aside("\nstopped; what stands above is kept and sent on" if "answer" in done else "\nstopped")
-            else:
-                show_record(done, self.asking, shown, seen=view is not None)
-            if view is not None and not told:
-                view.sum_up(done)
+        turn = ChatTurn(record, shown.take)
+        done, told = await run_turn(turn, stage or self.stage, self._open_client(), view, TOOL)
+        if view is not None:
+            view.close()
+        self.last = done
+        if self.kept:
+            keep_turn(done, self.session, self.asking)
+        else:
+            self.session.take(done)
+        if told:
+            shown.finish()
+            self.aside("\nstopped; what stands above is kept and sent on" if "answer" in done else "\nstopped")
+        else:
+            show_record(done, self.asking, shown, seen=view is not None)
+        if view is not None and not told:
+            view.sum_up(done)
         if self.client.budget.stopped:
             complain(TOOL, "the budget is spent (--max-cost-usd): nothing more is asked")
-        return 0
 
     # --- Around it ---
 
@@ -271,9 +284,8 @@ class Chat:
 
     async def _greet(self, prompt: Any) -> None:
         """Say what answers, and where one is; on a first run without a key, ask for one."""
-        if self.config is None and self.recipe.name == LOCAL and not (
-            self.options.models or self.options.chain or chosen_by_person()
-        ):  # fmt: skip
+        chosen = self.config or self.options.models or self.options.chain or chosen_by_person()
+        if not chosen and self.recipe.name == LOCAL and not list_sessions():
             await self._offer_key(prompt)
         for warning in missing_keys(self.recipe, bool(self.setting.journal.get("offline"))):
             complain(TOOL, f"warning: {warning}")

@@ -184,10 +184,10 @@ async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn, int]:
 async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
     """Ask a person for one task after the other."""
     try:
-        from fusiontools.cli.chat_input import Prompt
+        from fusiontools.cli.chat_input import LineEditor
     except ImportError:
         raise UsageError(f"to ask for tasks needs prompt_toolkit: {install_line('chat')}") from None
-    prompt = Prompt(_COMMANDS, lambda name: (), None)
+    prompt = LineEditor(_COMMANDS, lambda name: (), None)
     view.notes(_HELP)
     while True:
         try:

@@ -34,7 +34,7 @@ def main(
 ) -> None:
     from fusiontools.cli.command import complain
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_client, named_recipe, resolver
+    from fusiontools.cli.setup import make_client, named_recipe, resolver, run_keeper
     from fusiontools.config.chain_syntax import LAYER_STEPS
     from fusiontools.config.resolve import check_calls, missing_keys, require_members, suited_to
     from fusiontools.runs.chain import stage_of
@@ -53,5 +53,6 @@ def main(
         for warning in missing_keys(recipe, found.offline):
             complain("fuse-panel", f"warning: {warning}")
     needs = ("panel", "fuse-panel") if layered else None
-    plan = FilterPlan("fuse-panel", stage, make_client(recipe, limit, journal, "fuse-panel", tool), needs=needs)
+    client, keep = make_client(recipe, limit, journal, "fuse-panel", tool), run_keeper("fuse-panel", recipe, journal)
+    plan = FilterPlan("fuse-panel", stage, client, needs=needs, keep=keep)
     run_filter(plan, files, stream, input)

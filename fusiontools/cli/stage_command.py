@@ -36,7 +36,7 @@ def _run(
 ) -> None:
     """Run a stage as a filter, with the options that were typed, by group."""
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_client, own_recipe, resolver, warm_up
+    from fusiontools.cli.setup import make_client, own_recipe, resolver, run_keeper, warm_up
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.runs.chain import stage_of
 
@@ -47,4 +47,6 @@ def _run(
     client = make_client(recipe, limit, journal, tool, given.get("tool"))
     if needs and STAGES[stage].calls_models:
         warm_up()
-    run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))
+    keep = run_keeper(tool, recipe, given.get("journal"))
+    plan = FilterPlan(tool, work, client, needs=needs, stream=streams, keep=keep)
+    run_filter(plan, files, given["stream"], given.get("input"))

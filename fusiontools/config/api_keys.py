@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: What the keyring lists the keys under.
 SERVICE = "fusiontools"
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{2,63}")
 #: How long a command may take: somebody may have to touch a device for it.
 _COMMAND_S = 30.0
 _MOST_BYTES = 64 << 10
@@ -88,6 +88,12 @@ def known_keys() -> list[str]:
     return sorted(found)
 
 
+def keyring_name() -> str | None:
+    """Return what the system's keyring is called; None where keys go into our file."""
+    ring = _keyring()
+    return None if ring is None else type(ring).__module__.split(".")[-1]
+
+
 def kept_names() -> tuple[str, ...]:
     """Return the variables whose keys were kept.
 
@@ -111,7 +117,7 @@ def keep_key(variable: str, key: str) -> str:
     if ring is not None:
         try:
             ring.set_password(SERVICE, variable, key)
-            entry, place = _IN_KEYRING, f"the keyring ({type(ring).__module__.split('.')[-1]})"
+            entry, place = _IN_KEYRING, f"the keyring ({keyring_name()})"
         except _keyring_errors() as error:
             place += f" (the keyring did not take it: {_words(error, key)})"
     with _changing_file() as kept:
@@ -143,6 +149,11 @@ def forget_found() -> None:
 def is_key(text: str) -> bool:
     """Return whether a text may be a key: one line of visible ASCII characters."""
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def is_variable(name: str) -> bool:
+    """Return whether a key may be kept under this name, which looks like a variable and like no key."""
+    return _VARIABLE.fullmatch(name) is not None and name.endswith(("KEY", "TOKEN"))
 
 
 def keys_file() -> Path:
@@ -201,7 +212,7 @@ def _read_file(path: Path) -> dict[str, dict[str, Any]]:
             if mode & 0o077:
                 raise UsageError(f"{path}: others may read it, so no key is taken from it: chmod 600 {path}")
             kept = json.loads(file.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
@@ -248,9 +259,10 @@ def _keyring() -> Any:
     """Return the system's keyring; None where there is none, or none that is safer than a file."""
     try:
         import keyring
-    except ImportError:
-        return None
-    ring = keyring.get_keyring()
+
+        ring = keyring.get_keyring()
+    except (ImportError, AttributeError, RuntimeError):
+        return None  # not installed, or set to what is not there
     return ring if ring.priority >= _REAL_KEYRING else None
 
 

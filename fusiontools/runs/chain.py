@@ -34,7 +34,7 @@ from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.llm.journal import Journal, default_path
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
@@ -418,7 +418,7 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
     """
     if "error" in record:
         return []
-    from fusiontools.tools.imagined import imagined_tools
+    from fusiontools.tools.opening import imagined_tools
 
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
     tools = imagined_tools(recipe.tools)

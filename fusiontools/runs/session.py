@@ -113,15 +113,7 @@ class Session:
         self.take(record)
         if self._fd is None:
             self._fd = _create(self.path)
-        line = jsonl.write(record)
-        before = os.fstat(self._fd).st_size
-        try:
-            written = os.write(self._fd, line)
-            if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        except OSError:
-            os.ftruncate(self._fd, before)
-            raise
+        write_line(self._fd, jsonl.write(record), self.path)
 
     def take(self, record: Record | None) -> None:
         """Count a turn as said, without writing it; None is one that could not be read."""
@@ -147,6 +139,21 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def write_line(fd: int, line: bytes, path: Path) -> None:
+    """Add a whole line to a file that this process has locked, in one write.
+
+    Raises:
+        OSError: there is no room for it. The file then ends as it did.
+    """
+    before = os.fstat(fd).st_size
+    try:
+        if os.write(fd, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError:
+        os.ftruncate(fd, before)
+        raise
 
 
 def conversation(record: Record | None) -> list[Message]:
@@ -293,6 +300,8 @@ def _lock(fd: int, name: str) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SessionInUse(f"session {name}: another process has it open", code="session") from None
+    if not os.fstat(fd).st_nlink:
+        raise UsageError(f"session {name}: it has just been removed", code="session")
 
 
 def _read(session: Session, fd: int, *, mend: bool) -> None:

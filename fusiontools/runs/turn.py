@@ -25,7 +25,7 @@ def with_system_prompt(messages: list[Message], system: str | None) -> list[Mess
 
 
 @dataclass(slots=True)
-class Turn:
+class ChatTurn:
     """A turn under way.
 
     Args:

@@ -17,8 +17,9 @@ from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
+from fusiontools.llm.budget import NO_MONEY
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.ledger import NO_MONEY, Event, Slot
+from fusiontools.llm.ledger import Event, Slot
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message, Record, ToolCall
 from fusiontools.runs.agent.beneath import RefusedPath
