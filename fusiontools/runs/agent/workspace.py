@@ -65,7 +65,7 @@ class CheckRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptWork:
     """What of the work is kept.
 
     Args:
@@ -168,7 +168,7 @@ class Workspace:
         """Remember what stands in the copy now and not in the folder: it is none of the agent's work."""
         self.leavings |= {change.path for change in self.copy.changes()}
 
-    async def settle(self, written: set[str]) -> Kept:
+    async def settle(self, written: set[str]) -> KeptWork:
         """Decide what of the work is kept; what may not be changed is put back, so that a check sees what is kept.
 
         Args:
@@ -193,7 +193,7 @@ class Workspace:
         ignored = await self._ignored([change.path for change in wanted if change.path not in written])
         await asyncio.to_thread(self.copy.put_back, sorted(put_back, reverse=True))
         kept = [change for change in wanted if change.path not in ignored]
-        return Kept(kept, [why for _, why in sorted(put_back.items())], len(ignored))
+        return KeptWork(kept, [why for _, why in sorted(put_back.items())], len(ignored))
 
     def why_not(self, change: FileChange) -> str | None:
         """Return why a change is not kept, or None."""
