@@ -65,6 +65,9 @@ MEANINGS = {
     "endpoints.*.output.prompt_tokens": "The path of the tokens of the prompt.",
     "endpoints.*.output.completion_tokens": "The path of those of the answer.",
     "endpoints.*.output.cached_tokens": "The path of those that a cache knew.",
+    "compact": "Who summarises earlier turns of a long conversation; see [compaction](#long-conversations).",
+    "compact.model": "The same, beside `over_tokens`.",
+    "compact.over_tokens": "How long a conversation may be; half of the smallest window if not given.",
     "redact": "What stays here: `email`, `phone`, `keys`, `{NAME: PATTERN}`; see [redaction](ENDPOINTS#redaction).",
     "log": "Runs with this recipe are kept, texts and all, for `fuse-log`; `FUSION_LOG` says it for all.",
     "search": "`provider`, `searxng`, `tavily`, `brave`, `exa`, `ddgs`: see [tools of members](TOOLS).",
@@ -138,6 +141,13 @@ def tools_table(folder: str) -> str:
         sentence = re.split(r"(?<=\.)\s", " ".join(prose(command.help).split()))[0]
         rows.append([f"[`{name}`]({folder}{name}.md)", sentence])
     return table(["Tool", "What it does"], rows)
+
+
+def chat_commands() -> str:
+    """Return what may be typed in `fuse-chat` beside questions."""
+    from fusiontools.cli.chat_commands import USAGES
+
+    return table(["Command", "What it does"], [[f"`{usage}`", about] for usage, about in USAGES])
 
 
 def prose(text: str) -> str:

@@ -22,7 +22,7 @@ from fusiontools.errors import (
     FusionError,
 )
 from fusiontools.record import jsonl
-from fusiontools.record.clean import clean
+from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import with_error
 from fusiontools.runs.session import Session, keep_last
 from fusiontools.runs.turn import ChatTurn
@@ -152,6 +152,7 @@ class LiveAnswer:
         self._tool = asking.tool
         #: Blanks that are written only where more follows them: an answer neither begins nor ends with any.
         self._blanks = ""
+        self._clean = CleanStream()
         #: What the model wrote, as it came.
         self.text = ""
 
@@ -175,7 +176,7 @@ class LiveAnswer:
         if not text:
             return
         if not self._is_set:
-            write_or_leave(self._tool, clean(text).encode("utf-8", "replace"))
+            write_or_leave(self._tool, self._clean.take(text).encode("utf-8", "replace"))
             return
         if self._screen is None:
             from fusiontools.cli.markdown import MarkdownScreen
@@ -188,7 +189,7 @@ class LiveAnswer:
         if self._screen is not None:
             self._screen.close()
         elif self.text.strip():
-            write_or_leave(self._tool, b"\n")
+            write_or_leave(self._tool, f"{self._clean.finish()}\n".encode("utf-8", "replace"))
         self._screen = None
 
     def print_whole(self, text: str) -> None:

@@ -192,7 +192,7 @@ async def _stats(chat: ChatLoop, _: str) -> None:
 
 
 async def _help(chat: ChatLoop, _: str) -> None:
-    rows = [[usage, about] for usage, about, _ in _COMMANDS.values()]
+    rows = [list(row) for row in USAGES]
     keys = [["Enter", "Send."], ["Alt-Enter", "Begin a new line; Ctrl-J, too."], ["Ctrl-C", "Stop an answer."]]
     chat.say(table_text(["", ""], [*rows, *keys], left=(0, 1), folding=1, width=screen_width()).lstrip("\n"))
 
@@ -219,4 +219,6 @@ _COMMANDS: dict[str, tuple[str, str, Command]] = {
     "/reset": ("/reset", "Begin a new conversation.", _reset),
     "/quit": ("/quit", "Leave.", _quit),
 }
+#: How each command is written, and what it does.
+USAGES = [(usage, about) for usage, about, _ in _COMMANDS.values()]
 COMMANDS = Commands({name: about for name, (_, about, _) in _COMMANDS.items()}, obey, complete_value)

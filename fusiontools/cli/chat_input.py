@@ -127,7 +127,8 @@ def keeping_typed_text() -> Iterator[None]:
     quiet = [*before]
     # Enter stays what the prompt takes for Enter, Ctrl-C a signal.
     quiet[0] &= ~termios.ICRNL
-    quiet[3] &= ~(termios.ICANON | termios.ECHO)
+    # What stands there when Ctrl-C comes is not thrown away.
+    quiet[3] = quiet[3] & ~(termios.ICANON | termios.ECHO) | termios.NOFLSH
     termios.tcsetattr(0, termios.TCSANOW, quiet)
     try:
         yield

@@ -21,7 +21,7 @@ from fusiontools.config.resolve import check_calls, missing_keys
 from fusiontools.errors import EXIT_OK, FusionError, UsageError, install_line
 from fusiontools.record.clean import clean
 from fusiontools.record.types import Message, Record
-from fusiontools.runs.session import Session, conversation, new_session, sessions_dir
+from fusiontools.runs.session import Session, conversation, list_sessions, new_session, sessions_dir
 from fusiontools.runs.turn import ChatTurn, with_system_prompt
 
 TOOL = "fuse-chat"
@@ -156,11 +156,20 @@ class ChatLoop:
     async def run(self, words: Sequence[str], commands: Commands) -> int:
         """Talk until the person leaves; return the exit status."""
         try:
-            from fusiontools.cli.chat_input import LineEditor
+            from fusiontools.cli.chat_input import LineEditor, keeping_typed_text
         except ImportError as error:
             raise UsageError(f"fuse-chat needs prompt_toolkit: {install_line('chat')}") from error
         history = sessions_dir().parent / _HISTORY if self.kept else None
         prompt = LineEditor(commands.about, lambda name: commands.values(self, name), history)
+        with keeping_typed_text():
+            await self._talk(words, prompt, commands)
+        await self._close_client()
+        if self.kept and self.session.records:
+            self.aside(f"kept: fuse-chat --continue {self.session.id}")
+        self.session.close()
+        return EXIT_OK
+
+    async def _talk(self, words: Sequence[str], prompt: Any, commands: Commands) -> None:
         await self._greet(prompt)
         if words or self.options.template:
             question = with_wishes(read_question(tuple(words), self.options, TOOL), self.options)
@@ -186,11 +195,6 @@ class ChatLoop:
                     break
             except FusionError as error:
                 complain(TOOL, error.message)
-        await self._close_client()
-        if self.kept and self.session.records:
-            self.aside(f"kept: fuse-chat --continue {self.session.id}")
-        self.session.close()
-        return EXIT_OK
 
     async def _take(self, text: str, commands: Commands) -> bool:
         """Do what was typed; return whether the person leaves."""
@@ -227,7 +231,6 @@ class ChatLoop:
             before: what was said until then, where that is not the conversation as it stands.
             stage: the chain, where it is another one for this turn alone.
         """
-        from fusiontools.cli.chat_input import keeping_typed_text
         from fusiontools.cli.view import View
 
         messages = [*(self.session.messages if before is None else before), message]
@@ -237,22 +240,21 @@ class ChatLoop:
         view = None if self.options.quiet else View()
         shown = LiveAnswer(view, self.asking)
         turn = ChatTurn(record, shown.take)
-        with keeping_typed_text():
-            done, told = await run_turn(turn, stage or self.stage, self._open_client(), view, TOOL)
-            if view is not None:
-                view.close()
-            self.last = done
-            if self.kept:
-                keep_turn(done, self.session, self.asking)
-            else:
-                self.session.take(done)
-            if told:
-                shown.finish()
-                self.aside("\nstopped; what stands above is kept and sent on" if "answer" in done else "\nstopped")
-            else:
-                show_record(done, self.asking, shown, seen=view is not None)
-            if view is not None and not told:
-                view.sum_up(done)
+        done, told = await run_turn(turn, stage or self.stage, self._open_client(), view, TOOL)
+        if view is not None:
+            view.close()
+        self.last = done
+        if self.kept:
+            keep_turn(done, self.session, self.asking)
+        else:
+            self.session.take(done)
+        if told:
+            shown.finish()
+            self.aside("\nstopped; what stands above is kept and sent on" if "answer" in done else "\nstopped")
+        else:
+            show_record(done, self.asking, shown, seen=view is not None)
+        if view is not None and not told:
+            view.sum_up(done)
         if self.client.budget.stopped:
             complain(TOOL, "the budget is spent (--max-cost-usd): nothing more is asked")
 
@@ -282,9 +284,8 @@ class ChatLoop:
 
     async def _greet(self, prompt: Any) -> None:
         """Say what answers, and where one is; on a first run without a key, ask for one."""
-        if self.config is None and self.recipe.name == LOCAL and not (
-            self.options.models or self.options.chain or chosen_by_person()
-        ):  # fmt: skip
+        chosen = self.config or self.options.models or self.options.chain or chosen_by_person()
+        if not chosen and self.recipe.name == LOCAL and not list_sessions():
             await self._offer_key(prompt)
         for warning in missing_keys(self.recipe, bool(self.setting.journal.get("offline"))):
             complain(TOOL, f"warning: {warning}")

@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fusiontools.cli.region import Region
-from fusiontools.record.clean import clean
+from fusiontools.record.clean import CleanStream
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
@@ -48,13 +48,14 @@ class MarkdownScreen:
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout)
+        self._clean = CleanStream()
         self._pending = ""
         self._begun = False
         self._region: Region | None = None
 
     def take(self, text: str) -> None:
         """Show more of the answer."""
-        self._pending += clean(text)
+        self._pending += self._clean.take(text)
         whole = _end_of_whole_blocks(self._pending)
         if whole:
             self._set(self._pending[:whole])
@@ -64,6 +65,7 @@ class MarkdownScreen:
 
     def close(self) -> None:
         """Show what is left; the cursor stands on a line of its own then."""
+        self._pending += self._clean.finish()
         if self._pending.strip():
             self._set(self._pending)
         self._pending = ""
