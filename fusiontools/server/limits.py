@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.ledger import Budget
-from fusiontools.server.day_money import DayMoney
+from fusiontools.llm.purses import Budget, Purses
 from fusiontools.server.protocols.exchange import ApiError
 
 _DAY_S = 86_400
@@ -123,14 +122,13 @@ class DailyBudgets:
 
     Args:
         day_usd: what is in it; None is no limit.
-        money: where it is counted, for all processes and after a restart.
+        purses: where it is counted, for all processes and after a restart.
         clock: Unix time.
     """
 
     day_usd: float | None
-    money: DayMoney | None = None
+    purses: Purses = field(default_factory=Purses)
     clock: Callable[[], float] = time.time
-    _budgets: dict[str, tuple[int, Budget]] = field(default_factory=dict)
 
     def of(self, caller: str) -> Budget | None:
         """Return today's budget of a caller.
@@ -140,12 +138,8 @@ class DailyBudgets:
         """
         if self.day_usd is None:
             return None
-        today = int(self.clock() // _DAY_S)
-        day, budget = self._budgets.get(caller, (-1, Budget()))
-        if day != today:
-            account = self.money.of(caller, today) if self.money is not None else None
-            budget = Budget(self.day_usd, "caller_budget", "this key", account=account, shared=True)
-            self._budgets[caller] = (today, budget)
+        today = time.strftime("%Y-%m-%d", time.gmtime(self.clock()))
+        budget = Budget(self.purses, f"{today} {caller}", self.day_usd, "caller_budget", "this key")
         try:
             spent_usd = budget.committed_usd
         except CallFailed as failed:
