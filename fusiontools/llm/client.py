@@ -16,11 +16,11 @@ from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_en
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.budget import RecordBudget
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
-from fusiontools.llm.payment import RecordBudget
 from fusiontools.llm.purses import Budget, Purses
 from fusiontools.llm.retry import Caller, call_with_retries
 

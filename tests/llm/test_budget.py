@@ -24,8 +24,8 @@ from scripted import ENDPOINT, HANG, MESSAGES, USAGE, Scripted, model, open_door
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
+from fusiontools.llm.budget import Payment, RecordBudget
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.payment import Payment, RecordBudget
 from fusiontools.llm.purses import Purses
 
 
