@@ -32,7 +32,7 @@ from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
 from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.anthropic_request import Conversation, close_schema
 from fusiontools.llm.client import Client
-from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.completion import Completion, CompletionRequest, Thoughts
 from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.ledger import Slot
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
@@ -762,6 +762,10 @@ def test_text_thoughts_and_tool_calls_are_told_apart() -> None:
         "Hm.",
         COUNTED,
         native=[*thoughts, text("Let me "), text("see."), use],
+        reasoning_details=[
+            {"type": "reasoning.text", "text": "Hm.", "signature": "x", "index": 0},
+            {"type": "reasoning.encrypted", "data": "y", "index": 1},
+        ],
     )
 
 
@@ -1271,7 +1275,7 @@ def test_the_key_the_version_and_the_body_are_all_that_is_sent(api: Upstream) ->
 
 
 def test_an_answer_is_the_same_plain_and_streamed(api: Upstream) -> None:
-    shown: list[str] = []
+    shown: list[Any] = []
 
     [plain], _ = ask(api, "claude+thinks")
     [live], _ = ask(api, "claude+thinks+pings", on_delta=shown.append)
@@ -1279,8 +1283,10 @@ def test_an_answer_is_the_same_plain_and_streamed(api: Upstream) -> None:
     assert isinstance(plain, Completion)
     assert isinstance(live, Completion)
     assert (plain.content, plain.reasoning, plain.usage) == (live.content, "claude thinks about it.", live.usage)
-    assert "".join(shown) == live.content
-    assert len(shown) > 2
+    thoughts, *texts = shown
+    assert thoughts == Thoughts(plain.reasoning_details or ())
+    assert "".join(texts) == live.content
+    assert len(texts) > 2
     assert live.ttft_s is not None
 
 

@@ -125,6 +125,10 @@ class ChatWriter:
         """Say the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say nothing yet: at the end they are whole."""
+        return b""
+
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
         return b"%b%b%b" % (self._before, sse.line(text), self._after)

@@ -222,12 +222,17 @@ class ChatResult:
 class StreamWriter(Protocol):
     """Says one stream; each method returns the bytes that it puts on the wire, possibly none.
 
-    `open` comes first. Then any number of `text`, `calls`, `progress`, `alive` and `event`, then either `close` or
-    `broken`. Text and calls come in the order in which the model wrote them. Pieces of calls are OpenAI's deltas:
-    `index` on each, `id` and the name on the first of each call, then pieces of `arguments`.
+    `open` comes first. Then any number of `text`, `calls`, `progress`, `alive` and `event`, and before the first text
+    or call `thoughts`, once at most; then either `close` or `broken`. Text and calls come in the order in which the
+    model wrote them. Pieces of calls are OpenAI's deltas: `index` on each, `id` and the name on the first of each call,
+    then pieces of `arguments`.
     """
 
     def open(self) -> bytes: ...
+
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say what the model thought first, to a client that sends it back."""
+        ...
 
     def text(self, text: str) -> bytes: ...
 
