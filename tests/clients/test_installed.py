@@ -31,6 +31,7 @@ NOTES = "The password is swordfish."
 FORM = "city='Canberra'"
 CITIES = "['Canberra', 'Hobart']"
 FAILED = "400"
+UNBOXED = ("--sandbox", "danger-full-access")
 #: Nothing but the server is asked.
 OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -268,7 +269,8 @@ def agents(model: str) -> dict[str, list[str]]:
         "cn": ["env", f"FUSION_MODEL={model}", "sh", cn, "--auto", "-p", QUESTION],
         "pi": ["pi", "-e", pi, "--model", f"fusion/{model}", "--no-session", "-p", QUESTION],
         "claude": ["sh", claude, "--model", model, "--allowedTools", "Bash(cat *)", "-p", QUESTION],
-        "codex": ["sh", codex, "exec", "-m", model, "--skip-git-repo-check", QUESTION],
+        # Its own sandbox needs a kernel that lets users make namespaces; the one command is ours, and reads a file.
+        "codex": ["sh", codex, "exec", "-m", model, "--skip-git-repo-check", *UNBOXED, QUESTION],
     }
 
 

@@ -518,6 +518,32 @@ def test_a_budget_is_not_asked_for_after_tools_as_their_thoughts_are_gone() -> N
     assert "thinking" not in body
 
 
+SIGNED = {"type": "reasoning.text", "text": "Hm.", "signature": "c2ln", "format": "anthropic-claude-v1", "index": 0}
+HIDDEN = {"type": "reasoning.encrypted", "data": "aGlkZGVu", "index": 1}
+OF_ANOTHER = {"type": "reasoning.encrypted", "data": "x", "format": "openai-responses-v1", "id": "rs_1", "index": 2}
+
+
+def test_thoughts_of_a_model_of_theirs_open_the_turn_that_they_led_to() -> None:
+    told = {**calls(call(), content="Let me see."), "reasoning_details": [SIGNED, HIDDEN, OF_ANOTHER]}
+
+    body = sent(WHY, told, result(), quirks=MessagesQuirks(thinking_rung=1), reasoning_effort="high")
+
+    assert [block["type"] for block in body["messages"][1]["content"]] == ["thinking", "redacted_thinking", "text", "tool_use"]  # fmt: skip  # noqa: E501
+    assert body["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    assert body["thinking"]["type"] == "enabled"
+
+
+def test_thoughts_of_anothers_are_sent_once() -> None:
+    told = [WHY, {"role": "assistant", "content": "So.", "reasoning_details": [SIGNED]}, WHY]
+    quirks, asked = MessagesQuirks(), request(told)
+    why = "messages.1.content.0: Invalid `signature` in `thinking` block"
+
+    learned = quirks.learn(CallFailed("bad_request", why, status=400), asked, quirks.body(asked, stream=False))
+
+    assert learned
+    assert turns(*told, quirks=quirks)[1] == {"role": "assistant", "content": [text("So.")]}
+
+
 @pytest.mark.parametrize(
     "params",
     [{"reasoning_effort": "high"}, {"response_format": {"type": "json_schema", "json_schema": {"schema": NAMED}}}],

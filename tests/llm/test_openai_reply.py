@@ -557,6 +557,7 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
         {"content": "I think that it is Paris."},
         {"content": "analysisHm.assistantfinalParis."},
         {"content": "Paris.", "reasoning_content": "Hm.", "refusal": None, "tool_calls": []},
+        {"content": "Paris.", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]},
         {"content": [{"type": "text", "text": "Paris."}]},
     ],
 )

@@ -16,8 +16,10 @@ from fusiontools.server.protocols.exchange import (
     CallIds,
     ChatRequest,
     ChatResult,
+    Ignored,
     ResponseMeta,
     StreamStyle,
+    ignore_tool,
 )
 from fusiontools.server.protocols.unread import list_unread
 
@@ -55,6 +57,10 @@ class Chat:
         fusion = fields.get("fusion", {})
         if "plugins" in fields:
             fusion = {**fusion, "plugins": fields["plugins"]}
+        hosted = _list_hosted(fields.get("tools", []))
+        if "tools" in fields:
+            fields["tools"] = [_nested(tool) for tool in fields["tools"] if _runs_at_client(tool)]
+        unread = list_unread(fields, _READ) if "plugins" in fields or not fields.keys() <= _READ else []
         return ChatRequest(
             model=fields.get("model", "fusion"),
             messages=fields["messages"],
@@ -63,7 +69,7 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
-            ignored=list_unread(fields, _READ) if "plugins" in fields or not fields.keys() <= _READ else [],
+            ignored=[*hosted, *unread],
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
@@ -212,11 +218,35 @@ def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
     if (refused := find_refused(fields)) is not None:
         name, why = refused
         return ApiError(400, "unsupported_parameter", why, name)
-    if not fields.get("tools") and (
-        isinstance(fields.get("tool_choice"), dict) or fields.get("tool_choice") == "required"
-    ):
-        return ApiError(400, "invalid_request", "tool_choice: leaves no tool: `tools` has none", "tool_choice")
+    choice = fields.get("tool_choice")
+    if not fields.get("tools") and (isinstance(choice, dict) or choice == "required"):
+        why = "tool_choice: leaves no tool: none of `tools` is one that the client runs"
+        return ApiError(400, "invalid_request", why, "tool_choice")
+    if isinstance(choice, dict) and choice.get("type", "function") not in ("function", "custom", "allowed_tools"):
+        why = f"tool_choice: nobody here runs {str(choice['type'])[:80]!r}"
+        return ApiError(400, "invalid_request", why, "tool_choice")
     return None
+
+
+def _list_hosted(tools: Sequence[Mapping[str, Any]]) -> list[Ignored]:
+    """Return the tools that a provider would run: no member is shown them."""
+    hosted = [(f"tools[{i}]", tool) for i, tool in enumerate(tools) if not _runs_at_client(tool)]
+    # Moonshot's are `builtin_function`s, which are told apart by their names.
+    return [
+        ignore_tool(where, str(tool.get("function", {}).get("name") or tool["type"])[:100]) for where, tool in hosted
+    ]
+
+
+def _runs_at_client(tool: Mapping[str, Any]) -> bool:
+    return tool["type"] in ("function", "custom")
+
+
+def _nested(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool as a chat has it; some clients send those of the Responses API."""
+    kind = tool["type"]
+    if kind in tool or "name" not in tool:
+        return tool
+    return {"type": kind, kind: {name: value for name, value in tool.items() if name != "type"}}
 
 
 def _without_nulls(message: Any) -> Any:

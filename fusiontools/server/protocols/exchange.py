@@ -115,6 +115,11 @@ class Ignored(TypedDict):
     tool: NotRequired[str]
 
 
+#: How the kinds of tools begin that search the web, OpenAI's, Anthropic's, Gemini's, xAI's, Groq's and Moonshot's;
+#: OpenRouter writes its own name and a colon before them.
+_SEARCHES = ("web", "google_search", "live_search", "browser_search", "$web_search")
+
+
 def ignore_tool(param: str, kind: str) -> Ignored:
     """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call.
 
@@ -126,7 +131,7 @@ def ignore_tool(param: str, kind: str) -> Ignored:
 
 def is_done(ignored: Ignored, *, searches: bool) -> bool:
     """Return whether a tool that a protocol would leave out is done by the members' own search."""
-    return searches and ignored.get("tool", "").startswith(("web_search", "web_fetch", "web"))
+    return searches and ignored.get("tool", "").rpartition(":")[2].startswith(_SEARCHES)
 
 
 @dataclass(frozen=True, slots=True)
