@@ -71,7 +71,7 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 	@sh tests/clients/install.sh "$(CURDIR)/.venv-lock/bin/uv" .clients
 
 test-clients: $(VENV)/.dev .clients/.installed ## install real clients (6 GB) and run them against a server
-	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) tests/clients
+	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n auto --dist worksteal tests/clients
 
 check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .
