@@ -25,7 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import CallFailed, UsageError
-from fusiontools.llm.ledger import Budget
+from fusiontools.llm.budget import Budget
 from fusiontools.server.day_money import DAY_S, DayMoney, refuse_for_today
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat

@@ -14,7 +14,7 @@ from workdir import Serve, Upstream
 
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import schemas
 from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols import reasoning_seal
