@@ -222,6 +222,8 @@ class Reply:
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
         self._message: dict[str, Any] | None = None
         self._done = False
+        #: The number of the choice that is read.
+        self._choice: Any = None
         self._ended: Any = None
         self._data: dict[str, Any] = {}
 
@@ -247,7 +249,13 @@ class Reply:
         if not (choices := event.get("choices")):
             self._sources += read_citations(event, {})
             return []
-        choice = choices[0]
+        # One answer was asked for; pieces of another one have no place in it.
+        first = next((choice for choice in choices if not choice.get("index")), choices[0])
+        if self._choice is None:
+            self._choice = first.get("index")
+        elif first.get("index") not in (None, self._choice):
+            return []
+        choice = first
         if choice.get("error"):
             _refuse_error(mend_all(choice), self._data, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended

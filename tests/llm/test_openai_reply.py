@@ -574,3 +574,13 @@ def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
     ).encode()
 
     assert read_completion(body, "m") == ReplyReader("m").read(body)
+
+
+def test_pieces_of_another_choice_are_no_part_of_the_answer() -> None:
+    def chunk(*said: tuple[int, str]) -> bytes:
+        choices = [{"index": index, "delta": {"content": text}, "finish_reason": None} for index, text in said]
+        return b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+
+    stream = chunk((1, "Rome."), (0, "Par")) + chunk((1, "Rome.")) + chunk((0, "is.")) + event({}, "stop")
+
+    assert ReplyReader("m").read(stream).content == "Paris."

@@ -315,7 +315,9 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "echo": lambda a, _: {"text": a.last_user_text()},
     "big": lambda a, n: {"text": prose(a, int(n))},
     "reasoning": lambda a, _: thoughts(a),
-    "details": lambda a, kind: {"extra": {**a.extra, "reasoning_details": DETAILS[kind]}},  # what it wants back
+    "details": lambda a, kind: {
+        "extra": {**a.extra, "reasoning_details": DETAILS.get(kind, DETAILS["bare"])}
+    },  # what it wants back
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
