@@ -617,3 +617,26 @@ def test_a_chat_that_must_call_what_is_not_there_is_refused(server: Server, tool
 
 def test_an_answer_with_nothing_left_out_does_not_speak_of_it(server: Server) -> None:
     assert "ignored" not in server.chat().json()["fusion"]
+
+
+# --- Custom tools, which take a text ---
+
+
+@pytest.mark.parametrize("choice", [None, {"type": "custom", "custom": {"name": "run"}}])
+def test_a_custom_tool_is_a_function_to_models_and_itself_to_the_client(
+    caller: Server, upstream: Upstream, choice: Any
+) -> None:
+    asked: dict[str, Any] = {"tools": [{"type": "custom", "custom": {"name": "run"}}, OWN], "tool_choice": choice}
+
+    [call] = calls_of(ask(caller, "ls -l", **asked))
+    [piece] = pieces_of(listen(caller, "ls -l", **asked))
+    told = [*asking("ls -l")["messages"], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    told.append({"role": "tool", "tool_call_id": call["id"], "content": "total 0"})
+    reply = caller.post(CHAT, {**asked, "model": "fusion", "messages": told, "tool_choice": None})
+
+    assert (call["type"], call["custom"].keys()) == ("custom", {"name", "input"})
+    assert piece.keys() == {"index", *call}
+    assert (piece["type"], piece["custom"]["name"]) == ("custom", "run")
+    assert reply.status_code == 200
+    shown = [m["tool_calls"][0] for m in upstream.bodies()[-1]["messages"] if m.get("tool_calls")]
+    assert [json.loads(call["function"]["arguments"]) for call in shown] == [{"input": call["custom"]["input"]}]

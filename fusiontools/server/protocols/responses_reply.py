@@ -81,7 +81,7 @@ class Part:
         if self.kind == "reasoning":
             more = {"encrypted_content": self.encrypted} if self.encrypted else {}
             return {**self._with(status, [summary_part(self.text)] if self.pieces else []), **more}
-        return self._with(status, _input_of(self.text) if self.kind == "custom_tool_call" else self.text)
+        return self._with(status, input_of(self.text) if self.kind == "custom_tool_call" else self.text)
 
     def closing(self, item: Item) -> list[tuple[str, dict[str, Any]]]:
         """Return the events that come right before the item is done."""
@@ -159,7 +159,7 @@ def summary_part(text: str) -> Item:
     return {"type": "summary_text", "text": text}
 
 
-def _input_of(arguments: str) -> str:
+def input_of(arguments: str) -> str:
     """Return the text that a custom tool was called with; a model may forget to wrap it."""
     try:
         given = jsonl.loads(arguments)
