@@ -51,7 +51,7 @@ HOMES = {
     "mcp": {"tools.mcp"},
     "mcp_types": {"tools.mcp"},
     "httpx2": {"tools.mcp"},
-    "protego": {"tools.robots"},
+    "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
     "lxml": {"tools.page_text"},
