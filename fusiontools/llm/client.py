@@ -17,7 +17,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
@@ -218,7 +218,7 @@ class Client:
                 asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
             if (recalled := self._recall(asked, model, ledger, slot)) is not None:
                 if on_delta is not None:
-                    on_delta(recalled.content)
+                    say_whole(on_delta, recalled.content, recalled.reasoning_details)
                 return recalled
             try:
                 if self.offline:
@@ -292,7 +292,7 @@ class Client:
                 continue
             self._enter_replayed(completion, request, ledger, slot, None)
             if on_delta is not None:
-                on_delta(completion.content)
+                say_whole(on_delta, completion.content, completion.reasoning_details)
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:

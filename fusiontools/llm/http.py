@@ -28,7 +28,16 @@ import httpx
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
-from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import (
+    DEPTH,
+    DEPTH_HEADER,
+    Completion,
+    CompletionRequest,
+    Delta,
+    OnDelta,
+    Thoughts,
+    say_whole,
+)
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import KeyMask, current_key
@@ -131,7 +140,7 @@ class HttpBackend:
         if form is not None:
             completion = hold_to(completion, form)
             if on_delta is not None and completion.content:
-                on_delta(completion.content)
+                say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
 
     @asynccontextmanager
@@ -288,7 +297,7 @@ def _ignore(_: Delta) -> None:
 
 
 def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
-    return lambda delta: on_delta(delta if isinstance(delta, str) else restore_names(delta, own_names))
+    return lambda delta: on_delta(delta if isinstance(delta, str | Thoughts) else restore_names(delta, own_names))
 
 
 async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fusiontools.config.models import Model
 from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
 from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta, say_whole
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.record import jsonl
@@ -89,7 +89,7 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
     completion = await _ToolLoop(ask, wish, box, names, _context_of(ask, wish), own or {}).run()
     if on_delta is not None and completion.content:
-        on_delta(completion.content)
+        say_whole(on_delta, completion.content, completion.reasoning_details)
     return completion
 
 
