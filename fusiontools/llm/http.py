@@ -38,7 +38,7 @@ from fusiontools.llm.completion import (
 )
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
-from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.key_mask import KeyMask, current_key
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
@@ -120,7 +120,7 @@ class HttpBackend:
         hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
         if hear is not None and own_names:
             hear = _rename_deltas(hear, own_names)
-        mask = self._mask()
+        mask = await self._mask()
         answer = mask.answer(hear) if mask.key else None
         try:
             completion = await self._call(body, mask, hear if answer is None or hear is None else answer.show)
@@ -144,7 +144,7 @@ class HttpBackend:
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
-        quirks, mask = self._quirks_of(str(asked.get("model"))), self._mask()
+        quirks, mask = self._quirks_of(str(asked.get("model"))), await self._mask()
         own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
@@ -166,9 +166,9 @@ class HttpBackend:
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
             raise self._call_failed(error, retryable=False) from error
 
-    def _mask(self) -> KeyMask:
+    async def _mask(self) -> KeyMask:
         """Return what masks the key that holds now."""
-        key = self._endpoint.key()
+        key = await current_key(self._endpoint)
         if self._masked.of != key:
             self._masked = KeyMask(key)
         return self._masked
@@ -240,7 +240,7 @@ class HttpBackend:
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
-        reason, place = self._mask().hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
+        reason, place = self._masked.hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
             return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
         return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)

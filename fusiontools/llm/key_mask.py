@@ -6,12 +6,16 @@ comes from an endpoint goes through here first (`http.py`), so nobody above has 
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fusiontools.config.models import Endpoint
+from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 
 MASK = "***"
@@ -23,6 +27,20 @@ _LONGEST_ESCAPE = 8
 _ASCII = re.compile(rb"\\u00[2-7]")
 _SLASHED = '/"\\'
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+
+
+async def current_key(endpoint: Endpoint) -> str | None:
+    """Return the key that holds now, wherever it comes from; nobody waits for a command or a keyring but who asks.
+
+    Raises:
+        CallFailed: it is somewhere and cannot be had.
+    """
+    if not endpoint.wants_key or (endpoint.api_key_env and os.environ.get(endpoint.api_key_env)):
+        return endpoint.key()
+    try:
+        return await asyncio.to_thread(endpoint.key)
+    except UsageError as error:
+        raise CallFailed("auth", f"endpoint {endpoint.name}: {error.message}") from None
 
 
 class KeyMask:

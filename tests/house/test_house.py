@@ -35,9 +35,11 @@ HOMES = {
     "sqlite3": {"llm.journal", "server.day_money"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.markdown", "cli.progress", "cli.table", "cli.view"},
+    "rich": {"cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
     "markdown_it": {"cli.markdown"},
+    "prompt_toolkit": {"cli.chat_input"},
     "dotenv": {"cli.command"},
+    "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.app", "server.middleware", "server.response_routes", "server.routes"},
     "cachetools": {"server.jobs", "server.kept_values"},
@@ -82,6 +84,7 @@ HEAVY = {
     "trafilatura",
     "lxml",
     "pypdf",
+    "keyring",
 }
 
 
