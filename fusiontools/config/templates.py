@@ -17,7 +17,9 @@ from fusiontools.record.schemas import data_dir
 ASKED = ("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route", "criterion")
 #: What is added to a system section where somebody may look things up, or has.
 ADDED = ("member tools", "judge sources", "synth sources")
-SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED)
+#: How an agent's question is put to the panel, where it is about answers that are there already.
+PUT = ("second opinion", "comparison")
+SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *PUT)
 _HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 
 
