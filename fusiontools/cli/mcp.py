@@ -13,8 +13,6 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, UsageError, install_line
 
 if TYPE_CHECKING:
-    import asyncio
-
     from fusiontools.config.recipe import Recipe
     from fusiontools.runs.mcp_server import OwnModels, PanelTools
 
@@ -22,6 +20,8 @@ _TOOL = "fuse-mcp"
 _ALL = "all"
 #: How long what is under way may take to end: clients kill after five seconds or so.
 _END_S = 3.0
+#: How long the SDK may take to give the streams back.
+_CLOSE_S = 0.2
 HELP = """\
 \b
   claude mcp add fusion -- fuse-mcp -c budget --max-cost-usd 5
@@ -123,11 +123,7 @@ def _opener(tool: Mapping[str, Any], limit: Mapping[str, Any], journal: Mapping[
 
 
 async def _serve(tools: PanelTools, models: OwnModels) -> int:
-    """Serve until standard input ends or a signal comes; return the exit status.
-
-    Whatever happens then, the process ends soon: the SDK's thread that reads standard input does not, so nothing waits
-    for it.
-    """
+    """Serve until standard input ends or a signal comes; return the exit status."""
     import asyncio
     import signal
     from contextlib import suppress
@@ -135,16 +131,24 @@ async def _serve(tools: PanelTools, models: OwnModels) -> int:
     from fusiontools.cli.command import complain
     from fusiontools.runs.mcp_server import serve_stdio
 
-    loop, told = asyncio.get_running_loop(), asyncio.Queue[int](1)
+    models.open(next(iter(models.recipes)))  # what is wrong with it is said before anybody asks
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    told: list[int] = []
+
+    def end(number: int) -> None:
+        told.append(number)
+        over.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, _tell, told, number)
-    serving, ended = asyncio.create_task(serve_stdio(tools)), asyncio.create_task(told.get())
-    await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+            loop.add_signal_handler(number, end, number)
+    serving = asyncio.create_task(serve_stdio(tools, over.set))
+    serving.add_done_callback(lambda _: over.set())
+    await over.wait()
     status = EXIT_OK
-    if ended.done():
-        status = EXIT_INTERRUPTED if ended.result() == signal.SIGINT else 128 + ended.result()
-    else:
+    if told:
+        status = EXIT_INTERRUPTED if told[0] == signal.SIGINT else 128 + told[0]
+    elif (await asyncio.wait({serving}, timeout=_CLOSE_S))[0]:
         try:
             serving.result()
         except* BrokenPipeError:
@@ -157,8 +161,3 @@ async def _serve(tools: PanelTools, models: OwnModels) -> int:
             await tools.aclose()
             await models.aclose()
     return status
-
-
-def _tell(told: asyncio.Queue[int], number: int) -> None:
-    if told.empty():
-        told.put_nowait(number)

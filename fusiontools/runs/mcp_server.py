@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -481,12 +480,19 @@ class OwnModels:
         Raises:
             UsageError: the recipe cannot be asked here.
         """
-        recipe = self.recipes[question.recipe]
-        if question.recipe not in self._runtimes:
-            self._runtimes[question.recipe] = Runtime(self._open(recipe), purse=self._purse)
-        runtime = self._runtimes[question.recipe]
+        recipe, runtime = self.recipes[question.recipe], self.open(question.recipe)
         stage = Chain.parse(recipe.chain).bind(recipe, offline=True, limited=runtime.limited)
         return stage(question.record, runtime)  # type: ignore[return-value]
+
+    def open(self, recipe: str) -> Runtime:
+        """Return what a recipe's stages need.
+
+        Raises:
+            UsageError: the journal cannot be opened, or contradicts itself.
+        """
+        if recipe not in self._runtimes:
+            self._runtimes[recipe] = Runtime(self._open(self.recipes[recipe]), purse=self._purse)
+        return self._runtimes[recipe]
 
     async def aclose(self) -> None:
         """Close all of them."""
@@ -494,13 +500,18 @@ class OwnModels:
             await runtime.client.aclose()
 
 
-async def serve_stdio(tools: PanelTools) -> None:
-    """Serve whoever has started this process, until it closes our standard input.
+async def serve_stdio(tools: PanelTools, over: Callable[[], None]) -> None:
+    """Serve whoever has started this process, until it closes our standard input or reads no more.
 
     The SDK keeps the two streams for itself meanwhile: a child reads nothing and prints to standard error.
+
+    Args:
+        over: called when nothing more will be served. This may return much later, or never: the SDK waits for its
+            thread, and that for the next line.
     """
     server = tools.server()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(tools.aclose)
-        reading, writing = await stack.enter_async_context(stdio_server())
-        await server.run(reading, writing, server.create_initialization_options())
+    async with stdio_server() as (reading, writing):
+        try:
+            await server.run(reading, writing, server.create_initialization_options())
+        finally:
+            over()

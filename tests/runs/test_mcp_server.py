@@ -229,6 +229,23 @@ def test_no_answer_is_an_error_in_words_and_is_tried_again() -> None:
     assert not done.is_error
 
 
+def test_a_cost_limit_holds_for_all_recipes_together() -> None:
+    priced = model("a", price_usd_per_mtok={"prompt": 1, "completion": 1})
+    stages = {"panel": PanelOptions(members=(priced,), max_tokens=10), "synth": SynthOptions(method="copy")}
+    recipes = {name: Recipe(name, chain="panel | synth", stages=stages) for name in ("one", "two")}
+    models = OwnModels(recipes, lambda _: open_door(Scripted()), 0.001)
+    tools = PanelTools(models, print)
+
+    async def work() -> Any:
+        return [await tools.call("fuse", {"question": "Why?", "recipe": name}) for name in recipes]
+
+    first, second = asyncio.run(work())
+
+    assert not first.is_error
+    assert second.is_error
+    assert "budget" in text(second)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
