@@ -16,9 +16,10 @@ from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_en
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.budget import Account, Budget, Trust
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Account, Budget, Event, Ledger, Slot, Trust
+from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.retry import Caller, call_with_retries
 

@@ -18,10 +18,10 @@ from fusiontools.llm.citations import read_citations
 from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.ledger import find_usage, usage_of
 from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
-from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
 from fusiontools.record.clean import is_visible
 from fusiontools.record.sources import merge_sources

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
-from fusiontools.llm.ledger import Ledger, Payment, Slot, Trust, costs_nothing
+from fusiontools.llm.budget import Payment, Trust, costs_nothing
+from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ async def _attempt(
     started = time.monotonic()
     try:
         completion = await _call_in_time(request, caller, on_delta)
-        paid_usd, source = prices.paid_for(endpoint, caller.model, completion)
+        paid_usd, source = paid_for(endpoint, caller.model, completion)
         ledger.enter(
             caller.slot,
             attempt=attempt,
@@ -213,7 +214,7 @@ def _loop_time(monotonic: float) -> float:
 def _cost_of_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
     """Return what a failed attempt cost: refusals and dead endpoints cost nothing, a cut answer nobody knows what."""
     if failure.usage is not None or failure.cost_usd is not None:
-        return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
+        return paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
     if caller.endpoint.free:
         return 0.0, "free"
     if costs_nothing(failure):

@@ -34,7 +34,7 @@ from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.llm.journal import Journal, default_path
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.stages.runtime import Runtime, Stage

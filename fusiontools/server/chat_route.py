@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Model
+from fusiontools.llm.budget import Budget
 from fusiontools.llm.completion import DEPTH
-from fusiontools.llm.ledger import Budget
 from fusiontools.llm.prices import prompt_tokens
 from fusiontools.server.background import make_in_background
 from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of

@@ -13,17 +13,17 @@ from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.recipe import Redact
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
+from fusiontools.llm.budget import NO_MONEY, Budget, Payment, costs_nothing
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES
-from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
+from fusiontools.llm.ledger import Ledger, Slot, find_usage, paid_for, usage_of
 from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
-from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
-from fusiontools.server.limits import refuse_for_today
+from fusiontools.server.day_money import refuse_for_today
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
@@ -110,7 +110,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
             usage, reported_usd = await _copy(_restored(reply, hidden, sent), forwarding.write, _hides_usage(body))
             noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
-            payment.paid_usd, source = prices.paid_for(endpoint, model, noted)
+            payment.paid_usd, source = paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
         return ledger
     except TimeoutError:

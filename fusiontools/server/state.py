@@ -12,12 +12,11 @@ from typing import Any
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
-from fusiontools.server import access
 from fusiontools.server.catalog import Catalog, open_catalog
 from fusiontools.server.day_money import DayMoney
-from fusiontools.server.jobs import Cache, JobRunner
-from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner
 from fusiontools.server.metrics import Metrics
+from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
@@ -61,7 +60,7 @@ class Server:
     cache: Cache
     responses: ResponseStore
     metrics: Metrics
-    access: access.Access
+    access: Access
     style: StreamStyle
     limits: LimitOptions
     started: int
@@ -114,9 +113,9 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
-        access=access.Access(
+        access=Access(
             keys,
-            access.hosts_for(options.host, options.allow_hosts, keys),
+            hosts_for(options.host, options.allow_hosts, keys),
             frozenset(origin.rstrip("/") for origin in options.allow_origins),
             int(options.max_body_mib * 2**20),
         ),
@@ -139,7 +138,7 @@ def server_keys() -> tuple[bytes, ...]:
 
 def require_safe(host: str, keys: tuple[bytes, ...]) -> None:
     """Raise `UsageError` for an address that others can reach where everybody may ask."""
-    if not keys and not access.is_loopback(host):
+    if not keys and not is_loopback(host):
         raise UsageError(
             f"--host {host}: others can reach this address, and anybody could spend your money: "
             f"export {KEYS_VARIABLE}=KEY[,KEY…] first (make one with `openssl rand -hex 24`)"

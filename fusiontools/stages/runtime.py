@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.config.tool_options import ToolOptions
+    from fusiontools.llm.budget import Budget
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
-    from fusiontools.llm.ledger import Budget, Event, Ledger
+    from fusiontools.llm.ledger import Event, Ledger
     from fusiontools.tools.toolbox import Toolbox
 
 

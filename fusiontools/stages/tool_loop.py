@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fusiontools.config.models import Model
 from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
 from fusiontools.errors import CallFailed
+from fusiontools.llm.budget import settle
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.ledger import Ledger, Slot, settle
+from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of

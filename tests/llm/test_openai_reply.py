@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
+from fusiontools.llm.ledger import usage_of
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.thoughts import closes_unopened, split_thoughts
-from fusiontools.llm.usage import usage_of
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
 COUNTED = {"prompt_tokens": 11, "completion_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0}

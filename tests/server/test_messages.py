@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusiontools.llm.ledger import Spending
 from fusiontools.llm.prices import SEEN_TOKENS, estimate_tokens, prompt_tokens
-from fusiontools.llm.spending import Spending
 from fusiontools.record.schemas import check_record
 from fusiontools.server.protocols.exchange import (
     ApiError,

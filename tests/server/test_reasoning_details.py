@@ -13,7 +13,7 @@ from workdir import Upstream
 
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import schemas
 from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.chat import Chat

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.errors import InputError
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import ANSWER, NOBODY, POLICY, find_refused, with_one_name
 from fusiontools.server.protocols import sse

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Message, Source, ToolCall
 
 #: The model that means the first recipe.
