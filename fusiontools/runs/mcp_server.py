@@ -24,9 +24,9 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, Te
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.templates import load_template
 from fusiontools.errors import FusionError, InputError, UsageError, __version__, nearest
+from fusiontools.llm.budget import Budget
 from fusiontools.llm.client import Client
-from fusiontools.llm.ledger import Budget
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 from fusiontools.record.schemas import why_not

@@ -36,8 +36,8 @@ def make_app(server: Server) -> App:
         Route("/v1/completions", CompletionsRoute(ChatRoute(server, Completions(), "completions")), methods=["POST"]),
         Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
-        # There is nothing that this server says unasked: who asks for a stream of that (GET) hears 405.
-        Route("/mcp", mcp, methods=["POST", "DELETE"]),
+        # JSON-RPC is nothing that OpenAPI can describe. A stream of what nobody asked for (GET) there is none: 405.
+        Route("/mcp", mcp, methods=["POST", "DELETE"], include_in_schema=False),
         *pages.routes(),
         *ResponseRoutes(server).routes(),
         *ConversationRoutes(server).routes(),

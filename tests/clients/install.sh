@@ -42,7 +42,7 @@ pip_install lm-eval 'lm_eval[api]'
 # Node first: what is newest among the others depends on the Node that asks.
 npm_install node@24
 PATH="$PWD/npm/node_modules/.bin:$PATH"
-npm_install @modelcontextprotocol/server-everything
+npm_install @modelcontextprotocol/server-everything @modelcontextprotocol/inspector
 npm_install openai @anthropic-ai/sdk @anthropic-ai/claude-code @openai/codex
 npm_install ai @ai-sdk/openai
 npm_install opencode-ai
