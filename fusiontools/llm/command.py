@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tempfile
 import time
 from asyncio.subprocess import Process
@@ -26,6 +25,7 @@ from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
 from fusiontools.llm.thoughts import split_thoughts
 
@@ -44,7 +44,6 @@ _MOST_OUTPUT_BYTES = 64 * 2**20
 #: How often the size of the output is looked at.
 _LOOK_S = 1.0
 #: How long a killed program is waited for.
-_ENDED_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +122,16 @@ class CommandBackend:
             while not (await asyncio.wait({ended}, timeout=_LOOK_S))[0]:
                 self._refuse_flood(out, err)
         finally:
-            _kill(process)
-            await asyncio.wait({ended}, timeout=_ENDED_WITHIN_S)
+            kill(process)
+            await asyncio.wait({ended}, timeout=ENDED_WITHIN_S)
         self._refuse_flood(out, err)
         return _masked(out, self._secrets()), _masked(err, self._secrets()), ended.result()
 
     async def _begin(self, arguments: Sequence[str], settings: Mapping[str, Any]) -> Process:
-        starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*arguments, start_new_session=True, **settings))
         try:
-            return await asyncio.shield(starting)
+            return await begin(asyncio.create_subprocess_exec(*arguments, start_new_session=True, **settings))
         except (OSError, ValueError) as error:
             raise CallFailed("connect", f"cannot start {self._name}: {error}") from error
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError, ValueError):
-                process = await starting
-                _kill(process)
-                await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_ENDED_WITHIN_S)
-            raise
 
     def _read(self, request: CompletionRequest, printed: str, complaint: str, status: int) -> Completion:
         answer = self._answer_in(printed)
@@ -225,9 +217,3 @@ def _masked(file: Path, secrets: Iterator[str]) -> str:
 
 def _is_secret(name: str) -> bool:
     return any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-
-
-def _kill(process: Process) -> None:
-    """Kill the program and all that it started; it leads a group of its own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

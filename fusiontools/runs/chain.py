@@ -413,7 +413,7 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
     """
     if "error" in record:
         return []
-    from fusiontools.tools.imagined import imagined_tools
+    from fusiontools.tools.opening import imagined_tools
 
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
     tools = imagined_tools(recipe.tools)

@@ -62,11 +62,14 @@ class PanelPlanner:
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        samples = self.options.samples_of(short=short)
+        samples = self.options.short_samples if short else self.options.samples
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
         spread = _spread_temperatures(seats, self.options, few_shot)
+        # Members without a system prompt of their own are asked the same.
+        asked = {seat.model.system: seat.model for seat in seats}
+        shown = {system: self._prompt(model, few_shot) for system, model in asked.items()}
         return [
-            self._call(seat, self._prompt(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
+            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
             for seat, temperature in zip(seats, spread, strict=True)
         ]
 

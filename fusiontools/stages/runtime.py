@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
+from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.record.sections import DERIVED, has_sources, take_verbatim, usable_responses, with_error
 from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
@@ -110,7 +111,6 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
-        from fusiontools.llm.kept_results import KeptResults
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
@@ -130,6 +130,27 @@ class Runtime:
     @property
     def _limits(self) -> LimitOptions:
         return self.limits or self.client.limits
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResults:
+    """What tools gave, in the journal of a client: found again under its rules of replay, like its calls."""
+
+    client: Client
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return what was kept under this key; None where nothing was, or nothing is to be replayed."""
+        journal = self.client.journal
+        if journal is None or not (self.client.replay or self.client.offline):
+            return None
+        found = journal.get(key)
+        return None if found is None else found[0].content.encode()
+
+    async def put(self, key: bytes, kept: bytes, name: str) -> None:
+        """Keep what a tool of this name gave; returns when it is safe."""
+        if self.client.journal is not None:
+            request = CompletionRequest("tools", name, ())
+            await self.client.journal.put(key, request, Completion(kept.decode(), name), None)
 
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]

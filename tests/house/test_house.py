@@ -52,7 +52,7 @@ HOMES = {
     "mcp_types": {"tools.mcp", "runs.mcp_server"},
     "httpx2": {"tools.mcp"},
     "sse_starlette": {"server.mcp_route"},
-    "protego": {"tools.robots"},
+    "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
     "lxml": {"tools.page_text"},
