@@ -32,11 +32,10 @@ from fusiontools.record.clean import clean
 from fusiontools.record.schemas import why_not
 from fusiontools.record.types import Record
 from fusiontools.runs.chain import Chain
+from fusiontools.runs.mcp_cards import CARDS, FRESH, PATIENCE_S, RESULT_SCHEMA, WAIT, ToolCard
 from fusiontools.stages.prompts import fill
 from fusiontools.stages.runtime import Runtime
 
-#: Clients give up after 60 s; what they do before they count is theirs.
-PATIENCE_S = 45.0
 _MOST_TEXT_CHARS = 4 * 2**20
 _REMEMBERED, _REMEMBERED_S = 256, 3600.0
 _INSTRUCTIONS = (
@@ -47,102 +46,6 @@ _INSTRUCTIONS = (
 _LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
 
 
-# What the tools take and give
-
-
-def _texts(what: str, most: int, least: int = 0) -> dict[str, Any]:
-    """Return the schema of a list of named texts."""
-    item = {
-        "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 200}, "text": {"type": "string", "minLength": 1}},
-        "required": ["name", "text"],
-        "additionalProperties": False,
-    }
-    return {"type": "array", "items": item, "minItems": least, "maxItems": most, "description": what}
-
-
-_QUESTION = {"type": "string", "minLength": 1, "description": "The question, with all that the panel has to know."}
-_CONTEXT = _texts("Files and other texts that the question is about: the panel sees nothing else.", 100)
-_HANDLE = {"type": "string", "description": "As the call that was not finished returned it."}
-_WAIT = {
-    "type": "number",
-    "minimum": 0,
-    "maximum": PATIENCE_S,
-    "default": PATIENCE_S,
-    "description": "How long to wait for the answer, in seconds; then there is a handle. 0 begins and returns at once.",
-}
-_FRESH = {
-    "type": "boolean",
-    "default": False,
-    "description": "Ask anew, and pay anew, although the same was answered before.",
-}
-_ANSWER = {"type": "string", "minLength": 1, "description": "The answer that is to be judged."}
-_ANSWERS = _texts("The answers, each under a name.", 12, 2)
-_STRINGS = {"type": "array", "items": {"type": "string"}}
-_OBJECTS = {"type": "array", "items": {"type": "object"}}
-#: One schema for all tools, and a loose one: clients refuse what does not fit.
-RESULT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "status": {"type": "string", "enum": ["done", "running"]},
-        "handle": {"type": "string", "description": "For fuse_result."},
-        "answer": {"type": "string"},
-        "recipe": {"type": "string"},
-        "panel": {**_OBJECTS, "description": "Who was asked: `member`, `status` (ok, or why not)."},
-        "consensus": _STRINGS,
-        "contradictions": _OBJECTS,
-        "partial_coverage": _OBJECTS,
-        "unique_insights": _OBJECTS,
-        "blind_spots": _STRINGS,
-        "sources": {**_OBJECTS, "description": "What the answer rests on: `url`, `how`."},
-        "notes": {**_STRINGS, "description": "What did not go as it should."},
-        "cost_usd": {"type": "number", "description": "What this answer cost now; missing where nobody knows."},
-        "seconds": {"type": "number"},
-    },
-    "required": ["status"],
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _ToolCard:
-    """How a tool introduces itself, and what it takes beside a recipe and a time to wait."""
-
-    title: str
-    description: str
-    takes: Mapping[str, Any]
-    needs: tuple[str, ...]
-
-
-_CARDS = {
-    "fuse": _ToolCard(
-        "Ask the panel",
-        "Put a question to a panel of language models of different makers and get one answer, written from all of "
-        "theirs, with what they agree on and where they contradict each other. For design decisions, root causes, "
-        "reviews, facts that must be right. It costs several model calls and takes up to some minutes.",
-        {"question": _QUESTION, "context": _CONTEXT},
-        ("question",),
-    ),
-    "second_opinion": _ToolCard(
-        "Have an answer judged",
-        "Have the panel judge an answer that you have already: each member works the question out for itself first, "
-        "then says what in the answer is right, wrong or missing.",
-        {"question": _QUESTION, "answer": _ANSWER, "context": _CONTEXT},
-        ("question", "answer"),
-    ),
-    "compare": _ToolCard(
-        "Compare answers",
-        "Have the panel compare several answers to one question: which is best and why, where they contradict each "
-        "other and who is right, what all of them miss. For choosing between designs, patches or drafts.",
-        {"question": _QUESTION, "answers": _ANSWERS, "context": _CONTEXT},
-        ("question", "answers"),
-    ),
-    "fuse_result": _ToolCard(
-        "Collect an answer",
-        "Wait for the answer of a call that returned a handle. It costs nothing more.",
-        {"handle": _HANDLE},
-        ("handle",),
-    ),
-}
 #: The section of the prompt templates that puts each question; what `fuse` is asked goes to the panel as it is.
 _SECTIONS = {"second_opinion": "second opinion", "compare": "comparison"}
 
@@ -276,8 +179,8 @@ class PanelTools:
         """Stop what is under way."""
         await asyncio.gather(*(run.end() for run in self._runs.values() if not run.task.done()))
 
-    def _cards(self) -> dict[str, _ToolCard]:
-        return {name: card for name, card in _CARDS.items() if self._promises or name != "fuse_result"}
+    def _cards(self) -> dict[str, ToolCard]:
+        return {name: card for name, card in CARDS.items() if self._promises or name != "fuse_result"}
 
     def _schema(self, name: str) -> dict[str, Any]:
         recipes = self._host.recipes
@@ -288,9 +191,9 @@ class PanelTools:
             "default": next(iter(recipes)),
             "description": f"Who is asked, and how. {named}".strip(),
         }
-        card = _CARDS[name]
-        more = {} if name == "fuse_result" else {"recipe": recipe, "fresh": _FRESH}
-        waits = {"wait_s": _WAIT} if self._promises else {}
+        card = CARDS[name]
+        more = {} if name == "fuse_result" else {"recipe": recipe, "fresh": FRESH}
+        waits = {"wait_s": WAIT} if self._promises else {}
         return {
             "type": "object",
             "properties": {**card.takes, **more, **waits},
@@ -393,8 +296,7 @@ async def _result(made: Coroutine[Any, Any, Record], recipe: str) -> dict[str, A
     record: Any = await made
     if "error" in record or "answer" not in record:
         error = record.get("error") or {"code": "no_answer", "message": "the chain made no answer"}
-        failures = [f"{r['member']}: {r['error']['message']}" for r in record.get("panel", []) if "error" in r]
-        raise UsageError("; ".join([f"no answer: {error['code']}: {error['message']}", *failures]), error["code"])
+        raise UsageError(f"no answer: {error['code']}: {error['message']}", error["code"])
     answer, analysis = record["answer"], record.get("analysis", {})
     cost_usd = Spending.of(record.get("calls", [])).cost_usd
     return {

@@ -15,7 +15,8 @@ from stage_runs import DOWN, verdict
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.record import schemas
-from fusiontools.runs.mcp_server import RESULT_SCHEMA, OwnModels, PanelTools, result_text
+from fusiontools.runs.mcp_cards import RESULT_SCHEMA
+from fusiontools.runs.mcp_server import OwnModels, PanelTools, result_text
 
 Work = Callable[[McpClient, "Asked"], Coroutine[Any, Any, Any]]
 FILES = [{"name": "a.py", "text": "x = 1"}]

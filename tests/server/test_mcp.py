@@ -53,6 +53,7 @@ def test_the_panel_answers_and_what_takes_longer_is_collected(server: Server, up
     assert [member["member"] for member in done.structured_content["panel"]] == ["fake/a", "fake/b", "fake/c"]
     assert "evidence:1 a.py\nx = 1" in upstream.bodies("fake/b")[0]["messages"][-1]["content"]
     assert server.metric("fusion_requests_total", route="mcp") > 0
+    assert {request["headers"]["x-fusion-depth"] for request in upstream.requests()} == {"1"}
 
 
 def test_the_recipes_are_those_of_the_server(server: Server, upstream: Upstream) -> None:
