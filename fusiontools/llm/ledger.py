@@ -234,7 +234,7 @@ def paid(
     if usage is None or not usage["prompt_tokens"]:
         # Every call has a prompt: what counts none has counted nothing, and a price of nothing would be 0.
         return None, None
-    from fusiontools.llm import prices
+    from fusiontools.llm import prices  # only here: most endpoints say what a call cost
 
     listed = prices.listed_usd(endpoint, model, usage)
     return (listed, "table") if listed is not None else (None, None)
