@@ -22,7 +22,9 @@ ASKED = (
 ADDED = ("member tools", "judge sources", "synth sources")
 #: What an agent reads first, and what those who advise it do.
 AGENT = ("agent system", "agent plan", "agent advice", "agent adviser")
-SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT)
+#: How an agent's question is put to the panel, where it is about answers that are there already.
+PUT = ("second opinion", "comparison")
+SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT, *PUT)
 _HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 
 

@@ -61,6 +61,7 @@ OTHERS = [
     "fuse-chat",
     "fuse-code",
     "fuse-diff",
+    "fuse-mcp",
     "fuse-serve",
     "fuse-tasks",
     "fuse-report",

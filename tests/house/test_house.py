@@ -50,9 +50,10 @@ HOMES = {
     "matplotlib": {"evaluation.report.plot"},
     "numpy": {"evaluation.report.statistics"},
     "ddgs": {"tools.search_engines"},
-    "mcp": {"tools.mcp"},
-    "mcp_types": {"tools.mcp"},
+    "mcp": {"tools.mcp", "runs.mcp_server", "server.mcp_route"},
+    "mcp_types": {"tools.mcp", "runs.mcp_server"},
     "httpx2": {"tools.mcp"},
+    "sse_starlette": {"server.mcp_route"},
     "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
@@ -213,7 +214,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2"}
+    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2", "sse_starlette"}
     imported_by_others = {"lxml_html_clean"}
     assert declared == HOMES.keys() - brought_along | imported_by_others
 
@@ -239,7 +240,7 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     }
 
     assert found <= {
-        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local"),
+        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local", "runs.mcp_server"),
         *("server.middleware", "server.streaming"),
         "evaluation.sandbox.protocol",
     }

@@ -31,6 +31,8 @@ KNOWN = {
     "criterion user": {"nonce", "conversation", "response", "criterion"},
     "compact user": {"nonce", "conversation"},
     "agent system": {"root", "network", "check"},
+    "second opinion": {"question"},
+    "comparison": {"question"},
 }
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
