@@ -73,7 +73,7 @@ def main(
 
     if os.isatty(0):
         complain(_TOOL, "waits for an agent's program on standard input; Ctrl-D ends it (--help explains)")
-    models = OwnModels(_offered(config, McpOptions(**mcp)), _opener(tool, limit, journal), limit.get("max_cost_usd"))
+    models = OwnModels(_offered(config, McpOptions(**mcp)), _opener(tool, limit, journal))
     known: set[str] = set()
     tools = PanelTools(models, lambda error: report_bug(_TOOL, "a call", error, known, "the server goes on"))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -113,9 +113,13 @@ def _offered(config: str | None, options: McpOptions) -> Mapping[str, Recipe]:
 def _opener(tool: Mapping[str, Any], limit: Mapping[str, Any], journal: Mapping[str, Any]) -> Any:
     """Return what opens the way to a recipe's models; what was bought before is not bought again."""
     from fusiontools.cli.setup import make_client
+    from fusiontools.llm.purses import Purses
+
+    # A limit that was typed is one over all recipes; each recipe's own is over what goes through it.
+    purses = Purses() if "max_cost_usd" in limit else None
 
     def open_client(recipe: Recipe) -> Any:
-        client = make_client(recipe, limit, journal, _TOOL, tool)()
+        client = make_client(recipe, limit, journal, _TOOL, tool, purses)()
         client.replay = client.journal is not None
         return client
 

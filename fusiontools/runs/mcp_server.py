@@ -24,7 +24,6 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, Te
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.templates import load_template
 from fusiontools.errors import FusionError, InputError, UsageError, __version__, nearest
-from fusiontools.llm.budget import Budget
 from fusiontools.llm.client import Client
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
@@ -361,15 +360,11 @@ class OwnModels:
     Args:
         recipes: by name; the first is the usual one.
         open_client: makes the way to the models of one.
-        max_cost_usd: what all calls may cost together; None is no limit.
     """
 
-    def __init__(
-        self, recipes: Mapping[str, Recipe], open_client: Callable[[Recipe], Client], max_cost_usd: float | None = None
-    ) -> None:
+    def __init__(self, recipes: Mapping[str, Recipe], open_client: Callable[[Recipe], Client]) -> None:
         self.recipes = recipes
         self._open = open_client
-        self._purse = None if max_cost_usd is None else Budget(max_cost_usd, shared=True)
         self._runtimes: dict[str, Runtime] = {}
 
     def caller(self, request: Any) -> str:
@@ -393,7 +388,7 @@ class OwnModels:
             UsageError: the journal cannot be opened, or contradicts itself.
         """
         if recipe not in self._runtimes:
-            self._runtimes[recipe] = Runtime(self._open(self.recipes[recipe]), purse=self._purse)
+            self._runtimes[recipe] = Runtime(self._open(self.recipes[recipe]))
         return self._runtimes[recipe]
 
     async def aclose(self) -> None:

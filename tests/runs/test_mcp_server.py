@@ -12,8 +12,10 @@ from mcp import Client as McpClient
 from scripted import ENDPOINT, HANG, Scripted, model, open_door
 from stage_runs import DOWN, verdict
 
+from fusiontools.cli import mcp
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.llm.client import Client
 from fusiontools.record import schemas
 from fusiontools.runs.mcp_cards import RESULT_SCHEMA
 from fusiontools.runs.mcp_server import OwnModels, PanelTools, result_text
@@ -233,9 +235,16 @@ def test_no_answer_is_an_error_in_words_and_is_tried_again() -> None:
 def test_a_cost_limit_holds_for_all_recipes_together() -> None:
     priced = model("a", price_usd_per_mtok={"prompt": 1, "completion": 1})
     stages = {"panel": PanelOptions(members=(priced,), max_tokens=10), "synth": SynthOptions(method="copy")}
-    recipes = {name: Recipe(name, chain="panel | synth", stages=stages) for name in ("one", "two")}
-    models = OwnModels(recipes, lambda _: open_door(Scripted()), 0.001)
-    tools = PanelTools(models, print)
+    endpoints = {ENDPOINT.name: ENDPOINT}
+    recipes = {name: Recipe(name, chain="panel | synth", stages=stages, endpoints=endpoints) for name in ("one", "two")}
+    opener = mcp._opener({}, {"max_cost_usd": 0.001}, {"no_journal": True})
+
+    def opened(recipe: Recipe) -> Client:
+        client: Client = opener(recipe)
+        client.backends[ENDPOINT.name] = Scripted()
+        return client
+
+    tools = PanelTools(OwnModels(recipes, opened), print)
 
     async def work() -> Any:
         return [await tools.call("fuse", {"question": "Why?", "recipe": name}) for name in recipes]
