@@ -14,7 +14,7 @@ from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
 from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
-from fusiontools.config.resolve import Resolver
+from fusiontools.config.resolve import Resolver, check_calls, missing_keys, require_members, suited_to
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
@@ -49,6 +49,24 @@ def named_recipe(
                 "answers, which is for trying the tools; `fuse-ask --list` shows what else there is",
             )
     return recipe
+
+
+def panel_recipe(config: str | None, typed: Mapping[str, Any], journal: Mapping[str, Any], *, quiet: bool) -> Recipe:
+    """Return the recipe that holds for a panel, and suits the members that were typed.
+
+    Raises:
+        UsageError: it makes more calls than may be.
+    """
+    recipe = named_recipe(config, "fuse-panel", journal, typed=bool(typed.get("members")), quiet=quiet)
+    check_calls(recipe)
+    return suited_to(recipe, typed) if config is None else recipe
+
+
+def check_members(recipe: Recipe, typed: Mapping[str, Any], offline: bool) -> None:
+    """Raise `UsageError` where nobody sits on a panel; say whose key is missing."""
+    require_members(recipe, typed, offline)
+    for warning in missing_keys(recipe, offline):
+        complain("fuse-panel", f"warning: {warning}")
 
 
 def _names(recipe: Recipe) -> str:

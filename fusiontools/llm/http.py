@@ -12,6 +12,8 @@ not taken for the answer to the next call, and a TLS handshake that is given up 
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import re
 import time
@@ -26,7 +28,16 @@ import httpx
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
-from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import (
+    DEPTH,
+    DEPTH_HEADER,
+    Completion,
+    CompletionRequest,
+    Delta,
+    OnDelta,
+    Thoughts,
+    say_whole,
+)
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import KeyMask, current_key
@@ -34,6 +45,9 @@ from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_p
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
+
+#: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
+_COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,7 @@ class HttpBackend:
         #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
         self._waits: set[str] = set()
         self._room = Room()
+        self._read_bytes = 0
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
         self._masked = KeyMask(None)
@@ -125,7 +140,7 @@ class HttpBackend:
         if form is not None:
             completion = hold_to(completion, form)
             if on_delta is not None and completion.content:
-                on_delta(completion.content)
+                say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
 
     @asynccontextmanager
@@ -223,11 +238,38 @@ class HttpBackend:
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
             sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            reply = _raw_reply(await transport.exchange(sent), self._room)
+            reply = self._weighed(_raw_reply(await transport.exchange(sent), self._room))
             return _hide_key(reply, mask) if mask.key else reply
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        reply = _reply(await transport.handle_async_request(request), self._room)
+        reply = self._weighed(_reply(await transport.handle_async_request(request), self._room))
         return _hide_key(reply, mask) if mask.key else reply
+
+    def _weighed(self, reply: HttpReply) -> HttpReply:
+        """Return the reply, and see to it that what failed is freed once much has been read.
+
+        The traceback of a failure holds on to what was read, in a cycle, and Python looks for cycles by the number of
+        objects, whatever their size: a few large bodies would stay for hours.
+        """
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in reply.chunks:
+                self._read_bytes += len(chunk)
+                yield chunk
+
+        async def each(take: OnBytes) -> None:
+            def weigh(chunk: bytes) -> None:
+                self._read_bytes += len(chunk)
+                take(chunk)
+
+            await reply.each(weigh)
+
+        async def close() -> None:
+            await reply.close()
+            if self._read_bytes > _COLLECTED_BYTES:
+                self._read_bytes = 0
+                asyncio.get_running_loop().call_later(_COLLECT_S, gc.collect)
+
+        return replace(reply, chunks=chunks(), each=each, close=close)
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
@@ -255,7 +297,7 @@ def _ignore(_: Delta) -> None:
 
 
 def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
-    return lambda delta: on_delta(delta if isinstance(delta, str) else restore_names(delta, own_names))
+    return lambda delta: on_delta(delta if isinstance(delta, str | Thoughts) else restore_names(delta, own_names))
 
 
 async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError
-from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 
 MASK = "***"
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
@@ -157,6 +157,8 @@ class AnswerMask:
             shown, self._rest = self._split(self._rest + delta)
             if shown:
                 self._on_delta(shown)
+        elif isinstance(delta, Thoughts):
+            self._on_delta(Thoughts(_map_texts(delta.details, self._hide)))
         else:
             self._on_delta([self._hide_in_piece(piece) for piece in delta])
 
@@ -170,11 +172,14 @@ class AnswerMask:
             if left := [{"index": i, "function": {"arguments": rest}} for i, rest in self._open.items() if rest]:
                 self._on_delta(left)
         said = [completion.content, completion.reasoning or "", *map(str, completion.tool_calls)]
+        said += map(str, completion.reasoning_details or ())
         if not any(self._key in text for text in said):
             return completion
         calls: Any = [_map_texts(call, self._hide) for call in completion.tool_calls]
         reasoning = completion.reasoning and self._hide(completion.reasoning)
-        return replace(completion, content=self._hide(completion.content), reasoning=reasoning, tool_calls=calls)
+        details: Any = completion.reasoning_details and _map_texts(completion.reasoning_details, self._hide)
+        beside = {"reasoning": reasoning, "reasoning_details": details, "tool_calls": calls}
+        return replace(completion, content=self._hide(completion.content), **beside)
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, MASK)

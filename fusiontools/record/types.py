@@ -15,6 +15,7 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: list[ToolCall]
     tool_call_id: str
+    reasoning_details: list[dict[str, Any]]
 
 
 class ToolFunction(TypedDict):

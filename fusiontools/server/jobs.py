@@ -19,10 +19,10 @@ from cachetools import TTLCache
 
 from fusiontools.config.models import plain_model
 from fusiontools.errors import InputError, UsageError
-from fusiontools.llm.budget import Budget
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
 from fusiontools.llm.ledger import Event
+from fusiontools.llm.purses import Budget
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
