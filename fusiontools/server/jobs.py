@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cachetools import TTLCache
 
@@ -46,6 +46,13 @@ class Note:
 Piece = Delta | Note
 
 
+class Listener(Protocol):
+    """Somebody for whom a job works."""
+
+    def wake(self) -> None:
+        """Hear that there is more, or that it is done."""
+
+
 class Job:
     """The task that makes one record, and what it has said so far."""
 
@@ -53,7 +60,7 @@ class Job:
         self.pieces: list[Piece] = []
         #: Whether a request has paid for it: whoever reads the end after that has it for nothing.
         self.paid = False
-        self._subscribers: set[Subscriber | Hold] = set()
+        self._subscribers: set[Listener] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
         self.task.add_done_callback(self._wake_all)
 
@@ -63,11 +70,11 @@ class Job:
         for subscriber in self._subscribers:
             subscriber.wake()
 
-    def join(self, subscriber: Subscriber | Hold) -> None:
+    def join(self, subscriber: Listener) -> None:
         """Add a client."""
         self._subscribers.add(subscriber)
 
-    def leave(self, subscriber: Subscriber | Hold) -> None:
+    def leave(self, subscriber: Listener) -> None:
         """Take a client away; with the last one the work ends, sockets and all."""
         self._subscribers.discard(subscriber)
         if not self._subscribers and not self.task.done():
