@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import EVIDENCE_HELP, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -89,7 +89,22 @@ class AskOptions(AskedOptions):
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+def _prompts() -> Iterable[str]:
+    from fusiontools.cli.given import prompt_names
+
+    return prompt_names()
+
+
+@command(
+    _TOOL,
+    AskOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="[QUESTION]...",
+    completes={"session": complete_sessions, "template": complete_names(_prompts)},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,

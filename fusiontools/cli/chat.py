@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.ask import AskedOptions
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -38,7 +38,16 @@ class ChatOptions(AskedOptions):
     show_sessions: bool = option(False, "--sessions", help="List the conversations that are kept.")
 
 
-@command(_TOOL, ChatOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(
+    _TOOL,
+    ChatOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="[QUESTION]...",
+    completes={"session": complete_sessions},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,
