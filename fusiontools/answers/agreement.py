@@ -50,9 +50,8 @@ CONTRAST = compile_later(r", (?:and )?not [^,.;]{1,40}")
 INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
-
-
 FORMULA = compile_later(r"\w+ ?[-+*/^<>=] ?\w+")
+FORMULA_SIGN = compile_later(r"[-+*/^<>=]")
 
 
 class Question(NamedTuple):
@@ -95,15 +94,15 @@ def ask(question: str) -> Question:
     """Read the question once for all its answers; of a long one, the end."""
     text = normalize.fold(question[-QUESTION_CHARS:])
     found = normalize.tokens(text)
+    words = frozenset(found)
     either: tuple[str, ...] = ()
-    for at, word in enumerate(found):
+    for at, word in enumerate(found if not EITHER.isdisjoint(words) else ()):
         if word not in EITHER:
             continue
         after = [other for other in found[at + 1 : at + 3] if other not in ARTICLES]
         if at and after and STOP.isdisjoint([found[at - 1], after[0]]):
             either = (found[at - 1], after[0])
     polar = not either and (not POLAR.isdisjoint(found[:1]) or "吗" in text)
-    words = frozenset(found)
     number = _asks_number(text)
     name = may_hold(text, words, NAME_WORDS) and ASKS_NAME.search(text) is not None
     fact = may_hold(text, words, FACT_WORDS) and ASKS_FACT.search(text) is not None
@@ -190,8 +189,13 @@ def _linked(asked: Question, sayings: Mapping[str, Saying]) -> list[list[str]]:
 def facts(long: str) -> Facts:
     """Read the facts of a folded text."""
     found = frozenset(normalize.tokens(long))
-    told = [word for word in found if word in NEGATIONS or normalize.is_number(word)]
-    return Facts(found, frozenset(told + [formula.replace(" ", "") for formula in FORMULA.findall(long)]))
+    numbers = [word for word in found if normalize.is_number(word)]
+    return Facts(found, (found & NEGATIONS).union(numbers, [formula.replace(" ", "") for formula in formulas(long)]))
+
+
+def formulas(text: str) -> list[str]:
+    """Return what is written with a sign of mathematics between words or numbers."""
+    return FORMULA.findall(text) if FORMULA_SIGN.search(text) else []
 
 
 def contested(one: Facts, other: Facts) -> bool:

@@ -63,6 +63,8 @@ LONE_MINUS = compile_later(
 #: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
 CAPITAL_UNIT = compile_later(r"(\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
 MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
+#: What the units, `BIG` and this need: a digit, and one of their letters behind it.
+UNIT_MARK = compile_later(r"\d\s?(?:[ANJKMGTB]|kb|[AaPp]\.)")
 HALF_DAY = compile_later(r"(\d)\s?([AaPp])\.\s?[Mm]\b\.?")
 RATIO = compile_later(r"(?<=\d) : (?=\d)")
 #: Its point ends no sentence.
@@ -217,14 +219,12 @@ def _with_plain_figures(text: str) -> str:
     """
     if "**" in text:
         text = STARRED_POWER.sub("^", text)
-    text = CAPITAL_UNIT.sub(_capital, text)
+    if UNIT_MARK.search(text):
+        text = BIG.sub(_scale, HALF_DAY.sub(r"\1 \2m", CAPITAL_UNIT.sub(_capital, text)))
     if "Rs." in text or "RS." in text:
         text = RUPEES.sub(r"\1 ", text)
-    if "." in text[:-1]:
-        text = HALF_DAY.sub(r"\1 \2m", text)
     if " : " in text:
         text = RATIO.sub(":", text)
-    text = BIG.sub(_scale, text)
     if "- " in text or "− " in text or "– " in text:
         text = LONE_MINUS.sub(" -", text)
     folded = normalize.fold(text)

@@ -122,13 +122,14 @@ def tokens(folded: str) -> list[str]:
     """
     if not folded.isascii():
         found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
+        places = [at for at, word in enumerate(found) if word < ":"]
     elif has_digit(folded):
-        found = ascii_tokens(folded)
+        found, places = ascii_tokens(folded)
     else:
         return folded.translate(WORDS_ONLY).split()
     out: list[str] = []
     done = 0
-    for at in [i for i, word in enumerate(found) if word < ":"]:
+    for at in places:
         out += found[done:at]
         number, done = canonical(found[at]), at + 1
         if number == found[at] and "," in number:
@@ -140,12 +141,13 @@ def tokens(folded: str) -> list[str]:
     return out + found[done:]
 
 
-def ascii_tokens(folded: str) -> list[str]:
-    """Return what `ASCII_TOKEN` finds in a text in ASCII.
+def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
+    """Return what `ASCII_TOKEN` finds in a text in ASCII, and the places of numbers in it.
 
     Words far from any digit are found several times as fast by cutting: only "1 000" reaches over a space.
     """
     found: list[str] = []
+    places: list[int] = []
     done = 0
     for numbers in NUMBERS.finditer(folded):
         if numbers.end() <= done:
@@ -155,9 +157,11 @@ def ascii_tokens(folded: str) -> list[str]:
         while folded.startswith("000", end + 1):
             end = _word_end(folded, end + 1)
         found += folded[done:start].translate(WORDS_ONLY).split()
-        found += ASCII_TOKEN.findall(folded, start, end)
+        some = ASCII_TOKEN.findall(folded, start, end)
+        places += [at for at, word in enumerate(some, len(found)) if word < ":"]
+        found += some
         done = end
-    return found + folded[done:].translate(WORDS_ONLY).split()
+    return found + folded[done:].translate(WORDS_ONLY).split(), places
 
 
 def has_digit(text: str) -> bool:
