@@ -37,7 +37,7 @@ ASKS_NUMBER = compile_later(
 )
 #: One of these stands in every question in ASCII that the pattern finds; a search for a text takes a fiftieth of it.
 NUMBER_HINTS = ("how ", "calculate", "wie", "combien", "quant", "cuant")
-NAME_WORDS = frozenset("who whom whose where wer wo qui quien donde quem chi".split())
+NAME_WORDS = frozenset(["who", "whom", "whose", "where", "wer", "wo", "qui", "quien", "donde", "quem", "chi"])
 ASKS_NAME = compile_later(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
 FACT_WORDS_TEXT = "what which when was wann welche welcher welches quel quelle quand cual cuando qual quando"
 FACT_WORDS = frozenset(FACT_WORDS_TEXT.split())

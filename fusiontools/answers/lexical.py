@@ -118,11 +118,11 @@ def _point(owner: int, sentence: str) -> Point:
     found = normalize.tokens(normalize.fold(text))
     numbers = frozenset([word for word in found if word < ":"])
     words = frozenset(_stems(found)) - NEGATIONS
-    names = [word for word in _capitalised(text) if word.casefold() not in STOP]
+    names = [word for word in capitalised(text) if word.casefold() not in STOP]
     return Point(owner, text, words, numbers, frozenset(names + formulas(text)), not NEGATIONS.isdisjoint(found))
 
 
-def _capitalised(text: str) -> list[str]:
+def capitalised(text: str) -> list[str]:
     """Return the words that begin with a capital."""
     if not text.isascii():
         return [word for word in WORD.findall(text) if word[0].isupper()]
@@ -296,7 +296,7 @@ def _by_sentence(
     disputes, contested = _disputes(names, points)
     analysis["contradictions"] = _results(question, names, answers, votes, told) + disputes
     placed: set[Point] = set()
-    near = _neighbours(points)
+    near = neighbours(points)
     for lead in points:
         if lead in placed:
             continue
@@ -316,7 +316,7 @@ def _by_sentence(
     return analysis
 
 
-def _neighbours(points: list[Point]) -> Callable[[Point], list[Point]]:
+def neighbours(points: list[Point]) -> Callable[[Point], list[Point]]:
     """Return what gives the other points, in order, that share enough words with one to be alike or opposed."""
     holders: dict[str, list[int]] = {}
     for at, point in enumerate(points):
@@ -348,7 +348,7 @@ def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str,
     """Return the contradictions between sentences, and the sentences that take part in one."""
     disputes: list[dict[str, Any]] = []
     contested: set[Point] = set()
-    near = _neighbours(points)
+    near = neighbours(points)
     for lead in points:
         against = [] if lead in contested else [point for point in near(lead) if opposed(lead, point)]
         if not against:

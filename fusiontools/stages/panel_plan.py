@@ -7,8 +7,9 @@ own. A record that was routed to one model alone has one call, with the paramete
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusiontools.config.models import Model, model_from
 from fusiontools.config.stage_table import FewShot, PanelOptions
@@ -34,6 +35,13 @@ class Seat:
     model: Model
     sample: int
     layer: int
+
+
+class _FirstLayer(NamedTuple):
+    #: Each with its temperature.
+    seats: list[tuple[Seat, float]]
+    #: For each system prompt of their own a member that has it.
+    asked: dict[str | None, Model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +70,15 @@ class PanelPlanner:
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        samples = self.options.short_samples if short else self.options.samples
-        seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
-        spread = _spread_temperatures(seats, self.options, few_shot)
+        planned = self.options.planned
+        if short not in planned:
+            planned[short] = _seat_first(self.options, short)
         # Members without a system prompt of their own are asked the same.
-        asked = {seat.model.system: seat.model for seat in seats}
-        shown = {system: self._prompt(model, few_shot) for system, model in asked.items()}
+        shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
+        wanted = self._wanted()
         return [
-            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
-            for seat, temperature in zip(seats, spread, strict=True)
+            self._call(seat, shown[seat.model.system], _params(self.options, seat.model, few_shot, temperature, wanted))
+            for seat, temperature in planned[short].seats
         ]
 
     def layer(self) -> list[PlannedCall]:
@@ -198,17 +206,35 @@ class PanelPlanner:
         return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
+        return _params(self.options, model, few_shot, temperature, self._wanted())
+
+    def _wanted(self) -> dict[str, Any]:
+        """Return what the asker said of a member's parameters."""
         asked = self.record.get("params")
-        params: dict[str, Any] = {
-            "temperature": temperature,
-            "top_p": model.top_p,
-            "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
-            "reasoning_effort": model.reasoning_effort,
-            **(select_params(asked, MEMBER) if asked else {}),
-            **(self.options.extra or {}),
-            **model.extra,
-        }
-        return {name: value for name, value in params.items() if value is not None}
+        return select_params(asked, MEMBER) if asked else {}
+
+
+def _params(
+    options: PanelOptions, model: Model, few_shot: FewShot | None, temperature: float | None, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    params: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": model.top_p,
+        "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or options.max_tokens,
+        "reasoning_effort": model.reasoning_effort,
+        **wanted,
+        **(options.extra or {}),
+        **model.extra,
+    }
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _seat_first(options: PanelOptions, short: bool) -> _FirstLayer:
+    """Return who is asked first; the same for every record, short or not, for which the same options hold."""
+    samples = options.short_samples if short else options.samples
+    seats = [Seat(model, sample, 1) for model in options.members for sample in range(model.samples * samples)]
+    heats = _spread_temperatures(seats, options, options.few_shot if short else None)
+    return _FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
 
 
 def next_layer(record: Record) -> int:
