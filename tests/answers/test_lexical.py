@@ -279,12 +279,12 @@ def test_every_analysis_has_the_shape_of_the_record(
     assert all(set(entry) == {"model", "insight"} and entry["model"] in names for entry in analysis["unique_insights"])
 
 
-WORDS = st.sampled_from(
+CONTENT = st.sampled_from(
     ["Rome", "Paris", "river", "bridge", "12", "not", "1850", "-3", "x-1", "never", "tower", "market."]
 )
 
 
-@given(st.lists(st.lists(WORDS, max_size=12).map(" ".join), max_size=4))
+@given(st.lists(st.lists(CONTENT, max_size=12).map(" ".join), max_size=4))
 def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: list[str]) -> None:
     points = lexical.points_of(answers, range(len(answers)))
 
