@@ -130,8 +130,8 @@ class PanelPlanner:
         members = {model.name: model for model in self.options.members}
         if all(response["member"] in members for response in panel):
             return [Seat(members[response["member"]], response["sample"], layer) for response in panel]
-        samples = self.options.samples
-        return [Seat(m, sample, layer) for m in self.options.members for sample in range(m.samples * samples)]
+        times = self.options.times_asked
+        return [Seat(member, sample, layer) for member in self.options.members for sample in range(times(member))]
 
     def _seen_by(self, seat: Seat) -> tuple[str, dict[str, str], str]:
         """Return what a member is asked for, and the responses it sees; in a debate its own stands apart."""
@@ -165,7 +165,7 @@ class PanelPlanner:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
-        several = sample > 0 or model.samples * self.options.samples > 1
+        several = sample > 0 or self.options.times_asked(model) > 1
         slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
         wish = self._wish(model)
         if wish is not None:
@@ -231,8 +231,11 @@ def _params(
 
 def _seat_first(options: PanelOptions, short: bool) -> _FirstLayer:
     """Return who is asked first; the same for every record, short or not, for which the same options hold."""
-    samples = options.short_samples if short else options.samples
-    seats = [Seat(model, sample, 1) for model in options.members for sample in range(model.samples * samples)]
+    seats = [
+        Seat(member, sample, 1)
+        for member in options.members
+        for sample in range(options.times_asked(member, short=short))
+    ]
     heats = _spread_temperatures(seats, options, options.few_shot if short else None)
     return _FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
 
