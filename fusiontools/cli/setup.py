@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
@@ -17,6 +19,12 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.runs.chain import Chain
+
+if TYPE_CHECKING:
+    from fusiontools.llm.purses import Purses
+
+#: How the environment says no.
+_OFF = ("0", "false", "no", "off")
 
 
 def own_recipe(config: str | None) -> Recipe | None:
@@ -93,12 +101,18 @@ def make_client(
     journal: Mapping[str, Any],
     tool: str,
     tools: Mapping[str, Any] | None = None,
+    purses: Purses | None = None,
 ) -> Callable[[], Any]:
-    """Return what makes the client, once the event loop runs; of the groups of options, what was typed."""
+    """Return what makes the client, once the event loop runs; of the groups of options, what was typed.
+
+    Args:
+        purses: where the money of several clients is counted together.
+    """
 
     def make() -> Any:
         from fusiontools.llm.client import Client
         from fusiontools.llm.journal import open_journal
+        from fusiontools.llm.purses import Purses
 
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
@@ -108,9 +122,34 @@ def make_client(
             offline=bool(journal.get("offline")),
             tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
             redact=recipe.redact if recipe else (),
+            purses=purses or Purses(),
         )
 
     return make
+
+
+def run_keeper(
+    tool: str, recipe: Recipe | None, journal: Mapping[str, Any] | None = None
+) -> Callable[[Any], None] | None:
+    """Return what keeps a finished run's record, where somebody has said that runs are kept; None elsewhere."""
+    said = os.environ.get("FUSION_LOG", "").strip().lower()
+    keeps = said not in _OFF if said else recipe is not None and recipe.log
+    if not keeps or (journal or {}).get("no_journal"):
+        return None
+    from fusiontools.runs.run_log import keep_run, log_dir
+
+    broken = False
+
+    def keep(record: Any) -> None:
+        nonlocal broken
+        try:
+            if not broken:
+                keep_run(record, tool)
+        except OSError as error:
+            broken = True
+            complain(tool, f"warning: runs are not kept: {log_dir()}: {error.strerror}")
+
+    return keep
 
 
 def warm_up() -> None:
@@ -125,7 +164,9 @@ def warm_up() -> None:
         schemas.is_valid("record", jsonl.loads(b"{}"))
         schemas.is_valid("recipe", jsonl.loads(b"{}"))
         load_template("default")
-        if recipe_yaml.default_choice() != "local":
-            from fusiontools.llm import http  # noqa: F401 - the import is what takes time
+        # What is wrong with the choice is said by whoever needs it.
+        with suppress(UsageError):
+            if recipe_yaml.default_choice() != "local":
+                from fusiontools.llm import http  # noqa: F401 - the import is what takes time
 
     threading.Thread(target=work, name="warm-up", daemon=True).start()

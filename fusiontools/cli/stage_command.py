@@ -39,7 +39,15 @@ def _run(
 ) -> None:
     """Run a stage as a filter, with the options that were typed, by group."""
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import check_members, make_client, own_recipe, panel_recipe, resolver, warm_up
+    from fusiontools.cli.setup import (
+        check_members,
+        make_client,
+        own_recipe,
+        panel_recipe,
+        resolver,
+        run_keeper,
+        warm_up,
+    )
     from fusiontools.config.recipe_yaml import load_recipe
     from fusiontools.config.resolve import adds_layer
     from fusiontools.runs.chain import stage_of
@@ -60,4 +68,6 @@ def _run(
     if spec.needs and spec.calls_models:
         warm_up()
     needs = ("panel", "fuse-panel") if goes_on else spec.needs
-    run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))
+    keep = run_keeper(tool, recipe, given.get("journal"))
+    plan = FilterPlan(tool, work, client, needs=needs, stream=streams, keep=keep)
+    run_filter(plan, files, given["stream"], given.get("input"))

@@ -24,7 +24,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.key_mask import KeyMask, current_key
 from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
 from fusiontools.llm.thoughts import split_thoughts
@@ -114,9 +114,11 @@ class CommandBackend:
     async def _run(self, start: _Start, folder: Path) -> tuple[str, str, int]:
         """Return what the program prints and complains, and its exit status; kill all of it in any case."""
         (folder / "empty").mkdir()
+        key = await current_key(self._endpoint)
+        environment = self._environment(key)
         out, err = folder / "out", folder / "err"
         with _open(stdin=(start.stdin, "rb"), stdout=(out, "wb"), stderr=(err, "wb")) as files:
-            process = await self._begin(start.arguments, {**files, "cwd": folder / "empty", "env": self._environment()})
+            process = await self._begin(start.arguments, {**files, "cwd": folder / "empty", "env": environment})
         ended = asyncio.ensure_future(process.wait())
         try:
             while not (await asyncio.wait({ended}, timeout=_LOOK_S))[0]:
@@ -125,7 +127,8 @@ class CommandBackend:
             kill(process)
             await asyncio.wait({ended}, timeout=ENDED_WITHIN_S)
         self._refuse_flood(out, err)
-        return _masked(out, self._secrets()), _masked(err, self._secrets()), ended.result()
+        secrets = [*self._secrets(), *filter(None, [key])]
+        return _masked(out, secrets), _masked(err, secrets), ended.result()
 
     async def _begin(self, arguments: Sequence[str], settings: Mapping[str, Any]) -> Process:
         try:
@@ -154,19 +157,19 @@ class CommandBackend:
             return self._program.read(printed)
         return read_text(printed) if self._endpoint.output is None else read_paths(self._endpoint.output, printed)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, key: str | None) -> dict[str, str]:
         """Return what the program sees of the environment: with a key nothing of a subscription, and without none."""
         named = {*HARMLESS, *self._endpoint.env}
         if self._program is not None:
             named |= {*self._program.home_env, *(() if self._endpoint.api_key_env else self._program.plan_env)}
-        if self._endpoint.api_key_env:
-            named.add(self._endpoint.api_key_env)
         ours = {name: value for name, value in os.environ.items() if name in named or name.startswith("LC_")}
+        if self._endpoint.api_key_env and key:
+            ours[self._endpoint.api_key_env] = key
         return ours | dict(self._program.set_env if self._program is not None else ())
 
     def _secrets(self) -> Iterator[str]:
         plan = self._program.plan_env if self._program is not None else ()
-        named = (*plan, *self._endpoint.env, *([self._endpoint.api_key_env] if self._endpoint.api_key_env else ()))
+        named = (*plan, *self._endpoint.env)
         return (os.environ[name] for name in named if os.environ.get(name) and _is_secret(name))
 
     def _refuse_flood(self, *files: Path) -> None:
@@ -208,7 +211,7 @@ def _write(file: Path, text: str) -> str:
     return str(file)
 
 
-def _masked(file: Path, secrets: Iterator[str]) -> str:
+def _masked(file: Path, secrets: Sequence[str]) -> str:
     data = file.read_bytes()
     for secret in secrets:
         data = KeyMask(secret).hide(data)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.recipe import Redact
     from fusiontools.config.stage_table import LimitOptions
-    from fusiontools.llm.budget import Budget
+    from fusiontools.llm.budget import RecordBudget
     from fusiontools.llm.completion import Completion
+    from fusiontools.llm.purses import Budget
     from fusiontools.record.types import Call, Usage
 
 #: No answer has more tokens; a number beyond is no count.
@@ -75,8 +76,8 @@ class Ledger:
     record_id: str
     deadline: float
     calls: list[Call] = field(default_factory=list)
-    #: The purses that pay for its calls, each with a limit to hold.
-    budgets: tuple[Budget, ...] = ()
+    #: What pays for its calls, each with a limit to hold.
+    budgets: tuple[Budget | RecordBudget, ...] = ()
     #: What was asked for and is not in an answer, for a person.
     unmet: list[str] = field(default_factory=list)
     #: What bounds its calls, where that is not what bounds all of the client's.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Model
-from fusiontools.llm.budget import Budget
 from fusiontools.llm.completion import DEPTH
 from fusiontools.llm.prices import prompt_tokens
+from fusiontools.llm.purses import Budget
 from fusiontools.server.background import make_in_background
 from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of
 from fusiontools.server.passthrough import Passthrough, can_pass

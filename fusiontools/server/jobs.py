@@ -19,10 +19,10 @@ from cachetools import TTLCache
 
 from fusiontools.config.models import plain_model
 from fusiontools.errors import InputError, UsageError
-from fusiontools.llm.budget import Budget
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
 from fusiontools.llm.ledger import Event
+from fusiontools.llm.purses import Budget
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
@@ -316,7 +316,7 @@ class JobRunner:
         """Return what makes a record: the work of a job.
 
         Args:
-            named: the record's `id` and `meta`, where they are given.
+            named: the record's `id`, `meta`, `evidence` and `epoch`, where they are given.
 
         Raises of the work:
             ApiError: no place was free in time, or the request is no question that the chain can read.
@@ -366,8 +366,8 @@ def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None 
     record: Record = {"id": named.get("id") or question_id(request.messages), "messages": request.messages}
     if request.params:
         record["params"] = request.params
-    if "meta" in named:
-        record["meta"] = named["meta"]
+    kept: Any = {key: named[key] for key in ("meta", "evidence", "epoch") if key in named}
+    record |= kept
     if plan.model is not None:
         route: Any = {"to": "solo", "reason": "asked by name", "method": "name", "model": plain_model(plan.model)}
         record["route"] = route

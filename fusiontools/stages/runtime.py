@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.config.tool_options import ToolOptions
-    from fusiontools.llm.budget import Budget
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
     from fusiontools.llm.ledger import Event, Ledger
+    from fusiontools.llm.purses import Budget
     from fusiontools.tools.toolbox import Toolbox
 
 
@@ -81,7 +81,7 @@ class Runtime:
         if self._record_usd is not None:
             spent_usd = sum(call.get("cost_usd") or 0.0 for call in record.get("calls", []))
             ledger.budgets = self.client.budgets(self._record_usd, spent_usd)
-        if self.purse is not None and self.purse.limit_usd is not None:
+        if self.purse is not None:
             ledger.budgets = (*ledger.budgets, self.purse)
         ledger.epoch = record.get("epoch", 0)
         ledger.on_call = self.on_call

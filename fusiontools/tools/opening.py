@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusiontools.config.api_keys import known_keys
 from fusiontools.config.tool_options import MCP, PROVIDER, TOOLS, ToolOptions, require_tool
 from fusiontools.errors import UsageError
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult
@@ -129,12 +130,13 @@ def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Se
     from fusiontools.tools.watch import Bounds
 
     bounds = Bounds(_SHELL_S)
-    return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=_secrets())
+    return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=secrets_here())
 
 
-def _secrets() -> list[str]:
-    """Return the values of the environment's keys: what no output may repeat."""
-    return [value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SECRET_CHARS]
+def secrets_here() -> list[str]:
+    """Return the values of the environment's keys, and the other keys that are known: what no output may repeat."""
+    named = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+    return [value for value in (*named, *known_keys()) if len(value) >= _SECRET_CHARS]
 
 
 def imagined_tools(settings: ToolOptions) -> OpenTools:

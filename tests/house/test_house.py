@@ -26,18 +26,20 @@ HOMES = {
     "httpx": {"llm.http", "llm.http1", "tools.guarded_http"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
-    "re2": {"answers.structured", "llm.sensitive"},
+    "re2": {"answers.structured", "llm.sensitive", "runs.agent.file_tools"},
     "json_repair": {"llm.answer_form", "stages.replies"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal", "server.day_money"},
+    "sqlite3": {"llm.journal", "llm.purses"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.markdown", "cli.progress", "cli.table", "cli.view"},
+    "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
     "markdown_it": {"cli.markdown"},
+    "prompt_toolkit": {"cli.chat_input"},
     "dotenv": {"cli.command"},
+    "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.app", "server.middleware", "server.response_routes", "server.routes"},
     "cachetools": {"server.jobs", "server.kept_values"},
@@ -48,9 +50,10 @@ HOMES = {
     "matplotlib": {"evaluation.report.plot"},
     "numpy": {"evaluation.report.statistics"},
     "ddgs": {"tools.search_engines"},
-    "mcp": {"tools.mcp"},
-    "mcp_types": {"tools.mcp"},
+    "mcp": {"tools.mcp", "runs.mcp_server", "server.mcp_route"},
+    "mcp_types": {"tools.mcp", "runs.mcp_server"},
     "httpx2": {"tools.mcp"},
+    "sse_starlette": {"server.mcp_route"},
     "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
@@ -82,6 +85,7 @@ HEAVY = {
     "trafilatura",
     "lxml",
     "pypdf",
+    "keyring",
 }
 
 
@@ -210,7 +214,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2"}
+    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2", "sse_starlette"}
     imported_by_others = {"lxml_html_clean"}
     assert declared == HOMES.keys() - brought_along | imported_by_others
 
@@ -236,7 +240,7 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     }
 
     assert found <= {
-        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local"),
+        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local", "runs.mcp_server"),
         *("server.middleware", "server.streaming"),
         "evaluation.sandbox.protocol",
     }
@@ -251,8 +255,9 @@ def test_only_one_place_waits_and_tries_again() -> None:
     }
 
     assert "llm.retry" in sleepers
-    # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn.
-    assert sleepers <= {"llm.retry", "llm.journal", "tools.search_limits"}
+    # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
+    # money for what others, who share it, have done.
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"}
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What money may do: what is set aside before a call and settled after it, and what a limit lets pass."""
+"""What money may do: a limit is a limit, whatever an endpoint says, does or charges."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from scripted import ENDPOINT, HANG, MESSAGES, USAGE, Scripted, model, open_door
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
-from fusiontools.llm.budget import Budget, reserve
+from fusiontools.llm.budget import Payment, RecordBudget
 from fusiontools.llm.completion import Completion
+from fusiontools.llm.purses import Purses
 
 
 def test_a_call_that_may_pass_the_limit_is_not_made() -> None:
@@ -150,6 +151,14 @@ def test_an_endpoint_that_costs_more_than_it_may_says_so_once() -> None:
     assert client.budget.stopped
 
 
+def test_failures_that_cost_nothing_vouch_for_nobody() -> None:
+    backend = Unhurried(m=[REFUSED] * 20 + [said("x", cost_usd=500.0)] * 20)
+
+    spent_usd = run_in_turn(backend, 400.0, (DEAR, FOUR))
+
+    assert spent_usd == 500
+
+
 def test_what_a_call_has_cost_is_what_the_next_may_cost() -> None:
     backend, client, _ = run_many(200, said("x", cost_usd=500.0), limit_usd=1400.0)
 
@@ -215,20 +224,22 @@ def test_no_price_is_below_nothing() -> None:
         assert bound > 0
 
 
+def pay(limit_usd: float, bound_usd: float | None) -> None:
+    """Set aside what one call may cost."""
+    payment = Payment([RecordBudget(limit_usd)], Purses(), ENDPOINT, DEAR, bound_usd)
+    asyncio.run(payment.open())
+
+
 @pytest.mark.parametrize("usd", [-1.0, float("nan"), float("inf"), None])
 def test_what_is_no_price_reserves_nothing(usd: float | None) -> None:
-    budget = Budget(9)
-
     with pytest.raises(CallFailed, match="price"):
-        asyncio.run(reserve([budget], usd, "m"))
-
-    assert budget.committed_usd == 0
+        pay(9, usd)
 
 
 @pytest.mark.parametrize("limit_usd", [float("nan"), -1.0])
 def test_a_limit_that_is_none_lets_nothing_pass(limit_usd: float) -> None:
     with pytest.raises(CallFailed):
-        asyncio.run(reserve([Budget(limit_usd)], 0.5, "m"))
+        pay(limit_usd, 0.5)
 
 
 @pytest.mark.parametrize(

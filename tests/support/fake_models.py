@@ -169,9 +169,39 @@ def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
 
 
+def call_tools(a: Answer, calls: Any) -> dict[str, Any]:
+    """Call tools, each with its arguments: an object, or a text as it is."""
+    made = []
+    for i, (name, given) in enumerate(calls if isinstance(calls, list) else []):
+        function = {"name": name, "arguments": given if isinstance(given, str) else orjson.dumps(given).decode()}
+        made.append({"id": f"call_{a.nth}_{i}", "type": "function", "function": function})
+    return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": made}}
+
+
 def sign(a: Answer) -> dict[str, Any]:
     signature = {"extra_content": {"google": {"thought_signature": digest(a)[:6].hex()}}}
     return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
+
+
+#: Thoughts as OpenRouter gives those of each provider: every list is a whole one, of which texts come in pieces.
+DETAILS: dict[str, list[dict[str, Any]]] = {
+    "bare": [{"type": "reasoning.encrypted", "data": "ZGF0YQ==", "index": 0}],
+    "claude": [
+        {"type": "reasoning.text", "text": "Hm, France.", "signature": "c2ln", "index": 0},
+        {"type": "reasoning.encrypted", "data": "aGlkZGVu", "index": 1},
+    ],
+    "openai": [
+        {"type": "reasoning.summary", "summary": "It is France.", "format": "openai-responses-v1", "index": 0},
+        {
+            "type": "reasoning.encrypted",
+            "data": "Z3B0",
+            "id": "rs_1",
+            "format": "openai-responses-v1",
+            "index": 0,
+        },
+    ],
+    "gemini": [{"type": "reasoning.encrypted", "data": "Z2Vt", "id": "c1", "format": "google-gemini-v1", "index": 0}],
+}
 
 
 def thoughts(a: Answer) -> dict[str, Any]:
@@ -294,8 +324,12 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "echo": lambda a, _: {"text": a.last_user_text()},
     "big": lambda a, n: {"text": prose(a, int(n))},
     "reasoning": lambda a, _: thoughts(a),
+    "details": lambda a, kind: {
+        "extra": {**a.extra, "reasoning_details": DETAILS.get(kind, DETAILS["bare"])}
+    },  # what it wants back
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
+    "calls": lambda a, s: call_tools(a, orjson.loads(unquote(s))),  # =[[NAME, ARGUMENTS], …] as JSON, percent-encoded
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
     "obeys": lambda a, _: research(a, injected=True),  # does what the page says, too
     "leaks": lambda a, _: leak(a),  # searches, and writes what it was asked into addresses of what it found
@@ -436,6 +470,14 @@ def pieces_of(a: Answer) -> Iterator[dict[str, Any]]:
         text = a.extra["reasoning"]
         for part in (text[: len(text) // 2], text[len(text) // 2 :]):
             yield {"reasoning_content": part, "reasoning": part}
+    for detail in a.extra.get("reasoning_details", ()):
+        for name in ("text", "summary"):
+            if name in detail:
+                yield {
+                    "reasoning_details": [{"type": detail["type"], name: detail[name][:3], "index": detail["index"]}]
+                }
+                detail = {**detail, name: detail[name][3:]}
+        yield {"reasoning_details": [detail]}
     if "refusal" in a.extra:
         yield {"refusal": a.extra["refusal"]}
     if a.text:

@@ -101,6 +101,10 @@ class CompletionsWriter:
         """Say the prompt, where it is to be repeated."""
         return self.text(self.request.echo["prompt"])
 
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say nothing: there is no next turn here."""
+        return b""
+
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
         return self._chunk(text) if text else b""
