@@ -97,9 +97,9 @@ CHATTER = compile_later(
 THEREFORE = compile_later(
     r"\W{0,9}(?:(?:so|thus|hence|therefore|finally|overall|in (?:short|conclusion|summary))\b[,: ]{1,3})+"
 )
-#: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
 #: An item of a list.
 ITEM = compile_later(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
+#: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
 LABEL = compile_later(r"[^\w\n]{0,6}([a-z])[).:]\s")
 #: The same of every line of a text, each after its line feed.
 LABELS = compile_later(r"\n[^\w\n]{0,6}([a-z])[).:](?=\s)")

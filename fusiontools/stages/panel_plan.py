@@ -7,7 +7,6 @@ own. A record that was routed to one model alone has one call, with the paramete
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,9 +74,8 @@ class PanelPlanner:
             planned[short] = _seat_first(self.options, short)
         # Members without a system prompt of their own are asked the same.
         shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
-        wanted = self._wanted()
         return [
-            self._call(seat, shown[seat.model.system], _params(self.options, seat.model, few_shot, temperature, wanted))
+            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
             for seat, temperature in planned[short].seats
         ]
 
@@ -206,27 +204,17 @@ class PanelPlanner:
         return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
-        return _params(self.options, model, few_shot, temperature, self._wanted())
-
-    def _wanted(self) -> dict[str, Any]:
-        """Return what the asker said of a member's parameters."""
         asked = self.record.get("params")
-        return select_params(asked, MEMBER) if asked else {}
-
-
-def _params(
-    options: PanelOptions, model: Model, few_shot: FewShot | None, temperature: float | None, wanted: Mapping[str, Any]
-) -> dict[str, Any]:
-    params: dict[str, Any] = {
-        "temperature": temperature,
-        "top_p": model.top_p,
-        "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or options.max_tokens,
-        "reasoning_effort": model.reasoning_effort,
-        **wanted,
-        **(options.extra or {}),
-        **model.extra,
-    }
-    return {name: value for name, value in params.items() if value is not None}
+        params: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": model.top_p,
+            "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
+            "reasoning_effort": model.reasoning_effort,
+            **(select_params(asked, MEMBER) if asked else {}),
+            **(self.options.extra or {}),
+            **model.extra,
+        }
+        return {name: value for name, value in params.items() if value is not None}
 
 
 def _seat_first(options: PanelOptions, short: bool) -> _FirstLayer:
