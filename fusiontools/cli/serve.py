@@ -39,6 +39,10 @@ def main(
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed: {install_line('serve')}") from error
 
+    options = ServeOptions(**{**_read_environment(os.environ), **serve})
+    if options.open and options.no_page:
+        raise UsageError("--open: there is no page to open with --no-page")
+
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")
         if os.isatty(2):
@@ -47,7 +51,19 @@ def main(
                 "fuse-serve", f"clients: base URL {url}/v1 (Anthropic's: {url}), model `fusion`, {key}; Ctrl-C ends it"
             )
 
-    run(ServerArguments(config, ServeOptions(**{**_read_environment(os.environ), **serve}), limit, journal), say)
+        if options.open:
+            _open_page(url)
+
+    run(ServerArguments(config, options, limit, journal), say)
+
+
+def _open_page(url: str) -> None:
+    import webbrowser
+
+    from fusiontools.cli.command import complain
+
+    if not webbrowser.open(url):
+        complain("fuse-serve", f"--open: found no browser here; the page is at {url}")
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Access:
             self._check_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1"))
         if scope["method"] == "POST":
             self._check_body(headers)
-        if not self.keys or scope["path"] in _OPEN:
+        if not self.keys or scope["path"] in _OPEN or is_of_page(scope):
             return ANONYMOUS
         return self._find_caller(headers)
 
@@ -105,6 +105,15 @@ class Access:
             wanted = "send one as `authorization: Bearer KEY` or `x-api-key: KEY`"
             raise ApiError(401, "invalid_api_key", f"{why}; {wanted}", headers={"www-authenticate": "Bearer"})
         return name_caller(found)
+
+
+def is_of_page(scope: Mapping[str, Any]) -> bool:
+    """Return whether this asks for the page or a part of it, which says nothing that is not in every installation."""
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if scope["path"] == "/":
+        return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    return bool(scope["path"].startswith("/page/files/"))
 
 
 def name_caller(key: bytes) -> str:

@@ -21,6 +21,7 @@ from fusiontools.config.models import plain_model
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
+from fusiontools.llm.drafts import Drafts
 from fusiontools.llm.ledger import Budget, Event
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
@@ -29,6 +30,7 @@ from fusiontools.server.limits import ConcurrencyLimiter
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
 from fusiontools.server.request import Receive, RequestLog
+from fusiontools.server.result import scrub_record, words_of
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Job:
         self.pieces: list[Piece] = []
         #: Whether a request has paid for it: whoever reads the end after that has it for nothing.
         self.paid = False
+        #: The members' texts, where somebody wants to read along.
+        self.drafts: Drafts | None = None
         self._subscribers: set[Subscriber | Hold] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
         self.task.add_done_callback(self._wake_all)
@@ -253,7 +257,7 @@ class JobRunner:
         """Return what makes a record: the work of a job.
 
         Args:
-            named: the record's `id` and `meta`, where they are given.
+            named: the record's `id` and `meta`, where they are given, and all of it where its panel is.
 
         Raises of the work:
             ApiError: no place was free in time, or the request is no question that the chain can read.
@@ -261,9 +265,10 @@ class JobRunner:
 
         async def make(job: Job) -> Record:
             async with self.limiter:
-                runtime = self._runtime(job, request, plan, budget)
+                first = record_of(request, plan, named)
+                runtime = self._runtime(job, request, plan, budget, first)
                 try:
-                    record = await plan.stage(record_of(request, plan, named), runtime)
+                    record = await plan.stage(first, runtime)
                 except InputError as error:
                     raise ApiError(400, "invalid_request", error.message) from error
                 except UsageError as error:
@@ -274,8 +279,10 @@ class JobRunner:
 
         return make
 
-    def _runtime(self, job: Job, request: ChatRequest, plan: Plan, budget: Budget | None) -> Runtime:
+    def _runtime(self, job: Job, request: ChatRequest, plan: Plan, budget: Budget | None, first: Record) -> Runtime:
         followed = request.stream or self.joined
+        if followed and (request.reads_along or plan.fusion.get("events") == "text"):
+            job.drafts = Drafts(functools.partial(_say_text, job))
         limits = [usd for usd in (self.max_request_cost_usd, plan.fusion.get("max_cost_usd")) if usd is not None]
         return Runtime(
             self.client,
@@ -287,14 +294,36 @@ class JobRunner:
             on_call=self.metrics.count_call,
             notify=_Progress(job).take if followed else None,
             redact=plan.recipe.redact,
-            on_stage=functools.partial(_say_analysis, job) if followed else None,
+            on_stage=_Stages(job, first).take if followed else None,
+            drafts=job.drafts,
         )
 
 
-def _say_analysis(job: Job, stage: str, record: Record) -> None:
-    """Say what the judge has found, to who asked for events, before the answer is written."""
-    if stage == "judge" and "analysis" in record:
-        job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
+def _say_text(job: Job, label: str, layer: int, text: str | None) -> None:
+    """Say what a member writes, to who reads along."""
+    about = {"stage": "panel", "model": label, "layer": layer}
+    job.say(Note("", {"type": "text.reset", **about} if text is None else {"type": "text", **about, "text": text}))
+
+
+class _Stages:
+    """Says what each stage has found, to who asked for events, before the answer is written."""
+
+    def __init__(self, job: Job, first: Record) -> None:
+        self._job, self._last = job, first
+
+    def take(self, stage: str, record: Record) -> None:
+        """Say the analysis; to who reads along, every section that the stage has made."""
+        if stage == "judge" and "analysis" in record:
+            self._job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
+        if self._job.drafts is not None:
+            last: Any = self._last
+            made = {name: value for name, value in record.items() if last.get(name) is not value and name != "recipe"}
+            self._job.say(Note("", {"type": "stage", "stage": stage, "record": scrub_record(made)}))  # type: ignore[arg-type]
+            self._last = record
+
+
+#: What stays of a record whose panel stands; who pays, what was degraded and what failed is of the run that made it.
+STANDING = ("evidence", "epoch", "layers", "panel", "baselines", "spared", "analysis")
 
 
 def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None = None) -> Record:
@@ -305,6 +334,9 @@ def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None 
         record["params"] = request.params
     if "meta" in named:
         record["meta"] = named["meta"]
+    if request.over_panel:
+        given: Any = named["record"]
+        record |= {name: given[name] for name in STANDING if name in given}  # type: ignore[typeddict-item]
     if plan.model is not None:
         route: Any = {"to": "solo", "reason": "asked by name", "method": "name", "model": plain_model(plan.model)}
         record["route"] = route
@@ -333,11 +365,13 @@ class _Progress:
             return
         self._settled[step] = self._settled.get(step, 0) + 1
         if event.failure is not None:
-            detail["error"] = event.failure.code
+            detail |= {"error": event.failure.code, "message": words_of(event.failure.code, event.failure.message)}
         words = f"{step} {self._settled[step]}/{self._begun.get(step, 1)}" if event.stage == "panel" else ""
         settled = {
             "type": "call.failed" if event.failure else "call.done",
             **detail,
             "latency_s": round(event.latency_s, 4),
         }
+        if event.completion_tokens is not None:
+            settled["completion_tokens"] = event.completion_tokens
         self._job.say(Note(words if event.failure is None else "", {**settled, "cost_usd": event.cost_usd}))

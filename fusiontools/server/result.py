@@ -178,11 +178,15 @@ def _of_account(words: re.Match[str]) -> str:
     return _OWN_CODES[words[1] or ("rate_limited" if words[0].startswith("HTTP 429") else "auth")]
 
 
+def words_of(code: str, message: str) -> str:
+    """Return what a client is told of a failed call."""
+    return _OWN_CODES.get(code) or scrub(message)
+
+
 def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     if whole and "error" in response:
         error = response["error"]
-        words = _OWN_CODES.get(error["code"]) or scrub(error["message"])
-        return {**response, "error": {**error, "message": words}}
+        return {**response, "error": {**error, "message": words_of(error["code"], error["message"])}}
     if whole:
         return dict(response)
     shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}

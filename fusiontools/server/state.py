@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fusiontools.llm.client import Client
 from fusiontools.server import access
 from fusiontools.server.catalog import Catalog, open_catalog
 from fusiontools.server.day_money import DayMoney
+from fusiontools.server.fuse_stream import Runs
 from fusiontools.server.jobs import Cache, JobRunner
 from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
 from fusiontools.server.metrics import Metrics
@@ -53,7 +55,6 @@ class Server:
     """What all requests of this process share."""
 
     options: ServeOptions
-    catalog: Catalog
     planner: Planner
     runner: JobRunner
     rate_limiter: RateLimiter
@@ -65,6 +66,18 @@ class Server:
     style: StreamStyle
     limits: LimitOptions
     started: int
+    reopen: Callable[[], Catalog]
+    runs: Runs = field(default_factory=Runs)
+
+    @property
+    def catalog(self) -> Catalog:
+        """What can be asked."""
+        return self.planner.catalog
+
+    def offer_anew(self) -> None:
+        """Offer what the keys that are there now allow; what is under way goes on as it was planned."""
+        self.planner.offer(self.reopen())
+        self.client.endpoints = self.catalog.endpoints
 
     @property
     def client(self) -> Client:
@@ -106,7 +119,6 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     day_usd = options.max_day_cost_usd
     return Server(
         options=options,
-        catalog=catalog,
         planner=Planner(catalog, options, limited),
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
@@ -123,6 +135,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         style=StreamStyle(options.keepalive, options.progress),
         limits=limits,
         started=int(time.time()),
+        reopen=functools.partial(open_catalog, typed.config, options, typed.limit),
     )
 
 

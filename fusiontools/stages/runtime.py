@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fusiontools.config.tool_options import ToolOptions
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
+    from fusiontools.llm.drafts import Drafts
     from fusiontools.llm.ledger import Budget, Event, Ledger
     from fusiontools.tools.toolbox import Toolbox
 
@@ -44,6 +45,7 @@ class Runtime:
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
         on_stage: told of the record as each stage of a chain leaves it.
+        drafts: takes the text of each member of the panel as it is written, where somebody watches.
     """
 
     client: Client
@@ -57,6 +59,7 @@ class Runtime:
     notify: Callable[[Event], None] | None = None
     redact: Redact = ()
     on_stage: Callable[[str, Record], None] | None = None
+    drafts: Drafts | None = None
 
     @property
     def limited(self) -> bool:
