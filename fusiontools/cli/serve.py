@@ -45,6 +45,8 @@ def main(
 
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")
+        if options.open:
+            _open_page(url)
         if os.isatty(2):
             key = "one of your keys" if server_keys() else "any key will do"
             complain(
@@ -58,12 +60,12 @@ def main(
 
 
 def _open_page(url: str) -> None:
+    """Open the page; where there is no browser its address has been said already."""
+    import threading
     import webbrowser
 
-    from fusiontools.cli.command import complain
-
-    if not webbrowser.open(url):
-        complain("fuse-serve", f"--open: found no browser here; the page is at {url}")
+    # Some browsers end only when they are closed.
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:

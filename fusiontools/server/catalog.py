@@ -20,6 +20,7 @@ from fusiontools.llm import prices
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.llm.sensitive import finder_for
 from fusiontools.runs.chain import Chain
+from fusiontools.server.access import is_loopback
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
@@ -150,7 +151,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
             found.setdefault(recipe.name, recipe)
     for recipe in found.values():
         check_calls(recipe)
-        _require_what_it_needs(recipe)
+        _require_what_it_needs(recipe, keys_may_come=takes_page_keys(options) and options.open)
     found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
@@ -204,14 +205,20 @@ def _offers_all(config: str | None, options: ServeOptions) -> bool:
     return _ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
 
 
-def _require_what_it_needs(recipe: Recipe) -> None:
+def takes_page_keys(options: ServeOptions) -> bool:
+    """Return whether the page may bring keys: to one process that only this very machine can reach."""
+    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
+
+
+def _require_what_it_needs(recipe: Recipe, *, keys_may_come: bool = False) -> None:
     if recipe.redact:
         finder_for(recipe.redact)
     for model in _walk_models(recipe):
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
             raise UsageError(f"{recipe.name}: the embedded engine is not installed: {install_line('local')}")
-        require_ready(endpoint)
+        if not (keys_may_come and endpoint.api_key_env):
+            require_ready(endpoint)
 
 
 def _require_tools(recipe: Recipe, chain: Chain, options: ServeOptions) -> None:

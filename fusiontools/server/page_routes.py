@@ -5,7 +5,6 @@ Nothing in it is loaded from elsewhere and nothing inline runs: what a model wri
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from fusiontools.config.models import Endpoint
 from fusiontools.config.readiness import lacks
 from fusiontools.errors import __version__
 from fusiontools.server.access import is_loopback, is_of_page
-from fusiontools.server.catalog import models_of
+from fusiontools.server.catalog import models_of, takes_page_keys
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.request import App, JsonRoute, Receive, Send, read_body, send_json
 
@@ -86,12 +85,18 @@ class PageRoutes:
     async def state(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say what the page has to know beside the recipes: what may be said, and which endpoints lack something."""
         server = self.server
+        needed = {model.endpoint for model in models_of(server.catalog.recipes[server.catalog.default])}
         said = {
             "version": __version__,
             "overrides": list(server.planner.allowed()),
             "models": list(server.catalog.models),
             "endpoints": [
-                {"name": name, "lacks": lacks(endpoint), "takes_key": self._takes_key(endpoint, scope)}
+                {
+                    "name": name,
+                    "needed": name in needed,
+                    "lacks": lacks(endpoint),
+                    "takes_key": self._takes_key(endpoint, scope),
+                }
                 for name, endpoint in self._endpoints().items()
             ],
             "page_keys": self._may_bring_keys(scope),
@@ -126,17 +131,8 @@ class PageRoutes:
         return self._may_bring_keys(scope) and endpoint.api_key_env is not None and endpoint.key() is None
 
     def _may_bring_keys(self, scope: Any) -> bool:
-        """Return whether the page may bring keys: to one process, from this very machine, where nobody else asks."""
-        options, client = self.server.options, scope.get("client")
-        on_loopback = is_loopback(options.host) and client is not None and _is_here(client[0])
-        return on_loopback and options.workers == 1 and not options.no_page_keys
-
-
-def _is_here(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+        client = scope.get("client")
+        return takes_page_keys(self.server.options) and client is not None and is_loopback(client[0])
 
 
 def _is_key(text: str) -> bool:

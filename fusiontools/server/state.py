@@ -113,7 +113,9 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
     ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]
     for home in {model.endpoint for model in catalog.models.values()}:
-        if not catalog.endpoints[home].embedded:
+        endpoint = catalog.endpoints[home]
+        may_come = endpoint.api_key_env and endpoint.key() is None  # or the catalog would have refused it
+        if not (endpoint.embedded or may_come):
             client.backend_of(home)  # an address that cannot be is found now, not by the first client
     limited = any(usd is not None for usd in ceilings)
     day_usd = options.max_day_cost_usd

@@ -39,7 +39,10 @@ HOMES = {
     "markdown_it": {"cli.markdown"},
     "dotenv": {"cli.command"},
     "uvloop": {"cli.filter"},
-    "starlette": {"server.access", "server.app", "server.middleware", "server.response_routes", "server.routes"},
+    "starlette": {
+        *("server.access", "server.app", "server.middleware", "server.page_routes"),
+        *("server.response_routes", "server.routes"),
+    },
     "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.run", "server.http_bounds"},
     "prometheus_client": {"server.metrics"},

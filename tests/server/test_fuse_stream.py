@@ -186,9 +186,7 @@ def test_stages_over_a_stored_record_buy_nothing_twice(
     assert len(again["calls"]) == len(made["calls"]) + 2
 
 
-def test_another_synthesizer_keeps_the_analysis(
-    open_server: Server, upstream: Upstream, made: dict[str, Any]
-) -> None:
+def test_another_synthesizer_keeps_the_analysis(open_server: Server, upstream: Upstream, made: dict[str, Any]) -> None:
     upstream.reset()
 
     body = {"record": made, "fusion": {"chain": "synth -m fake/other"}}
@@ -200,9 +198,7 @@ def test_another_synthesizer_keeps_the_analysis(
     assert again.headers["x-fusion-cost-usd"] == "0.00100000"
 
 
-def test_a_vote_over_a_stored_record_asks_nobody(
-    open_server: Server, upstream: Upstream, made: dict[str, Any]
-) -> None:
+def test_a_vote_over_a_stored_record_asks_nobody(open_server: Server, upstream: Upstream, made: dict[str, Any]) -> None:
     upstream.reset()
 
     again = open_server.post("/fuse", {"record": made, "fusion": {"chain": "vote"}}).json()
