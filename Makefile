@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
-DEBIAN := bubblewrap fish jq man-db procps zsh
+DEBIAN := bubblewrap chromium fish jq man-db procps zsh
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
@@ -105,7 +105,7 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
 
 system: ## install the Debian packages that some tests need and are skipped without
-	@which bwrap fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+	@which bwrap chromium fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
 
 bench: $(VENV)/.dev $(VENV)/.weights ## measure: start-up, replay, calls, memory, soak, server
 	@$(BIN)/python tests/bench/run.py

@@ -17,7 +17,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
-from fusiontools.llm.drafts import Draft
+from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Account, Budget, Event, Ledger, Slot, Trust
 from fusiontools.llm.pacing import Pace
@@ -210,7 +210,7 @@ class Client:
             shown = True
             on_delta(delta)  # type: ignore[misc]
 
-        hear = on_delta if on_delta is None or isinstance(on_delta, Draft) else show
+        hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
         for name in (request.model, *model.fallbacks):
             asked, priced = request, model
             if name != request.model:
@@ -228,7 +228,7 @@ class Client:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
                     break
-                if isinstance(on_delta, Draft):
+                if isinstance(on_delta, MemberDraft):
                     on_delta.begin_anew()
                 continue
             _note_unmet(completion, model, ledger, slot)

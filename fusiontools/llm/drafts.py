@@ -17,7 +17,7 @@ OnText = Callable[[str, int, str | None], None]
 _BROKEN_OFF = ("timeout", "connection", "upstream")
 
 
-class Draft:
+class MemberDraft:
     """Takes one member's text as it is written; unlike an answer, a draft may begin anew."""
 
     def __init__(self, label: str, layer: int, on_text: OnText) -> None:
@@ -54,7 +54,7 @@ class Drafts:
         Raises:
             CallFailed: as `ask`, or `stopped`.
         """
-        writing = self._writing[label] = asyncio.ensure_future(ask(Draft(label, layer, self._on_text)))
+        writing = self._writing[label] = asyncio.ensure_future(ask(MemberDraft(label, layer, self._on_text)))
         try:
             return await writing
         except asyncio.CancelledError:

@@ -20,7 +20,6 @@ from fusiontools.llm import prices
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.llm.sensitive import finder_for
 from fusiontools.runs.chain import Chain
-from fusiontools.server.access import is_loopback
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
@@ -128,12 +127,15 @@ class Catalog:
         return prices.context_tokens(self.endpoints[model.endpoint], model)
 
 
-def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, Any]) -> Catalog:
+def open_catalog(
+    config: str | None, options: ServeOptions, limit: Mapping[str, Any], *, keys_may_come: bool = False
+) -> Catalog:
     """Return what is offered.
 
     Args:
         config: the recipe that `fusion` means; by default the one that the command line would take.
         limit: options of `LimitOptions` that were typed: they hold over every recipe's own.
+        keys_may_come: whether an endpoint's key may be missing as yet.
 
     Raises:
         UsageError: a recipe that cannot be, or that cannot be asked here.
@@ -151,7 +153,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
             found.setdefault(recipe.name, recipe)
     for recipe in found.values():
         check_calls(recipe)
-        _require_what_it_needs(recipe, keys_may_come=takes_page_keys(options) and options.open)
+        _require_what_it_needs(recipe, keys_may_come=keys_may_come)
     found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
@@ -203,11 +205,6 @@ def _own_chain(text: str) -> Chain:
 def _offers_all(config: str | None, options: ServeOptions) -> bool:
     """Return whether every shipped recipe is offered; whoever gives a file of their own wants that one and no other."""
     return _ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
-
-
-def takes_page_keys(options: ServeOptions) -> bool:
-    """Return whether the page may bring keys: to one process that only this very machine can reach."""
-    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
 
 
 def _require_what_it_needs(recipe: Recipe, *, keys_may_come: bool = False) -> None:

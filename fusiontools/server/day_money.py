@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusiontools.errors import CallCode, CallFailed, UsageError
 from fusiontools.llm.journal import default_path
+from fusiontools.server.protocols.exchange import ApiError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spent (
     day INTEGER NOT NULL, caller TEXT NOT NULL, usd REAL NOT NULL, PRIMARY KEY (day, caller)
 ) WITHOUT ROWID
 """
+DAY_S = 86_400
 #: What a process waits for another one, which needs microseconds.
 _BUSY_S = 5.0
 #: How many days are remembered.
@@ -104,3 +107,13 @@ class DayAccount:
 
     def _away(self, error: sqlite3.Error) -> CallFailed:
         return CallFailed(self.code, f"what has been spent cannot be looked up, so nothing more is bought: {error}")
+
+
+def refuse_for_today(why: str, now: float | None = None) -> ApiError:
+    """Return the refusal of what a day's money does not reach for, with the time until there is more.
+
+    Args:
+        now: Unix time.
+    """
+    left_s = int(DAY_S - (time.time() if now is None else now) % DAY_S) + 1
+    return ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import InputError
@@ -68,48 +67,22 @@ class FuseWriter:
         return _frame(said if self.record is None else {**said, "record": self.record}) + sse.DONE
 
 
-@dataclass(slots=True)
-class Runs:
-    """The streams that are under way, each by its caller and its name, so that its members can be stopped."""
+async def say_run(exchange: Exchange, given: Mapping[str, Any], server: Server, receive: Receive, send: Send) -> None:
+    """Stream a run to its end.
 
-    _jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
+    Args:
+        given: the body that it came from.
+    """
+    log, writer = exchange.log, FuseWriter(exchange.meta.id)
 
-    async def say(
-        self, exchange: Exchange, given: Mapping[str, Any], server: Server, receive: Receive, send: Send
-    ) -> None:
-        """Stream a run to its end.
+    def settle(record: Record) -> ChatResult:
+        log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
+        writer.record = show(record, given, server)
+        return answer_to(exchange.request, record, exchange.plan, server.options.usage)
 
-        Args:
-            given: the body that it came from.
-        """
-        log, writer = exchange.log, FuseWriter(exchange.meta.id)
-
-        def settle(record: Record) -> ChatResult:
-            log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
-            writer.record = show(record, given, server)
-            return answer_to(exchange.request, record, exchange.plan, server.options.usage)
-
-        name = (log.caller, exchange.meta.id)
-        self._jobs[name] = exchange.job
-        try:
-            stream = Stream(send, writer, settle, events=True)
-            await stream.follow(exchange.job, receive, keepalive_of(server.options), log)
-        finally:
-            del self._jobs[name]
-
-    def stop(self, caller: str, run: str, member: str) -> None:
-        """Cut a member of a run off.
-
-        Raises:
-            ApiError: there is no such run of this caller, or nobody of this name is writing in it.
-        """
-        job = self._jobs.get((caller, run))
-        if job is None:
-            raise ApiError(
-                404, "run_not_found", f"no run {run[:100]!r} of this key is under way in this process", "run"
-            )
-        if job.drafts is None or not job.drafts.stop(member):
-            raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")
+    stream = Stream(send, writer, settle, events=True)
+    with server.runs.running(log.caller, exchange.meta.id, exchange.job):
+        await stream.follow(exchange.job, receive, keepalive_of(server.options), log)
 
 
 async def wait_for(job: Job, receive: Receive) -> Record | None:

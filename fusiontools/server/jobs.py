@@ -1,4 +1,4 @@
-"""Jobs, each of which makes one record; whoever waits for one, and the cache of finished records.
+"""Jobs, each of which makes one record: how many run at once, who waits for one, and the cache of what was made.
 
 A job has a task that runs the chain and says pieces of the answer meanwhile, which it keeps, so that who joins late
 hears everything. A subscriber is one client: with the last of them the job is given up.
@@ -10,8 +10,8 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from fusiontools.llm.ledger import Budget, Event
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
-from fusiontools.server.limits import ConcurrencyLimiter
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
 from fusiontools.server.request import Receive, RequestLog
@@ -170,6 +169,40 @@ class Subscriber:
             self.wake()
 
 
+#: How soon a client that was turned away may try again.
+_RETRY_S = 1
+
+
+class RunsUnderWay:
+    """The streams that are under way, each by its caller and its name, so that their members can be stopped."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[tuple[str, str], Job] = {}
+
+    @contextmanager
+    def running(self, caller: str, run: str, job: Job) -> Iterator[None]:
+        """Let a run be found until the block ends."""
+        self._jobs[caller, run] = job
+        try:
+            yield
+        finally:
+            del self._jobs[caller, run]
+
+    def stop(self, caller: str, run: str, member: str) -> None:
+        """Cut a member of a run off.
+
+        Raises:
+            ApiError: there is no such run of this caller, or nobody of this name is writing in it.
+        """
+        job = self._jobs.get((caller, run))
+        if job is None:
+            raise ApiError(
+                404, "run_not_found", f"no run {run[:100]!r} of this key is under way in this process", "run"
+            )
+        if job.drafts is None or not job.drafts.stop(member):
+            raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")
+
+
 #: What `degraded` says that no second try would change.
 _NO_FAILURES = ("judge_on_panel",)
 
@@ -221,6 +254,67 @@ class Cache:
         if self.keeps and "error" not in record and not failed:  # another try may do better
             with suppress(ValueError):  # it alone is larger than all may be
                 self._kept[key] = record
+
+
+class ConcurrencyLimiter:
+    """A bounded number of requests inside, a bounded number waiting; `async with` is a place inside.
+
+    Args:
+        most: how many are inside at once.
+        most_waiting: how many wait at most.
+        queue_s: how long one waits at most.
+    """
+
+    def __init__(self, most: int, most_waiting: int, queue_s: float) -> None:
+        self.inside = self.waiting = 0
+        self._most_waiting = most_waiting
+        self._queue_s = queue_s
+        self._places = asyncio.Semaphore(most)
+        self._tell_inside: Callable[[int], None] = _nobody
+        self._tell_waiting: Callable[[int], None] = _nobody
+
+    def watch(self, inside: Callable[[int], None], waiting: Callable[[int], None]) -> None:
+        """Tell these how many are inside, and how many wait, whenever that changes."""
+        self._tell_inside, self._tell_waiting = inside, waiting
+
+    def refuse_if_full(self) -> None:
+        """Raise `ApiError` where one more would wait in too long a line."""
+        if self._places.locked() and self.waiting >= self._most_waiting:
+            raise _overloaded("too many requests are waiting")
+
+    async def __aenter__(self) -> None:
+        if self._places.locked():
+            self.refuse_if_full()  # others may have come in since whoever comes here asked
+            await self._wait()
+        else:
+            await self._places.acquire()
+        self.inside += 1
+        self._tell_inside(self.inside)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.inside -= 1
+        self._places.release()
+        self._tell_inside(self.inside)
+
+    async def _wait(self) -> None:
+        self.waiting += 1
+        self._tell_waiting(self.waiting)
+        try:
+            async with asyncio.timeout(self._queue_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _overloaded(f"no place was free within {self._queue_s:g} s") from None
+        finally:
+            self.waiting -= 1
+            self._tell_waiting(self.waiting)
+
+
+def _nobody(_: int) -> None:
+    return
+
+
+def _overloaded(why: str) -> ApiError:
+    return ApiError(503, "server_overloaded", f"the server is busy: {why}", headers={"retry-after": str(_RETRY_S)})
 
 
 @dataclass(frozen=True, slots=True)

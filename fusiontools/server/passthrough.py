@@ -23,7 +23,7 @@ from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
 from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
-from fusiontools.server.limits import refuse_for_today
+from fusiontools.server.day_money import refuse_for_today
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError

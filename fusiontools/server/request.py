@@ -1,16 +1,27 @@
-"""A request over ASGI: its body and head, read within bounds, what is noted of it, and a plain answer to it."""
+"""A request over HTTP: read within bounds, its head by the connection and its body by a route; what is noted of it, and
+a plain answer to it.
+
+What a connection needs that uvicorn lacks: heads of a bounded size that come in within a bounded time, which name one
+host; and an answer for a client that has closed its own side and listens on. Measured beside it on this app, granian
+bounds heads by itself; but it ends a drain by killing its workers, so that nobody is told, and like uvicorn alone it
+does not notice that a client left which had sent a second request ahead.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import secrets
+import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fusiontools.errors import InputError
 from fusiontools.llm.completion import DEPTH_HEADER
@@ -27,6 +38,21 @@ _AROUND = 16
 _DEPTHS = (DEPTH_HEADER.encode(), b"x-openrouter-fusion-depth")
 #: The place of what is no JSON, and the text that stands there.
 _QUOTED = re.compile(r"(\(column \d+\)).*", re.DOTALL)
+_HEAD_LIMIT_BYTES = 128 * 2**10
+#: Requests of one connection that wait for their turn while it is still read.
+_MOST_WAITING = 16
+#: How long a client that still sends a head may go on, so that it reads why it was refused before the line is cut.
+_LINGER_S = 1.0
+#: When it is looked, first and then at doubling intervals, whether a client that sends no more is still there.
+_LOOKS_S = (0.05, 1.0)
+#: How often it is told to continue meanwhile; some clients take more of that for a fault.
+_MOST_CONTINUES = 4
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: A comment between two events.
+_COMMENT = b"2\r\n:\n\r\n"
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+#: Java's client offers HTTP/2 with each request, and the parser would take the body for it.
+_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +195,135 @@ def report_bug(request_id: str, error: Exception) -> None:
     places = traceback.extract_tb(error.__traceback__)[-6:]
     path = " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places))
     sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection, served by an app that says how long a head may take and counts who is turned away."""
+
+    app: Any
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _look_timer: asyncio.TimerHandle | None = None
+    _in_body = _refused = _half_closed = False
+    _continues = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._under_way: list[RequestResponseCycle] = []
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        for cycle in self._under_way:  # uvicorn tells the latest one only
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if not self._in_body:
+            if self._head_bytes or data.strip(b"\r\n"):  # an empty line behind a body, as some clients send, is no head
+                self._head_bytes += len(data)
+            if b"pgrade" in data or b"PGRADE" in data:
+                data = _OFFER.sub(b"\r\nx-grade:", data)
+        super().data_received(data)
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()  # bytes between requests, or of a body that nobody reads any more
+        if not self._in_body and self._head_bytes > _HEAD_LIMIT_BYTES:
+            self._refuse(431, "head_too_large")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keep the connection for a client that has asked for something whole and may listen on.
+
+        One that has left looks the same at first; it is found out by writing (`_look`). Where nothing can be written
+        that means nothing, to a client of HTTP/1.0, it has left, which is what it nearly always means.
+        """
+        waiting = self._waiting()
+        if self._refused or self._in_body or not waiting or waiting[0].scope["http_version"] == "1.0":
+            return None
+        if not self._half_closed:
+            self._half_closed = True
+            self._look(_LOOKS_S)
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._half_closed and not self._waiting():
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._in_body = True
+        self._head_bytes = 0
+        if (authority := _authority_of(self.url)) is not None and [authority] != _hosts_of(self.headers):
+            self.headers.append((b"host", authority))  # who names two is refused
+        super().on_headers_complete()
+        self._under_way = [*(cycle for cycle in self._under_way if not cycle.response_complete), self.cycle]
+        if 0 < len(self.pipeline) <= _MOST_WAITING:
+            self.flow.resume_reading()  # else nobody would notice that the client leaves
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        if self._head_timer is not None:  # that of a body which nobody read
+            self._stop_timer()
+            self._await_head()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refused = True
+        self.app.count_refused(400, "not_http")
+        if any(cycle.response_started and not cycle.response_complete for cycle in self._under_way):
+            self.transport.close()  # a word now would stand in the middle of an answer
+        else:
+            super().send_400_response(msg)
+
+    def _waiting(self) -> list[RequestResponseCycle]:
+        """Return the requests that have no whole answer yet, the one whose turn it is first."""
+        return [cycle for cycle in self._under_way if not cycle.response_complete]
+
+    def _look(self, times_s: tuple[float, float]) -> None:
+        """Say something that means nothing: who still listens skips it, and who has left answers with a reset."""
+        waiting = self._waiting()
+        if self.transport.is_closing() or not waiting:
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        if waiting[0].response_started:
+            self.transport.write(_COMMENT if waiting[0].scope.get("streams_events") else b"")
+        elif self._continues < _MOST_CONTINUES:
+            self._continues += 1
+            self.transport.write(_CONTINUE)
+        now_s, later_s = times_s
+        self._look_timer = self.loop.call_later(now_s, self._look, (later_s, later_s * 2))
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.app.read_s, self._refuse, 408, "request_timeout")
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._stop_timer()
+        self._refused = True
+        if self._head_bytes:  # who has said nothing, such as a browser that connects ahead, expects no answer
+            self.app.count_refused(status, code)
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+            self.transport.write(f"{head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def _authority_of(target: bytes) -> bytes | None:
+    """Return the host that a request's target names, where it names one: `GET http://host/path`."""
+    found = _ABSOLUTE.match(target)
+    return found[1] if found else None
+
+
+def _hosts_of(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    return [value for name, value in headers if name == b"host"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
@@ -22,8 +23,7 @@ from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.runs.chain import estimate_calls
 from fusiontools.server import metrics
-from fusiontools.server.docs_page import HEADERS, docs_page
-from fusiontools.server.fuse_stream import show, wait_for, with_question_of_record
+from fusiontools.server.fuse_stream import say_run, show, wait_for, with_question_of_record
 from fusiontools.server.jobs import Exchange, Job, record_of
 from fusiontools.server.plan import ALIASES
 from fusiontools.server.protocols.chat import Chat
@@ -49,6 +49,12 @@ if TYPE_CHECKING:
 
 #: What a component cannot keep: where the file was, which would become where its references start from.
 _HEAD = ("$schema", "$id", "$defs")
+#: What the page at `/docs` may load: nothing but its own style.
+_PAGE_HEADERS = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+}
+_PAGE_STYLE = "body{font:16px/1.5 sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}code{font-size:.95em}"
 
 
 @functools.cache
@@ -220,7 +226,7 @@ class Routes:
 
     async def docs(self, scope: Any, receive: Receive, send: Send) -> None:
         """Describe it to a person."""
-        await send_json(send, 200, docs_page(openapi_document()), HEADERS)
+        await send_json(send, 200, _docs_page(openapi_document()), _PAGE_HEADERS)
 
     async def config(self, scope: Any, receive: Receive, send: Send) -> None:
         """Show what `fusion` is, and what a request may change of it."""
@@ -266,7 +272,7 @@ class Routes:
         job = Job(server.runner.work(request, plan, budget, body))
         if request.stream:
             exchange = Exchange(request, ResponseMeta(new_id(), int(time.time()), request.model), plan, job, log)
-            await server.runs.say(exchange, body, server, receive, send)
+            await say_run(exchange, body, server, receive, send)
             return
         record = await wait_for(job, receive)
         if record is None:
@@ -378,3 +384,35 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
         "cost_usd": spent.cost_usd,
         "stages": stages,
     }
+
+
+@functools.cache
+def _docs_page(document: bytes) -> bytes:
+    """Return what an OpenAPI document says, for a person: without a script and without another host."""
+    openapi = jsonl.loads(document)
+    title = f"{openapi['info']['title']} {openapi['info']['version']}"
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+    intro = f'<h1>{escape(title)}</h1><p>The whole of it, for programs: <a href="/openapi.json">/openapi.json</a>.</p>'
+    body = "".join(
+        _describe_operation(path, verb, said)
+        for path, verbs in openapi["paths"].items()
+        for verb, said in verbs.items()
+    )
+    return f"{head}<style>{_PAGE_STYLE}</style><body>{intro}{body}</body></html>".encode()
+
+
+def _describe_operation(path: str, verb: str, said: dict[str, Any]) -> str:
+    lines = [f"<h2><code>{verb.upper()} {escape(path)}</code></h2>", f"<p>{escape(said['summary'])}.</p>"]
+    if "description" in said:
+        lines.append(f"<p>{escape(said['description'])}</p>")
+    lines.append(f"<ul>{''.join(_list_parts(said))}</ul>")
+    return "".join(lines)
+
+
+def _list_parts(said: dict[str, Any]) -> Iterator[str]:
+    for kind, content in said.get("requestBody", {}).get("content", {}).items():
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        yield f"<li>takes <code>{escape(kind)}</code> {escape(name)}</li>"
+    for status, response in said["responses"].items():
+        words = response.get("description") or response.get("$ref", "").rpartition("/")[2].replace("_", " ")
+        yield f"<li>{escape(status)}: {escape(words)}</li>"

@@ -22,7 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fusiontools.errors import FusionError, UsageError
-from fusiontools.server.http_bounds import BoundedProtocol
+from fusiontools.server.request import BoundedProtocol
 from fusiontools.server.state import ServerArguments, open_server, require_safe, server_keys
 
 _BACKLOG = 2048

@@ -13,13 +13,11 @@ from typing import Any
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
-from fusiontools.server import access
 from fusiontools.server.catalog import Catalog, open_catalog
 from fusiontools.server.day_money import DayMoney
-from fusiontools.server.fuse_stream import Runs
-from fusiontools.server.jobs import Cache, JobRunner
-from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
 from fusiontools.server.metrics import Metrics
+from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
@@ -62,12 +60,12 @@ class Server:
     cache: Cache
     responses: ResponseStore
     metrics: Metrics
-    access: access.Access
+    access: Access
     style: StreamStyle
     limits: LimitOptions
     started: int
     reopen: Callable[[], Catalog]
-    runs: Runs = field(default_factory=Runs)
+    runs: RunsUnderWay = field(default_factory=RunsUnderWay)
 
     @property
     def catalog(self) -> Catalog:
@@ -94,7 +92,10 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     options = typed.options
     keys = server_keys()
     require_safe(options.host, keys)
-    catalog = open_catalog(typed.config, options, typed.limit)
+    reopen = functools.partial(
+        open_catalog, typed.config, options, typed.limit, keys_may_come=options.open and takes_page_keys(options)
+    )
+    catalog = reopen()
     limits = _limits(catalog, typed.limit, options.max_in_flight)
     metrics = Metrics()
     limiter = ConcurrencyLimiter(
@@ -128,17 +129,22 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
-        access=access.Access(
+        access=Access(
             keys,
-            access.hosts_for(options.host, options.allow_hosts, keys),
+            hosts_for(options.host, options.allow_hosts, keys),
             frozenset(origin.rstrip("/") for origin in options.allow_origins),
             int(options.max_body_mib * 2**20),
         ),
         style=StreamStyle(options.keepalive, options.progress),
         limits=limits,
         started=int(time.time()),
-        reopen=functools.partial(open_catalog, typed.config, options, typed.limit),
+        reopen=reopen,
     )
+
+
+def takes_page_keys(options: ServeOptions) -> bool:
+    """Return whether the page may bring keys: to one process that only this very machine can reach."""
+    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
 
 
 def server_keys() -> tuple[bytes, ...]:
@@ -154,7 +160,7 @@ def server_keys() -> tuple[bytes, ...]:
 
 def require_safe(host: str, keys: tuple[bytes, ...]) -> None:
     """Raise `UsageError` for an address that others can reach where everybody may ask."""
-    if not keys and not access.is_loopback(host):
+    if not keys and not is_loopback(host):
         raise UsageError(
             f"--host {host}: others can reach this address, and anybody could spend your money: "
             f"export {KEYS_VARIABLE}=KEY[,KEY…] first (make one with `openssl rand -hex 24`)"

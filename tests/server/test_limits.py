@@ -15,8 +15,8 @@ from rawhttp import Line, eventually, request
 from serving import CHAT, Server, asking, start_server
 from workdir import Serve, Upstream, hermetic
 
-from fusiontools.server.jobs import Cache, Job, key_of
-from fusiontools.server.limits import ConcurrencyLimiter, DailyBudgets, RateLimiter
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, Job, key_of
+from fusiontools.server.middleware import DailyBudgets, RateLimiter
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 
 #: One member whose price is known, so that limits of money can be held; each call then costs 0.001.

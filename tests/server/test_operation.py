@@ -20,8 +20,8 @@ from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server, work
 from workdir import Run, Serve, Upstream, hermetic
 
 from fusiontools.errors import UsageError
-from fusiontools.server import access
-from fusiontools.server.limits import ConcurrencyLimiter
+from fusiontools.server.jobs import ConcurrencyLimiter
+from fusiontools.server.middleware import Access, hosts_for
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta, StreamStyle, WireProtocol
@@ -351,7 +351,7 @@ def comes_in(host: str, *allowed: str, address: str = "127.0.0.1") -> bool:
     """Return whether a server at this address, also called so, may be asked by this name."""
     import asyncio
 
-    app = access.Access((), access.hosts_for(address, allowed, ()), frozenset(), 1).wrap(answer)
+    app = Access((), hosts_for(address, allowed, ()), frozenset(), 1).wrap(answer)
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host.encode("latin-1"))]}
     statuses = []
 
@@ -392,7 +392,7 @@ def test_what_is_no_name_is_none_of_the_servers(host: str) -> None:
 @pytest.mark.parametrize("given", ["http://my.host", "my.host/", "a:b:c", "", "[::1]x", "me@my.host", "*", "*.host"])
 def test_an_allowed_host_that_is_no_name_is_said_so(given: str) -> None:
     with pytest.raises(UsageError, match="--allow-host"):
-        access.hosts_for("127.0.0.1", [given], ())
+        hosts_for("127.0.0.1", [given], ())
 
 
 # --- Lines of a stream ---

@@ -18,7 +18,7 @@ from rawhttp import Line, eventually, exchange, request
 from serving import CHAT, ONE_OR_TWO, RECIPE, Server, asking, start_server
 from workdir import Run, Serve, Upstream, hermetic
 
-from fusiontools.server.access import is_loopback
+from fusiontools.server.middleware import is_loopback
 
 SECRET = "canary-server-key-1"
 KEYS = {"FUSION_SERVER_API_KEYS": f"another-key-123,{SECRET}"}
