@@ -32,8 +32,12 @@ export function parse(text, writing = false) {
 }
 
 function held_back(lines) {
-  const last = lines.at(-1);
-  return last !== "" && UNDECIDED.test(last) ? [...lines.slice(0, -1), ""] : lines;
+  let end = lines.length;
+  if (lines.at(-1) !== "" && UNDECIDED.test(lines.at(-1))) end -= 1;
+  // The head of a table is none before its second line has come.
+  const head = lines[end - 1] === "" ? end - 2 : end - 1;
+  if (head >= 0 && head >= lines.length - 2 && /^\s*\|/.test(lines[head]) && BLANK.test(lines[head - 1] ?? "")) end = head;
+  return end < lines.length ? [...lines.slice(0, end), ""] : lines;
 }
 
 function blocksOf(lines, depth) {

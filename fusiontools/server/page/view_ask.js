@@ -94,7 +94,7 @@ function optionsView(state, recipe) {
       h("input", {
         value: (draft.overrides.panel ?? []).join(" "), class: "mono", dir: "ltr", spellcheck: "false", list: "models",
         placeholder: recipe?.panel.map((m) => (m.samples > 1 ? `${m.model}*${m.samples}` : m.model)).join(" "),
-        onchange: (e) => actions.override("panel", e.target.value.split(/[\s,]+/).filter(Boolean)),
+        onchange: (e) => actions.override("panel", e.target.value.split(/\s+/).filter(Boolean)),
       })),
     text("judge", "Judge", recipe?.judge[0], "models"), text("synth", "Synthesizer", recipe?.synth[0], "models"),
     number("samples", "Samples of each", 64), number("layers", "Layers", 8),
