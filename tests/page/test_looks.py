@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from desk import ALL, Desk
+from PIL import Image
 from playwright.sync_api import Page, expect
 from serving import RECIPE
 from workdir import ROOT, Serve, Upstream
@@ -37,8 +39,8 @@ print(round(seconds))            # 499
 ```
 
 That is 8 minutes 19 seconds. **The season does not matter.**""",
-    "fake/cedar": """Some 500 seconds. In January the earth is nearest to the sun, in July farthest, and the light is 16 seconds
-longer on its way. See the [almanac](https://example.org/almanac).""",
+    "fake/cedar": """Some 500 seconds. In January the earth is nearest to the sun, in July farthest, and the light is
+16 seconds longer on its way. See the [almanac](https://example.org/almanac).""",
 }
 VERDICT: dict[str, Any] = {
     "reasoning": "",
@@ -72,8 +74,6 @@ This has nothing to do with the *cause* of the seasons, which is the tilt of the
 
 def verdict(labels: dict[str, str]) -> str:
     """Return the verdict as a judge writes it, who knows members by their labels alone."""
-    import json
-
     [dispute] = VERDICT["contradictions"]
     stances = [{"model": labels[name], "stance": said} for name, said in dispute["stances"].items()]
     return json.dumps(
@@ -115,17 +115,16 @@ def options(desk: Desk, upstream: Upstream) -> None:
 def streaming(desk: Desk, upstream: Upstream) -> None:
     prepare(desk, upstream)
     text = quote(SAID["fake/birch"], safe="")
-    upstream.script("fake/birch", f"text={text}+itl=0.3")
-    upstream.script("fake/cedar", f"text={quote(SAID['fake/cedar'], safe='')}+itl=0.4")
+    upstream.script("fake/birch", f"text={text}+itl=0.15")
+    upstream.script("fake/cedar", f"text={quote(SAID['fake/cedar'], safe='')}+itl=0.2")
     desk.ask(QUESTION, *MEMBERS, wait=False)
     expect(desk.column("fake/aspen").locator(".status")).to_have_text("done")
-    expect(desk.column("fake/birch").locator(".prose")).to_contain_text("499")
+    expect(desk.column("fake/birch").locator(".prose")).to_contain_text("149_597", timeout=15_000)
 
 
 def fused(desk: Desk, upstream: Upstream) -> None:
     prepare(desk, upstream)
     desk.ask(QUESTION, *MEMBERS)
-    desk.page.get_by_role("button", name="Options").click()
 
 
 def failed(desk: Desk, upstream: Upstream) -> None:
@@ -186,8 +185,11 @@ def history(desk: Desk, upstream: Upstream) -> None:
 
 
 def tongues(desk: Desk, upstream: Upstream) -> None:
-    german = "Der Himmel ist blau, weil **kurzwelliges Licht** stärker gestreut wird: Rayleighstreuungswahrscheinlichkeit.\n\n- Größe\n- Übergänge"
-    arabic = "السماء زرقاء لأن **الضوء الأزرق** يتشتت أكثر من الأحمر.\n\n1. تشتت رايلي\n2. طول الموجة `450 nm`\n\nThe same in English."
+    german = "Der Himmel ist blau, weil **kurzwelliges Licht** stärker gestreut wird.\n\n- Größe\n- Übergänge"
+    arabic = (
+        "السماء زرقاء لأن **الضوء الأزرق** يتشتت أكثر من الأحمر.\n\n1. تشتت رايلي\n2. طول الموجة `450 nm`\n\n"
+        "The same in English."
+    )
     chinese = (
         "天空呈蓝色，是因为**短波长的光**散射得更强。\n\n| 颜色 | 波长 |\n|---|---|\n| 蓝 | 450 nm |\n| 红 | 700 nm |"
     )
@@ -226,17 +228,22 @@ def looked_at(desk: Desk, name: str, tmp_path: Path) -> None:
     page = desk.page
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.screenshot(path=_picture(name, scheme, tmp_path), type="jpeg", quality=70, full_page=True)
+        page.evaluate("scrollTo(0, 0)")
+        _take(page, name, scheme, tmp_path)
         assert _violations(page) == []
     for width in (320, 768, 3840):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, width
         if width == 320:
-            page.screenshot(path=_picture(name, "narrow", tmp_path), type="jpeg", quality=70, full_page=True)
+            _take(page, name, "narrow", tmp_path)
 
 
-def _picture(name: str, kind: str, tmp_path: Path) -> Path:
-    return (Path(PICTURES) if PICTURES else tmp_path) / f"{name}-{kind}.jpg"
+def _take(page: Page, name: str, kind: str, tmp_path: Path) -> None:
+    """Take a picture; in few colours, which is all that the page has, it is a third as large."""
+    taken = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
+    path = (Path(PICTURES) if PICTURES else tmp_path) / f"{name}-{kind}.png"
+    taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < 150_000
 
 
 def _violations(page: Page) -> list[str]:
@@ -292,9 +299,9 @@ def test_all_can_be_done_from_the_keyboard(desk: Desk) -> None:
     page.locator("#question").blur()
 
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog", name="Keys")).to_have_count(0)
+    expect(page.get_by_role("dialog", name="Shortcuts")).to_have_count(0)
     page.keyboard.press("/")
     expect(page.locator("#search")).to_be_focused()
     page.keyboard.press("Escape")

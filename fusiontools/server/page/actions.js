@@ -39,7 +39,7 @@ export async function unlock(key) {
 export async function bringKey(endpoint, key) {
   try {
     await api.post("/page/key", { endpoint, key });
-    update((s) => (s.keyEndpoint = ""));
+    update((s) => Object.assign(s, { keyEndpoint: "", endpointsOpen: false }));
     await connect();
     notify(`${endpoint} has its key now, until the server ends.`);
   } catch (error) {
@@ -149,7 +149,7 @@ export async function ask() {
   if (!draft.text.trim() || state.connection !== "ready") return;
   const body = bodyOf(draft, state.turns);
   const thread = state.thread || newId();
-  const kept = { recipe: draft.recipe, chain: draft.chain, overrides: draft.overrides, system: draft.system, optionsOpen: draft.optionsOpen };
+  const kept = { recipe: draft.recipe, chain: draft.chain, overrides: draft.overrides, system: draft.system };
   update((s) => {
     s.thread = thread;
     s.draft = { ...emptyDraft(), ...kept };

@@ -8,7 +8,7 @@ import { pageView, toggleHistory } from "./view.js";
 const root = document.getElementById("page");
 onChange((current) => patch(root, pageView(current).filter(Boolean)));
 actions.openHistory();
-actions.connect();
+actions.connect().then(() => requestAnimationFrame(() => document.getElementById("question")?.focus()));
 
 const typing = (target) => /^(?:INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 

@@ -21,7 +21,10 @@ export function patch(parent, wanted) {
   const keyed = new Map();
   for (const node of parent.childNodes) if (node._key !== undefined) keyed.set(node._key, node);
   let at = parent.firstChild;
+  const keys = new Set(wanted.map((item) => item.props?.key));
   for (const item of wanted) {
+    // What goes is taken away before what stays would be moved: a node that is moved loses its focus and its place.
+    while (at?._key !== undefined && !keys.has(at._key)) at = without(at);
     const key = item.props?.key;
     let node = key === undefined ? at : keyed.get(key);
     if (key !== undefined) keyed.delete(key);
@@ -30,11 +33,14 @@ export function patch(parent, wanted) {
     else parent.insertBefore(node, at);
     update(node, item);
   }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
-  }
+  while (at) at = without(at);
+}
+
+/** Take a node away; returns the one behind it. */
+function without(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 function fits(node, item) {

@@ -93,7 +93,7 @@ export async function exportAll(list) {
 /** What of a turn is looked through. */
 export function entryOf(turn, answer) {
   return {
-    id: turn.id, thread: turn.thread, of: turn.of, at: turn.at, title: turn.question.slice(0, 200), recipe: turn.recipe,
+    id: turn.id, thread: turn.thread, of: turn.of, at: turn.at, title: turn.question.slice(0, 200), recipe: turn.recipe, over: turn.over,
     chain: turn.chain, status: turn.status, cost: turn.cost, seconds: turn.seconds,
     words: `${turn.question} ${answer}`.slice(0, 2000).toLowerCase(),
   };

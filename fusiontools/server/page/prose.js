@@ -12,16 +12,16 @@ export function prose(node, { text, done }) {
   const was = node._prose;
   if (was && was.text === text && was.done === done) return;
   if (!was || !text.startsWith(was.text) || was.done) node.replaceChildren();
-  const standing = was && text.startsWith(was.text) && !was.done ? was : { from: 0, kept: 0 };
+  const before = was && text.startsWith(was.text) && !was.done ? was : { from: 0, kept: 0 };
   const set = text.slice(0, MOST);
   // At the end all is set once from the start where a mark had been held back or taken for closed.
-  const blocks = parse(set.slice(standing.from), !done);
-  while (node.childNodes.length > standing.kept) node.lastChild.remove();
-  blocks.forEach((block, i) => node.append(blockNode(block, !done && i === blocks.length - 1)));
+  const blocks = parse(set.slice(before.from), !done);
+  while (node.childNodes.length > before.kept) node.lastChild.remove();
+  blocks.forEach((block, i) => node.append(standing(block, !done && i === blocks.length - 1)));
   if (text.length > MOST) node.append(rest(text));
   const last = blocks.at(-1);
   const final = Math.max(0, blocks.length - 1);
-  node._prose = { text, done, from: standing.from + (last?.at ?? 0), kept: standing.kept + final };
+  node._prose = { text, done, from: before.from + (last?.at ?? 0), kept: before.kept + final };
 }
 
 function rest(text) {
@@ -51,8 +51,13 @@ const MAKERS = {
 
 /** Return the node of a block; where it is `open` its end is still being written. */
 function blockNode(block, open) {
-  const node = MAKERS[block.type](block, open);
-  // Each paragraph runs in its own direction: an Arabic one beside an English one.
+  return MAKERS[block.type](block, open);
+}
+
+/** Return the node of a block that stands by itself: each runs in its own direction, an Arabic one beside an English. */
+function standing(block, open) {
+  const node = blockNode(block, open);
+  // What is within follows by the style sheet: an element with a `dir` of its own says nothing of its parent's.
   if (block.type !== "code" && block.type !== "hr") node.dir = "auto";
   return node;
 }
@@ -89,7 +94,6 @@ function listNode({ ordered, start, items }, open) {
     // The words of an item stand in it themselves: a list of one-liners is no list of paragraphs.
     if (tight) item.append(...inline(blocks[0].text, last && blocks.length === 1));
     item.append(...nested(tight ? blocks.slice(1) : blocks, last));
-    item.dir = "auto";
     list.append(item);
   });
   return list;
@@ -98,7 +102,6 @@ function listNode({ ordered, start, items }, open) {
 function tableNode({ head, align, rows }, open) {
   const row = (cells, tag, last) => element("tr", cells.map((cell, i) => {
     const node = element(tag, inline(cell, last));
-    node.dir = "auto";
     if (align[i] !== "start") node.classList.add(`at-${align[i]}`);
     return node;
   }));

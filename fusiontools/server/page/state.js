@@ -26,6 +26,7 @@ export const state = {
   report: null,
   keyEndpoint: "",
   helpOpen: false,
+  endpointsOpen: false,
   notice: "",
 };
 

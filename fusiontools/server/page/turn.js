@@ -10,7 +10,7 @@ export function newId() {
 /** A turn that has been asked and of which nothing is known yet. */
 export function begin(body, { thread, recipe, chain, question, of = null }) {
   return {
-    id: newId(), thread, of, at: Date.now(), question, recipe, chain, body,
+    id: newId(), thread, of, at: Date.now(), question, recipe, chain, body, over: Boolean(body.record),
     status: "running", run: "", began: performance.now(), seconds: 0,
     layers: [], shownLayer: null, stages: [], analysis: null, vote: null, answer: null, record: null, error: null,
     cost: 0, unknownCosts: 0, heard: "", view: {},
@@ -132,7 +132,8 @@ export function settle(turn, record) {
   turn.answer = record.answer ?? null;
   turn.vote = record.answer?.vote ?? null;
   if (record.error && !turn.error) turn.error = record.error;
-  const bought = record.calls ?? [];
+  // Of a panel that stood the calls were paid for by the turn before.
+  const bought = (record.calls ?? []).slice(turn.body.record?.calls?.length ?? 0);
   turn.cost = bought.reduce((sum, call) => sum + (call.cost_usd ?? 0), 0);
   turn.unknownCosts = bought.filter((call) => call.cost_usd === null).length;
 }
@@ -170,6 +171,7 @@ export function fromRecord(record, more = {}) {
   Object.assign(turn, { status: record.error && !record.answer ? "failed" : "done", record, ...more });
   turn.seconds = more.seconds ?? null;
   settle(turn, record);
+  turn.cost = more.cost ?? turn.cost;
   const made = [["panel", record.panel], ["judge", record.analysis], [record.answer?.by ?? "answer", record.answer]];
   turn.stages = made.filter(([, section]) => section).map(([name]) => ({ name, status: "done", calls: [] }));
   return turn;

@@ -28,7 +28,10 @@ function headerView(state) {
     h("nav", { "aria-label": "Page" },
       h("button", { class: "plain", "aria-expanded": String(state.historyOpen), "aria-controls": "history", title: "/", onclick: toggleHistory }, "History"),
       h("button", { class: "plain", title: "n", onclick: actions.startAnew }, "New"),
-      h("button", { class: "plain", title: "?", "aria-expanded": String(state.helpOpen), onclick: () => update((s) => (s.helpOpen = !s.helpOpen)) }, "Keys")),
+      h("button", { class: "plain", title: "?", "aria-expanded": String(state.helpOpen), onclick: () => update((s) => (s.helpOpen = !s.helpOpen)) }, "Shortcuts"),
+      state.server?.endpoints.some((e) => e.takes_key) && h("button", {
+        class: "plain", "aria-expanded": String(state.endpointsOpen), onclick: () => update((s) => (s.endpointsOpen = !s.endpointsOpen)),
+      }, "Endpoints")),
     h("span", { class: `connection ${state.connection}` }, CONNECTION[state.connection]));
 }
 
@@ -46,7 +49,7 @@ function connectionView(state) {
   }
   if (state.connection === "locked") return unlockView();
   const lacking = state.server?.endpoints.filter((e) => e.needed && e.lacks);
-  if (!lacking?.length) return null;
+  if (!lacking?.length && !state.endpointsOpen) return null;
   return keyView(state, lacking);
 }
 
@@ -76,7 +79,7 @@ function keyView(state, lacking) {
     return h("section", { class: "banner", role: "alert" }, h("p", null, h("b", null, "The server has no key to ask with. "), words));
   }
   return h("form", { class: "banner", onsubmit: submit },
-    h("p", null, h("b", null, "The server has no key to ask with. "), "One that is given here is kept in the server's memory alone and is gone when it ends."),
+    h("p", null, h("b", null, lacking.length ? "The server has no key to ask with. " : "A key for an endpoint that has none. "), "One that is given here is kept in the server's memory alone and is gone when it ends."),
     h("label", null, "Endpoint", h("select", { name: "endpoint", value: state.keyEndpoint || (takes.find((e) => e.needed) ?? takes[0]).name, onchange: (e) => update((s) => (s.keyEndpoint = e.target.value)) },
       takes.map((e) => h("option", { key: e.name, value: e.name }, e.name)))),
     h("label", null, "Its key", h("input", { name: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" })),
@@ -95,7 +98,7 @@ const KEYS = [
 ];
 
 function helpView() {
-  return h("section", { key: "help", class: "help", role: "dialog", "aria-label": "Keys" },
+  return h("section", { key: "help", class: "help", role: "dialog", "aria-label": "Shortcuts" },
     h("dl", null, KEYS.map(([key, what]) => [h("dt", null, h("kbd", null, key)), h("dd", null, what)])),
     h("button", { class: "plain", onclick: () => update((s) => (s.helpOpen = false)) }, "Close"));
 }

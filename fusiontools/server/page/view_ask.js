@@ -14,7 +14,7 @@ export function askView(state) {
   return h("form", { class: "ask", "aria-label": "Ask", onsubmit: submit, ondragover: allow, ondrop: dropped },
     h("label", { class: "sr", for: "question" }, "Question"),
     h("textarea", {
-      id: "question", dir: "auto", rows: 3, value: draft.text, autofocus: true,
+      id: "question", dir: "auto", rows: 3, value: draft.text,
       placeholder: state.turns.length ? "Go on: the conversation so far is sent along" : "Ask the panel",
       oninput: (e) => actions.change({ text: e.target.value }), onkeydown: keys, onpaste: pasted,
     }),
@@ -100,8 +100,8 @@ function optionsView(state, recipe) {
     number("samples", "Samples of each", 64), number("layers", "Layers", 8),
     may("max_cost_usd") && h("label", null, "At most, USD",
       h("input", { type: "number", min: 0, step: "any", value: draft.overrides.max_cost_usd ?? "", oninput: (e) => actions.override("max_cost_usd", e.target.value ? Number(e.target.value) : "") })),
-    tick("refine", "Refine the answer once"), tick("guard", "Keep the best response where it is no worse"),
-    tick("web_search", "Members search the web"));
+    h("div", { class: "ticks" }, tick("refine", "Refine the answer once"), tick("guard", "Keep the best response where it is no worse"),
+      tick("web_search", "Members search the web")));
 }
 
 function submit(event) {

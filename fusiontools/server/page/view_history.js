@@ -11,7 +11,7 @@ const PAGE = 60;
 export function historyView(state) {
   const found = search(state.entries, state.historyQuery);
   const shown = found.slice(0, state.historyShown);
-  return h("aside", { class: "history", id: "history", "aria-label": "History" },
+  return h("aside", { key: "history", class: "history", id: "history", "aria-label": "History" },
     h("label", { class: "sr", for: "search" }, "Search the history"),
     h("input", {
       id: "search", type: "search", placeholder: `Search ${plural(state.entries.length, "question")}`, value: state.historyQuery, dir: "auto",

@@ -8,15 +8,16 @@ import { update } from "./state.js";
 import { answerText } from "./turn.js";
 import { chainDrawing } from "./view_ask.js";
 import { analysisView, answerView, compareView, voteView } from "./view_found.js";
-import { count, hue, plural, seconds, short, usd } from "./words.js";
+import { count, hueOf, plural, seconds, short, usd } from "./words.js";
 
 export function turnView(turn, state) {
   const running = turn.status === "running";
   return h("article", { key: turn.id, id: `turn-${turn.id}`, class: `turn ${turn.status}`, "aria-busy": String(running) },
     headView(turn, state),
-    turn.layers.length > 0 && panelView(turn),
+    // Over a panel that stands only what is new is shown: the rest is right above.
+    turn.layers.length > 0 && !(turn.over && turn.of) && panelView(turn),
     turn.vote && voteView(turn),
-    turn.analysis && analysisView(turn),
+    turn.analysis && (!turn.over || /judge/.test(turn.chain || "judge")) && analysisView(turn),
     (answerText(turn) || turn.error || turn.status === "stopped") && answerView(turn, running),
     turn.view.compare && compareView(turn, state),
     !running && footView(turn, state));
@@ -26,16 +27,27 @@ function headView(turn, state) {
   const running = turn.status === "running";
   const spent = running ? (performance.now() - turn.began) / 1000 : turn.seconds;
   const cost = turn.unknownCosts ? `${usd(turn.cost)} + ${plural(turn.unknownCosts, "unknown cost")}` : usd(turn.cost);
-  const chain = turn.body.record ? turn.chain || "judge | synth" : share.chainOf(turn.body, state.recipes).join(" | ");
+  const chain = turn.over ? turn.chain || "judge | synth" : share.chainOf(turn.body, state.recipes).join(" | ");
   return h("header", { class: "turn-head" },
     turn.of
-      ? h("p", { class: "dim variant" }, turn.body.record ? "Again, over the same panel" : `Beside it: ${turn.recipe}`)
+      ? h("p", { class: "dim variant" }, turn.over ? "Again, over the same panel" : `Beside it: ${turn.recipe}`)
       : h("h2", { class: "question", dir: "auto" }, turn.question || "(no text)"),
     h("div", { class: "turn-line" },
       turn.recipe && h("span", { class: "tag" }, turn.recipe),
-      turn.stages.length > 0 && chainDrawing(turn.stages.length && !turn.body.fusion ? turn.stages.map((s) => s.name).join(" | ") : chain, turn.stages),
+      turn.stages.length > 0 && chainDrawing(turn.body.fusion ? named(chain) : turn.stages.map((s) => s.name).join(" | "), turn.stages),
+      running && h("span", { class: "dim small", role: "status" }, progress(turn)),
       h("span", { class: "figures" }, [seconds(spent), cost].filter(Boolean).join(" · ")),
       running && h("button", { class: "stop", onclick: () => actions.stopTurn(turn) }, "Stop")));
+}
+
+/** A chain without its models' names: the columns and the answer say them. */
+const named = (chain) => chain.replace(/ -m ('[^']*'|\S+)/g, "");
+
+function progress(turn) {
+  const stage = turn.stages.findLast((s) => s.status === "running")?.name;
+  if (stage !== "panel") return stage ? `${stage} works` : "";
+  const members = turn.layers.at(-1) ?? [];
+  return `${members.filter((one) => one.status !== "writing").length} of ${members.length} have answered`;
 }
 
 // --- The panel ---
@@ -43,7 +55,7 @@ function headView(turn, state) {
 function panelView(turn) {
   const last = turn.layers.length - 1;
   const shown = Math.min(turn.shownLayer ?? last, last);
-  return h("section", { class: "panel", "aria-label": "Panel" },
+  return h("div", { class: "panel", role: "group", "aria-label": "Panel" },
     last > 0 && roundsView(turn, shown),
     h("div", { class: "columns" }, turn.layers[shown].map((one) => columnView(turn, one))));
 }
@@ -76,9 +88,9 @@ function columnView(turn, one) {
     seconds(spent), one.tokens !== null && `${count(one.tokens)} tok`, (one.cost !== null || one.status === "done") && usd(one.cost),
     one.tries > 1 && `${one.tries} tries`,
   ];
-  return h("section", { key: `${one.layer}/${one.label}`, class: `column ${one.status}`, "aria-label": one.label },
+  return h("div", { key: `${one.layer}/${one.label}`, class: `column ${one.status}`, role: "group", "aria-label": one.label },
     h("header", null,
-      h("span", { class: `dot hue-${hue(one.label)}`, "aria-hidden": "true" }),
+      h("span", { class: `dot hue-${hueOf(turn, one.label)}`, "aria-hidden": "true" }),
       h("h3", { title: one.label }, short(one.label)),
       h("span", { class: `status ${one.status}` }, STATUS[one.status]),
       writing && turn.status === "running" && h("button", {
@@ -101,7 +113,9 @@ function following(node, props) {
     node._follows = true;
   }
   prose(node._prose_box, props);
-  if (props.done || !node._follows) return;
+  const ends = props.done && !node._done;
+  node._done = props.done;
+  if (!node._follows || (props.done && !ends) || node.scrollHeight === node.clientHeight) return;
   node._own = true;
   node.scrollTop = node.scrollHeight;
 }

@@ -29,9 +29,11 @@ export function when(at) {
 /** A model's name without its maker, where a column is narrow; the whole stands in its title. */
 export const short = (name) => name.slice(name.lastIndexOf("/") + 1) || name;
 
-/** A number from 0 to 7 for a name: the same name has the same colour wherever it stands. */
-export function hue(name) {
-  let sum = 0;
-  for (const c of name.replace(/#\d+$/, "")) sum = (sum * 31 + c.codePointAt(0)) % 9973;
-  return sum % 8;
+const bare = (label) => label.replace(/#\d+$/, "");
+
+/** A number from 0 to 7 for a member of a turn: it has the same colour wherever it is named; a stranger has the last. */
+export function hueOf(turn, label) {
+  const names = [...new Set((turn.layers[0] ?? []).map((one) => bare(one.label)))];
+  const at = names.indexOf(bare(label));
+  return at < 0 ? 7 : at % 7;
 }
