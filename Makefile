@@ -70,12 +70,12 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
 	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
 
-# Heavy, and of other people's making: 6 GB of clients, from pip and npm.
-.clients/.installed: tests/clients/install.sh $(VENV)/.dev
-	@sh tests/clients/install.sh "$(CURDIR)/$(BIN)/python" .clients
+# Heavy, and of other people's making: gigabytes of clients, from PyPI and npm.
+.clients/.installed: tests/clients/install.sh .venv-lock/bin/uv
+	@sh tests/clients/install.sh "$(CURDIR)/.venv-lock/bin/uv" .clients
 
 test-clients: $(VENV)/.dev .clients/.installed ## install real clients (6 GB) and run them against a server
-	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) tests/clients
+	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n auto --dist worksteal tests/clients
 
 check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .

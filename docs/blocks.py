@@ -42,6 +42,7 @@ MEANINGS = {
     "endpoints": "Endpoints by name, besides the [known ones](ENDPOINTS).",
     "endpoints.*.base_url": "The URL up to and including the version.",
     "endpoints.*.api_key_env": "The environment variable that holds the key. A key in a recipe is refused.",
+    "endpoints.*.api_key_command": "A command that prints the key, where the environment has none: a list, or words.",
     "endpoints.*.free": "Calls cost nothing.",
     "endpoints.*.headers": "Extra HTTP headers; never credentials.",
     "endpoints.*.api": "`openai` (chat completions), `anthropic` (the Messages API) or `command` (a program is run).",
@@ -64,7 +65,11 @@ MEANINGS = {
     "endpoints.*.output.prompt_tokens": "The path of the tokens of the prompt.",
     "endpoints.*.output.completion_tokens": "The path of those of the answer.",
     "endpoints.*.output.cached_tokens": "The path of those that a cache knew.",
+    "compact": "Who summarises earlier turns of a long conversation; see [compaction](#long-conversations).",
+    "compact.model": "The same, beside `over_tokens`.",
+    "compact.over_tokens": "How long a conversation may be; half of the smallest window if not given.",
     "redact": "What stays here: `email`, `phone`, `keys`, `{NAME: PATTERN}`; see [redaction](ENDPOINTS#redaction).",
+    "log": "Runs with this recipe are kept, texts and all, for `fuse-log`; `FUSION_LOG` says it for all.",
     "search": "`provider`, `searxng`, `tavily`, `brave`, `exa`, `ddgs`: see [tools of members](TOOLS).",
     "fetch": "Which addresses `web_fetch` may take: `results`, `seen` or `any`.",
     "private_hosts": "Hosts, addresses and networks that `web_fetch` may reach although they are private.",
@@ -136,6 +141,13 @@ def tools_table(folder: str) -> str:
         sentence = re.split(r"(?<=\.)\s", " ".join(prose(command.help).split()))[0]
         rows.append([f"[`{name}`]({folder}{name}.md)", sentence])
     return table(["Tool", "What it does"], rows)
+
+
+def chat_commands() -> str:
+    """Return what may be typed in `fuse-chat` beside questions."""
+    from fusiontools.cli.chat_commands import USAGES
+
+    return table(["Command", "What it does"], [[f"`{usage}`", about] for usage, about in USAGES])
 
 
 def prose(text: str) -> str:

@@ -99,9 +99,11 @@ StageCode = Literal[
     "bad_verdict",
     "no_tools",
     "unknown_source",
+    "compact_failed",
+    "interrupted",
 ]
 #: Why a record has no answer.
-RecordCode = Literal["all_failed", "budget", "bug"]
+RecordCode = Literal["all_failed", "budget", "bug", "interrupted"]
 
 
 class FailureCode(NamedTuple):
@@ -222,6 +224,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
         "degraded", "Tools were asked for whom they cannot be given, or by a record, which turns none on."
     ),
     "unknown_source": FailureCode("degraded", "The answer cites an address that nobody on the panel looked up."),
+    "compact_failed": FailureCode("degraded", "No summary of a long conversation came: all of it is sent."),
+    "interrupted": FailureCode(
+        "degraded", "A person has stopped the answer: what was shown of it is kept; `error` where nothing was."
+    ),
 }
 
 

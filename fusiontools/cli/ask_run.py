@@ -1,4 +1,4 @@
-"""One run of `fuse-ask`; apart from `ask.py`, whose `--help` needs nothing of it."""
+"""One question on its way to the screen; apart from `ask.py`, whose `--help` needs nothing of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from fusiontools.errors import (
     FusionError,
 )
 from fusiontools.record import jsonl
-from fusiontools.record.clean import clean
+from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import with_error
-from fusiontools.stages.runtime import Runtime
-
-_TOOL = "fuse-ask"
+from fusiontools.runs.session import Session, keep_last
+from fusiontools.runs.turn import ChatTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,13 @@ class Asking:
     """How one question is asked and shown.
 
     Args:
+        tool: which tool asks.
         as_record: the record is wanted and not its answer.
         plain: on a terminal, too, the answer comes as it was written.
         replayable: whether finished calls are kept, so that the same command with `--replay` goes on.
     """
 
+    tool: str
     as_record: bool
     plain: bool
     verbose: bool
@@ -57,60 +58,87 @@ class Asking:
         return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
 
 
-async def ask_once(question: Any, stage: Any, make: Any, asking: Asking) -> int:
-    """Run the chain, show it, print what came; return the exit status."""
+async def ask_once(
+    question: Any, stage: Any, make: Any, asking: Asking, session: Session | None = None, keep: Any = None
+) -> int:
+    """Run the chain, show it, print what came; return the exit status.
+
+    Args:
+        session: the conversation that the question goes on with.
+        keep: keeps the record among the past runs, where somebody wants that.
+    """
     client = make()
     view = None
     if os.isatty(2) and not asking.quiet:
         from fusiontools.cli.view import View
 
         view = View()
-        client.notify = view.notify
     shown = LiveAnswer(view, asking) if asking.is_live else None
-
-    calls: list[Any] = []
-    runtime = Runtime(client, shown.take if shown else None, on_call=calls.append)
-    work = asyncio.create_task(stage(question, runtime))
-    told: list[int] = []
-
-    def interrupt(number: int) -> None:
-        told.append(number)
-        work.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
-    await asyncio.wait({work})
+    turn = ChatTurn(question, shown.take if shown else None)
+    record, told = await run_turn(turn, stage, client, view, asking.tool)
     if view is not None:
         view.close()
+    keep_turn(record, session, asking)
     if told:
-        await _leave_interrupted(told[0], view is not None and asking.replayable, shown)
-    record = _result_of(work, question, calls)
-    answered = _show(record, asking, shown, seen=view is not None)
+        await _leave_interrupted(told, view is not None and asking.replayable, shown, asking.tool)
+    if keep is not None:
+        keep(record)
+    answered = show_record(record, asking, shown, seen=view is not None)
     if view is not None:
         view.sum_up(record)
     await client.aclose()
     return _exit_status(record, client, answered, strict=asking.strict)
 
 
-def _result_of(work: asyncio.Task[Any], question: Any, calls: list[Any]) -> Any:
-    """Return the record that came; a bug of ours is a failed one, with the calls that were paid for."""
+async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:
+    """Return the record that came, and the signal that has stopped it, else 0.
+
+    A bug of ours is a failed record, with the calls that were paid for.
+    """
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(turn.run(stage, client, view.notify if view is not None else None))
+    told: list[int] = []
+
+    def interrupt(number: int) -> None:
+        told.append(number)
+        work.cancel()
+
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heard:
+        loop.add_signal_handler(number, interrupt, number)
+    await asyncio.wait({work})
+    for number in heard:
+        loop.remove_signal_handler(number)
+    if told and (work.cancelled() or work.exception() is not None):
+        return turn.stopped(), told[0]
     try:
-        return work.result()
+        return work.result(), told[0] if told else 0
     except FusionError:
         raise
     except Exception as error:
         # Nobody expected this one.
         then = "finished calls are in the journal (--replay)"
-        return with_error(question, "ask", "bug", report_bug(_TOOL, "the question", error, set(), then), calls)
+        said = report_bug(tool, "the question", error, set(), then)
+        return with_error(turn.record, "ask", "bug", said, turn.calls), 0
 
 
-async def _leave_interrupted(number: int, replayable: bool, shown: LiveAnswer | None) -> None:
+def keep_turn(record: Any, session: Session | None, asking: Asking) -> None:
+    """Add the turn to its conversation; of a question alone that a person asks, the last one is kept to go on from."""
+    try:
+        if session is not None:
+            session.append(record)
+        elif os.isatty(2) and asking.replayable and "answer" in record:
+            keep_last(record)
+    except OSError as error:
+        complain(asking.tool, f"warning: the conversation is not kept: {error.filename or ''} {error.strerror}")
+
+
+async def _leave_interrupted(number: int, replayable: bool, shown: LiveAnswer | None, tool: str) -> None:
     if shown is not None:
         shown.finish()
     await give_up()
     if replayable:
-        complain(_TOOL, "interrupted; the same command with --replay goes on, and finished calls are not bought again")
+        complain(tool, "interrupted; the same command with --replay goes on, and finished calls are not bought again")
     leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
 
@@ -121,8 +149,10 @@ class LiveAnswer:
         self._view = view
         self._screen: Any = None
         self._is_set = asking.is_set
+        self._tool = asking.tool
         #: Blanks that are written only where more follows them: an answer neither begins nor ends with any.
         self._blanks = ""
+        self._clean = CleanStream()
         #: What the model wrote, as it came.
         self.text = ""
 
@@ -146,7 +176,7 @@ class LiveAnswer:
         if not text:
             return
         if not self._is_set:
-            write_or_leave(_TOOL, clean(text).encode("utf-8", "replace"))
+            write_or_leave(self._tool, self._clean.take(text).encode("utf-8", "replace"))
             return
         if self._screen is None:
             from fusiontools.cli.markdown import MarkdownScreen
@@ -159,13 +189,13 @@ class LiveAnswer:
         if self._screen is not None:
             self._screen.close()
         elif self.text.strip():
-            write_or_leave(_TOOL, b"\n")
+            write_or_leave(self._tool, f"{self._clean.finish()}\n".encode("utf-8", "replace"))
         self._screen = None
 
     def print_whole(self, text: str) -> None:
         """Write an answer that nobody has seen come."""
         if not self._is_set:
-            write_or_leave(_TOOL, text.encode("utf-8", "replace"))
+            write_or_leave(self._tool, text.encode("utf-8", "replace"))
             return
         from fusiontools.cli.markdown import MarkdownScreen
 
@@ -174,7 +204,7 @@ class LiveAnswer:
         screen.close()
 
 
-def _show(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None, *, seen: bool) -> bool:
+def show_record(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None, *, seen: bool) -> bool:
     """Write the answer, or the whole record, and what there is to say of it; return whether there is an answer.
 
     Args:
@@ -183,29 +213,29 @@ def _show(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None, *
     if shown is not None:
         shown.finish()
     if asking.as_record:
-        write_or_leave(_TOOL, jsonl.write(record))  # type: ignore[arg-type]
+        write_or_leave(asking.tool, jsonl.write(record))  # type: ignore[arg-type]
     elif "error" not in record:
-        _show_answer(record, asking.verbose, shown)
+        _show_answer(record, asking, shown)
     if not asking.quiet:
         for note in _say_once(record.get("degraded", []), seen):
-            complain(_TOOL, note)
+            complain(asking.tool, note)
     if error := record.get("error"):
-        complain(_TOOL, f"no answer: {error['code']}: {error['message']}")
+        complain(asking.tool, f"no answer: {error['code']}: {error['message']}")
     return "error" not in record
 
 
-def _show_answer(record: Mapping[str, Any], verbose: bool, shown: LiveAnswer | None) -> None:
+def _show_answer(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None) -> None:
     """Write what has not been written yet; where another text came than the answer, say so and write the answer."""
     if shown is not None and shown.text == record.get("answer", {}).get("content"):
         if notes := footnotes(record):  # type: ignore[arg-type]
-            write_or_leave(_TOOL, f"\n{clean(notes)}\n".encode("utf-8", "replace"))
+            write_or_leave(asking.tool, f"\n{clean(notes)}\n".encode("utf-8", "replace"))
         return
-    text = record_as_text(record, verbose)  # type: ignore[arg-type]
+    text = record_as_text(record, asking.verbose)  # type: ignore[arg-type]
     if shown is None:
-        write_or_leave(_TOOL, text.encode("utf-8", "replace"))
+        write_or_leave(asking.tool, text.encode("utf-8", "replace"))
         return
     if shown.text.strip():
-        complain(_TOOL, "what stands above broke off; the answer is what follows")
+        complain(asking.tool, "what stands above broke off; the answer is what follows")
     shown.print_whole(text)
 
 

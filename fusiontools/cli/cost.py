@@ -102,7 +102,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if costs.records == 0:
         complain(_TOOL, "nothing came in: no records")
         return EXIT_NOTHING_USABLE
-    text = _format(costs, options.output, foreseen=options.estimate)
+    text = format_costs(costs, options.output, foreseen=options.estimate)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
     if options.output in _TABLES:
         for saving in _describe_savings(costs):
@@ -125,7 +125,7 @@ def _parse_groups(by: str) -> list[str]:
     return groups
 
 
-def _format(costs: Any, form: str, *, foreseen: bool) -> str:
+def format_costs(costs: Any, form: str, *, foreseen: bool) -> str:
     rows = sorted(costs.rows.items(), key=lambda row: (-row[1].known_usd, row[0]))
     if form == "json":
         from fusiontools.record import jsonl

@@ -18,7 +18,7 @@ from fusiontools.cli.io import Input, Line, Sink, is_colour_welcome
 from fusiontools.cli.text import Paint
 from fusiontools.errors import EXIT_INTERRUPTED, InputError, UsageError
 from fusiontools.evaluation.diff.records import Change, RecordCounts, Side, change_data, compare, side_of
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 
 _SAME, _DIFFER, _TROUBLE = 0, 1, 2

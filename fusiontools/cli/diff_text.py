@@ -19,7 +19,7 @@ from fusiontools.evaluation.diff.records import (
     has_cost,
 )
 from fusiontools.evaluation.diff.word_diff import word_diff
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 

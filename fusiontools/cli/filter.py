@@ -49,6 +49,7 @@ class FilterPlan:
         needs: the section a record must bring along, and which tool makes it.
         stream: whether the answer is shown as it is written.
         as_text: how a record is said to a person, where that is not its answer.
+        keep: keeps a record that has got its answer here, or has failed here; None where nobody wants that.
     """
 
     tool: str
@@ -57,6 +58,7 @@ class FilterPlan:
     needs: tuple[str, str] | None = None
     stream: bool = False
     as_text: Callable[[Record], str] | None = None
+    keep: Callable[[Record], None] | None = None
 
 
 def run_filter(
@@ -186,6 +188,9 @@ class _Filter:
 
     def _done(self, line: Line, record: Record, result: Record, live: Live | None) -> _Done:
         passed_on = "error" in record
+        ended_here = "error" in result or result.get("answer") is not record.get("answer")
+        if self.plan.keep is not None and ended_here and not passed_on:
+            self.plan.keep(result)
         written = None
         if not self.as_text:
             written = jsonl.as_it_came(line.data, result) if passed_on else jsonl.write(result)

@@ -7,18 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live
 from rich.markdown import Heading, Markdown
 from rich.segment import Segment
 from rich.text import Text
 
-from fusiontools.record.clean import clean
+from fusiontools.cli.region import Region
+from fusiontools.record.clean import CleanStream
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_FRAMES_PER_S = 8
 
 
 class LeftHeading(Heading):
@@ -49,13 +48,14 @@ class MarkdownScreen:
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout)
+        self._clean = CleanStream()
         self._pending = ""
         self._begun = False
-        self._live: Live | None = None
+        self._region: Region | None = None
 
     def take(self, text: str) -> None:
         """Show more of the answer."""
-        self._pending += clean(text)
+        self._pending += self._clean.take(text)
         whole = _end_of_whole_blocks(self._pending)
         if whole:
             self._set(self._pending[:whole])
@@ -65,6 +65,7 @@ class MarkdownScreen:
 
     def close(self) -> None:
         """Show what is left; the cursor stands on a line of its own then."""
+        self._pending += self._clean.finish()
         if self._pending.strip():
             self._set(self._pending)
         self._pending = ""
@@ -77,41 +78,34 @@ class MarkdownScreen:
             self._begun = True
 
     def _draw(self) -> None:
-        if self._live is None:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._tail,
-                refresh_per_second=_FRAMES_PER_S,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        if self._region is None:
+            self._region = Region(self._console, self._tail)
+            self._region.start()
 
     def _tail(self) -> Text:
-        """Return the block under way, as many of its last lines as the screen has room for."""
-        return self._apart(self._lines(self._pending, at_most=max(1, self._console.height - 3)))
+        """Return the block under way."""
+        return self._apart(self._lines(self._pending))
 
     def _apart(self, block: Text) -> Text:
         """Return a block with the blank line that parts it from the one above."""
         return Text("\n") + block if self._begun else block
 
-    def _lines(self, text: str, at_most: int = 0) -> Text:
-        """Return a text as it is set, without blank lines around it; only its last lines where it is bounded."""
+    def _lines(self, text: str) -> Text:
+        """Return a text as it is set, without blank lines around it."""
         lines = [Text.assemble(*((part.text, part.style or "") for part in line)) for line in self._render(text)]
         while lines and not lines[-1].plain.strip():
             lines.pop()
         while lines and not lines[0].plain.strip():
             lines.pop(0)
-        return Text("\n").join(lines[-at_most:])
+        return Text("\n").join(lines)
 
     def _render(self, text: str) -> list[list[Segment]]:
         return self._console.render_lines(AnswerMarkdown(text), pad=False)
 
     def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._region is not None:
+            self._region.close()
+            self._region = None
 
 
 def _end_of_whole_blocks(text: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,11 +14,14 @@ from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
 from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
-from fusiontools.config.resolve import Resolver
+from fusiontools.config.resolve import Resolver, check_calls, missing_keys, require_members, suited_to
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.runs.chain import Chain
+
+#: How the environment says no.
+_OFF = ("0", "false", "no", "off")
 
 
 def own_recipe(config: str | None) -> Recipe | None:
@@ -44,6 +49,24 @@ def named_recipe(
                 "answers, which is for trying the tools; `fuse-ask --list` shows what else there is",
             )
     return recipe
+
+
+def panel_recipe(config: str | None, typed: Mapping[str, Any], journal: Mapping[str, Any], *, quiet: bool) -> Recipe:
+    """Return the recipe that holds for a panel, and suits the members that were typed.
+
+    Raises:
+        UsageError: it makes more calls than may be.
+    """
+    recipe = named_recipe(config, "fuse-panel", journal, typed=bool(typed.get("members")), quiet=quiet)
+    check_calls(recipe)
+    return suited_to(recipe, typed) if config is None else recipe
+
+
+def check_members(recipe: Recipe, typed: Mapping[str, Any], offline: bool) -> None:
+    """Raise `UsageError` where nobody sits on a panel; say whose key is missing."""
+    require_members(recipe, typed, offline)
+    for warning in missing_keys(recipe, offline):
+        complain("fuse-panel", f"warning: {warning}")
 
 
 def _names(recipe: Recipe) -> str:
@@ -95,6 +118,30 @@ def make_client(
     return make
 
 
+def run_keeper(
+    tool: str, recipe: Recipe | None, journal: Mapping[str, Any] | None = None
+) -> Callable[[Any], None] | None:
+    """Return what keeps a finished run's record, where somebody has said that runs are kept; None elsewhere."""
+    said = os.environ.get("FUSION_LOG", "").strip().lower()
+    keeps = said not in _OFF if said else recipe is not None and recipe.log
+    if not keeps or (journal or {}).get("no_journal"):
+        return None
+    from fusiontools.runs.run_log import keep_run, log_dir
+
+    broken = False
+
+    def keep(record: Any) -> None:
+        nonlocal broken
+        try:
+            if not broken:
+                keep_run(record, tool)
+        except OSError as error:
+            broken = True
+            complain(tool, f"warning: runs are not kept: {log_dir()}: {error.strerror}")
+
+    return keep
+
+
 def warm_up() -> None:
     """Import and build what the first record will need, on a thread, while the tool on the left is still working."""
     import threading
@@ -107,7 +154,9 @@ def warm_up() -> None:
         schemas.is_valid("record", jsonl.loads(b"{}"))
         schemas.is_valid("recipe", jsonl.loads(b"{}"))
         load_template("default")
-        if recipe_yaml.default_choice() != "local":
-            from fusiontools.llm import http  # noqa: F401 - the import is what takes time
+        # What is wrong with the choice is said by whoever needs it.
+        with suppress(UsageError):
+            if recipe_yaml.default_choice() != "local":
+                from fusiontools.llm import http  # noqa: F401 - the import is what takes time
 
     threading.Thread(target=work, name="warm-up", daemon=True).start()

@@ -1,14 +1,17 @@
-"""The command of a stage: what is the same in `fuse-judge`, `fuse-synth`, `fuse-vote` and the others."""
+"""The command of a stage: what is the same in `fuse-panel`, `fuse-judge`, `fuse-synth` and the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import STAGES, InputOptions, JournalOptions, LimitOptions, StreamOptions
 from fusiontools.config.tool_options import ToolOptions
+
+if TYPE_CHECKING:
+    from fusiontools.config.recipe import Recipe
 
 
 def stage_command(stage: str, help: str, *, streams: bool = False) -> Callable[[], None]:  # noqa: A002 - click's own word
@@ -36,15 +39,35 @@ def _run(
 ) -> None:
     """Run a stage as a filter, with the options that were typed, by group."""
     from fusiontools.cli.filter import FilterPlan, run_filter
-    from fusiontools.cli.setup import make_client, own_recipe, resolver, warm_up
+    from fusiontools.cli.setup import (
+        check_members,
+        make_client,
+        own_recipe,
+        panel_recipe,
+        resolver,
+        run_keeper,
+        warm_up,
+    )
     from fusiontools.config.recipe_yaml import load_recipe
+    from fusiontools.config.resolve import adds_layer
     from fusiontools.runs.chain import stage_of
 
-    tool, needs = f"fuse-{stage}", STAGES[stage].needs
+    tool, spec, typed = f"fuse-{stage}", STAGES[stage], given[stage]
     limit, journal = given.get("limit", {}), given.get("journal", {"no_journal": True})
-    recipe = own_recipe(config) if needs else load_recipe(config)
-    work = stage_of(stage, given[stage], resolver(config, recipe, journal, limit))
+    goes_on = adds_layer(stage, typed)
+    recipe: Recipe | None
+    if stage == "panel":
+        recipe = panel_recipe(config, typed, journal, quiet=bool(given["stream"].get("quiet")))
+    else:
+        recipe = own_recipe(config) if spec.needs else load_recipe(config)
+    found = resolver(config, recipe, journal, limit)
+    work = stage_of(stage, typed, found)
+    if stage == "panel" and recipe is not None and not goes_on:
+        check_members(recipe, typed, found.offline)
     client = make_client(recipe, limit, journal, tool, given.get("tool"))
-    if needs and STAGES[stage].calls_models:
+    if spec.needs and spec.calls_models:
         warm_up()
-    run_filter(FilterPlan(tool, work, client, needs=needs, stream=streams), files, given["stream"], given.get("input"))
+    needs = ("panel", "fuse-panel") if goes_on else spec.needs
+    keep = run_keeper(tool, recipe, given.get("journal"))
+    plan = FilterPlan(tool, work, client, needs=needs, stream=streams, keep=keep)
+    run_filter(plan, files, given["stream"], given.get("input"))

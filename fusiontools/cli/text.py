@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.llm.completion import Delta
-from fusiontools.record.clean import clean
+from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
@@ -177,6 +177,7 @@ class Live:
         self._record = record
         self._waiting: list[str] = []
         self._shown: list[str] = []
+        self._clean = CleanStream()
 
     @property
     def begun(self) -> bool:
@@ -195,7 +196,7 @@ class Live:
             text = "".join(self._waiting)
             if not self._shown:
                 self._screen.begin(self._record)
-            self._screen.write(clean(text).encode("utf-8", "replace"))
+            self._screen.write(self._clean.take(text).encode("utf-8", "replace"))
             self._shown.append(text)
             self._waiting.clear()
 
@@ -203,7 +204,7 @@ class Live:
         """Return whether the record's answer stands on the screen; ends its line where anything does."""
         self.show_waiting()
         if self._shown:
-            self._screen.write(b"\n")
+            self._screen.write(f"{self._clean.finish()}\n".encode("utf-8", "replace"))
         self._screen.next_turn(self)
         return bool(self._shown) and "".join(self._shown) == record.get("answer", {}).get("content")
 

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from fusiontools.cli import text
+from fusiontools.cli.region import Region
 from fusiontools.llm.ledger import Event
 from fusiontools.record.clean import clean
 
-_FRAMES_PER_S = 8
 _WHY_CHARS = 60
 
 
@@ -39,7 +38,7 @@ class View:
         self._unfinished: list[_Row] = []
         self._started = time.monotonic()
         self._spinner: Any = Spinner("dots")
-        self._live: Live | None = None
+        self._region: Region | None = None
         self._closed = False
 
     def notify(self, event: Event) -> None:
@@ -55,15 +54,9 @@ class View:
             running[0].event = event
         else:
             self._rows.append(_Row(*_key_of(event), time.monotonic(), event))
-        if self._live is None and not self._closed:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._draw,
-                refresh_per_second=_FRAMES_PER_S,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        if self._region is None and not self._closed:
+            self._region = Region(self._console, self._draw)
+            self._region.start()
 
     def close(self) -> None:
         """Leave the table as it stands; nothing is drawn any more, for the answer stands below it.
@@ -71,14 +64,13 @@ class View:
         Who is still at work then writes that answer, or has been given up: `sum_up` says which.
         """
         self._closed = True
-        if self._live is not None:
+        if self._region is not None:
+            self._region.close()
+            self._region = None
             self._unfinished = [row for row in self._rows if row.event is None]
             self._rows = [row for row in self._rows if row.event is not None]
-            # Of a table without rows not even its line stays.
-            self._live.transient = not self._rows
-            self._live.stop()
-            self._live = None
             if self._rows:
+                self._console.print(self._draw())
                 self._console.print()
 
     def sum_up(self, record: Any) -> None:

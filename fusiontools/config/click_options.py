@@ -86,6 +86,8 @@ def _attributes(flag: Flag, kind: object) -> dict[str, Any]:
         attributes["shell_complete"] = complete_files
     if flag.multiple:
         attributes["multiple"] = True
+    if flag.bare is not None:
+        attributes |= {"is_flag": False, "flag_value": flag.bare}
     return attributes
 
 

@@ -111,8 +111,10 @@ def convert(data: Mapping[str, Any], program: str, presets: Presets) -> tuple[An
     table = _TABLES[program]
     try:
         made = _MAKERS[program](data, presets)
-    except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
-        raise UsageError(f"cannot be read as a file of {program}: {error!r}") from error
+    except KeyError as error:
+        raise UsageError(f"cannot be read as a file of {program}: it lacks `{error.args[0]}`") from error
+    except (TypeError, AttributeError, ValueError, IndexError) as error:
+        raise UsageError(f"cannot be read as a file of {program}: {error}") from error
     left = [f"{key}: {table[key][1:-1]}" for key in data if table.get(key, "").startswith("(")]
     left += [f"{key}: unknown" for key in data if key not in table]
     return made.recipe, [*(f"Not taken over: {note}." for note in left), *made.notes]

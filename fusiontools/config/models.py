@@ -1,7 +1,7 @@
 """Models and the endpoints that answer for them: how a person spells one (`MODEL[*N][@ENDPOINT]`), and what the
 environment says of endpoints.
 
-Keys come from the environment only, are read when a call is made, and never enter any object or its `repr`.
+Keys are read when a call is made (`api_keys.py` says where from), and never enter any object or its `repr`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fusiontools.config.api_keys import command_words, find_key, is_key, place_of_key
 from fusiontools.config.options import drop_unsaid
 from fusiontools.errors import UsageError, nearest
 
@@ -38,11 +39,12 @@ class CommandOutput:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A place that answers requests; the key is read from the environment when a call is made, and never kept.
+    """A place that answers requests; the key is read when a call is made, and never kept here.
 
     Args:
         base_url: up to and including the version (`https://…/v1`); empty for the embedded engine.
-        api_key_env: the environment variable that holds the key; None for servers without one.
+        api_key_env: the environment variable that holds the key, and the name of a kept one; None for servers without.
+        api_key_command: prints the key, where the environment has none.
         free: calls cost nothing (a server of your own).
         headers: extra headers; never credentials.
         path: a GGUF file, for the embedded engine only.
@@ -78,6 +80,7 @@ class Endpoint:
     args: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     output: CommandOutput | None = None
+    api_key_command: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -129,9 +132,26 @@ class Endpoint:
             return True
         return "//openrouter.ai/" in self.base_url and model.startswith(("anthropic/", "google/gemini"))
 
+    @property
+    def wants_key(self) -> bool:
+        """Whether it is asked with a key."""
+        return bool(self.api_key_env or self.api_key_command)
+
     def key(self) -> str | None:
-        """Return the key from the environment, or None where none is needed or set."""
-        return os.environ.get(self.api_key_env, "").strip() or None if self.api_key_env else None
+        """Return the key, or None where none is needed or there is none; a key command may take its time.
+
+        Raises:
+            UsageError: the key is somewhere and cannot be had.
+        """
+        return find_key(self.api_key_env, self.api_key_command)
+
+    def key_place(self) -> str | None:
+        """Return in words where the key would come from, or None; nothing is run or opened for it.
+
+        Raises:
+            UsageError: the file of keys cannot be read.
+        """
+        return place_of_key(self.api_key_env, self.api_key_command)
 
 
 LOCAL = "local"
@@ -173,6 +193,8 @@ def endpoint_from(name: str, said: Mapping[str, Any] | None) -> Endpoint:
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain}
     if "output" in given:
         given["output"] = CommandOutput(**given["output"])
+    if "api_key_command" in given:
+        given["api_key_command"] = command_words(given["api_key_command"])
     known = ENDPOINTS.get(name)
     endpoint = replace(known, **given) if known and not _ELSEWHERE & given.keys() else Endpoint(name, **given)
     ours = {"program", "command", "args", "env", "output"} & given.keys()
@@ -181,6 +203,8 @@ def endpoint_from(name: str, said: Mapping[str, Any] | None) -> Endpoint:
         raise UsageError(f"`{min(ours)}` is for a program: say `api: command` too")
     if endpoint.runs_program and theirs:
         raise UsageError(f"`{min(theirs)}` means nothing to a program (`api: command`)")
+    if endpoint.runs_program and endpoint.api_key_command and not endpoint.api_key_env:
+        raise UsageError("`api_key_command` needs `api_key_env`, the variable in which the program is given the key")
     if endpoint.runs_program and not (endpoint.program or endpoint.command):
         raise UsageError("`api: command` needs a `program` (claude, codex, llm) or a `command`")
     return endpoint
@@ -225,6 +249,7 @@ def _moved(endpoint: Endpoint, url: str, key_env: str | None) -> Endpoint:
         base_url=url,
         api="openai",
         api_key_env=key_env,
+        api_key_command=endpoint.api_key_command if at_home else (),
         free=endpoint.free and at_home,
         trusted=endpoint.trusted and at_home,
     )
@@ -316,21 +341,26 @@ def model_from(data: Mapping[str, Any]) -> Model:
 
 def _what_is_ready() -> str:
     """Return what can be asked instead of an endpoint whose key is missing."""
-    keyed = [endpoint for endpoint in ENDPOINTS.values() if endpoint.key()]
-    if not keyed:
+    there = [f"@{e.name} ({place})" for e in ENDPOINTS.values() if (place := e.key_place())]
+    if not there:
         return "`-c local`, which needs none"
-    there = ", ".join(f"@{endpoint.name} ({endpoint.api_key_env} is set)" for endpoint in keyed)
-    return f"what has its key: {there}; `fuse-ask --list` shows recipes and models"
+    return f"what has its key: {', '.join(there)}; `fuse-ask --list` shows recipes and models"
 
 
 def require_key(endpoint: Endpoint) -> None:
-    """Raise `UsageError` where an endpoint wants a key that the environment lacks, before anything is spent."""
-    if endpoint.api_key_env and not endpoint.key():
+    """Raise `UsageError` where an endpoint wants a key and there is none, before anything is spent."""
+    if not endpoint.wants_key:
+        return
+    try:
+        key = endpoint.key()
+    except UsageError as error:
+        raise UsageError(f"endpoint {endpoint.name}: {error.message}") from None
+    if not key:
         raise UsageError(
             f"endpoint {endpoint.name} needs a key: export {endpoint.api_key_env}=…, or put it into .env, "
-            f"or use {_what_is_ready()}"
+            f"or keep it (fuse-doctor --set-key {endpoint.api_key_env}), or use {_what_is_ready()}"
         )
-    if not ((key := endpoint.key() or "").isascii() and key.isprintable()):
+    if not is_key(key):
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.api_key_env} holds characters that no key has")
 
 

@@ -39,6 +39,7 @@ class Flag:
         recipe: a recipe may say it for every use of the stage; what makes a step another one is said in the chain.
         private: it may hold what an operator wrote for nobody else: prompts, commands, paths. A server shows it to no
             client unless it is told to.
+        bare: what it is where it is said without a value; None where it must have one.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Flag:
     model: bool = False
     recipe: bool = True
     private: bool = False
+    bare: str | None = None
 
 
 def option(
@@ -67,9 +69,10 @@ def option(
     model: bool = False,
     recipe: bool = True,
     private: bool = False,
+    bare: str | None = None,
 ) -> Any:
     """Declare an option as a dataclass field."""
-    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, most, model, recipe, private)
+    flag = Flag(names, help, metavar, choices, minimum, maximum, multiple, most, model, recipe, private, bare)
     return field(default=default, metadata={"flag": flag})
 
 

@@ -10,7 +10,7 @@ from shutil import which
 from urllib.parse import urlsplit
 
 from fusiontools.config.models import Endpoint
-from fusiontools.errors import install_line
+from fusiontools.errors import UsageError, install_line
 
 _WAIT_S = 0.3
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -31,8 +31,11 @@ def lacks(endpoint: Endpoint) -> str | None:
         return None if find_spec("xllamacpp") else install_line("local")
     if endpoint.runs_program and which(endpoint.called[0]) is None:
         return f"install {endpoint.called[0]}"
-    if endpoint.api_key_env and not endpoint.key():
-        return f"export {endpoint.api_key_env}=…"
+    try:
+        if endpoint.wants_key and not endpoint.key_place():
+            return f"export {endpoint.api_key_env}=…"
+    except UsageError as error:
+        return error.message
     if _is_our_own(endpoint) and not _answers(endpoint.base_url):
         return f"no server answers at {urlsplit(endpoint.base_url).netloc}"
     return None

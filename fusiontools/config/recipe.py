@@ -52,11 +52,25 @@ Kind = TypeVar("Kind", bound=StageOptions)
 
 
 @dataclass(frozen=True, slots=True)
+class Compact:
+    """How long conversations are made shorter before they are sent.
+
+    Args:
+        model: who summarises earlier turns.
+        over_tokens: how long a conversation may be; None is half of the smallest window of who reads it.
+    """
+
+    model: Model
+    over_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A resolved recipe: every model is known, every endpoint has a URL, every stage has its options.
 
     Args:
         stages: the options of each stage by its name; a stage that is left out has its defaults.
+        log: whether runs with it are kept, texts and all (`fuse-log`).
     """
 
     name: str
@@ -70,6 +84,8 @@ class Recipe:
     aliases: Mapping[str, Model] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
     redact: Redact = ()
+    compact: Compact | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         """Give every stage its options."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.config import foreign
+from fusiontools.config.api_keys import kept_names
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.models import (
     ENDPOINTS,
@@ -25,7 +26,7 @@ from fusiontools.config.models import (
     split_spelling,
 )
 from fusiontools.config.readiness import served_models
-from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Recipe, Redact, few_shot_from, redact_from
+from fusiontools.config.recipe import CHAIN, TOOL_FUSIONS, Compact, Recipe, Redact, few_shot_from, redact_from
 from fusiontools.config.stage_table import STAGES, LimitOptions, StageOptions
 from fusiontools.config.tool_options import ToolOptions, read_tool_options, require_tool
 from fusiontools.errors import UsageError, nearest
@@ -77,9 +78,9 @@ def default_choice() -> str:
         return chosen
     if Path("fusion.yaml").is_file():
         return "./fusion.yaml"
-    for variable, name in BY_KEY.items():
-        if os.environ.get(variable, "").strip():
-            return name
+    there = [variable for variable in BY_KEY if os.environ.get(variable, "").strip()]
+    if there := there or [variable for variable in BY_KEY if variable in kept_names()]:
+        return BY_KEY[there[0]]
     return _OLLAMA if served_models(ENDPOINTS[_OLLAMA]) else "local"
 
 
@@ -206,6 +207,8 @@ def build_recipe(data: Any, where: str, name: str) -> Recipe:
         aliases=maker.aliases(),
         endpoints=endpoints,
         redact=_redact(data.get("redact", []), where),
+        compact=_compact(data.get("compact"), maker),
+        log=data.get("log", False),
     )
 
 
@@ -227,6 +230,14 @@ def _redact(said: Any, where: str) -> Redact:
         return redact_from(said)
     except UsageError as error:
         raise UsageError(f"{where}: $.{error.message}") from None
+
+
+def _compact(said: Any, maker: _ModelMaker) -> Compact | None:
+    """Return who summarises long conversations; in its short form a recipe names the model and no more."""
+    if said is None:
+        return None
+    given = said if isinstance(said, dict) and "over_tokens" in said else {"model": said}
+    return Compact(maker.one(given["model"], "$.compact"), given.get("over_tokens"))
 
 
 def _own_endpoints(said: Mapping[str, Any], where: str) -> dict[str, Endpoint]:

@@ -134,6 +134,16 @@ def models_of(typed: Mapping[str, Any]) -> list[Model]:
     return found
 
 
+def named_models(section: str, given: Mapping[str, Any], recipe: Recipe) -> list[Model]:
+    """Return every model that a step may ask: those typed for it, else those of the recipe.
+
+    Raises:
+        UsageError: options that cannot be.
+    """
+    options = merge(section, recipe.stages[section], read_typed(section, given, recipe))
+    return models_of({f.name: getattr(options, f.name) for f in fields(options)})
+
+
 def count_panel_calls(steps: Sequence[Step], recipe: Recipe) -> int:
     """Return how many responses the panels of a chain ask for, at most: every layer's, and the baselines'.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fusiontools.config.options import Settings, option
@@ -168,15 +169,15 @@ class PanelOptions(StageOptions):
         """Whether a judge says if the members agree."""
         return self.agree == "judge"
 
-    @property
+    @cached_property
     def adds_layer(self) -> bool:
         """Whether this goes on from a panel that stands."""
         return self.revise or self.debate or self.sequential
 
-    def samples_of(self, *, short: bool = False) -> int:
-        """Return how often a member is asked that is named once; worked turns may say otherwise of a short question."""
-        own = self.few_shot.samples if short and self.few_shot else None
-        return own or self.samples
+    @cached_property
+    def short_samples(self) -> int:
+        """How often a member that is named once is asked a short question: the worked turns may say otherwise of it."""
+        return (self.few_shot.samples if self.few_shot else None) or self.samples
 
     @property
     def most_responses(self) -> int:
@@ -197,7 +198,7 @@ class PanelOptions(StageOptions):
 
     @property
     def _most_samples(self) -> int:
-        return max(self.samples_of(), self.samples_of(short=True))
+        return max(self.samples, self.short_samples)
 
     def layer_calls(self, responses: int) -> int:
         """Return how many calls a later layer makes over so many responses, at most."""

@@ -14,7 +14,10 @@ from fusiontools.errors import UsageError, nearest
 from fusiontools.record.schemas import data_dir
 
 #: What is asked with a prompt of its own; each has a `system` and a `user` section.
-ASKED = ("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route", "criterion")
+ASKED = (
+    *("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route", "compact"),
+    "criterion",
+)
 #: What is added to a system section where somebody may look things up, or has.
 ADDED = ("member tools", "judge sources", "synth sources")
 SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED)

@@ -34,6 +34,8 @@ _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard
 _SAMPLING = ("temperature", "top_p", "top_k")
 #: How it refuses the name of a tool.
 _NAME_REFUSED = re.compile(r"tools\.\d+\.\S*name: string should (match|have)")
+#: How it refuses the thoughts of an earlier turn: those of another's model, or changed ones.
+_OF_THOUGHTS = re.compile(r"signature|redacted_thinking|thinking`? blocks?")
 #: How a refusal speaks of a structured output.
 _OF_FORMAT = ("output_config", "output_format", "structured output", "grammar", "schema is too")
 
@@ -67,7 +69,8 @@ class MessagesQuirks(Quirks):
         if not self.own_names and (names := short_names(params.get("tools"))):
             params = rename_tools({**params, "messages": messages}, names)
             messages = params["messages"]
-        conversation = Conversation(messages, request.cached_messages, system_turns=self.system_turns)
+        takes = {"system_turns": self.system_turns, "thoughts": self.takes_details}
+        conversation = Conversation(messages, request.cached_messages, **takes)
         body: dict[str, Any] = {"model": request.model, "max_tokens": most}
         tools = [_tool(tool) for tool in params.get("tools") or []]
         if tools:
@@ -176,7 +179,9 @@ class MessagesQuirks(Quirks):
         config = body.get("output_config", {})
         if self.limit.learn(said, body["max_tokens"], size) or failure.code == "context_length":
             return
-        if "prefill" in said or "must end with a user message" in said:
+        if self.takes_details and _OF_THOUGHTS.search(said) and _has_thoughts(body):
+            self.takes_details = False
+        elif "prefill" in said or "must end with a user message" in said:
             self.continues = False
         elif (
             "system" in said
@@ -209,6 +214,11 @@ class MessagesQuirks(Quirks):
 def _functions(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the body's tools in OpenAI's form, of which the names are read."""
     return [{"function": tool} for tool in body.get("tools") or [] if "input_schema" in tool]
+
+
+def _has_thoughts(body: Mapping[str, Any]) -> bool:
+    said = [block for turn in body["messages"] for block in turn["content"]]
+    return any(block["type"] in ("thinking", "redacted_thinking") for block in said)
 
 
 def _thinks(body: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fusiontools.llm.reasoning_details import detail_of
 from fusiontools.record import jsonl
 
 #: What gateways say of the cost beside the tokens.
@@ -52,6 +53,8 @@ def chat_completion(data: dict[str, Any]) -> dict[str, Any]:
             texts[target].append(block.get(source) or "")
     message: dict[str, Any] = {name: "".join(pieces) for name, pieces in texts.items()}
     message |= {"tool_calls": calls, "refusal": _refusal(data), "annotations": cited}
+    if details := [said for i, block in enumerate(blocks) if (said := detail_of(block, i))]:
+        message["reasoning_details"] = details
     goes_on = calls or data.get("stop_reason") == "pause_turn"
     if goes_on and any(block.get("type") not in ("text", "tool_use") for block in blocks):
         # Thoughts are signed, and what its own tools gave is sealed: both come back as they are, or not at all.
@@ -98,6 +101,8 @@ class EventTranslator:
         self._stopped: dict[str, Any] = {}
         #: By index, the tool calls so far; the input that came with the start, until a piece of it comes.
         self._inputs: dict[int, str] = {}
+        #: By index, the thoughts so far.
+        self._thoughts: dict[int, dict[str, str]] = {}
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any] | None:
         kind = event.get("type")
@@ -115,6 +120,8 @@ class EventTranslator:
         block = event["content_block"]
         if cited := _cited(block):
             return {"choices": [{"delta": {"annotations": cited}}]}
+        if block.get("type") in ("thinking", "redacted_thinking"):
+            self._thoughts[event["index"]] = dict(block)
         if block.get("type") != "tool_use":
             return _text_chunk(block)
         index = event["index"]
@@ -125,6 +132,9 @@ class EventTranslator:
         delta = event["delta"]
         if delta.get("type") == "citations_delta":
             return {"choices": [{"delta": {"annotations": [delta.get("citation")]}}]}
+        if thought := self._thoughts.get(event["index"]):
+            for name in ("thinking", "signature"):
+                thought[name] = (thought.get(name) or "") + (delta.get(name) or "")
         if delta.get("type") != "input_json_delta":
             return _text_chunk(delta)
         index, piece = event["index"], delta.get("partial_json")
@@ -134,6 +144,8 @@ class EventTranslator:
         return _call_chunk(index, piece)
 
     def _content_block_stop(self, event: dict[str, Any]) -> dict[str, Any] | None:
+        if detail := detail_of(self._thoughts.pop(event["index"], {}), event["index"]):
+            return {"choices": [{"delta": {"reasoning_details": [detail]}}]}
         given = self._inputs.get(event["index"])
         return _call_chunk(event["index"], given) if given else None
 

@@ -8,6 +8,7 @@
 - Text that is empty or white space is left out, and so is a turn with nothing in it; `name`s are left out.
 - The ids of tool calls are spelled in the API's alphabet, and each is used once: many servers count from `call_0` in
   every turn.
+- Thoughts that a model of theirs signed, or encrypted, open the turn that they led to; all others are left out.
 - Images and documents go by URL or as base64. What the API does not take fails as `bad_request`, unsent.
 - Every object of a schema is closed; bounds on numbers, lengths and counts are left out, as Anthropic's own libraries
   do: they say less about the answer's shape than about its values, which whoever asked checks anyway.
@@ -27,6 +28,7 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from fusiontools.errors import CallFailed
+from fusiontools.llm.reasoning_details import block_of
 from fusiontools.llm.rewrite import GO_ON
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
@@ -61,6 +63,7 @@ class Conversation:
         messages: OpenAI chat messages.
         shared: how many leading messages other requests have, too.
         system_turns: whether the model takes a system message in the middle.
+        thoughts: whether it takes the thoughts of earlier turns.
 
     Attributes:
         system: the blocks of `system`.
@@ -68,11 +71,11 @@ class Conversation:
         shared_ends: the blocks with which the shared part of `system` and of `messages` ends.
     """
 
-    def __init__(self, messages: Sequence[Message], shared: int, *, system_turns: bool) -> None:
+    def __init__(self, messages: Sequence[Message], shared: int, *, system_turns: bool, thoughts: bool = True) -> None:
         self.system: list[Block] = []
         self.turns: list[dict[str, Any]] = []
         self.shared_ends: list[Block] = []
-        self._system_turns = system_turns
+        self._system_turns, self._thoughts = system_turns, thoughts
         self._waiting: list[Block] = []
         #: The id that stands for the latest call with this id; and all that are taken.
         self._ids: dict[str, str] = {}
@@ -91,8 +94,10 @@ class Conversation:
 
     @property
     def after_tools(self) -> bool:
-        """Whether the user's last turn brings results of tools."""
-        turn = next(turn for turn in reversed(self.turns) if turn["role"] != "system")
+        """Whether the user's last turn brings results of tools, and the thoughts that led to them are not there."""
+        *before, turn = [turn for turn in self.turns if turn["role"] != "system"]
+        if before and before[-1]["content"][0]["type"] in ("thinking", "redacted_thinking"):
+            return False
         return any(block["type"] == "tool_result" for block in turn["content"])
 
     def end_with_user(self) -> None:
@@ -121,13 +126,18 @@ class Conversation:
             said = _blocks(message, text_only=True)
             refusal: Any = message.get("refusal")
             said += [_text_block(refusal)] if refusal and not said else []
-            self._add_blocks("assistant", said + [self._tool_use(call) for call in message.get("tool_calls") or []])
+            said += [self._tool_use(call) for call in message.get("tool_calls") or []]
+            self._add_blocks("assistant", (self._thought(message) if said else []) + said)
         elif role == "tool":
             blocks = self._turn("user")
             first = next((i for i, block in enumerate(blocks) if block["type"] != "tool_result"), len(blocks))
             blocks.insert(first, self._tool_result(message))
         else:
             raise bad_request(f"a message of role {role!r} has no place in Anthropic's API")
+
+    def _thought(self, message: Message) -> list[Block]:
+        details: Any = (message.get("reasoning_details") or []) if self._thoughts else []
+        return [block for detail in details if (block := block_of(detail))]
 
     def _add_blocks(self, role: str, blocks: list[Block]) -> None:
         if blocks:

@@ -16,11 +16,13 @@ from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_en
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.budget import RecordBudget
+from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import Journal, request_key
-from fusiontools.llm.ledger import Account, Budget, Event, Ledger, Slot, Trust
+from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
+from fusiontools.llm.purses import Budget, Purses
 from fusiontools.llm.retry import Caller, call_with_retries
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ class Client:
     shares: bool = True
     notify: Callable[[Event], None] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
-    #: Where the run's money is counted, where several processes spend it.
-    account: Account | None = None
+    #: Where money is counted, and under which name that of the run.
+    purses: Purses = field(default_factory=Purses)
+    run: str = "run"
     tools: ToolOptions = field(default_factory=ToolOptions)
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
@@ -76,12 +79,11 @@ class Client:
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict, init=False)
-    _trusts: dict[str, Trust] = field(default_factory=dict, init=False)
     _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.limits.max_cost_usd, account=self.account, shared=True)
+        self.budget = Budget(self.purses, self.run, self.limits.max_cost_usd)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
         if self.redact:
@@ -96,10 +98,10 @@ class Client:
         ledger.redact = self.redact
         return ledger
 
-    def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget, ...]:
-        """Return the purses with a limit: the run's, and one for a record that has cost so much already."""
+    def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget | RecordBudget, ...]:
+        """Return what has a limit: the run, and a record that has cost so much already."""
         run = () if self.budget.limit_usd is None else (self.budget,)
-        return run if record_usd is None else (*run, Budget(record_usd, "record_budget", "the record", spent_usd))
+        return run if record_usd is None else (*run, RecordBudget(record_usd, spent_usd=spent_usd))
 
     def request(
         self,
@@ -218,7 +220,7 @@ class Client:
                 asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
             if (recalled := self._recall(asked, model, ledger, slot)) is not None:
                 if on_delta is not None:
-                    on_delta(recalled.content)
+                    say_whole(on_delta, recalled.content, recalled.reasoning_details)
                 return recalled
             try:
                 if self.offline:
@@ -252,12 +254,6 @@ class Client:
             self._paces[name] = Pace(self._endpoint(name))
         return self._paces[name]
 
-    def trust_in(self, endpoint: str) -> Trust:
-        """Return what is known of an endpoint's costs."""
-        if endpoint not in self._trusts:
-            self._trusts[endpoint] = Trust()
-        return self._trusts[endpoint]
-
     def backend_of(self, name: str) -> Backend:
         """Return the backend of an endpoint, for what goes there as it stands.
 
@@ -274,6 +270,7 @@ class Client:
             await backend.aclose()
         if self.journal is not None:
             self.journal.close()
+        self.purses.close()
 
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
@@ -300,7 +297,7 @@ class Client:
                 continue
             self._enter_replayed(completion, request, ledger, slot, None)
             if on_delta is not None:
-                on_delta(completion.content)
+                say_whole(on_delta, completion.content, completion.reasoning_details)
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
@@ -327,7 +324,7 @@ class Client:
             from fusiontools.llm.redact import Revealing
 
             backend = Revealing(backend)
-        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.trust_in)
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.purses)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(key, request, completion, paid_usd)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tempfile
 import time
 from asyncio.subprocess import Process
@@ -25,7 +24,8 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.key_mask import KeyMask, current_key
+from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
 from fusiontools.llm.thoughts import split_thoughts
 
@@ -44,7 +44,6 @@ _MOST_OUTPUT_BYTES = 64 * 2**20
 #: How often the size of the output is looked at.
 _LOOK_S = 1.0
 #: How long a killed program is waited for.
-_ENDED_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +114,27 @@ class CommandBackend:
     async def _run(self, start: _Start, folder: Path) -> tuple[str, str, int]:
         """Return what the program prints and complains, and its exit status; kill all of it in any case."""
         (folder / "empty").mkdir()
+        key = await current_key(self._endpoint)
+        environment = self._environment(key)
         out, err = folder / "out", folder / "err"
         with _open(stdin=(start.stdin, "rb"), stdout=(out, "wb"), stderr=(err, "wb")) as files:
-            process = await self._begin(start.arguments, {**files, "cwd": folder / "empty", "env": self._environment()})
+            process = await self._begin(start.arguments, {**files, "cwd": folder / "empty", "env": environment})
         ended = asyncio.ensure_future(process.wait())
         try:
             while not (await asyncio.wait({ended}, timeout=_LOOK_S))[0]:
                 self._refuse_flood(out, err)
         finally:
-            _kill(process)
-            await asyncio.wait({ended}, timeout=_ENDED_WITHIN_S)
+            kill(process)
+            await asyncio.wait({ended}, timeout=ENDED_WITHIN_S)
         self._refuse_flood(out, err)
-        return _masked(out, self._secrets()), _masked(err, self._secrets()), ended.result()
+        secrets = [*self._secrets(), *filter(None, [key])]
+        return _masked(out, secrets), _masked(err, secrets), ended.result()
 
     async def _begin(self, arguments: Sequence[str], settings: Mapping[str, Any]) -> Process:
-        starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*arguments, start_new_session=True, **settings))
         try:
-            return await asyncio.shield(starting)
+            return await begin(asyncio.create_subprocess_exec(*arguments, start_new_session=True, **settings))
         except (OSError, ValueError) as error:
             raise CallFailed("connect", f"cannot start {self._name}: {error}") from error
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError, ValueError):
-                process = await starting
-                _kill(process)
-                await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_ENDED_WITHIN_S)
-            raise
 
     def _read(self, request: CompletionRequest, printed: str, complaint: str, status: int) -> Completion:
         answer = self._answer_in(printed)
@@ -162,19 +157,19 @@ class CommandBackend:
             return self._program.read(printed)
         return read_text(printed) if self._endpoint.output is None else read_paths(self._endpoint.output, printed)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, key: str | None) -> dict[str, str]:
         """Return what the program sees of the environment: with a key nothing of a subscription, and without none."""
         named = {*HARMLESS, *self._endpoint.env}
         if self._program is not None:
             named |= {*self._program.home_env, *(() if self._endpoint.api_key_env else self._program.plan_env)}
-        if self._endpoint.api_key_env:
-            named.add(self._endpoint.api_key_env)
         ours = {name: value for name, value in os.environ.items() if name in named or name.startswith("LC_")}
+        if self._endpoint.api_key_env and key:
+            ours[self._endpoint.api_key_env] = key
         return ours | dict(self._program.set_env if self._program is not None else ())
 
     def _secrets(self) -> Iterator[str]:
         plan = self._program.plan_env if self._program is not None else ()
-        named = (*plan, *self._endpoint.env, *([self._endpoint.api_key_env] if self._endpoint.api_key_env else ()))
+        named = (*plan, *self._endpoint.env)
         return (os.environ[name] for name in named if os.environ.get(name) and _is_secret(name))
 
     def _refuse_flood(self, *files: Path) -> None:
@@ -216,7 +211,7 @@ def _write(file: Path, text: str) -> str:
     return str(file)
 
 
-def _masked(file: Path, secrets: Iterator[str]) -> str:
+def _masked(file: Path, secrets: Sequence[str]) -> str:
     data = file.read_bytes()
     for secret in secrets:
         data = KeyMask(secret).hide(data)
@@ -225,9 +220,3 @@ def _masked(file: Path, secrets: Iterator[str]) -> str:
 
 def _is_secret(name: str) -> bool:
     return any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-
-
-def _kill(process: Process) -> None:
-    """Kill the program and all that it started; it leads a group of its own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from fusiontools.record.types import Message, Source, ToolCall, ToolUse, Usage
 
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """What a model thought before its answer began, as `reasoning_details`; it comes once, before all else."""
+
+    details: Sequence[Mapping[str, Any]]
+
+
 #: A piece of an answer: visible text, or OpenAI's deltas of tool calls, of which the first of each call has its id.
-Delta = str | Sequence[Mapping[str, Any]]
+Delta = str | Thoughts | Sequence[Mapping[str, Any]]
 #: Called with each piece as it arrives; must not block.
 OnDelta = Callable[[Delta], None]
 
@@ -78,6 +86,13 @@ class Completion:
     latency_s: float | None = None
     #: The reasoning as OpenRouter gives it, to be sent back as it is in the next turn: signed or encrypted pieces.
     reasoning_details: Sequence[Mapping[str, Any]] | None = None
+
+
+def say_whole(on_delta: OnDelta, content: str, details: Sequence[Mapping[str, Any]] | None) -> None:
+    """Hand on an answer that is there as a whole."""
+    if details:
+        on_delta(Thoughts(details))
+    on_delta(content)
 
 
 class Backend(Protocol):

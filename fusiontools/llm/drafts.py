@@ -25,8 +25,8 @@ class MemberDraft:
         self._heard = False
 
     def __call__(self, delta: Delta) -> None:
+        self._heard = True
         if isinstance(delta, str) and delta:
-            self._heard = True
             self._on_text(self._label, self._layer, delta)
 
     def may_begin_anew(self, failure: CallFailed) -> bool:

@@ -75,7 +75,7 @@ def read_finish_reason(said: Any, unknown: str = "length") -> str | None:
         unknown: what a word is that nobody here knows.
     """
     if isinstance(said, dict):
-        said = said.get("type")
+        said = said.get("type") or said.get("reason")
     if said is None:
         return None
     if not isinstance(said, str):

@@ -12,6 +12,8 @@ not taken for the answer to the next call, and a TLS handshake that is given up 
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import re
 import time
@@ -26,14 +28,26 @@ import httpx
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
 from fusiontools.llm.answer_form import hold_to
-from fusiontools.llm.completion import DEPTH, DEPTH_HEADER, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import (
+    DEPTH,
+    DEPTH_HEADER,
+    Completion,
+    CompletionRequest,
+    Delta,
+    OnDelta,
+    Thoughts,
+    say_whole,
+)
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
-from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.key_mask import KeyMask, current_key
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
+
+#: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
+_COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,7 @@ class HttpBackend:
         #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
         self._waits: set[str] = set()
         self._room = Room()
+        self._read_bytes = 0
         self._given = transport
         self._own: httpx.AsyncBaseTransport | None = None
         self._masked = KeyMask(None)
@@ -111,7 +126,7 @@ class HttpBackend:
         hear: OnDelta | None = None if on_delta is None else _ignore if form is not None else on_delta
         if hear is not None and own_names:
             hear = _rename_deltas(hear, own_names)
-        mask = self._mask()
+        mask = await self._mask()
         answer = mask.answer(hear) if mask.key else None
         try:
             completion = await self._call(body, mask, hear if answer is None or hear is None else answer.show)
@@ -125,7 +140,7 @@ class HttpBackend:
         if form is not None:
             completion = hold_to(completion, form)
             if on_delta is not None and completion.content:
-                on_delta(completion.content)
+                say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
 
     @asynccontextmanager
@@ -135,7 +150,7 @@ class HttpBackend:
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
-        quirks, mask = self._quirks_of(str(asked.get("model"))), self._mask()
+        quirks, mask = self._quirks_of(str(asked.get("model"))), await self._mask()
         own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
@@ -157,9 +172,9 @@ class HttpBackend:
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
             raise self._call_failed(error, retryable=False) from error
 
-    def _mask(self) -> KeyMask:
+    async def _mask(self) -> KeyMask:
         """Return what masks the key that holds now."""
-        key = self._endpoint.key()
+        key = await current_key(self._endpoint)
         if self._masked.of != key:
             self._masked = KeyMask(key)
         return self._masked
@@ -223,15 +238,42 @@ class HttpBackend:
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
             sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            reply = _raw_reply(await transport.exchange(sent), self._room)
+            reply = self._weighed(_raw_reply(await transport.exchange(sent), self._room))
             return _hide_key(reply, mask) if mask.key else reply
         request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        reply = _reply(await transport.handle_async_request(request), self._room)
+        reply = self._weighed(_reply(await transport.handle_async_request(request), self._room))
         return _hide_key(reply, mask) if mask.key else reply
+
+    def _weighed(self, reply: HttpReply) -> HttpReply:
+        """Return the reply, and see to it that what failed is freed once much has been read.
+
+        The traceback of a failure holds on to what was read, in a cycle, and Python looks for cycles by the number of
+        objects, whatever their size: a few large bodies would stay for hours.
+        """
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in reply.chunks:
+                self._read_bytes += len(chunk)
+                yield chunk
+
+        async def each(take: OnBytes) -> None:
+            def weigh(chunk: bytes) -> None:
+                self._read_bytes += len(chunk)
+                take(chunk)
+
+            await reply.each(weigh)
+
+        async def close() -> None:
+            await reply.close()
+            if self._read_bytes > _COLLECTED_BYTES:
+                self._read_bytes = 0
+                asyncio.get_running_loop().call_later(_COLLECT_S, gc.collect)
+
+        return replace(reply, chunks=chunks(), each=each, close=close)
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
-        reason, place = self._mask().hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
+        reason, place = self._masked.hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
             return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
         return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)
@@ -255,7 +297,7 @@ def _ignore(_: Delta) -> None:
 
 
 def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
-    return lambda delta: on_delta(delta if isinstance(delta, str) else restore_names(delta, own_names))
+    return lambda delta: on_delta(delta if isinstance(delta, str | Thoughts) else restore_names(delta, own_names))
 
 
 async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ Written by hand over sqlite3, because no cache on disk known to us commits in ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -53,6 +54,8 @@ _BUSY_S = 2.0
 _RETRY_S = 1.0
 #: How much waits in memory for a file that cannot be written.
 _WAITING_BYTES = 64 * 2**20
+#: So many entries go in one transaction, where old ones are forgotten.
+_FORGOTTEN_AT_ONCE = 500
 
 
 def default_path() -> Path:
@@ -213,6 +216,50 @@ class Journal:
             else:
                 self._waiting[row[0]] = row
                 self._waiting_bytes += len(row[-1])
+
+
+def count_before(path: Path, before_s: float) -> int:
+    """Return how many finished calls are older than a moment, in seconds since the epoch.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with contextlib.closing(_open_to_read(path)) as db:
+            [count] = db.execute("SELECT count(*) FROM completion WHERE created_s < ?", (before_s,)).fetchone()
+    except (sqlite3.Error, OSError) as error:
+        raise UsageError(f"journal {path}: cannot be read: {_reason(error)}", code="journal") from error
+    return int(count)
+
+
+def forget_before(path: Path, before_s: float) -> tuple[int, str | None]:
+    """Forget the finished calls that are older than a moment; other processes may use the journal meanwhile.
+
+    Returns:
+        How many went, and why the file keeps its size, where it does.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        with contextlib.closing(_open(path)) as db:
+            keys = db.execute("SELECT key FROM completion WHERE created_s < ?", (before_s,)).fetchall()
+            for first in range(0, len(keys), _FORGOTTEN_AT_ONCE):
+                # A few at a time: whoever has bought a call waits for its turn to write it.
+                db.execute("BEGIN IMMEDIATE")
+                db.executemany(
+                    "DELETE FROM completion WHERE key = ? AND created_s < ?",
+                    [(key, before_s) for (key,) in keys[first : first + _FORGOTTEN_AT_ONCE]],
+                )
+                db.execute("COMMIT")
+            try:
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                return len(keys), _reason(error)
+            return len(keys), None
+    except (sqlite3.Error, OSError) as error:
+        raise UsageError(f"journal {path}: cannot be written: {_reason(error)}", code="journal") from error
 
 
 def _read(data: bytes) -> tuple[Completion, float | None]:

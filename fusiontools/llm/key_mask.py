@@ -6,13 +6,17 @@ comes from an endpoint goes through here first (`http.py`), so nobody above has 
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.config.models import Endpoint
+from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 
 MASK = "***"
 #: A shorter key is a placeholder for a server that wants none; masking it would garble words.
@@ -23,6 +27,20 @@ _LONGEST_ESCAPE = 8
 _ASCII = re.compile(rb"\\u00[2-7]")
 _SLASHED = '/"\\'
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+
+
+async def current_key(endpoint: Endpoint) -> str | None:
+    """Return the key that holds now, wherever it comes from; nobody waits for a command or a keyring but who asks.
+
+    Raises:
+        CallFailed: it is somewhere and cannot be had.
+    """
+    if not endpoint.wants_key or (endpoint.api_key_env and os.environ.get(endpoint.api_key_env)):
+        return endpoint.key()
+    try:
+        return await asyncio.to_thread(endpoint.key)
+    except UsageError as error:
+        raise CallFailed("auth", f"endpoint {endpoint.name}: {error.message}") from None
 
 
 class KeyMask:
@@ -139,6 +157,8 @@ class AnswerMask:
             shown, self._rest = self._split(self._rest + delta)
             if shown:
                 self._on_delta(shown)
+        elif isinstance(delta, Thoughts):
+            self._on_delta(Thoughts(_map_texts(delta.details, self._hide)))
         else:
             self._on_delta([self._hide_in_piece(piece) for piece in delta])
 
@@ -152,11 +172,14 @@ class AnswerMask:
             if left := [{"index": i, "function": {"arguments": rest}} for i, rest in self._open.items() if rest]:
                 self._on_delta(left)
         said = [completion.content, completion.reasoning or "", *map(str, completion.tool_calls)]
+        said += map(str, completion.reasoning_details or ())
         if not any(self._key in text for text in said):
             return completion
         calls: Any = [_map_texts(call, self._hide) for call in completion.tool_calls]
         reasoning = completion.reasoning and self._hide(completion.reasoning)
-        return replace(completion, content=self._hide(completion.content), reasoning=reasoning, tool_calls=calls)
+        details: Any = completion.reasoning_details and _map_texts(completion.reasoning_details, self._hide)
+        beside = {"reasoning": reasoning, "reasoning_details": details, "tool_calls": calls}
+        return replace(completion, content=self._hide(completion.content), **beside)
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, MASK)

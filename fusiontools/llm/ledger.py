@@ -1,25 +1,38 @@
-"""Write down every attempt of a record, and keep the money of a run, a record or a caller within its limit."""
+"""What calls took: as an endpoint says it, written down attempt by attempt, and added up by the one adder.
+
+What cannot be is unknown, and never 0. A cost is the endpoint's word, else a list's price.
+
+Source: OpenRouter "Usage Accounting" (`is_byok`, `cost_details`), xAI "Cost Tracking" (`cost_in_usd_ticks`), Perplexity
+(a cost in parts), DeepSeek (`prompt_cache_hit_tokens`), Moonshot (usage in a choice), Groq (`x_groq`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
-from fusiontools.errors import CallCode, CallFailed, CallStatus
+from fusiontools.errors import CallFailed, CallStatus
 
 if TYPE_CHECKING:
+    from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.recipe import Redact
     from fusiontools.config.stage_table import LimitOptions
+    from fusiontools.llm.budget import RecordBudget
+    from fusiontools.llm.completion import Completion
+    from fusiontools.llm.purses import Budget
     from fusiontools.record.types import Call, Usage
 
-
-#: Failures for want of money, before anything is asked.
-NO_MONEY = ("budget", "record_budget", "caller_budget", "price_unknown")
+#: No answer has more tokens; a number beyond is no count.
+_MOST_TOKENS = 2**40
+_MOST_NUMBER = 2.0**63
+#: No call costs more; a number beyond is no price.
+_MOST_USD = 1000.0
+#: What xAI counts in.
+_TICKS_PER_USD = 1e10
+_DEEPEST = 8
+_TOTALS = ("total_cost", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +78,8 @@ class Ledger:
     record_id: str
     deadline: float
     calls: list[Call] = field(default_factory=list)
-    #: The purses that pay for its calls, each with a limit to hold.
-    budgets: tuple[Budget, ...] = ()
+    #: What pays for its calls, each with a limit to hold.
+    budgets: tuple[Budget | RecordBudget, ...] = ()
     #: What was asked for and is not in an answer, for a person.
     unmet: list[str] = field(default_factory=list)
     #: What bounds its calls, where that is not what bounds all of the client's.
@@ -128,256 +141,218 @@ class Ledger:
         return self.deadline - time.monotonic()
 
 
-class Account(Protocol):
-    """Where the money of a purse is counted: in memory, or where several processes see it."""
+@dataclass(slots=True)
+class Spending:
+    """The sum of some lines of a ledger.
 
-    def total_usd(self) -> float:
-        """Return what has been spent and what is set aside."""
-
-    def add(self, usd: float, most_usd: float | None = None) -> bool:
-        """Add, or take away what is negative; returns False, and adds nothing, where the total would pass `most_usd`.
-
-        Raises:
-            CallFailed: nobody can count now.
-        """
-
-
-class _InMemory:
-    def __init__(self, total_usd: float) -> None:
-        self._total_usd = total_usd
-
-    def total_usd(self) -> float:
-        return self._total_usd
-
-    def add(self, usd: float, most_usd: float | None = None) -> bool:
-        if most_usd is not None and not self._total_usd + usd <= most_usd:
-            return False
-        self._total_usd += usd
-        return True
-
-
-class Budget:
-    """The money of one purse, set aside before each call and settled after it.
-
-    What is set aside is the most that a call may cost, so a call for which there is no room may find some once others
-    have settled: it waits for them. One that would pass the limit even then fails.
-
-    Args:
-        limit_usd: what it may spend; None is no limit.
-        code: how a call fails that would pass the limit.
-        whose: whose purse it is, for a person.
-        committed_usd: what has been spent from it already.
-        account: where it is counted, where that is not in memory.
-        shared: many records pay from it. Near its limit fewer calls run at once: there must be room for each of them to
-            cost twice what it should, or it runs alone.
+    What nobody said of a call's cost is counted and never taken as 0: `unknown` counts the calls that were made now and
+    whose cost nobody knows, and `known_usd` adds up the others. A replayed call, answered from the journal or by an
+    identical one under way, was not made now: it costs nothing, `saved_usd` adds up what such calls cost when they were
+    bought, and `saved_unknown` counts those of which nobody knows that. Tokens and time are those of all calls.
     """
 
-    def __init__(
-        self,
-        limit_usd: float | None = None,
-        code: CallCode = "budget",
-        whose: str = "the run",
-        committed_usd: float = 0.0,
-        account: Account | None = None,
-        *,
-        shared: bool = False,
-    ) -> None:
-        self.limit_usd = limit_usd
-        self.stopped = False
-        self.settled = asyncio.Event()  # another one for each call that settles
-        self._code = code
-        self._whose = whose
-        self._account = account or _InMemory(committed_usd)
-        self._shared = shared
-        self._in_flight_usd = 0.0
+    calls: int = 0
+    failed: int = 0
+    replayed: int = 0
+    unknown: int = 0
+    known_usd: float = 0.0
+    saved_unknown: int = 0
+    saved_usd: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    time_s: float = 0.0
+
+    @classmethod
+    def of(cls, calls: Iterable[Mapping[str, Any]]) -> Spending:
+        """Return what these calls come to."""
+        spending = cls()
+        for call in calls:
+            spending.add(call)
+        return spending
+
+    def add(self, call: Mapping[str, Any]) -> None:
+        """Add one call."""
+        self.calls += 1
+        self.failed += call.get("status", "ok") != "ok"
+        self.time_s += call.get("latency_s") or 0.0
+        if usage := call.get("usage"):
+            self.prompt_tokens += usage.get("prompt_tokens", 0)
+            self.completion_tokens += usage.get("completion_tokens", 0)
+            self.cached_tokens += usage.get("cached_tokens", 0)
+            self.cache_write_tokens += usage.get("cache_write_tokens", 0)
+            self.reasoning_tokens += usage.get("reasoning_tokens", 0)
+        if call.get("replayed"):
+            self.replayed += 1
+            saved_usd = call.get("saved_usd")
+            self.saved_unknown += saved_usd is None
+            self.saved_usd += saved_usd or 0.0
+        else:
+            cost_usd = call.get("cost_usd")
+            self.unknown += cost_usd is None
+            self.known_usd += cost_usd or 0.0
+
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
 
     @property
-    def committed_usd(self) -> float:
-        """What has been spent, and what is set aside for calls in flight."""
-        return self._account.total_usd()
+    def cost_usd(self) -> float | None:
+        """What was paid now, without the dust of adding floats; None where nobody knows it of a call."""
+        return None if self.unknown else round(self.known_usd, 10)
 
-    def check(self, usd: float) -> None:
-        """Raise `CallFailed` where a call of this price would pass the limit whatever those in flight come to."""
-        spent_usd = self.committed_usd - self._in_flight_usd
-        if self.limit_usd is not None and not spent_usd + usd <= self.limit_usd:
-            self._refuse(spent_usd, usd)
+    @property
+    def worth_usd(self) -> float:
+        """What the calls cost when they were bought, now or before, as far as anybody knows."""
+        return self.known_usd + self.saved_usd
 
-    def has_room(self, usd: float) -> bool:
-        """Return whether a call of this price may run beside those in flight."""
-        if self.limit_usd is None or self._in_flight_usd <= 0:
-            return True
-        unforeseen_usd = self._in_flight_usd if self._shared else 0.0
-        return self.committed_usd + usd + unforeseen_usd <= self.limit_usd
+    @property
+    def worth_unknown(self) -> int:
+        """How many calls nobody knows that of."""
+        return self.unknown + self.saved_unknown
 
-    def take(self, usd: float) -> None:
-        """Set money aside.
+    @property
+    def bought(self) -> int:
+        """How many calls were made now."""
+        return self.calls - self.replayed
 
-        Raises:
-            CallFailed: it is not there any more: another process has taken it.
-        """
-        if not self._account.add(usd, self.limit_usd):
-            self._refuse(self.committed_usd, usd)
-        self._in_flight_usd += usd
-
-    def settle(self, reserved_usd: float, paid_usd: float | None) -> None:
-        """Put what was paid in the place of what was set aside; an unknown cost stays at the reservation."""
-        self._in_flight_usd = max(0.0, self._in_flight_usd - reserved_usd)
-        if paid_usd is not None and paid_usd != reserved_usd:
-            # Where nobody can count now, what was set aside stays: the limit holds.
-            with suppress(CallFailed):
-                self._account.add(paid_usd - reserved_usd)
-        self.settled.set()
-        self.settled = asyncio.Event()
-
-    def _refuse(self, spent_usd: float, usd: float) -> None:
-        self.stopped = True
-        raise CallFailed(
-            self._code,
-            f"{self._whose} has committed ${spent_usd:.4f} of ${self.limit_usd:g}; this call may cost ${usd:.4f}",
-        )
+    @property
+    def nothing_known(self) -> bool:
+        """Whether calls were made now and nobody knows the cost of any."""
+        return self.unknown > 0 and self.unknown == self.bought
 
 
-class Trust:
-    """What an endpoint's costs have been like beside what was set aside for them, where money is limited.
-
-    Its first call goes alone. Each that costs no more than it might lets one more run at once, so that there are soon
-    as many as ever; one that costs more lets few or only one, and is what the next to this model may cost. So an
-    endpoint that says $5 of a call has said it once when the money is gone.
-    """
-
-    def __init__(self) -> None:
-        self._at_once = 1
-        self._in_flight = 0
-        #: By what their calls have passed their bounds, of the models that have been called.
-        self._excess: dict[str, float] = {}
-        self._least_usd: dict[str, float] = {}
-        self._first: set[str] = set()
-        self._changed = asyncio.Event()
-
-    def bound_usd(self, usd: float, model: str) -> float:
-        """Return what a call may cost at most, by what others to the model have cost."""
-        return max(usd * self._excess.get(model, 1.0), self._least_usd.get(model, 0.0))
-
-    async def begin(self, model: str) -> None:
-        """Wait until one more call to this model may run."""
-        while self._in_flight >= self._at_once or model in self._first:
-            await self._changed.wait()
-        self._in_flight += 1
-        if model not in self._excess:
-            self._first.add(model)
-
-    def end(self, model: str) -> None:
-        """Let another call run."""
-        self._in_flight -= 1
-        self._first.discard(model)
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def note(self, model: str, bound_usd: float, reserved_usd: float, paid_usd: float | None) -> None:
-        """Take note of what a call has cost.
-
-        Args:
-            bound_usd: what it might have cost by its tokens.
-            reserved_usd: what was set aside for it.
-        """
-        excess = self._excess.setdefault(model, 1.0)
-        if paid_usd:
-            self._least_usd[model] = min(self._least_usd.get(model, paid_usd), paid_usd)
-        if paid_usd is None or paid_usd <= reserved_usd:
-            self._at_once += 1
-            return
-        self._at_once = max(1, self._at_once // 2) if paid_usd <= 2 * reserved_usd else 1
-        if bound_usd > 0:
-            self._excess[model] = max(excess, paid_usd / bound_usd)
+_NAMES = tuple(field.name for field in fields(Spending))
 
 
-class Payment:
-    """The money of one call, from before it begins until it has settled; without budgets it is nobody's business.
+def paid(
+    endpoint: Endpoint, model: Model, usage: Usage | None, said_usd: float | None
+) -> tuple[float | None, str | None]:
+    """Return what an attempt cost and how that is known: `upstream`, `table`, `free`, or (None, None)."""
+    if said_usd is not None:
+        return said_usd, "upstream"
+    if endpoint.free:
+        return 0.0, "free"
+    if usage is None or not usage["prompt_tokens"]:
+        # Every call has a prompt: what counts none has counted nothing, and a price of nothing would be 0.
+        return None, None
+    from fusiontools.llm import prices  # only here: most endpoints say what a call cost
 
-    Args:
-        bound_usd: what the call may cost at most, by its tokens; None where no price is known.
-    """
-
-    def __init__(self, budgets: Sequence[Budget], trust: Trust, bound_usd: float | None, model: str) -> None:
-        #: What it has cost; None where nobody knows.
-        self.paid_usd: float | None = None
-        self._budgets, self._trust, self._model = budgets, trust, model
-        self._bound_usd = bound_usd
-        self._reserved_usd = 0.0
-        self._open = False
-
-    async def open(self) -> None:
-        """Set the money aside; waits for other calls where there is no room beside them.
-
-        Raises:
-            CallFailed: as `reserve`.
-        """
-        if not self._budgets:
-            return
-        await self._trust.begin(self._model)
-        try:
-            bound = None if self._bound_usd is None else self._trust.bound_usd(self._bound_usd, self._model)
-            self._reserved_usd = await reserve(self._budgets, bound, self._model)
-            self._open = True
-        finally:
-            if not self._open:
-                self._trust.end(self._model)
-
-    async def __aenter__(self) -> Payment:
-        await self.open()
-        return self
-
-    async def __aexit__(self, _: object, failure: BaseException | None, __: object) -> None:
-        if isinstance(failure, CallFailed) and costs_nothing(failure):
-            self.paid_usd = 0.0
-        self.settle()
-
-    def settle(self) -> None:
-        """Put what was paid in the place of what was set aside, where that was done."""
-        if not self._open:
-            return
-        self._open = False
-        self._trust.note(self._model, self._bound_usd or 0.0, self._reserved_usd, self.paid_usd)
-        settle(self._budgets, self._reserved_usd, self.paid_usd)
-        self._trust.end(self._model)
+    listed = prices.listed_usd(endpoint, model, usage)
+    return (listed, "table") if listed is not None else (None, None)
 
 
-def costs_nothing(failure: CallFailed) -> bool:
-    """Return whether a failed call costs nothing: the endpoint refused it, was not reached, or was never asked."""
-    return failure.status is not None or failure.code in ("connect", *NO_MONEY)
+def paid_for(endpoint: Endpoint, model: Model, completion: Completion) -> tuple[float | None, str | None]:
+    """Return what a completion cost and how that is known."""
+    usage = completion.usage
+    if usage is not None and not usage["completion_tokens"] and (completion.content or completion.tool_calls):
+        usage = None  # something was written, and nobody has counted it
+    return paid(endpoint, model, usage, completion.cost_usd)
 
 
-async def reserve(budgets: Sequence[Budget], usd: float | None, model: str) -> float:
-    """Set aside in every purse what a call may cost; waits for calls in flight where there is no room beside them.
-
-    Raises:
-        CallFailed: `price_unknown` where a limit could not be held, the code of the purse whose limit would be passed.
-    """
-    if usd is None or not 0 <= usd < math.inf:
-        raise CallFailed(
-            "price_unknown",
-            f"no price is known for {model} at this endpoint, so the cost limit cannot be held; "
-            "give `price_usd_per_mtok` in the recipe, or lift the limit (list prices: fusiontools[prices])",
-        )
-    while True:
-        for budget in budgets:
-            budget.check(usd)
-        full = next((budget for budget in budgets if not budget.has_room(usd)), None)
-        if full is None:
-            break
-        await full.settled.wait()
-    taken: list[Budget] = []
-    try:
-        for budget in budgets:
-            budget.take(usd)
-            taken.append(budget)
-    except CallFailed:
-        settle(taken, usd, 0.0)
-        raise
-    return usd
+def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
+    """Return the tokens and the cost that an answer reports; tokens written to a cache only where there are any."""
+    said = find_usage(data)
+    if said is None:
+        return None, None
+    tokens = _tokens(said)
+    if tokens is None:
+        return None, _cost_usd(said)
+    prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    cached = (_count(prompt, "cached_tokens"), _count(said, "prompt_cache_hit_tokens"), _count(said, "cached_tokens"))
+    usage: Usage = {
+        "prompt_tokens": tokens[0],
+        "completion_tokens": tokens[1],
+        "cached_tokens": max(cached),
+        "reasoning_tokens": _count(completion, "reasoning_tokens"),
+    }
+    if written := _count(prompt, "cache_write_tokens"):
+        usage["cache_write_tokens"] = written
+    return usage, _cost_usd(said)
 
 
-def settle(budgets: Sequence[Budget], reserved_usd: float, paid_usd: float | None) -> None:
-    """Put what was paid in the place of what was set aside, in every purse."""
-    for budget in budgets:
-        budget.settle(reserved_usd, paid_usd)
+def _tokens(said: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the tokens of the prompt and of the answer; None where one of them is not said, or is no count."""
+    asked, written = said.get("prompt_tokens"), said.get("completion_tokens")
+    if type(asked) is int and type(written) is int and 0 < asked < _MOST_TOKENS and 0 <= written < _MOST_TOKENS:
+        return asked, written  # what most say
+    prompt = _number(asked or said.get("input_tokens"))
+    completion = _number(said.get("output_tokens") if written is None else written)
+    if completion is None and written is None and prompt is not None:
+        # Who has written nothing may say the sum alone.
+        total = _number(said.get("total_tokens"))
+        completion = total - prompt if total is not None and "output_tokens" not in said else None
+    if prompt is None or completion is None:
+        return None
+    if not (0 <= prompt < _MOST_TOKENS and 0 <= completion < _MOST_TOKENS):
+        return None
+    return int(prompt), int(completion)
+
+
+def find_usage(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what an answer, or a piece of one, says of its usage, wherever it says it."""
+    if isinstance(said := data.get("usage"), dict):
+        return said
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for holder in (first, data.get("x_groq")):
+        if isinstance(holder, dict) and isinstance(said := holder.get("usage"), dict):
+            return said
+    return None
+
+
+def _cost_usd(said: Mapping[str, Any]) -> float | None:
+    """Return what a call cost; with the caller's own key the endpoint's fee and what the provider takes."""
+    if "cost" not in said and "cost_in_usd_ticks" in said:
+        ticks = _number(said["cost_in_usd_ticks"])
+        return None if ticks is None else _bounded(ticks / _TICKS_PER_USD)
+    told = said.get("cost")
+    cost = told if type(told) is float and 0 <= told <= _MOST_USD else _sum_parts(told)
+    if said.get("is_byok") is not True:
+        return cost
+    provider = _provider_usd(said.get("cost_details"))
+    return None if cost is None or provider is None else _bounded(cost + provider)
+
+
+def _provider_usd(details: Any) -> float | None:
+    if not isinstance(details, dict):
+        return None
+    if details.get("upstream_inference_cost") is not None:
+        return _bounded(details["upstream_inference_cost"])
+    parts = ("upstream_inference_prompt_cost", "upstream_inference_completions_cost")
+    return _sum(details.get(name) for name in parts)
+
+
+def _sum_parts(cost: Any, depth: int = 0) -> float | None:
+    """Return a cost that is a number, or that comes in parts: its total where one is among them."""
+    if not isinstance(cost, dict) or depth == _DEEPEST:
+        return _bounded(cost)
+    for name in _TOTALS:
+        if name in cost:
+            return _bounded(cost[name])
+    # What a part says in words (a currency, the size of a search) is no part of the sum.
+    return _sum((part for part in cost.values() if not isinstance(part, str)), depth + 1) if cost else None
+
+
+def _sum(parts: Iterable[Any], depth: int = 0) -> float | None:
+    known = [_sum_parts(part, depth) for part in parts]
+    return None if None in known or not known else _bounded(sum(part for part in known if part is not None))
+
+
+def _bounded(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number <= _MOST_USD else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -_MOST_NUMBER < value < _MOST_NUMBER else None
+
+
+def _count(said: Any, name: str) -> int:
+    value = said.get(name) if isinstance(said, dict) else None
+    if value is None or value == 0:
+        return 0
+    return int(value) if (number := _number(value)) is not None and 0 <= number < _MOST_TOKENS else 0

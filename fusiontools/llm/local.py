@@ -24,8 +24,8 @@ from typing import Any
 from fusiontools.errors import CallFailed, FusionError, UsageError, install_line
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.ledger import usage_of
 from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
-from fusiontools.llm.usage import usage_of
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.clean import is_visible
 from fusiontools.record.sections import text_of

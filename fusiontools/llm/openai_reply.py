@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.citations import read_citations
-from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
+from fusiontools.llm.ledger import find_usage, usage_of
 from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
-from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record import jsonl
 from fusiontools.record.clean import is_visible
 from fusiontools.record.sources import merge_sources
@@ -41,7 +41,10 @@ _HTTP_FAILURE = re.compile("[45][0-9][0-9]")
 #: Where servers put a model's thoughts beside its text.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 #: What a message may hold beside its text.
-_BESIDE_TEXT = (*_REASONING, "refusal", "tool_calls", "function_call", "annotations", "citations", "native")
+_BESIDE_TEXT = (
+    *_REASONING,
+    *("reasoning_details", "refusal", "tool_calls", "function_call", "annotations", "citations", "native"),
+)
 #: What an answer may hold beside its message.
 _BESIDE_MESSAGE = ("citations", "search_results")
 #: What reading a value raises that is not of the kind that it must be.
@@ -208,6 +211,8 @@ class Reply:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._details: list[Any] = []
+        #: Whether a piece of the answer has been handed on.
+        self._begun = False
         #: Whether pieces came, and whether a whole message did that is none of them.
         self._in_pieces = self._whole = False
         self._sources: list[Source] = []
@@ -217,6 +222,8 @@ class Reply:
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
         self._message: dict[str, Any] | None = None
         self._done = False
+        #: The number of the choice that is read.
+        self._choice: Any = None
         self._ended: Any = None
         self._data: dict[str, Any] = {}
 
@@ -242,7 +249,13 @@ class Reply:
         if not (choices := event.get("choices")):
             self._sources += read_citations(event, {})
             return []
-        choice = choices[0]
+        # One answer was asked for; pieces of another one have no place in it.
+        first = next((choice for choice in choices if not choice.get("index")), choices[0])
+        if self._choice is None:
+            self._choice = first.get("index")
+        elif first.get("index") not in (None, self._choice):
+            return []
+        choice = first
         if choice.get("error"):
             _refuse_error(mend_all(choice), self._data, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
@@ -292,14 +305,14 @@ class Reply:
             finish_reason=reason or "stop",
             tool_calls=calls,
             reasoning=reasoning or None,
-            reasoning_details=join_details(mend_all({"details": self._details})["details"]) or None,
+            reasoning_details=self._joined_details() or None,
             ttft_s=ttft_s,
             sources=tuple(merge_sources(self._sources)),
             native=self._native,
             paused=paused,
             **cost,
         )
-        return completion, left
+        return completion, self._with_thoughts(left)
 
     def _add(self, delta: dict[str, Any]) -> list[Delta]:
         content, thought = _content(delta.get("content"))
@@ -322,7 +335,17 @@ class Reply:
             self._called = True
             if pieces := self._calls.take(proposed):
                 brought.append(pieces)
-        return brought
+        return self._with_thoughts(brought)
+
+    def _with_thoughts(self, brought: list[Delta]) -> list[Delta]:
+        """Put the thoughts so far before the first piece of the answer."""
+        if not brought or self._begun:
+            return brought
+        self._begun = True
+        return [Thoughts(self._joined_details()), *brought] if self._details and self._streamed else brought
+
+    def _joined_details(self) -> list[dict[str, Any]]:
+        return join_details(mend_all({"details": self._details})["details"])
 
     def _read_message(self, message: dict[str, Any]) -> list[ToolCall]:
         """Read a whole message; each call in it is one, whatever its id."""

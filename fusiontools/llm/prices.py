@@ -1,4 +1,4 @@
-"""What a call costs: the endpoint's word, else the recipe's price, else a public price list, else unknown.
+"""What a call costs where its endpoint does not say so: the recipe's price, else a public price list, else unknown.
 
 Prices come from `genai-prices` (extra `prices`), which carries them in the package, so nothing is looked up online.
 An unknown price is None and never 0. Before a call its tokens are estimated, because nobody has counted them yet.
@@ -16,7 +16,6 @@ from fusiontools.record.sections import text_of
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
-    from fusiontools.llm.completion import Completion
     from fusiontools.record.types import Message, Usage
 
 #: What an image takes at most in Anthropic's models, and about what it takes in others. A file counts as one image:
@@ -45,29 +44,6 @@ def prompt_tokens(messages: Sequence[Message], params: Mapping[str, Any]) -> int
     beside += [params[name] for name in _BESIDE if params.get(name)]
     texts: list[Message] = [{"role": "system", "content": jsonl.dumps(value).decode()} for value in beside]
     return estimate_tokens([*messages, *texts]) + SEEN_TOKENS * sum(map(_count_seen, messages))
-
-
-def paid(
-    endpoint: Endpoint, model: Model, usage: Usage | None, said_usd: float | None
-) -> tuple[float | None, str | None]:
-    """Return what an attempt cost and how that is known: `upstream`, `table`, `free`, or (None, None)."""
-    if said_usd is not None:
-        return said_usd, "upstream"
-    if endpoint.free:
-        return 0.0, "free"
-    if usage is None or not usage["prompt_tokens"]:
-        # Every call has a prompt: what counts none has counted nothing, and a price of nothing would be 0.
-        return None, None
-    listed = listed_usd(endpoint, model, usage)
-    return (listed, "table") if listed is not None else (None, None)
-
-
-def paid_for(endpoint: Endpoint, model: Model, completion: Completion) -> tuple[float | None, str | None]:
-    """Return what a completion cost and how that is known."""
-    usage = completion.usage
-    if usage is not None and not usage["completion_tokens"] and (completion.content or completion.tool_calls):
-        usage = None  # something was written, and nobody has counted it
-    return paid(endpoint, model, usage, completion.cost_usd)
 
 
 def listed_usd(endpoint: Endpoint, model: Model, usage: Usage) -> float | None:

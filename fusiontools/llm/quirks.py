@@ -103,6 +103,15 @@ _OF_A_TOOLS_NAME = compile_later(
 _OF_DETAILS = compile_later(
     r"reasoning_details|(invalid|unknown|corrupted|expired)\b.{0,20}\bsignature|encrypted_?content"
 )
+#: How they refuse the signature beside a call, of another model's or an old one; and how they miss one.
+_OF_SIGNATURES = compile_later(r"extra_content|provider_specific_fields|thought[ _]?signature")
+_OF_MISSING_SIGNATURES = compile_later(r"missing\b.{0,40}thought[ _]?signature")
+#: How they refuse the name of who speaks, and content that is null beside calls.
+_OF_NAMES = compile_later(
+    r"\bname\b.{0,40}(unsupported|not (supported|permitted|allowed))|messages\[?\.?\d+\]?\.name\b"
+    r"|(unsupported|unexpected|unrecognized|unknown|extra)\b.{0,60}\bname\b"
+)
+_OF_NULL_CONTENT = compile_later(r"content\b.{0,60}\b(null|none|nonetype)\b|\b(null|none)\b.{0,60}\bcontent\b")
 #: Models whose endpoints take no effort of thinking, but a switch.
 _HAS_A_SWITCH = compile_later("qwen|qwq", re.IGNORECASE)
 #: How such an endpoint says that it thinks in streams only.
@@ -129,6 +138,11 @@ class Quirks:
         thinks_unstreamed: the model may think, too, where its answer does not come as a stream.
         takes_details: messages may have `reasoning_details`.
         takes_thoughts: messages may have `reasoning_content`.
+        takes_signatures: calls may have beside them what their model signed.
+        wants_signatures: each turn's first call must have it; Google names what stands for one that nobody has.
+        takes_names: messages may say who speaks.
+        takes_null: content may be null beside calls.
+        takes_strict: tools may be `strict`.
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
@@ -143,6 +157,11 @@ class Quirks:
     parts: bool = True
     thinks_unstreamed: bool = True
     takes_details: bool = True
+    takes_signatures: bool = True
+    wants_signatures: bool = False
+    takes_names: bool = True
+    takes_null: bool = True
+    takes_strict: bool = True
     takes_thoughts: bool = True
     own_names: bool = True
     says_json: bool = False
@@ -211,6 +230,8 @@ class Quirks:
                 body[self.max_tokens_name or name] = self._bounded(value, asked)
             elif name not in self.dropped and (value or not _says_nothing(name, value)):
                 body[name] = value
+        if not self.takes_strict and body.get("tools"):
+            body["tools"] = rewrite.without_strict(body["tools"])
         if "tools" not in body and "tools" in asked:
             body.pop("tool_choice", None)
             body.pop("parallel_tool_calls", None)
@@ -252,6 +273,8 @@ class Quirks:
             self._refuse_format(said, body["response_format"].get("type"), form)
         elif self._take_lesson_on_tokens(said, body) or self._take_lesson_on_messages(said, body):
             return
+        elif self.takes_strict and "strict" in said and any(map(rewrite.is_strict, body.get("tools") or [])):
+            self.takes_strict = False
         elif _OF_A_TOOLS_NAME.search(said) and rewrite.short_names(body.get("tools")):
             self.own_names = False
         elif refused := _named_first(said, body):
@@ -279,6 +302,14 @@ class Quirks:
             self.takes_details = False
         elif self.takes_thoughts and "reasoning_content" in said and any("reasoning_content" in m for m in messages):
             self.takes_thoughts = False
+        elif _OF_MISSING_SIGNATURES.search(said):
+            self.wants_signatures = True
+        elif self.takes_signatures and _OF_SIGNATURES.search(said) and any(map(rewrite.is_signed, messages)):
+            self.takes_signatures = False
+        elif self.takes_null and _OF_NULL_CONTENT.search(said) and any(m.get("content") is None for m in messages):
+            self.takes_null = False
+        elif self.takes_names and _OF_NAMES.search(said) and any("name" in m for m in messages):
+            self.takes_names = False
         elif any(words in said for words in _OF_THE_LAST) and messages[-1].get("role") == "assistant":
             self.continues = False
         elif any(words in said for words in _OF_THE_FIRST):
@@ -321,6 +352,12 @@ class Quirks:
             messages = rewrite.without_key(messages, "reasoning_details")
         if not self.takes_thoughts:
             messages = rewrite.without_key(messages, "reasoning_content")
+        if not self.takes_names:
+            messages = rewrite.without_key(messages, "name")
+        if not self.takes_null:
+            messages = rewrite.without_null_content(messages)
+        if not self.takes_signatures or self.wants_signatures:
+            messages = rewrite.with_signatures(messages, given=self.takes_signatures, wanted=self.wants_signatures)
         if not self.parts:
             messages = rewrite.with_plain_text(messages)
         if instruction is not None:

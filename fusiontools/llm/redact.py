@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, Thoughts
 from fusiontools.llm.sensitive import Finder
 from fusiontools.record import jsonl
 
@@ -205,6 +205,8 @@ class RestoringDeltas:
         if isinstance(delta, str):
             if shown := self._text.take(delta):
                 self._on_delta(shown)
+        elif isinstance(delta, Thoughts):
+            self._on_delta(Thoughts(_each_text(delta.details, self._hidden.restore_text)))
         else:
             self._finish_text()
             self._on_delta([self._call(call) for call in delta])

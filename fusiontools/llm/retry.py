@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
+from fusiontools.llm.budget import Payment, costs_nothing
 from fusiontools.llm.drafts import MemberDraft
-from fusiontools.llm.ledger import Ledger, Payment, Slot, Trust, costs_nothing
+from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
     from fusiontools.llm.pacing import Pace, PaceTurn
+    from fusiontools.llm.purses import Purses
 
 _LONGEST_WAIT_S = 60.0
 
@@ -45,8 +45,7 @@ class Caller:
     pace: Pace
     ledger: Ledger
     slot: Slot
-    #: Gives what is known of the endpoint's costs, where money is limited.
-    trust_in: Callable[[str], Trust]
+    purses: Purses
 
 
 async def call_with_retries(
@@ -144,13 +143,15 @@ async def _attempt(
     if ledger.budgets and not endpoint.free:
         request = replace(request, params=prices.with_bound(endpoint, request.params))
         bound = prices.upper_bound_usd(endpoint, caller.model, request.messages, request.params)
-        payment = Payment(ledger.budgets, caller.trust_in(endpoint.name), bound, request.model)
+        payment = Payment(ledger.budgets, caller.purses, endpoint, caller.model, bound)
         await _open_in_time(payment, caller)
     paid_usd: float | None = None
+    answered = False
     started = time.monotonic()
     try:
         completion = await _call_in_time(request, caller, on_delta)
-        paid_usd, source = prices.paid_for(endpoint, caller.model, completion)
+        answered = True
+        paid_usd, source = paid_for(endpoint, caller.model, completion)
         ledger.enter(
             caller.slot,
             attempt=attempt,
@@ -176,8 +177,8 @@ async def _attempt(
         raise
     finally:
         if payment is not None:
-            payment.paid_usd = paid_usd
-            payment.settle()
+            payment.paid_usd, payment.answered = paid_usd, answered
+            await payment.settle()
 
 
 async def _open_in_time(payment: Payment, caller: Caller) -> None:
@@ -217,7 +218,7 @@ def _loop_time(monotonic: float) -> float:
 def _cost_of_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:
     """Return what a failed attempt cost: refusals and dead endpoints cost nothing, a cut answer nobody knows what."""
     if failure.usage is not None or failure.cost_usd is not None:
-        return prices.paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
+        return paid(caller.endpoint, caller.model, failure.usage, failure.cost_usd)  # type: ignore[arg-type]
     if caller.endpoint.free:
         return 0.0, "free"
     if costs_nothing(failure):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 CACHE_MARK = {"type": "ephemeral"}
 #: What the user says where a model does not go on in an assistant's message by itself.
 GO_ON = "Go on exactly where you stopped."
+#: What travels with a call and must come back with it: Gemini's thought signatures, as endpoints and gateways put them.
+SIGNATURES: Mapping[str, type] = {"extra_content": dict, "provider_specific_fields": dict, "thought_signature": str}
+#: What Google says to send with a call that another model made: "Thought signatures", in its API's documentation.
+_NO_SIGNATURE = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
 _RULING = ("system", "developer")
 #: Names of tools that every known provider takes.
 _PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
@@ -36,6 +40,47 @@ def without_key(messages: Sequence[Message], key: str) -> list[Message]:
     """Return the messages without one of their keys: thoughts that were given for the next turn."""
     kept: Any = [{name: said for name, said in m.items() if name != key} for m in messages]
     return kept  # type: ignore[no-any-return]
+
+
+def without_null_content(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with an empty text where content is null."""
+    return [{**m, "content": ""} if m.get("content") is None else m for m in messages]
+
+
+def is_signed(message: Message) -> bool:
+    """Return whether a model's signature stands beside one of its calls."""
+    calls: list[Any] = message.get("tool_calls") or []
+    return any(name in call for call in calls for name in SIGNATURES)
+
+
+def with_signatures(messages: Sequence[Message], *, given: bool, wanted: bool) -> list[Message]:
+    """Return the messages with other signatures beside their calls.
+
+    Args:
+        given: those that are there stay.
+        wanted: the first call of each turn has one; Google's word stands for it where there is none.
+    """
+    changed: list[Any] = []
+    for message in messages:
+        calls: list[Any] = message.get("tool_calls") or []
+        if not given:
+            calls = [{name: said for name, said in call.items() if name not in SIGNATURES} for call in calls]
+        if wanted and calls and not any(name in calls[0] for name in SIGNATURES):
+            calls = [{**calls[0], **_NO_SIGNATURE}, *calls[1:]]
+        changed.append({**message, "tool_calls": calls} if calls else message)
+    return changed
+
+
+def is_strict(tool: Any) -> bool:
+    """Return whether a tool says whether it is `strict`."""
+    return "strict" in function_of(tool)
+
+
+def without_strict(tools: Sequence[Any]) -> list[Any]:
+    """Return tools that do not say whether they are `strict`."""
+    kept = [{name: said for name, said in function_of(tool).items() if name != "strict"} for tool in tools]
+    pairs = zip(tools, kept, strict=True)
+    return [{**tool, "function": function} if is_strict(tool) else tool for tool, function in pairs]
 
 
 def merge_system(messages: Sequence[Message]) -> list[Message]:

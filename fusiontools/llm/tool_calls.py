@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.events import Joiner, mend, mend_all
+from fusiontools.llm.rewrite import SIGNATURES
 from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.record.types import ToolCall
-
-#: What travels with a call and must come back with it: Gemini's thought signatures, as endpoints and gateways put them.
-_BESIDE: dict[str, type] = {"extra_content": dict, "provider_specific_fields": dict, "thought_signature": str}
 
 #: How many levels a record and a server's event put around it, amply.
 _AROUND = 40
@@ -30,7 +28,7 @@ def read_calls(proposed: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
     """Return the calls of a whole answer in the form of OpenAI, with ids and arguments where a server has none."""
     calls: list[ToolCall] = []
     for call in proposed:
-        function = call.get("function") or {}
+        function = _function_of(call)
         read: Any = {
             "id": _free_id(_text(call.get("id")) or f"call_{len(calls)}", {known["id"] for known in calls}),
             "type": "function",
@@ -126,7 +124,7 @@ class CallMerger:
         """Add pieces; returns what can be passed on: `index` on each, `id` and `type` on the first of each call."""
         said: list[dict[str, Any]] = []
         for piece in pieces:
-            function = piece.get("function") or {}
+            function = _function_of(piece)
             given_id, name, arguments = _text(piece.get("id")), _text(function.get("name")), _arguments(function)
             call = self._find(given_id, piece.get("index"), name, arguments)
             if call is None:
@@ -194,6 +192,13 @@ def _goes_on_under_another_id(latest: _StreamedCall, name: str, arguments: str) 
     return not name and bool(arguments and latest.arguments)
 
 
+def _function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is called; some gateways put it beside the id, as items of the Responses API have it."""
+    if (custom := call.get("custom")) and isinstance(custom, dict):
+        return {"name": custom.get("name"), "arguments": {"input": custom.get("input") or ""}}
+    return call.get("function") or (call if "name" in call and "function" not in call else {})
+
+
 def _free_id(wanted: str, taken: set[str]) -> str:
     """Return an id that no other call of the answer has."""
     free, count = wanted, 2
@@ -207,7 +212,7 @@ def _beside(call: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         name: mend_all(said)
         for holder in holders
-        for name, kind in _BESIDE.items()
+        for name, kind in SIGNATURES.items()
         if isinstance(said := holder.get(name), kind) and said
     }
     return {name: said for name, said in found.items() if _can_be_written(said)}

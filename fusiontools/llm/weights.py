@@ -58,6 +58,13 @@ def find_weights(explicit: str | None = None) -> Path:
     return _verified(cached, "delete it and it is fetched again")
 
 
+def weights_at_hand(explicit: str | None = None) -> bool:
+    """Return whether `find_weights` would find a file without fetching it; what is in the file is not looked at."""
+    if given := explicit or os.environ.get(VARIABLE):
+        return Path(given).expanduser().is_file()
+    return _installed() is not None or (cache_dir() / PACKAGE / FILE).exists()
+
+
 def cache_dir() -> Path:
     """Return our directory in the user's cache; a relative `$XDG_CACHE_HOME` is ignored, as its specification says."""
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -11,6 +11,15 @@ _ESCAPES = (
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c))?"
     r"|\x1b[ -/]*[0-~]?"
 )
+#: One that the end of a text cuts off; and half of a line end.
+_UNFINISHED = (
+    r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*\x1b?"
+    r"|\x1b[ -/]*"
+    r"|\r)\Z"
+)
+#: What nobody ends within so many characters is no sequence that a terminal would wait for.
+_MOST_HELD = 4096
 _LINE_ENDS = r"\r\n?|[\x85\u2028\u2029]"
 #: Control characters but tab and line feed, directions, marks without a width, tags, and the selectors beyond sixteen,
 #: in which whole sentences have been hidden.
@@ -42,6 +51,26 @@ def clean(text: str) -> str:
     return text
 
 
+class CleanStream:
+    """Cleans a text that comes in pieces: a sequence that a piece only begins is held back until its end is there."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def take(self, piece: str) -> str:
+        """Return what is clean by now."""
+        text = self._held + piece
+        begun = _unfinished().search(text)
+        at = begun.start() if begun is not None and len(text) - begun.start() <= _MOST_HELD else len(text)
+        self._held = text[at:]
+        return clean(text[:at])
+
+    def finish(self) -> str:
+        """Return what is left of what was held back."""
+        held, self._held = self._held, ""
+        return clean(held)
+
+
 def is_visible(text: str) -> bool:
     """Return whether there is anything in a text that a person sees: a byte-order mark or a joiner is no answer."""
     return _visible().search(text) is not None
@@ -51,6 +80,11 @@ def is_visible(text: str) -> bool:
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
     # Most starts never need them.
     return [(re.compile(pattern), instead) for pattern, instead in _STEPS]
+
+
+@functools.cache
+def _unfinished() -> re.Pattern[str]:
+    return re.compile(_UNFINISHED)
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def is_solo(record: Record) -> bool:
 
 def has_sources(record: Record) -> bool:
     """Return whether something was looked up for a response, or given with the question."""
-    return "evidence" in record or any("sources" in response for response in record.get("panel", []))
+    return "evidence" in record or bool([1 for response in record.get("panel", []) if "sources" in response])
 
 
 def is_settled(record: Record) -> bool:

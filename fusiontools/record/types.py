@@ -15,6 +15,7 @@ class Message(TypedDict, total=False):
     name: str
     tool_calls: list[ToolCall]
     tool_call_id: str
+    reasoning_details: list[dict[str, Any]]
 
 
 class ToolFunction(TypedDict):
@@ -268,6 +269,18 @@ class Grade(TypedDict):
     error: NotRequired[CallError]
 
 
+class Compaction(TypedDict):
+    """How a conversation was made shorter: in `messages` a summary by `model` stands for the first `messages` of them.
+
+    `tokens` is about how many there were, `left_tokens` how many are left; a system prompt is not summarised.
+    """
+
+    model: str
+    messages: int
+    tokens: int
+    left_tokens: int
+
+
 class Record(TypedDict, total=False):
     """One question on its way through a chain. Unknown keys are the user's and travel along."""
 
@@ -278,6 +291,7 @@ class Record(TypedDict, total=False):
     evidence: list[Evidence]
     epoch: int
     recipe: dict[str, Any]
+    compaction: Compaction
     route: Route
     layers: list[list[Response]]
     panel: list[Response]

@@ -26,7 +26,7 @@ from fusiontools.config.chain_syntax import Step, parse, spell
 from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
-from fusiontools.config.resolve import Resolver, require_members, suited_to
+from fusiontools.config.resolve import Resolver, named_models, require_members, suited_to
 from fusiontools.config.stage_table import ANSWERING, LimitOptions
 from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
@@ -34,9 +34,10 @@ from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.llm.journal import Journal, default_path
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
+from fusiontools.runs.compaction import compacting
 from fusiontools.stages.runtime import Runtime, Stage
 
 In = TypeVar("In")
@@ -131,7 +132,11 @@ class Chain:
                 stages.append(stage_of(step.name, step.given, resolver))
             except UsageError as error:
                 raise StepRefused(step, error.message) from error
-        return self._run(stages)
+        run = self._run(stages)
+        if recipe.compact is None:
+            return run
+        readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
+        return compacting(run, recipe.compact, readers, recipe)
 
     def _run(self, stages: Sequence[Stage]) -> Stage:
         """Return the stages as one; the text of an answer is heard from the step whose text will be the answer."""
@@ -413,7 +418,7 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
     """
     if "error" in record:
         return []
-    from fusiontools.tools.imagined import imagined_tools
+    from fusiontools.tools.opening import imagined_tools
 
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
     tools = imagined_tools(recipe.tools)

@@ -147,6 +147,9 @@ class _ResumedWriter:
     def open(self) -> bytes:
         return self._new(self._writer.open())
 
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        return self._new(self._writer.thoughts(details))
+
     def text(self, text: str) -> bytes:
         return self._new(self._writer.text(text))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Model
 from fusiontools.llm.completion import DEPTH
-from fusiontools.llm.ledger import Budget
 from fusiontools.llm.prices import prompt_tokens
+from fusiontools.llm.purses import Budget
 from fusiontools.server.background import make_in_background
 from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of
 from fusiontools.server.passthrough import Passthrough, can_pass

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.completions import CompletionsWriter, prompts_of, put_together
 from fusiontools.server.protocols.exchange import ApiError, ChatResult

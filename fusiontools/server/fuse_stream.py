@@ -37,6 +37,10 @@ class FuseWriter:
         """Say the run's name."""
         return _frame({"type": "run", "run": self._run})
 
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say nothing: the record has them."""
+        return b""
+
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
         return _frame({"type": "answer", "text": text})

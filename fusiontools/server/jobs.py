@@ -22,7 +22,8 @@ from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
 from fusiontools.llm.drafts import Drafts
-from fusiontools.llm.ledger import Budget, Event
+from fusiontools.llm.ledger import Event
+from fusiontools.llm.purses import Budget
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from fusiontools.record.types import Call, Record
 
@@ -94,9 +97,29 @@ class Metrics:
         if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is not None:
             _forget_dead(Path(folder))
             everybody = CollectorRegistry()
-            MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+            everybody.register(_AllWorkers(Path(folder)))
             return generate_latest(everybody)
         return generate_latest(self.registry)
+
+
+class _AllWorkers(Collector):
+    """The figures of all workers; a file that was just made has no size yet, and the library cannot read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures, added up."""
+        files = [str(file) for file in self._folder.glob("*.db") if _has_figures(file)]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return merged
+
+
+def _has_figures(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # that of a dead worker, which another one has taken away
+        return False
 
 
 def _forget_dead(folder: Path) -> None:

@@ -25,8 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import CallFailed, UsageError
-from fusiontools.llm.ledger import Budget
-from fusiontools.server.day_money import DAY_S, DayMoney, refuse_for_today
+from fusiontools.llm.purses import Budget, Purses
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
@@ -43,6 +42,7 @@ from fusiontools.server.request import (
     speaks_anthropic,
     too_large,
 )
+from fusiontools.server.result import refuse_for_today
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
@@ -367,14 +367,13 @@ class DailyBudgets:
 
     Args:
         day_usd: what is in it; None is no limit.
-        money: where it is counted, for all processes and after a restart.
+        purses: where it is counted, for all processes and after a restart.
         clock: Unix time.
     """
 
     day_usd: float | None
-    money: DayMoney | None = None
+    purses: Purses = field(default_factory=Purses)
     clock: Callable[[], float] = time.time
-    _budgets: dict[str, tuple[int, Budget]] = field(default_factory=dict)
 
     def of(self, caller: str) -> Budget | None:
         """Return today's budget of a caller.
@@ -384,12 +383,8 @@ class DailyBudgets:
         """
         if self.day_usd is None:
             return None
-        today = int(self.clock() // DAY_S)
-        day, budget = self._budgets.get(caller, (-1, Budget()))
-        if day != today:
-            account = self.money.of(caller, today) if self.money is not None else None
-            budget = Budget(self.day_usd, "caller_budget", "this key", account=account, shared=True)
-            self._budgets[caller] = (today, budget)
+        today = time.strftime("%Y-%m-%d", time.gmtime(self.clock()))
+        budget = Budget(self.purses, f"{today} {caller}", self.day_usd, "caller_budget", "this key")
         try:
             spent_usd = budget.committed_usd
         except CallFailed as failed:

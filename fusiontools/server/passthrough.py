@@ -13,24 +13,24 @@ from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.recipe import Redact
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
+from fusiontools.llm.budget import NO_MONEY, Payment, RecordBudget, costs_nothing
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES
-from fusiontools.llm.ledger import NO_MONEY, Budget, Ledger, Payment, Slot, costs_nothing
+from fusiontools.llm.ledger import Ledger, Slot, find_usage, paid_for, usage_of
+from fusiontools.llm.purses import Budget
 from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
-from fusiontools.llm.usage import find_usage, usage_of
 from fusiontools.record.types import Call, Usage
-from fusiontools.server.day_money import refuse_for_today
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
 from fusiontools.server.request import Receive, Send, encode_headers, send_json
 from fusiontools.server.restoring import restore_chunks
-from fusiontools.server.result import scrub
+from fusiontools.server.result import refuse_for_today, scrub
 
 if TYPE_CHECKING:
     from fusiontools.server.catalog import Catalog
@@ -62,7 +62,7 @@ class Forwarding:
 
     on_open: Callable[[int, str], Awaitable[None]]
     write: Callable[[bytes], Awaitable[None]]
-    budgets: tuple[Budget, ...] = ()
+    budgets: tuple[Budget | RecordBudget, ...] = ()
     on_call: Callable[[Call], None] | None = None
     redact: Redact = ()
 
@@ -90,7 +90,7 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
     elif budgets:
         sent = dict(prices.with_bound(endpoint, sent))
     bound_usd = _bound_usd(endpoint, model, sent) if budgets else None
-    payment = Payment(budgets, client.trust_in(endpoint.name), bound_usd, model.model)
+    payment = Payment(budgets, client.purses, endpoint, model, bound_usd)
     begun = False
     started = time.monotonic()
     try:
@@ -110,7 +110,8 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
             usage, reported_usd = await _copy(_restored(reply, hidden, sent), forwarding.write, _hides_usage(body))
             noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
-            payment.paid_usd, source = prices.paid_for(endpoint, model, noted)
+            payment.answered = True
+            payment.paid_usd, source = paid_for(endpoint, model, noted)
         _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
         return ledger
     except TimeoutError:
@@ -343,10 +344,10 @@ class Passthrough:
         else:
             await send_json(self.send, head[0], bytes(kept), _reply_headers(head[1]))
 
-    def _budgets(self, max_cost_usd: float | None) -> tuple[Budget, ...]:
+    def _budgets(self, max_cost_usd: float | None) -> tuple[Budget | RecordBudget, ...]:
         budget = self.server.daily_budgets.of(self.log.caller)
         limits = [usd for usd in (self.server.options.max_request_cost_usd, max_cost_usd) if usd is not None]
-        own = (Budget(min(limits), "record_budget", "the request"),) if limits else ()
+        own = (RecordBudget(min(limits), "the request"),) if limits else ()
         return own if budget is None else (*own, budget)
 
     async def _inside(self, body: Mapping[str, Any], model: Model, forwarding: Forwarding) -> Ledger:

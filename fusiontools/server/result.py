@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.recipe import public_model, without_private
 from fusiontools.llm.finish_reasons import read_finish_reason
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Call, Record
-from fusiontools.server.day_money import refuse_for_today
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
 
 if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
 
+_DAY_S = 86_400
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
 #: What an endpoint says when it is the server's own key or account that it refuses.
@@ -217,3 +218,13 @@ def error_of(record: Record) -> ApiError:
     if bought:
         return ApiError(424, code, message, headers=_NO_RETRY)
     return ApiError(504 if failures <= {"timeout", "deadline"} and failures else 502, code, message, headers=_NO_RETRY)
+
+
+def refuse_for_today(why: str, now: float | None = None) -> ApiError:
+    """Return the refusal of what a day's money does not reach for, with the time until there is more.
+
+    Args:
+        now: Unix time.
+    """
+    left_s = int(_DAY_S - (time.time() if now is None else now) % _DAY_S) + 1
+    return ApiError(402, "caller_budget", why, headers={"retry-after": str(left_s)})

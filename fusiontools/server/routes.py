@@ -356,7 +356,7 @@ def _refuse_unknown(body: Mapping[str, Any]) -> None:
 
 
 def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
-    members = [{"model": m.name, "samples": m.samples * recipe.panel.samples_of()} for m in recipe.panel.members]
+    members = [{"model": m.name, "samples": m.samples * recipe.panel.samples} for m in recipe.panel.members]
     return {
         "name": recipe.name,
         "description": recipe.description,

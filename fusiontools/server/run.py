@@ -11,9 +11,9 @@ import signal
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -57,8 +57,7 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        # Metrics take every `*.db` of the folder for their own.
-        typed = replace(typed, money=Path(folder, "money.sqlite"))
+        typed = replace(typed, run=f"run {uuid.uuid4().hex}")
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))
         workers = _Workers(config, sockets=[listening])

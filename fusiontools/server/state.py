@@ -7,14 +7,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
+from fusiontools.llm.purses import Purses, default_purses_path
 from fusiontools.server.catalog import Catalog, open_catalog
-from fusiontools.server.day_money import DayMoney
 from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback
@@ -38,14 +37,14 @@ class ServerArguments:
         config: the recipe that `fusion` means.
         limit: options of `LimitOptions`.
         journal: options of the journal.
-        money: the file in which workers count what all requests cost together; None where there is one process.
+        run: the name under which workers count what all requests cost together.
     """
 
     config: str | None
     options: ServeOptions
     limit: Mapping[str, Any] = field(default_factory=dict)
     journal: Mapping[str, Any] = field(default_factory=dict)
-    money: Path | None = None
+    run: str = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,13 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         _share(options.max_in_flight, options), options.max_queue // options.workers, options.queue_s
     )
     limiter.watch(metrics.set_in_flight, metrics.set_queued)
+    ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
+    ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]
+    limited = any(usd is not None for usd in ceilings)
+    day_usd = options.max_day_cost_usd
+    # A day is that of all servers of a user, a server's money and what it learns of prices that of all its workers.
+    shared = day_usd is not None or (limited and options.workers > 1)
+    purses = Purses(default_purses_path() if shared else None)
     client = Client(
         catalog.endpoints,
         limits,
@@ -109,23 +115,20 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         replay=bool(typed.journal.get("replay")),
         offline=bool(typed.journal.get("offline")),
         shares=False,  # two callers may never find out about each other
-        account=DayMoney(typed.money).of_run() if typed.money and limits.max_cost_usd is not None else None,
+        purses=purses,
+        run=typed.run,
     )
-    ceilings = [options.max_request_cost_usd, options.max_day_cost_usd, limits.max_cost_usd]
-    ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]
     for home in {model.endpoint for model in catalog.models.values()}:
         endpoint = catalog.endpoints[home]
         may_come = endpoint.api_key_env and endpoint.key() is None  # or the catalog would have refused it
         if not (endpoint.embedded or may_come):
             client.backend_of(home)  # an address that cannot be is found now, not by the first client
-    limited = any(usd is not None for usd in ceilings)
-    day_usd = options.max_day_cost_usd
     return Server(
         options=options,
         planner=Planner(catalog, options, limited),
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
-        daily_budgets=DailyBudgets(day_usd, None if day_usd is None else DayMoney()),
+        daily_budgets=DailyBudgets(day_usd, purses),
         cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,

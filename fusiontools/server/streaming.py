@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusiontools.llm.completion import Thoughts
 from fusiontools.record.types import ToolCall
 from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
@@ -51,6 +52,7 @@ class Stream:
     begun: bool = False
     #: How the stream begins; made before all else that is said, for events are numbered in the order they are made.
     _opening: bytes | None = None
+    _thought: bool = False
     _text: list[str] = field(default_factory=list)
     _calls: dict[int, StartedToolCall] = field(default_factory=dict)
 
@@ -146,7 +148,10 @@ class Stream:
         if calls is None or not result.content.startswith(sent):
             raise ApiError(424, "broken_off", "the model broke off in the middle of its answer; another response stands in `fusion.answer`")  # fmt: skip  # noqa: E501
         rest = result.content[len(sent) :]
-        return (self._write(rest) if rest else b"") + (self._write(calls) if calls else b"")
+        thought = b""
+        if result.reasoning_details and not (sent or self._calls or self._thought):
+            thought = self._write(Thoughts(result.reasoning_details))
+        return thought + (self._write(rest) if rest else b"") + (self._write(calls) if calls else b"")
 
     def _open(self) -> bytes:
         if self._opening is None:
@@ -161,6 +166,9 @@ class Stream:
         if self.first is not None:
             self.first()
             self.first = None
+        if isinstance(piece, Thoughts):
+            self._thought = True
+            return self.writer.thoughts(piece.details)
         if isinstance(piece, str):
             self._text.append(piece)
             return self.writer.text(piece)

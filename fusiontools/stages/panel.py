@@ -23,7 +23,7 @@ from typing import Any, Literal
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
 from fusiontools.errors import CallFailed, InputError, RecordCode
-from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
@@ -264,7 +264,7 @@ async def ask(
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
-                on_delta(recalled.content)
+                say_whole(on_delta, recalled.content, recalled.reasoning_details)
         elif call.request.cached_messages:
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:

@@ -62,11 +62,14 @@ class PanelPlanner:
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        samples = self.options.samples_of(short=short)
+        samples = self.options.short_samples if short else self.options.samples
         seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
         spread = _spread_temperatures(seats, self.options, few_shot)
+        # Members without a system prompt of their own are asked the same.
+        asked = {seat.model.system: seat.model for seat in seats}
+        shown = {system: self._prompt(model, few_shot) for system, model in asked.items()}
         return [
-            self._call(seat, self._prompt(seat.model, few_shot), self._params(seat.model, few_shot, temperature))
+            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
             for seat, temperature in zip(seats, spread, strict=True)
         ]
 
@@ -171,8 +174,10 @@ class PanelPlanner:
     def _wish(self, model: Model) -> ToolWish | None:
         """Return what tools a member may use: its own, else the panel's; the embedded model can use none."""
         names = self.options.tools if model.tools is None else model.tools
+        if not names:
+            return None
         endpoint = self.runtime.client.endpoints.get(model.endpoint)
-        if not names or (endpoint is not None and endpoint.embedded):
+        if endpoint is not None and endpoint.embedded:
             return None
         from fusiontools.stages.tool_loop import ToolWish
 
@@ -193,12 +198,13 @@ class PanelPlanner:
         return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
+        asked = self.record.get("params")
         params: dict[str, Any] = {
             "temperature": temperature,
             "top_p": model.top_p,
             "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
             "reasoning_effort": model.reasoning_effort,
-            **select_params(self.record.get("params", {}), MEMBER),
+            **(select_params(asked, MEMBER) if asked else {}),
             **(self.options.extra or {}),
             **model.extra,
         }

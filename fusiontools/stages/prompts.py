@@ -6,23 +6,31 @@ decides together with the text, what it is shown for, and the record. So nobody 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import hmac
+import os
 import re
+import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from fusiontools.config.templates import load_template
+from fusiontools.llm.journal import default_path
 from fusiontools.record import jsonl
 from fusiontools.record.sections import digest, has_sources, text_of
 from fusiontools.record.sources import given_sources
 from fusiontools.record.types import Message, Record, Response, Source
-from fusiontools.stages.fence_key import fence_key
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 #: A piece of a prompt: text, or a content part such as an image.
 Piece = str | dict[str, Any]
 _MARK_BYTES = 16
+#: The secret itself, for machines that are to make the same marks; it stands in no record and no log.
+FENCE_VARIABLE = "FUSION_FENCE_SECRET"
+_SECRET_BYTES = 32
 #: What is shown of the title of a source: a stranger wrote it.
 _TITLE_CHARS = 200
 
@@ -95,14 +103,50 @@ def mark_of(purpose: str, record_id: str, texts: Sequence[str]) -> str:
     Args:
         purpose: what they are shown for: what one reader may give away of its mark is of no use with another.
     """
-    told = b"".join(_counted(text) for text in (purpose, record_id, *texts))
+    spelled = [text.encode("utf-8", "surrogatepass") for text in (purpose, record_id, *texts)]
+    # Each with its length before it: where one ends and the next begins is told, too.
+    told = b"".join([b"%d:%b" % (len(data), data) for data in spelled])
     return hmac.digest(fence_key(), told, "sha256")[:_MARK_BYTES].hex()
 
 
-def _counted(text: str) -> bytes:
-    """Return a text with its length before it: where one ends and the next begins is told, too."""
-    data = text.encode("utf-8", "surrogatepass")
-    return b"%d:%b" % (len(data), data)
+@functools.cache
+def fence_key() -> bytes:
+    """Return the secret of this installation, 32 bytes, from which marks are made: no writer of a text can know one.
+
+    It is a file beside the journal that all processes of a user share, made by whichever needs it first, so that one
+    text gets one mark on every run. Where no file can be written, each process has a secret of its own: marks then
+    differ from run to run, and nothing else, for they are no part of the journal's keys.
+    """
+    if given := os.environ.get(FENCE_VARIABLE):
+        return hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+    return _secret_in(default_path().with_name("fence.key"))
+
+
+def _secret_in(path: Path) -> bytes:
+    """Return the secret of a file, which is made where it is not there; one of this process where that cannot be."""
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            if len(found := path.read_bytes()) == _SECRET_BYTES:
+                return found
+        with contextlib.suppress(OSError):
+            _make_secret(path)
+    return secrets.token_bytes(_SECRET_BYTES)
+
+
+def _make_secret(path: Path) -> None:
+    """Put a new secret there whole, unless another process was first: nobody ever sees half of one.
+
+    Raises:
+        OSError: it cannot be written, or is there already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ours = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(ours, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(_SECRET_BYTES))
+    try:
+        os.link(ours, path)
+    finally:
+        ours.unlink()
 
 
 def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:

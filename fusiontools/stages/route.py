@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from fusiontools.config.stage_table import RouteOptions
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed, StageCode, StageFailed
 from fusiontools.llm.ledger import Ledger, Slot
+from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
@@ -45,7 +44,6 @@ from fusiontools.stages.verdicts import ask, verdict_form
 SOLO = "solo"
 _MAX_OUTPUT_BYTES, _PIECE_BYTES, _COMPLAINT_BYTES, _SHOWN_CHARS, _REASON_CHARS = 65_536, 16_384, 4_096, 120, 300
 #: How long a killed command is waited for; whoever has left its group cannot hold the record up.
-_ENDED_WITHIN_S = 2.0
 _PRINTED = re.compile(r"(fuse|solo|fast|balanced|strong)(?:[\s:]+(fast|balanced|strong))?(?=[\s:;,.]|$)", re.IGNORECASE)
 
 
@@ -95,20 +93,12 @@ def one_line(text: str) -> str:
 
 
 async def _run_command(command: str, data: bytes, within_s: float) -> str:
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_shell(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
-    )
     try:
-        process = await asyncio.shield(starting)
+        process = await begin(
+            asyncio.create_subprocess_shell(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+        )
     except (OSError, ValueError) as error:
         raise StageFailed("route_failed", f"the router command cannot be started: {error}") from error
-    except asyncio.CancelledError:
-        # Left alone, asyncio would kill the shell only and wait for the pipes that its children hold.
-        with contextlib.suppress(OSError, ValueError):
-            process = await starting
-            _kill(process)
-            await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_ENDED_WITHIN_S)
-        raise
     exchange = asyncio.create_task(_exchange(process, data))
     ended: set[asyncio.Task[Any]] = set()
     try:
@@ -116,8 +106,8 @@ async def _run_command(command: str, data: bytes, within_s: float) -> str:
     finally:
         if not ended:
             # Its pipes are read to their ends, which come with its own.
-            _kill(process)
-            await asyncio.wait({exchange}, timeout=_ENDED_WITHIN_S)
+            kill(process)
+            await asyncio.wait({exchange}, timeout=ENDED_WITHIN_S)
             exchange.cancel()
     if not ended:
         raise StageFailed("route_failed", f"the router command did not end within {within_s:.3g} s")
@@ -158,7 +148,7 @@ async def _read_output(process: Process) -> bytes:
             continue  # what was on its way when it was killed
         printed += piece
         if len(printed) > _MAX_OUTPUT_BYTES:
-            _kill(process)
+            kill(process)
     return printed
 
 
@@ -170,12 +160,6 @@ async def _read_complaint(process: Process) -> str:
         last = (last + piece)[-_COMPLAINT_BYTES:]
     lines = last.decode("utf-8", "replace").strip().splitlines()
     return _shorten(lines[-1]) if lines else ""
-
-
-def _kill(process: Process) -> None:
-    """Kill the command and all that it started; it leads a group of its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _shorten(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
+from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.record.sections import DERIVED, has_sources, take_verbatim, usable_responses, with_error
 from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
     from fusiontools.llm.drafts import Drafts
-    from fusiontools.llm.ledger import Budget, Event, Ledger
+    from fusiontools.llm.ledger import Event, Ledger
+    from fusiontools.llm.purses import Budget
     from fusiontools.tools.toolbox import Toolbox
 
 
@@ -82,7 +84,7 @@ class Runtime:
         if self._record_usd is not None:
             spent_usd = sum(call.get("cost_usd") or 0.0 for call in record.get("calls", []))
             ledger.budgets = self.client.budgets(self._record_usd, spent_usd)
-        if self.purse is not None and self.purse.limit_usd is not None:
+        if self.purse is not None:
             ledger.budgets = (*ledger.budgets, self.purse)
         ledger.epoch = record.get("epoch", 0)
         ledger.on_call = self.on_call
@@ -112,7 +114,6 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
-        from fusiontools.llm.kept_results import KeptResults
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
@@ -132,6 +133,27 @@ class Runtime:
     @property
     def _limits(self) -> LimitOptions:
         return self.limits or self.client.limits
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResults:
+    """What tools gave, in the journal of a client: found again under its rules of replay, like its calls."""
+
+    client: Client
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return what was kept under this key; None where nothing was, or nothing is to be replayed."""
+        journal = self.client.journal
+        if journal is None or not (self.client.replay or self.client.offline):
+            return None
+        found = journal.get(key)
+        return None if found is None else found[0].content.encode()
+
+    async def put(self, key: bytes, kept: bytes, name: str) -> None:
+        """Keep what a tool of this name gave; returns when it is safe."""
+        if self.client.journal is not None:
+            request = CompletionRequest("tools", name, ())
+            await self.client.journal.put(key, request, Completion(kept.decode(), name), None)
 
 
 Stage = Callable[[Record, Runtime], Awaitable[Record]]

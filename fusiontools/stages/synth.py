@@ -22,7 +22,7 @@ from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed, StageCode
-from fusiontools.llm.completion import Completion, Delta, OnDelta
+from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, select_params
@@ -122,7 +122,7 @@ class _Writing:
         except CallFailed as failure:
             self._note("refine_failed", f"{failure.message}; the answer stays as it was")
             if self.runtime.on_delta is not None and self._is_watched() and not self.heard:
-                self.runtime.on_delta(before["content"])
+                say_whole(self.runtime.on_delta, before["content"], before.get("reasoning_details"))
             return before
         return {**after, "draft": _keep_text(before)}
 
@@ -141,7 +141,7 @@ class _Writing:
         compared = bool({"synth", "panel", "tie"} & set(verdicts))
         winner, loser = (single, written) if compared and fought.winner != 0 else (written, single)
         if self.runtime.on_delta is not None:
-            self.runtime.on_delta(winner["content"])
+            say_whole(self.runtime.on_delta, winner["content"], winner.get("reasoning_details"))
         if not compared:
             self._note("guard_failed", f"{fought.problem}; the written answer stays", model)
             return written

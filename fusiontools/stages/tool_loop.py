@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fusiontools.config.models import Model
 from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
 from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
-from fusiontools.llm.ledger import Ledger, Slot, settle
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta, say_whole
+from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.llm.provider_search import provider_search
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
@@ -89,7 +89,7 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
     completion = await _ToolLoop(ask, wish, box, names, _context_of(ask, wish), own or {}).run()
     if on_delta is not None and completion.content:
-        on_delta(completion.content)
+        say_whole(on_delta, completion.content, completion.reasoning_details)
     return completion
 
 
@@ -278,7 +278,7 @@ def _fenced(run: ToolRun, mark: str) -> str:
     return prompts.fence(title, run.result.text, mark)
 
 
-def _enter(ask: Ask, run: ToolRun) -> None:
+async def _enter(ask: Ask, run: ToolRun) -> None:
     """Enter a run into the ledger; a call that was not run is none."""
     if run.how == "rejected":
         return
@@ -296,7 +296,8 @@ def _enter(ask: Ask, run: ToolRun) -> None:
         saved_usd=None if made else run.result.cost_usd,
     )
     if made and run.result.cost_usd:
-        settle(ask.ledger.budgets, 0.0, run.result.cost_usd)
+        for budget in ask.ledger.budgets:
+            await budget.book(run.result.cost_usd)
 
 
 def _kept_of(run: ToolRun) -> ToolUse:

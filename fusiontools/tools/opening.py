@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusiontools.config.tool_options import MCP, PROVIDER, ToolOptions, require_tool
+from fusiontools.config.api_keys import known_keys
+from fusiontools.config.tool_options import MCP, PROVIDER, TOOLS, ToolOptions, require_tool
 from fusiontools.errors import UsageError
-from fusiontools.tools.tool import Tool
+from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult
 from fusiontools.tools.toolbox import ResultStore, Toolbox
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _SHELL_S = 60.0
 _SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _SECRET_CHARS = 8
+#: How long a result is taken to be where nothing is run: about that of a page.
+_RESULT = "result " * 1200
 
 
 class OpenTools:
@@ -131,5 +134,31 @@ def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Se
 
 
 def _secrets() -> list[str]:
-    """Return the values of the environment's keys: what no output may repeat."""
-    return [value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SECRET_CHARS]
+    """Return the values of the environment's keys, and the other keys that are known: what no output may repeat."""
+    named = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+    return [value for value in (*named, *known_keys()) if len(value) >= _SECRET_CHARS]
+
+
+def imagined_tools(settings: ToolOptions) -> OpenTools:
+    """Return all tools that these settings know, which run nothing: for what a chain would cost."""
+    names = [*TOOLS, *(f"{MCP}{name}" for name in settings.mcp)]
+    return OpenTools(settings, own={name: [_imagined(name, settings)] for name in names})
+
+
+def _imagined(name: str, settings: ToolOptions) -> Tool:
+    cost_usd = _search_usd(settings) if name == "web_search" else 0.0
+
+    async def run(arguments: Arguments, context: ToolContext) -> ToolResult:
+        return ToolResult(_RESULT, cost_usd=cost_usd)
+
+    plain = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:64]
+    return Tool(plain, name, {"type": "object", "properties": {"nth": {"type": "integer"}}}, run, true_name=name)
+
+
+def _search_usd(settings: ToolOptions) -> float | None:
+    """Return what a search with the first engine costs; None where nobody knows."""
+    named = [engine for engine in settings.search if engine != PROVIDER]
+    from fusiontools.tools.search_engines import ENGINES
+
+    first = next(iter(named or [name for name, engine in ENGINES.items() if engine.key()]), None)
+    return ENGINES[first].cost_usd if first is not None and first in ENGINES else 0.0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from fusiontools.config.api_keys import find_key
 from fusiontools.record import jsonl
 from fusiontools.tools.guarded_http import Fetched, FetchFailed, GuardedHttp
 from fusiontools.tools.search_limits import SearchRefused, asked_wait_s
@@ -88,8 +89,8 @@ class Engine:
     interval_s: float = 0.0
 
     def key(self) -> str:
-        """Return its key from the environment, or nothing."""
-        return next((value for name in self.key_names if (value := os.environ.get(name, "").strip())), "")
+        """Return its key, from the environment or as it was kept, or nothing."""
+        return next((key for name in self.key_names if (key := find_key(name))), "")
 
 
 async def search_over_http(name: str, query: SearchQuery, base_url: str, http: GuardedHttp) -> Found:

@@ -97,7 +97,7 @@ class ToolContext:
     #: The addresses that searches returned.
     found: set[str] = field(default_factory=set)
     #: Told of each run when it is over, also where others of its message are not.
-    on_run: Callable[[ToolRun], None] | None = None
+    on_run: Callable[[ToolRun], Awaitable[None]] | None = None
     #: How often each call that must not be made once for all was made, for its key.
     made: dict[bytes, int] = field(default_factory=dict)
     #: The last call and how often in a row.

@@ -192,7 +192,7 @@ class Toolbox:
     async def _answer(self, call: _Planned | ToolRun, context: ToolContext) -> ToolRun:
         run = call if isinstance(call, ToolRun) else await self._result_of(call, context)
         if context.on_run is not None:
-            context.on_run(run)
+            await context.on_run(run)
         return run
 
     async def _result_of(self, call: _Planned, context: ToolContext) -> ToolRun:

@@ -1,6 +1,6 @@
 """Count the files of the package in which a warm chat request runs anything.
 
-    python tests/bench/touched.py [CHAIN]      the chain of the default recipe where none is named
+    python tests/bench/touched.py [CHAIN]      `panel | synth` where none is named
 
 It starts `fuse-serve` before the fake upstream, asks one question to warm it up and then another one, and prints how
 many files under `fusiontools/` a function ran in meanwhile, in any thread, and how often in each.
@@ -27,10 +27,10 @@ RECIPE = "panel: [fake/a, fake/b, fake/c]\njudge: fake/judge\nsynth: fake/synth\
 CHAT = "/v1/chat/completions"
 
 
-def main(chain: str | None = None) -> None:
+def main(chain: str = "panel | synth") -> None:
     with stand() as here:
         recipe = here.folder / "recipe.yaml"
-        recipe.write_text(RECIPE + (f"chain: {chain}\n" if chain else ""))
+        recipe.write_text(f"{RECIPE}chain: {chain}\n")
         with served(recipe, here.environment()) as (url, process):
             ask(url, "Which of them holds, and why?")
             os.kill(process.pid, signal.SIGUSR1)

@@ -382,7 +382,7 @@ async def stage(record, runtime):
     raise LookupError("SECRET")
 
 question = {"id": "q", "messages": [{"role": "user", "content": "Why?"}]}
-asking = Asking(as_record=True, plain=False, verbose=False, quiet=False, strict=False, replayable=True)
+asking = Asking("fuse-ask", as_record=True, plain=False, verbose=False, quiet=False, strict=False, replayable=True)
 leave(asyncio.run(ask_once(question, stage, make_client(load_recipe(), {}, {}, "fuse-ask"), asking)))
 """
 

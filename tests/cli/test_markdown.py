@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from terminal import everything, on_a_terminal
+from terminal import on_a_terminal, read_screen
+from terminal import shown as on_screen
 
 #: Shows its arguments, one after the other, as pieces of an answer.
 SHOW = """
@@ -24,9 +25,9 @@ ANSWER = (
 
 
 def shown(env: dict[str, str], folder: Path, pieces: Sequence[str]) -> list[str]:
-    """Return the lines that stay, without blanks at their ends; what was drawn anew is not told apart."""
+    """Return the lines that stay, without blanks at their ends."""
     with on_a_terminal([sys.executable, "-c", SHOW, *pieces], env, folder) as (ours, _):
-        return [line.rstrip() for line in everything(ours).replace("\r", "").split("\n")]
+        return on_screen(read_screen(ours)).split("\n")
 
 
 def test_marks_are_set_and_no_word_is_lost(env: dict[str, str], tmp_path: Path) -> None:

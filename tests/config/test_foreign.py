@@ -154,3 +154,10 @@ def test_what_is_no_such_file_or_broken_is_refused_in_words(text: str, tmp_path:
 
     with pytest.raises(UsageError, match=r"^--import theirs.yaml: "):
         imported_recipe("theirs.yaml")
+
+
+def test_a_file_that_lacks_a_key_is_told_which(tmp_path: Path) -> None:
+    (tmp_path / "theirs.yaml").write_text("judge_model: e/f\ntemperature: 0.3\n")
+
+    with pytest.raises(UsageError, match="Fusion Engine: it lacks `models`"):
+        imported_recipe(str(tmp_path / "theirs.yaml"))

@@ -56,7 +56,7 @@ FILTERS = [
 ]
 READERS = [*(tool.name for tool in FILTERS), "fuse-cost"]
 #: What reads something else than one stream of records, and has tests of its own.
-OTHERS = ["fuse-ask", "fuse-diff", "fuse-serve", "fuse-tasks", "fuse-report"]
+OTHERS = ["fuse-ask", "fuse-chat", "fuse-diff", "fuse-serve", "fuse-tasks", "fuse-report", "fuse-log", "fuse-doctor"]
 #: How each tool passes records on.
 PASSING = [*(tool.args for tool in FILTERS), ["fuse-cost", "--tee"]]
 

@@ -50,7 +50,8 @@ def verdict(status: int, said: str) -> str:
     """Return how a tool took its interruption."""
     if re.search(r'File "[^"]*/fusiontools/', said):
         return f"traceback: {said.strip().splitlines()[-1]}"
-    if "Traceback" in said or (status == -signal.SIGINT and not said):
+    # Python itself, before it can show a traceback, says the name alone; from our first line on nothing is said.
+    if "Traceback" in said or said.strip() == "KeyboardInterrupt" or (status == -signal.SIGINT and not said):
         return EARLY
     return INTERRUPTED if status == 130 and not said else f"exit {status}: {said.strip()[-200:]}"
 

@@ -59,7 +59,8 @@ OTHERS = (
 KINDS = (*(f"status={status}" for status in STATUSES), *OTHERS, *(f"odd={kind}" for kind in ODD))
 GOOD = "fake/good"
 MODELS = tuple(f"fake/a+{kind}" for kind in KINDS)
-LIMITS = "limits: {retries: 0, timeout_s: 3, deadline_s: 20}\n"
+#: Long enough for what behaves on a busy machine.
+LIMITS = "limits: {retries: 0, timeout_s: 10, deadline_s: 100}\n"
 RECIPE = f"panel: {json.dumps([GOOD, *MODELS])}\n{LIMITS}"
 SERVED = f"panel: [{GOOD}, fake/other]\nsynth: fake/synth\nchain: panel | synth\n{LIMITS}"
 CLIENTS = 16
@@ -94,6 +95,9 @@ def in_shell(here: Scene, count: int) -> Iterator[Bound]:
     sent, kinds = faults_of(here)
     in_place = sum(record["id"] == str(i) for i, record in enumerate(found))
     responses = [response for record in found for response in record.get("panel", [])]
+    for record in found:
+        if "error" in record:
+            print(f"injected: {record['id']}: {str(record['error'])[:300]}", file=sys.stderr)
     yield Bound("injected", "faults sent to a batch", sent)
     yield Bound("injected", "kinds of them", kinds)
     yield Bound("injected", "records lost or out of place", count - in_place, 0)

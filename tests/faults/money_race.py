@@ -4,8 +4,7 @@
 
 Many records of one run, many clients of one server, and those of several servers and workers that share a day's money:
 200 requests each where nothing is said. What was spent is counted where it is earned, at the stand-in. It may be the
-ceiling, and where the endpoint charges more than its price list says, one call's surprise on top for each process, as
-none knows what another has just been told.
+ceiling, and where the endpoint charges more than its price list says, one call's surprise on top, over all processes.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ def recipe(charge_usd: float) -> str:
     return f"models: {{m: {json.dumps(priced)}}}\npanel: [m]\nchain: panel | vote\nlimits: {{retries: 0}}\n"
 
 
-def spent(here: Scene, charge_usd: float, who: str, processes: int = 1) -> Bound:
+def spent(here: Scene, charge_usd: float, who: str) -> Bound:
     """Return what was earned since the last reset, and what it may be."""
     calls = sum(here.upstream.stats()["per_model"].values())
     here.upstream.reset()
     surprise_usd = charge_usd - LEAST_LISTED_USD
-    most_usd = CEILING_USD + processes * surprise_usd
+    most_usd = CEILING_USD + surprise_usd
     return Bound("money", f"{who}, ${charge_usd:g} a call: spent", round(calls * charge_usd, 6), round(most_usd, 6))
 
 
@@ -91,7 +90,7 @@ def race_to_days(charge_usd: float, count: int) -> Iterator[Bound]:
     for who, servers, workers in (("a server's day", 1, 1), ("three servers' day", 3, 1), ("three workers' day", 1, 3)):
         with scene() as here:  # a home of its own, with a day that nobody has spent from
             race_to_servers(here, charge_usd, count, servers, *day, "--workers", str(workers))
-            yield spent(here, charge_usd, who, servers * workers)
+            yield spent(here, charge_usd, who)
 
 
 def measure(count: int) -> Iterator[Bound]:

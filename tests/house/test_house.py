@@ -32,12 +32,14 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal", "server.day_money"},
+    "sqlite3": {"llm.journal", "llm.purses"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.markdown", "cli.progress", "cli.table", "cli.view"},
+    "rich": {"cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
     "markdown_it": {"cli.markdown"},
+    "prompt_toolkit": {"cli.chat_input"},
     "dotenv": {"cli.command"},
+    "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.app", "server.middleware", "server.page_routes", "server.response_routes", "server.routes"},
     "cachetools": {"server.jobs", "server.kept_values"},
@@ -51,7 +53,7 @@ HOMES = {
     "mcp": {"tools.mcp"},
     "mcp_types": {"tools.mcp"},
     "httpx2": {"tools.mcp"},
-    "protego": {"tools.robots"},
+    "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
     "lxml": {"tools.page_text"},
@@ -82,6 +84,7 @@ HEAVY = {
     "trafilatura",
     "lxml",
     "pypdf",
+    "keyring",
 }
 
 
@@ -251,8 +254,9 @@ def test_only_one_place_waits_and_tries_again() -> None:
     }
 
     assert "llm.retry" in sleepers
-    # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn.
-    assert sleepers <= {"llm.retry", "llm.journal", "tools.search_limits"}
+    # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
+    # money for what others, who share it, have done.
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"}
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:

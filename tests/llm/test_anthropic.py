@@ -32,7 +32,7 @@ from fusiontools.llm.anthropic import MESSAGES, MessagesQuirks
 from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.anthropic_request import Conversation, close_schema
 from fusiontools.llm.client import Client
-from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.completion import Completion, CompletionRequest, Thoughts
 from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.ledger import Slot
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
@@ -518,6 +518,32 @@ def test_a_budget_is_not_asked_for_after_tools_as_their_thoughts_are_gone() -> N
     assert "thinking" not in body
 
 
+SIGNED = {"type": "reasoning.text", "text": "Hm.", "signature": "c2ln", "format": "anthropic-claude-v1", "index": 0}
+HIDDEN = {"type": "reasoning.encrypted", "data": "aGlkZGVu", "index": 1}
+OF_ANOTHER = {"type": "reasoning.encrypted", "data": "x", "format": "openai-responses-v1", "id": "rs_1", "index": 2}
+
+
+def test_thoughts_of_a_model_of_theirs_open_the_turn_that_they_led_to() -> None:
+    told = {**calls(call(), content="Let me see."), "reasoning_details": [SIGNED, HIDDEN, OF_ANOTHER]}
+
+    body = sent(WHY, told, result(), quirks=MessagesQuirks(thinking_rung=1), reasoning_effort="high")
+
+    assert [block["type"] for block in body["messages"][1]["content"]] == ["thinking", "redacted_thinking", "text", "tool_use"]  # fmt: skip  # noqa: E501
+    assert body["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    assert body["thinking"]["type"] == "enabled"
+
+
+def test_thoughts_of_anothers_are_sent_once() -> None:
+    told = [WHY, {"role": "assistant", "content": "So.", "reasoning_details": [SIGNED]}, WHY]
+    quirks, asked = MessagesQuirks(), request(told)
+    why = "messages.1.content.0: Invalid `signature` in `thinking` block"
+
+    learned = quirks.learn(CallFailed("bad_request", why, status=400), asked, quirks.body(asked, stream=False))
+
+    assert learned
+    assert turns(*told, quirks=quirks)[1] == {"role": "assistant", "content": [text("So.")]}
+
+
 @pytest.mark.parametrize(
     "params",
     [{"reasoning_effort": "high"}, {"response_format": {"type": "json_schema", "json_schema": {"schema": NAMED}}}],
@@ -762,6 +788,10 @@ def test_text_thoughts_and_tool_calls_are_told_apart() -> None:
         "Hm.",
         COUNTED,
         native=[*thoughts, text("Let me "), text("see."), use],
+        reasoning_details=[
+            {"type": "reasoning.text", "text": "Hm.", "signature": "x", "index": 0},
+            {"type": "reasoning.encrypted", "data": "y", "index": 1},
+        ],
     )
 
 
@@ -1271,7 +1301,7 @@ def test_the_key_the_version_and_the_body_are_all_that_is_sent(api: Upstream) ->
 
 
 def test_an_answer_is_the_same_plain_and_streamed(api: Upstream) -> None:
-    shown: list[str] = []
+    shown: list[Any] = []
 
     [plain], _ = ask(api, "claude+thinks")
     [live], _ = ask(api, "claude+thinks+pings", on_delta=shown.append)
@@ -1279,8 +1309,10 @@ def test_an_answer_is_the_same_plain_and_streamed(api: Upstream) -> None:
     assert isinstance(plain, Completion)
     assert isinstance(live, Completion)
     assert (plain.content, plain.reasoning, plain.usage) == (live.content, "claude thinks about it.", live.usage)
-    assert "".join(shown) == live.content
-    assert len(shown) > 2
+    thoughts, *texts = shown
+    assert thoughts == Thoughts(plain.reasoning_details or ())
+    assert "".join(texts) == live.content
+    assert len(texts) > 2
     assert live.ttft_s is not None
 
 

@@ -18,8 +18,8 @@ from fusiontools.errors import FAILURE_CODES, CallFailed
 from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
+from fusiontools.llm.ledger import usage_of
 from fusiontools.llm.openai_reply import ReplyReader, read_plain
-from fusiontools.llm.usage import usage_of
 from fusiontools.record import jsonl, schemas
 
 #: What breaks readers: deep nests, numbers that nobody can hold, halves of characters, the wrong kind of everything.

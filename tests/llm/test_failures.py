@@ -47,6 +47,7 @@ TOO_LONG: dict[str, tuple[int, Any]] = {
     "llama.cpp, older": said("the request exceeds the available context size", 500),
     "LM Studio": (400, {"error": "The number of tokens to keep from the initial prompt is greater than the context"}),
     "MiniMax": said("invalid params, context window exceeds limit"),
+    "Triton": said("The sum of prompt length (9000.0), query length (0) should not exceed max_num_tokens (8192)"),
     "TGI": (422, {"error": "Input validation error: `inputs` must have less than 1024 input tokens. Given: 2000"}),
     "OpenRouter, the provider behind it": said("Provider returned error", metadata={"raw": json.dumps(
         {"error": {"message": "no", "code": "context_length_exceeded"}})}),
@@ -80,6 +81,9 @@ NO_MONEY: dict[str, tuple[int, Any]] = {
     "xAI": (403, {"error": "Your newly created team doesn't have any credits yet."}),
     "SiliconFlow": (403, {"code": 30001, "message": "Sorry, your account balance is insufficient"}),
     "OpenRouter": said("This request requires more credits, or fewer max_tokens.", 402),
+    "OpenRouter, a key's": said("Key limit exceeded (total limit). Manage it in the settings", 403),
+    "Anthropic, a workspace's": said("You have reached your specified API usage limits."),
+    "Copilot": said("Monthly quota exceeded. Upgrade your plan or wait.", 429, code="quota_exceeded"),
 }  # fmt: skip
 NO_MODEL: dict[str, tuple[int, Any]] = {
     "OpenAI": said("The model `gpt-4.9-x` does not exist or you do not have access to it.", 404),
@@ -92,6 +96,9 @@ NO_MODEL: dict[str, tuple[int, Any]] = {
     "Ollama": said('model "llama9" not found, try pulling it first', 404),
     "Gemini": said("models/gemini-9.9 is not found for API version v1beta", 400),
     "Bedrock": said("The provided model identifier is invalid."),
+    "Together": said("Unable to access model m.", code="model_not_available"),
+    "Copilot": said("The requested model is not supported.", code="model_not_supported"),
+    "a gateway": said("Validation error: Model gpt-9 is not available"),
     "GLM": said("模型不存在,请检查模型代码。", code="1211"),
 }  # fmt: skip
 TOO_OFTEN: dict[str, tuple[int, Any]] = {
@@ -101,6 +108,8 @@ TOO_OFTEN: dict[str, tuple[int, Any]] = {
     "Gemini": (429, [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message":
         "You exceeded your current quota, please check your plan and billing details."}}]),
     "Bedrock": said("Too many tokens, please wait before trying again.", 429),
+    "Bedrock behind a gateway": said("ThrottlingException: Too many tokens, please wait before trying again.", 503),
+    "Groq's flex tier": said("Flex tier capacity exceeded", 498, code="capacity_exceeded"),
     "AWS": (400, {"type": "ThrottlingException", "message": "no"}),
     "Alibaba": said("Requests rate limit exceeded, please try again later.", code="Throttling.RateQuota"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.journal import Journal, default_path, open_journal, request_key
+from fusiontools.llm.journal import Journal, count_before, default_path, forget_before, open_journal, request_key
 from fusiontools.record.types import Message
 
 REQUEST = CompletionRequest("there", "m", MESSAGES, {"temperature": 0.5, "max_tokens": 9}, sample=0)
@@ -408,3 +408,42 @@ def test_a_broken_journal_costs_no_answer(tmp_path: Path) -> None:
 
     assert asyncio.run(work(opened)) == "Paris."
     assert USAGE["prompt_tokens"]
+
+
+# What is forgotten
+
+
+def test_old_calls_are_forgotten_in_the_file_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    for number in range(1200):
+        keep(journal, key=number.to_bytes(16))
+    journal.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE completion SET created_s = 5 WHERE key < ?", ((1000).to_bytes(16),))
+    before = path.stat().st_size
+
+    assert count_before(path, 10) == 1000
+    assert forget_before(path, 10) == (1000, None)
+    assert count_before(path, float("inf")) == 200
+    assert path.stat().st_size < before / 2
+
+
+def test_a_process_that_writes_goes_on_while_calls_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with writer(path, "w", 300) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        forgotten = sum(forget_before(path, float("inf"))[0] for _ in range(5))
+        said_of_others = process.stdout.read().splitlines()
+
+    assert said_of_others[-1] == "299"
+    assert count_before(path, float("inf")) == 300 - forgotten
+
+
+def test_a_file_that_is_no_journal_is_said(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_text("not a database, and longer than its header would be\n" * 20)
+
+    for ask in (count_before, forget_before):
+        with pytest.raises(UsageError, match=r"journal .*journal\.db: cannot be (read|written)"):
+            ask(tmp_path / "journal.db", 1.0)

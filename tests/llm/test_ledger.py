@@ -1,35 +1,46 @@
-"""What is written down of a call, and what money may do."""
+"""What calls took: what an answer says of it, what is written down, and what it comes to; the unknown stays unknown."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from calling import (
-    BOUND_USD,
-    BUSY,
-    CUT,
-    DEAR,
-    ENTRY,
-    FOUR,
-    PAID_USD,
-    REFUSED,
-    SILENT,
-    UNPRICED,
-    ask,
-    ask_once,
-    attempts,
-    steady,
-    turns,
-)
-from scripted import ENDPOINT, HANG, MESSAGES, USAGE, Scripted, model, open_door, said
+from calling import BUSY, CUT, ENTRY, ask_once, attempts, steady
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import USAGE, Scripted, said
 
-from fusiontools.config.models import Endpoint
-from fusiontools.errors import CallFailed
-from fusiontools.llm import prices
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.ledger import Budget, reserve
+from fusiontools.llm.ledger import Spending, usage_of
+
+OWN = {"is_byok": True}
+#: Sums of these are exact, so that the order of adding may not show.
+AMOUNTS = st.none() | st.integers(0, 2**20).map(lambda n: n / 1024)
+COUNTS = st.integers(0, 1000)
+USAGES = st.none() | st.fixed_dictionaries(
+    {"prompt_tokens": COUNTS, "completion_tokens": COUNTS, "cached_tokens": COUNTS, "reasoning_tokens": COUNTS},
+    optional={"cache_write_tokens": COUNTS},
+)
+BOUGHT = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["ok", "timeout"]),
+        "usage": USAGES,
+        "cost_usd": AMOUNTS,
+        "latency_s": COUNTS.map(float),
+        "replayed": st.just(False),
+    }
+)
+REPLAYED = st.fixed_dictionaries(
+    {
+        "status": st.just("ok"),
+        "usage": USAGES,
+        "cost_usd": st.just(0.0),
+        "saved_usd": AMOUNTS,
+        "latency_s": st.just(0.0),
+        "replayed": st.just(True),
+    }
+)
+LEDGERS = st.lists(BOUGHT | REPLAYED, max_size=6)
 
 
 def test_a_call_is_entered_with_its_slot_tokens_and_cost() -> None:
@@ -56,224 +67,107 @@ def test_every_attempt_is_entered_whatever_becomes_of_it() -> None:
     assert attempts(calls) == [(1, "rate_limited"), (2, "connection"), (3, "ok")]
 
 
-def test_a_call_that_may_pass_the_limit_is_not_made() -> None:
-    backend = Scripted(m=UNPRICED, n="x")
-
-    failure, calls = ask_once(
-        backend,
-        model(price_usd_per_mtok=DEAR.price_usd_per_mtok, fallbacks=("n",)),
-        params=FOUR,
-        limits={"max_cost_usd": 9},
-    )
-
-    assert (failure.code, calls, backend.requests) == ("budget", [], [])  # type: ignore[union-attr]
-    assert failure.message == "the run has committed $0.0000 of $9; this call may cost $10.0000"  # type: ignore[union-attr]
-
-
-def test_what_was_paid_stands_in_the_place_of_what_was_reserved() -> None:
-    async def work() -> tuple[list[float], str, bool]:
-        client = open_door(Scripted(m=UNPRICED), limits={"max_cost_usd": 2 * PAID_USD})
-        committed = []
-        for sample in range(2):
-            await ask(client, DEAR, params=FOUR, sample=sample)
-            committed.append(client.budget.committed_usd)
-        [failure] = await asyncio.gather(ask(client, DEAR, params=FOUR, sample=2), return_exceptions=True)
-        return committed, failure.code, client.budget.stopped  # type: ignore[union-attr]
-
-    assert asyncio.run(work()) == ([PAID_USD, 2 * PAID_USD], "budget", True)
-
-
-def test_calls_at_once_reserve_at_once() -> None:
-    async def work() -> list[str]:
-        client = open_door(Scripted(m=UNPRICED), limits={"max_cost_usd": 2 * BOUND_USD})
-        calls = [ask(client, DEAR, params=FOUR, sample=sample) for sample in range(3)]
-        return [getattr(r, "code", "ok") for r in await asyncio.gather(*calls, return_exceptions=True)]
-
-    assert sorted(asyncio.run(work()))[:1] == ["budget"]
+# What an answer says
 
 
 @pytest.mark.parametrize(
-    ("step", "committed"),
+    ("said", "cost"),
     [
-        (REFUSED, 0.0),
-        (CUT, BOUND_USD),
-        (SILENT, BOUND_USD),
-        (said("x", cost_usd=0.5), 0.5),
-        (CallFailed("empty", "", usage=dict(USAGE), cost_usd=0.25), 0.25),
+        ({"cost": 0.25}, 0.25),
+        ({"cost": 0}, 0.0),
+        ({"cost": 0, **OWN, "cost_details": {"upstream_inference_cost": 0.036}}, 0.036),
+        ({"cost": 0.0018, **OWN, "cost_details": {"upstream_inference_cost": 0.036}}, 0.0378),
+        ({"cost": 0.036, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.036}}, 0.036),
+        ({"cost": 0.036, "cost_details": {"upstream_inference_cost": None}}, 0.036),
+        (
+            {
+                "cost": 0,
+                **OWN,
+                "cost_details": {"upstream_inference_prompt_cost": 0.01, "upstream_inference_completions_cost": 0.02},
+            },
+            0.03,
+        ),
+        ({"cost": {"input_tokens_cost": 0.01, "output_tokens_cost": 0.02, "request_cost": 0.005}}, 0.035),
+        ({"cost": {"input_tokens_cost": 0.01, "output_tokens_cost": 0.02, "total_cost": 0.03}}, 0.03),
+        ({"cost": {"input": {"text": 0.01, "cached": 0.001}, "output": 0.02, "currency": "USD"}}, 0.031),
+        ({"cost_in_usd_ticks": 37_756_000}, 0.0037756),
     ],
 )
-def test_a_reservation_is_settled_by_what_is_known_to_be_paid(step: Any, committed: float) -> None:
-    async def work() -> float:
-        client = open_door(Scripted(m=step), limits={"max_cost_usd": 100, "retries": 0})
-        await asyncio.gather(ask(client, DEAR, params=FOUR), return_exceptions=True)
-        return client.budget.committed_usd
+def test_a_cost_is_all_that_is_paid(said: dict[str, Any], cost: float) -> None:
+    assert usage_of({"usage": said})[1] == pytest.approx(cost)
 
-    assert asyncio.run(work()) == committed
 
+@pytest.mark.parametrize("bad", [-1, -0.001, 1e9, 1e400, float("nan"), True, "0.1", "free", None, [0.1]])
+def test_a_cost_that_cannot_be_is_unknown_wherever_it_stands(bad: Any) -> None:
+    for reported in (
+        {"cost": bad},
+        {"cost": {"total_cost": bad}},
+        {"cost": {"input": 0.1, "output": bad}} if not isinstance(bad, str) else {"cost": {}},
+        {"cost": 0, **OWN, "cost_details": {"upstream_inference_cost": bad}},
+        {"cost": bad, **OWN, "cost_details": {"upstream_inference_cost": 0.1}},
+        {"cost_in_usd_ticks": bad if not isinstance(bad, float) or bad < 1e9 else 1e15},
+    ):
+        assert usage_of({"usage": reported})[1] is None, reported
 
-def test_a_cancelled_call_keeps_its_reservation() -> None:
-    async def work() -> float:
-        client = open_door(Scripted(m=HANG()), limits={"max_cost_usd": 100})
-        task = asyncio.create_task(ask(client, DEAR, params=FOUR))
-        await turns()
-        task.cancel()
-        await asyncio.wait([task])
-        return client.budget.committed_usd
 
-    assert asyncio.run(work()) == BOUND_USD
+@pytest.mark.parametrize("details", [None, {}, {"upstream_inference_cost": None}, "none", []])
+def test_what_the_caller_pays_a_provider_is_unknown_where_nobody_says_it(details: Any) -> None:
+    assert usage_of({"usage": {"cost": 0, **OWN, "cost_details": details}})[1] is None
 
 
-def test_a_limit_cannot_be_held_without_a_price() -> None:
-    backend = Scripted()
+def test_tokens_are_read_under_the_names_of_others() -> None:
+    said = {"input_tokens": 9, "output_tokens": 2, "prompt_cache_hit_tokens": 4}
 
-    failure, calls = ask_once(backend, limits={"max_cost_usd": 9})
+    assert usage_of({"usage": said})[0] == {
+        "prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 4, "reasoning_tokens": 0,
+    }  # fmt: skip
 
-    assert (failure.code, calls, backend.requests) == ("price_unknown", [], [])  # type: ignore[union-attr]
 
+# Sums
 
-def test_a_free_endpoint_needs_no_price_and_no_money() -> None:
-    free = Endpoint("there", "http://h/v1", free=True)
 
-    completion, _ = ask_once(Scripted(), endpoint=free, limits={"max_cost_usd": 0})
+@given(LEDGERS, LEDGERS, LEDGERS)
+def test_adding_is_associative_and_a_whole_is_the_sum_of_its_parts(a: Any, b: Any, c: Any) -> None:
+    one, two, three = map(Spending.of, (a, b, c))
 
-    assert isinstance(completion, Completion)
+    assert (one + two) + three == one + (two + three) == Spending.of([*a, *b, *c])
+    assert one + Spending() == Spending() + one == one
+    assert one + two == two + one
 
 
-def test_a_record_has_a_limit_of_its_own() -> None:
-    async def work() -> tuple[list[str], bool]:
-        client = open_door(Scripted(m=UNPRICED), limits={"max_record_cost_usd": PAID_USD + 1})
-        one, other = client.ledger("panel", "1"), client.ledger("panel", "2")
-        codes = []
-        for sample, ledger in enumerate((one, one, other)):
-            [result] = await asyncio.gather(ask(client, DEAR, params=FOUR, sample=sample, ledger=ledger), return_exceptions=True)  # fmt: skip  # noqa: E501
-            codes.append(getattr(result, "code", "ok"))
-        return codes, client.budget.stopped
+@given(LEDGERS)
+def test_a_cost_that_nobody_said_never_becomes_nothing(calls: Any) -> None:
+    costs = [call["cost_usd"] for call in calls if not call["replayed"]]
+    spending = Spending.of(calls)
 
-    assert asyncio.run(work()) == (["ok", "record_budget", "ok"], False)
+    assert spending.unknown == costs.count(None)
+    assert spending.cost_usd == (None if None in costs else sum(costs))
+    assert spending.nothing_known == (costs != [] and set(costs) == {None})
 
 
-# --- Ceilings ---
+@given(LEDGERS)
+def test_a_replayed_call_costs_nothing_now_and_is_worth_what_it_once_cost(calls: Any) -> None:
+    worth = [call["saved_usd"] if call["replayed"] else call["cost_usd"] for call in calls]
+    spending = Spending.of(calls)
 
+    assert (spending.replayed, spending.bought) == (
+        sum(call["replayed"] for call in calls),
+        sum(not call["replayed"] for call in calls),
+    )
+    assert spending.worth_usd == sum(usd for usd in worth if usd is not None)
+    assert spending.worth_unknown == worth.count(None)
 
-def run_many(
-    count: int, step: Any, limit_usd: float, asked: Any = DEAR, **limits: Any
-) -> tuple[Scripted, Any, list[str]]:
-    """Ask so often at once; return who was asked, the client, and how each call ended."""
-    backend = Scripted(m=step)
 
-    async def work() -> tuple[Any, list[str]]:
-        client = open_door(backend, limits={"max_cost_usd": limit_usd, **limits})
-        calls = [ask(client, asked, params=FOUR, sample=sample) for sample in range(count)]
-        return client, [getattr(r, "code", "ok") for r in await asyncio.gather(*calls, return_exceptions=True)]
+def test_a_line_that_says_little_is_a_call_of_unknown_cost() -> None:
+    assert Spending.of([{}]) == Spending(calls=1, unknown=1)
 
-    client, codes = asyncio.run(work())
-    return backend, client, codes
 
+def test_a_failed_call_is_counted_as_one() -> None:
+    assert Spending.of([{"status": "timeout", "cost_usd": 0.5, "latency_s": 2.0}]) == Spending(
+        calls=1, failed=1, known_usd=0.5, time_s=2.0
+    )
 
-def test_an_endpoint_that_costs_more_than_it_may_says_so_once() -> None:
-    backend, client, codes = run_many(200, said("x", cost_usd=500.0), limit_usd=400.0)
 
-    assert (len(backend.requests), client.budget.committed_usd) == (1, 500.0)
-    assert codes == ["ok"] + ["budget"] * 199
-    assert client.budget.stopped
-
-
-def test_what_a_call_has_cost_is_what_the_next_may_cost() -> None:
-    backend, client, _ = run_many(200, said("x", cost_usd=500.0), limit_usd=1400.0)
-
-    assert (len(backend.requests), client.budget.committed_usd) == (2, 1000.0)
-
-
-class Unhurried(Scripted):
-    """Answers when every other call that may run is under way."""
-
-    async def complete(self, request: Any, on_delta: Any = None) -> Completion:
-        await turns()
-        return await super().complete(request, on_delta)
-
-
-def run_in_turn(backend: Scripted, limit_usd: float, *rounds: tuple[Any, Any]) -> float:
-    """Ask models with these parameters, 50 times at once in each round; return what was spent."""
-
-    async def work() -> float:
-        client = open_door(backend, limits={"max_cost_usd": limit_usd})
-        for number, (asked, params) in enumerate(rounds):
-            calls = [ask(client, asked, params=params, sample=100 * number + i) for i in range(50)]
-            await asyncio.gather(*calls, return_exceptions=True)
-        return client.budget.committed_usd
-
-    return asyncio.run(work())
-
-
-def test_a_model_that_keeps_to_its_prices_vouches_for_no_other_one() -> None:
-    backend = Unhurried(m=said("x", cost_usd=1.0), n=said("x", cost_usd=500.0))
-    other = model("n", price_usd_per_mtok=DEAR.price_usd_per_mtok)
-
-    spent_usd = run_in_turn(backend, 1000.0, (DEAR, FOUR), (other, FOUR))
-
-    assert spent_usd == 50 * 1 + 500
-
-
-def test_what_every_call_has_cost_at_least_is_set_aside_however_short_the_answer_may_be() -> None:
-    backend = Unhurried(m=said("x", cost_usd=50.0))
-
-    spent_usd = run_in_turn(backend, 3000.0, (DEAR, {"max_tokens": 94}), (DEAR, FOUR))
-
-    assert spent_usd == 3000
-
-
-def test_who_keeps_to_its_prices_is_asked_to_the_end() -> None:
-    _, client, codes = run_many(300, said("x", cost_usd=1.0), limit_usd=100_000.0)
-
-    assert codes == ["ok"] * 300
-    assert client.budget.committed_usd == 300.0
-
-
-def test_a_call_waits_for_room_that_others_leave() -> None:
-    _, client, codes = run_many(20, said("x", cost_usd=1.0), limit_usd=BOUND_USD + 15)
-
-    assert codes.count("ok") == 16
-    assert client.budget.committed_usd == 16.0
-
-
-def test_no_price_is_below_nothing() -> None:
-    for params in ({"n": -5}, {"max_tokens": -5}, {"n": "5"}, {"n": True, "max_tokens": True}, {"max_tokens": float("nan")}):  # fmt: skip  # noqa: E501
-        bound = prices.upper_bound_usd(ENDPOINT, DEAR, MESSAGES, params)
-        assert bound is not None
-        assert bound > 0
-
-
-@pytest.mark.parametrize("usd", [-1.0, float("nan"), float("inf"), None])
-def test_what_is_no_price_reserves_nothing(usd: float | None) -> None:
-    budget = Budget(9)
-
-    with pytest.raises(CallFailed, match="price"):
-        asyncio.run(reserve([budget], usd, "m"))
-
-    assert budget.committed_usd == 0
-
-
-@pytest.mark.parametrize("limit_usd", [float("nan"), -1.0])
-def test_a_limit_that_is_none_lets_nothing_pass(limit_usd: float) -> None:
-    with pytest.raises(CallFailed):
-        asyncio.run(reserve([Budget(limit_usd)], 0.5, "m"))
-
-
-@pytest.mark.parametrize(
-    ("params", "sent"),
-    [({}, 4096), ({"max_tokens": None}, 4096), ({"max_tokens": 7}, 7), ({"max_completion_tokens": 8}, None)],
-)
-def test_where_money_is_limited_the_tokens_that_are_reserved_are_the_bound(params: Any, sent: int | None) -> None:
-    backend = Scripted()
-
-    ask_once(backend, DEAR, params=params, limits={"max_cost_usd": 1e9})
-
-    assert backend.requests[0].params.get("max_tokens") == sent
-
-
-def test_where_money_is_not_limited_nobody_bounds_an_answer() -> None:
-    backend = Scripted()
-
-    ask_once(backend, DEAR)
-
-    assert "max_tokens" not in backend.requests[0].params
+@pytest.mark.parametrize(("costs", "total"), [([0.1, 0.2], 0.3), ([], 0.0), ([0.1, None], None)])
+def test_a_cost_shows_no_dust_of_adding(costs: list[float | None], total: float | None) -> None:
+    assert Spending.of({"cost_usd": usd} for usd in costs).cost_usd == total

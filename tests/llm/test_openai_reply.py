@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
+from fusiontools.llm.ledger import usage_of
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.thoughts import closes_unopened, split_thoughts
-from fusiontools.llm.usage import usage_of
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
 COUNTED = {"prompt_tokens": 11, "completion_tokens": 3, "cached_tokens": 0, "reasoning_tokens": 0}
@@ -557,6 +557,7 @@ def test_a_tool_call_whose_name_or_id_is_no_text_is_a_bad_response(call: dict[st
         {"content": "I think that it is Paris."},
         {"content": "analysisHm.assistantfinalParis."},
         {"content": "Paris.", "reasoning_content": "Hm.", "refusal": None, "tool_calls": []},
+        {"content": "Paris.", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]},
         {"content": [{"type": "text", "text": "Paris."}]},
     ],
 )
@@ -573,3 +574,13 @@ def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
     ).encode()
 
     assert read_completion(body, "m") == ReplyReader("m").read(body)
+
+
+def test_pieces_of_another_choice_are_no_part_of_the_answer() -> None:
+    def chunk(*said: tuple[int, str]) -> bytes:
+        choices = [{"index": index, "delta": {"content": text}, "finish_reason": None} for index, text in said]
+        return b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+
+    stream = chunk((1, "Rome."), (0, "Par")) + chunk((1, "Rome.")) + chunk((0, "is.")) + event({}, "stop")
+
+    assert ReplyReader("m").read(stream).content == "Paris."

@@ -9,7 +9,7 @@ from calling import DEAR, PAID_USD, SILENT, UNPRICED, M, ask_once
 from scripted import ENDPOINT, Scripted, model, said
 
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model
-from fusiontools.llm import prices
+from fusiontools.llm import ledger, prices
 from fusiontools.llm.completion import Completion
 from fusiontools.record.types import Usage
 
@@ -90,8 +90,8 @@ def test_a_cost_is_the_endpoints_word_else_the_recipes_else_the_lists_else_unkno
 def test_tokens_that_nobody_counted_are_no_cost_of_nothing(counts: dict[str, int]) -> None:
     usage: Usage = {**TOKENS, **counts}  # type: ignore[typeddict-item]
 
-    assert prices.paid_for(ENDPOINT, DEAR, Completion("Paris.", "m", usage=usage)) == (None, None)
+    assert ledger.paid_for(ENDPOINT, DEAR, Completion("Paris.", "m", usage=usage)) == (None, None)
 
 
 def test_a_prompt_without_an_answer_costs_what_the_prompt_does() -> None:
-    assert prices.paid(ENDPOINT, DEAR, {**TOKENS, "prompt_tokens": 2, "completion_tokens": 0}, None) == (2.0, "table")
+    assert ledger.paid(ENDPOINT, DEAR, {**TOKENS, "prompt_tokens": 2, "completion_tokens": 0}, None) == (2.0, "table")

@@ -634,3 +634,70 @@ def test_samples_that_are_refused_at_once_all_come_through(upstream: Upstream, n
 
     assert all(isinstance(result, Completion) for result in results)
     assert {calls[-1]["status"] for calls in ledgers} == {"ok"}
+
+
+# What stands beside calls, and what calls declare
+
+SIGNED: Any = {**CALLED, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+NO_SIGNATURE: Any = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+MISSING = "Function call is missing a thought_signature in functionCall parts."
+
+
+def calling(*calls: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid thought signature.",
+        "Unrecognized request argument supplied: messages[1].tool_calls[0].extra_content",
+        "[{'type': 'extra_forbidden', 'loc': ['body', 'messages', 1, 'tool_calls', 0, 'extra_content']}]",
+    ],
+)
+def test_a_signature_that_an_endpoint_does_not_take_is_left_out(words: str) -> None:
+    assert messages_after([*MESSAGES, calling(SIGNED)], refusal(words))[1:] == [calling(CALLED)]
+
+
+def test_a_call_of_another_model_gets_the_word_that_stands_for_its_signature() -> None:
+    told = [*MESSAGES, calling(CALLED, CALLED), calling(SIGNED)]
+
+    assert messages_after(told, refusal(MISSING))[1:] == [calling({**CALLED, **NO_SIGNATURE}, CALLED), calling(SIGNED)]
+
+
+def test_a_signature_that_was_refused_and_is_then_missed_is_stood_in_for() -> None:
+    told = [*MESSAGES, calling(SIGNED)]
+
+    assert messages_after(told, refusal("Invalid thought signature."), refusal(MISSING))[1:] == [
+        calling({**CALLED, **NO_SIGNATURE})
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "property 'name' is unsupported",
+        "Invalid 'messages[0].name': string does not match pattern.",
+        "Extra inputs are not permitted: messages.0.user.name",
+    ],
+)
+def test_who_speaks_is_left_out_where_that_is_refused(words: str) -> None:
+    assert messages_after([{**MESSAGES[0], "name": "Ann Lee"}], refusal(words)) == MESSAGES
+
+
+def test_content_beside_calls_is_an_empty_text_where_it_may_not_be_null() -> None:
+    words = "Invalid value for 'content': expected a string, got null."
+
+    assert messages_after([*MESSAGES, calling(CALLED)], refusal(words))[1:] == [{**calling(CALLED), "content": ""}]
+
+
+@pytest.mark.parametrize(
+    "words", ["tools.0.function.strict: Extra inputs are not permitted", "`strict` is unsupported"]
+)
+def test_a_tool_is_not_strict_where_none_may_be(words: str) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    strict_tool = {**tool, "function": {**tool["function"], "strict": True}}
+
+    body, learned = taught(request_with(tools=[strict_tool, {"type": "other"}]), refusal(words))
+
+    assert (body["tools"], learned) == ([tool, {"type": "other"}], [True])

@@ -188,3 +188,13 @@ def test_half_a_character_in_arguments_waits_for_the_other() -> None:
     [call] = merged(piece('{"a":"' + high, index=0, id="a"), piece(low + '"}', None, index=0))
 
     assert call["function"]["arguments"] == '{"a":"😀"}'
+
+
+FLAT = {"id": "a", "name": "get_weather", "arguments": {"city": "Oslo"}}
+CUSTOM = {"id": "a", "type": "custom", "custom": {"name": "get_weather", "input": "Oslo"}}
+
+
+@pytest.mark.parametrize(("call", "arguments"), [(FLAT, OSLO), (CUSTOM, '{"input":"Oslo"}')], ids=["flat", "custom"])
+def test_a_call_is_read_wherever_its_function_stands(call: dict[str, Any], arguments: str) -> None:
+    assert said_by(list[Any](read_calls([call]))) == [("get_weather", arguments)]
+    assert said_by(merged({**call, "index": 0})) == [("get_weather", arguments)]

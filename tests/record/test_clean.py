@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.record.clean import clean, is_visible
+from fusiontools.record.clean import CleanStream, clean, is_visible
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,32 @@ def test_one_letter_number_or_sign_is_enough(text: str, sign: str) -> None:
 @pytest.mark.parametrize("text", ["\u200d\U0001f469\u200d\U0001f680", "ي", "1", "…", "🫠", "\u0301a"])
 def test_what_is_joined_or_marked_is_seen(text: str) -> None:
     assert is_visible(text), unicodedata.name(text[0])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a\x1b]52;c;aGk=\x07b",
+        "a\x9b31mb\x1b[0;1mc",
+        "a\x1b]8;;http://x\x1b\\b\x1b]8;;\x1b\\",
+        "a\r\nb\rc",
+        "a\x1b(Bb",
+        "a\x90q\x9cb",
+    ],
+)
+def test_a_text_in_pieces_is_as_clean_as_the_whole(written: str, size: int) -> None:
+    stream = CleanStream()
+
+    pieces = [stream.take(written[at : at + size]) for at in range(0, len(written), size)]
+
+    assert "".join([*pieces, stream.finish()]) == clean(written)
+
+
+def test_a_sequence_without_an_end_does_not_hold_the_rest_back() -> None:
+    stream = CleanStream()
+
+    shown = "".join(stream.take(piece) for piece in ["a\x1b]52;c;", *["word " * 100] * 20])
+
+    assert "word word" in shown
+    assert "\x1b" not in shown

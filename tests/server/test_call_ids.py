@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ChatRequest, ChatResult, ResponseMeta, StreamStyle

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serving import CHAT, Server, Streamed, asking, start_server
 from workdir import Serve, Upstream, hermetic
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.params import POLICY
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import (

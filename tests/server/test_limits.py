@@ -414,8 +414,7 @@ def test_a_purse_is_full_again_on_the_next_day() -> None:
     daily_budgets = DailyBudgets(1.0, clock=clock)
     spent = daily_budgets.of("a")
     assert spent is not None
-    spent.take(1.0)
-    spent.settle(1.0, 1.0)
+    asyncio.run(spent.book(1.0))
 
     with pytest.raises(ApiError) as refused:
         daily_budgets.of("a")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusiontools.llm.ledger import Spending
 from fusiontools.llm.prices import SEEN_TOKENS, estimate_tokens, prompt_tokens
-from fusiontools.llm.spending import Spending
 from fusiontools.record.schemas import check_record
 from fusiontools.server.protocols.exchange import (
     ApiError,
@@ -23,6 +23,7 @@ from fusiontools.server.protocols.exchange import (
 )
 from fusiontools.server.protocols.messages import Messages, count
 from fusiontools.server.protocols.messages_reply import MessagesWriter
+from fusiontools.server.protocols.messages_request import SIGNATURE
 
 try:
     from anthropic.lib.streaming._messages import accumulate_event
@@ -308,8 +309,9 @@ def test_a_found_tool_is_named_in_the_result() -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
-        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "Hm.", "signature": ""},
+        {"type": "thinking", "thinking": "panel 2/3", "signature": SIGNATURE},
+        {"type": "redacted_thinking", "data": ""},
         {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}},
         {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
         {"type": "container_upload", "file_id": "file_1"},

@@ -104,8 +104,8 @@ def test_a_restart_refills_no_day(serve: Serve, upstream: Upstream, env: dict[st
 
     second = serve(*limit, recipe=PRICED)
     with closing(sqlite3.connect(f"{env['XDG_STATE_HOME']}/fusiontools/spending.db")) as file:
-        [[usd]] = file.execute("SELECT usd FROM spent").fetchall()
-        file.execute("UPDATE spent SET usd = 0.05")
+        [[usd]] = file.execute("SELECT spent_usd FROM purse").fetchall()
+        file.execute("UPDATE purse SET spent_usd = 0.05")
         file.commit()
     refused = second.chat(model="cheap", max_tokens=4000)
 

@@ -76,3 +76,17 @@ def test_a_body_that_inflates_beyond_all_bounds_is_one_failed_call(
     assert "error" in said
     assert grown < 300 * MIB
     assert "bug" not in server.said()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_bodies_that_failed_do_not_pile_up(serve: Serve, env: dict[str, str]) -> None:
+    with answering(bomb(b'{"choices": [', 65 * MIB), {"content-encoding": "gzip"}) as url:
+        server = serve("--allow-model", "fake/*", "--retries", "0", env={**env, "FUSION_BASE_URL": url})
+        before = most_memory(server)
+
+        for _ in range(6):
+            server.chat(model="fake/a")
+        grown = most_memory(server) - before
+
+    assert grown < 400 * MIB  # one takes twice its size while it is read

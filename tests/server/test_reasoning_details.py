@@ -6,18 +6,21 @@ import asyncio
 import json
 from typing import Any
 
+import fake_models
 import pytest
 from scripted import Scripted, model, open_door, said
 from serving import Server, asking
-from workdir import Upstream
+from workdir import Serve, Upstream
 
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import PanelOptions, SynthOptions
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import schemas
 from fusiontools.runs.chain import Chain
+from fusiontools.server.protocols import reasoning_seal
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ChatRequest, ChatResult, ResponseMeta, StreamStyle
+from fusiontools.server.protocols.responses import Responses
 from fusiontools.stages.runtime import Runtime
 
 DETAILS = [{"type": "reasoning.encrypted", "index": 0, "data": "ZGF0YQ=="}]
@@ -57,3 +60,145 @@ def test_what_a_client_sends_back_reaches_the_models(server: Server, upstream: U
     assert server.post("/v1/chat/completions", {"model": "fusion", "messages": turns}).status_code == 200
 
     assert upstream.bodies("fake/a")[-1]["messages"][1] == told
+
+
+# --- In the other protocols: to the client, from it, and to the models ---
+
+KINDS = sorted(fake_models.DETAILS)
+THINKING = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 4096}
+INCLUDE = {"include": ["reasoning.encrypted_content"]}
+
+
+@pytest.fixture
+def thoughtful(standing: Serve) -> Server:
+    """Return a server whose clients name the model that thinks."""
+    return standing("--allow-model", "*")
+
+
+def wish(kind: str, **more: Any) -> dict[str, Any]:
+    """Return a body whose answer comes with the thoughts of this kind."""
+    return {"model": "fusion", "fusion": {"synth": f"fake/synth+details={kind}"}, **more}
+
+
+def got_back(upstream: Upstream) -> Any:
+    """Return the thoughts in the turn of the assistant's that a member was asked with last."""
+    [told] = [m for m in upstream.bodies("fake/a")[-1]["messages"] if m["role"] == "assistant"]
+    return told.get("reasoning_details")
+
+
+def items_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the output of a response; that of a stream as its events tell it."""
+    if not body.get("stream"):
+        return list(server.post("/v1/responses", body).json()["output"])
+    events = server.stream("/v1/responses", body).events
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert events[-1]["response"]["output"] == items
+    return items
+
+
+def blocks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the content of a message; that of a stream put together as Anthropic's SDKs do."""
+    if not body.get("stream"):
+        return list(server.post("/v1/messages", body).json()["content"])
+    blocks: list[dict[str, Any]] = []
+    for event in server.stream("/v1/messages", body).events:
+        if event["type"] == "content_block_start":
+            blocks.append(dict(event["content_block"]))
+        if event["type"] == "content_block_delta":
+            [(name, piece)] = [(key, value) for key, value in event["delta"].items() if key != "type"]
+            blocks[event["index"]][name] += piece
+    return blocks
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_item_brings_back_all_that_the_model_thought(
+    kind: str, stream: bool, thoughtful: Server, upstream: Upstream
+) -> None:
+    question = [{"role": "user", "content": "Why?"}]
+
+    items = items_of(thoughtful, wish(kind, input=question, stream=stream, store=False, **INCLUDE))
+    thoughtful.post("/v1/responses", wish(kind, input=[*question, *items, *question], store=False))
+
+    assert [item["type"] for item in items] == ["reasoning", "message"]
+    assert got_back(upstream) == fake_models.DETAILS[kind]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_is_kept_has_the_thoughts_that_its_client_does_not_want(
+    stream: bool, thoughtful: Server, upstream: Upstream
+) -> None:
+    body = wish("claude", input="Why?", stream=stream)
+
+    said = thoughtful.stream("/v1/responses", body).events[-1]["response"] if stream else thoughtful.post("/v1/responses", body).json()  # fmt: skip  # noqa: E501
+    thoughtful.post("/v1/responses", wish("claude", input="Sure?", previous_response_id=said["id"]))
+
+    assert [item["type"] for item in said["output"]] == ["message"]
+    assert got_back(upstream) == fake_models.DETAILS["claude"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_bring_back_all_that_the_model_thought(
+    kind: str, stream: bool, thoughtful: Server, upstream: Upstream
+) -> None:
+    question = [{"role": "user", "content": "Why?"}]
+
+    blocks = blocks_of(thoughtful, wish(kind, messages=question, stream=stream, **THINKING))
+    told = [*question, {"role": "assistant", "content": blocks}, *question]
+    thoughtful.post("/v1/messages", wish(kind, messages=told, **THINKING))
+
+    assert blocks[-1]["type"] == "text"
+    assert got_back(upstream) == fake_models.DETAILS[kind]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_claude_thinks_in_its_own_blocks(stream: bool, thoughtful: Server, upstream: Upstream) -> None:
+    asked = wish("claude", messages=[{"role": "user", "content": "Why?"}], stream=stream, **THINKING)
+
+    *thoughts, _ = blocks_of(thoughtful, asked)
+
+    assert thoughts == [
+        {"type": "thinking", "thinking": "Hm, France.", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "aGlkZGVu"},
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_asks_for_no_thoughts_finds_the_answer_first(stream: bool, thoughtful: Server, upstream: Upstream) -> None:
+    asked = wish("claude", messages=[{"role": "user", "content": "Why?"}], stream=stream, max_tokens=4096)
+
+    blocks = blocks_of(thoughtful, asked)
+
+    assert [block["type"] for block in blocks] == ["text", "thinking", "redacted_thinking"]
+
+
+def test_thoughts_go_with_the_turn_that_they_led_to() -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "1"}
+    thought = [{"type": "reasoning", "summary": [], "encrypted_content": f"t{i}"} for i in range(3)]
+    said = {"role": "assistant", "content": "Let me see."}
+    asked = {"role": "user", "content": "Why?"}
+
+    turns = Responses().read({"input": [asked, thought[0], said, call, output, thought[1], said, thought[2], asked]})
+
+    told = [[detail["data"] for detail in turn.get("reasoning_details", ())] for turn in turns.messages]
+    assert [turn["role"] for turn in turns.messages] == ["user", "assistant", "tool", "assistant", "user"]
+    assert told == [[], ["t0"], [], ["t1", "t2"], []]
+
+
+def test_an_item_of_openais_own_keeps_its_name() -> None:
+    given = {"type": "reasoning", "id": "rs_68af", "summary": [], "encrypted_content": "gAAAA"}
+    turns = Responses().read({"input": [{"role": "user", "content": "Why?"}, given, {"role": "assistant", "content": "So."}]})  # fmt: skip  # noqa: E501
+
+    [detail] = turns.messages[1]["reasoning_details"]
+
+    assert (detail["id"], detail["format"], detail["data"]) == ("rs_68af", "openai-responses-v1", "gAAAA")
+
+
+@pytest.mark.parametrize("changed", ["fusion1.", "fusion1.e30=", "fusion1.%%%", "fusion1." + "W1tb" * 400])
+def test_what_a_client_has_changed_is_no_thought(changed: str) -> None:
+    block = {"type": "redacted_thinking", "data": changed}
+
+    assert reasoning_seal.details_of_blocks([block]) == []
+    assert reasoning_seal.details_of_item({"type": "reasoning", "encrypted_content": changed}) == []

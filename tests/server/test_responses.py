@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import schemas
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, StreamStyle
 from fusiontools.server.protocols.messages import Messages

@@ -538,8 +538,14 @@ def test_calls_that_were_cut_are_not_whole(caller: Server, finish: str) -> None:
 
 # --- Tools that nobody here runs ---
 
+#: By what is asked for in which protocol: the body, and what of it nobody here does.
 HOSTED: dict[str, tuple[dict[str, Any], str]] = {
     CHAT: (asking(web_search_options={}), "web_search_options"),
+    f"{CHAT} tools": (asking(tools=[{"type": "web_search"}], tool_choice="auto"), "tools[0]"),
+    f"{CHAT} of Moonshot": (
+        asking(tools=[{"type": "builtin_function", "function": {"name": "$web_search"}}]),
+        "tools[0]",
+    ),
     "/v1/responses": ({"input": "Why?", "tools": [{"type": "web_search"}]}, "tools[0]"),
     "/v1/messages": (
         {**asking(), "max_tokens": 9, "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
@@ -551,6 +557,7 @@ HOSTED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("path", HOSTED)
 def test_an_answer_says_which_tools_were_left_out(server: Server, path: str) -> None:
     body, param = HOSTED[path]
+    path = path.partition(" ")[0]
 
     whole = server.post(path, body).json()["fusion"]
     stream = server.stream(path, {**body, "stream": True}).events
@@ -563,8 +570,11 @@ def test_an_answer_says_which_tools_were_left_out(server: Server, path: str) -> 
     assert [fusion["degraded"] for fusion in fusions if fusion] == [[note]]
 
 
+OWN: dict[str, Any] = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 FORCED: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, {"tool_choice": "required", "tools": [], **asking(web_search_options={})}),
+    "chat, of its tools": (CHAT, asking(tools=[{"type": "web_search"}], tool_choice="required")),
+    "chat, by kind": (CHAT, asking(tools=[{"type": "web_search"}, OWN], tool_choice={"type": "web_search"})),
     "responses": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": "required"}),
     "responses, by kind": ("/v1/responses", {**HOSTED["/v1/responses"][0], "tool_choice": {"type": "web_search"}}),
     "messages": ("/v1/messages", {**HOSTED["/v1/messages"][0], "tool_choice": {"type": "any"}}),
@@ -588,12 +598,13 @@ def test_who_must_call_what_nobody_here_runs_is_refused_and_buys_nothing(
 
 
 def test_the_client_s_own_tools_are_shown_beside_what_is_left_out(server: Server, upstream: Upstream) -> None:
-    own = {"type": "function", "name": "look_up", "parameters": {"type": "object"}}
+    flat = {"type": "function", **OWN["function"]}
 
-    reply = server.post("/v1/responses", {"input": "Why?", "tools": [{"type": "web_search"}, own]})
+    for path, tools in ((CHAT, [{"type": "web_search"}, OWN]), (CHAT, [flat]), ("/v1/responses", [flat])):
+        reply = server.post(path, {**asking(), "input": "Why?", "tools": [{"type": "code_interpreter"}, *tools]})
 
-    assert [note["param"] for note in reply.json()["fusion"]["ignored"]] == ["tools[0]"]
-    assert {tool["function"]["name"] for body in upstream.bodies("fake/a") for tool in body["tools"]} == {"look_up"}
+        assert "tools[0]" in [note["param"] for note in reply.json()["fusion"]["ignored"]]
+        assert [tool["function"]["name"] for tool in upstream.bodies("fake/a")[-1]["tools"]] == ["look_up"]
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])
@@ -606,3 +617,26 @@ def test_a_chat_that_must_call_what_is_not_there_is_refused(server: Server, tool
 
 def test_an_answer_with_nothing_left_out_does_not_speak_of_it(server: Server) -> None:
     assert "ignored" not in server.chat().json()["fusion"]
+
+
+# --- Custom tools, which take a text ---
+
+
+@pytest.mark.parametrize("choice", [None, {"type": "custom", "custom": {"name": "run"}}])
+def test_a_custom_tool_is_a_function_to_models_and_itself_to_the_client(
+    caller: Server, upstream: Upstream, choice: Any
+) -> None:
+    asked: dict[str, Any] = {"tools": [{"type": "custom", "custom": {"name": "run"}}, OWN], "tool_choice": choice}
+
+    [call] = calls_of(ask(caller, "ls -l", **asked))
+    [piece] = pieces_of(listen(caller, "ls -l", **asked))
+    told = [*asking("ls -l")["messages"], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    told.append({"role": "tool", "tool_call_id": call["id"], "content": "total 0"})
+    reply = caller.post(CHAT, {**asked, "model": "fusion", "messages": told, "tool_choice": None})
+
+    assert (call["type"], call["custom"].keys()) == ("custom", {"name", "input"})
+    assert piece.keys() == {"index", *call}
+    assert (piece["type"], piece["custom"]["name"]) == ("custom", "run")
+    assert reply.status_code == 200
+    shown = [m["tool_calls"][0] for m in upstream.bodies()[-1]["messages"] if m.get("tool_calls")]
+    assert [json.loads(call["function"]["arguments"]) for call in shown] == [{"input": call["custom"]["input"]}]

@@ -16,6 +16,7 @@ ASKED = {"messages": [{"role": "user", "content": "Merging without locks?"}]}
 #: How each protocol's client asks for a search that its provider would make.
 HOSTED: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {**ASKED, "web_search_options": {}}),
+    "chat tools": ("/v1/chat/completions", {**ASKED, "tools": [{"type": "openrouter:web_search"}]}),
     "plugin": ("/v1/chat/completions", {**ASKED, "plugins": [{"id": "web"}]}),
     "responses": ("/v1/responses", {"input": "Merging without locks?", "tools": [{"type": "web_search"}]}),
     "messages": (

@@ -19,12 +19,11 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import Journal
-from fusiontools.llm.kept_results import KeptResults
 from fusiontools.record.schemas import is_valid
 from fusiontools.record.types import Record
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
-from fusiontools.stages.runtime import Runtime
+from fusiontools.stages.runtime import KeptResults, Runtime
 from fusiontools.tools.opening import OpenTools
 from fusiontools.tools.tool import Tool, ToolContext, ToolResult, ToolSource
 

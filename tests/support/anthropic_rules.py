@@ -38,10 +38,12 @@ _BLOCKS = {
     "search_result": {"source", "title", "content", "citations"},
     "tool_use": {"id", "name", "input"},
     "tool_result": {"tool_use_id", "content", "is_error"},
+    "thinking": {"thinking", "signature"},
+    "redacted_thinking": {"data"},
 }
 _ROLES = {
     "user": {"text", "image", "document", "search_result", "tool_result"},
-    "assistant": {"text", "tool_use"},
+    "assistant": {"text", "tool_use", "thinking", "redacted_thinking"},
     "system": {"text"},
 }
 _SOURCES = {"base64": {"media_type", "data"}, "url": {"url"}, "text": {"media_type", "data"}}
@@ -301,8 +303,9 @@ def _thinking(body: dict[str, Any], traits: dict[str, str]) -> None:
             raise Refused("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
         if thinking["budget_tokens"] >= body["max_tokens"]:
             raise Refused("`max_tokens` must be greater than `thinking.budget_tokens`.")
-        last = [turn for turn in body["messages"] if turn["role"] != "system"][-1]
-        if any(block["type"] == "tool_result" for block in blocks_of(last)):
+        *before, last = [turn for turn in body["messages"] if turn["role"] != "system"]
+        thought = before and blocks_of(before[-1])[0]["type"] in ("thinking", "redacted_thinking")
+        if not thought and any(block["type"] == "tool_result" for block in blocks_of(last)):
             raise Refused("messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`.")
     if body.get("temperature", 1) != 1:
         raise Refused("`temperature` may only be set to 1 when thinking is enabled or in adaptive mode.")

@@ -174,6 +174,27 @@ def sign(a: Answer) -> dict[str, Any]:
     return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
 
 
+#: Thoughts as OpenRouter gives those of each provider: every list is a whole one, of which texts come in pieces.
+DETAILS: dict[str, list[dict[str, Any]]] = {
+    "bare": [{"type": "reasoning.encrypted", "data": "ZGF0YQ==", "index": 0}],
+    "claude": [
+        {"type": "reasoning.text", "text": "Hm, France.", "signature": "c2ln", "index": 0},
+        {"type": "reasoning.encrypted", "data": "aGlkZGVu", "index": 1},
+    ],
+    "openai": [
+        {"type": "reasoning.summary", "summary": "It is France.", "format": "openai-responses-v1", "index": 0},
+        {
+            "type": "reasoning.encrypted",
+            "data": "Z3B0",
+            "id": "rs_1",
+            "format": "openai-responses-v1",
+            "index": 0,
+        },
+    ],
+    "gemini": [{"type": "reasoning.encrypted", "data": "Z2Vt", "id": "c1", "format": "google-gemini-v1", "index": 0}],
+}
+
+
 def thoughts(a: Answer) -> dict[str, Any]:
     text = f"{a.base} thinks about it."
     return {"extra": {**a.extra, "reasoning_content": text, "reasoning": text}}
@@ -294,6 +315,9 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     "echo": lambda a, _: {"text": a.last_user_text()},
     "big": lambda a, n: {"text": prose(a, int(n))},
     "reasoning": lambda a, _: thoughts(a),
+    "details": lambda a, kind: {
+        "extra": {**a.extra, "reasoning_details": DETAILS.get(kind, DETAILS["bare"])}
+    },  # what it wants back
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
@@ -436,6 +460,14 @@ def pieces_of(a: Answer) -> Iterator[dict[str, Any]]:
         text = a.extra["reasoning"]
         for part in (text[: len(text) // 2], text[len(text) // 2 :]):
             yield {"reasoning_content": part, "reasoning": part}
+    for detail in a.extra.get("reasoning_details", ()):
+        for name in ("text", "summary"):
+            if name in detail:
+                yield {
+                    "reasoning_details": [{"type": detail["type"], name: detail[name][:3], "index": detail["index"]}]
+                }
+                detail = {**detail, name: detail[name][3:]}
+        yield {"reasoning_details": [detail]}
     if "refusal" in a.extra:
         yield {"refusal": a.extra["refusal"]}
     if a.text:

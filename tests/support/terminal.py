@@ -61,13 +61,15 @@ def everything(ours: int) -> str:
 def shown(screen: str) -> str:
     """Return what stands on an endless screen in the end: what was drawn over is gone, and no line is too long.
 
-    Knows what our tools and those of the readers say to a terminal: the cursor goes up or to the left, lines and the
+    Knows what our tools and those of the readers say to a terminal: the cursor goes up or to the side, lines and the
     rest of the screen are cleared.
     """
     lines, row, column = [""], 0, 0
     for control, count, command, character in re.findall(r"(\x1b\[\??([\d;]*)([A-Za-z]))|([^\x1b])", screen, re.DOTALL):
         if command == "A":
             row = max(0, row - int(count or 1))
+        elif command in ("C", "D"):
+            column = max(0, column + int(count or 1) * (1 if command == "C" else -1))
         elif command == "K":
             lines[row] = lines[row][:column] if count in ("", "0") else ""
         elif command == "J":

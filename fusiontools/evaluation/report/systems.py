@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from fusiontools.answers.tally import count_votes
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.errors import InputError
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import ANSWER, NOBODY, POLICY, find_refused, with_one_name
 from fusiontools.server.protocols import sse
@@ -16,9 +16,14 @@ from fusiontools.server.protocols.exchange import (
     CallIds,
     ChatRequest,
     ChatResult,
+    Ignored,
     ResponseMeta,
     StreamStyle,
+    ignore_tool,
 )
+from fusiontools.server.protocols.responses_reply import input_of
+from fusiontools.server.protocols.responses_request import object_at, text_at
+from fusiontools.server.protocols.responses_tools import describe_custom
 from fusiontools.server.protocols.unread import list_unread
 
 _COMMENT_ALIVE = sse.comment("alive")
@@ -39,7 +44,7 @@ class Chat:
 
             return Responses().read(body)
         if isinstance(fields.get("messages"), list):
-            fields["messages"] = [_without_nulls(message) for message in fields["messages"]]
+            fields["messages"] = [_with_functions(_without_nulls(message)) for message in fields["messages"]]
         if not schemas.is_valid("chat", fields):
             path, reason = schemas.explain("chat", fields, quoting=False)
             raise ApiError(
@@ -54,6 +59,11 @@ class Chat:
         fusion = fields.get("fusion", {})
         if "plugins" in fields:
             fusion = {**fusion, "plugins": fields["plugins"]}
+        hosted = _list_hosted(fields.get("tools", []))
+        if "tools" in fields:
+            fields["tools"] = [_nested(tool) for tool in fields["tools"] if _runs_at_client(tool)]
+        custom = _read_custom(fields)
+        unread = list_unread(fields, _READ) if "plugins" in fields or not fields.keys() <= _READ else []
         return ChatRequest(
             model=fields.get("model", "fusion"),
             messages=fields["messages"],
@@ -62,7 +72,8 @@ class Chat:
             fusion=fusion,
             says_usage=bool(fields.get("stream_options", {}).get("include_usage")),
             unanswerable=_unanswerable(fields),
-            ignored=list_unread(fields, _READ) if "plugins" in fields or not fields.keys() <= _READ else [],
+            echo={"custom": custom} if custom else {},
+            ignored=[*hosted, *unread],
         )
 
     def whole(self, request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
@@ -70,7 +81,7 @@ class Chat:
         message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": None}
         if result.tool_calls:
             ids = CallIds(request, meta)
-            calls = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
+            calls = [_as_declared({**call, "id": ids.of(call["id"])}, request) for call in result.tool_calls]
             message |= {"content": result.content or None, "tool_calls": calls}
         if result.reasoning_details:
             message["reasoning_details"] = list(result.reasoning_details)
@@ -107,8 +118,11 @@ class ChatWriter:
 
     def __init__(self, request: ChatRequest, meta: ResponseMeta, style: StreamStyle) -> None:
         self._says_usage, self._style = request.says_usage, style
+        self._request = request
         self._ids = CallIds(request, meta)
         self._begun: set[int] = set()
+        #: By index, the ids of calls whose input can be read only when it is whole.
+        self._custom: dict[int, str] = {}
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{meta.id}",
             "object": "chat.completion.chunk",
@@ -124,13 +138,19 @@ class ChatWriter:
         """Say the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say nothing yet: at the end they are whole."""
+        return b""
+
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
         return b"%b%b%b" % (self._before, sse.line(text), self._after)
 
     def calls(self, deltas: Sequence[Mapping[str, Any]]) -> bytes:
-        """Say pieces of tool calls."""
-        return self._chunk({"tool_calls": [self._named(delta) for delta in deltas]})
+        """Say pieces of tool calls; those of a custom tool wait until its input can be read."""
+        said = [self._named(delta) for delta in deltas]
+        shown = [delta for delta in said if (delta.get("index") or 0) not in self._custom]
+        return self._chunk({"tool_calls": shown}) if shown else b""
 
     def progress(self, words: str) -> bytes:
         """Say what goes on."""
@@ -154,6 +174,13 @@ class ChatWriter:
         if result.reasoning_details:
             more["reasoning_details"] = list(result.reasoning_details)
         last = self._chunk(more, result.finish_reason, fusion=result.fusion)
+        calls = zip(sorted(self._begun), result.tool_calls, strict=False)
+        waited = [(i, {**call, "id": self._custom[i]}) for i, call in calls if i in self._custom]
+        if waited:
+            last = (
+                self._chunk({"tool_calls": [{"index": i, **_as_declared(call, self._request)} for i, call in waited]})
+                + last
+            )
         if self._says_usage:
             last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
         return last + sse.DONE
@@ -170,7 +197,10 @@ class ChatWriter:
         if index in self._begun:
             return delta
         self._begun.add(index)
-        return {**delta, "id": self._ids.of(delta.get("id") or "")}
+        named = {**delta, "id": self._ids.of(delta.get("id") or "")}
+        if (delta.get("function") or {}).get("name") in self._request.echo.get("custom", ()):
+            self._custom[index] = named["id"]
+        return named
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
@@ -207,11 +237,76 @@ def _unanswerable(fields: Mapping[str, Any]) -> ApiError | None:
     if (refused := find_refused(fields)) is not None:
         name, why = refused
         return ApiError(400, "unsupported_parameter", why, name)
-    if not fields.get("tools") and (
-        isinstance(fields.get("tool_choice"), dict) or fields.get("tool_choice") == "required"
-    ):
-        return ApiError(400, "invalid_request", "tool_choice: leaves no tool: `tools` has none", "tool_choice")
+    choice = fields.get("tool_choice")
+    if not fields.get("tools") and (isinstance(choice, dict) or choice == "required"):
+        why = "tool_choice: leaves no tool: none of `tools` is one that the client runs"
+        return ApiError(400, "invalid_request", why, "tool_choice")
+    if isinstance(choice, dict) and choice.get("type", "function") not in ("function", "custom", "allowed_tools"):
+        why = f"tool_choice: nobody here runs {str(choice['type'])[:80]!r}"
+        return ApiError(400, "invalid_request", why, "tool_choice")
     return None
+
+
+def _read_custom(fields: dict[str, Any]) -> list[str]:
+    """Show custom tools to models as functions of one text; returns the names of those tools."""
+    names = []
+    for i, tool in enumerate(fields.get("tools", [])):
+        if tool["type"] == "custom":
+            item = object_at(tool.get("custom"), f"tools[{i}].custom")
+            names.append(text_at(item.get("name"), f"tools[{i}].custom.name", empty=False))
+            function = {"name": names[-1], **describe_custom(item, f"tools[{i}].custom")}
+            fields["tools"][i] = {"type": "function", "function": function}
+    choice = fields.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "custom":
+        fields["tool_choice"] = {"type": "function", "function": choice.get("custom")}
+    return names
+
+
+def _as_declared(call: Mapping[str, Any], request: ChatRequest) -> Mapping[str, Any]:
+    """Return a call as its client has declared the tool."""
+    function = call["function"]
+    if function["name"] not in request.echo.get("custom", ()):
+        return call
+    custom = {"name": function["name"], "input": input_of(function["arguments"])}
+    return {**{name: said for name, said in call.items() if name != "function"}, "type": "custom", "custom": custom}
+
+
+def _with_functions(message: Any) -> Any:
+    """Return a message in which calls of custom tools are calls of functions."""
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if not isinstance(calls, list) or not any(isinstance(call, dict) and call.get("custom") for call in calls):
+        return message
+    return {**message, "tool_calls": [_as_function(call) for call in calls]}
+
+
+def _as_function(call: Any) -> Any:
+    custom = call.get("custom") if isinstance(call, dict) else None
+    if not isinstance(custom, dict) or "function" in call:
+        return call
+    arguments = jsonl.dumps({"input": custom.get("input") or ""}).decode()
+    function = {"name": custom.get("name"), "arguments": arguments}
+    return {**{name: said for name, said in call.items() if name != "custom"}, "type": "function", "function": function}
+
+
+def _list_hosted(tools: Sequence[Mapping[str, Any]]) -> list[Ignored]:
+    """Return the tools that a provider would run: no member is shown them."""
+    hosted = [(f"tools[{i}]", tool) for i, tool in enumerate(tools) if not _runs_at_client(tool)]
+    # Moonshot's are `builtin_function`s, which are told apart by their names.
+    return [
+        ignore_tool(where, str(tool.get("function", {}).get("name") or tool["type"])[:100]) for where, tool in hosted
+    ]
+
+
+def _runs_at_client(tool: Mapping[str, Any]) -> bool:
+    return tool["type"] in ("function", "custom")
+
+
+def _nested(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool as a chat has it; some clients send those of the Responses API."""
+    kind = tool["type"]
+    if kind in tool or "name" not in tool:
+        return tool
+    return {"type": kind, kind: {name: value for name, value in tool.items() if name != "type"}}
 
 
 def _without_nulls(message: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat, usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, StreamStyle
@@ -100,6 +100,10 @@ class CompletionsWriter:
     def open(self) -> bytes:
         """Say the prompt, where it is to be repeated."""
         return self.text(self.request.echo["prompt"])
+
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say nothing: there is no next turn here."""
+        return b""
 
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from fusiontools.errors import FusionError
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Message, Source, ToolCall
 
 #: The model that means the first recipe.
@@ -117,6 +117,11 @@ class Ignored(TypedDict):
     tool: NotRequired[str]
 
 
+#: How the kinds of tools begin that search the web, OpenAI's, Anthropic's, Gemini's, xAI's, Groq's and Moonshot's;
+#: OpenRouter writes its own name and a colon before them.
+_SEARCHES = ("web", "google_search", "live_search", "browser_search", "$web_search")
+
+
 def ignore_tool(param: str, kind: str) -> Ignored:
     """Return that a tool is left out: one that runs at the provider, or that only the provider's models can call.
 
@@ -128,7 +133,7 @@ def ignore_tool(param: str, kind: str) -> Ignored:
 
 def is_done(ignored: Ignored, *, searches: bool) -> bool:
     """Return whether a tool that a protocol would leave out is done by the members' own search."""
-    return searches and ignored.get("tool", "").startswith(("web_search", "web_fetch", "web"))
+    return searches and ignored.get("tool", "").rpartition(":")[2].startswith(_SEARCHES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +233,17 @@ class ChatResult:
 class StreamWriter(Protocol):
     """Says one stream; each method returns the bytes that it puts on the wire, possibly none.
 
-    `open` comes first. Then any number of `text`, `calls`, `progress`, `alive` and `event`, then either `close` or
-    `broken`. Text and calls come in the order in which the model wrote them. Pieces of calls are OpenAI's deltas:
-    `index` on each, `id` and the name on the first of each call, then pieces of `arguments`.
+    `open` comes first. Then any number of `text`, `calls`, `progress`, `alive` and `event`, and before the first text
+    or call `thoughts`, once at most; then either `close` or `broken`. Text and calls come in the order in which the
+    model wrote them. Pieces of calls are OpenAI's deltas: `index` on each, `id` and the name on the first of each call,
+    then pieces of `arguments`.
     """
 
     def open(self) -> bytes: ...
+
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say what the model thought first, to a client that sends it back."""
+        ...
 
     def text(self, text: str) -> bytes: ...
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusiontools.llm.anthropic_request import arguments_object
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import ToolCall
 from fusiontools.server.protocols import sse
@@ -22,6 +22,8 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
+from fusiontools.server.protocols.messages_request import SIGNATURE
+from fusiontools.server.protocols.reasoning_seal import thinking_blocks
 
 _STOP = {"length": "max_tokens", "content_filter": "refusal"}
 _ERRORS = {
@@ -38,8 +40,6 @@ _ERRORS = {
 }
 #: The words by which clients know that a conversation must be made shorter.
 _TOO_LONG = "prompt is too long"
-#: Clients send a thought back only where it is signed; `messages_turns` leaves it out again.
-_SIGNATURE = "ZnVzaW9udG9vbHM="
 _TEXT_ENDS = b"}}\n\n"
 _ALIVE = sse.comment("alive")
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -51,6 +51,8 @@ def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dic
     content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
     if content and result.sources:
         content[0]["citations"] = messages_citations(result)
+    thoughts = thinking_blocks(result.reasoning_details)
+    content = [*thoughts, *content] if request.echo.get("thinks") else [*content, *thoughts]
     content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
     message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
     return {**message, "usage": _bill(result.spent), "fusion": result.fusion}
@@ -94,17 +96,28 @@ class MessagesWriter:
         #: The kind of the block that is open, and its call.
         self._kind = ""
         self._call: _Call | None = None
+        self._signature = SIGNATURE
         self._text_begins = b""
         self._answering = False
         self._calls: dict[int, _Call] = {}
         #: Calls that are not closed; the first one goes out as it comes, the others wait until it is whole.
         self._waiting: list[_Call] = []
+        self._thinks_first = bool(request.echo.get("thinks"))
+        #: Thoughts that stand behind the text.
+        self._thoughts: list[Mapping[str, Any]] = []
 
     def open(self) -> bytes:
         """Say whose message it is, and about how long the request was."""
         usage = _usage(Spending(prompt_tokens=self._about.prompt_tokens))
         begun = {**_head(self._about), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=begun)
+
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say what the model thought, before the answer or behind its text."""
+        if not self._thinks_first:
+            self._thoughts += details
+            return b""
+        return self._say_thoughts(details)
 
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
@@ -127,6 +140,7 @@ class MessagesWriter:
             index = delta.get("index") or 0
             call = self._calls.get(index)
             if call is None:
+                data += self._end_thoughts()
                 call = self._calls[index] = _Call(self._ids.of(delta.get("id") or ""), function.get("name") or "")
                 self._waiting.append(call)
             if piece := function.get("arguments"):
@@ -159,7 +173,7 @@ class MessagesWriter:
             cited = b"".join(self._delta("citations_delta", citation=each) for each in messages_citations(result))
         ended = {"stop_reason": _stop_reason(result), "stop_sequence": None}
         last = _event("message_delta", delta=ended, usage=_bill(result.spent), fusion=result.fusion)
-        return cited + self._end_calls() + self._end() + last + _event("message_stop")
+        return cited + self._end_thoughts() + self._end_calls() + self._end() + last + _event("message_stop")
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
@@ -167,6 +181,22 @@ class MessagesWriter:
         if result is not None:
             event["fusion"] = {**result.fusion, "answer": result.content}
         return _frame("error", event)
+
+    def _end_thoughts(self) -> bytes:
+        details, self._thoughts = self._thoughts, []
+        return self._say_thoughts(details)
+
+    def _say_thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        data = b""
+        for block in thinking_blocks(details):
+            if block["type"] == "redacted_thinking":
+                data += self._begin("redacted_thinking", data=block["data"])
+            else:
+                data += self._begin("thinking", thinking="", signature="")
+                data += self._delta("thinking_delta", thinking=block["thinking"]) if block["thinking"] else b""
+                self._signature = block["signature"]
+            data += self._end()
+        return data
 
     def _go_on(self) -> bytes:
         """Say what has come of the calls, up to the first one that is not whole."""
@@ -206,8 +236,8 @@ class MessagesWriter:
     def _end(self) -> bytes:
         if not self._kind:
             return b""
-        signed = self._delta("signature_delta", signature=_SIGNATURE) if self._kind == "thinking" else b""
-        self._kind, self._call = "", None
+        signed = self._delta("signature_delta", signature=self._signature) if self._kind == "thinking" else b""
+        self._kind, self._call, self._signature = "", None, SIGNATURE
         return signed + _event("content_block_stop", index=self._index)
 
 

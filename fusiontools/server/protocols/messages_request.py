@@ -13,7 +13,8 @@ Read the conversation of an Anthropic Messages request as OpenAI chat messages.
   Claude Code puts before it for billing differs from request to request and says nothing to a model: it is left out.
 - Results of tools are `tool` messages and come before the rest of their turn. Those hold text only, so the images and
   files of a result follow in the user's message.
-- Thoughts are left out, as are the calls and results of tools that ran at Anthropic; unknown blocks keep their text.
+- Thoughts that are signed, or encrypted, stand beside the answer, for the models that take them back; others are left
+  out, as are the calls and results of tools that ran at Anthropic; unknown blocks keep their text.
 - Empty text is left out, and so is a message with nothing in it.
 
 Source: Anthropic's API reference, "Messages", "Tool use", "Vision", "PDF support", "Search results", "Compaction",
@@ -28,10 +29,13 @@ from typing import Any, NoReturn
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, Ignored, ignore_tool
+from fusiontools.server.protocols.reasoning_seal import details_of_blocks
 from fusiontools.server.protocols.unread import list_unread
 
 Part = dict[str, Any]
 
+#: Clients send a thought back only where it is signed: what our own progress is signed with.
+SIGNATURE = "ZnVzaW9udG9vbHM="
 _BILLING = "x-anthropic-billing-header:"
 _BELOW = "(It stands in the next message.)"
 _SHOWN = "The tools returned:"
@@ -153,10 +157,16 @@ class _MessageTurns:
                 # Cited text comes in pieces that follow each other; what stands between two pieces parts them.
                 answer += text if adjoins or not answer else f"\n\n{text}"
             adjoins = bool(text)
+        if not (calls or answer):
+            return
+        message: Message = {"role": "assistant", "content": answer or None}
         if calls:
-            self.messages.append({"role": "assistant", "content": answer or None, "tool_calls": calls})
-        elif answer:
-            self.messages.append({"role": "assistant", "content": answer})
+            message["tool_calls"] = calls
+        # Our own progress is signed, too, and means nothing to a model.
+        signed = [block for block, _ in blocks if block.get("signature") != SIGNATURE]
+        if details := details_of_blocks(signed):
+            message["reasoning_details"] = details
+        self.messages.append(message)
 
     def _call(self, block: Part, where: str) -> ToolCall:
         call = expect(block.get("id"), str, f"{where}.id")
@@ -317,8 +327,17 @@ def request(body: dict[str, Any]) -> ChatRequest:
         stream=expect(fields.get("stream", False), bool, "stream"),
         fusion=fusion,
         says_usage=True,
+        echo={"thinks": _wants_thoughts(fields)},
         ignored=_ignored(fields),
     )
+
+
+def _wants_thoughts(fields: dict[str, Any]) -> bool:
+    """Return whether the client expects thoughts before the answer: where it asks for them, and where it has tools.
+
+    Others take the first block for the answer.
+    """
+    return fields.get("thinking", {}).get("type") in ("enabled", "adaptive") or bool(fields.get("tools"))
 
 
 def _refuse_thread(fields: dict[str, Any]) -> None:

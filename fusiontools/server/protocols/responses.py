@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusiontools.record import jsonl
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, StreamStyle
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, Ignored, ResponseMeta, StreamStyle
 from fusiontools.server.protocols.responses_reply import ResponsesWriter, whole
 from fusiontools.server.protocols.responses_request import (
     flag_at,
@@ -54,6 +54,8 @@ _READ = frozenset(("model", "input", "tool_choice", "store", "stream_options", "
     "truncation",
     "user",
 }
+#: What a client asks for that sends a model's thoughts back itself.
+_THOUGHTS = "reasoning.encrypted_content"
 _NUMBER, _WORD, _OBJECT = (int, float), (str,), (dict,)
 #: The simple parameters: what each may be, and how that is said.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -69,6 +71,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "metadata": (_OBJECT, "an object"),
     "fusion": (_OBJECT, "an object"),
     "tools": ((list,), "a list"),
+    "include": ((list,), "a list"),
     "plugins": ((list,), "a list"),
 }
 
@@ -90,8 +93,8 @@ class Responses:
             stream=bool(body.get("stream")),
             fusion=_read_fusion(body),
             says_usage=True,
-            echo={"response": _echo(body), "tools": tools.declared},
-            ignored=[*tools.ignored, *list_unread(body, _READ | _TYPES.keys())],
+            echo={"response": _echo(body), "tools": tools.declared, "thoughts": _wants_thoughts(body)},
+            ignored=[*tools.ignored, *_ignored_includes(body), *list_unread(body, _READ | _TYPES.keys())],
         )
         _refuse_too_deep(request)
         return request
@@ -181,6 +184,17 @@ def _read_fusion(body: Mapping[str, Any]) -> dict[str, Any]:
     for index, plugin in enumerate(list_at(plugins, where)):
         object_at(plugin, f"{where}[{index}]")
     return {**fusion, "plugins": plugins}
+
+
+def _wants_thoughts(body: Mapping[str, Any]) -> bool:
+    """Return whether the client sends thoughts back itself."""
+    return _THOUGHTS in (body.get("include") or [])
+
+
+def _ignored_includes(body: Mapping[str, Any]) -> list[Ignored]:
+    why = "there is nothing of it here"
+    asked = enumerate(body.get("include") or [])
+    return [{"param": f"include[{i}]", "reason": why} for i, name in asked if name != _THOUGHTS]
 
 
 def _echo(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.llm.spending import Spending
+from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.annotations import responses_annotations
@@ -21,6 +21,7 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
+from fusiontools.server.protocols.reasoning_seal import encrypted_content, unsaid_details, visible_text
 from fusiontools.server.protocols.responses_tools import find_names
 
 #: Why a response is incomplete, by how its text ended.
@@ -35,13 +36,14 @@ Item = dict[str, Any]
 
 @dataclass(slots=True)
 class Part:
-    """One item of the output while it grows: a `message`, a call, or `reasoning` that shows what goes on.
+    """One item of the output while it grows: a `message`, a call, or `reasoning`: thoughts, or what goes on.
 
     Args:
         about: the response's id, from which the item's own is made.
         number: which of its kind it is.
         index: its place in the output.
         namespace: the group that the client has the tool in, where it has it in one.
+        encrypted: the thoughts as the client sends them back.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Part:
     call_id: str = ""
     name: str = ""
     namespace: str = ""
+    encrypted: str = ""
     pieces: list[str] = field(default_factory=list)
     annotations: list[Item] = field(default_factory=list)
 
@@ -76,8 +79,9 @@ class Part:
         if self.kind == "message":
             return self._with(status, [{**text_part(self.text), "annotations": self.annotations}])
         if self.kind == "reasoning":
-            return self._with(status, [summary_part(self.text)])
-        return self._with(status, _input_of(self.text) if self.kind == "custom_tool_call" else self.text)
+            more = {"encrypted_content": self.encrypted} if self.encrypted else {}
+            return {**self._with(status, [summary_part(self.text)] if self.pieces else []), **more}
+        return self._with(status, input_of(self.text) if self.kind == "custom_tool_call" else self.text)
 
     def closing(self, item: Item) -> list[tuple[str, dict[str, Any]]]:
         """Return the events that come right before the item is done."""
@@ -94,6 +98,8 @@ class Part:
                 ("response.content_part.done", {**place, "part": part}),
             ]
         if self.kind == "reasoning":
+            if not item["summary"]:
+                return []
             place, part = {"summary_index": 0}, item["summary"][0]
             return [
                 ("response.reasoning_summary_text.done", {**place, "text": part["text"]}),
@@ -121,6 +127,13 @@ def message_part(meta: ResponseMeta, number: int = 0) -> Part:
     return Part("message", meta.id, number)
 
 
+def reasoning_part(meta: ResponseMeta, details: Sequence[Mapping[str, Any]], number: int = 0) -> Part:
+    """Return thoughts that the client is to send back."""
+    part = Part("reasoning", meta.id, number, encrypted=encrypted_content(details))
+    part.pieces = [text] if (text := visible_text(details)) else []
+    return part
+
+
 def call_part(request: ChatRequest, meta: ResponseMeta, number: int, call: Mapping[str, Any]) -> Part:
     """Return a call that is to be written, under its own id; it goes back as the client has declared the tool."""
     name = (call.get("function") or {}).get("name") or ""
@@ -146,7 +159,7 @@ def summary_part(text: str) -> Item:
     return {"type": "summary_text", "text": text}
 
 
-def _input_of(arguments: str) -> str:
+def input_of(arguments: str) -> str:
     """Return the text that a custom tool was called with; a model may forget to wrap it."""
     try:
         given = jsonl.loads(arguments)
@@ -223,10 +236,13 @@ def _error(refused: ApiError) -> dict[str, Any]:
 def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return the `response` object of a finished answer."""
     parts = []
+    thoughts = [reasoning_part(meta, result.reasoning_details)] if result.reasoning_details else []
+    if request.echo.get("thoughts"):
+        parts += thoughts
     if result.content or not result.tool_calls:
         parts.append(message_part(meta))
-        parts[0].pieces.append(result.content)
-        parts[0].annotations = responses_annotations(result)
+        parts[-1].pieces.append(result.content)
+        parts[-1].annotations = responses_annotations(result)
     ids = CallIds(request, meta)
     for number, call in enumerate(result.tool_calls):
         parts.append(call_part(request, meta, number, {**call, "id": ids.of(call["id"])}))
@@ -234,9 +250,15 @@ def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[
     statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
     response = finish_response(start_response(request, meta), output, result)
-    if request.keep is not None:
-        request.keep(response)
+    _keep(request, response, [] if request.echo.get("thoughts") else thoughts)
     return response
+
+
+def _keep(request: ChatRequest, response: dict[str, Any], unsaid: Sequence[Part]) -> None:
+    """Keep a response where that is wanted, with the thoughts that the client did not want to see."""
+    if request.keep is not None:
+        thoughts = [part.item("completed") for part in unsaid]
+        request.keep({**response, "output": [*thoughts, *response["output"]]} if thoughts else response)
 
 
 class ResponsesWriter:
@@ -259,10 +281,24 @@ class ResponsesWriter:
         self._alone: Part | None = None
         self._pieces: list[str] = []
         self._delta = b""
+        self._thoughts: list[Mapping[str, Any]] = []
 
     def open(self) -> bytes:
         """Say that the response is under way."""
         return self._lifecycle("response.created") + self._lifecycle("response.in_progress")
+
+    def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        """Say what the model thought, where the client wants to send it back."""
+        self._thoughts += details
+        if not self._asked.echo.get("thoughts"):
+            return b""
+        part = reasoning_part(self._about, details, sum(part.kind == "reasoning" for part in self._parts))
+        frames = [self._close_alone(), self._open_part(part)]
+        if part.pieces:
+            place = {**part.place, "summary_index": 0}
+            frames.append(self._say("response.reasoning_summary_part.added", **place, part=summary_part("")))
+            frames.append(self._say("response.reasoning_summary_text.delta", **place, delta=part.text))
+        return b"".join([*frames, self._close_part(part, "completed")])
 
     def text(self, text: str) -> bytes:
         """Say a piece of the answer."""
@@ -340,9 +376,11 @@ class ResponsesWriter:
             if part.kind == "message":
                 part.annotations = responses_annotations(result)
         frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
+        if late := unsaid_details(self._thoughts, result.reasoning_details):
+            frames.append(self.thoughts(late))
         response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
-        if self._asked.keep is not None:
-            self._asked.keep(response)
+        hides = self._thoughts and not self._asked.echo.get("thoughts")
+        _keep(self._asked, response, [reasoning_part(self._about, self._thoughts)] if hides else [])
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
 

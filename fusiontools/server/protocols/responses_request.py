@@ -12,6 +12,7 @@ from typing import Any
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import ApiError
+from fusiontools.server.protocols.reasoning_seal import details_of_item
 
 ROLES = ("user", "assistant", "system", "developer")
 #: Calls of tools that a client runs itself, and where each says what is to be done.
@@ -114,10 +115,12 @@ def _read_item(conversation: _ItemTurns, item: dict[str, Any], where: str) -> No
         _read_call(conversation, item, kind, where)
     elif kind.removesuffix("_output") in _CALLS:
         conversation.hear(_call_id(item, where), _read_output(item.get("output"), f"{where}.output"))
+    elif kind == "reasoning":
+        conversation.think(details_of_item(item))
     elif kind == "item_reference":
         # Left out, it would take earlier turns out of the conversation, and nobody would know.
         raise refuse(where, "nothing is stored here: send the item itself, with `store: false`", "unsupported")
-    # Everything else (`reasoning`, `web_search_call`, what is yet to be invented) is nothing that another model could
+    # Everything else (`web_search_call`, what is yet to be invented) is nothing that another model could
     # be shown.
 
 
@@ -254,9 +257,12 @@ class _CallRun:
         self.content = content
         self.calls: list[ToolCall] = []
         self.outputs: dict[str, list[Part]] = {}
+        self.thoughts: list[dict[str, Any]] = []
 
     def messages(self) -> list[Message]:
         called: Message = {"role": "assistant", "content": self.content, "tool_calls": self.calls}
+        if self.thoughts:
+            called["reasoning_details"] = self.thoughts
         answers, media = [], []
         for call in self.calls:
             parts = self.outputs.get(call["id"])
@@ -278,20 +284,32 @@ class _ItemTurns:
         self.name_of = name_of
         self._turns: list[Message | _CallRun] = []
         self._open: dict[str, _CallRun] = {}
+        #: Thoughts whose turn has not come yet.
+        self._thoughts: list[dict[str, Any]] = []
+
+    def think(self, details: list[dict[str, Any]]) -> None:
+        """Take the thoughts of the assistant's turn that follows, or of the one before where none does."""
+        self._thoughts += details
 
     def say(self, message: Message) -> None:
-        self._turns.append(message)
+        if message["role"] == "assistant":
+            self._turns.append(message)
+            self._end_thoughts()
+        else:
+            self._end_thoughts()
+            self._turns.append(message)
 
     def call(self, call: ToolCall) -> None:
         run = self._turns[-1] if self._turns else None
         if not isinstance(run, _CallRun) or run.outputs or call["id"] in (made["id"] for made in run.calls):
-            run = _CallRun(self._last_words())
-            self._turns.append(run)
+            run = self._begin_run()
         run.calls.append(call)
+        self._end_thoughts()
         self._open[call["id"]] = run
 
     def hear(self, call_id: str, output: list[Part]) -> None:
         """Put an output behind its call; one whose call is not in the input becomes a message of its own."""
+        self._end_thoughts()
         run = self._open.pop(call_id, None)
         if run is not None:
             run.outputs[call_id] = output
@@ -300,13 +318,24 @@ class _ItemTurns:
         self._turns.append({"role": "user", "content": content})
 
     def messages(self) -> list[Message]:
+        self._end_thoughts()
         return [m for turn in self._turns for m in (turn.messages() if isinstance(turn, _CallRun) else [turn])]
 
-    def _last_words(self) -> str | None:
-        """Take what the assistant said right before it called: one turn in a chat."""
+    def _begin_run(self) -> _CallRun:
+        """Begin a turn of calls, with what the assistant said right before it called: one turn in a chat."""
+        run = _CallRun(None)
         last = self._turns[-1] if self._turns else None
-        if isinstance(last, _CallRun) or last is None or last.get("role") != "assistant":
-            return None
-        self._turns.pop()
-        content: Any = last["content"]
-        return str(content)
+        if last is not None and not isinstance(last, _CallRun) and last.get("role") == "assistant":
+            self._turns.pop()
+            run.content, run.thoughts = str(last["content"]), last.get("reasoning_details", [])
+        self._turns.append(run)
+        return run
+
+    def _end_thoughts(self) -> None:
+        """Put the thoughts into the last turn, where it is the assistant's."""
+        details, self._thoughts = self._thoughts, []
+        last = self._turns[-1] if self._turns and details else None
+        if isinstance(last, _CallRun):
+            last.thoughts += details
+        elif last is not None and last["role"] == "assistant":
+            last["reasoning_details"] = [*last.get("reasoning_details", []), *details]

@@ -131,7 +131,7 @@ def _read_tool(tools: Tools, item: Any, where: str, namespace: str = "") -> None
     if isinstance(item.get(kind), dict):  # chat's nested spelling
         item, where = item[kind], f"{where}.{kind}"
     name = text_at(item.get("name"), f"{where}.name", empty=False)
-    tools.add(namespace, name, kind, _custom(item, where) if kind == "custom" else _function(item, where))
+    tools.add(namespace, name, kind, describe_custom(item, where) if kind == "custom" else _function(item, where))
 
 
 def _kind_of(item: Any, where: str) -> str:
@@ -142,7 +142,7 @@ def _function(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     return optional(item, where, {"description": text_at, "parameters": object_at, "strict": flag_at})
 
 
-def _custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+def describe_custom(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a tool that takes free text as a function of one text; its grammar can only be described."""
     form: Any = object_at(item.get("format") or {}, f"{where}.format")
     form = form["grammar"] if isinstance(form.get("grammar"), dict) else form  # chat's nested spelling

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fusiontools.stages.fence_key import VARIABLE, fence_key
+from fusiontools.stages.prompts import FENCE_VARIABLE, fence_key
 
-TELL = "from fusiontools.stages.fence_key import fence_key; print(fence_key().hex())"
+TELL = "from fusiontools.stages.prompts import fence_key; print(fence_key().hex())"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(VARIABLE, raising=False)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.delenv(FENCE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    return tmp_path / "fusiontools"
+    fence_key.cache_clear()
+    yield tmp_path / "fusiontools"
+    fence_key.cache_clear()
 
 
 def told_by(count: int) -> list[str]:
@@ -44,9 +47,10 @@ def test_nobody_else_may_read_it_and_nothing_else_stays_there(folder: Path) -> N
 
 
 def test_the_environment_may_name_it_and_nothing_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "one")
+    monkeypatch.setenv(FENCE_VARIABLE, "one")
     first = fence_key()
-    monkeypatch.setenv(VARIABLE, "two")
+    monkeypatch.setenv(FENCE_VARIABLE, "two")
+    fence_key.cache_clear()
 
     assert fence_key() != first
     assert not folder.exists()
