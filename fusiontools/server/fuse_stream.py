@@ -12,7 +12,8 @@ from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
 from fusiontools.server.request import Receive, Send, keepalive_of
-from fusiontools.server.result import answer_to, scrub_record, sum_spending
+from fusiontools.server.result import answer_to, sum_spending
+from fusiontools.server.scrubbing import scrub_record
 from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:

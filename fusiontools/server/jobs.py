@@ -30,7 +30,7 @@ from fusiontools.record.types import Record
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
 from fusiontools.server.request import Receive, RequestLog
-from fusiontools.server.result import scrub_record, words_of
+from fusiontools.server.scrubbing import scrub_record, words_of
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -43,6 +43,7 @@ from fusiontools.server.request import (
     too_large,
 )
 from fusiontools.server.result import refuse_for_today
+from fusiontools.server.serve_options import ServeOptions
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
@@ -299,6 +300,11 @@ def is_loopback(address: str) -> bool:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False  # a name, whatever it looks like, may be anybody's
+
+
+def takes_page_keys(options: ServeOptions) -> bool:
+    """Return whether the page may bring keys: to one process that only this very machine can reach."""
+    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
 
 
 def _host_name(host: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,10 +18,12 @@ from fusiontools.config.models import Endpoint
 from fusiontools.config.readiness import lacks
 from fusiontools.errors import __version__
 from fusiontools.server.catalog import models_of
-from fusiontools.server.middleware import is_loopback, is_of_page
+from fusiontools.server.middleware import is_loopback, is_of_page, takes_page_keys
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.request import App, JsonRoute, Receive, Send, read_body, send_json
-from fusiontools.server.state import Server, takes_page_keys
+
+if TYPE_CHECKING:
+    from fusiontools.server.state import Server
 
 _FILES = Path(__file__).parent / "page"
 _LONGEST_KEY = 512

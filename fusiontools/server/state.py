@@ -16,7 +16,7 @@ from fusiontools.llm.purses import Purses, default_purses_path
 from fusiontools.server.catalog import Catalog, open_catalog
 from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
 from fusiontools.server.metrics import Metrics
-from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback
+from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback, takes_page_keys
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
@@ -143,11 +143,6 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         started=int(time.time()),
         reopen=reopen,
     )
-
-
-def takes_page_keys(options: ServeOptions) -> bool:
-    """Return whether the page may bring keys: to one process that only this very machine can reach."""
-    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
 
 
 def server_keys() -> tuple[bytes, ...]:
