@@ -304,7 +304,9 @@ def is_loopback(address: str) -> bool:
 
 def takes_page_keys(options: ServeOptions) -> bool:
     """Return whether the page may bring keys: to one process that only this very machine can reach."""
-    return is_loopback(options.host) and options.workers == 1 and not (options.no_page or options.no_page_keys)
+    is_off = options.no_page or options.no_page_keys
+    # Another name means that somebody hands on what others ask.
+    return is_loopback(options.host) and options.workers == 1 and not (is_off or options.allow_hosts)
 
 
 def _host_name(host: str) -> str | None:

@@ -132,7 +132,15 @@ class PageRoutes:
 
     def _may_bring_keys(self, scope: Any) -> bool:
         client = scope.get("client")
-        return takes_page_keys(self.server.options) and client is not None and is_loopback(client[0])
+        on_this_machine = client is not None and is_loopback(client[0])
+        return takes_page_keys(self.server.options) and on_this_machine and _is_of_our_page(scope)
+
+
+def _is_of_our_page(scope: Any) -> bool:
+    """Return whether no page of another origin asks, not even one that may ask questions (`--allow-origin`)."""
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin")
+    return origin is None or origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
 
 
 def _is_key(text: str) -> bool:

@@ -1,6 +1,6 @@
 """How the page looks in each of its states: taken as pictures, held against axe-core, and never wider than its window.
 
-`make screenshots` puts the pictures into docs/pictures; else they are looked at and thrown away.
+`make screenshots` puts those that docs/page.md shows into docs/pictures; the others are thrown away.
 """
 
 from __future__ import annotations
@@ -150,10 +150,11 @@ def debate(desk: Desk, upstream: Upstream) -> None:
 
 
 def vote(desk: Desk, upstream: Upstream) -> None:
-    members = ("fake/aspen+text=Answer:%20499", "fake/birch+text=Answer:%20499", "fake/cedar+text=Answer:%20500")
-    desk.ask(
-        "How many seconds, as a whole number?", *members, "fake/dogwood+text=I%20do%20not%20know", Chain="panel | vote"
-    )
+    said = ("Answer: 499", "Answer: 499", "Answer: 500", "I do not know.")
+    members = (*MEMBERS, "fake/dogwood")
+    for name, text in zip(members, said, strict=True):
+        upstream.script(name, f"text={quote(text, safe='')}")
+    desk.ask("How many seconds, as a whole number?", *members, Chain="panel | vote")
 
 
 def again(desk: Desk, upstream: Upstream) -> None:
@@ -241,7 +242,8 @@ def looked_at(desk: Desk, name: str, tmp_path: Path) -> None:
 def _take(page: Page, name: str, kind: str, tmp_path: Path) -> None:
     """Take a picture; in few colours, which is all that the page has, it is a third as large."""
     taken = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
-    path = (Path(PICTURES) if PICTURES else tmp_path) / f"{name}-{kind}.png"
+    wanted = PICTURES and f"{name}-{kind}.png" in (ROOT / "docs/page.md").read_text()
+    path = (Path(PICTURES) if wanted else tmp_path) / f"{name}-{kind}.png"
     taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < 150_000
 

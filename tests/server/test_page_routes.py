@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from serving import RECIPE, Server
 from workdir import Run, Serve, Upstream
+
+import fusiontools
 
 PAGE = {"accept": "text/html,application/xhtml+xml"}
 
@@ -66,6 +71,20 @@ def test_a_page_of_another_name_or_origin_is_told_nothing(server: Server) -> Non
     assert server.get("/page/state", headers={"origin": "https://evil.example"}).status_code == 403
 
 
+def test_the_page_is_small_plain_files_which_name_no_host_and_make_no_html_of_texts() -> None:
+    files = [path for path in (Path(fusiontools.__file__).parent / "server/page").iterdir() if path.is_file()]
+
+    assert {path.suffix for path in files} == {".js", ".css", ".html", ".svg"}
+    for path in files:
+        text = path.read_text()
+        assert text.count("\n") <= 400, path.name
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(|new Function", text), (
+            path.name
+        )
+        hosts = set(re.findall(r"https?://([\w.-]+\w)", text)) - {"www.w3.org"}
+        assert hosts == set(), path.name
+
+
 # --- Keys ---
 
 
@@ -102,7 +121,7 @@ def test_what_is_no_key_is_refused_and_not_repeated(standing: Serve, upstream: U
     assert not isinstance(key, str) or len(key.strip()) < 3 or key not in refused.text
 
 
-@pytest.mark.parametrize("options", [("--no-page-keys",), ("--host", "0.0.0.0")])  # noqa: S104
+@pytest.mark.parametrize("options", [("--no-page-keys",), ("--host", "0.0.0.0"), ("--allow-host", "fusion.example")])  # noqa: S104
 def test_where_others_could_bring_keys_nobody_may(serve: Serve, options: tuple[str, ...]) -> None:
     server = serve(*options, env={"FUSION_SERVER_API_KEYS": "key-of-the-server"})
     shown = {"authorization": "Bearer key-of-the-server"}
@@ -111,6 +130,14 @@ def test_where_others_could_bring_keys_nobody_may(serve: Serve, options: tuple[s
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "page_keys_off")
     assert server.get("/page/state", headers=shown).json()["page_keys"] is False
+
+
+def test_another_origin_that_may_ask_questions_may_bring_no_key(serve: Serve) -> None:
+    server = serve("--allow-origin", "https://app.example")
+    origin = {"origin": "https://app.example"}
+
+    assert server.chat(headers=origin).status_code == 200
+    assert server.post("/page/key", {"endpoint": "openrouter", "key": "sk-mine"}, origin).status_code == 403
 
 
 def test_without_open_a_missing_key_is_said_at_once(

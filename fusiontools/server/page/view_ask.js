@@ -4,7 +4,7 @@ import * as actions from "./actions.js";
 import { h } from "./dom.js";
 import { steps } from "./share.js";
 import { update } from "./state.js";
-import { count, plural, usd } from "./words.js";
+import { count, plural, short, usd } from "./words.js";
 
 export function askView(state) {
   const { draft } = state;
@@ -33,7 +33,7 @@ export function askView(state) {
         : h("button", { type: "submit", class: "primary", disabled: !ready, title: "Ctrl+Enter" }, "Ask")),
     recipe && h("div", { class: "recipe-line" },
       chainDrawing(draft.chain || recipe.chain),
-      h("span", { class: "description" }, recipe.description)),
+      h("span", { class: "description" }, [recipe.description, whoIsAsked(recipe)].filter(Boolean).join(" "))),
     draft.optionsOpen && optionsView(state, recipe));
 }
 
@@ -47,6 +47,12 @@ function recipeSelect(state, recipe) {
   return h("label", { class: "field" }, h("span", { class: "sr" }, "Recipe"),
     h("select", { id: "recipe", value: state.draft.recipe, title: recipe?.description, onchange: (e) => actions.change({ recipe: e.target.value }) },
       state.recipes.map((r) => h("option", { key: r.name, value: r.name }, `${r.name} · ${plural(members(r), "member")}`))));
+}
+
+function whoIsAsked(recipe) {
+  const panel = recipe.panel.map((m) => short(m.model) + (m.samples > 1 ? `*${m.samples}` : ""));
+  const rest = [["judge", recipe.judge], ["synth", recipe.synth]].filter(([, names]) => names.length);
+  return [panel.join(", "), ...rest.map(([stage, names]) => `${stage} ${names.map(short).join(", ")}`)].join("; ");
 }
 
 const members = (recipe) => recipe.panel.reduce((sum, m) => sum + m.samples, 0);
