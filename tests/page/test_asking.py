@@ -174,9 +174,11 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     turn.get_by_role("button", name="Elsewhere").click()
     line = turn.locator(".share pre").nth(0).inner_text()
     line = line.replace("-c recipe ", "")  # this one is a file of the server's folder
+    served = upstream.bodies("fake/other")
     result = run(f"{line.replace('fuse-judge', 'fuse-judge -m fake/judge')}", pipefail=True)
 
     assert result.status == 0, result.err
+    assert upstream.bodies("fake/other")[-1]["messages"] == served[0]["messages"]
     assert result.records[0]["answer"]["content"] == record["answer"]["content"]
 
 

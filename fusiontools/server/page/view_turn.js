@@ -111,22 +111,20 @@ function following(node, props) {
     node._prose_box.className = "prose";
     node.append(node._prose_box);
     node._follows = true;
+    node._top = 0;
   }
   prose(node._prose_box, props);
   const ends = props.done && !node._done;
   node._done = props.done;
-  if (!node._follows || (props.done && !ends) || node.scrollHeight === node.clientHeight) return;
-  node._own = true;
-  node.scrollTop = node.scrollHeight;
+  if (node._follows && (!props.done || ends)) node.scrollTop = node._top = node.scrollHeight - node.clientHeight;
 }
 
+/** Only a reader goes up; what is written goes down. */
 function scrolled(event) {
   const node = event.currentTarget;
-  if (node._own) {
-    node._own = false;
-    return;
-  }
-  node._follows = node.scrollHeight - node.scrollTop - node.clientHeight < 8;
+  if (node.scrollTop < node._top - 1) node._follows = false;
+  else if (node.scrollHeight - node.scrollTop - node.clientHeight < 8) node._follows = true;
+  node._top = node.scrollTop;
 }
 
 // --- What can be done next ---
