@@ -174,6 +174,7 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     turn.get_by_role("button", name="Elsewhere").click()
     line = turn.locator(".share pre").nth(0).inner_text()
     line = line.replace("-c recipe ", "")  # this one is a file of the server's folder
+    assert "degraded" not in record
     served = upstream.bodies("fake/other")
     result = run(f"{line.replace('fuse-judge', 'fuse-judge -m fake/judge')}", pipefail=True)
 

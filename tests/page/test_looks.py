@@ -119,7 +119,7 @@ def streaming(desk: Desk, upstream: Upstream) -> None:
     upstream.script("fake/cedar", f"text={quote(SAID['fake/cedar'], safe='')}+itl=0.2")
     desk.ask(QUESTION, *MEMBERS, wait=False)
     expect(desk.column("fake/aspen").locator(".status")).to_have_text("done")
-    expect(desk.column("fake/birch").locator(".prose")).to_contain_text("149_597", timeout=15_000)
+    expect(desk.column("fake/birch").locator(".prose")).to_contain_text("149_597")
 
 
 def fused(desk: Desk, upstream: Upstream) -> None:
