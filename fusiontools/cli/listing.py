@@ -30,7 +30,7 @@ def listing() -> str:
         taken = "* " if name == chosen else "  "
         own = ("yours",) if name in own_recipe_names() else ()
         what_for = ": ".join(filter(None, (*own, recipe.description)))
-        rows.append([taken + name, _state(_missing(recipe)), what_for])
+        rows.append([taken + name, _state(missing_of(recipe)), what_for])
     rows.sort(key=lambda row: row[1] != _READY)
     parts = [
         _table(["  recipe", "", "what for"], rows),
@@ -59,7 +59,7 @@ def _state(missing: str | None) -> Cell:
     return _READY if missing is None else Styled(missing, "yellow")
 
 
-def _missing(recipe: Recipe) -> str | None:
+def missing_of(recipe: Recipe) -> str | None:
     """Return the first thing that a recipe still lacks."""
     for model in _models(recipe):
         if missing := lacks(recipe.endpoints[model.endpoint]):

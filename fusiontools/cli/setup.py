@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
@@ -19,6 +19,9 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.runs.chain import Chain
+
+if TYPE_CHECKING:
+    from fusiontools.llm.purses import Purses
 
 #: How the environment says no.
 _OFF = ("0", "false", "no", "off")
@@ -98,12 +101,18 @@ def make_client(
     journal: Mapping[str, Any],
     tool: str,
     tools: Mapping[str, Any] | None = None,
+    purses: Purses | None = None,
 ) -> Callable[[], Any]:
-    """Return what makes the client, once the event loop runs; of the groups of options, what was typed."""
+    """Return what makes the client, once the event loop runs; of the groups of options, what was typed.
+
+    Args:
+        purses: where the money of several clients is counted together.
+    """
 
     def make() -> Any:
         from fusiontools.llm.client import Client
         from fusiontools.llm.journal import open_journal
+        from fusiontools.llm.purses import Purses
 
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
@@ -113,6 +122,7 @@ def make_client(
             offline=bool(journal.get("offline")),
             tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
             redact=recipe.redact if recipe else (),
+            purses=purses or Purses(),
         )
 
     return make

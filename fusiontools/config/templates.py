@@ -20,7 +20,11 @@ ASKED = (
 )
 #: What is added to a system section where somebody may look things up, or has.
 ADDED = ("member tools", "judge sources", "synth sources")
-SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED)
+#: What an agent reads first, and what those who advise it do.
+AGENT = ("agent system", "agent plan", "agent advice", "agent adviser")
+#: How an agent's question is put to the panel, where it is about answers that are there already.
+PUT = ("second opinion", "comparison")
+SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT, *PUT)
 _HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 
 

@@ -352,7 +352,7 @@ class JobRunner:
         """Return what makes a record: the work of a job.
 
         Args:
-            named: the record's `id` and `meta`, where they are given, and all of it where its panel is.
+            named: the record's `id`, `meta`, `evidence` and `epoch`, where they are given, and all of it where its panel is.
 
         Raises of the work:
             ApiError: no place was free in time, or the request is no question that the chain can read.
@@ -427,11 +427,10 @@ def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None 
     record: Record = {"id": named.get("id") or question_id(request.messages), "messages": request.messages}
     if request.params:
         record["params"] = request.params
-    if "meta" in named:
-        record["meta"] = named["meta"]
+    kept: Any = {key: named[key] for key in ("meta", "evidence", "epoch") if key in named}
     if request.over_panel:
-        given: Any = named["record"]
-        record |= {name: given[name] for name in STANDING if name in given}  # type: ignore[typeddict-item]
+        kept |= {key: named["record"][key] for key in STANDING if key in named["record"]}
+    record |= kept
     if plan.model is not None:
         route: Any = {"to": "solo", "reason": "asked by name", "method": "name", "model": plain_model(plan.model)}
         record["route"] = route

@@ -52,6 +52,7 @@ _ROUTES = {
     "/v1/responses": "responses",
     "/v1/messages": "messages",
     "/fuse": "fuse",
+    "/mcp": "mcp",
 }
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: What tells nothing but whether the server is there.

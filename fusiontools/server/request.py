@@ -88,17 +88,26 @@ async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
     Raises:
         ApiError: too large, too slow, not JSON.
     """
-    try:
-        async with asyncio.timeout(options.read_s):
-            data = await _read_all(receive, int(options.max_body_mib * 2**20))
-    except TimeoutError:
-        why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
-        raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
+    data = await read_bytes(receive, options)
     try:
         return jsonl.read_object(data, "a request's body", levels=_AROUND)
     except InputError as error:
         # What was said stays out of errors, which clients keep in logs.
         raise ApiError(400, "invalid_json", _QUOTED.sub(r"\1", error.message)) from None
+
+
+async def read_bytes(receive: Receive, options: ServeOptions) -> bytes:
+    """Return a request's body as it came.
+
+    Raises:
+        ApiError: too large, too slow.
+    """
+    try:
+        async with asyncio.timeout(options.read_s):
+            return await _read_all(receive, int(options.max_body_mib * 2**20))
+    except TimeoutError:
+        why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
+        raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
 
 
 async def _read_all(receive: Receive, limit_bytes: int) -> bytes:

@@ -29,6 +29,7 @@ from fusiontools.stages import prompts
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:
+    from fusiontools.llm.client import Client
     from fusiontools.tools.provider_schema import Provider
     from fusiontools.tools.tool import ToolContext, ToolResult, ToolRun
     from fusiontools.tools.toolbox import Toolbox
@@ -44,11 +45,11 @@ _AS_TEXT = re.compile(
     re.DOTALL,
 )
 _CODE = re.compile(r"^[ \t]*(```|~~~).*?^[ \t]*\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
-_CUT_OFF = (
+CUT_OFF = (
     "Your message reached its limit of length before the tool call in it was complete, so nothing was run. "
     "Call the tool again with less in its arguments, or answer."
 )
-_WRITTEN_OUT = "You wrote a tool call as text, so nothing was run. Call the tool itself, or answer without it."
+WRITTEN_OUT = "You wrote a tool call as text, so nothing was run. Call the tool itself, or answer without it."
 _USED_UP = "not run: no tool may be used any more; answer with what you have"
 
 
@@ -116,7 +117,7 @@ class _ToolLoop:
         """Return the answer to which the rounds lead."""
         request = self.ask.request
         clients = {_name_of(tool) for tool in request.params.get("tools") or []}
-        declared, _ = self.box.declared_for(_provider_of(self.ask), self.names)
+        declared, _ = self.box.declared_for(provider_of(self.ask.model, self.ask.runtime.client), self.names)
         ours = [tool for tool in declared if _name_of(tool) not in clients]
         tools = [*(request.params.get("tools") or []), *self.own.get("tools", ()), *ours]
         request = _with_params(request, **{**self.own, "tools": tools or None})
@@ -155,19 +156,14 @@ class _ToolLoop:
             self.pauses += 1
             if self.pauses > _MOST_PAUSES:
                 raise CallFailed("truncated", f"{self.ask.model.name} paused {_MOST_PAUSES} times and did not end")
-            return [_turn_of(completion, ())]
+            return [turn_of(completion, ())]
         if calls and completion.finish_reason != "length":
-            return [_turn_of(completion, calls), *await self._results(calls)]
-        reminder = _CUT_OFF if calls else _WRITTEN_OUT
-        if (not calls and not self._is_written_out(completion.content)) or self.reminders >= _MOST_REMINDERS:
+            return [turn_of(completion, calls), *await self._results(calls)]
+        reminder = CUT_OFF if calls else WRITTEN_OUT
+        if (not calls and not is_written_out(completion.content, self.names)) or self.reminders >= _MOST_REMINDERS:
             return []
         self.reminders += 1
-        return [_turn_of(completion, ()), {"role": "user", "content": reminder}]
-
-    def _is_written_out(self, content: str) -> bool:
-        """Return whether the text holds a whole call of an offered tool; what stands in code is an example."""
-        found = _AS_TEXT.findall(_CODE.sub("", content)) if "</" in content else []
-        return any(name in text for text in found for name in self.names)
+        return [turn_of(completion, ()), {"role": "user", "content": reminder}]
 
     async def _results(self, calls: Sequence[ToolCall]) -> list[Message]:
         """Run the calls for which runs are left, and answer every one."""
@@ -179,7 +175,7 @@ class _ToolLoop:
             self.stopped = "calls"
         marks = [prompts.mark_of("result", self.wish.record["id"], [run.result.text]) for run in runs]
         self.marks += marks
-        texts = [*map(_fenced, runs, marks), *[_USED_UP] * (len(calls) - len(runs))]
+        texts = [*map(fenced_result, runs, marks), *[_USED_UP] * (len(calls) - len(runs))]
         return [
             {"role": "tool", "tool_call_id": call["id"], "content": text}
             for call, text in zip(calls, texts, strict=True)
@@ -213,12 +209,18 @@ class _ToolLoop:
         )
 
 
-def _provider_of(ask: Ask) -> Provider:
+def is_written_out(content: str, names: Sequence[str]) -> bool:
+    """Return whether a text holds a whole call of an offered tool; what stands in code is an example."""
+    found = _AS_TEXT.findall(_CODE.sub("", content)) if "</" in content else []
+    return any(name in text for text in found for name in names)
+
+
+def provider_of(model: Model, client: Client) -> Provider:
     """Return by whose rules the schemas of tools are said to a model."""
-    endpoint = ask.runtime.client.endpoints.get(ask.model.endpoint)
+    endpoint = client.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.api == "anthropic":
         return "anthropic"
-    about = f"{endpoint.base_url if endpoint else ''} {ask.model.model}".lower()
+    about = f"{endpoint.base_url if endpoint else ''} {model.model}".lower()
     return "gemini" if "generativelanguage" in about or "gemini" in about else "openai"
 
 
@@ -256,7 +258,7 @@ def _name_of(tool: Any) -> str:
     return str(function.get("name", "")) if isinstance(function, Mapping) else ""
 
 
-def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
+def turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     """Return the model's own turn as it reads it again."""
     turn: dict[str, Any] = {"role": "assistant", "content": completion.content or None}
     if calls:
@@ -272,7 +274,7 @@ def _turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     return cast(Message, turn)
 
 
-def _fenced(run: ToolRun, mark: str) -> str:
+def fenced_result(run: ToolRun, mark: str) -> str:
     """Return a result as its model reads it: data between fences that the text cannot close."""
     title = "RESULT" if run.result.status == "ok" else f"NO RESULT, {run.result.status.upper()}"
     return prompts.fence(title, run.result.text, mark)

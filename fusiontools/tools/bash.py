@@ -8,8 +8,8 @@ import math
 import os
 import shutil
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, Too
 from fusiontools.tools.watch import Bounds, Ending, Output, wait_within
 
 _DESCRIPTION = (
-    "Run a command with bash. There is no network. Files in the current directory are still there at the next call; "
+    "Run a command with bash. {network} Files in the current directory are still there at the next call; "
     "nothing else is kept. Standard output and standard error are returned, of long output the beginning and the end."
 )
+_NETWORK = {False: "There is no network.", True: "The network can be reached."}
 _PARAMETERS = {
     "type": "object",
     "properties": {"command": {"type": "string", "minLength": 1, "maxLength": 100_000}},
@@ -63,16 +64,49 @@ class _Session:
     ran: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder that is there already, and in which all commands run.
+
+    Args:
+        folder: where a command begins and may write.
+        shown: what it may read only: where long output is kept.
+        at: where the folder is, inside of bubblewrap.
+        env: variables that a command gets beside the usual ones.
+        is_too_full: whether it holds more than it may; asked several times a second.
+        network: whether there is one, for the tool's description.
+    """
+
+    folder: Path
+    shown: Path
+    at: str
+    env: Mapping[str, str]
+    is_too_full: Callable[[], bool]
+    network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRun:
+    """What came of a command; `text` is all that it said, or the beginning and the end of that."""
+
+    ending: Ending
+    status: int
+    text: str
+
+
 class Shell:
-    """Runs the commands of all responses of a run, those of each in a folder of its own.
+    """Runs the commands of all responses of a run, those of each in a folder of its own, or all in one place.
 
     Args:
         secrets: what is taken out of every output, should it ever stand there: the values of keys.
     """
 
-    def __init__(self, sandbox: Sandbox, bounds: Bounds, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self, sandbox: Sandbox, bounds: Bounds, secrets: Sequence[str] = (), place: Place | None = None
+    ) -> None:
         self._sandbox = sandbox
         self._bounds = bounds
+        self._place = place
         self._secrets = [secret for secret in secrets if secret]
         self._sessions: weakref.WeakKeyDictionary[ToolContext, _Session] = weakref.WeakKeyDictionary()
         self._stack = contextlib.ExitStack()
@@ -81,7 +115,7 @@ class Shell:
         """Return the tool."""
         return Tool(
             name="bash",
-            description=_DESCRIPTION,
+            description=_DESCRIPTION.format(network=_NETWORK[self._place is not None and self._place.network]),
             parameters=_PARAMETERS,
             run=self._run,
             reach=("machine",),
@@ -109,24 +143,39 @@ class Shell:
         return await self._execute(arguments["command"], session)
 
     async def _execute(self, command: str, session: _Session) -> ToolResult:
+        return self._result(await self.execute(command, session))
+
+    async def execute(
+        self, command: str, session: _Session | None = None, *, seconds: float | None = None, whole: bool = False
+    ) -> CommandRun:
+        """Run a command, and return what came of it; cancelling ends it.
+
+        Args:
+            session: where; by default in the one place that there is.
+            seconds: how long it may take, where that is not what every command may.
+            whole: whether all of its output is wanted, up to what is kept of any.
+        """
+        session = session or self._session(ToolContext())
+        bounds = self._bounds if seconds is None else replace(self._bounds, seconds=seconds)
         shown = session.shown / f"{len(list(session.shown.iterdir())) + 1}.txt"
-        output = Output(_HEAD_BYTES, _TAIL_BYTES, shown, _KEPT_BYTES)
+        output = Output(_KEPT_BYTES if whole else _HEAD_BYTES, _TAIL_BYTES, None if whole else shown, _KEPT_BYTES)
+        place = self._place
         reader, writer = os.pipe()
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, reader)
             stack.callback(output.close)
             try:
-                process = self._start(command, session, writer)
+                process = self._start(command, session, bounds, writer)
             finally:
                 os.close(writer)
             waiting = asyncio.get_running_loop().run_in_executor(
                 None,
                 lambda: wait_within(
                     process,
-                    self._bounds,
+                    bounds,
                     reader=reader,
                     output=output,
-                    too_full=lambda: is_too_full(session.folder),
+                    too_full=lambda: is_too_full(session.folder) if place is None else place.is_too_full(),
                 ),
             )
             try:
@@ -134,15 +183,16 @@ class Shell:
             finally:
                 await asyncio.to_thread(end, process)
                 await waiting
-        return self._result(
-            ending, process.returncode, output, Path(SHOWN if self._sandbox.boxed else shown.parent, shown.name)
-        )
+        said = output.text("" if whole else str(Path(SHOWN if self._sandbox.boxed else shown.parent, shown.name)))
+        for secret in self._secrets:
+            said = said.replace(secret, "[a key stood here]")
+        return CommandRun(ending, process.returncode, said)
 
-    def _start(self, command: str, session: _Session, writer: int) -> Any:
+    def _start(self, command: str, session: _Session, bounds: Bounds, writer: int) -> Any:
         if self._sandbox.user is not None:
             # Who says `> /dev/stderr` opens it anew.
             os.fchown(writer, self._sandbox.user, self._sandbox.user)
-        bounds, boxed = self._bounds, self._sandbox.boxed
+        boxed, place = self._sandbox.boxed, self._place
         kilobytes = bounds.memory_bytes // 1024
         limits = f"ulimit -c 0 -n {_OPEN_FILES} -f {_FILE_BYTES // 1024} -t {math.ceil(bounds.seconds)}"
         limits += f" -v {kilobytes * _RESERVED}"
@@ -150,23 +200,24 @@ class Shell:
         limits += f" -u {bounds.processes}" if boxed else ""
         home = os.environ.get("HOME", "/")
         env = {"PATH": _PATH if boxed else os.environ.get("PATH", _PATH), "HOME": FOLDER if boxed else home}
-        env |= {"LANG": "C.UTF-8", "TERM": "dumb"}
+        env |= {"LANG": "C.UTF-8", "TERM": "dumb", **(place.env if place else {})}
         shell = ["bash", "--noprofile", "--norc", "-c"]
-        line = [*shell, f'{limits}; HOME=$PWD exec {" ".join(shell)} "$1"', "bash", command]
-        return self._sandbox.start(
-            line, stdout=writer, stderr=writer, folder=session.folder, shown=session.shown, env=env
-        )
+        own_home = "" if place else "HOME=$PWD "
+        line = [*shell, f'{limits}; {own_home}exec {" ".join(shell)} "$1"', "bash", command]
+        folder, shown, at = session.folder, session.shown, place.at if place else FOLDER
+        return self._sandbox.start(line, stdout=writer, stderr=writer, folder=folder, shown=shown, at=at, env=env)
 
-    def _result(self, ending: Ending, status: int, output: Output, rest_in: Path) -> ToolResult:
-        said = output.text(str(rest_in))
-        for secret in self._secrets:
-            said = said.replace(secret, "[a key stood here]")
-        if ending == "exit":
-            return ToolResult(f"exit {status}\n{said}")
-        code, words = _ENDINGS[ending]
-        return ToolResult(f"{words.format(self._bounds)}\n{said}", code)
+    def _result(self, run: CommandRun) -> ToolResult:
+        if run.ending == "exit":
+            return ToolResult(f"exit {run.status}\n{run.text}")
+        code, words = _ENDINGS[run.ending]
+        return ToolResult(f"{words.format(self._bounds)}\n{run.text}", code)
 
     def _session(self, context: ToolContext) -> _Session:
+        if self._place is not None:
+            if context not in self._sessions:
+                self._sessions[context] = _Session(self._place.folder, self._place.shown, lambda: None)
+            return self._sessions[context]
         if context not in self._sessions:
             stack = contextlib.ExitStack()
             base = stack.enter_context(self._sandbox.lend())
@@ -182,8 +233,10 @@ class Shell:
         return self._sessions[context]
 
 
-def require_sandbox(wrapper: str | None = None, *, unsafe: bool = False) -> Sandbox:
-    """Return the sandbox in which commands run here.
+def require_sandbox(
+    wrapper: str | None = None, *, unsafe: bool = False, network: bool = False, readable: Sequence[str] = ()
+) -> Sandbox:
+    """Return the sandbox in which commands run here; the arguments are those of `find_sandbox`.
 
     Raises:
         UsageError: there is none, or no bash.
@@ -191,7 +244,8 @@ def require_sandbox(wrapper: str | None = None, *, unsafe: bool = False) -> Sand
     if shutil.which("bash") is None:
         raise UsageError("the tool bash: there is no bash on this machine; install it", code="no_sandbox")
     try:
-        return find_sandbox(wrapper, unsafe=unsafe, trial=["bash", "-c", ":"])
+        trial = ["bash", "-c", ":"]
+        return find_sandbox(wrapper, unsafe=unsafe, network=network, readable=readable, trial=trial)
     except UsageError as error:
         message = f"the tool bash runs what models write, and has no sandbox: {error.message}"
         raise UsageError(f"{message}; {_OTHER_WAYS}", code="no_sandbox") from error

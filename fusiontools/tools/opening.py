@@ -130,10 +130,10 @@ def _opening(name: str, settings: ToolOptions) -> AbstractAsyncContextManager[Se
     from fusiontools.tools.watch import Bounds
 
     bounds = Bounds(_SHELL_S)
-    return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=_secrets())
+    return open_bash(bounds, wrapper=settings.sandbox, unsafe=settings.unsafe_shell, secrets=secrets_here())
 
 
-def _secrets() -> list[str]:
+def secrets_here() -> list[str]:
     """Return the values of the environment's keys, and the other keys that are known: what no output may repeat."""
     named = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
     return [value for value in (*named, *known_keys()) if len(value) >= _SECRET_CHARS]

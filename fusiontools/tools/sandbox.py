@@ -32,6 +32,11 @@ DISK_BYTES, SHARED_BYTES = 64 * 2**20, 16 * 2**20
 FOLDER = "/work"
 #: Where the one is that it may read only.
 SHOWN = "/output"
+#: What a process needs of the machine, beside, that reaches the network.
+_NETWORK = (
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates"),
+    "/run/systemd/resolve",
+)
 #: Root is nobody inside: the kernel bounds no count of processes of root's.
 _NOBODY = 65534
 _TRIAL_S = 30
@@ -87,19 +92,20 @@ class Sandbox:
         stderr: int | IO[bytes] = subprocess.DEVNULL,
         folder: Path | None = None,
         shown: Path | None = None,
+        at: str = FOLDER,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start a command, shut in; whoever starts it ends it with `end`.
 
         Args:
-            folder: where it begins and may write, `FOLDER` inside of bubblewrap; None for a directory in memory, or,
-                without bubblewrap, ours.
+            folder: where it begins and may write; None for a directory in memory, or, without bubblewrap, ours.
             shown: another one, of which bubblewrap shows it what is in there as `SHOWN`.
+            at: where the folder is, inside of bubblewrap.
             env: its whole environment.
         """
         with contextlib.ExitStack() as stack:
-            line, fds = self._line(command, folder, shown, stack)
+            line, fds = self._line(command, folder, shown, at, stack)
             return subprocess.Popen(
                 line,
                 stdin=stdin,
@@ -115,13 +121,13 @@ class Sandbox:
             )
 
     def _line(
-        self, command: Sequence[str], folder: Path | None, shown: Path | None, stack: contextlib.ExitStack
+        self, command: Sequence[str], folder: Path | None, shown: Path | None, at: str, stack: contextlib.ExitStack
     ) -> tuple[list[str], list[int]]:
         if not self.boxed:
             return [sys.executable, "-I", "-S", "-B", str(_KEEPER), *self.prefix, *command], []
         line, fds = list(self.prefix), []
         if folder is not None:
-            line += ["--bind", str(folder), FOLDER]
+            line += ["--bind", str(folder), at]
         if shown is not None:
             line += ["--ro-bind", str(shown), SHOWN]
         if program := filter_program():
@@ -130,7 +136,7 @@ class Sandbox:
             rules.seek(0)
             line += ["--seccomp", str(rules.fileno())]
             fds.append(rules.fileno())
-        line += ["--remount-ro", "/", "--chdir", FOLDER if folder is not None else "/tmp", "--"]  # noqa: S108
+        line += ["--remount-ro", "/", "--chdir", at if folder is not None else "/tmp", "--"]  # noqa: S108
         return [*line, *command], fds
 
     @contextlib.contextmanager
@@ -154,13 +160,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def find_sandbox(
-    wrapper: str | None = None, *, unsafe: bool = False, readable: Sequence[str] = (), trial: Sequence[str] = ()
+    wrapper: str | None = None,
+    *,
+    unsafe: bool = False,
+    network: bool = False,
+    readable: Sequence[str] = (),
+    trial: Sequence[str] = (),
 ) -> Sandbox:
     """Return the sandbox of this machine, tried out with the very flags of every later start.
 
     Args:
         wrapper: a command to be put before what is run, as `srt --`; bubblewrap is not looked for then.
         unsafe: whether somebody has said that it goes without one, where there is none.
+        network: whether bubblewrap lets it reach the network, this machine's own services included.
         readable: what else of the machine is shown inside.
         trial: what is run to find out; `true` unless said.
 
@@ -175,7 +187,7 @@ def find_sandbox(
     remedy = INSTALL
     if bwrap is not None:
         failures = []
-        for sandbox in _variants(bwrap, readable):
+        for sandbox in _variants(bwrap, readable, network):
             failure = _why_not(sandbox, tried)
             if failure is None:
                 return sandbox
@@ -213,16 +225,18 @@ def _find_wrapper(wrapper: str, trial: Sequence[str]) -> Sandbox:
     return sandbox
 
 
-def _variants(bwrap: str, readable: Sequence[str]) -> Iterator[Sandbox]:
+def _variants(bwrap: str, readable: Sequence[str], network: bool) -> Iterator[Sandbox]:
     """Yield what this version of bubblewrap can, the strictest first."""
     usage = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
-    nobody = ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
+    readable = [*readable, *(_NETWORK if network else ())]
+    net = ["--share-net"] if network else []
+    nobody = [*net, "--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
     strict = [[*nobody, "--disable-userns"]] if "--disable-userns" in usage else []
     for user in (_NOBODY, None) if os.geteuid() == 0 else (None,):
         for more in (*strict, nobody):
             yield Sandbox("bubblewrap", tuple(_bubblewrap(bwrap, usage, more, readable)), user)
     # Where user namespaces are forbidden, root needs none.
-    yield Sandbox("bubblewrap", tuple(_bubblewrap(bwrap, usage, [], readable)))
+    yield Sandbox("bubblewrap", tuple(_bubblewrap(bwrap, usage, net, readable)))
 
 
 def _bubblewrap(bwrap: str, usage: str, more: Sequence[str], readable: Sequence[str]) -> list[str]:

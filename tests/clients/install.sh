@@ -29,7 +29,7 @@ node_clients() {
     # Node first: what is newest among the others depends on the Node that asks.
     npm_install .node node@24
     PATH="$PWD/npm/node_modules/.bin:$PATH"
-    npm_install .servers @modelcontextprotocol/server-everything
+    npm_install .servers @modelcontextprotocol/server-everything @modelcontextprotocol/inspector
     npm_install .sdks openai @anthropic-ai/sdk ai @ai-sdk/openai
     # Pi is held here: later ones name packages that were not to be had.
     npm_install .agents @anthropic-ai/claude-code @openai/codex opencode-ai @continuedev/cli @earendil-works/pi-coding-agent@0.87.1

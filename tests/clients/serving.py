@@ -56,11 +56,14 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("Bash", {"command": "cat notes.txt", "description": "Read the notes"}),
     ("exec_command", {"cmd": "cat notes.txt"}),
 ]
+#: What agents call the server of the panel's tools; Claude Code names the plugin, too.
+CONVENING = ("fusion", "plugin_fusiontools_fusion")
 #: All of `fails` is paid for. The first is what `fusion` means, the others are called `fusion/NAME`.
 RECIPES = {
     "answers": fusion(*CALLS),
     "calls_twice": fusion(("weather", {"city": "Canberra"}), ("weather", {"city": "Hobart"})),
     "fields": fusion(text=f"[[ ## city ## ]]\n{ANSWER}\n\n[[ ## completed ## ]]"),
+    "convenes": fusion(*((f"mcp__{name}__fuse", {"question": "Who knows?"}) for name in CONVENING)),
     "edits": fusion(text=f"shapes.py\n```\n{EDITED}```\n"),
     "hangs": "panel: {members: [fake/a+hang, fake/b+hang]}\njudge: fake/judge\nsynth: fake/synth\n",
     "stalls": "panel: {members: [fake/a, fake/b]}\njudge: fake/judge\nsynth: fake/synth+itl=1000000\n",

@@ -56,7 +56,18 @@ FILTERS = [
 ]
 READERS = [*(tool.name for tool in FILTERS), "fuse-cost"]
 #: What reads something else than one stream of records, and has tests of its own.
-OTHERS = ["fuse-ask", "fuse-chat", "fuse-diff", "fuse-serve", "fuse-tasks", "fuse-report", "fuse-log", "fuse-doctor"]
+OTHERS = [
+    "fuse-ask",
+    "fuse-chat",
+    "fuse-code",
+    "fuse-diff",
+    "fuse-mcp",
+    "fuse-serve",
+    "fuse-tasks",
+    "fuse-report",
+    "fuse-log",
+    "fuse-doctor",
+]
 #: How each tool passes records on.
 PASSING = [*(tool.args for tool in FILTERS), ["fuse-cost", "--tee"]]
 

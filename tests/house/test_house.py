@@ -26,7 +26,7 @@ HOMES = {
     "httpx": {"llm.http", "llm.http1", "tools.guarded_http"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
-    "re2": {"answers.structured", "llm.sensitive"},
+    "re2": {"answers.structured", "llm.sensitive", "runs.agent.file_tools"},
     "json_repair": {"llm.answer_form", "stages.replies"},
     "yaml": {"config.recipe_yaml", "evaluation.tasks.files"},
     "jsonschema": {"record.schemas"},
@@ -35,7 +35,7 @@ HOMES = {
     "sqlite3": {"llm.journal", "llm.purses"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
-    "rich": {"cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
+    "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
     "markdown_it": {"cli.markdown"},
     "prompt_toolkit": {"cli.chat_input"},
     "dotenv": {"cli.command"},
@@ -50,9 +50,10 @@ HOMES = {
     "matplotlib": {"evaluation.report.plot"},
     "numpy": {"evaluation.report.statistics"},
     "ddgs": {"tools.search_engines"},
-    "mcp": {"tools.mcp"},
-    "mcp_types": {"tools.mcp"},
+    "mcp": {"tools.mcp", "runs.mcp_server", "server.mcp_route"},
+    "mcp_types": {"tools.mcp", "runs.mcp_server"},
     "httpx2": {"tools.mcp"},
+    "sse_starlette": {"server.mcp_route"},
     "protego": {"tools.web_fetch"},
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
@@ -213,7 +214,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
-    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2"}
+    brought_along = {"referencing", "sqlite3", "markdown_it", "lxml", "mcp_types", "httpx2", "sse_starlette"}
     imported_by_others = {"lxml_html_clean"}
     assert declared == HOMES.keys() - brought_along | imported_by_others
 
@@ -239,7 +240,7 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     }
 
     assert found <= {
-        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local"),
+        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local", "runs.mcp_server"),
         *("server.middleware", "server.streaming"),
         "evaluation.sandbox.protocol",
     }

@@ -29,6 +29,10 @@ KNOWN = {
     "agree user": {"nonce", "labels", "conversation", "responses"},
     "route user": {"nonce", "conversation"},
     "criterion user": {"nonce", "conversation", "response", "criterion"},
+    "compact user": {"nonce", "conversation"},
+    "agent system": {"root", "network", "check"},
+    "second opinion": {"question"},
+    "comparison": {"question"},
 }
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 

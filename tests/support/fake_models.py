@@ -169,6 +169,15 @@ def called(a: Answer, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": calls}}
 
 
+def call_tools(a: Answer, calls: Any) -> dict[str, Any]:
+    """Call tools, each with its arguments: an object, or a text as it is."""
+    made = []
+    for i, (name, given) in enumerate(calls if isinstance(calls, list) else []):
+        function = {"name": name, "arguments": given if isinstance(given, str) else orjson.dumps(given).decode()}
+        made.append({"id": f"call_{a.nth}_{i}", "type": "function", "function": function})
+    return {"text": None, "finish_reason": "tool_calls", "extra": {**a.extra, "tool_calls": made}}
+
+
 def sign(a: Answer) -> dict[str, Any]:
     signature = {"extra_content": {"google": {"thought_signature": digest(a)[:6].hex()}}}
     return {"extra": {**a.extra, "tool_calls": [{**call, **signature} for call in a.extra.get("tool_calls", ())]}}
@@ -320,6 +329,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     },  # what it wants back
     "think": lambda a, _: {"text": f"<think>{a.base} thinks about it.</think>\n\n{a.text}"},
     "tool": lambda a, _: tool_call(a),
+    "calls": lambda a, s: call_tools(a, orjson.loads(unquote(s))),  # =[[NAME, ARGUMENTS], …] as JSON, percent-encoded
     "research": lambda a, _: research(a),  # searches, fetches the first page, cites it
     "obeys": lambda a, _: research(a, injected=True),  # does what the page says, too
     "leaks": lambda a, _: leak(a),  # searches, and writes what it was asked into addresses of what it found

@@ -1,0 +1,497 @@
+"""The copy of a folder that an agent works on, and how what was done comes back.
+
+The folder itself is not touched while the agent works, so nothing has to be undone where the work is given up: what is
+staged, changed, untracked or ignored stays as it is, to the byte. What is kept comes back file by file, each only where
+the folder still holds what was copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fusiontools.errors import UsageError
+from fusiontools.runs.agent.beneath import Beneath, RefusedPath
+
+_CHUNK_BYTES = 1 << 20
+#: A larger folder is no project.
+_MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
+#: What the copy may grow by.
+_ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
+LINKED = "{} has another name elsewhere (a hard link), which would change, too"
+_TREE, _OUTPUT, _BASE = "tree", "output", "base.json"
+#: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
+_RUN_LATER = frozenset(
+    {
+        *(".git", ".gitmodules", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json", ".mcp.json"),
+        *(".claude", ".codex", ".cursor", ".gemini", ".husky", ".pre-commit-config.yaml", ".github", ".gitlab-ci.yml"),
+        *(".circleci", ".travis.yml", ".buildkite", ".woodpecker", ".drone.yml", "azure-pipelines.yml", "jenkinsfile"),
+    }
+)
+#: What nobody keeps where no `.gitignore` says so.
+_CACHES = frozenset(
+    {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "node_modules", ".tox", ".venv"}
+)
+_TESTS = re.compile(
+    r"(^|/)(tests?|specs?|__tests__|(__)?snapshots(__)?|testdata)/|(^|/)(test_[^/]*|conftest\.py)$"
+    r"|[^/]_test\.[^/]+$|\.(test|spec)\.[^/]+$|\.snap$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at a path.
+
+    Args:
+        digest: the SHA-256 of a file, in hex, or where a link leads.
+        names: how many names a file has; with more than one, a change would be seen elsewhere.
+    """
+
+    kind: Literal["file", "link", "directory"]
+    mode: int
+    digest: str = ""
+    names: int = 1
+
+    def same(self, other: Entry | None) -> bool:
+        """Return whether two entries are the same to whoever reads them."""
+        return other is not None and (self.kind, self.digest, self.mode) == (other.kind, other.digest, other.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A path that is not in the copy as it was in the folder."""
+
+    path: str
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def kind(self) -> Literal["added", "changed", "deleted"]:
+        """What became of it."""
+        return "added" if self.before is None else "deleted" if self.after is None else "changed"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it looks like a test, or what a test is held against."""
+        return _TESTS.search(self.path) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which files may not be changed.
+
+    Args:
+        allowed: patterns of files that something runs later and that may be changed all the same.
+        protected: patterns of files that may not.
+    """
+
+    allowed: Sequence[str] = ()
+    protected: Sequence[str] = ()
+
+    def why_not(self, path: str) -> str | None:
+        """Return why a file may not be changed, or None."""
+        if pattern := next((pattern for pattern in self.protected if matches(path, pattern)), None):
+            return f"{path} is protected (--protect {pattern})"
+        if runs_later(path) and not any(matches(path, pattern) for pattern in self.allowed):
+            return f"{path} is run later, outside of the sandbox; only --allow lets it be changed"
+        return None
+
+
+def runs_later(path: str) -> bool:
+    """Return whether something outside of every sandbox runs or obeys what stands in a file."""
+    return any(part.lower() in _RUN_LATER for part in path.split("/"))
+
+
+def is_cache(path: str) -> bool:
+    """Return whether a path is one that nobody keeps, whatever its project says."""
+    return any(part in _CACHES for part in path.split("/")) or path.endswith(".pyc")
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a pattern means a path, or a directory in which it is; one without a slash means any name."""
+    pattern = pattern.removeprefix("./").rstrip("/")
+    parts = path.split("/")
+    if "/" in pattern:
+        return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for i in range(len(parts)))
+    return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
+
+
+@dataclass
+class WorkCopy:
+    """A copy of a folder.
+
+    Args:
+        root: the folder.
+        folder: where the copy is, and what belongs to it.
+        base: what was copied, by path.
+        owner: whose the files of the copy are, where they are not ours.
+    """
+
+    root: Path
+    folder: Path
+    base: dict[str, Entry]
+    owner: int | None = None
+    #: What could not be copied, and why.
+    skipped: list[str] = field(default_factory=list)
+    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _known: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> Path:
+        """The copy itself."""
+        return self.folder / _TREE
+
+    @property
+    def output(self) -> Path:
+        """Where long output of commands is kept."""
+        return self.folder / _OUTPUT
+
+    @classmethod
+    def create(cls, root: Path, owner: int | None = None) -> WorkCopy:
+        """Copy a folder.
+
+        Raises:
+            UsageError: it is too large, or cannot be read.
+            OSError: the copy cannot be written.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="fuse-code-", dir=_place()))
+        copy = cls(root, folder, {}, owner)
+        with contextlib.ExitStack() as stack:
+            stack.callback(copy.remove)
+            for each in (copy.tree, copy.output):
+                each.mkdir()
+                each.chmod(0o755)
+            copy._fill()
+            copy._save()
+            if owner is not None:
+                for each in (folder, copy.tree):
+                    os.chown(each, owner, owner)
+            stack.pop_all()
+        return copy
+
+    @classmethod
+    def reopen(cls, root: Path, folder: Path, owner: int | None = None) -> WorkCopy | None:
+        """Return a copy that was made before; None where it is not there any more, or is not of this folder."""
+        try:
+            status = os.lstat(folder)
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (os.geteuid(), owner)
+            kept = json.loads((folder / _BASE).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+        if not ours or kept["root"] != str(root):
+            return None
+        return cls(root, folder, {path: Entry(*entry) for path, entry in kept["entries"].items()}, owner)
+
+    def remove(self) -> None:
+        """Take the copy away."""
+
+        # Of a directory that may not be written to, nothing could be taken away.
+        for base, names, _ in os.walk(self.folder):
+            for path in (Path(base, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_too_full(self) -> bool:
+        """Return whether the copy has grown by more than it may."""
+        grown = 0
+        for files, (_, _, _, status) in enumerate(walk(self.tree)):
+            grown += status.st_blocks * 512
+            if files > len(self.base) + _ROOM_FILES or grown > _MOST_BYTES + _ROOM_BYTES:
+                return True
+        return False
+
+    def changes(self) -> list[FileChange]:
+        """Return what is not in the copy as it was in the folder, by path."""
+        now = self._scan()
+        return [
+            FileChange(path, self.base.get(path), now.get(path))
+            for path in sorted(self.base.keys() | now.keys())
+            if not _same(self.base.get(path), now.get(path))
+        ]
+
+    def put_back(self, paths: Iterable[str]) -> None:
+        """Make paths of the copy again what they were in the folder; where that has changed, as it is now there."""
+        with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
+            for path in paths:
+                entry, data = _look(root, path, whole=True)
+                _put(tree, path, entry, data, self.owner)
+                if entry is None:
+                    self.base.pop(path, None)
+                else:
+                    self.base[path] = entry
+        self._save()
+
+    def bring_over(self, changes: Sequence[FileChange]) -> dict[str, str]:
+        """Bring changes over into the folder; return why not, for each file, and then nothing was touched.
+
+        A file that is already as it is to be counts as done, so that one who was interrupted can do the rest.
+        """
+        with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
+            todo: list[FileChange] = []
+            conflicts: dict[str, str] = {}
+            for change in changes:
+                try:
+                    there, _ = _look(root, change.path)
+                except (RefusedPath, OSError) as error:
+                    conflicts[change.path] = str(error)
+                    continue
+                if _same(there, change.after):
+                    continue
+                if not _same(there, change.before):
+                    conflicts[change.path] = f"{change.path} has been changed in the folder meanwhile"
+                elif there is not None and there.kind == "file" and there.names > 1:
+                    conflicts[change.path] = LINKED.format(change.path)
+                else:
+                    todo.append(change)
+            if conflicts:
+                return conflicts
+            # What goes makes room first, the deepest before that in which it is.
+            for change in sorted(todo, key=lambda change: change.path, reverse=True):
+                if change.after is None or (change.before and change.before.kind != change.after.kind):
+                    _put(root, change.path, None, b"")
+            for change in todo:
+                if change.after is not None:
+                    entry, data = _look(tree, change.path, whole=True)
+                    _put(root, change.path, entry, data)
+        return {}
+
+    def bytes_of(self, change: FileChange) -> tuple[bytes | None, bytes | None]:
+        """Return the bytes of a changed file before and after; None for what is no file."""
+        found: list[bytes | None] = []
+        for folder, entry in ((self.root, change.before), (self.tree, change.after)):
+            with contextlib.closing(Beneath(folder)) as beneath:
+                data: bytes | None = None
+                if entry is not None and entry.kind != "directory":
+                    with contextlib.suppress(OSError, RefusedPath):
+                        data = _look(beneath, change.path, whole=True)[1]
+                        data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
+                found.append(data)
+        return found[0], found[1]
+
+    def _fill(self) -> None:
+        size = 0
+        for path, directory, name, status in walk(self.root, self.skipped):
+            target = self.tree / path
+            mode = stat.S_IMODE(status.st_mode) & 0o777
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            if size > _MOST_BYTES or len(self.base) > _MOST_FILES:
+                raise UsageError(
+                    f"--root {self.root}: it holds more than {_MOST_BYTES >> 30} GiB or {_MOST_FILES:,} files, and the "
+                    "agent works on a copy; name a smaller folder"
+                )
+            try:
+                if stat.S_ISDIR(status.st_mode):
+                    target.mkdir(mode=0o700)
+                    target.chmod(mode | 0o700)
+                    self.base[path] = Entry("directory", mode)
+                elif stat.S_ISLNK(status.st_mode):
+                    to = os.readlink(name, dir_fd=directory)
+                    target.symlink_to(to)
+                    self.base[path] = Entry("link", 0o777, to)
+                elif stat.S_ISREG(status.st_mode):
+                    digest = _copy_file(name, directory, target, mode, self.owner)
+                    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+                    self.base[path] = Entry("file", mode, digest, status.st_nlink)
+                    self._note(path, self.base[path], target.lstat())
+                else:
+                    self.skipped.append(f"{path}: no file, directory or link")
+            except PermissionError as error:
+                self.skipped.append(f"{path}: {error.strerror}")
+                continue
+            if self.owner is not None and target.is_dir() and not target.is_symlink():
+                os.chown(target, self.owner, self.owner)
+
+    def _save(self) -> None:
+        kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in self.base.items()}
+        # Names need not be text: the standard library's JSON writes what is none, too.
+        (self.folder / _BASE).write_text(json.dumps({"root": str(self.root), "entries": kept}), encoding="ascii")
+
+    def _note(self, path: str, entry: Entry, status: os.stat_result) -> None:
+        self._stamps[path] = _stamp(status)
+        self._known[path] = entry
+
+    def _scan(self) -> dict[str, Entry]:
+        now: dict[str, Entry] = {}
+        for path, directory, name, status in walk(self.tree, self.skipped):
+            mode = stat.S_IMODE(status.st_mode) & 0o777
+            if stat.S_ISDIR(status.st_mode):
+                # Ours may always be opened by their owner.
+                before = self.base.get(path)
+                now[path] = before if before and before.kind == "directory" else Entry("directory", mode)
+            elif stat.S_ISLNK(status.st_mode):
+                now[path] = Entry("link", 0o777, os.readlink(name, dir_fd=directory))
+            elif stat.S_ISREG(status.st_mode):
+                if self._stamps.get(path) == _stamp(status):
+                    now[path] = self._known[path]
+                    continue
+                with contextlib.suppress(OSError):
+                    now[path] = Entry("file", mode, _copy_file(name, directory))
+                    self._note(path, now[path], status)
+        return now
+
+
+def _place() -> str:
+    """Return where copies are: on a disk rather than in memory, and where a sandbox's user can reach them."""
+    return os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())  # noqa: S108
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file does: nobody can set the time of the last change of its state."""
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
+
+
+def _same(one: Entry | None, other: Entry | None) -> bool:
+    return other is None if one is None else one.same(other)
+
+
+def walk(root: Path, unread: list[str] | None = None) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    """Yield everything beneath a folder, directories before what is in them: path, open directory, name, status.
+
+    Args:
+        unread: told of directories that cannot be read.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield from _walk(fd, "", unread)
+    finally:
+        os.close(fd)
+
+
+def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    with os.scandir(directory) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        path = prefix + name
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            continue  # it has just gone
+        yield path, directory, name, status
+        if not stat.S_ISDIR(status.st_mode):
+            continue
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(name, flags, dir_fd=directory)
+        except OSError as error:
+            if unread is not None:
+                unread.append(f"{path}: {error.strerror}")
+            continue
+        try:
+            yield from _walk(inner, path + "/", unread)
+        finally:
+            os.close(inner)
+
+
+def _copy_file(
+    name: str, directory: int, target: Path | None = None, mode: int = 0o600, owner: int | None = None
+) -> str:
+    """Return the SHA-256 of a file, and copy it where a place for the copy is given."""
+    digest = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        source = os.open(name, flags, dir_fd=directory)
+        stack.callback(os.close, source)
+        out = None
+        if target is not None:
+            out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, out)
+        while data := os.read(source, _CHUNK_BYTES):
+            digest.update(data)
+            view = memoryview(data)
+            while out is not None and view:
+                view = view[os.write(out, view) :]
+        if out is not None:
+            os.fchmod(out, mode)
+            if owner is not None:
+                os.fchown(out, owner, owner)
+    return digest.hexdigest()
+
+
+def _look(beneath: Beneath, path: str, *, whole: bool = False) -> tuple[Entry | None, bytes]:
+    """Return what stands at a path without links, and the bytes of a file where they are wanted.
+
+    Raises:
+        RefusedPath: a link stands on the way.
+    """
+    try:
+        with beneath.find(path, follow=False) as spot:
+            status = spot.status()
+            if status is None:
+                return None, b""
+            mode = stat.S_IMODE(status.st_mode) & 0o777
+            if stat.S_ISLNK(status.st_mode):
+                return Entry("link", 0o777, os.readlink(spot.name, dir_fd=spot.directory)), b""
+            if stat.S_ISDIR(status.st_mode):
+                return Entry("directory", mode), b""
+            data = spot.read() if whole else b""
+            digest = hashlib.sha256(data).hexdigest() if whole else _copy_file(spot.name, spot.directory)
+            return Entry("file", mode, digest, status.st_nlink), data
+    except (FileNotFoundError, NotADirectoryError):
+        return None, b""
+
+
+def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: int | None = None) -> None:
+    """Make a path what an entry says; None takes it away, and a directory only where it is empty."""
+    if entry is None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), beneath.find(path, follow=False) as spot:
+            status = spot.status()
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                try:
+                    os.rmdir(spot.name, dir_fd=spot.directory)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+            elif status is not None:
+                os.unlink(spot.name, dir_fd=spot.directory)
+        return
+    with beneath.find(path, follow=False, make=True, owner=owner) as spot:
+        if entry.kind == "directory":
+            if spot.status() is None:
+                os.mkdir(spot.name, entry.mode, dir_fd=spot.directory)
+        elif entry.kind == "link":
+            if spot.status() is not None:
+                os.unlink(spot.name, dir_fd=spot.directory)
+            os.symlink(entry.digest, spot.name, dir_fd=spot.directory)
+        else:
+            spot.write(data, entry.mode, owner)
+
+
+def link_leads_out(path: str, target: str) -> bool:
+    """Return whether a link at a path of a folder names something outside of it."""
+    if target.startswith("/"):
+        return True
+    depth = len(path.split("/")) - 1
+    for part in target.split("/"):
+        depth += {"..": -1, "": 0, ".": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return False
+
+
+def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a line for each change whose lines were counted, as a person reads it: `M app.py +3 -1`."""
+    marks = {"added": "A", "changed": "M", "deleted": "D"}
+    shown = []
+    for change in changes:
+        if change.path in counted:
+            added, removed = counted[change.path]
+            shown.append(f"{marks[change.kind]} {printable(change.path)} +{added} -{removed}")
+    return shown
+
+
+def printable(path: str) -> str:
+    """Return a path as text; what is none in its bytes is replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
