@@ -352,7 +352,7 @@ class JobRunner:
         """Return what makes a record: the work of a job.
 
         Args:
-            named: the record's `id`, `meta`, `evidence` and `epoch`, where they are given, and all of it where its panel is.
+            named: the record's `id`, `meta`, `evidence` and `epoch`, where given; all of it where its panel is.
 
         Raises of the work:
             ApiError: no place was free in time, or the request is no question that the chain can read.
