@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import can_fork, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
 from webbing import Web, start_web
@@ -67,17 +68,22 @@ def run(tmp_path: Path, env: dict[str, str]) -> Run:
     ) -> Result:
         if isinstance(cmd, str):
             cmd = ["bash", *(["-o", "pipefail"] if pipefail else []), "-c", cmd]
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        environment = default_env if env is None else env
+        if can_fork(cmd, environment):
+            status, out, err = run_forked(cmd, data, environment, cwd or tmp_path, timeout)
+            return Result(status, out, err.decode(errors="replace"))
         with subprocess.Popen(
             cmd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd or tmp_path,
-            env=default_env if env is None else env,
+            env=environment,
             start_new_session=True,
         ) as process:
             try:
-                out, err = process.communicate(stdin.encode() if isinstance(stdin, str) else stdin, timeout)
+                out, err = process.communicate(data, timeout)
             except BaseException:  # the whole pipeline, or its other ends would keep our pipes open
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
