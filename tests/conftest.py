@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forking import can_fork, run_forked
+from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
 from webbing import Web, start_web
@@ -53,9 +53,10 @@ def env(upstream: Upstream, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, env: dict[str, str]) -> Run:
+def run(tmp_path: Path, env: dict[str, str], request: pytest.FixtureRequest) -> Run:
     """Run a shell pipeline (text) or one tool (a list) in `tmp_path`, with the hermetic environment."""
     default_env = env
+    in_contract = request.path.parent.name == "contract"
 
     def run(
         cmd: str | Sequence[str],
@@ -66,13 +67,15 @@ def run(tmp_path: Path, env: dict[str, str]) -> Run:
         timeout: float = 60,
         pipefail: bool = False,
     ) -> Result:
-        if isinstance(cmd, str):
-            cmd = ["bash", *(["-o", "pipefail"] if pipefail else []), "-c", cmd]
         data = stdin.encode() if isinstance(stdin, str) else stdin
         environment = default_env if env is None else env
-        if can_fork(cmd, environment):
-            status, out, err = run_forked(cmd, data, environment, cwd or tmp_path, timeout)
+        # The contract's pipelines run in a shell, and every tool of theirs starts from nothing.
+        commands = [cmd] if not isinstance(cmd, str) else None if in_contract else read_pipeline(cmd)
+        if commands and all(can_fork(command, environment) for command in commands):
+            status, out, err = run_forked(commands, data, environment, cwd or tmp_path, timeout, pipefail)
             return Result(status, out, err.decode(errors="replace"))
+        if isinstance(cmd, str):
+            cmd = ["bash", *(["-o", "pipefail"] if pipefail else []), "-c", cmd]
         with subprocess.Popen(
             cmd,
             stdin=subprocess.PIPE,

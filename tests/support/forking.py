@@ -15,7 +15,9 @@ import json
 import os
 import pkgutil
 import random
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _SCRIPTS: dict[str, str] = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
     "scripts"
@@ -42,6 +45,7 @@ class Forked:
     def __init__(self, command: Sequence[str], told: socket.socket, pid: int) -> None:
         self.args, self.pid = command, pid
         self.returncode: int | None = None
+        self.stdin: IO[bytes] | None = None
         self._told = told
 
     def poll(self) -> int | None:
@@ -72,7 +76,9 @@ class Forked:
 def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether a forked tool is as good as a started one: nothing in its environment is for the interpreter."""
     plain = env.get("LANG") == "C.UTF-8" and env.get("PATH", "").split(os.pathsep)[0] == str(_BIN)
-    return plain and command[0] in _SCRIPTS and not any(n.startswith(_READ_AT_START) for n in env if n != "LANG")
+    return (
+        plain and "".join(command[:1]) in _SCRIPTS and not any(n.startswith(_READ_AT_START) for n in env if n != "LANG")
+    )
 
 
 def fork(command: Sequence[str], env: Mapping[str, str], cwd: Path, *streams: int) -> Forked:
@@ -86,32 +92,51 @@ def fork(command: Sequence[str], env: Mapping[str, str], cwd: Path, *streams: in
     return Forked(command, ours, pid)
 
 
+def read_pipeline(text: str) -> list[list[str]] | None:
+    """Return the tools of a pipeline that means the same without a shell, each with its arguments; None if none."""
+    if re.search(r"[$`*?~&;<>(){}\[\]!#\\\n]", text):
+        return None
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|")
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    for word in lexer:
+        if word == "|":
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return commands
+
+
 def run_forked(
-    command: Sequence[str], stdin: bytes, env: Mapping[str, str], cwd: Path, timeout: float
+    commands: Sequence[Sequence[str]], stdin: bytes, env: Mapping[str, str], cwd: Path, timeout: float, pipefail: bool
 ) -> tuple[int, bytes, bytes]:
-    """Run a tool to its end and return its status, what it wrote to standard output, and to standard error."""
-    (read_in, write_in), (read_out, write_out), (read_err, write_err) = (os.pipe() for _ in range(3))
-    try:
-        process = fork(command, env, cwd, read_in, write_out, write_err)
-    finally:
-        for descriptor in (read_in, write_out, write_err):
-            os.close(descriptor)
+    """Run the tools of a pipeline to their end: its status, and what came to standard output and to standard error."""
+    source, write_in = os.pipe()
+    read_err, write_err = os.pipe()
+    processes = []
+    for command in commands:
+        read_out, write_out = os.pipe()
+        processes.append(fork(command, env, cwd, source, write_out, write_err))
+        os.close(source)
+        os.close(write_out)
+        source = read_out
+    os.close(write_err)
     written: dict[int, bytes] = {}
     threads = [threading.Thread(target=_write_all, args=(write_in, stdin))]
-    threads += [threading.Thread(target=_read_all, args=(end, written)) for end in (read_out, read_err)]
+    threads += [threading.Thread(target=_read_all, args=(end, written)) for end in (source, read_err)]
     for thread in threads:
         thread.start()
     end = time.monotonic() + timeout
     try:
-        for thread in threads:
-            thread.join(max(0, end - time.monotonic()))
-        status = process.wait(max(0.1, end - time.monotonic()))
+        statuses = [process.wait(max(0, end - time.monotonic())) for process in processes]
     finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        for process in processes:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         for thread in threads:
             thread.join()
-    return status, written[read_out], written[read_err]
+    status = next((status for status in reversed(statuses) if status), 0) if pipefail else statuses[-1]
+    return status, written[source], written[read_err]
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
