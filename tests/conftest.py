@@ -53,10 +53,9 @@ def env(upstream: Upstream, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, env: dict[str, str], request: pytest.FixtureRequest) -> Run:
+def run(tmp_path: Path, env: dict[str, str]) -> Run:
     """Run a shell pipeline (text) or one tool (a list) in `tmp_path`, with the hermetic environment."""
     default_env = env
-    in_contract = request.path.parent.name == "contract"
 
     def run(
         cmd: str | Sequence[str],
@@ -69,8 +68,7 @@ def run(tmp_path: Path, env: dict[str, str], request: pytest.FixtureRequest) -> 
     ) -> Result:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         environment = default_env if env is None else env
-        # The contract's pipelines run in a shell, and every tool of theirs starts from nothing.
-        commands = [cmd] if not isinstance(cmd, str) else None if in_contract else read_pipeline(cmd)
+        commands = read_pipeline(cmd) if isinstance(cmd, str) else [cmd]
         if commands and all(can_fork(command, environment) for command in commands):
             status, out, err = run_forked(commands, data, environment, cwd or tmp_path, timeout, pipefail)
             return Result(status, out, err.decode(errors="replace"))

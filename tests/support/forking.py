@@ -2,7 +2,8 @@
 
 An interpreter and our imports take a quarter of a second of every tool's start, hundreds of times in a run of the
 tests. The process that is forked is a tool's in everything else: its session, environment, folder, streams, signals and
-status. Real starts are those of shell pipelines, `tests/contract`, `tests/docs` and every `Popen` of a test.
+status. Nobody forks what a shell has to read (golden cases, redirections), what an interpreter reads as it starts, the
+commands of the documents, workers, and what a test starts itself; `tests/contract/test_forking.py` holds both alike.
 """
 
 from __future__ import annotations
