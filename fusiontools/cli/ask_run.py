@@ -12,7 +12,7 @@ from typing import Any
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.filter import give_up
 from fusiontools.cli.io import write_or_leave
-from fusiontools.cli.text import footnotes, record_as_text
+from fusiontools.cli.text import footnotes, record_as_text, sets_markdown
 from fusiontools.errors import (
     EXIT_BUDGET,
     EXIT_INTERRUPTED,
@@ -55,7 +55,7 @@ class Asking:
     @property
     def is_set(self) -> bool:
         """Whether Markdown is set for a person who reads it on a terminal."""
-        return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
+        return sets_markdown(self.plain)
 
 
 async def ask_once(
