@@ -531,8 +531,10 @@ def test_a_signal_at_any_time_leaves_a_conversation_that_goes_on(env: dict[str, 
 def test_a_key_that_is_pasted_on_the_first_run_is_kept_and_used(env: dict[str, str], tmp_path: Path) -> None:
     alone = {name: value for name, value in env.items() if not name.startswith("FUSION_BASE") and name != "FUSION_API_KEY"}  # fmt: skip  # noqa: E501
     with terminal(["fuse-chat"], alone, tmp_path) as screen:
-        screen.wait_for("key: ")
-        screen.type("sk-or-v1-pasted\r")
+        screen.wait_for("key:")
+        screen.type("sk-or-v1-pasted")
+        screen.wait_for(r"key: \*{15}")
+        screen.type("\r")
         screen.wait_for("kept in ")
         screen.wait_for(r"panel \| judge \| synth .*\s+>")
         screen.type("\x04")
