@@ -118,7 +118,7 @@ def main(
     from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_client, named_recipe, run_keeper
+    from fusiontools.cli.setup import keeps_nothing, make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
     options = AskOptions(**ask)
@@ -133,7 +133,7 @@ def main(
     stage = bind_chain(options, recipe, binding=config is not None, offline=offline, limited=limited)
     question = with_wishes(read_question(files, options, _TOOL), options)
     if session is not None:
-        question = _continued(question, session, options)
+        question = continued(question, session)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
     client = make_client(recipe, limit, journal, _TOOL, tool)
@@ -145,6 +145,7 @@ def main(
         quiet=options.quiet,
         strict=options.strict,
         replayable=not journal.get("no_journal"),
+        keeps_last=not keeps_nothing(journal),
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         keep = None if session else run_keeper(_TOOL, recipe, journal)
@@ -164,7 +165,7 @@ def _open_session(options: AskOptions) -> Any:
     return session
 
 
-def _continued(question: Any, session: Any, options: AskOptions) -> Any:
+def continued(question: Any, session: Any) -> Any:
     """Return the question as the next turn of a conversation."""
     from fusiontools.runs.turn import with_system_prompt
 

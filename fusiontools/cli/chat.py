@@ -66,7 +66,7 @@ def main(
     if options.show_sessions:
         _print_sessions()
     interactive = os.isatty(0) and os.isatty(1)
-    session = _open_session(options, wait_for_person=interactive)
+    session = _open_session(options)
     from fusiontools.cli.chat_commands import COMMANDS
     from fusiontools.cli.chat_run import ChatLoop, Setting
 
@@ -76,7 +76,7 @@ def main(
         leave(runner.run(talk.run(files, COMMANDS) if interactive else talk.answer_once(files)))
 
 
-def _open_session(options: ChatOptions, *, wait_for_person: bool) -> Any:
+def _open_session(options: ChatOptions) -> Any:
     """Return the conversation that is gone on with, or a new one; None where none is kept."""
     from fusiontools.cli.command import complain
     from fusiontools.errors import UsageError

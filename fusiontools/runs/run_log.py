@@ -29,7 +29,7 @@ from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_text
 from fusiontools.record.types import Record
-from fusiontools.runs.session import CHAT, CODE, SessionFile, list_sessions, open_session, write_line
+from fusiontools.runs.session import CHAT, CODE, LAST, SessionFile, list_sessions, open_session, write_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +197,6 @@ def _as_run(session: SessionFile) -> Iterator[PastRun]:
         records = open_session(str(session.path), read_only=True).records
     except UsageError:
         return  # it has just been removed
-    if records:
+    # A single question is kept to go on from, not because somebody wanted its text kept.
+    if len(records) > (session.id == LAST):
         yield PastRun(session.id, session.modified, tool, tuple(records))
