@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
+import secrets
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from fusiontools.runs.agent.beneath import Beneath, RefusedPath
 _CHUNK_BYTES = 1 << 20
 #: A larger folder is no project.
 _MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
+#: What lies deeper is left out.
+_MOST_DEPTH = 200
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
 LINKED = "{} has another name elsewhere (a hard link), which would change, too"
@@ -35,7 +38,18 @@ _TREE, _OUTPUT, _BASE = "tree", "output", "base.json"
 #: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
 _RUN_LATER = frozenset(
     {
-        *(".git", ".gitmodules", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json", ".mcp.json"),
+        # A folder with a HEAD may be a repository of its own, whose config git obeys.
+        *(
+            ".git",
+            "head",
+            ".gitmodules",
+            ".envrc",
+            ".vscode",
+            ".idea",
+            ".devcontainer",
+            ".devcontainer.json",
+            ".mcp.json",
+        ),
         *(".claude", ".codex", ".cursor", ".gemini", ".husky", ".pre-commit-config.yaml", ".github", ".gitlab-ci.yml"),
         *(".circleci", ".travis.yml", ".buildkite", ".woodpecker", ".drone.yml", "azure-pipelines.yml", "jenkinsfile"),
     }
@@ -197,12 +211,9 @@ class WorkCopy:
     def remove(self) -> None:
         """Take the copy away."""
 
-        # Of a directory that may not be written to, nothing could be taken away.
-        for base, names, _ in os.walk(self.folder):
-            for path in (Path(base, name) for name in names):
-                if not path.is_symlink():
-                    path.chmod(0o700)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # Of a directory that may not be written to, nothing could be taken away; and one may be deeper than any path.
+        for words in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*words, "--", self.folder], stderr=subprocess.DEVNULL, check=False)
 
     def is_too_full(self) -> bool:
         """Return whether the copy has grown by more than it may."""
@@ -226,7 +237,11 @@ class WorkCopy:
         """Make paths of the copy again what they were in the folder; where that has changed, as it is now there."""
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
-                entry, data = _look(root, path, whole=True)
+                try:
+                    entry, data = _look(root, path, whole=True)
+                except (RefusedPath, OSError):
+                    entry, data = None, b""
+                self._clear(tree, path, entry)
                 _put(tree, path, entry, data, self.owner)
                 if entry is None:
                     self.base.pop(path, None)
@@ -314,6 +329,22 @@ class WorkCopy:
             if self.owner is not None and target.is_dir() and not target.is_symlink():
                 os.chown(target, self.owner, self.owner)
 
+    def _clear(self, tree: Beneath, path: str, entry: Entry | None) -> None:
+        """Move out of the copy what stands in the way: a file where a directory belongs, or vice versa."""
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            wants_directory = end < len(parts) or (entry is not None and entry.kind == "directory")
+            with tree.find("/".join(parts[:end]), follow=False) as spot:
+                status = spot.status()
+                if status is None or (end == len(parts) and entry is None):
+                    return
+                if stat.S_ISDIR(status.st_mode) != wants_directory:
+                    if not wants_directory:
+                        # Whoever moves a directory must be able to write to it.
+                        os.chmod(spot.name, 0o700, dir_fd=spot.directory)
+                    os.rename(spot.name, self.folder / secrets.token_hex(8), src_dir_fd=spot.directory)
+                    return
+
     def _save(self) -> None:
         kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in self.base.items()}
         # Names need not be text: the standard library's JSON writes what is none, too.
@@ -370,7 +401,9 @@ def walk(root: Path, unread: list[str] | None = None) -> Iterator[tuple[str, int
         os.close(fd)
 
 
-def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tuple[str, int, str, os.stat_result]]:
+def _walk(
+    directory: int, prefix: str, unread: list[str] | None, depth: int = 0
+) -> Iterator[tuple[str, int, str, os.stat_result]]:
     with os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries)
     for name in names:
@@ -382,6 +415,10 @@ def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tup
         yield path, directory, name, status
         if not stat.S_ISDIR(status.st_mode):
             continue
+        if depth >= _MOST_DEPTH:
+            if unread is not None:
+                unread.append(f"{path[:200]}…: deeper than {_MOST_DEPTH} directories")
+            continue
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             inner = os.open(name, flags, dir_fd=directory)
@@ -390,7 +427,7 @@ def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tup
                 unread.append(f"{path}: {error.strerror}")
             continue
         try:
-            yield from _walk(inner, path + "/", unread)
+            yield from _walk(inner, path + "/", unread, depth + 1)
         finally:
             os.close(inner)
 
@@ -471,14 +508,10 @@ def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: i
 
 def link_leads_out(path: str, target: str) -> bool:
     """Return whether a link at a path of a folder names something outside of it."""
-    if target.startswith("/"):
-        return True
-    depth = len(path.split("/")) - 1
-    for part in target.split("/"):
-        depth += {"..": -1, "": 0, ".": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
+    # What `..` means behind a name depends on whether that name is a link.
+    return target.startswith("/") or ups > path.count("/") or ".." in parts[ups:]
 
 
 def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -493,5 +526,6 @@ def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int
 
 
 def printable(path: str) -> str:
-    """Return a path as text; what is none in its bytes is replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """Return a path as text on one line; what is none in its bytes, and what moves a cursor, is replaced."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
