@@ -82,7 +82,7 @@ def everything_in(folder: Path) -> dict[str, Any]:
 
 def forget_copies(folder: Path) -> None:
     """Take away the copies that turns of projects in a folder have left to be gone on with."""
-    for base in Path("/var/tmp").glob("fuse-code-*/base.json"):
+    for base in Path("/var/tmp").glob("fuse-code-*/about.json"):
         with contextlib.suppress(OSError, ValueError):
             if Path(json.loads(base.read_text())["root"]).is_relative_to(folder):
                 shutil.rmtree(base.parent, ignore_errors=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import fnmatch
 import hashlib
 import json
@@ -18,7 +19,7 @@ import secrets
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,7 +35,8 @@ _MOST_DEPTH = 200
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
 LINKED = "{} has another name elsewhere (a hard link), which would change, too"
-_TREE, _OUTPUT, _BASE = "tree", "output", "base.json"
+_PREFIX = "fuse-code-"
+_TREE, _OUTPUT, _BASE, _ABOUT = "tree", "output", "base.json", "about.json"
 #: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
 _RUN_LATER = frozenset(
     {
@@ -142,6 +144,10 @@ def matches(path: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
 
 
+class CopyStopped(Exception):
+    """Somebody has stopped it while the folder was being copied; nothing is left of the copy."""
+
+
 @dataclass
 class WorkCopy:
     """A copy of a folder.
@@ -159,6 +165,7 @@ class WorkCopy:
     owner: int | None = None
     #: What could not be copied, and why.
     skipped: list[str] = field(default_factory=list)
+    _lock: int = -1
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _known: dict[str, Entry] = field(default_factory=dict)
 
@@ -173,25 +180,41 @@ class WorkCopy:
         return self.folder / _OUTPUT
 
     @classmethod
-    def create(cls, root: Path, owner: int | None = None) -> WorkCopy:
+    def create(
+        cls,
+        root: Path,
+        session: Path,
+        owner: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> WorkCopy:
         """Copy a folder.
+
+        Args:
+            session: the file of the session that it is for.
+            is_stopped: asked before each file.
 
         Raises:
             UsageError: it is too large, or cannot be read.
+            CopyStopped: somebody has stopped it.
             OSError: the copy cannot be written.
         """
-        folder = Path(tempfile.mkdtemp(prefix="fuse-code-", dir=_place()))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         copy = cls(root, folder, {}, owner)
         with contextlib.ExitStack() as stack:
             stack.callback(copy.remove)
+            copy._lock = _locked(folder)
+            about = {"root": str(root), "session": str(session.absolute())}
+            (folder / _ABOUT).write_text(json.dumps(about), encoding="ascii")
             for each in (copy.tree, copy.output):
                 each.mkdir()
                 each.chmod(0o755)
-            copy._fill()
+            copy._fill(is_stopped)
             copy._save()
             if owner is not None:
-                for each in (folder, copy.tree):
-                    os.chown(each, owner, owner)
+                os.chown(copy.tree, owner, owner)
+                # Who runs inside goes through it, and changes nothing in it.
+                os.chown(folder, -1, owner)
+                folder.chmod(0o710)
             stack.pop_all()
         return copy
 
@@ -200,20 +223,24 @@ class WorkCopy:
         """Return a copy that was made before; None where it is not there any more, or is not of this folder."""
         try:
             status = os.lstat(folder)
-            ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (os.geteuid(), owner)
-            kept = json.loads((folder / _BASE).read_text(encoding="ascii"))
-        except (OSError, ValueError):
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or _about(folder)["root"] != str(root):
+                return None
+            lock = _locked(folder)
+            entries = json.loads((folder / _BASE).read_text(encoding="ascii"))
+        except (OSError, ValueError, KeyError):
             return None
-        if not ours or kept["root"] != str(root):
-            return None
-        return cls(root, folder, {path: Entry(*entry) for path, entry in kept["entries"].items()}, owner)
+        return cls(root, folder, {path: Entry(*entry) for path, entry in entries.items()}, owner, _lock=lock)
+
+    def close(self) -> None:
+        """Let go of the copy, which stays."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove(self) -> None:
         """Take the copy away."""
-
-        # Of a directory that may not be written to, nothing could be taken away; and one may be deeper than any path.
-        for words in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-            subprocess.run([*words, "--", self.folder], stderr=subprocess.DEVNULL, check=False)
+        _remove(self.folder)
+        self.close()
 
     def is_too_full(self) -> bool:
         """Return whether the copy has grown by more than it may."""
@@ -296,9 +323,11 @@ class WorkCopy:
                 found.append(data)
         return found[0], found[1]
 
-    def _fill(self) -> None:
+    def _fill(self, is_stopped: Callable[[], bool]) -> None:
         size = 0
         for path, directory, name, status in walk(self.root, self.skipped):
+            if is_stopped():
+                raise CopyStopped
             target = self.tree / path
             mode = stat.S_IMODE(status.st_mode) & 0o777
             size += status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -348,7 +377,7 @@ class WorkCopy:
     def _save(self) -> None:
         kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in self.base.items()}
         # Names need not be text: the standard library's JSON writes what is none, too.
-        (self.folder / _BASE).write_text(json.dumps({"root": str(self.root), "entries": kept}), encoding="ascii")
+        (self.folder / _BASE).write_text(json.dumps(kept), encoding="ascii")
 
     def _note(self, path: str, entry: Entry, status: os.stat_result) -> None:
         self._stamps[path] = _stamp(status)
@@ -377,6 +406,71 @@ class WorkCopy:
 def _place() -> str:
     """Return where copies are: on a disk rather than in memory, and where a sandbox's user can reach them."""
     return os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())  # noqa: S108
+
+
+def _locked(folder: Path) -> int:
+    """Return an open folder that nobody else has open so.
+
+    Raises:
+        BlockingIOError: somebody is at work in it.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _about(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((folder / _ABOUT).read_text(encoding="ascii"))
+    return found
+
+
+def _remove(folder: Path) -> None:
+    # Of a directory that may not be written to, nothing could be taken away; and one may be deeper than any path.
+    for words in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        subprocess.run([*words, "--", folder], stderr=subprocess.DEVNULL, check=False)
+
+
+def copies_of(sessions: Path) -> list[Path]:
+    """Return the copies that belong to sessions of a folder."""
+    return [folder for folder, session in _ours() if session.parent == sessions.absolute()]
+
+
+def remove_abandoned() -> None:
+    """Take away the copies that nobody is at work in and no session goes on with: somebody was killed in the midst."""
+    for folder, session in _ours():
+        name = folder.name.encode()
+        with contextlib.suppress(OSError):
+            # Locked only where nobody would look for it: who goes on with a session needs the lock.
+            if not _is_named(name, session):
+                lock = _locked(folder)
+                try:
+                    # Somebody may have been about to name it.
+                    if not _is_named(name, session):
+                        _remove(folder)
+                finally:
+                    os.close(lock)
+
+
+def _ours() -> Iterator[tuple[Path, Path]]:
+    """Yield every copy of ours, and the file of the session that it is for."""
+    for folder in Path(_place()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if folder.lstat().st_uid == os.geteuid():
+                yield folder, Path(_about(folder)["session"])
+
+
+def _is_named(name: bytes, session: Path) -> bool:
+    """Return whether the turn under way, or the last one, says that it goes on in a copy."""
+    with contextlib.suppress(FileNotFoundError):
+        if name in session.with_suffix(".turn").read_bytes():
+            return True
+    with contextlib.suppress(FileNotFoundError):
+        return name in session.read_bytes().rstrip().rpartition(b"\n")[2]
+    return False
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

@@ -120,15 +120,15 @@ class Workspace:
         return str(self.options.root) if self.sandbox.boxed else str(self.copy.tree)
 
     @classmethod
-    def open(cls, options: WorkOptions, sandbox: Sandbox, copy: WorkCopy | None = None) -> Workspace:
-        """Make a copy of the folder, or go on with one, and open it.
+    def open(cls, options: WorkOptions, sandbox: Sandbox, copy: WorkCopy, *, fresh: bool) -> Workspace:
+        """Open a copy of the folder for work.
+
+        Args:
+            fresh: whether nobody has worked in it yet.
 
         Raises:
-            UsageError: it is too large.
-            OSError: it cannot be read, or copied.
+            OSError: it cannot be read.
         """
-        fresh = copy is None
-        copy = copy or WorkCopy.create(options.root, sandbox.user)
         at = str(options.root) if sandbox.boxed else str(copy.tree)
         place = Place(copy.tree, copy.output, at, _environment(at), _seldom(copy), options.network)
         shell = Shell(sandbox, Bounds(_COMMAND_S, _MEMORY_BYTES, _PROCESSES), options.secrets, place)
@@ -140,6 +140,7 @@ class Workspace:
         self.files.close()
         if remove:
             self.copy.remove()
+        self.copy.close()
 
     async def list_files(self) -> tuple[list[str], str]:
         """Return the files of the project, those left out that it ignores, and what to say of those."""
@@ -253,7 +254,8 @@ def find_work_sandbox(options: WorkOptions) -> Sandbox:
     if not root.is_dir():
         raise UsageError(f"--root {root}: there is no such directory")
     if folder := _ours_within(root):
-        raise UsageError(f"--root {root}: it holds or is in {folder}, with keys and journal; name the project's own folder")
+        why = f"it holds or is in {folder}, with keys and journal"
+        raise UsageError(f"--root {root}: {why}; name the project's own folder")
     shown = [Path(path).resolve() for path in options.readable]
     for path in shown:
         if not path.exists():

@@ -37,7 +37,7 @@ def code_of(turn: Any) -> dict[str, Any]:
 
 def copies_of(coding: Coding) -> list[Path]:
     """Return the copies of the project that are there."""
-    bases = Path("/var/tmp").glob("fuse-code-*/base.json")
+    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
     return [base.parent for base in bases if f'"{coding.root}"' in base.read_text()]
 
 
