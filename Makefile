@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
-DEBIAN := bubblewrap fish jq man-db procps zsh
+DEBIAN := bubblewrap chromium fish jq man-db procps zsh
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
@@ -18,7 +18,7 @@ COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
 PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts lock system bench accuracy eval wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock system bench accuracy eval wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,7 +48,11 @@ demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks yo
 test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARGS="…" is pytest's
 	@$(PYTEST) -n auto --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.dev $(VENV)/.weights ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
+# What finds faults of the page that keep people from using it; its test is skipped without.
+.axe/.installed:
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix .axe axe-core@4.11 && touch $@; else echo "make: no npm here: the page is not held against axe-core" >&2; fi
+
+test-slow: $(VENV)/.dev $(VENV)/.weights .axe/.installed ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
 	@$(PYTEST) -n auto --dist worksteal -m slow
 
 test-all: test test-slow ## run all tests
@@ -105,7 +109,10 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
 
 system: ## install the Debian packages that some tests need and are skipped without
-	@which bwrap fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+	@which bwrap chromium fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+
+screenshots: $(VENV)/.dev ## take the pictures of docs/page.md anew
+	@FUSION_PICTURES="$(CURDIR)/docs/pictures" $(PYTEST) -m slow tests/page/test_looks.py
 
 bench: $(VENV)/.dev $(VENV)/.weights ## measure: start-up, replay, calls, memory, soak, server
 	@$(BIN)/python tests/bench/run.py
@@ -121,4 +128,4 @@ wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .venv-lock .venv-newest .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lock .venv-newest .axe .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -31,10 +31,16 @@ EITHER = frozenset({"or", "oder", "ou", "o", "или"})
 #: Words with which an English question asks for yes or no.
 POLAR_TEXT = "is are was were am do does did can could will would should may might must has have had"
 POLAR = frozenset(POLAR_TEXT.split())
+TWO_NUMBERS = compile_later(r"[0-9][^0-9]{1,200}[0-9]")
 ASKS_NUMBER = compile_later(
-    r"\d\D{1,200}\d|how (?:many|much|old|long|far)|calculate|wie ?viel|combien|cuant|quant|сколько|多少|几|いくつ"
+    r"how (?:many|much|old|long|far)|calculate|wie ?viel|combien|cuant|quant|сколько|多少|几|いくつ"
 )
+#: One of these stands in every question in ASCII that the pattern finds; a search for a text takes a fiftieth of it.
+NUMBER_HINTS = ("how ", "calculate", "wie", "combien", "quant", "cuant")
+NAME_WORDS = frozenset(["who", "whom", "whose", "where", "wer", "wo", "qui", "quien", "donde", "quem", "chi"])
 ASKS_NAME = compile_later(r"\b(?:who|whom|whose|where|wer|wo|qui|quien|donde|quem|chi|кто|где)\b|谁|哪里|誰|どこ")
+FACT_WORDS_TEXT = "what which when was wann welche welcher welches quel quelle quand cual cuando qual quando"
+FACT_WORDS = frozenset(FACT_WORDS_TEXT.split())
 #: A question with one short answer, however much is written around it.
 ASKS_FACT = compile_later(
     r"\b(?:what|which|when|was ist|wann|welche[rs]?|quel(?:le)?|quand|cual|cuando|qual|quando|какой|какая|когда)\b"
@@ -44,9 +50,8 @@ CONTRAST = compile_later(r", (?:and )?not [^,.;]{1,40}")
 INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
-
-
 FORMULA = compile_later(r"\w+ ?[-+*/^<>=] ?\w+")
+FORMULA_SIGN = compile_later(r"[-+*/^<>=]")
 
 
 class Question(NamedTuple):
@@ -89,16 +94,35 @@ def ask(question: str) -> Question:
     """Read the question once for all its answers; of a long one, the end."""
     text = normalize.fold(question[-QUESTION_CHARS:])
     found = normalize.tokens(text)
+    words = frozenset(found)
     either: tuple[str, ...] = ()
-    for at, word in enumerate(found):
+    for at, word in enumerate(found if not EITHER.isdisjoint(words) else ()):
         if word not in EITHER:
             continue
         after = [other for other in found[at + 1 : at + 3] if other not in ARTICLES]
         if at and after and STOP.isdisjoint([found[at - 1], after[0]]):
             either = (found[at - 1], after[0])
     polar = not either and (not POLAR.isdisjoint(found[:1]) or "吗" in text)
-    number, name, fact = (bool(asks.search(text)) for asks in (ASKS_NUMBER, ASKS_NAME, ASKS_FACT))
-    return Question(text, frozenset(found), either, polar, number, name, fact)
+    number = _asks_number(text)
+    name = may_hold(text, words, NAME_WORDS) and ASKS_NAME.search(text) is not None
+    fact = may_hold(text, words, FACT_WORDS) and ASKS_FACT.search(text) is not None
+    return Question(text, words, either, polar, number, name, fact)
+
+
+def may_hold(text: str, found: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Say whether one of these words may stand in a folded text: no pattern that needs one is searched for in vain.
+
+    Args:
+        found: the words of the text; of one that is not in ASCII they do not tell.
+    """
+    return not (text.isascii() and found.isdisjoint(wanted))
+
+
+def _asks_number(text: str) -> bool:
+    if normalize.has_digit(text) and TWO_NUMBERS.search(text):
+        return True
+    hinted = not text.isascii() or any(map(text.__contains__, NUMBER_HINTS))
+    return hinted and ASKS_NUMBER.search(text) is not None
 
 
 def say(asked: Question, piece: str) -> Saying:
@@ -165,8 +189,13 @@ def _linked(asked: Question, sayings: Mapping[str, Saying]) -> list[list[str]]:
 def facts(long: str) -> Facts:
     """Read the facts of a folded text."""
     found = frozenset(normalize.tokens(long))
-    told = [word for word in found if word in NEGATIONS or normalize.is_number(word)]
-    return Facts(found, frozenset(told + [formula.replace(" ", "") for formula in FORMULA.findall(long)]))
+    numbers = [word for word in found if normalize.is_number(word)]
+    return Facts(found, (found & NEGATIONS).union(numbers, [formula.replace(" ", "") for formula in formulas(long)]))
+
+
+def formulas(text: str) -> list[str]:
+    """Return what is written with a sign of mathematics between words or numbers."""
+    return FORMULA.findall(text) if FORMULA_SIGN.search(text) else []
 
 
 def contested(one: Facts, other: Facts) -> bool:

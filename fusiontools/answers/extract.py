@@ -63,6 +63,8 @@ LONE_MINUS = compile_later(
 #: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
 CAPITAL_UNIT = compile_later(r"(\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
 MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
+#: What the units, `BIG` and this need: a digit, and one of their letters behind it.
+UNIT_MARK = compile_later(r"\d\s?(?:[ANJKMGTB]|kb|[AaPp]\.)")
 HALF_DAY = compile_later(r"(\d)\s?([AaPp])\.\s?[Mm]\b\.?")
 RATIO = compile_later(r"(?<=\d) : (?=\d)")
 #: Its point ends no sentence.
@@ -95,10 +97,12 @@ CHATTER = compile_later(
 THEREFORE = compile_later(
     r"\W{0,9}(?:(?:so|thus|hence|therefore|finally|overall|in (?:short|conclusion|summary))\b[,: ]{1,3})+"
 )
-#: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
 #: An item of a list.
 ITEM = compile_later(r"[^\w\n]{0,6}(?:\d{1,3}[.)]|[-*+•])\s+(?=\S)")
-LABEL = compile_later(r"^[^\w\n]{0,6}([a-z])[).:]\s", re.MULTILINE)
+#: A line that begins with a letter and a bracket: an option that is spoken of, or a part of the question.
+LABEL = compile_later(r"[^\w\n]{0,6}([a-z])[).:]\s")
+#: The same of every line of a text, each after its line feed.
+LABELS = compile_later(r"\n[^\w\n]{0,6}([a-z])[).:](?=\s)")
 
 DOING = "answer|provide|determin|help|assist|say|tell|find|give|know|comply|do\\b|solve|verify|fulfill|decide|comput"
 REFUSAL = compile_later(
@@ -157,13 +161,13 @@ def result_of(text: str, asked: Question) -> Result | None:
         return None
     long = " ".join([first, *map(strip_markdown, lines[1:])]) if is_long(folded) else ""
     vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
-    labels = tuple(LABEL.findall(folded))
+    labels = tuple(LABELS.findall(f"\n{folded}"))
     ends = (lines[0], lines[-1], labels) if len(lines) > 1 else ("", "", ())
     if len(lines) > 1 and len(set(labels)) > 1:
         # Every option is spoken of, or every part of the question answered: the letter before a line chooses nothing.
-        parts = [LABEL.sub("", line) for line in lines]
+        parts = list(map(_unlabelled, lines))
         in_parts = all(map(LABEL.match, lines))
-        pieces = (", ".join(parts),) if in_parts else tuple(LABEL.sub("", piece) for piece in pieces)
+        pieces = (", ".join(parts),) if in_parts else tuple(map(_unlabelled, pieces))
         return Result(pieces, False, "", long, vague, *ends)
     return Result(pieces, False, _unnumbered(lines), long, vague, *ends)
 
@@ -215,14 +219,12 @@ def _with_plain_figures(text: str) -> str:
     """
     if "**" in text:
         text = STARRED_POWER.sub("^", text)
-    text = CAPITAL_UNIT.sub(_capital, text)
-    if "s." in text or "S." in text:
+    if UNIT_MARK.search(text):
+        text = BIG.sub(_scale, HALF_DAY.sub(r"\1 \2m", CAPITAL_UNIT.sub(_capital, text)))
+    if "Rs." in text or "RS." in text:
         text = RUPEES.sub(r"\1 ", text)
-    if "." in text[:-1]:
-        text = HALF_DAY.sub(r"\1 \2m", text)
     if " : " in text:
         text = RATIO.sub(":", text)
-    text = BIG.sub(_scale, text)
     if "- " in text or "− " in text or "– " in text:
         text = LONE_MINUS.sub(" -", text)
     folded = normalize.fold(text)
@@ -329,6 +331,12 @@ def _unnumbered(lines: Sequence[str]) -> str:
     """Return the first line, without its number where it begins a list."""
     listed = len(lines) > 1 and all(map(ITEM.match, lines[:2]))
     return ITEM.sub("", lines[0], count=1) if listed else lines[0]
+
+
+def _unlabelled(line: str) -> str:
+    """Return a line without the letter that it begins with."""
+    label = LABEL.match(line)
+    return line[label.end() :] if label else line
 
 
 def _is_short_answer(line: str) -> bool:

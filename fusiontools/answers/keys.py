@@ -48,6 +48,11 @@ ASKS_CODE = compile_later(
     rf"\b(?:what|which)(?: is)?(?: [\w+#]+){{0,3}} (?:{_CODED}|code)\b"
     rf"(?! (?:print|output|return|do|produce|evaluate|compute|give)s?\b)(?<!this code)|\b{_CODED}\W*$"
 )
+#: The last word of each.
+CODE_WORDS_TEXT = "version release id identifier hash serial code number ip isbn pin password postcode"
+CODE_WORDS = frozenset(CODE_WORDS_TEXT.split()) | {
+    f"{kind}code" for kind in ("zip", "post", "area", "error", "status", "product", "country")
+}
 #: So many words in a row are no number with its unit, and no list of some.
 PROSE = compile_later(r"(?:[^\W\d_]{2,}[ ,;:.]+){12}")
 #: How many words of a long answer its key shows.
@@ -174,9 +179,14 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     """Return the words of each answer's result, in which nothing but its spelling is made the same."""
     asked = agreement.ask(question)
     results = [result_of(text, asked) for text in texts]
-    if ASKS_CODE.search(asked.text):
+    if asks_code(asked):
         return _cut_keys([words.literal_of(each.pieces[0], asked) if each else None for each in results])
     return [(_words(each, asked) or None) if each else None for each in results]
+
+
+def asks_code(asked: Question) -> bool:
+    """Say whether a question asks for a name in digits."""
+    return agreement.may_hold(asked.text, asked.words, CODE_WORDS) and ASKS_CODE.search(asked.text) is not None
 
 
 def _cut_keys(keys: Sequence[str | None]) -> list[str | None]:
@@ -199,7 +209,7 @@ def _suiting(
     verdicts = _each(results, lambda each: words.verdict_of(each, asked), spoken_of=asked.polar or bool(asked.either))
     if sum(map(bool, verdicts)) > half:
         return "yes_no", verdicts
-    if ASKS_CODE.search(asked.text):
+    if asks_code(asked):
         return "text", _each(results, lambda each: words.literal_of(each.pieces[0], asked), spoken_of=True)
     known = {each: _concluded_number(each, asked) for each in dict.fromkeys(results)}
     counted = [known[each] for each in results]

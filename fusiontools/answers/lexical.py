@@ -10,11 +10,13 @@ Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from fusiontools.answers import extract, normalize
-from fusiontools.answers.agreement import FORMULA, NEGATIONS, QUESTION_CHARS, STOP
+from fusiontools.answers.agreement import NEGATIONS, QUESTION_CHARS, STOP, formulas
 from fusiontools.answers.extract import SHORT_WORDS
 from fusiontools.answers.keys import Votes, read_votes
 from fusiontools.answers.patterns import compile_later
@@ -33,6 +35,8 @@ ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
 RESEMBLANCE = 0.33
 
 SENTENCE_END = compile_later(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
+#: The same in ASCII, with the mark before it: a sixth of the time.
+ASCII_END = compile_later(r"[.!?]\s+(?=[^\sa-z])")
 FENCE = compile_later(r"\s*(?:```|~~~)")
 BULLETS = compile_later(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
 WORD = compile_later(r"[^\W\d_]\w*")
@@ -112,14 +116,24 @@ def shorten(text: str, limit: int = SENTENCE_CHARS) -> str:
 def _point(owner: int, sentence: str) -> Point:
     text = shorten(sentence)
     found = normalize.tokens(normalize.fold(text))
-    numbers = frozenset(filter(normalize.is_number, found))
+    numbers = frozenset([word for word in found if word < ":"])
     words = frozenset(_stems(found)) - NEGATIONS
-    names = [word for word in WORD.findall(text) if word[0].isupper() and word.casefold() not in STOP]
-    return Point(owner, text, words, numbers, frozenset(names + FORMULA.findall(text)), not NEGATIONS.isdisjoint(found))
+    names = [word for word in capitalised(text) if word.casefold() not in STOP]
+    return Point(owner, text, words, numbers, frozenset(names + formulas(text)), not NEGATIONS.isdisjoint(found))
+
+
+def capitalised(text: str) -> list[str]:
+    """Return the words that begin with a capital."""
+    if not text.isascii():
+        return [word for word in WORD.findall(text) if word[0].isupper()]
+    # Digits, capitals and the underscore come before all small letters.
+    found = [word.lstrip("0123456789_") for word in text.translate(normalize.WORDS_ONLY).split() if word < "a"]
+    return [word for word in found if word[:1].isupper()]
 
 
 def _stems(found: Sequence[str]) -> list[str]:
-    return [word[:STEM_CHARS] for word in found if word not in STOP and not normalize.is_number(word)]
+    # What comes before the colon is a number.
+    return [word[:STEM_CHARS] for word in found if word >= ":" and word not in STOP]
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -129,7 +143,18 @@ def _sentences(text: str) -> Iterator[str]:
             in_code = not in_code
         elif not in_code and not line.startswith("|"):
             plain = line.replace("**", "").replace("__", "")
-            yield from SENTENCE_END.split(plain[_bullet_end(plain) :])
+            yield from sentences_of(plain[_bullet_end(plain) :])
+
+
+def sentences_of(line: str) -> list[str]:
+    """Return a text cut where sentences end."""
+    if not line.isascii():
+        return SENTENCE_END.split(line)
+    ends = list(ASCII_END.finditer(line))
+    starts = [0, *(match.end() for match in ends)]
+    return [
+        line[start:end] for start, end in zip(starts, [*(match.start() + 1 for match in ends), len(line)], strict=True)
+    ]
 
 
 def _bullet_end(line: str) -> int:
@@ -185,7 +210,7 @@ def same(question: str, one: str, other: str) -> bool | None:
 def is_short(answers: Sequence[str]) -> bool:
     """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
     return all(
-        len(SENTENCE_END.findall(text)) < 2 and (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text)))
+        len(sentences_of(text)) <= 2 and (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text)))
         for text in map(str.strip, answers)
     )
 
@@ -271,10 +296,11 @@ def _by_sentence(
     disputes, contested = _disputes(names, points)
     analysis["contradictions"] = _results(question, names, answers, votes, told) + disputes
     placed: set[Point] = set()
+    near = neighbours(points)
     for lead in points:
         if lead in placed:
             continue
-        group = [lead, *(point for point in points if point is not lead and point not in placed and alike(lead, point))]
+        group = [lead, *(point for point in near(lead) if point not in placed and alike(lead, point))]
         placed.update(group)
         owners = sorted({point.owner for point in group})
         if len(owners) > 1 and 2 * len(owners) > len(told):
@@ -288,6 +314,24 @@ def _by_sentence(
     analysis["unique_insights"] = _in_turn(analysis["unique_insights"])
     analysis["blind_spots"] = _blind_spots(question, [answers[position] for position in told])
     return analysis
+
+
+def neighbours(points: list[Point]) -> Callable[[Point], list[Point]]:
+    """Return what gives the other points, in order, that share enough words with one to be alike or opposed."""
+    holders: dict[str, list[int]] = {}
+    for at, point in enumerate(points):
+        for word in point.words:
+            holders.setdefault(word, []).append(at)
+    short = [point for point in points if len(point.words) < MIN_WORDS]
+
+    def near(point: Point) -> list[Point]:
+        if len(point.words) < MIN_WORDS:
+            return [other for other in short if other is not point]
+        shared = Counter(chain.from_iterable([holders[word] for word in point.words]))
+        found = sorted([at for at, count in shared.items() if count >= MIN_WORDS])
+        return [points[at] for at in found if points[at] is not point]
+
+    return near
 
 
 def _in_turn(insights: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -304,8 +348,9 @@ def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str,
     """Return the contradictions between sentences, and the sentences that take part in one."""
     disputes: list[dict[str, Any]] = []
     contested: set[Point] = set()
+    near = neighbours(points)
     for lead in points:
-        against = [] if lead in contested else [point for point in points if opposed(lead, point)]
+        against = [] if lead in contested else [point for point in near(lead) if opposed(lead, point)]
         if not against:
             continue
         stances: dict[int, str] = {}

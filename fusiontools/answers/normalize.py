@@ -50,9 +50,11 @@ TOKEN_TEXT = rf"[^\W\d][\w{MARKS}]*{_NUMERAL}"
 TOKEN = compile_later(TOKEN_TEXT)
 #: The same for a text in ASCII, in two thirds of the time.
 ASCII_TOKEN = compile_later(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
-#: What the patterns above find in a text without digits, in half the time.
-WORD = compile_later(r"\w+", re.ASCII)
 DIGIT = compile_later("[0-9]")
+#: Where numbers stand: digits with a few words between them at most.
+NUMBERS = compile_later("[0-9](?:[^0-9]{0,24}[0-9])*")
+#: All that is no part of a word, in ASCII, as spaces.
+WORDS_ONLY = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 NUMBER = compile_later(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
 #: The Indian way: 1,00,000.
 LAKH = compile_later(r"-?\D?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
@@ -120,13 +122,14 @@ def tokens(folded: str) -> list[str]:
     """
     if not folded.isascii():
         found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
-    elif DIGIT.search(folded):
-        found = ASCII_TOKEN.findall(folded)
+        places = [at for at, word in enumerate(found) if word < ":"]
+    elif has_digit(folded):
+        found, places = ascii_tokens(folded)
     else:
-        return WORD.findall(folded)
+        return folded.translate(WORDS_ONLY).split()
     out: list[str] = []
     done = 0
-    for at in [i for i, word in enumerate(found) if word < ":"]:
+    for at in places:
         out += found[done:at]
         number, done = canonical(found[at]), at + 1
         if number == found[at] and "," in number:
@@ -136,6 +139,34 @@ def tokens(folded: str) -> list[str]:
             number, done = canonical(number, SCALE[found[done]]), done + 1
         out.append(number)
     return out + found[done:]
+
+
+def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
+    """Return what `ASCII_TOKEN` finds in a text in ASCII, and the places of numbers in it.
+
+    Words far from any digit are found several times as fast by cutting: only "1 000" reaches over a space.
+    """
+    found: list[str] = []
+    places: list[int] = []
+    done = 0
+    for numbers in NUMBERS.finditer(folded):
+        if numbers.end() <= done:
+            continue
+        start = folded.rfind(" ", done, numbers.start()) + 1 or done
+        end = _word_end(folded, numbers.end())
+        while folded.startswith("000", end + 1):
+            end = _word_end(folded, end + 1)
+        found += folded[done:start].translate(WORDS_ONLY).split()
+        some = ASCII_TOKEN.findall(folded, start, end)
+        places += [at for at, word in enumerate(some, len(found)) if word < ":"]
+        found += some
+        done = end
+    return found + folded[done:].translate(WORDS_ONLY).split(), places
+
+
+def has_digit(text: str) -> bool:
+    """Say whether a folded text has a digit; ten plain searches take a tenth of the time of a pattern's."""
+    return any(map(text.__contains__, "0123456789"))
 
 
 def is_number(token: str) -> bool:
@@ -246,6 +277,12 @@ def choice(folded: str, question: str) -> tuple[str, str]:
     if len(rest) <= CHOICE_CHARS and (prefix or ")" in mark or "]" in mark):
         return letter, rest
     return "", folded
+
+
+def _word_end(text: str, at: int) -> int:
+    """Return where the next space is, or the end."""
+    end = text.find(" ", at)
+    return len(text) if end < 0 else end
 
 
 def _braced(text: str, start: int) -> str:

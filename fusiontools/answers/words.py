@@ -12,6 +12,8 @@ from fusiontools.answers.patterns import compile_later
 
 LONE_LETTER = compile_later(r"\b[a-z]\b")
 MARKER = compile_later(r"(?<![\w.])[(\[*]{0,3}([a-z])[)\].:*]{1,3}\s")
+#: One of these stands where two options are listed.
+SECOND_MARKS = ("b)", "b]", "b.", "b:", "b*")
 LETTERS = compile_later(r"\W{0,4}([a-j](?:\W{0,3}(?:,|\band\b|&|/)\W{0,3}[a-j]\b){1,9})\W{0,4}")
 NAMED_LETTER = compile_later(
     r"(?:\b(?:option|choice|choose|pick|select|say|go with)\W{1,3}|(?<![\w(])\()([a-z])"
@@ -131,6 +133,8 @@ def _opening(result: Result, options: Mapping[str, str]) -> str | None:
 
 def options_of(question: str) -> dict[str, str]:
     """Return the options that a folded question lists, from letter to words; fewer than two are none."""
+    if not any(map(question.__contains__, SECOND_MARKS)):
+        return {}
     found: list[tuple[str, int, int]] = []
     for marker in MARKER.finditer(question):
         if len(found) < 26 and marker[1] == chr(ord("a") + len(found)):

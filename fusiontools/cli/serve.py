@@ -39,15 +39,33 @@ def main(
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed: {install_line('serve')}") from error
 
+    options = ServeOptions(**{**_read_environment(os.environ), **serve})
+    if options.open and options.no_page:
+        raise UsageError("--open: there is no page to open with --no-page")
+
     def say(url: str) -> None:
         complain("fuse-serve", f"listening on {url}")
+        if options.open:
+            _open_page(url)
         if os.isatty(2):
             key = "one of your keys" if server_keys() else "any key will do"
             complain(
                 "fuse-serve", f"clients: base URL {url}/v1 (Anthropic's: {url}), model `fusion`, {key}; Ctrl-C ends it"
             )
 
-    run(ServerArguments(config, ServeOptions(**{**_read_environment(os.environ), **serve}), limit, journal), say)
+        if options.open:
+            _open_page(url)
+
+    run(ServerArguments(config, options, limit, journal), say)
+
+
+def _open_page(url: str) -> None:
+    """Open the page; where there is no browser its address has been said already."""
+    import threading
+    import webbrowser
+
+    # Some browsers end only when they are closed.
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:

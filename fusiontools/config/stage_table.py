@@ -175,6 +175,15 @@ class PanelOptions(StageOptions):
         return self.revise or self.debate or self.sequential
 
     @cached_property
+    def planned(self) -> dict[bool, Any]:
+        """What a panel's planner made of these options, for short questions and for others; it keeps that here."""
+        return {}
+
+    def times_asked(self, member: Model, *, short: bool = False) -> int:
+        """Return how many responses a member gives in a first layer."""
+        return member.samples * (self.short_samples if short else self.samples)
+
+    @cached_property
     def short_samples(self) -> int:
         """How often a member that is named once is asked a short question: the worked turns may say otherwise of it."""
         return (self.few_shot.samples if self.few_shot else None) or self.samples

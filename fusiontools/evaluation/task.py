@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.answers import agreement, normalize
-from fusiontools.answers.keys import ASKS_CODE, check_key, vote_keys
+from fusiontools.answers.keys import asks_code, check_key, vote_keys
 from fusiontools.answers.words import options_of
 from fusiontools.config.evaluation_options import GRADERS
 from fusiontools.errors import StageFailed, UsageError, nearest
@@ -150,7 +150,7 @@ def _choose_grader(meta: Mapping[str, Any], targets: list[Any], question: str) -
     options = options_of(asked.text)
     if targets and all(_is_letter_of(target, options) for target in targets):
         return "choice"
-    if targets and all(map(_is_number, targets)) and not ASKS_CODE.search(asked.text):
+    if targets and all(map(_is_number, targets)) and not asks_code(asked):
         return "numeric"
     return "exact"
 

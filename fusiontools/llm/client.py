@@ -18,6 +18,7 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
+from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import Journal, request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
@@ -211,6 +212,7 @@ class Client:
             shown = True
             on_delta(delta)  # type: ignore[misc]
 
+        hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
         for name in (request.model, *model.fallbacks):
             asked, priced = request, model
             if name != request.model:
@@ -223,16 +225,19 @@ class Client:
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                completion = await self._join_or_buy(asked, priced, ledger, slot, show if on_delta else None)
+                completion = await self._join_or_buy(asked, priced, ledger, slot, hear)
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
                     break
+                if isinstance(on_delta, MemberDraft):
+                    on_delta.begin_anew()
                 continue
             _note_unmet(completion, model, ledger, slot)
             if ledger.notify is not None:
                 cost_usd = _cost_of_slot(ledger.calls[entered:], slot)
-                self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd)
+                tokens = completion.usage["completion_tokens"] if completion.usage else None
+                self._send_event(ledger, slot, model, time.monotonic() - started, cost_usd, tokens=tokens)
             return completion
         assert first is not None  # noqa: S101 - the loop ran at least once
         self._send_event(ledger, slot, model, time.monotonic() - started, None, failure=first)
@@ -363,10 +368,22 @@ class Client:
         replayed: bool = False,
         failure: CallFailed | None = None,
         began: bool = False,
+        tokens: int | None = None,
     ) -> None:
         if ledger.notify is not None:
             label, purpose = slot.label or model.name, slot.step or (f"layer {slot.layer}" if slot.layer else "")
-            about = (ledger.stage, ledger.record_id, label, latency_s, cost_usd, replayed, failure, began, purpose)
+            about = (
+                ledger.stage,
+                ledger.record_id,
+                label,
+                latency_s,
+                cost_usd,
+                replayed,
+                failure,
+                began,
+                purpose,
+                tokens,
+            )
             ledger.notify(Event(*about))
 
 

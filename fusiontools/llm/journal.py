@@ -269,9 +269,9 @@ def _read(data: bytes) -> tuple[Completion, float | None]:
         KeyError, TypeError, ValueError: it is none of ours.
     """
     body = jsonl.loads(data)
-    kept = {name: body[name] for name in _KEPT if name in body}
+    kept = {name: value for name, value in body.items() if name in _KEPT}
     for name, value in kept.items():
-        if not isinstance(value, _KEPT[name]):
+        if type(value) not in _KEPT[name]:
             raise TypeError(f"`{name}` is of no kind that is kept")
     return Completion(**kept), body.get("paid_usd")
 

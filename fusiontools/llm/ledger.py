@@ -62,6 +62,8 @@ class Event:
     began: bool = False
     #: What the call is for, where a stage makes several kinds: a later layer, a revision.
     purpose: str = ""
+    #: What its answer is long, where the endpoint says so.
+    completion_tokens: int | None = None
 
 
 @dataclass(slots=True)

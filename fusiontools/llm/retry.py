@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
 from fusiontools.llm.budget import Payment, costs_nothing
+from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
@@ -75,12 +76,15 @@ async def call_with_retries(
             if failure.adapted and lessons < MOST_LESSONS:
                 lessons += 1
                 continue
-            if not failure.retryable or retried >= caller.limits.retries:
+            broken_off = isinstance(on_delta, MemberDraft) and on_delta.may_begin_anew(failure)
+            if not (failure.retryable or broken_off) or retried >= caller.limits.retries:
                 raise
             wait_s = _wait_s(failure, retried, caller.limits)
             if wait_s >= caller.ledger.remaining_s():
                 raise
         retried += 1
+        if isinstance(on_delta, MemberDraft):
+            on_delta.begin_anew()
         await asyncio.sleep(wait_s)
 
 

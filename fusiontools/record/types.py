@@ -146,13 +146,14 @@ class Analysis(TypedDict):
 
 
 class Vote(TypedDict):
-    """How a vote went: the winner's key, what stood behind each key, and how a tie was broken, where there was one."""
+    """How a vote went: the winner's key, what stood behind each key and who, and how a tie was broken."""
 
     key: str
     kind: str
     votes: float
     of: float
     counts: dict[str, float]
+    voters: NotRequired[dict[str, list[int]]]
     abstained: list[int]
     tie: NotRequired[str]
 

@@ -13,6 +13,7 @@ from fusiontools.server.chat_route import ChatRoute
 from fusiontools.server.completions_route import CompletionsRoute
 from fusiontools.server.mcp_route import McpRoute
 from fusiontools.server.middleware import RequestMiddleware
+from fusiontools.server.page_routes import PageRoutes
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.completions import Completions
 from fusiontools.server.protocols.messages import Messages
@@ -36,6 +37,7 @@ def make_app(server: Server) -> App:
         Route("/v1/completions", CompletionsRoute(ChatRoute(server, Completions(), "completions")), methods=["POST"]),
         Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
         Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
+        *(PageRoutes(server, pages.front).routes() if not server.options.no_page else ()),
         # JSON-RPC is nothing that OpenAPI can describe. A stream of what nobody asked for (GET) there is none: 405.
         Route("/mcp", mcp, methods=["POST", "DELETE"], include_in_schema=False),
         *pages.routes(),

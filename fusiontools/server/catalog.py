@@ -127,12 +127,15 @@ class Catalog:
         return prices.context_tokens(self.endpoints[model.endpoint], model)
 
 
-def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, Any]) -> Catalog:
+def open_catalog(
+    config: str | None, options: ServeOptions, limit: Mapping[str, Any], *, keys_may_come: bool = False
+) -> Catalog:
     """Return what is offered.
 
     Args:
         config: the recipe that `fusion` means; by default the one that the command line would take.
         limit: options of `LimitOptions` that were typed: they hold over every recipe's own.
+        keys_may_come: whether an endpoint's key may be missing as yet.
 
     Raises:
         UsageError: a recipe that cannot be, or that cannot be asked here.
@@ -150,7 +153,7 @@ def open_catalog(config: str | None, options: ServeOptions, limit: Mapping[str, 
             found.setdefault(recipe.name, recipe)
     for recipe in found.values():
         check_calls(recipe)
-        _require_what_it_needs(recipe)
+        _require_what_it_needs(recipe, keys_may_come=keys_may_come)
     found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
@@ -204,14 +207,15 @@ def _offers_all(config: str | None, options: ServeOptions) -> bool:
     return _ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
 
 
-def _require_what_it_needs(recipe: Recipe) -> None:
+def _require_what_it_needs(recipe: Recipe, *, keys_may_come: bool = False) -> None:
     if recipe.redact:
         finder_for(recipe.redact)
     for model in _walk_models(recipe):
         endpoint = recipe.endpoints[model.endpoint]
         if endpoint.embedded and find_spec("xllamacpp") is None:
             raise UsageError(f"{recipe.name}: the embedded engine is not installed: {install_line('local')}")
-        require_ready(endpoint)
+        if not (keys_may_come and endpoint.api_key_env):
+            require_ready(endpoint)
 
 
 def _require_tools(recipe: Recipe, chain: Chain, options: ServeOptions) -> None:

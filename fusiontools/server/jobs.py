@@ -10,8 +10,8 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from fusiontools.config.models import plain_model
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
+from fusiontools.llm.drafts import Drafts
 from fusiontools.llm.ledger import Event
 from fusiontools.llm.purses import Budget
 from fusiontools.record import jsonl
@@ -29,6 +30,7 @@ from fusiontools.record.types import Record
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
 from fusiontools.server.request import Receive, RequestLog
+from fusiontools.server.scrubbing import scrub_record, words_of
 from fusiontools.stages.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Job:
         self.pieces: list[Piece] = []
         #: Whether a request has paid for it: whoever reads the end after that has it for nothing.
         self.paid = False
+        #: The members' texts, where somebody wants to read along.
+        self.drafts: Drafts | None = None
         self._subscribers: set[Subscriber | Hold] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
         self.task.add_done_callback(self._wake_all)
@@ -168,6 +172,38 @@ class Subscriber:
 
 #: How soon a client that was turned away may try again.
 _RETRY_S = 1
+
+
+class RunsUnderWay:
+    """The streams that are under way, each by its caller and its name, so that their members can be stopped."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[tuple[str, str], Job] = {}
+
+    @contextmanager
+    def running(self, caller: str, run: str, job: Job) -> Iterator[None]:
+        """Let a run be found until the block ends."""
+        self._jobs[caller, run] = job
+        try:
+            yield
+        finally:
+            del self._jobs[caller, run]
+
+    def stop(self, caller: str, run: str, member: str) -> None:
+        """Cut a member of a run off.
+
+        Raises:
+            ApiError: there is no such run of this caller, or nobody of this name is writing in it.
+        """
+        job = self._jobs.get((caller, run))
+        if job is None:
+            raise ApiError(
+                404, "run_not_found", f"no run {run[:100]!r} of this key is under way in this process", "run"
+            )
+        if job.drafts is None or not job.drafts.stop(member):
+            raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")
+
+
 #: What `degraded` says that no second try would change.
 _NO_FAILURES = ("judge_on_panel",)
 
@@ -316,7 +352,7 @@ class JobRunner:
         """Return what makes a record: the work of a job.
 
         Args:
-            named: the record's `id`, `meta`, `evidence` and `epoch`, where they are given.
+            named: the record's `id`, `meta`, `evidence` and `epoch`, where given; all of it where its panel is.
 
         Raises of the work:
             ApiError: no place was free in time, or the request is no question that the chain can read.
@@ -324,9 +360,10 @@ class JobRunner:
 
         async def make(job: Job) -> Record:
             async with self.limiter:
-                runtime = self._runtime(job, request, plan, budget)
+                first = record_of(request, plan, named)
+                runtime = self._runtime(job, request, plan, budget, first)
                 try:
-                    record = await plan.stage(record_of(request, plan, named), runtime)
+                    record = await plan.stage(first, runtime)
                 except InputError as error:
                     raise ApiError(400, "invalid_request", error.message) from error
                 except UsageError as error:
@@ -337,8 +374,10 @@ class JobRunner:
 
         return make
 
-    def _runtime(self, job: Job, request: ChatRequest, plan: Plan, budget: Budget | None) -> Runtime:
+    def _runtime(self, job: Job, request: ChatRequest, plan: Plan, budget: Budget | None, first: Record) -> Runtime:
         followed = request.stream or self.joined
+        if followed and (request.reads_along or plan.fusion.get("events") == "text"):
+            job.drafts = Drafts(functools.partial(_say_text, job))
         limits = [usd for usd in (self.max_request_cost_usd, plan.fusion.get("max_cost_usd")) if usd is not None]
         return Runtime(
             self.client,
@@ -350,14 +389,36 @@ class JobRunner:
             on_call=self.metrics.count_call,
             notify=_Progress(job).take if followed else None,
             redact=plan.recipe.redact,
-            on_stage=functools.partial(_say_analysis, job) if followed else None,
+            on_stage=_Stages(job, first).take if followed else None,
+            drafts=job.drafts,
         )
 
 
-def _say_analysis(job: Job, stage: str, record: Record) -> None:
-    """Say what the judge has found, to who asked for events, before the answer is written."""
-    if stage == "judge" and "analysis" in record:
-        job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
+def _say_text(job: Job, label: str, layer: int, text: str | None) -> None:
+    """Say what a member writes, to who reads along."""
+    about = {"stage": "panel", "model": label, "layer": layer}
+    job.say(Note("", {"type": "text.reset", **about} if text is None else {"type": "text", **about, "text": text}))
+
+
+class _Stages:
+    """Says what each stage has found, to who asked for events, before the answer is written."""
+
+    def __init__(self, job: Job, first: Record) -> None:
+        self._job, self._last = job, first
+
+    def take(self, stage: str, record: Record) -> None:
+        """Say the analysis; to who reads along, every section that the stage has made."""
+        if stage == "judge" and "analysis" in record:
+            self._job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
+        if self._job.drafts is not None:
+            last: Any = self._last
+            made = {name: value for name, value in record.items() if last.get(name) is not value and name != "recipe"}
+            self._job.say(Note("", {"type": "stage", "stage": stage, "record": scrub_record(made)}))  # type: ignore[arg-type]
+            self._last = record
+
+
+#: What stays of a record whose panel stands; who pays, what was degraded and what failed is of the run that made it.
+STANDING = ("evidence", "epoch", "layers", "panel", "baselines", "spared", "analysis")
 
 
 def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None = None) -> Record:
@@ -367,6 +428,8 @@ def record_of(request: ChatRequest, plan: Plan, named: Mapping[str, Any] | None 
     if request.params:
         record["params"] = request.params
     kept: Any = {key: named[key] for key in ("meta", "evidence", "epoch") if key in named}
+    if request.over_panel:
+        kept |= {key: named["record"][key] for key in STANDING if key in named["record"]}
     record |= kept
     if plan.model is not None:
         route: Any = {"to": "solo", "reason": "asked by name", "method": "name", "model": plain_model(plan.model)}
@@ -396,11 +459,13 @@ class _Progress:
             return
         self._settled[step] = self._settled.get(step, 0) + 1
         if event.failure is not None:
-            detail["error"] = event.failure.code
+            detail |= {"error": event.failure.code, "message": words_of(event.failure.code, event.failure.message)}
         words = f"{step} {self._settled[step]}/{self._begun.get(step, 1)}" if event.stage == "panel" else ""
         settled = {
             "type": "call.failed" if event.failure else "call.done",
             **detail,
             "latency_s": round(event.latency_s, 4),
         }
+        if event.completion_tokens is not None:
+            settled["completion_tokens"] = event.completion_tokens
         self._job.say(Note(words if event.failure is None else "", {**settled, "cost_usd": event.cost_usd}))

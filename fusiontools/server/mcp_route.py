@@ -17,7 +17,8 @@ from fusiontools.llm.completion import DEPTH
 from fusiontools.server.jobs import Job
 from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.request import Receive, RequestLog, Send, depth_of, read_bytes, report_bug
-from fusiontools.server.result import scrub_record, sum_spending
+from fusiontools.server.result import sum_spending
+from fusiontools.server.scrubbing import scrub_record
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Recipe

@@ -43,6 +43,7 @@ from fusiontools.server.request import (
     too_large,
 )
 from fusiontools.server.result import refuse_for_today
+from fusiontools.server.serve_options import ServeOptions
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
@@ -225,15 +226,15 @@ class Access:
             self._check_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1"))
         if scope["method"] == "POST":
             self._check_body(headers)
-        if not self.keys or scope["path"] in _OPEN:
+        if not self.keys or scope["path"] in _OPEN or is_of_page(scope):
             return ANONYMOUS
         return self._find_caller(headers)
 
     def _check_origin(self, origin: str, host: str) -> None:
         if not origin or origin in self.origins:
             return
-        if self.hosts is not None and origin.partition("://")[2].lower() == host.lower():
-            return  # a page of this very server
+        if origin.partition("://")[2].lower() == host.lower():
+            return  # a page of this very server: under a name that is checked, or with a key that no other page has
         raise ApiError(403, "origin_not_allowed", f"pages of {origin[:100]!r} may not ask this server (--allow-origin)")
 
     def _check_body(self, headers: Mapping[bytes, bytes]) -> None:
@@ -261,6 +262,15 @@ class Access:
             wanted = "send one as `authorization: Bearer KEY` or `x-api-key: KEY`"
             raise ApiError(401, "invalid_api_key", f"{why}; {wanted}", headers={"www-authenticate": "Bearer"})
         return name_caller(found)
+
+
+def is_of_page(scope: Mapping[str, Any]) -> bool:
+    """Return whether this asks for the page or a part of it, which says nothing that is not in every installation."""
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if scope["path"] == "/":
+        return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    return bool(scope["path"].startswith("/page/files/"))
 
 
 def name_caller(key: bytes) -> str:
@@ -291,6 +301,13 @@ def is_loopback(address: str) -> bool:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False  # a name, whatever it looks like, may be anybody's
+
+
+def takes_page_keys(options: ServeOptions) -> bool:
+    """Return whether the page may bring keys: to one process that only this very machine can reach."""
+    is_off = options.no_page or options.no_page_keys
+    # Another name means that somebody hands on what others ask.
+    return is_loopback(options.host) and options.workers == 1 and not (is_off or options.allow_hosts)
 
 
 def _host_name(host: str) -> str | None:

@@ -30,7 +30,8 @@ from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
 from fusiontools.server.request import Receive, Send, encode_headers, send_json
 from fusiontools.server.restoring import restore_chunks
-from fusiontools.server.result import refuse_for_today, scrub
+from fusiontools.server.result import refuse_for_today
+from fusiontools.server.scrubbing import scrub
 
 if TYPE_CHECKING:
     from fusiontools.server.catalog import Catalog

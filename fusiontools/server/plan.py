@@ -123,9 +123,14 @@ class Planner:
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
         known = list(schemas.load("fusion")["properties"])
-        for key in self._list_allowed():
+        for key in self.allowed():
             if key not in known:
                 raise UsageError(f"--overrides: no key of `fusion` is called {key!r}{nearest(key, known)}")
+
+    def offer(self, catalog: Catalog) -> None:
+        """Plan by another catalog from now on."""
+        self.catalog = catalog
+        self._bound.clear()
 
     def plan(self, request: ChatRequest) -> Plan:
         """Return the plan of a request.
@@ -134,7 +139,7 @@ class Planner:
             ApiError: an unknown model, an override that is not allowed or cannot be.
         """
         # Hashed: what a client says, however much it is, is not kept.
-        spelling = jsonl.canonical([request.model, request.fusion, _may_call(request)])
+        spelling = jsonl.canonical([request.model, request.fusion, _may_call(request), request.over_panel])
         key = hashlib.sha256(spelling).digest()
         found = self._bound.get(key)
         if found is None:
@@ -160,17 +165,18 @@ class Planner:
             model = self.catalog.find_model(request.model)
             if model is None:
                 raise self.catalog.unknown(request.model)
-            if fuses(request):
+            if fuses(request) or request.over_panel:
                 # OpenRouter's plugin beside a model's name: that model writes.
                 return self._draft(replace(request, model=FUSION, fusion={"synth": request.model, **request.fusion}))
             home = replace(self.catalog.recipes[self.catalog.default], name=model.name, redact=self.catalog.redact)
             return self._alone(model, home, fusion)
         name = self.catalog.require_recipe(fusion.get("recipe", name))
         recipe = self._add_models(self.catalog.recipes[name])
-        style = fusion.get("tool_fusion", recipe.tool_fusion) if _may_call(request) else "fuse"
+        may_call = _may_call(request) and not request.over_panel
+        style = fusion.get("tool_fusion", recipe.tool_fusion) if may_call else "fuse"
         if style == "pass":
             return self._alone(self._who_passes(recipe, fusion), recipe, fusion)
-        return _Draft(recipe, self._chain(name, recipe, fusion, style), fusion)
+        return _Draft(recipe, self._chain(name, recipe, fusion, style, over_panel=request.over_panel), fusion)
 
     def _bind(self, draft: _Draft) -> Plan:
         try:
@@ -205,7 +211,7 @@ class Planner:
         except UsageError as error:
             raise _bad("fusion.synth", error.message) from error
 
-    def _list_allowed(self) -> tuple[str, ...]:
+    def allowed(self) -> tuple[str, ...]:
         """Return which overrides clients may say."""
         named = [key.strip() for key in self.options.overrides.split(",")]
         if named == ["none"]:
@@ -218,7 +224,7 @@ class Planner:
 
     def _check_overrides(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return the overrides as we spell them, checked."""
-        allowed = self._list_allowed()
+        allowed = self.allowed()
         fusion = _with_plugins(overrides, searches="web_search" in allowed)
         if isinstance(fusion.get("recipe"), str):
             # As `/v1/models` spells it, too.
@@ -237,9 +243,11 @@ class Planner:
                 raise _bad(f"fusion.{key}", "may not be said to this server", "override_not_allowed")
         return fusion
 
-    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], style: str) -> Chain:
+    def _chain(self, name: str, recipe: Recipe, fusion: Mapping[str, Any], style: str, *, over_panel: bool) -> Chain:
         offered = self.catalog.chains[name]
-        chain = self._parse_chain(fusion["chain"]) if "chain" in fusion else offered
+        if over_panel:
+            offered = _behind_panel(offered)
+        chain = self._parse_chain(fusion["chain"], over_panel=over_panel) if "chain" in fusion else offered
         try:
             steps = answer_with_tools(self._override(chain.steps, fusion), style)
             calls, own = count_panel_calls(steps, recipe), count_panel_calls(offered.steps, recipe)
@@ -251,13 +259,17 @@ class Planner:
         # What a client wrote itself is no secret from it.
         return Chain(spell(steps, private=self.options.show_recipes or "chain" in fusion), steps)
 
-    def _parse_chain(self, text: str) -> Chain:
+    def _parse_chain(self, text: str, *, over_panel: bool) -> Chain:
         """Return a chain that a client wrote, with nothing in it that only an operator may say."""
         try:
             chain = Chain.parse(text)
         except UsageError as error:
             raise _bad("fusion.chain", error.message) from error
-        if chain.first_panel is None or not chain.answers:
+        if over_panel and (chain.first_panel is not None or not chain.answers):
+            raise _bad(
+                "fusion.chain", "the record has its panel; name what stands behind it (judge, synth, vote, pick)"
+            )
+        if not over_panel and (chain.first_panel is None or not chain.answers):
             raise _bad(
                 "fusion.chain", "it answers no question; it needs a `panel` and what answers (synth, vote, pick)"
             )
@@ -321,6 +333,13 @@ class Planner:
     def _add_models(self, recipe: Recipe) -> Recipe:
         """Return the recipe with every model that may be named under its own name and settings."""
         return replace(recipe, aliases={**self.catalog.models, **recipe.aliases}, endpoints=self.catalog.endpoints)
+
+
+def _behind_panel(chain: Chain) -> Chain:
+    """Return what a chain does once its panel has answered, later layers of it included."""
+    panels = [i for i, step in enumerate(chain.steps) if step.name == "panel"]
+    steps = chain.steps[panels[-1] + 1 :]
+    return Chain(spell(steps), steps)
 
 
 def _bad(where: str, why: str, code: str = "invalid_override") -> ApiError:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.config.recipe import public_model, without_private
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Call, Record
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
+from fusiontools.server.scrubbing import scrub, scrub_record, shown_response
 
 if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
@@ -21,22 +20,10 @@ if TYPE_CHECKING:
 _DAY_S = 86_400
 #: What clients that know no better would try again, and what a second try would buy a second time.
 _NO_RETRY = {"x-should-retry": "false"}
-#: What an endpoint says when it is the server's own key or account that it refuses.
-_OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
-_ADDRESS = re.compile(r"https?://[^\s,;]+")
-#: A place on the operator's disk.
-_PATH = re.compile(r"(?<![\w./:~-])~?/(?:[^\s/'\",;:]+/)+[^\s/'\",;:]*")
-#: What the operator's own command printed, or why it could not be started.
-_OF_ROUTER = re.compile(r"(the router command \w+(?: \w+){0,4}).*", re.DOTALL)
 #: OpenAI's own words, which need no reading.
 _USUAL_ENDS = ("stop", "length", "tool_calls")
 _PURSES = {"budget", "record_budget", "caller_budget"}
 _OF_REQUEST = {"bad_request", "context_length"}
-_OWN_CODES = {
-    "auth": "the endpoint does not accept this server's key or account",
-    "payment": "the endpoint does not accept this server's key or account",
-    "rate_limited": "the endpoint limits how often this server may ask",
-}
 
 
 def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -> ChatResult:
@@ -113,7 +100,7 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
     block: dict[str, Any] = {
         "recipe": plan.recipe.name,
         "chain": plan.chain,
-        "panel": [_member(response, "panel" in include) for response in record.get("panel", [])],
+        "panel": [shown_response(response, "panel" in include) for response in record.get("panel", [])],
         "by": record["answer"]["by"] if "answer" in record else None,
         "model": record["answer"].get("model") if "answer" in record else None,
         "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": unknown, "by_stage_usd": costs},
@@ -129,65 +116,6 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
     if "record" in include:
         block["record"] = scrub_record(record, whole=plan.shows_recipe)
     return block
-
-
-def scrub_record(record: Record, *, whole: bool = False) -> dict[str, Any]:
-    """Return the record without what endpoints say of the operator's own key or account.
-
-    Args:
-        whole: whether what a recipe may say privately stays in it.
-    """
-    shown: dict[str, Any] = {**record}
-    if not whole:
-        shown |= _without_private(record)
-    if "degraded" in record:
-        shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
-    for section in ("panel", "baselines"):
-        if section in record:
-            shown[section] = [_member(response, whole=True) for response in record[section]]
-    if "layers" in record:
-        shown["layers"] = [[_member(response, whole=True) for response in layer] for layer in record["layers"]]
-    if "error" in record:
-        shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
-    return shown
-
-
-def _without_private(record: Record) -> dict[str, Any]:
-    """Return the sections of a record that hold settings, without those that are the operator's own."""
-    shown: dict[str, Any] = {}
-    if "recipe" in record:
-        shown["recipe"] = without_private(record["recipe"])
-    if "model" in (route := record.get("route", {})):
-        shown["route"] = {**route, "model": public_model(route["model"])}
-    return shown
-
-
-def scrub(message: str, record: Record | None = None) -> str:
-    """Return a failure's words without where the endpoint is, and what it says of the operator's own key or account.
-
-    Args:
-        record: whose failures' words may be in it, so that no more than those is taken out.
-    """
-    for response in (record or {}).get("panel", []):
-        if "error" in response and (words := _OWN_CODES.get(response["error"]["code"])):
-            message = message.replace(response["error"]["message"], words)
-    message = _ADDRESS.sub("the endpoint", _OWN_ACCOUNT.sub(_of_account, message))
-    return _PATH.sub("a file", _OF_ROUTER.sub(r"\1", message))
-
-
-def _of_account(words: re.Match[str]) -> str:
-    return _OWN_CODES[words[1] or ("rate_limited" if words[0].startswith("HTTP 429") else "auth")]
-
-
-def _member(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    if whole and "error" in response:
-        error = response["error"]
-        words = _OWN_CODES.get(error["code"]) or scrub(error["message"])
-        return {**response, "error": {**error, "message": words}}
-    if whole:
-        return dict(response)
-    shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
-    return {**shown, "status": response["error"]["code"] if "error" in response else "ok"}
 
 
 def error_of(record: Record) -> ApiError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
 from fusiontools.runs.chain import estimate_calls
 from fusiontools.server import metrics
-from fusiontools.server.jobs import Job, Subscriber, record_of
+from fusiontools.server.fuse_stream import say_run, show, wait_for, with_question_of_record
+from fusiontools.server.jobs import Exchange, Job, record_of
 from fusiontools.server.plan import ALIASES
 from fusiontools.server.protocols.chat import Chat
-from fusiontools.server.protocols.exchange import ApiError, ChatRequest
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
 from fusiontools.server.protocols.messages import count
 from fusiontools.server.request import (
     JsonRoute,
@@ -35,12 +36,13 @@ from fusiontools.server.request import (
     Send,
     check_size,
     depth_of,
+    new_id,
     read_body,
     refuse_unanswerable,
     send_json,
     speaks_anthropic,
 )
-from fusiontools.server.result import error_of, scrub_record, sum_spending
+from fusiontools.server.result import error_of, sum_spending
 
 if TYPE_CHECKING:
     from fusiontools.server.state import Server
@@ -95,7 +97,22 @@ def openapi_document() -> bytes:
 #: How long an answer is taken to be in an estimate, where nobody bounds it.
 _ASSUMED_TOKENS = 800
 #: What a body of `/fuse` may say.
-_QUESTION = ("id", "meta", "recipe", "prompt", "messages", "params", "fusion", "plugins", *sorted(PARAMETERS))
+_QUESTION = (
+    "id",
+    "meta",
+    "recipe",
+    "prompt",
+    "messages",
+    "params",
+    "fusion",
+    "plugins",
+    "stream",
+    "record",
+    *sorted(PARAMETERS),
+)
+#: What of it is no part of a chat request.
+_OF_RECORD = ("id", "meta", "recipe", "prompt", "params", "stream", "record")
+_KINDS = {str: "text", dict: "object", bool: "truth value"}
 #: Sections of a record that only a chain makes.
 _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
@@ -126,6 +143,7 @@ class Routes:
             ("POST", "/v1/messages/count_tokens", self.count_tokens),
             ("POST", "/v1/estimate", self.estimate),
             ("POST", "/fuse", self.fuse),
+            ("POST", "/fuse/{run}/stop", self.stop),
         ]
         return [Route(path, JsonRoute(answer), methods=[method]) for method, path, answer in pages]
 
@@ -241,7 +259,7 @@ class Routes:
         """Take a question through a chain and show the whole record."""
         server = self.server
         log: RequestLog = scope["log"]
-        body = await read_body(receive, server.options)
+        body = with_question_of_record(await read_body(receive, server.options))
         request = question_of(body)
         check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
@@ -252,13 +270,14 @@ class Routes:
         budget = server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
         job = Job(server.runner.work(request, plan, budget, body))
-        async with Subscriber(job, receive) as subscriber:
-            while not (subscriber.gone or subscriber.finished):
-                await subscriber.more()
-            if subscriber.gone:
-                log.outcome = "gone"
-                return
-        record: Any = job.task.result()
+        if request.stream:
+            exchange = Exchange(request, ResponseMeta(new_id(), int(time.time()), request.model), plan, job, log)
+            await say_run(exchange, body, server, receive, send)
+            return
+        record = await wait_for(job, receive)
+        if record is None:
+            log.outcome = "gone"
+            return
         status, headers = 200, {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}"}
         if "answer" not in record:
             refused = error_of(record)
@@ -267,9 +286,15 @@ class Routes:
             ("ok" if status == 200 else "failed"),
             sum_spending(record.get("calls", [])).cost_usd,
         )
-        await send_json(
-            send, status, scrub_record(record, whole=server.options.show_recipes), {**headers, **log.cost_header()}
-        )
+        await send_json(send, status, show(record, body, server), {**headers, **log.cost_header()})
+
+    async def stop(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Cut a member of a stream's panel off; the others go on."""
+        body = await read_body(receive, self.server.options)
+        if not isinstance(member := body.get("member"), str) or len(body) > 1:
+            raise ApiError(400, "invalid_request", "say one `member`, as the events name it in `model`", "member")
+        self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)
+        await send_json(send, 200, {"stopped": member}, {})
 
 
 def question_of(body: dict[str, Any]) -> ChatRequest:
@@ -283,19 +308,20 @@ def question_of(body: dict[str, Any]) -> ChatRequest:
     if forbidden:
         why = f"`{forbidden[0]}` is made by the chain; send a question alone"
         raise ApiError(400, "invalid_request", why, forbidden[0])
-    fields = {key: value for key, value in body.items() if key not in ("id", "meta", "recipe", "prompt", "params")}
+    fields = {key: value for key, value in body.items() if key not in _OF_RECORD}
     if "messages" not in body and isinstance(body.get("prompt"), str):
         fields["messages"] = [{"role": "user", "content": body["prompt"]}]
-    for key, kind in (("id", str), ("meta", dict), ("params", dict), ("recipe", str)):
+    for key, kind in (("id", str), ("meta", dict), ("params", dict), ("recipe", str), ("stream", bool)):
         if key in body and not isinstance(body[key], kind):
-            raise ApiError(400, "invalid_request", f"$.{key}: is no {'text' if kind is str else 'object'}", key)
+            raise ApiError(400, "invalid_request", f"$.{key}: is no {_KINDS[kind]}", key)
     if body.get("id") == "":
         raise ApiError(400, "invalid_request", "$.id: is empty", "id")
     _refuse_unknown(body)
     fusion = fields.get("fusion")
     if "recipe" in body and (fusion is None or isinstance(fusion, dict)):
         fields["fusion"] = {"recipe": body["recipe"], **(fusion or {})}
-    return Chat().read({**body.get("params", {}), **fields, "stream": False})
+    request = Chat().read({**body.get("params", {}), **fields, "stream": body.get("stream", False)})
+    return replace(request, over_panel="record" in body, reads_along=request.stream)
 
 
 #: What other servers of this kind take beside the prompt, and we in `fusion`.
@@ -330,7 +356,7 @@ def _refuse_unknown(body: Mapping[str, Any]) -> None:
 
 
 def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
-    members = [{"model": m.name, "samples": m.samples * recipe.panel.samples} for m in recipe.panel.members]
+    members = [{"model": m.name, "samples": recipe.panel.times_asked(m)} for m in recipe.panel.members]
     return {
         "name": recipe.name,
         "description": recipe.description,

@@ -114,4 +114,10 @@ class ServeOptions(Settings):
     drain_s: float = option(
         30.0, "--drain", minimum=0, metavar="S", help="After SIGTERM, seconds for what is under way."
     )
+    no_page: bool = option(False, "--no-page", help="Serve no page at /.")
+    no_page_keys: bool = option(
+        False, "--no-page-keys",
+        help="Let the page of a server on loopback take no endpoint's key, where one is missing, into its memory.",
+    )  # fmt: skip
+    open: bool = option(False, "--open", help="Open the page in a browser, where there is one.")
     log: bool = option(False, "--log", help="One line of JSON on standard error for every request; no texts, no keys.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +14,9 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.purses import Purses, default_purses_path
 from fusiontools.server.catalog import Catalog, open_catalog
-from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
 from fusiontools.server.metrics import Metrics
-from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback
+from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback, takes_page_keys
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
@@ -51,7 +52,6 @@ class Server:
     """What all requests of this process share."""
 
     options: ServeOptions
-    catalog: Catalog
     planner: Planner
     runner: JobRunner
     rate_limiter: RateLimiter
@@ -63,6 +63,18 @@ class Server:
     style: StreamStyle
     limits: LimitOptions
     started: int
+    reopen: Callable[[], Catalog]
+    runs: RunsUnderWay = field(default_factory=RunsUnderWay)
+
+    @property
+    def catalog(self) -> Catalog:
+        """What can be asked."""
+        return self.planner.catalog
+
+    def offer_anew(self) -> None:
+        """Offer what the keys that are there now allow; what is under way goes on as it was planned."""
+        self.planner.offer(self.reopen())
+        self.client.endpoints = self.catalog.endpoints
 
     @property
     def client(self) -> Client:
@@ -79,7 +91,10 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     options = typed.options
     keys = server_keys()
     require_safe(options.host, keys)
-    catalog = open_catalog(typed.config, options, typed.limit)
+    reopen = functools.partial(
+        open_catalog, typed.config, options, typed.limit, keys_may_come=options.open and takes_page_keys(options)
+    )
+    catalog = reopen()
     limits = _limits(catalog, typed.limit, options.max_in_flight)
     metrics = Metrics()
     limiter = ConcurrencyLimiter(
@@ -104,11 +119,12 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         run=typed.run,
     )
     for home in {model.endpoint for model in catalog.models.values()}:
-        if not catalog.endpoints[home].embedded:
+        endpoint = catalog.endpoints[home]
+        may_come = endpoint.api_key_env and endpoint.key() is None  # or the catalog would have refused it
+        if not (endpoint.embedded or may_come):
             client.backend_of(home)  # an address that cannot be is found now, not by the first client
     return Server(
         options=options,
-        catalog=catalog,
         planner=Planner(catalog, options, limited),
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
         rate_limiter=RateLimiter(options.rate_per_min / options.workers),
@@ -125,6 +141,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         style=StreamStyle(options.keepalive, options.progress),
         limits=limits,
         started=int(time.time()),
+        reopen=reopen,
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
 from fusiontools.errors import CallFailed, InputError, RecordCode
-from fusiontools.llm.completion import Completion, OnDelta, say_whole
+from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
@@ -67,7 +67,7 @@ async def ask_baselines(
         return [], []
     ledger = runtime.ledger("baseline", record)
     planned = PanelPlanner(record, replace(options, members=options.baselines), runtime).first()
-    outcomes = await ask(planned, {}, replace(runtime, on_delta=None), ledger, Patience())
+    outcomes = await ask(planned, {}, replace(runtime, on_delta=None, drafts=None), ledger, Patience())
     return [(call, outcomes[i]) for i, call in enumerate(planned)], ledger.calls
 
 
@@ -278,7 +278,26 @@ async def ask(
 
 
 async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    """Return the completion of a planned call, of a member that may use tools where it may."""
+    """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
+    if runtime.drafts is None:
+        return await _complete(call, runtime, ledger, on_delta)
+
+    def ask(draft: OnDelta) -> Awaitable[Completion]:
+        return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
+
+    seat = _seat_of(call)
+    return await runtime.drafts.follow(call.slot.label or seat.model.name, seat.layer, ask)
+
+
+def _both(one: OnDelta, other: OnDelta) -> OnDelta:
+    def hear(delta: Delta) -> None:
+        one(delta)
+        other(delta)
+
+    return hear
+
+
+async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
     if call.wish is None:
         return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
     from fusiontools.stages.tool_loop import Ask, complete_with_tools

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusiontools.config.models import Model, model_from
 from fusiontools.config.stage_table import FewShot, PanelOptions
@@ -34,6 +34,13 @@ class Seat:
     model: Model
     sample: int
     layer: int
+
+
+class _FirstLayer(NamedTuple):
+    #: Each with its temperature.
+    seats: list[tuple[Seat, float]]
+    #: For each system prompt of their own a member that has it.
+    asked: dict[str | None, Model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +69,14 @@ class PanelPlanner:
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        samples = self.options.short_samples if short else self.options.samples
-        seats = [Seat(model, sample, 1) for model in self.options.members for sample in range(model.samples * samples)]
-        spread = _spread_temperatures(seats, self.options, few_shot)
+        planned = self.options.planned
+        if short not in planned:
+            planned[short] = _seat_first(self.options, short)
         # Members without a system prompt of their own are asked the same.
-        asked = {seat.model.system: seat.model for seat in seats}
-        shown = {system: self._prompt(model, few_shot) for system, model in asked.items()}
+        shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
         return [
             self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
-            for seat, temperature in zip(seats, spread, strict=True)
+            for seat, temperature in planned[short].seats
         ]
 
     def layer(self) -> list[PlannedCall]:
@@ -122,8 +128,8 @@ class PanelPlanner:
         members = {model.name: model for model in self.options.members}
         if all(response["member"] in members for response in panel):
             return [Seat(members[response["member"]], response["sample"], layer) for response in panel]
-        samples = self.options.samples
-        return [Seat(m, sample, layer) for m in self.options.members for sample in range(m.samples * samples)]
+        times = self.options.times_asked
+        return [Seat(member, sample, layer) for member in self.options.members for sample in range(times(member))]
 
     def _seen_by(self, seat: Seat) -> tuple[str, dict[str, str], str]:
         """Return what a member is asked for, and the responses it sees; in a debate its own stands apart."""
@@ -157,7 +163,7 @@ class PanelPlanner:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
-        several = sample > 0 or model.samples * self.options.samples > 1
+        several = sample > 0 or self.options.times_asked(model) > 1
         slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
         wish = self._wish(model)
         if wish is not None:
@@ -209,6 +215,17 @@ class PanelPlanner:
             **model.extra,
         }
         return {name: value for name, value in params.items() if value is not None}
+
+
+def _seat_first(options: PanelOptions, short: bool) -> _FirstLayer:
+    """Return who is asked first; the same for every record, short or not, for which the same options hold."""
+    seats = [
+        Seat(member, sample, 1)
+        for member in options.members
+        for sample in range(options.times_asked(member, short=short))
+    ]
+    heats = _spread_temperatures(seats, options, options.few_shot if short else None)
+    return _FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
 
 
 def next_layer(record: Record) -> int:

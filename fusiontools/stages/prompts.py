@@ -153,9 +153,10 @@ def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: 
     """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
     fenced = []
     for label, position in labels.items():
-        fenced.append(fence_texts({label: response_text(panel[position])}, mark))
+        fenced.append(_fence_response(label, response_text(panel[position]), mark))
         # Between fences of their own: within those of a response, it could write sources for itself.
-        if sources := [_source_line(source) for source in panel[position].get("sources", [])]:
+        if found := panel[position].get("sources"):
+            sources = [_source_line(source) for source in found]
             fenced.append(fence(f"SOURCES {label}", "\n".join(sources), mark))
     return "\n\n".join(fenced)
 
@@ -166,9 +167,11 @@ def _source_line(source: Source) -> str:
 
 def fence_texts(texts: Mapping[str, str], mark: str) -> str:
     """Return texts under their labels, each between fences."""
-    return "\n\n".join(
-        f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>" for label, body in texts.items()
-    )
+    return "\n\n".join([_fence_response(label, body, mark) for label, body in texts.items()])
+
+
+def _fence_response(label: str, body: str, mark: str) -> str:
+    return f"<<<RESPONSE {label} {mark}>>>\n{body}\n<<<END {label} {mark}>>>"
 
 
 def fence(title: str, body: str, mark: str) -> str:
@@ -272,9 +275,12 @@ def with_tool_rules(messages: Sequence[Message], template: str) -> list[Message]
 
 def response_text(response: Response) -> str:
     """Return what a response says: its text, and the tool calls it proposes."""
-    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in response.get("tool_calls", [])]
-    proposed = ["Proposed tool calls:", *calls] if calls else []
-    return "\n".join([*([response["content"]] if response.get("content") else []), *proposed])
+    said = response.get("content") or ""
+    made = response.get("tool_calls")
+    if not made:
+        return said
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in made]
+    return "\n".join([*([said] if said else []), "Proposed tool calls:", *calls])
 
 
 def label_of(index: int) -> str:

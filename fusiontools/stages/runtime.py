@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusiontools.config.tool_options import ToolOptions
     from fusiontools.llm.client import Client
     from fusiontools.llm.completion import OnDelta
+    from fusiontools.llm.drafts import Drafts
     from fusiontools.llm.ledger import Event, Ledger
     from fusiontools.llm.purses import Budget
     from fusiontools.tools.toolbox import Toolbox
@@ -46,6 +47,7 @@ class Runtime:
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
         on_stage: told of the record as each stage of a chain leaves it.
+        drafts: takes the text of each member of the panel as it is written, where somebody watches.
     """
 
     client: Client
@@ -59,6 +61,7 @@ class Runtime:
     notify: Callable[[Event], None] | None = None
     redact: Redact = ()
     on_stage: Callable[[str, Record], None] | None = None
+    drafts: Drafts | None = None
 
     @property
     def limited(self) -> bool:

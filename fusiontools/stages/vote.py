@@ -58,7 +58,7 @@ def _voted(record: Record, options: VoteOptions) -> Record:
         return copy_response(record, sections.best(record), notes)
     winners = [i for i in usable if keys[i] == tally.key and weights[i]]
     position = max(winners, key=lambda i: _worth(i, usable[i]))
-    answer = sections.take_verbatim(record, position, "vote", vote=_section(kind, tally))
+    answer = sections.take_verbatim(record, position, "vote", vote=_section(kind, tally, keys))
     return with_section(record, "answer", answer, degraded=notes)
 
 
@@ -77,13 +77,14 @@ def _count_responses(
     return replace(tally, winner=order[tally.winner], abstained=sorted(order[at] for at in tally.abstained), tie=tie)
 
 
-def _section(kind: str, tally: Tally) -> dict[str, Any]:
+def _section(kind: str, tally: Tally, keys: dict[int, str | None]) -> dict[str, Any]:
     section = {
         "key": tally.key,
         "kind": kind,
         "votes": _as_integer(tally.votes),
         "of": _as_integer(tally.of),
         "counts": {key: _as_integer(count) for key, count in tally.counts.items()},
+        "voters": {key: [i for i, own in keys.items() if own == key] for key in tally.counts},
         "abstained": tally.abstained,
     }
     return {**section, "tie": tally.tie} if tally.tie else section

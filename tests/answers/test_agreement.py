@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scripted import Scripted, open_door
 from votes import OPTIONS, TEXTS
 
-from fusiontools.answers.keys import read_votes, vote_keys
+from fusiontools.answers import agreement
+from fusiontools.answers.keys import ASKS_CODE, CODE_WORDS, asks_code, read_votes, vote_keys
 from fusiontools.answers.lexical import same
 from fusiontools.cli.text import record_as_text
 from fusiontools.config.options import fixed
@@ -241,3 +242,26 @@ def test_an_unknown_agreement_is_null_and_nothing_is_said_of_it() -> None:
     schemas.check_record(judged)
     assert judged["analysis"]["agreement"] is None
     assert "agreement" not in record_as_text(judged, verbose=True)
+
+
+#: What the patterns for questions look for, and what may stand around it.
+ASKED = [
+    *agreement.NAME_WORDS,
+    *agreement.FACT_WORDS,
+    *agreement.NUMBER_HINTS,
+    *CODE_WORDS,
+    "what is the",
+    "ist",
+    "phone",
+]
+AROUND = [" ", " ", " ", ".", "-", "_", "'s ", "1", "5", "e", "x", "old", "many", "viel", "é", "\u0e31"]
+
+
+@given(st.lists(st.sampled_from([*ASKED, *AROUND]), max_size=12).map("".join))
+def test_a_question_is_read_as_its_patterns_say_whatever_is_looked_for_before_them(question: str) -> None:
+    asked = agreement.ask(question)
+
+    assert asked.name == bool(agreement.ASKS_NAME.search(asked.text))
+    assert asked.fact == bool(agreement.ASKS_FACT.search(asked.text))
+    assert asked.number == bool(agreement.TWO_NUMBERS.search(asked.text) or agreement.ASKS_NUMBER.search(asked.text))
+    assert asks_code(asked) == bool(ASKS_CODE.search(asked.text))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusiontools.answers import lexical
 from fusiontools.answers.keys import read_votes
 from fusiontools.answers.lexical import agreement_share, analyse, clusters_of, is_short, rank
 from fusiontools.record.types import Analysis
@@ -276,3 +277,26 @@ def test_every_analysis_has_the_shape_of_the_record(
     assert all({"model", "stance"} == set(s) for entry in analysis["contradictions"] for s in entry["stances"])
     assert all(set(entry) == {"models", "point"} and len(entry["models"]) > 1 for entry in analysis["partial_coverage"])
     assert all(set(entry) == {"model", "insight"} and entry["model"] in names for entry in analysis["unique_insights"])
+
+
+CONTENT = st.sampled_from(
+    ["Rome", "Paris", "river", "bridge", "12", "not", "1850", "-3", "x-1", "never", "tower", "market."]
+)
+
+
+@given(st.lists(st.lists(CONTENT, max_size=12).map(" ".join), max_size=4))
+def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: list[str]) -> None:
+    points = lexical.points_of(answers, range(len(answers)))
+
+    near = lexical.neighbours(points)
+
+    for one in points:
+        met = [other for other in points if other is not one]
+        told = [other for other in met if lexical.alike(one, other) or lexical.opposed(one, other)]
+        assert [other for other in near(one) if other in told] == told
+
+
+@given(st.text(alphabet="aB. !?\n\x1f1_", max_size=40))
+def test_text_in_ascii_is_cut_where_the_pattern_for_all_scripts_cuts_it(text: str) -> None:
+    assert lexical.sentences_of(text) == lexical.SENTENCE_END.split(text)
+    assert lexical.capitalised(text) == [word for word in lexical.WORD.findall(text) if word[0].isupper()]

@@ -96,3 +96,37 @@ def test_a_canonical_number_is_its_own_canonical_form(text: str) -> None:
     numbers = normalize.tokens(normalize.fold(text))
 
     assert [normalize.canonical(number) for number in numbers] == numbers
+
+
+#: What numbers are made of, and what stands between them and words.
+PIECES = (
+    "a",
+    "e",
+    "_",
+    " ",
+    "  ",
+    "\n",
+    "0",
+    "7",
+    "000",
+    " 000",
+    "-",
+    ".",
+    ",",
+    "'",
+    ":",
+    "/",
+    "$",
+    "(",
+    "%",
+    "+",
+    "one word ",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_words_found_by_cutting_are_those_that_the_pattern_finds(text: str) -> None:
+    found, places = normalize.ascii_tokens(text)
+
+    assert found == normalize.ASCII_TOKEN.findall(text)
+    assert places == [at for at, word in enumerate(found) if normalize.is_number(word)]

@@ -41,7 +41,7 @@ HOMES = {
     "dotenv": {"cli.command"},
     "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
-    "starlette": {"server.app", "server.middleware", "server.response_routes", "server.routes"},
+    "starlette": {"server.app", "server.middleware", "server.page_routes", "server.response_routes", "server.routes"},
     "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.request", "server.run"},
     "prometheus_client": {"server.metrics"},

@@ -142,6 +142,9 @@ PAGES = [
     ("/panels", "/panels", 200),
     ("/panels/{name}", "/panels/cascade", 200),
     ("/ready", "/ready", 200),
+    ("/page/state", "/page/state", 200),
+    ("/page/files/{file}", "/page/files/app.js", 200),
+    ("/page/files/{file}", "/page/files/nowhere.js", 404),
     ("/metrics", "/metrics", 200),
     ("/openapi.json", "/openapi.json", 200),
     ("/recipes", "/recipes", 200),
@@ -188,6 +191,7 @@ BODIES: list[tuple[str, dict[str, Any], int]] = [
     ("/v1/messages/count_tokens", {}, 400),
     ("/fuse", {"prompt": "Why?", "id": "mine", "meta": {"target": 3}}, 200),
     ("/fuse", {"messages": TURN, "recipe": "recipe", "params": {"max_tokens": 9}}, 200),
+    ("/fuse", {"prompt": "Why?", "stream": True}, 200),
     ("/fuse", {}, 400),
     ("/fuse", {"prompt": "Why?", "model": "strange"}, 404),
     ("/v1/estimate", asking(), 200),
@@ -206,7 +210,11 @@ GOOD = {path: body for path, body, status in reversed(BODIES) if status == 200}
 def test_every_operation_is_asked_below(document: Document) -> None:
     asked = {("GET", path) for path, _, status in PAGES if status == 200}
 
-    assert asked | KEPT | {("POST", path) for path in GOOD} == document.operations.keys()
+    assert asked | KEPT | OF_THE_PAGE | {("POST", path) for path in GOOD} == document.operations.keys()
+
+
+#: What tests of the page and of streams of `/fuse` ask.
+OF_THE_PAGE = {("POST", "/fuse/{run}/stop"), ("POST", "/page/key")}
 
 
 #: Operations on a response or a conversation that is kept.

@@ -385,12 +385,6 @@ def test_a_member_by_its_own_name_gives_a_record_of_one(server: Server, upstream
     assert upstream.bodies()[0]["max_tokens"] == 3
 
 
-def test_a_record_comes_whole_also_where_a_stream_was_asked_for(server: Server) -> None:
-    record = got(server.post("/fuse", {"prompt": "Why?", "stream": True, "stream_options": {"include_usage": True}}))
-
-    check_record(record)
-
-
 def test_the_headers_of_a_record_say_what_it_cost_and_how_long_it_took(server: Server) -> None:
     reply = server.post("/fuse", {"prompt": "Why?"})
 

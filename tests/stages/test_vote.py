@@ -73,7 +73,8 @@ def test_the_majoritys_answer_is_passed_on_word_for_word_with_the_count() -> Non
             "tool_calls": [],
             "response": 1,
             "vote": {
-                "key": "42", "kind": "number", "votes": 2, "of": 3, "counts": {"42": 2, "41": 1}, "abstained": [4],
+                "key": "42", "kind": "number", "votes": 2, "of": 3, "counts": {"42": 2, "41": 1},
+                "voters": {"42": [1, 3], "41": [0]}, "abstained": [4],
             },
         },
     }  # fmt: skip
@@ -327,7 +328,8 @@ def test_the_tool_takes_a_key_and_weights(run: Run) -> None:
 
     assert (result.status, result.err) == (0, "")
     assert result.records[0]["answer"]["vote"] == {
-        "key": "1", "kind": "regex", "votes": 3, "of": 5, "counts": {"1": 3, "2": 2}, "abstained": [],
+        "key": "1", "kind": "regex", "votes": 3, "of": 5, "counts": {"1": 3, "2": 2},
+        "voters": {"1": [0], "2": [1, 2]}, "abstained": [],
     }  # fmt: skip
 
 

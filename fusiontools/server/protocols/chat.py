@@ -26,7 +26,6 @@ from fusiontools.server.protocols.responses_request import object_at, text_at
 from fusiontools.server.protocols.responses_tools import describe_custom
 from fusiontools.server.protocols.unread import list_unread
 
-_DONE = b"data: [DONE]\n\n"
 _COMMENT_ALIVE = sse.comment("alive")
 #: Parameters that are integers.
 _COUNTS = ("max_tokens", "max_completion_tokens", "seed")
@@ -184,13 +183,13 @@ class ChatWriter:
             )
         if self._says_usage:
             last += _frame({**self._head, "choices": [], "usage": usage(result.spent)})
-        return last + _DONE
+        return last + sse.DONE
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
         error = Chat().error(refused)["error"]
         fusion = {**result.fusion, "answer": result.content, "tool_calls": list(result.tool_calls)} if result else None
-        return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + _DONE
+        return self._chunk({}, "error", error=error, **({"fusion": fusion} if fusion else {})) + sse.DONE
 
     def _named(self, delta: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a piece of a call; the first one of each call says its id."""

@@ -39,8 +39,10 @@ API_CODES: tuple[tuple[int, str, str], ...] = (
     (402, "caller_budget", "The key has spent its day's money."),
     (402, "price_unknown", "A cost limit holds, and nobody knows a model's price."),
     (403, "origin_not_allowed", "A web page that may not ask (`--allow-origin`)."),
+    (403, "page_keys_off", "The page may bring this server no endpoint's key (`--no-page-keys`)."),
     (404, "model_not_found", "No such model or recipe; the message lists what there is."),
     (404, "not_found", "No such page."),
+    (404, "run_not_found", "No such run of this key is under way, or no such member is writing in it."),
     (404, "response_not_found", "No such response is kept for this key."),
     (404, "previous_response_not_found", "The same, of `previous_response_id`."),
     (404, "conversation_not_found", "The same, of a conversation."),
@@ -149,6 +151,8 @@ class ChatRequest:
         unanswerable: why no fusion can answer it; an endpoint that it passes through to may know better.
         ignored: what of it is not done, each with its place and why.
         keep: takes the whole answer, before it goes out, where the client may name it later.
+        over_panel: whether it brings a panel along, so that only what stands behind the panel is done.
+        reads_along: whether a stream says what each member writes, whatever `fusion.events` says.
     """
 
     model: str
@@ -161,6 +165,8 @@ class ChatRequest:
     unanswerable: ApiError | None = None
     ignored: Sequence[Ignored] = ()
     keep: Callable[[dict[str, Any]], None] | None = None
+    over_panel: bool = False
+    reads_along: bool = False
 
 
 @dataclass(frozen=True, slots=True)

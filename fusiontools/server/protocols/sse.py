@@ -20,6 +20,10 @@ _ENDS = ("\u0085", "\u2028", "\u2029")
 _ESCAPED = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in _ENDS]
 
 
+#: The end of a stream, as OpenAI says it.
+DONE = b"data: [DONE]\n\n"
+
+
 def line(value: Any) -> bytes:
     """Return JSON that every reader of lines takes for one line."""
     data = jsonl.dumps(value)
