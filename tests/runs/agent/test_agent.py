@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from scripted import said
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.record.types import Record
+from fusiontools.runs.kept import remove_older, what_is_kept
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
 
@@ -585,3 +587,15 @@ def test_a_session_is_a_file_of_records_and_the_next_turn_knows_the_last(coding:
     assert roles[:7] == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
     assert not session.path.with_suffix(".turn").exists()
     assert all("state" not in line["code"] for line in lines)
+
+
+def test_a_copy_is_counted_and_goes_with_its_session(coding: Coding) -> None:
+    coding.options["most_steps"] = 1
+    coding.turn(calling(MEND))
+
+    kept = {each.kind: each for each in what_is_kept()}
+    removed = remove_older("sessions", math.inf)
+
+    assert (kept["copies"].count, kept["copies"].size_bytes > 0) == (1, True)
+    assert (removed.count, copies_of(coding)) == (1, [])
+    assert "copies" not in {each.kind for each in what_is_kept()}
