@@ -9,9 +9,6 @@ from fusiontools.cli.command import command, complete_names, complete_recipes
 from fusiontools.config.options import option
 
 if TYPE_CHECKING:
-    import click
-    from click.shell_completion import CompletionItem
-
     from fusiontools.runs.kept import Removed
     from fusiontools.runs.run_log import PastRun
 
@@ -63,7 +60,7 @@ class LogOptions:
     yes: bool = option(False, "-y", "--yes", help="Remove without asking.")
 
 
-def _complete_words(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+def _complete_words(context: Any, parameter: Any, typed: str) -> list[Any]:
     """Let the shell complete the command, then what it takes."""
     from itertools import islice
 

@@ -83,7 +83,7 @@ class PanelHost(Protocol):
         """
 
 
-class Steps:
+class Milestones:
     """What a run has done so far, in words, for whoever wants to hear it as it goes."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Steps:
 class PanelRun:
     """A question on its way to its result, and how many calls wait for it."""
 
-    def __init__(self, made: Coroutine[Any, Any, dict[str, Any]], steps: Steps) -> None:
+    def __init__(self, made: Coroutine[Any, Any, dict[str, Any]], steps: Milestones) -> None:
         self.steps = steps
         self.task = asyncio.ensure_future(made)
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # somebody may hear of it
@@ -272,7 +272,7 @@ class PanelTools:
         if run is None or not run.can_be_joined:
             self._forget_oldest()
             self._runs.pop((caller, handle), None)
-            steps = Steps()
+            steps = Milestones()
             made = self._host.begin(question, request, steps.add)
             run = self._runs[caller, handle] = PanelRun(_result(made, question.recipe), steps)
         return handle, run

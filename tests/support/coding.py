@@ -85,7 +85,7 @@ def forget_copies(folder: Path) -> None:
     # One folder after the other: those of tests that run at the same time vanish meanwhile.
     for copy in Path("/var/tmp").glob("fuse-code-*"):
         with contextlib.suppress(OSError, ValueError):
-            if Path(json.loads((copy / "base.json").read_text())["root"]).is_relative_to(folder):
+            if Path(json.loads((copy / "about.json").read_text())["root"]).is_relative_to(folder):
                 shutil.rmtree(copy, ignore_errors=True)
 
 
