@@ -41,6 +41,8 @@ _OUR_ENV = {
     "PAGER": "cat",
     "GIT_PAGER": "cat",
     "GIT_TERMINAL_PROMPT": "0",
+    # Python takes what it compiled of a file for that of another one of the same size and second: an agent is as fast.
+    "PYTHONDONTWRITEBYTECODE": "1",
     # The files are not always those of the user who runs inside.
     "GIT_CONFIG_COUNT": "1",
     "GIT_CONFIG_KEY_0": "safe.directory",
