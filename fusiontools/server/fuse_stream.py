@@ -10,14 +10,15 @@ from fusiontools.record import jsonl
 from fusiontools.server.jobs import STANDING, Exchange, Job, Subscriber
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
-from fusiontools.server.protocols.exchange import ApiError, ChatResult
+from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult
 from fusiontools.server.request import Receive, Send, keepalive_of
-from fusiontools.server.result import answer_to, sum_spending
+from fusiontools.server.result import answer_to, notes_of, sum_spending
 from fusiontools.server.scrubbing import scrub_record
 from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Record
+    from fusiontools.server.plan import Plan
     from fusiontools.server.state import Server
 
 _ALIVE = sse.comment("alive")
@@ -82,7 +83,7 @@ async def say_run(exchange: Exchange, given: Mapping[str, Any], server: Server, 
 
     def settle(record: Record) -> ChatResult:
         log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
-        writer.record = show(record, given, server)
+        writer.record = show(record, exchange.request, exchange.plan, given, server)
         return answer_to(exchange.request, record, exchange.plan, server.options.usage)
 
     stream = Stream(send, writer, settle, events=True)
@@ -100,9 +101,13 @@ async def wait_for(job: Job, receive: Receive) -> Record | None:
     return job.task.result()
 
 
-def show(record: Record, given: Mapping[str, Any], server: Server) -> dict[str, Any]:
-    """Return the record as its caller may see it; calls that had made a panel that stood come first."""
+def show(record: Record, request: ChatRequest, plan: Plan, given: Mapping[str, Any], server: Server) -> dict[str, Any]:
+    """Return the record as its caller may see it, with what of the request was not done; calls that had made a panel
+    that stood come first.
+    """
     shown = scrub_record(record, whole=server.options.show_recipes)
+    if notes := notes_of(request, plan):
+        shown["degraded"] = [*shown.get("degraded", []), *notes]
     if earlier := given.get("record", {}).get("calls"):
         shown["calls"] = [*earlier, *shown.get("calls", [])]
     return shown

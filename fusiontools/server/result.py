@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import Spending
-from fusiontools.record.types import Call, Record
+from fusiontools.record.types import Call, Degraded, Record
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
 from fusiontools.server.scrubbing import scrub, scrub_record, shown_response
@@ -62,10 +62,17 @@ def answer_to(request: ChatRequest, record: Record, plan: Plan, usage: str, *, c
     ignored = [part for part in request.ignored if not is_done(part, searches=plan.searches)]
     if not ignored:
         return result
-    told = [(part["param"], part["reason"]) for part in ignored]
-    notes = [{"stage": "panel", "code": "tool_ignored", "detail": f"{param}: {reason}"} for param, reason in told]
-    degraded = [*result.fusion.get("degraded", []), *notes]
+    degraded = [*result.fusion.get("degraded", []), *notes_of(request, plan)]
     return replace(result, fusion={**result.fusion, "degraded": degraded, "ignored": ignored})
+
+
+def notes_of(request: ChatRequest, plan: Plan) -> list[Degraded]:
+    """Return what of a request was not done, as a record says it."""
+    return [
+        {"stage": "panel", "code": "tool_ignored", "detail": f"{part['param']}: {part['reason']}"}
+        for part in request.ignored
+        if not is_done(part, searches=plan.searches)
+    ]
 
 
 def sum_spending(calls: Sequence[Call]) -> Spending:

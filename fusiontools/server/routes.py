@@ -288,7 +288,7 @@ class Routes:
             ("ok" if status == 200 else "failed"),
             sum_spending(record.get("calls", [])).cost_usd,
         )
-        await send_json(send, status, show(record, body, server), {**headers, **log.cost_header()})
+        await send_json(send, status, show(record, request, plan, body, server), {**headers, **log.cost_header()})
 
     async def stop(self, scope: Any, receive: Receive, send: Send) -> None:
         """Cut a member of a stream's panel off; the others go on."""

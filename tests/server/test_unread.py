@@ -30,6 +30,12 @@ def test_every_protocol_says_what_it_left_out(server: Server, path: str) -> None
     assert "did you mean 'max_" in said[1]["reason"] or path == "/v1/responses"
 
 
+def test_a_whole_record_says_it_too(server: Server) -> None:
+    said = server.post("/fuse", {"messages": asking()["messages"], "plugins": [{"id": "web"}]}).json()["degraded"]
+
+    assert [note["detail"] for note in said] == ["plugins[0]: nobody here runs 'web'"]
+
+
 def test_a_stream_says_it_at_its_end(server: Server) -> None:
     last = [event for event in server.chat_stream(logit_bias={"1": 1}).events if event.get("fusion")][-1]
 
