@@ -171,7 +171,7 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     turn = desk.ask("Isn't it 'so'?", "fake/a", "fake/b", Synthesizer="fake/other")
     record = json.loads(_downloaded(desk, turn))
 
-    turn.get_by_role("button", name="Elsewhere").click()
+    turn.get_by_role("button", name="As a command").click()
     line = turn.locator(".share pre").nth(0).inner_text()
     line = line.replace("-c recipe ", "")  # this one is a file of the server's folder
     assert "degraded" not in record
@@ -179,6 +179,7 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     result = run(f"{line.replace('fuse-judge', 'fuse-judge -m fake/judge')}", pipefail=True)
 
     assert result.status == 0, result.err
+    assert "degraded" not in result.records[0]
     assert upstream.bodies("fake/other")[-1]["messages"] == served[0]["messages"]
     assert result.records[0]["answer"]["content"] == record["answer"]["content"]
 
@@ -246,5 +247,5 @@ def test_a_server_with_keys_is_unlocked_in_memory_alone(desks: Any, serve: Serve
 
     expect(turn.locator(".answer .prose")).to_contain_text("fake/synth says")
     assert "key-of-the-server" not in _everything_kept(desk.page) + desk.page.url
-    turn.get_by_role("button", name="Elsewhere").click()
+    turn.get_by_role("button", name="As a command").click()
     expect(turn.locator(".share pre").nth(1)).to_contain_text("$FUSION_KEY")

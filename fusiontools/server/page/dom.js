@@ -12,7 +12,7 @@ export function h(tag, props, ...children) {
 }
 
 const AS_PROPERTY = new Set(["value", "checked", "disabled", "open", "selected", "hidden", "indeterminate"]);
-const OURS = new Set(["key", "widget", "text", "done"]);
+const OURS = new Set(["key", "widget", "text", "done", "turn"]);
 const SVG = "http://www.w3.org/2000/svg";
 const IN_SVG = new Set(["svg", "rect", "line", "circle", "g", "title"]);
 
