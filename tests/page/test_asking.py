@@ -83,6 +83,23 @@ def test_where_nobody_answers_the_page_says_so(desk: Desk) -> None:
     expect(turn.get_by_role("alert")).to_contain_text("upstream says 400")
 
 
+def test_what_is_being_typed_outlives_a_redraw(desk: Desk) -> None:
+    desk.page.get_by_role("button", name="Options").click()
+    field = desk.page.get_by_label("Members, as MODEL")
+    field.fill("fake/x fake/y")
+
+    desk.page.evaluate(
+        """async () => {
+            (await import('/page/files/state.js')).update();
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        }"""
+    )
+
+    expect(field).to_have_value("fake/x fake/y")
+    field.blur()
+    expect(desk.page.locator(".recipe-line")).to_contain_text("Members: x, y")
+
+
 def test_what_it_would_cost_is_said_before(desk: Desk, upstream: Upstream) -> None:
     desk.type("Why?")
 

@@ -85,8 +85,8 @@ function set(node, name, value, before) {
     return;
   }
   if (AS_PROPERTY.has(name)) {
-    // What a person types meanwhile stays, unless the state says something else than before.
-    if (value !== before || (name !== "open" && node[name] !== value)) node[name] = value ?? (name === "value" ? "" : false);
+    // What a person types meanwhile stays, unless the state says something else than before. Options come and go.
+    if (value !== before || (node.tagName === "SELECT" && node[name] !== value)) node[name] = value ?? (name === "value" ? "" : false);
     return;
   }
   if (value === before) return;

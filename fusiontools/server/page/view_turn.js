@@ -28,6 +28,8 @@ function headView(turn, state) {
   const spent = running ? (performance.now() - turn.began) / 1000 : turn.seconds;
   const cost = turn.unknownCosts ? `${usd(turn.cost)} + ${plural(turn.unknownCosts, "unknown cost")}` : usd(turn.cost);
   const chain = turn.over ? turn.chain || "judge | synth" : share.chainOf(turn.body, state.recipes).join(" | ");
+  // One alone is stopped where the question is written.
+  const several = running && state.turns.filter((t) => t.status === "running").length > 1;
   return h("header", { class: "turn-head" },
     turn.of
       ? h("p", { class: "dim variant" }, turn.over ? "Again, over the same panel" : `Beside it: ${turn.recipe}`)
@@ -37,7 +39,7 @@ function headView(turn, state) {
       turn.stages.length > 0 && chainDrawing(turn.body.fusion ? named(chain) : turn.stages.map((s) => s.name).join(" | "), turn.stages),
       running && h("span", { class: "dim small", role: "status" }, progress(turn)),
       h("span", { class: "figures" }, [seconds(spent), cost].filter(Boolean).join(" · ")),
-      running && h("button", { class: "stop", onclick: () => actions.stopTurn(turn) }, "Stop")));
+      several && h("button", { class: "stop", onclick: () => actions.stopTurn(turn) }, "Stop")));
 }
 
 function progress(turn) {
