@@ -67,6 +67,21 @@ def test_stop_stops_the_models_and_what_was_written_can_be_gone_on_with(desk: De
     assert upstream.stats()["requests"] == 0  # of the one that had answered a copy is the answer
 
 
+def test_a_server_that_dies_in_the_middle_leaves_what_was_written(desks: Any, serve: Serve) -> None:
+    desk: Desk = desks(serve(*ALL))
+    desk.open()
+    desk.expected += ["ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"]
+    turn = desk.ask("Why?", "fake/a", SLOW, wait=False)
+    expect(desk.column("fake/a").locator(".status")).to_have_text("done")
+    expect(desk.column(SLOW).locator(".prose")).to_contain_text("fake/b says")
+
+    desk.server.process.kill()
+
+    expect(turn.locator(".answer").get_by_role("alert")).to_contain_text("the connection to the server broke")
+    expect(desk.page.locator(".banner")).to_contain_text("The server does not answer")
+    expect(desk.column(SLOW).locator(".prose")).to_contain_text("fake/b says")
+
+
 def test_a_member_that_fails_says_why_in_the_endpoints_words(desk: Desk) -> None:
     turn = desk.ask("Why?", "fake/a", "fake/b+status=400", "fake/c")
 
