@@ -14,7 +14,7 @@ export function h(tag, props, ...children) {
 const AS_PROPERTY = new Set(["value", "checked", "disabled", "open", "selected", "hidden", "indeterminate"]);
 const OURS = new Set(["key", "widget", "text", "done", "turn"]);
 const SVG = "http://www.w3.org/2000/svg";
-const IN_SVG = new Set(["svg", "rect", "line", "circle", "g", "title"]);
+const IN_SVG = new Set(["svg", "rect", "line", "circle", "g"]);
 
 /** Make the children of a node what a list of descriptions says. */
 export function patch(parent, wanted) {
@@ -51,7 +51,7 @@ function fits(node, item) {
 
 function make(item) {
   if (typeof item !== "object") return document.createTextNode(String(item));
-  const node = IN_SVG.has(item.tag) && item.props.svg !== false && item.tag !== "title"
+  const node = IN_SVG.has(item.tag)
     ? document.createElementNS(SVG, item.tag)
     : document.createElement(item.tag);
   node._tag = item.tag;
