@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
 from webbing import Web, start_web
@@ -20,7 +21,7 @@ from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstr
 
 # A busy machine is no failure: no example is held to a time. By default a run repeats the run before it, example by
 # example; `make fuzz` looks for new ones, and keeps those that failed.
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.register_profile("steady", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 
@@ -65,6 +66,12 @@ def run(tmp_path: Path, env: dict[str, str]) -> Run:
         timeout: float = 60,
         pipefail: bool = False,
     ) -> Result:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        environment = default_env if env is None else env
+        commands = read_pipeline(cmd) if isinstance(cmd, str) else [cmd]
+        if commands and all(can_fork(command, environment) for command in commands):
+            status, out, err = run_forked(commands, data, environment, cwd or tmp_path, timeout, pipefail)
+            return Result(status, out, err.decode(errors="replace"))
         if isinstance(cmd, str):
             cmd = ["bash", *(["-o", "pipefail"] if pipefail else []), "-c", cmd]
         with subprocess.Popen(
@@ -73,11 +80,11 @@ def run(tmp_path: Path, env: dict[str, str]) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd or tmp_path,
-            env=default_env if env is None else env,
+            env=environment,
             start_new_session=True,
         ) as process:
             try:
-                out, err = process.communicate(stdin.encode() if isinstance(stdin, str) else stdin, timeout)
+                out, err = process.communicate(data, timeout)
             except BaseException:  # the whole pipeline, or its other ends would keep our pipes open
                 os.killpg(process.pid, signal.SIGKILL)
                 raise

@@ -53,6 +53,8 @@ ASCII_TOKEN = compile_later(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
 DIGIT = compile_later("[0-9]")
 #: Where numbers stand: digits with a few words between them at most.
 NUMBERS = compile_later("[0-9](?:[^0-9]{0,24}[0-9])*")
+#: Of a shorter text with numbers, cutting is not faster.
+SHORT_CHARS = 500
 #: All that is no part of a word, in ASCII, as spaces.
 WORDS_ONLY = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 NUMBER = compile_later(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
@@ -121,10 +123,9 @@ def tokens(folded: str) -> list[str]:
     `0.75` and `6/8` are `3/4`; clock times and version numbers stay as they are.
     """
     if not folded.isascii():
-        found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
-        places = [at for at, word in enumerate(found) if word < ":"]
+        found, places = _all_tokens(_spaced(folded) if UNSPACED_RUN.search(folded) else folded, TOKEN)
     elif has_digit(folded):
-        found, places = ascii_tokens(folded)
+        found, places = ascii_tokens(folded) if len(folded) > SHORT_CHARS else _all_tokens(folded, ASCII_TOKEN)
     else:
         return folded.translate(WORDS_ONLY).split()
     out: list[str] = []
@@ -162,6 +163,11 @@ def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
         found += some
         done = end
     return found + folded[done:].translate(WORDS_ONLY).split(), places
+
+
+def _all_tokens(text: str, pattern: re.Pattern[str]) -> tuple[list[str], list[int]]:
+    found: list[str] = pattern.findall(text)
+    return found, [at for at, word in enumerate(found) if word < ":"]
 
 
 def has_digit(text: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import EVIDENCE_HELP, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -89,7 +89,22 @@ class AskOptions(AskedOptions):
     )  # fmt: skip
 
 
-@command(_TOOL, AskOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+def _prompts() -> Iterable[str]:
+    from fusiontools.cli.given import prompt_names
+
+    return prompt_names()
+
+
+@command(
+    _TOOL,
+    AskOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="[QUESTION]...",
+    completes={"session": complete_sessions, "template": complete_names(_prompts)},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,
@@ -103,7 +118,7 @@ def main(
     from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import make_client, named_recipe, run_keeper
+    from fusiontools.cli.setup import keeps_nothing, make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
     options = AskOptions(**ask)
@@ -118,7 +133,7 @@ def main(
     stage = bind_chain(options, recipe, binding=config is not None, offline=offline, limited=limited)
     question = with_wishes(read_question(files, options, _TOOL), options)
     if session is not None:
-        question = _continued(question, session, options)
+        question = continued(question, session)
     for warning in missing_keys(recipe, offline) if options.chain is None else []:
         complain(_TOOL, f"warning: {warning}")
     client = make_client(recipe, limit, journal, _TOOL, tool)
@@ -130,6 +145,7 @@ def main(
         quiet=options.quiet,
         strict=options.strict,
         replayable=not journal.get("no_journal"),
+        keeps_last=not keeps_nothing(journal),
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         keep = None if session else run_keeper(_TOOL, recipe, journal)
@@ -149,7 +165,7 @@ def _open_session(options: AskOptions) -> Any:
     return session
 
 
-def _continued(question: Any, session: Any, options: AskOptions) -> Any:
+def continued(question: Any, session: Any) -> Any:
     """Return the question as the next turn of a conversation."""
     from fusiontools.runs.turn import with_system_prompt
 

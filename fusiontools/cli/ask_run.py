@@ -12,7 +12,7 @@ from typing import Any
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.filter import give_up
 from fusiontools.cli.io import write_or_leave
-from fusiontools.cli.text import footnotes, record_as_text
+from fusiontools.cli.text import footnotes, record_as_text, sets_markdown
 from fusiontools.errors import (
     EXIT_BUDGET,
     EXIT_INTERRUPTED,
@@ -20,6 +20,7 @@ from fusiontools.errors import (
     EXIT_OK,
     EXIT_SOME_FAILED,
     FusionError,
+    UsageError,
 )
 from fusiontools.record import jsonl
 from fusiontools.record.clean import CleanStream, clean
@@ -37,6 +38,7 @@ class Asking:
         as_record: the record is wanted and not its answer.
         plain: on a terminal, too, the answer comes as it was written.
         replayable: whether finished calls are kept, so that the same command with `--replay` goes on.
+        keeps_last: whether the last question that a person asks is kept, so that `--continue` goes on from it.
     """
 
     tool: str
@@ -46,6 +48,7 @@ class Asking:
     quiet: bool
     strict: bool
     replayable: bool
+    keeps_last: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -55,7 +58,7 @@ class Asking:
     @property
     def is_set(self) -> bool:
         """Whether Markdown is set for a person who reads it on a terminal."""
-        return os.isatty(1) and not self.plain and os.environ.get("TERM", "dumb") != "dumb"
+        return sets_markdown(self.plain)
 
 
 async def ask_once(
@@ -103,12 +106,14 @@ async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str
         told.append(number)
         work.cancel()
 
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in heard:
         loop.add_signal_handler(number, interrupt, number)
     await asyncio.wait({work})
     for number in heard:
         loop.remove_signal_handler(number)
+        signal.signal(number, before[number])
     if told and (work.cancelled() or work.exception() is not None):
         return turn.stopped(), told[0]
     try:
@@ -127,10 +132,13 @@ def keep_turn(record: Any, session: Session | None, asking: Asking) -> None:
     try:
         if session is not None:
             session.append(record)
-        elif os.isatty(2) and asking.replayable and "answer" in record:
+        elif asking.keeps_last and os.isatty(2) and "answer" in record:
             keep_last(record)
     except OSError as error:
-        complain(asking.tool, f"warning: the conversation is not kept: {error.filename or ''} {error.strerror}")
+        where = f"{error.filename}: " if error.filename else ""
+        complain(asking.tool, f"warning: the conversation is not kept: {where}{error.strerror}")
+    except UsageError as error:
+        complain(asking.tool, f"warning: the question is not kept to go on from: {error.message}")
 
 
 async def _leave_interrupted(number: int, replayable: bool, shown: LiveAnswer | None, tool: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.ask import AskedOptions
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -38,7 +38,16 @@ class ChatOptions(AskedOptions):
     show_sessions: bool = option(False, "--sessions", help="List the conversations that are kept.")
 
 
-@command(_TOOL, ChatOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[QUESTION]...")
+@command(
+    _TOOL,
+    ChatOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="[QUESTION]...",
+    completes={"session": complete_sessions},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,
@@ -57,7 +66,7 @@ def main(
     if options.show_sessions:
         _print_sessions()
     interactive = os.isatty(0) and os.isatty(1)
-    session = _open_session(options, wait_for_person=interactive)
+    session = _open_session(options)
     from fusiontools.cli.chat_commands import COMMANDS
     from fusiontools.cli.chat_run import ChatLoop, Setting
 
@@ -67,7 +76,7 @@ def main(
         leave(runner.run(talk.run(files, COMMANDS) if interactive else talk.answer_once(files)))
 
 
-def _open_session(options: ChatOptions, *, wait_for_person: bool) -> Any:
+def _open_session(options: ChatOptions) -> Any:
     """Return the conversation that is gone on with, or a new one; None where none is kept."""
     from fusiontools.cli.command import complain
     from fusiontools.errors import UsageError

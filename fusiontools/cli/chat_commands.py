@@ -17,6 +17,7 @@ from fusiontools.llm import prices
 from fusiontools.record import jsonl
 from fusiontools.record.sections import display_names, text_of
 from fusiontools.runs.chain import Costs
+from fusiontools.runs.compaction import split_summary
 from fusiontools.runs.session import new_session
 
 Command = Callable[[ChatLoop, str], Awaitable[bool | None]]
@@ -109,7 +110,7 @@ async def _edit(chat: ChatLoop, _: str) -> None:
     content = chat.asked[-1].get("content")
     seen = [part for part in content if part.get("type") != "text"] if isinstance(content, list) else []
     chat.attached = [(str(part["type"]), part) for part in seen]
-    chat.editing = text_of(chat.asked[-1])
+    chat.editing = split_summary(text_of(chat.asked[-1]))[1]
 
 
 async def _attach(chat: ChatLoop, rest: str) -> None:

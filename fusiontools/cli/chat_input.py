@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import termios
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -130,8 +131,16 @@ def keeping_typed_text() -> Iterator[None]:
     # What stands there when Ctrl-C comes is not thrown away.
     quiet[3] = quiet[3] & ~(termios.ICANON | termios.ECHO) | termios.NOFLSH
     termios.tcsetattr(0, termios.TCSANOW, quiet)
+
+    def go_on(*_: object) -> None:
+        # Whoever has been stopped (Ctrl-Z) comes back to what the shell has made of the terminal.
+        if termios.tcgetattr(0)[3] & termios.ECHO:
+            termios.tcsetattr(0, termios.TCSANOW, quiet)
+
+    signal.signal(signal.SIGCONT, go_on)
     try:
         yield
     finally:
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
         with suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, before)

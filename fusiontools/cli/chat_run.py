@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, read_question, with_wishes
+from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
 from fusiontools.cli.command import complain
+from fusiontools.cli.evidence import read_evidence, with_evidence
 from fusiontools.cli.given import Part, attachment, file_text, looks_seen, with_given
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
 from fusiontools.cli.setup import make_client, named_recipe
@@ -20,8 +22,10 @@ from fusiontools.config.recipe_yaml import chosen_by_person
 from fusiontools.config.resolve import check_calls, missing_keys
 from fusiontools.errors import EXIT_OK, FusionError, UsageError, install_line
 from fusiontools.record.clean import clean
+from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message, Record
-from fusiontools.runs.session import Session, conversation, list_sessions, new_session, sessions_dir
+from fusiontools.runs.compaction import split_summary
+from fusiontools.runs.session import CHAT, LAST, Session, conversation, list_sessions, new_session, sessions_dir
 from fusiontools.runs.turn import ChatTurn, with_system_prompt
 
 TOOL = "fuse-chat"
@@ -72,6 +76,8 @@ class ChatLoop:
         self.last: Record | None = self.session.records[-1] if self.session.records else None
         self.asked: list[Message] = list(self.last["messages"]) if self.last else []
         self.system = self.options.system
+        #: What each record has beside the conversation.
+        self.beside: Any = {"params": {"max_tokens": self.options.max_tokens}} if self.options.max_tokens else {}
         #: What goes with the next question: a name, and a text or what is to be seen.
         self.attached: list[tuple[str, str | Part]] = []
         #: What stands in the prompt to be changed, when the last question is to be put differently.
@@ -143,10 +149,7 @@ class ChatLoop:
     async def answer_once(self, words: Sequence[str]) -> int:
         """Answer one question, in plain text; return the exit status."""
         question = with_wishes(read_question(tuple(words), self.options, TOOL), self.options)
-        asked = [message for message in question["messages"] if message.get("role") not in ("system", "developer")]
-        system = next((m["content"] for m in question["messages"] if m not in asked), None)
-        messages = with_system_prompt([*self.session.messages, *asked], system)
-        record = {**question, "id": self.session.next_id(), "messages": messages}
+        record = continued(question, self.session)
         session = self.session if self.kept else None
         client = make_client(self.recipe, self.setting.limit, self.setting.journal, TOOL, self.setting.tool)
         return await ask_once(record, self.stage, client, replace(self.asking, plain=True), session)
@@ -159,21 +162,41 @@ class ChatLoop:
             from fusiontools.cli.chat_input import LineEditor, keeping_typed_text
         except ImportError as error:
             raise UsageError(f"fuse-chat needs prompt_toolkit: {install_line('chat')}") from error
+        question = self._take_options(words)
         history = sessions_dir().parent / _HISTORY if self.kept else None
         prompt = LineEditor(commands.about, lambda name: commands.values(self, name), history)
+        # Between an answer and the prompt nothing is there to be stopped.
+        signal.signal(signal.SIGINT, lambda *_: None)
         with keeping_typed_text():
-            await self._talk(words, prompt, commands)
+            await self._talk(question, prompt, commands)
         await self._close_client()
         if self.kept and self.session.records:
             self.aside(f"kept: fuse-chat --continue {self.session.id}")
         self.session.close()
         return EXIT_OK
 
-    async def _talk(self, words: Sequence[str], prompt: Any, commands: Commands) -> None:
+    def _take_options(self, words: Sequence[str]) -> Message | None:
+        """Take what was typed beside a question; return the question, where there is one.
+
+        Raises:
+            UsageError: a file cannot be read, or the question cannot be.
+        """
+        self.beside = with_evidence(self.beside, read_evidence(self.options.evidence))
+        self.attached += [(Path(path).name, file_text(path)) for path in self.options.texts]
+        self.attached += [(_name_of(place), attachment(place)) for place in self.options.attachments]
+        if not (words or self.options.template):
+            return None
+        told: list[Message]
+        question: Message
+        *told, question = read_question(tuple(words), self.options, TOOL)["messages"]
+        if told and self.system is None:
+            self.system = text_of(told[0])
+        return question
+
+    async def _talk(self, question: Message | None, prompt: Any, commands: Commands) -> None:
         await self._greet(prompt)
-        if words or self.options.template:
-            question = with_wishes(read_question(tuple(words), self.options, TOOL), self.options)
-            await self.turn(question["messages"][-1], question)
+        if question is not None:
+            await self._ask(question)
         leaving = False
         while True:
             if self.last is not None and not leaving:
@@ -204,30 +227,28 @@ class ChatLoop:
         if not text.strip():
             self.editing = None
             return False
-        before = self.asked[:-1] if self.editing is not None else None
-        self.editing = None
+        text, before = text.strip(), None
+        if self.editing is not None:
+            # What a summary says of earlier turns stays with the question.
+            text, before = split_summary(text_of(self.asked[-1]))[0] + text, self.asked[:-1]
+            self.editing = None
+        await self._ask({"role": "user", "content": text}, before)
+        return False
+
+    async def _ask(self, message: Message, before: list[Message] | None = None) -> None:
+        """Ask with what is attached."""
         texts = [given for _, given in self.attached if isinstance(given, str)]
         parts = [given for _, given in self.attached if not isinstance(given, str)]
         self.attached.clear()
-        message = with_given({"role": "user", "content": text.strip()}, texts, parts)
-        await self.turn(message, before=before)
-        return False
+        await self.turn(with_given(message, texts, parts), before=before)
 
     def _before(self) -> str:
         return "".join(f"[{name}] " for name, _ in self.attached) + "> "
 
-    async def turn(
-        self,
-        message: Message,
-        more: Mapping[str, Any] | None = None,
-        *,
-        before: list[Message] | None = None,
-        stage: Any = None,
-    ) -> None:
+    async def turn(self, message: Message, *, before: list[Message] | None = None, stage: Any = None) -> None:
         """Ask, show and keep one turn.
 
         Args:
-            more: what else the record has.
             before: what was said until then, where that is not the conversation as it stands.
             stage: the chain, where it is another one for this turn alone.
         """
@@ -235,8 +256,7 @@ class ChatLoop:
 
         messages = [*(self.session.messages if before is None else before), message]
         self.asked = with_system_prompt(messages, self.system)
-        said = {"params": {"max_tokens": self.options.max_tokens}} if self.options.max_tokens else {}
-        record: Any = {**said, **(more or {}), "id": self.session.next_id(), "messages": self.asked}
+        record: Any = {**self.beside, "id": self.session.next_id(), "messages": self.asked}
         view = None if self.options.quiet else View()
         shown = LiveAnswer(view, self.asking)
         turn = ChatTurn(record, shown.take)
@@ -268,9 +288,8 @@ class ChatLoop:
         """
         place = str(Path(place).expanduser()) if place.startswith("~") else place
         given: str | Part = attachment(place, "/attach") if looks_seen(place) else file_text(place, "/attach")
-        name = place.rpartition("/")[2] or place
-        self.attached.append((name, given))
-        return name
+        self.attached.append((_name_of(place), given))
+        return _name_of(place)
 
     def say(self, text: str) -> None:
         """Write lines for the person."""
@@ -285,7 +304,7 @@ class ChatLoop:
     async def _greet(self, prompt: Any) -> None:
         """Say what answers, and where one is; on a first run without a key, ask for one."""
         chosen = self.config or self.options.models or self.options.chain or chosen_by_person()
-        if not chosen and self.recipe.name == LOCAL and not list_sessions():
+        if not chosen and self.recipe.name == LOCAL and all(kept.id == LAST for kept in list_sessions((CHAT,))):
             await self._offer_key(prompt)
         for warning in missing_keys(self.recipe, bool(self.setting.journal.get("offline"))):
             complain(TOOL, f"warning: {warning}")
@@ -298,9 +317,10 @@ class ChatLoop:
         from fusiontools.config.api_keys import keep_key
 
         self.say(
-            "No key is set, so the embedded model answers: it is small, and made for trying the tools.\n"
-            "With a key of OpenRouter (https://openrouter.ai/keys) a panel of strong models does. Paste one to keep it,"
-            "\nor press Enter to go on without; other endpoints: fuse-doctor --set-key NAME."
+            "No key is set, so the embedded model answers: a small one, made for trying out.\n"
+            "With a key of OpenRouter (https://openrouter.ai/keys) a panel of strong models\n"
+            "does. Paste one to keep it, or press Enter to go on without. For other\n"
+            "endpoints: fuse-doctor --set-key NAME."
         )
         try:
             key = (await prompt.ask_secret("key: ")).strip()
@@ -316,8 +336,10 @@ class ChatLoop:
             await self.use(None)
 
 
-def _beginning(message: Message) -> str:
-    from fusiontools.record.sections import text_of
+def _name_of(place: str) -> str:
+    return place.rpartition("/")[2] or place
 
-    words = " ".join(text_of(message).split())
+
+def _beginning(message: Message) -> str:
+    words = " ".join(split_summary(text_of(message))[1].split())
     return words if len(words) <= 200 else words[:199] + "…"

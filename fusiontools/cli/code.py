@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_sessions
 from fusiontools.config.code_options import CodeOptions
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -32,7 +32,16 @@ Exit status:
 """
 
 
-@command("fuse-code", CodeOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="[TASK]...")
+@command(
+    "fuse-code",
+    CodeOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="[TASK]...",
+    completes={"session": complete_sessions},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,

@@ -32,7 +32,7 @@ from fusiontools.record.clean import clean
 from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.loop import AgentOptions
 from fusiontools.runs.agent.turn_log import reopen_session
-from fusiontools.runs.agent.work_copy import Rules
+from fusiontools.runs.agent.work_copy import CopyStopped, Rules
 from fusiontools.runs.agent.workspace import WorkOptions
 from fusiontools.runs.session import CODE, Session, new_session
 from fusiontools.stages.runtime import Runtime, Stage
@@ -99,6 +99,10 @@ async def code_once(task: str, options: CodeOptions, recipe: Recipe, make: Calla
             if talks and not (goes_on and agent.goes_on):
                 return await _talk(agent, view, options)
             turn, number = await _turn(agent, task or None)
+            if turn is None:
+                view.close()
+                complain(_TOOL, _SAID["interrupted"])
+                return 128 + number
             status = _show(turn, options, view)
             if agent.goes_on and not journal.get("no_journal"):
                 complain(_TOOL, f"fuse-code --continue {session.id} goes on with it")
@@ -156,8 +160,8 @@ def _chains(options: CodeOptions, recipe: Recipe, view: StepView) -> tuple[Stage
     return stage if options.fuse else None, stage
 
 
-async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn, int]:
-    """Work on a task; return what came of it, and the signal that ended it, or 0.
+async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn | None, int]:
+    """Work on a task; return what came of it, None where it had not begun, and the signal that ended it, or 0.
 
     A second signal leaves at once: every step is written down.
     """
@@ -175,6 +179,8 @@ async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn, int]:
         loop.add_signal_handler(number, stop, number)
     try:
         turn = await agent.turn(task)
+    except CopyStopped:
+        turn = None
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
@@ -204,7 +210,8 @@ async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
             view.notes(_HELP)
         elif task:
             turn, _ = await _turn(agent, None if task == "/go" else task)
-            _show(turn, options, view)
+            if turn is not None:
+                _show(turn, options, view)
 
 
 def _show(turn: CodeTurn, options: CodeOptions, view: StepView) -> int:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from fusiontools.config.click_options import click_options, complete_files, given_of, group_name, heading_of
+from fusiontools.config.click_options import (
+    Completer,
+    click_options,
+    complete_files,
+    given_of,
+    group_name,
+    heading_of,
+)
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, FusionError, UsageError, __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _CONFIG_HELP = (
     "Recipe: a name or a file; `fuse-ask --list` shows them.  "
@@ -29,6 +39,7 @@ def command(
     arguments: str = "[FILE]...",
     recipe: bool = True,
     trouble: int = EXIT_SOME_FAILED,
+    completes: Mapping[str, Completer] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Make a console script: options from the groups, files as arguments, errors in words.
 
@@ -39,7 +50,9 @@ def command(
         arguments: how the files are called in the usage line.
         recipe: whether the tool has use for one; without, there is no `-c` and no `config`.
         trouble: the exit status where something fails that nobody expected.
+        completes: what a shell is offered for an option, by its field's name, or for `files`; else these are files.
     """
+    completes = completes or {}
 
     def decorate(function: Callable[..., None]) -> Callable[[], None]:
         def callback(files: tuple[str, ...], **values: Any) -> None:
@@ -51,17 +64,19 @@ def command(
                 # Before click sees it: click would put an empty line on standard error.
                 leave(EXIT_INTERRUPTED)
 
+        words = completes.get("files", complete_files)
         cli = GroupedCommand(
             name,
             callback=callback,
-            params=[click.Argument(["files"], nargs=-1, metavar=arguments, shell_complete=complete_files)],
+            params=[click.Argument(["files"], nargs=-1, metavar=arguments, shell_complete=words)],
             help=help,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
         for group in groups:
             is_own = group_name(group) == name.removeprefix("fuse-")
             cli.add_group(
-                heading_of(group), [*([_recipe_option()] if recipe and is_own else []), *click_options(group)]
+                heading_of(group),
+                [*([_recipe_option()] if recipe and is_own else []), *click_options(group, completes)],
             )
         cli.add_group("Other", [_version_option()])
 
@@ -236,7 +251,7 @@ def _warn_of_unread(name: str) -> None:
 
 
 def _recipe_option() -> click.Option:
-    return click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=_complete_recipes)
+    return click.Option(["-c", "--config"], metavar="RECIPE", help=_CONFIG_HELP, shell_complete=complete_recipes)
 
 
 def _version_option() -> click.Option:
@@ -256,11 +271,28 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
         context.exit()
 
 
-def _complete_recipes(context: click.Context, _: click.Parameter, typed: str) -> list[Any]:
-    from click.shell_completion import CompletionItem
-
+def complete_recipes(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Let the shell complete the names of recipes, and files."""
     from fusiontools.config.recipe_yaml import own_recipe_names, recipe_names
 
-    known = sorted({*own_recipe_names(), *recipe_names()})
-    names = [CompletionItem(name) for name in known if name.startswith(typed)]
-    return [*names, CompletionItem(typed, type="file")]
+    names = complete_names(lambda: sorted({*own_recipe_names(), *recipe_names()}))
+    return [*names(context, parameter, typed), *complete_files(context, parameter, typed)]
+
+
+def complete_names(names: Callable[[], Iterable[str]]) -> Completer:
+    """Return what lets the shell complete names, which are looked up when it asks."""
+
+    def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in names() if name.startswith(typed)]
+
+    return complete
+
+
+def complete_sessions(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Let the shell complete the names of sessions: a tool's own, or those of conversations."""
+    from fusiontools.runs.session import CHAT, CODE, list_sessions
+
+    kind = CODE if context.info_name == "fuse-code" else CHAT
+    return complete_names(lambda: [each.id for each in list_sessions([kind])])(context, parameter, typed)

@@ -74,7 +74,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
-    costs = Costs(_parse_groups(options.by))
+    costs, least = Costs(_parse_groups(options.by)), Costs([])
     recipe = load_recipe(config) if options.estimate else None
     chain = read_chain(options.chain, recipe) if recipe else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
@@ -94,6 +94,8 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                 bad += 1
                 continue
             if recipe is not None and chain is not None:
+                cheapest = await estimate_calls(recipe, chain, record, options.tokens, agreed=True)
+                least.add({**record, "calls": cheapest})
                 record = {**record, "calls": await estimate_calls(recipe, chain, record, options.tokens)}
             costs.add(record)
             if options.tee:
@@ -102,13 +104,13 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if costs.records == 0:
         complain(_TOOL, "nothing came in: no records")
         return EXIT_NOTHING_USABLE
-    text = format_costs(costs, options.output, foreseen=options.estimate)
+    text = format_costs(costs, options.output, foreseen=options.estimate, least=least if options.estimate else None)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
     if options.output in _TABLES:
         for saving in _describe_savings(costs):
             complain(_TOOL, saving)
-        if options.estimate and costs.tool_runs:
-            complain(_TOOL, "this is the most: each response is taken to use all of its runs of tools (max_tool_calls)")
+        if options.estimate and least.total.calls < costs.total.calls:
+            complain(_TOOL, _describe_least(costs, least))
     if costs.total.unknown and options.output in _TABLES:
         complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
@@ -125,7 +127,13 @@ def _parse_groups(by: str) -> list[str]:
     return groups
 
 
-def format_costs(costs: Any, form: str, *, foreseen: bool) -> str:
+def format_costs(costs: Any, form: str, *, foreseen: bool, least: Any = None) -> str:
+    """Return the costs as they are printed.
+
+    Args:
+        foreseen: whether the table leaves out what only calls that were made have.
+        least: of an estimate, the cheapest case; JSON shows it.
+    """
     rows = sorted(costs.rows.items(), key=lambda row: (-row[1].known_usd, row[0]))
     if form == "json":
         from fusiontools.record import jsonl
@@ -135,6 +143,7 @@ def format_costs(costs: Any, form: str, *, foreseen: bool) -> str:
             "solo": costs.solo,
             "spared": {"calls": costs.spared, "saved_usd": _spared_usd(costs)},
             "total": _sums_of(costs.total),
+            **({} if least is None else {"least": _sums_of(least.total)}),
             "rows": [{**dict(zip(costs.by, key, strict=True)), **_sums_of(row)} for key, row in rows],
         }
         return jsonl.dumps(data).decode() + "\n"
@@ -205,6 +214,13 @@ def _describe_savings(costs: Any) -> list[str]:
     if costs.solo:
         said.append(f"{costs.solo} of {costs.records} records answered by one model alone")
     return said
+
+
+def _describe_least(costs: Any, least: Any) -> str:
+    """Return in words why an estimate is a bound, and how far below it a run may stay."""
+    tools = ", and each to use all of its runs of tools (max_tool_calls)" if costs.tool_runs else ""
+    usd = "" if least.total.unknown else f", ${least.total.known_usd:.4f}"
+    return f"this is the most: responses are taken to differ{tools}; the least is {least.total.calls:,} calls{usd}"
 
 
 def _spared_usd(costs: Any) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_names
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import LimitOptions
 
@@ -48,7 +48,26 @@ class DoctorOptions:
     forget_key: str | None = option(None, "--forget-key", metavar="NAME", help="Remove a kept key.")
 
 
-@command(_TOOL, DoctorOptions, LimitOptions, help=HELP, arguments="")
+def _endpoints() -> list[str]:
+    from fusiontools.config.models import ENDPOINTS
+
+    return [each.name for each in ENDPOINTS.values() if each.api_key_env]
+
+
+def _kept() -> tuple[str, ...]:
+    from fusiontools.config.api_keys import kept_names
+
+    return kept_names()
+
+
+@command(
+    _TOOL,
+    DoctorOptions,
+    LimitOptions,
+    help=HELP,
+    arguments="",
+    completes={"set_key": complete_names(_endpoints), "forget_key": complete_names(_kept)},
+)
 def main(files: tuple[str, ...], config: str | None, doctor: dict[str, Any], limit: dict[str, Any]) -> None:
     from fusiontools.cli.command import leave
     from fusiontools.errors import UsageError

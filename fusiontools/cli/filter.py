@@ -95,11 +95,14 @@ class _Filter:
     """One run of a filter: its counts, and its ways out."""
 
     def __init__(self, plan: FilterPlan, options: StreamOptions, inputs: InputOptions, progress: Progress) -> None:
+        from fusiontools.cli.text import sets_markdown
+
         self.plan = plan
         self.options = options
         self.inputs = inputs
         self._evidence = read_evidence(inputs.evidence)
         self.as_text = options.output == "text" or (options.output is None and os.isatty(1))
+        self._is_set = self.as_text and sets_markdown(options.plain)
         self.progress = progress
         self.answered = self.failed = self.rejected = 0
         self.reasons, self.more_failed = Counter[str](), False
@@ -229,7 +232,7 @@ class _Filter:
         return self._as_text(done) if self.as_text else done.line
 
     def _as_text(self, done: _Done) -> bytes | None:
-        from fusiontools.cli.text import heading, record_as_text
+        from fusiontools.cli.text import answer_as_markdown, heading, record_as_text
 
         record = done.record
         shown = done.live.finish(record) if done.live else False
@@ -239,7 +242,10 @@ class _Filter:
             return None
         if self.plan.as_text is not None:
             return self.plan.as_text(record).encode("utf-8", "replace")
-        text = record_as_text(record, self.options.verbose, with_answer=not shown)
+        if "answer" in record and self._is_set and not (shown or self.options.verbose):
+            text = answer_as_markdown(record)
+        else:
+            text = record_as_text(record, self.options.verbose, with_answer=not shown)
         begun = done.live is not None and done.live.begun
         above = heading(record) if text and self.progress.is_batch and not begun else ""
         return (above + text).encode("utf-8", "replace")
@@ -261,7 +267,7 @@ class _Filter:
             return None
         from fusiontools.cli.text import Screen
 
-        return Screen(self.sink.put_nowait)
+        return Screen(self.sink.put_nowait, is_set=self._is_set)
 
     def _hint(self, files: Sequence[str]) -> None:
         """Say what to do where a person typed the tool bare."""

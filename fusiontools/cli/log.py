@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_names, complete_recipes
 from fusiontools.config.options import option
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _TOOL = "fuse-log"
 #: How wide a list is where no terminal bounds it.
 _PLAIN_WIDTH = 160
+#: How many past runs a shell is offered.
+_OFFERED = 100
 _COMMANDS = ("list", "show", "size", "prune", "clear")
 HELP = """\
 \b
@@ -58,7 +60,29 @@ class LogOptions:
     yes: bool = option(False, "-y", "--yes", help="Remove without asking.")
 
 
-@command(_TOOL, LogOptions, help=HELP, arguments="[COMMAND] [WORD]...", recipe=False)
+def _complete_words(context: Any, parameter: Any, typed: str) -> list[Any]:
+    """Let the shell complete the command, then what it takes."""
+    from itertools import islice
+
+    from fusiontools.runs.kept import AGING, KINDS
+    from fusiontools.runs.run_log import past_runs
+
+    words = context.params.get("files") or ()
+    if not words:
+        return complete_names(lambda: _COMMANDS)(context, parameter, typed)
+    kinds = {"prune": AGING, "clear": KINDS}.get(words[0], ())
+    recent = islice(past_runs(), _OFFERED) if words[0] == "show" else ()
+    return complete_names(lambda: [*kinds, *(run.id for run in recent)])(context, parameter, typed)
+
+
+@command(
+    _TOOL,
+    LogOptions,
+    help=HELP,
+    arguments="[COMMAND] [WORD]...",
+    recipe=False,
+    completes={"files": _complete_words, "recipe": complete_recipes},
+)
 def main(files: tuple[str, ...], log: dict[str, Any]) -> None:
     from fusiontools.cli.command import leave
     from fusiontools.errors import UsageError
@@ -87,7 +111,7 @@ def _list(words: tuple[str, ...], options: LogOptions) -> int:
     since_s = read_moment(options.since, "--since") if options.since else 0.0
     wanted = (
         run
-        for run in past_runs(since_s)
+        for run in past_runs(since_s, [*words, *filter(None, [options.recipe])])
         if run.has_words(words) and (options.recipe is None or run.recipe == options.recipe)
     )
     found = list(islice(wanted, options.number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 from rich.markdown import Heading, Markdown
@@ -44,10 +44,14 @@ class AnswerMarkdown(Markdown):
 
 
 class MarkdownScreen:
-    """Where an answer is shown as it is written: whole blocks stay, the one under way is drawn anew as it grows."""
+    """Where an answer is shown as it is written: whole blocks stay, the one under way is drawn anew as it grows.
 
-    def __init__(self) -> None:
-        self._console = Console(file=sys.stdout)
+    Args:
+        file: where it goes instead of standard output; what reads it is a terminal.
+    """
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._console = Console(file=file or sys.stdout, force_terminal=True if file else None)
         self._clean = CleanStream()
         self._pending = ""
         self._begun = False

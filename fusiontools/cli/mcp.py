@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_recipes
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
@@ -49,7 +49,16 @@ class McpOptions:
     )  # fmt: skip
 
 
-@command(_TOOL, McpOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="")
+@command(
+    _TOOL,
+    McpOptions,
+    ToolOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="",
+    completes={"recipes": complete_recipes},
+)
 def main(
     files: tuple[str, ...],
     config: str | None,

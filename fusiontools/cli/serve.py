@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusiontools.cli.command import command
+from fusiontools.cli.command import command, complete_recipes
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.errors import UsageError, install_line
 from fusiontools.server.serve_options import ServeOptions
@@ -23,7 +23,15 @@ The recipe is the model `fusion`, each other one `fusion/NAME`; a member's own n
 """
 
 
-@command("fuse-serve", ServeOptions, LimitOptions, JournalOptions, help=HELP, arguments="")
+@command(
+    "fuse-serve",
+    ServeOptions,
+    LimitOptions,
+    JournalOptions,
+    help=HELP,
+    arguments="",
+    completes={"recipes": complete_recipes},
+)
 def main(
     files: tuple[str, ...], config: str | None, serve: dict[str, Any], limit: dict[str, Any], journal: dict[str, Any]
 ) -> None:

@@ -128,13 +128,17 @@ def make_client(
     return make
 
 
+def keeps_nothing(journal: Mapping[str, Any]) -> bool:
+    """Return whether a person has said that no text of a run is kept."""
+    return bool(journal.get("no_journal")) or os.environ.get("FUSION_LOG", "").strip().lower() in _OFF
+
+
 def run_keeper(
     tool: str, recipe: Recipe | None, journal: Mapping[str, Any] | None = None
 ) -> Callable[[Any], None] | None:
     """Return what keeps a finished run's record, where somebody has said that runs are kept; None elsewhere."""
-    said = os.environ.get("FUSION_LOG", "").strip().lower()
-    keeps = said not in _OFF if said else recipe is not None and recipe.log
-    if not keeps or (journal or {}).get("no_journal"):
+    said = os.environ.get("FUSION_LOG", "").strip()
+    if keeps_nothing(journal or {}) or not (said or (recipe is not None and recipe.log)):
         return None
     from fusiontools.runs.run_log import keep_run, log_dir
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from fusiontools.llm.completion import Delta
 from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
+
+if TYPE_CHECKING:
+    from fusiontools.cli.markdown import MarkdownScreen
 
 _ASKED_CHARS = 60
 _RULE_CHARS = 74
@@ -52,6 +56,11 @@ def money(usd: float) -> str:
     return f"${whole}.{cents[:4]}{cents[4:].rstrip('0')}"
 
 
+def sets_markdown(plain: bool) -> bool:
+    """Return whether an answer's Markdown is set: for a person who reads it on a terminal, unless it is to be plain."""
+    return os.isatty(1) and not plain and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def heading(record: Record) -> str:
     """Return the line above an answer that is one of several: its record's id and how the question begins."""
     asked = " ".join(question_text(record).split())
@@ -77,6 +86,18 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
         if notes := footnotes(record):
             parts.append(notes)
     return clean("\n\n".join(parts)) + "\n" if parts else ""
+
+
+def answer_as_markdown(record: Record) -> str:
+    """Return the answer as a terminal shows its Markdown, and the sources that it cites; ends with a newline."""
+    from fusiontools.cli.markdown import MarkdownScreen
+
+    file = io.StringIO()
+    screen = MarkdownScreen(file)
+    screen.take(_content(record["answer"]))
+    screen.close()
+    notes = footnotes(record)
+    return file.getvalue() + (f"\n{clean(notes)}\n" if notes else "")
 
 
 def footnotes(record: Record) -> str:
@@ -178,6 +199,7 @@ class Live:
         self._waiting: list[str] = []
         self._shown: list[str] = []
         self._clean = CleanStream()
+        self._markdown: MarkdownScreen | None = None
 
     @property
     def begun(self) -> bool:
@@ -196,17 +218,35 @@ class Live:
             text = "".join(self._waiting)
             if not self._shown:
                 self._screen.begin(self._record)
-            self._screen.write(self._clean.take(text).encode("utf-8", "replace"))
+                self._markdown = self._screen.open_markdown()
+            if self._markdown is not None:
+                self._markdown.take(text)
+            else:
+                self._screen.write(self._clean.take(text).encode("utf-8", "replace"))
             self._shown.append(text)
             self._waiting.clear()
 
     def finish(self, record: Record) -> bool:
         """Return whether the record's answer stands on the screen; ends its line where anything does."""
         self.show_waiting()
-        if self._shown:
+        if self._markdown is not None:
+            self._markdown.close()
+        elif self._shown:
             self._screen.write(f"{self._clean.finish()}\n".encode("utf-8", "replace"))
         self._screen.next_turn(self)
         return bool(self._shown) and "".join(self._shown) == record.get("answer", {}).get("content")
+
+
+class _Writer(io.TextIOBase):
+    """Standard output as a file of text, for what sets an answer."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> int:
+        """Hand the text over, in its turn."""
+        self._write(text.encode("utf-8", "replace"))
+        return len(text)
 
 
 class Screen:
@@ -214,10 +254,12 @@ class Screen:
 
     Args:
         write: takes bytes for standard output.
+        is_set: whether Markdown is set.
     """
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None], *, is_set: bool) -> None:
         self.write = write
+        self._is_set = is_set
         self._open: deque[Live] = deque()
         self._begun = 0
 
@@ -226,6 +268,14 @@ class Screen:
         live = Live(self, record)
         self._open.append(live)
         return live
+
+    def open_markdown(self) -> MarkdownScreen | None:
+        """Return where the answer that begins is set; None where it is shown as it was written."""
+        if not self._is_set:
+            return None
+        from fusiontools.cli.markdown import MarkdownScreen
+
+        return MarkdownScreen(cast("IO[str]", _Writer(self.write)))
 
     def begin(self, record: Record) -> None:
         """Say whose answer begins, from the second one on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import threading
@@ -29,14 +30,15 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{2,63}")
 #: How long a command may take: somebody may have to touch a device for it.
 _COMMAND_S = 30.0
 _MOST_BYTES = 64 << 10
-#: For so long at most a command's answer holds: what it prints may be a token that ends within the hour.
+#: For so long a command's answer holds: what it prints may be a token that ends within the hour.
 _HOLDS_S = 600.0
+#: For so long its failure does: a server whose calls need it does not start it for each of them.
+_FAILURE_HOLDS_S = 10.0
 _LOOK_S = 0.05
 _IN_KEYRING = {"keyring": True}
 #: Keyrings below are plain files, or none at all.
 _REAL_KEYRING = 1
 
-_one_command = threading.Lock()
 #: The keys that came from elsewhere than the environment: what no output may repeat.
 _handed_out: set[str] = set()
 
@@ -55,9 +57,7 @@ def find_key(variable: str | None, command: Sequence[str] = ()) -> str | None:
         return key
     found: str | None = None
     if command:
-        # One at a time: five calls that begin together ask whoever holds the key once.
-        with _one_command:
-            found = _run(tuple(command), int(time.monotonic() / _HOLDS_S))
+        found = _key_command(tuple(command)).key()
     elif variable:
         found = _kept_key(variable, keys_file())
     if found:
@@ -118,7 +118,7 @@ def keep_key(variable: str, key: str) -> str:
         try:
             ring.set_password(SERVICE, variable, key)
             entry, place = _IN_KEYRING, f"the keyring ({keyring_name()})"
-        except _keyring_errors() as error:
+        except Exception as error:
             place += f" (the keyring did not take it: {_words(error, key)})"
     with _changing_file() as kept:
         kept[variable] = entry
@@ -143,7 +143,7 @@ def forget_key(variable: str) -> bool:
 def forget_found() -> None:
     """Ask anew for every key that was found: one was changed, or is not taken any more."""
     _kept_key.cache_clear()
-    _run.cache_clear()
+    _key_command.cache_clear()
 
 
 def is_key(text: str) -> bool:
@@ -197,7 +197,7 @@ def _kept_key(variable: str, file: Path) -> str | None:
         )
     try:
         key = ring.get_password(SERVICE, variable)
-    except _keyring_errors() as error:
+    except Exception as error:
         raise UsageError(f"{variable}: the system's keyring cannot be read: {_words(error)}") from None
     return str(key).strip() or None if key else None
 
@@ -233,7 +233,7 @@ def _changing_file() -> Iterator[dict[str, dict[str, Any]]]:
     import json
     import secrets
 
-    path = keys_file()
+    path = keys_file().resolve()  # a link into somebody's dotfiles stays one
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = os.open(path.parent, os.O_RDONLY)
@@ -253,6 +253,9 @@ def _changing_file() -> Iterator[dict[str, dict[str, Any]]]:
 
 
 # --- The keyring ---
+#
+# Behind it is whatever the system has: D-Bus, a keychain, a plug-in of somebody's. Each fails by exceptions of its own,
+# which are no bugs of ours: they are put in words.
 
 
 def _keyring() -> Any:
@@ -261,16 +264,9 @@ def _keyring() -> Any:
         import keyring
 
         ring = keyring.get_keyring()
-    except (ImportError, AttributeError, RuntimeError):
-        return None  # not installed, or set to what is not there
-    return ring if ring.priority >= _REAL_KEYRING else None
-
-
-def _keyring_errors() -> tuple[type[Exception], ...]:
-    from keyring.errors import KeyringError
-
-    # What is behind a keyring (D-Bus, a keychain) fails in its own words, too.
-    return (KeyringError, OSError, RuntimeError)
+        return ring if ring.priority >= _REAL_KEYRING else None
+    except Exception:
+        return None  # not installed, set to what is not there, or its own settings cannot be read
 
 
 def _forget_in_keyring(variable: str) -> None:
@@ -282,7 +278,7 @@ def _forget_in_keyring(variable: str) -> None:
         ring.delete_password(SERVICE, variable)
     except PasswordDeleteError:
         return  # somebody has removed it there
-    except _keyring_errors() as error:
+    except Exception as error:
         raise UsageError(f"{variable}: the system's keyring does not let it go: {_words(error)}") from None
 
 
@@ -295,9 +291,43 @@ def _words(error: Exception, key: str = "") -> str:
 # --- A command ---
 
 
+class _KeyCommand:
+    """A command that prints a key; asked by one thread at a time, and what came of it holds for a while."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = words
+        self._turn = threading.Lock()
+        self._until_s = -math.inf
+        self._found = ""
+        self._failure = ""
+
+    def key(self) -> str:
+        """Return the key.
+
+        Raises:
+            UsageError: there is none, or a moment ago there was none.
+        """
+        with self._turn:
+            if time.monotonic() >= self._until_s:
+                self._found = self._failure = ""
+                try:
+                    self._found = _run(self._words)
+                except UsageError as error:
+                    self._failure = error.message
+                self._until_s = time.monotonic() + (_FAILURE_HOLDS_S if self._failure else _HOLDS_S)
+            if self._failure:
+                raise UsageError(self._failure)
+            return self._found
+
+
 @lru_cache(maxsize=64)
-def _run(words: tuple[str, ...], _period: int) -> str:
-    """Run a command, once in a period; return the first line that it prints. Nothing else of it is repeated anywhere.
+def _key_command(words: tuple[str, ...]) -> _KeyCommand:
+    """Return the one that runs these words, in this process."""
+    return _KeyCommand(words)
+
+
+def _run(words: tuple[str, ...]) -> str:
+    """Run a command; return the first line that it prints. Nothing else of it is repeated anywhere.
 
     Raises:
         UsageError: it cannot be run, fails, takes too long, or prints no key.

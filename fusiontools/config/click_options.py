@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+#: Returns what a shell is offered for what is typed so far.
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 _KINDS = {"int": int, "float": float, "bool": bool}
 #: The click type of a number, and what an error calls it.
 _RANGES: dict[object, tuple[Any, str]] = {int: (click.IntRange, "whole number"), float: (FiniteRange, "number")}
@@ -55,13 +57,19 @@ def parse_words(group: type, words: Sequence[str]) -> dict[str, Any]:
     return given_of(group, context.params)
 
 
-def click_options(group: type) -> list[click.Option]:
-    """Return the click options of a group; what is not typed is None, or an empty tuple."""
+def click_options(group: type, completes: Mapping[str, Completer] | None = None) -> list[click.Option]:
+    """Return the click options of a group; what is not typed is None, or an empty tuple.
+
+    Args:
+        completes: what a shell is offered for an option's value, where that is not what its metavar says.
+    """
     kinds, defaults = kinds_of(group), group()
     in_recipes = issubclass(group, StageOptions | LimitOptions)
     options = []
     for name, flag in flags_of(group).items():
         attributes = _attributes(flag, kinds[name])
+        if completes and name in completes:
+            attributes["shell_complete"] = completes[name]
         default = getattr(defaults, name)
         if default not in (None, False, ()) and kinds[name] is not bool:
             shown = f"{default:g}" if isinstance(default, float) else str(default)

@@ -363,6 +363,7 @@ class StreamOptions(Settings):
         None, "-o", "--output", choices=("text", "jsonl"), help="Text on a terminal, else JSON Lines."
     )
     verbose: bool = option(False, "-v", "--verbose", help="In text, show responses and analysis too.")
+    plain: bool = option(False, "--plain", help="On a terminal too, the answer as the model wrote it.")
     quiet: bool = option(False, "-q", "--quiet", help="No progress, no notes; errors only.")
     strict: bool = option(False, "--strict", help="Exit 1 where any record is degraded by this tool.")
     jobs: int = option(8, "-j", "--jobs", minimum=1, metavar="N", help="Records worked on at once.")

@@ -1,7 +1,7 @@
 """A backend that makes no call: it answers every request with filler, to see which calls a chain would make.
 
 Where a reply has a form, it says what makes a chain go on to the end: responses do not agree, and the question is
-worth a fusion.
+worth a fusion. `DryRunAgreed` says the opposite.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _REPLIES: dict[str, Any] = {
     "agree": False,
     "decision": "fuse",
 }
+_AGREED: dict[str, Any] = {**_REPLIES, "agree": True, "decision": "solo"}
 
 
 class DryRun:
@@ -38,6 +39,8 @@ class DryRun:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
         tools: the tools that are called as long as they may be.
     """
+
+    _replies = _REPLIES
 
     def __init__(self, completion_tokens: int, tools: Collection[str] = ()) -> None:
         self._tokens = completion_tokens
@@ -78,7 +81,12 @@ class DryRun:
     def _reply(self, request: CompletionRequest, tokens: int) -> str:
         match request.params.get("response_format"):
             case {"json_schema": {"schema": {"properties": dict(wanted)}}} if wanted:
-                return jsonl.dumps({name: _REPLIES.get(name, _empty(kind)) for name, kind in wanted.items()}).decode()
+                return jsonl.dumps(
+                    {name: self._replies.get(name, _empty(kind)) for name, kind in wanted.items()}
+                ).decode()
+        return self._text(request, tokens)
+
+    def _text(self, request: CompletionRequest, tokens: int) -> str:
         # No two of them share a word, or the panel would seem to agree.
         word = f"w{self._asked} "
         chars = tokens * 3.5
@@ -87,6 +95,15 @@ class DryRun:
             # Who is shown short answers, and has room for one, gives one.
             chars = min(chars, max(worked))
         return word * max(1, int(chars / len(word)))
+
+
+class DryRunAgreed(DryRun):
+    """Answers all alike and shortly: a chain that goes by what comes makes the fewest calls."""
+
+    _replies = _AGREED
+
+    def _text(self, request: CompletionRequest, tokens: int) -> str:
+        return "Yes."
 
 
 def _empty(kind: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Run chains: over records, and what lasts longer than one: a conversation, an agent at work, a cluster."""
+"""Run chains: over records, and what lasts longer than one: a conversation, an agent at work."""

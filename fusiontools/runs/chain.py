@@ -32,7 +32,7 @@ from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
-from fusiontools.llm.dry_run import DryRun
+from fusiontools.llm.dry_run import DryRun, DryRunAgreed
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
@@ -406,14 +406,17 @@ def _would_have_cost(spared: Spared, record: Record) -> float | None:
     return prices.listed_usd(endpoint, Model(spared["member"], spared["model"], spared["endpoint"]), mean)
 
 
-async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completion_tokens: int) -> list[Call]:
+async def estimate_calls(
+    recipe: Recipe, chain: Chain, record: Record, completion_tokens: int, *, agreed: bool = False
+) -> list[Call]:
     """Return the calls that a chain would make for a record, as a ledger: the chain itself runs, without calls.
 
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
+        agreed: the cheapest case: all say the same in a word, no tool is used, and a router's model says `solo`.
 
-    Nobody agrees, so this is the dearest case; a router's rules decide as they would, its model says `fuse`, and a
-    router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
+    Else nobody agrees, and this is the dearest case; a router's rules decide as they would, its model says `fuse`, and
+    a router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
     null. Whoever may use tools uses all of its runs, one after another; none of them is opened.
     """
     if "error" in record:
@@ -422,7 +425,8 @@ async def estimate_calls(recipe: Recipe, chain: Chain, record: Record, completio
 
     steps = tuple(step for step in chain.steps if not _runs_a_command(step, recipe))
     tools = imagined_tools(recipe.tools)
-    imagined = DryRun(completion_tokens, frozenset(tool.name for tool in tools.box.tools))
+    names = frozenset(tool.name for tool in tools.box.tools)
+    imagined = DryRunAgreed(completion_tokens) if agreed else DryRun(completion_tokens, names)
     client = Client(
         recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined), tools=recipe.tools
     )

@@ -5,6 +5,9 @@ Adds    compaction; changes messages: of what stood before the last turns a summ
 Calls   none while the conversation is short; else one completion, for a very long one a few, one after the other
 Fails   never: where no summary comes, everything is sent as it is (`compact_failed`)
 
+Where the lists do not know a window, the refusal of a conversation as too long says what it is: the same turn is then
+made shorter and asked once more, and later ones are before they are asked.
+
 Whoever keeps the conversation keeps its full text; a record has what was sent. The summary stands at the beginning of
 the first turn that is left, because not every model may be told two things in a row by the same speaker. It is kept
 for the next turn, which begins alike: only what has come since is summarised then, and only when there is no room.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +48,9 @@ _AT_ONCE, _SUMMARY_TOKENS = 0.5, 800
 #: How many summaries are remembered.
 _REMEMBERED = 256
 _BEGIN, _END = "[Earlier in this conversation, summarised by {model}:]", "[End of the summary.]"
+_SUMMARY = re.compile(
+    r"\[Earlier in this conversation, summarised by [^\n]*:\]\n.*?\n\[End of the summary\.\]\n*", re.DOTALL
+)
 
 
 def compacting(stage: Stage, compact: Compact, models: Sequence[Model], recipe: Recipe) -> Stage:
@@ -53,21 +60,39 @@ def compacting(stage: Stage, compact: Compact, models: Sequence[Model], recipe: 
         models: who reads the conversation; the smallest of their windows counts.
     """
     known = Summaries()
+    writer = recipe.endpoints[compact.model.endpoint]
+    #: How long the shortest conversation was that a model has refused as too long.
+    refused_tokens: int | None = None
+
+    async def shorten(record: Record, most: int, runtime: Runtime) -> Record:
+        assumed = min(ASSUMED_WINDOW_TOKENS, refused_tokens or ASSUMED_WINDOW_TOKENS)
+        return await _Compaction(record, compact.model, writer, most, assumed, known, runtime).run()
 
     async def run(record: Record, runtime: Runtime) -> Record:
-        tokens = prices.prompt_tokens(record["messages"], record.get("params", {}))
-        if "error" in record or tokens <= _SURELY_SHORT:
+        nonlocal refused_tokens
+        if "error" in record or (tokens := _tokens(record)) <= _SURELY_SHORT:
             return await stage(record, runtime)
         # The list of windows takes its time to load; most conversations never need it.
         most = compact.over_tokens or int(_smallest_window(models, recipe) * _MOST)
-        if tokens <= most:
-            return await stage(record, runtime)
+        if refused_tokens is not None:
+            most = min(most, int(refused_tokens * _MOST))
         runtime = runtime.timed()
-        writer = recipe.endpoints[compact.model.endpoint]
-        shorter = await _Compaction(record, compact.model, writer, most, known, runtime).run()
-        return await stage(shorter, runtime)
+        sent = await shorten(record, most, runtime) if tokens > most else record
+        done = await stage(sent, runtime)
+        new = done.get("calls", [])[len(record.get("calls", [])) :]
+        if not any(call["status"] == "context_length" and call["stage"] != STAGE for call in new):
+            return done
+        refused_tokens = min(_tokens(sent), refused_tokens or _tokens(sent))
+        if "error" not in done:
+            return done
+        again = await shorten({**record, "calls": done["calls"]}, int(refused_tokens * _MOST), runtime)
+        return await stage(again, runtime) if "compaction" in again else {**done, "calls": again["calls"]}
 
     return run
+
+
+def _tokens(record: Record) -> int:
+    return prices.prompt_tokens(record["messages"], record.get("params", {}))
 
 
 def _smallest_window(models: Sequence[Model], recipe: Recipe) -> int:
@@ -104,6 +129,7 @@ class _Compaction:
     model: Model
     endpoint: Endpoint
     most_tokens: int
+    assumed_window_tokens: int
     known: Summaries
     runtime: Runtime
 
@@ -149,7 +175,7 @@ class _Compaction:
 
     async def _summarise(self, summary: str, said: Sequence[Message], ledger: Ledger) -> str:
         """Return one summary of what an earlier one says and of what came after it."""
-        window = prices.context_tokens(self.endpoint, self.model) or ASSUMED_WINDOW_TOKENS
+        window = prices.context_tokens(self.endpoint, self.model) or self.assumed_window_tokens
         at_once = int(window * _AT_ONCE)
         for piece in _pieces(said, at_once):
             before: list[Message] = [{"role": "summary so far", "content": summary}] if summary else []
@@ -199,6 +225,12 @@ def _texts(message: Message, at_once: int) -> list[Message]:
     count = math.ceil(tokens / at_once)
     chars = math.ceil(len(text) / count)
     return [{**message, "content": text[i : i + chars]} for i in range(0, max(1, len(text)), chars or 1)]
+
+
+def split_summary(text: str) -> tuple[str, str]:
+    """Return the summary that a question begins with, and the question; the first is empty where there is none."""
+    found = _SUMMARY.match(text)
+    return (found[0], text[found.end() :]) if found else ("", text)
 
 
 def _begin_with(summary: str, messages: Sequence[Message], name: str) -> list[Message]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from fusiontools.config.api_keys import keys_file
 from fusiontools.llm.journal import count_before, default_path, forget_before
 from fusiontools.llm.weights import PACKAGE, cache_dir
+from fusiontools.runs.agent.work_copy import copies_of, remove_abandoned
 from fusiontools.runs.run_log import day_files, log_dir
 from fusiontools.runs.session import sessions_dir
 
@@ -35,6 +36,8 @@ KINDS = {
 #: What goes by age; weights are as good as they were.
 AGING = (JOURNAL, LOG, SESSIONS)
 _DAY_S = 86_400
+#: What goes with a session: a torn end, the turn under way, work that was not kept.
+_BESIDE = (".torn", ".turn", ".patch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ def what_is_kept() -> list[Kept]:
     found = [Kept(JOURNAL, default_path(), sum(map(_size, _journal_files())), None)]
     for kind, folder in ((LOG, log_dir()), (SESSIONS, sessions_dir()), (WEIGHTS, cache_dir())):
         files = _files(kind)
-        found.append(Kept(kind, folder, sum(map(_size, files)), len([f for f in files if f.suffix != ".torn"])))
+        found.append(Kept(kind, folder, sum(map(_size, files)), len([f for f in files if f.suffix not in _BESIDE])))
+    if copies := copies_of(sessions_dir()):
+        found.append(Kept("copies", copies[0].parent, sum(_size(p) for c in copies for p in _below(c)), len(copies)))
     counted = {path for kind in KINDS for path in _files(kind)} | {*_journal_files()}
     others = [path for path in (*_below(default_path().parent), keys_file()) if path not in counted]
     return [*found, Kept("other", default_path().parent, sum(map(_size, others)), sum(map(_exists, others)))]
@@ -81,7 +86,7 @@ def count_older(kind: str, before_s: float) -> int:
     """
     if kind == JOURNAL:
         return count_before(default_path(), before_s) if default_path().exists() else 0
-    return sum(1 for path in _files(kind) if path.suffix != ".torn" and _used_s(kind, path) < before_s)
+    return sum(1 for path in _files(kind) if path.suffix not in _BESIDE and _used_s(kind, path) < before_s)
 
 
 def remove_older(kind: str, before_s: float) -> Removed:
@@ -104,9 +109,12 @@ def remove_older(kind: str, before_s: float) -> Removed:
             if _used_s(kind, path) < before_s:
                 why_not = _remove(path, locked=kind == SESSIONS)
                 if why_not is None:
-                    count += path.suffix != ".torn"
+                    count += path.suffix not in _BESIDE
                 else:
                     left.append(f"{path.name}: {why_not}")
+    if kind == SESSIONS:
+        # A copy of a project goes with the session that worked in it.
+        remove_abandoned()
     return Removed(count, tuple(left))
 
 
@@ -156,7 +164,7 @@ def _files(kind: str) -> list[Path]:
     if kind == LOG:
         return day_files()
     if kind == SESSIONS:
-        return [path for path in _below(sessions_dir()) if path.suffix in (".jsonl", ".torn")]
+        return [path for path in _below(sessions_dir()) if path.suffix in (".jsonl", *_BESIDE)]
     return [path for path in _below(cache_dir() / PACKAGE) if path.suffix == ".gguf"] if kind == WEIGHTS else []
 
 

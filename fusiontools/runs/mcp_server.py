@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mcp.server.lowlevel import Server
@@ -25,7 +25,7 @@ from fusiontools.config.recipe import Recipe
 from fusiontools.config.templates import load_template
 from fusiontools.errors import FusionError, InputError, UsageError, __version__, nearest
 from fusiontools.llm.client import Client
-from fusiontools.llm.ledger import Spending
+from fusiontools.llm.ledger import Event, Spending
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 from fusiontools.record.schemas import why_not
@@ -43,10 +43,15 @@ _INSTRUCTIONS = (
     "instead of an answer, collect the answer with fuse_result."
 )
 _LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
-
-
 #: The section of the prompt templates that puts each question; what `fuse` is asked goes to the panel as it is.
 _SECTIONS = {"second_opinion": "second opinion", "compare": "comparison"}
+
+Tell = Callable[[str], None]
+Progress = Callable[..., Awaitable[None]]
+
+
+async def _to_nobody(*_: object) -> None:
+    """Take no interest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +72,45 @@ class PanelHost(Protocol):
     def caller(self, request: Any) -> str:
         """Return who asks by this request of HTTP; None on standard input."""
 
-    def begin(self, question: PanelQuestion, request: Any) -> Coroutine[Any, Any, Record]:
+    def begin(self, question: PanelQuestion, request: Any, tell: Tell) -> Coroutine[Any, Any, Record]:
         """Return what makes the record.
+
+        Args:
+            tell: called with a few words as each model is done.
 
         Raises:
             FusionError: whoever asks may not, or not now.
         """
 
 
+class Milestones:
+    """What a run has done so far, in words, for whoever wants to hear it as it goes."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._more = asyncio.Event()
+
+    def add(self, words: str) -> None:
+        """Say what was done."""
+        self._said.append(words)
+        self._more.set()
+
+    async def report(self, to: Progress) -> None:
+        """Report all that was said and will be, by how many there were and what the last one was; never ends."""
+        at = 0
+        while True:
+            while at < len(self._said):
+                at += 1
+                await to(float(at), None, self._said[at - 1])
+            self._more.clear()
+            await self._more.wait()
+
+
 class PanelRun:
     """A question on its way to its result, and how many calls wait for it."""
 
-    def __init__(self, made: Coroutine[Any, Any, dict[str, Any]]) -> None:
+    def __init__(self, made: Coroutine[Any, Any, dict[str, Any]], steps: Milestones) -> None:
+        self.steps = steps
         self.task = asyncio.ensure_future(made)
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # somebody may hear of it
         self.began = time.monotonic()
@@ -134,7 +166,9 @@ class PanelTools:
             return ListToolsResult(tools=self.list())
 
         async def call_tool(context: Any, params: CallToolRequestParams) -> CallToolResult:
-            return await self.call(params.name, params.arguments or {}, context.request)
+            # A client that gave no token for it hears nothing.
+            progress = context.session.report_progress
+            return await self.call(params.name, params.arguments or {}, context.request, progress)
 
         return Server(
             "fusiontools",
@@ -159,14 +193,23 @@ class PanelTools:
             for name, card in self._cards().items()
         ]
 
-    async def call(self, name: str, arguments: Mapping[str, Any], request: Any = None) -> CallToolResult:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], request: Any = None, progress: Progress = _to_nobody
+    ) -> CallToolResult:
         """Return what a tool gives; what goes wrong is a result, too, in words for the model.
 
         Args:
             request: that of HTTP which it came by.
+            progress: told of each model that is done: the how manieth it is, of how many, and what it was.
         """
         try:
-            return await self._call(name, _parsed(arguments), request)
+            run, handle, patience_s = self._run_of(name, _parsed(arguments), request)
+            reporting = asyncio.create_task(run.steps.report(progress))
+            reporting.add_done_callback(lambda task: task.cancelled() or task.exception())  # the client has gone
+            try:
+                return await self._told(run, handle, patience_s)
+            finally:
+                reporting.cancel()
         except FusionError as error:
             return _failed(error.message)
         except Exception as error:
@@ -200,7 +243,8 @@ class PanelTools:
             "additionalProperties": False,
         }
 
-    async def _call(self, name: str, arguments: Mapping[str, Any], request: Any) -> CallToolResult:
+    def _run_of(self, name: str, arguments: Mapping[str, Any], request: Any) -> tuple[PanelRun, str, float | None]:
+        """Return the run that a call is about, its handle, and how long to wait for it."""
         if name not in self._cards():
             raise InputError(f"no tool is called {name!r}{nearest(name, list(self._cards()))}")
         if (fault := why_not(self._schema(name), arguments)) is not None:
@@ -217,7 +261,7 @@ class PanelTools:
         else:
             handle, run = self._begin(name, arguments, caller, request)
         patience_s = float(arguments.get("wait_s", PATIENCE_S)) if self._promises else None
-        return await self._told(run, handle, patience_s)
+        return run, handle, patience_s
 
     def _begin(self, name: str, arguments: Mapping[str, Any], caller: str, request: Any) -> tuple[str, PanelRun]:
         """Return the run of a question, and its handle: one that there is already, or a new one."""
@@ -228,8 +272,9 @@ class PanelTools:
         if run is None or not run.can_be_joined:
             self._forget_oldest()
             self._runs.pop((caller, handle), None)
-            made = self._host.begin(question, request)
-            run = self._runs[caller, handle] = PanelRun(_result(made, question.recipe))
+            steps = Milestones()
+            made = self._host.begin(question, request, steps.add)
+            run = self._runs[caller, handle] = PanelRun(_result(made, question.recipe), steps)
         return handle, run
 
     def _question(self, name: str, arguments: Mapping[str, Any]) -> PanelQuestion:
@@ -347,6 +392,11 @@ def result_text(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def step_text(stage: str, model: str, failure: str | None) -> str:
+    """Return in words that a model is done, or why it is not."""
+    return f"{stage}: {model}" + (f" ({failure})" if failure else "")
+
+
 def _said(member: Mapping[str, str]) -> str:
     return member["member"] if member["status"] == "ok" else f"{member['member']} ({member['status']})"
 
@@ -371,13 +421,18 @@ class OwnModels:
         """Return the one who asks: whoever started the process."""
         return ""
 
-    def begin(self, question: PanelQuestion, request: Any) -> Coroutine[Any, Any, Record]:
+    def begin(self, question: PanelQuestion, request: Any, tell: Tell) -> Coroutine[Any, Any, Record]:
         """Return what makes the record.
 
         Raises:
             UsageError: the recipe cannot be asked here.
         """
-        recipe, runtime = self.recipes[question.recipe], self.open(question.recipe)
+
+        def note(event: Event) -> None:
+            if not event.began:
+                tell(step_text(event.stage, event.label, event.failure.code if event.failure else None))
+
+        recipe, runtime = self.recipes[question.recipe], replace(self.open(question.recipe), notify=note)
         stage = Chain.parse(recipe.chain).bind(recipe, offline=True, limited=runtime.limited)
         return stage(question.record, runtime)  # type: ignore[return-value]
 

@@ -37,7 +37,7 @@ from fusiontools.record.types import Message, Record
 CHAT, CODE = "chat", "code"
 _SUFFIX = ".jsonl"
 #: The session of a single question.
-_LAST = "chat-last"
+LAST = "chat-last"
 _TITLE_CHARS = 72
 #: So much of a file is read for its title: pictures make the first line long.
 _HEAD_BYTES = 32 << 20
@@ -200,7 +200,10 @@ def open_session(
         session = until_open.enter_context(Session(path, fd))
         if not read_only:
             _lock(fd, session.id)
-        _read(session, fd, mend=not read_only)
+        try:
+            _read(session, fd, mend=not read_only)
+        except OSError as error:
+            raise UsageError(f"session {path}: cannot be read: {error.strerror}", code="session") from error
         if not read_only:
             until_open.pop_all()
     return session
@@ -214,7 +217,7 @@ def keep_last(record: Record, folder: Path | None = None) -> None:
     Raises:
         OSError: it cannot be kept.
     """
-    path = (folder or sessions_dir()) / f"{_LAST}{_SUFFIX}"
+    path = (folder or sessions_dir()) / f"{LAST}{_SUFFIX}"
     session = Session(path)
     if path.exists():
         try:

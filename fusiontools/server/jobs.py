@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cachetools import TTLCache
 
@@ -48,6 +48,13 @@ class Note:
 Piece = Delta | Note
 
 
+class Listener(Protocol):
+    """Somebody for whom a job works."""
+
+    def wake(self) -> None:
+        """Hear that there is more, or that it is done."""
+
+
 class Job:
     """The task that makes one record, and what it has said so far."""
 
@@ -57,7 +64,7 @@ class Job:
         self.paid = False
         #: The members' texts, where somebody wants to read along.
         self.drafts: Drafts | None = None
-        self._subscribers: set[Subscriber | Hold] = set()
+        self._subscribers: set[Listener] = set()
         self.task: asyncio.Task[Record] = asyncio.ensure_future(work(self))
         self.task.add_done_callback(self._wake_all)
 
@@ -67,11 +74,11 @@ class Job:
         for subscriber in self._subscribers:
             subscriber.wake()
 
-    def join(self, subscriber: Subscriber | Hold) -> None:
+    def join(self, subscriber: Listener) -> None:
         """Add a client."""
         self._subscribers.add(subscriber)
 
-    def leave(self, subscriber: Subscriber | Hold) -> None:
+    def leave(self, subscriber: Listener) -> None:
         """Take a client away; with the last one the work ends, sockets and all."""
         self._subscribers.discard(subscriber)
         if not self._subscribers and not self.task.done():

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import install_line
 from fusiontools.llm.completion import DEPTH
-from fusiontools.server.jobs import Job
+from fusiontools.server.jobs import Job, Note
 from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.request import Receive, RequestLog, Send, depth_of, read_bytes, report_bug
 from fusiontools.server.result import sum_spending
@@ -44,7 +44,7 @@ class ServedModels:
         """Return the name of the key."""
         return str(request.scope["log"].caller)
 
-    def begin(self, question: PanelQuestion, request: Any) -> Coroutine[Any, Any, Record]:
+    def begin(self, question: PanelQuestion, request: Any, tell: Callable[[str], None]) -> Coroutine[Any, Any, Record]:
         """Return what makes the record.
 
         Raises:
@@ -52,18 +52,37 @@ class ServedModels:
         """
         server, log = self.server, request.scope["log"]
         asked: Any = dict(question.record)
-        chat = ChatRequest(f"{FUSION}/{question.recipe}", asked.pop("messages"))
+        chat = ChatRequest(f"{FUSION}/{question.recipe}", asked.pop("messages"), stream=True)
         log.model = chat.model[:100]
         plan = server.planner.plan(chat)
         server.rate_limiter.take(log.caller)
         budget = server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
-        return self._make(server.runner.work(chat, plan, budget, asked), log)
+        return self._make(server.runner.work(chat, plan, budget, asked), log, tell)
 
-    async def _make(self, work: Any, log: RequestLog) -> Record:
-        record: Any = await Job(work).task
+    async def _make(self, work: Any, log: RequestLog, tell: Callable[[str], None]) -> Record:
+        job = Job(work)
+        job.join(_StepTeller(job, tell))
+        record: Any = await job.task
         log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
         return scrub_record(record, whole=self.server.options.show_recipes)  # type: ignore[return-value]
+
+
+class _StepTeller:
+    """Tells of each model of a job that is done."""
+
+    def __init__(self, job: Job, tell: Callable[[str], None]) -> None:
+        self._job, self._tell = job, tell
+        self._at = 0
+
+    def wake(self) -> None:
+        """Read on."""
+        from fusiontools.runs.mcp_server import step_text
+
+        pieces, self._at = self._job.pieces[self._at :], len(self._job.pieces)
+        for piece in pieces:
+            if isinstance(piece, Note) and piece.event["type"] in ("call.done", "call.failed"):
+                self._tell(step_text(piece.event["stage"], piece.event["model"], piece.event.get("error")))
 
 
 class McpRoute:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Iterator, Mapping
@@ -207,7 +208,8 @@ class Routes:
         recipe = self.server.catalog.recipes[self.server.catalog.default]
         try:
             for member in recipe.panel.members:
-                require_ready(recipe.endpoints[member.endpoint])
+                # A command that prints a key may take its time.
+                await asyncio.to_thread(require_ready, recipe.endpoints[member.endpoint])
             self.server.runner.limiter.refuse_if_full()
         except UsageError as error:
             await send_json(send, 503, {"status": "no_key", "detail": error.message}, {})

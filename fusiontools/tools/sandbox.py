@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -41,6 +42,7 @@ _NETWORK = (
 _NOBODY = 65534
 _TRIAL_S = 30
 _KEEPER_S = 5
+_INNER_S = 5
 INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, pacman -S bubblewrap)"
 #: What bubblewrap says, why, and what helps.
 _CAUSES = (
@@ -154,9 +156,24 @@ def end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
             process.terminate()
             process.wait(_KEEPER_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.ExitStack() as stack:
+        inner = _watch_children(process.pid, stack)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        # The first process inside of bubblewrap is killed with its parent, and is gone when all the others are.
+        for fd in inner:
+            select.select([fd], [], [], _INNER_S)
+
+
+def _watch_children(pid: int, stack: contextlib.ExitStack) -> list[int]:
+    """Open the children of a process, each to be waited for, where the system can."""
+    found = []
+    with contextlib.suppress(OSError, AttributeError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+            found.append(os.pidfd_open(int(child)))
+            stack.callback(os.close, found[-1])
+    return found
 
 
 def find_sandbox(

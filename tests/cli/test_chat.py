@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 from samples import poll
-from terminal import shown
+from terminal import everything, on_a_terminal, shown
 from workdir import Run, Upstream
 
 from fusiontools.cli.ask import AskedOptions
@@ -129,6 +130,23 @@ def test_no_session_keeps_no_file(run: Run, tmp_path: Path) -> None:
     assert sessions(tmp_path) == []
 
 
+def test_no_session_keeps_nothing_on_a_terminal_either(env: dict[str, str], tmp_path: Path) -> None:
+    with on_a_terminal(["fuse-chat", "--chain", COPY, "--no-session", "One?"], env, tmp_path, out=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as (ours, process):  # fmt: skip  # noqa: E501
+        everything(ours)
+        assert process.wait() == 0
+
+    assert sessions(tmp_path) == []
+
+
+def test_a_session_that_is_a_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "talk.jsonl").mkdir()
+
+    for more in ([], ["--fork"]):
+        refused = run(["fuse-chat", "--chain", COPY, "--continue", "./talk.jsonl", *more, "--", "Why?"])
+        assert refused.status == 2
+        assert "Is a directory" in refused.err
+
+
 # --- The commands ---
 
 
@@ -207,6 +225,78 @@ def test_what_is_attached_goes_with_the_next_question_only(talk: Callable[..., C
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     assert text["text"] == "Look:\n\nnotes.txt:\n\n````\na ``` fence\n````"
     assert second["messages"][-1]["content"] == "And?"
+
+
+def test_what_is_typed_on_the_command_line_goes_with_the_first_question_or_with_all(
+    talk: Callable[..., ChatLoop], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("Hello.\n")
+    (tmp_path / "law.txt").write_text("Thou shalt.\n")
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
+    chat = talk(texts=("notes.txt",), attachments=("cat.png",), evidence=("law.txt",), max_tokens=9)
+    assert chat._take_options(()) is None
+
+    first, second = do(chat, "Look:", "And?")
+
+    picture, text = first["messages"][-1]["content"]
+    assert picture["type"] == "image_url"
+    assert text["text"] == "Look:\n\nnotes.txt:\n\n```\nHello.\n```"
+    assert second["messages"][-1]["content"] == "And?"
+    assert [record["evidence"][0]["text"] for record in (first, second)] == ["Thou shalt.\n"] * 2
+    assert [record["params"] for record in (first, second)] == [{"max_tokens": 9}] * 2
+
+
+def test_a_prompt_file_begins_a_conversation_with_its_system_prompt(
+    talk: Callable[..., ChatLoop], tmp_path: Path
+) -> None:
+    (tmp_path / "review.md").write_text("# system\nBe {{how}}.\n# user\nReview:\n")
+    chat = talk(template="./review.md", values=("how=brief",))
+
+    question = chat._take_options(("x = 1",))
+
+    assert question == {"role": "user", "content": "Review:\n\nx = 1"}
+    assert chat.system == "Be brief."
+
+
+def test_a_compacted_turn_is_put_differently_with_its_summary(
+    talk: Callable[..., ChatLoop], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with new_session() as begun:
+        do(talk(begun, models=("fake/a",), chain="panel | synth --method copy"), "word " * 20_000, "And?")
+    [path] = sessions(tmp_path)
+    with open_session(str(path)) as session:
+        chat = talk(session)
+        do(chat, "/edit")
+        assert chat.editing == "And?"
+        asyncio.run(chat._greet(None))
+        assert "> And?" in capfd.readouterr().out
+
+        edited, again = do(chat, "Why?", "/retry")[-2:]
+
+    said = edited["messages"][-1]["content"]
+    assert said.startswith("[Earlier in this conversation, summarised by fake/a:]")
+    assert said.endswith("[End of the summary.]\n\nWhy?")
+    assert again["messages"] == edited["messages"]
+
+
+def test_a_cost_limit_holds_over_all_recipes_of_a_conversation(
+    talk: Callable[..., ChatLoop], tmp_path: Path, env: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        model = f"{{model: fake/{name}+nocost, price_usd_per_mtok: {{prompt: 1000, completion: 1000}}}}"
+        (tmp_path / f"{name}.yaml").write_text(
+            f"endpoint: e\nendpoints: {{e: {{base_url: '{env['FUSION_BASE_URL']}'}}}}\nmodels: {{{name}: {model}}}\n"
+            f"panel: {name}\nsynth: {{method: copy}}\nchain: panel | synth\n"
+        )
+    chat = talk(limit={"max_cost_usd": 4.14}, chain=None)
+
+    records = do(chat, "/recipe ./a.yaml", "One?", "/recipe ./b.yaml", "Two?", "/chain panel | pick", "Three?")
+
+    spent = [sum(call["cost_usd"] or 0 for call in record.get("calls", [])) for record in records]
+    assert spent[0] > 0.04
+    assert spent[1:] == [0, 0]
+    assert [record["error"]["code"] for record in records[1:]] == ["budget", "budget"]
+    assert "the budget is spent" in capfd.readouterr().err
 
 
 def test_a_conversation_is_saved_as_text_or_as_records_and_nothing_is_overwritten(
@@ -409,6 +499,72 @@ def test_several_lines_and_the_names_of_commands_and_files(env: dict[str, str], 
 
     [record] = turns(sessions(tmp_path)[0])
     assert record["messages"][-1]["content"] == "One\nTwo\n\nnotes.txt:\n\n```\nHello.\n```"
+
+
+@pytest.mark.slow
+def test_a_signal_at_any_time_leaves_a_conversation_that_goes_on(env: dict[str, str], tmp_path: Path, run: Run) -> None:
+    slow = "panel -m fake/a+itl=0.01 | synth --method copy"
+    chance = random.Random(7)
+    with terminal(["fuse-chat", "--chain", slow], env, tmp_path) as screen:
+        screen.wait_for(">")
+        for number in range(20):
+            screen.type(f"\x15Question {number}?\r")
+            waited = time.monotonic() + chance.uniform(0, 0.4)
+            while time.monotonic() < waited:
+                screen._read()
+            screen.process.send_signal(signal.SIGINT)
+            before = len(screen.raw)
+            screen.type("/stats\r")
+            screen.wait_for_raw("sent on", before)
+        screen.type("\x15\x04")
+        assert screen.wait_for_end() == 0
+
+    [path] = sessions(tmp_path)
+    for record in turns(path):
+        check_record(record)
+    assert run(["fuse-ask", "--chain", COPY, "--continue", "And", "now?"]).status == 0
+    said = [message["role"] for message in turns(path)[-1]["messages"]]
+    assert said == ["user", "assistant"] * (len(said) // 2) + ["user"]
+
+
+@pytest.mark.slow
+def test_a_key_that_is_pasted_on_the_first_run_is_kept_and_used(env: dict[str, str], tmp_path: Path) -> None:
+    alone = {name: value for name, value in env.items() if not name.startswith("FUSION_BASE") and name != "FUSION_API_KEY"}  # fmt: skip  # noqa: E501
+    with terminal(["fuse-chat"], alone, tmp_path) as screen:
+        screen.wait_for("key:")
+        screen.type("sk-or-v1-pasted")
+        screen.wait_for(r"key: \*{15}")
+        screen.type("\r")
+        screen.wait_for("kept in ")
+        screen.wait_for(r"panel \| judge \| synth .*\s+>")
+        screen.type("\x04")
+        assert screen.wait_for_end() == 0
+
+    assert "sk-or-v1-pasted" not in screen.raw
+    kept = tmp_path / "home" / "config" / "fusiontools" / "keys.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "sk-or-v1-pasted" in kept.read_text()
+
+
+@pytest.mark.slow
+def test_who_comes_back_from_the_shell_still_types_unseen(env: dict[str, str], tmp_path: Path) -> None:
+    slow = "panel -m fake/a+itl=0.05+text=" + "word%20" * 40 + " | synth --method copy"
+    with terminal(["fuse-chat", "--chain", slow, "-q"], env, tmp_path) as screen:
+        screen.wait_for(">")
+        screen.type("One?\r")
+        screen.wait_for("word word")
+        # What a shell does around Ctrl-Z and fg.
+        screen.process.send_signal(signal.SIGSTOP)
+        cooked = termios.tcgetattr(screen.ours)
+        cooked[3] |= termios.ECHO | termios.ICANON
+        termios.tcsetattr(screen.ours, termios.TCSANOW, cooked)
+        screen.process.send_signal(signal.SIGCONT)
+        end = time.monotonic() + _PATIENCE_S
+        while termios.tcgetattr(screen.ours)[3] & termios.ECHO:
+            assert time.monotonic() < end
+        screen.wait_for(r"word\s+>")
+        screen.type("\x04")
+        assert screen.wait_for_end() == 0
 
 
 @pytest.mark.slow

@@ -80,8 +80,9 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant", "tool"]
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
-    run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
+    run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     upstream.script(CODER, behaviour(MEND), behaviour(("bash", {"command": "sleep 300"})))
     before = everything_in(root)
@@ -90,10 +91,10 @@ def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
         said = ""
         while "• bash sleep 300" not in said:
             said += process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         said += process.communicate(timeout=30)[1]
 
-    assert process.returncode == 130
+    assert process.returncode == 128 + how
     assert "interrupted; the project is as it was" in said
     assert everything_in(root) == before
     [line] = [line for line in said.splitlines() if "goes on with it" in line]
@@ -101,6 +102,33 @@ def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
     again = run([*code("go on"), "--continue", line.split("--continue ")[1].split()[0]])
     assert again.status == 0
     assert "a + b" in (root / "app.py").read_text()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_while_it_copies_it_leaves_no_copy_or_the_next_start_removes_it(
+    run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    (tmp_path / "copies").mkdir(mode=0o755)
+    env = {**env, "TMPDIR": str(tmp_path / "copies")}
+    for folder in range(100):
+        (root / f"many{folder}").mkdir()
+        for number in range(100):
+            (root / f"many{folder}/{number}").touch()
+    with subprocess.Popen(code("mend it"), env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        poll(upstream, lambda _: any((tmp_path / "copies").glob("fuse-code-*/tree/many0/0")))
+        process.send_signal(how)
+        said = process.communicate(timeout=30)[1]
+    left = [*(tmp_path / "copies").glob("fuse-code-*")]
+
+    if how == signal.SIGKILL:
+        assert len(left) == 1
+        upstream.script(CODER, behaviour(FINISH))
+        run(code("x"), env=env)
+    else:
+        assert process.returncode == 128 + how
+        assert said.endswith("fuse-code: interrupted; the project is as it was\n")
+    assert [*(tmp_path / "copies").glob("fuse-code-*")] == []
+    assert upstream.stats()["requests"] == (how == signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

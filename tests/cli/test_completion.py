@@ -11,10 +11,14 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from workdir import ROOT, Run
+
+from fusiontools.record import jsonl
 
 TERMINALS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
 SHELLS = [*TERMINALS, "fish"]
@@ -88,11 +92,51 @@ def tab_in_fish(env: dict[str, str], cwd: Path, line: str) -> str:
         ("fuse-judge --method lex", "fuse-judge --method lexical"),
         ("fuse-judge --swap rec", "fuse-judge --swap records.jsonl"),
         ("fuse-vote --rejects rec", "fuse-vote --rejects records.jsonl"),
+        ("fuse-log pru", "fuse-log prune"),
     ],
-    ids=["option", "long-option", "recipe", "recipe-file", "choice", "file", "file-of-an-option"],
+    ids=["option", "long-option", "recipe", "recipe-file", "choice", "file", "file-of-an-option", "command"],
 )
 def test_tab_completes_options_choices_recipes_and_files(line: str, completed: str, typed: Typed) -> None:
     assert typed(line) == completed
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("fuse-log show ", {"chat-0a"}),
+        ("fuse-log prune j", {"journal"}),
+        ("fuse-log clear w", {"weights"}),
+        ("fuse-log --recipe budg", {"budget"}),
+        ("fuse-chat --continue ", {"chat-0a"}),
+        ("fuse-code --continue co", {"code-0b"}),
+        ("fuse-ask --session ch", {"chat-0a"}),
+        ("fuse-ask --template ", {"review"}),
+        ("fuse-mcp --recipe budg", {"budget"}),
+        ("fuse-doctor --set-key openr", {"openrouter"}),
+        ("fuse-doctor --forget-key ", {"LAB_KEY"}),
+    ],
+)
+def test_names_that_only_this_disk_knows_are_offered(words: str, offered: set[str], kept: None) -> None:
+    tool, *before, typed = words.split(" ")
+    command = import_module(f"fusiontools.cli.{tool.removeprefix('fuse-')}").main.command
+
+    items = ShellComplete(command, {}, tool, "_").get_completions(before, typed)
+
+    assert {item.value for item in items if item.type == "plain"} == offered
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a person has: a conversation, an agent's session, a prompt, a key."""
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    record = jsonl.write(jsonl.parse(b'{"messages": [{"role": "user", "content": "Why?"}]}'))
+    for folder, name in (("sessions", "chat-0a.jsonl"), ("sessions", "code-0b.jsonl"), ("prompts", "review.md")):
+        (tmp_path / "fusiontools" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fusiontools" / folder / name).write_bytes(record)
+    (tmp_path / "fusiontools" / "sessions" / "code-0b.jsonl").write_bytes(b"")
+    (tmp_path / "fusiontools" / "keys.json").touch(0o600)
+    (tmp_path / "fusiontools" / "keys.json").write_text('{"LAB_KEY": {"key": "kept-0123456789"}}')
 
 
 @pytest.mark.parametrize("shell", SHELLS)

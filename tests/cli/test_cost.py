@@ -187,6 +187,29 @@ def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> Non
     assert figures(result, "calls") == (calls,)
 
 
+@pytest.mark.parametrize(("name", "least"), [("budget", 5), ("cascade", 3), ("debate", 6)])
+def test_an_estimate_says_how_far_below_it_a_run_may_stay(run: Run, name: str, least: int) -> None:
+    data = json.loads(run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG).out)
+
+    said = run(["fuse-cost", "--estimate", "-c", name], LONG).err
+    assert data["least"]["calls"] == least
+    assert (f"this is the most: responses are taken to differ; the least is {least} calls" in said) == (
+        least < data["total"]["calls"]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "question", ["What is the capital of Australia?", "Explain why the sky is blue."], ids=["short", "long"]
+)
+def test_the_embedded_model_is_asked_as_often_as_its_estimate_says(run: Run, question: str) -> None:
+    foreseen = json.loads(run(["fuse-cost", "--estimate", "-c", "local", "-o", "json"], question).out)
+    executed = run("fuse-ask -c local -t 16 --json - | fuse-cost -o json", question)
+
+    assert executed.status == 0
+    assert foreseen["least"]["calls"] <= figures(executed, "calls")[0] <= foreseen["total"]["calls"]
+
+
 def test_an_estimate_is_of_all_runs_of_tools_and_starts_none(run: Run, tmp_path: Path) -> None:
     recipe = {
         "mcp": {"gone": {"command": ["no-such-program"]}},

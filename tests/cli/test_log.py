@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from mistakes import SECRET
 from samples import judged, lines, question
-from terminal import everything
+from terminal import everything, on_a_terminal
 from workdir import Run
 
 KEEPING = {"FUSION_LOG": "1"}
@@ -80,6 +80,26 @@ def test_a_recipe_of_ones_own_switches_it_on_and_the_environment_off(
     run(["fuse-ask", "-c", "mine.yaml", "Not kept?"], env={**env, "FUSION_LOG": "off"})
 
     assert [(run["recipe"], run["question"]) for run in listed(run)] == [("mine", "Kept?")]
+
+
+def test_the_last_question_is_kept_to_go_on_from_and_listed_when_somebody_has(
+    run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    ask = ["fuse-ask", "--chain", "panel -m fake/a | synth --method copy"]
+    kept = tmp_path / "home" / "state" / "fusiontools" / "sessions" / "chat-last.jsonl"
+
+    def on_screen(**more: str) -> None:
+        with on_a_terminal([*ask, "Why?"], {**env, **more}, tmp_path, stdin=subprocess.DEVNULL) as (ours, process):
+            everything(ours)
+            assert process.wait() == 0
+
+    on_screen(FUSION_LOG="0")
+    assert not kept.exists()
+    on_screen()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert run(["fuse-log"]).status == 3
+    assert run([*ask, "--continue", "And?"], env={**env, "FUSION_LOG": "1"}).status == 0
+    assert [each["turns"] for each in run(["fuse-log", "--json"]).records] == [2]
 
 
 def test_a_record_switches_nothing_on(run: Run) -> None:

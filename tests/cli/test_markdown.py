@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from samples import panelled, response
 from terminal import on_a_terminal, read_screen
 from terminal import shown as on_screen
+from workdir import Upstream
 
 #: Shows its arguments, one after the other, as pieces of an answer.
 SHOW = """
@@ -64,3 +68,23 @@ def test_words_are_not_cut_where_a_line_ends(env: dict[str, str], tmp_path: Path
     text = " ".join(shown({**env, "COLUMNS": "40"}, tmp_path, [" ".join(words)]))
 
     assert [word for word in words if word not in text.split()] == []
+
+
+# A filter at the end of a pipe
+
+
+@pytest.mark.parametrize(("options", "title"), [("", "Title"), (" --plain", "# Title")], ids=["set", "plain"])
+@pytest.mark.parametrize("tool", ["fuse-synth -m fake/s", "fuse-vote"], ids=["as it comes", "whole"])
+def test_a_filter_sets_the_answer_that_it_shows_on_a_terminal(
+    env: dict[str, str], tmp_path: Path, upstream: Upstream, tool: str, options: str, title: str
+) -> None:
+    marked = "# Title\n\nSome *words*."
+    upstream.script("fake/s", f"text={quote(marked)}")
+    panel = [response("fake/a", marked), response("fake/b", marked)]
+    (tmp_path / "panel.jsonl").write_text(json.dumps(panelled(responses=panel)))
+
+    with on_a_terminal([*f"{tool}{options} -q".split(), "panel.jsonl"], env, tmp_path) as (ours, _):
+        lines = on_screen(read_screen(ours)).split("\n")
+
+    said = [line.strip() for line in lines if line.strip()]
+    assert said == [title, "Some *words*." if options else "Some words."]

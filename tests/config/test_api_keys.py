@@ -6,19 +6,23 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recipes import SECRET, build, refusal
 
 from fusiontools.config import api_keys
 from fusiontools.config.api_keys import find_key, forget_key, keep_key, keys_file, known_keys
-from fusiontools.config.models import ENDPOINTS, Endpoint, environment_endpoints, require_key
+from fusiontools.config.models import ENDPOINTS, Endpoint, Model, environment_endpoints, require_key
 from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe_yaml import default_choice
+from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.client import Client
 from fusiontools.llm.key_mask import current_key
 
 OPENROUTER = ENDPOINTS["openrouter"]
@@ -114,6 +118,32 @@ def test_a_key_in_a_keyring_that_is_locked_or_gone_says_what_to_do(ring: Path) -
     assert failed.value.code == "auth"
 
 
+@pytest.mark.parametrize("setting", ["keyring.backends.null.Keyring", "no.such.Keyring", "file_keyring.BrokenKeyring"])
+def test_a_keyring_that_is_none_or_fails_in_its_own_words_leaves_it_to_the_file(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    import keyring.core
+
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", setting)
+    monkeypatch.setattr(keyring.core, "_keyring_backend", None)
+
+    keep_key("OPENROUTER_API_KEY", SECRET)
+
+    assert OPENROUTER.key() == SECRET
+    assert SECRET in keys_file().read_text()
+
+
+def test_a_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "dotfiles").mkdir()
+    keys_file().parent.mkdir(parents=True)
+    keys_file().symlink_to(tmp_path / "dotfiles" / "keys.json")
+
+    keep_key("OPENROUTER_API_KEY", SECRET)
+
+    assert keys_file().is_symlink()
+    assert SECRET in (tmp_path / "dotfiles" / "keys.json").read_text()
+
+
 def test_a_file_that_others_may_read_is_refused_with_the_line_that_mends_it() -> None:
     keep_key("OPENROUTER_API_KEY", SECRET)
     keys_file().chmod(0o640)
@@ -186,6 +216,42 @@ def test_a_command_reads_nothing_of_our_input_and_is_run_once(tmp_path: Path) ->
 
     assert [find_key(None, words) for _ in range(3)] == ["printed-0123"] * 3
     assert (tmp_path / "runs").read_text() == "x\n"
+
+
+def test_a_command_that_has_failed_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["sh", "-c", f"echo x >> {tmp_path}/runs; cat {tmp_path}/key"]
+    for _ in range(3):
+        with pytest.raises(UsageError, match="sh ended with status 1"):
+            find_key(None, words)
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+    (tmp_path / "key").write_text("printed-0123")
+    monkeypatch.setattr(api_keys, "_FAILURE_HOLDS_S", 0.0)
+    api_keys.forget_found()
+
+    assert find_key(None, words) == "printed-0123"
+
+
+def test_nobody_waits_for_a_command_but_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_on: list[threading.Thread] = []
+    monkeypatch.setattr(api_keys, "_run", lambda words: ran_on.append(threading.current_thread()) or "printed-0123")
+    model = Model("m", "m", "lab")
+    lab = Endpoint("lab", "http://127.0.0.1:9/v1", api_key_command=("pass",))
+
+    async def ask() -> None:
+        client = Client({"lab": lab}, LimitOptions(retries=0))
+        try:
+            messages: Any = [{"role": "user", "content": "Why?"}]
+            await client.complete(client.request(model, messages, {}), model, client.ledger("panel", "r"))
+        finally:
+            await client.aclose()
+
+    with pytest.raises(CallFailed) as failed:
+        asyncio.run(ask())
+
+    assert failed.value.code == "connect"
+    assert ran_on
+    assert threading.main_thread() not in ran_on
 
 
 def test_a_recipe_says_a_command_as_a_list_or_as_words() -> None:

@@ -31,6 +31,7 @@ def run_script(script: str, cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.sh")))
 def test_script_runs_with_a_recipe_and_a_judge(
     script: str, env: dict[str, str], tmp_path: Path, upstream: Upstream
@@ -63,6 +64,7 @@ def test_demo_asks_the_question_as_it_was_typed(env: dict[str, str], tmp_path: P
     assert upstream.bodies("google/gemini-3-flash")[0]["messages"][-1]["content"] == typed
 
 
+@pytest.mark.slow
 def test_batch_resumes_and_judges_again_without_asking_the_panel_again(
     env: dict[str, str], tmp_path: Path, upstream: Upstream
 ) -> None:
@@ -127,6 +129,7 @@ synth: fake/s
 RUNS = [*(f"sh {path.relative_to(EXAMPLES)}" for path in sorted(EXAMPLES.glob("*.sh"))), "sh eval/run.sh", "make"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*RUNS, "python library.py"])
 def test_every_script_runs_with_a_recipe_of_ones_own(
     command: str, env: dict[str, str], tmp_path: Path, upstream: Upstream

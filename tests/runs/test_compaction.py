@@ -12,8 +12,9 @@ from scripted import ENDPOINT, Scripted, model, open_door
 from fusiontools.config.recipe import Compact, Recipe
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.errors import CallFailed
-from fusiontools.record.schemas import is_valid
+from fusiontools.record.schemas import check_record, is_valid
 from fusiontools.runs.chain import Chain
+from fusiontools.runs.compaction import split_summary
 from fusiontools.stages.runtime import Runtime
 
 TEXT = "word " * 60
@@ -163,3 +164,42 @@ def test_one_turn_alone_is_sent_as_it_is(messages: list[Any]) -> None:
     [record] = run(messages, backend=backend)
 
     assert record["messages"] == messages
+
+
+TOO_LONG = CallFailed("context_length", "too many tokens")
+
+
+def test_a_refusal_says_how_small_a_window_is_that_no_list_knows() -> None:
+    backend = Scripted(a=[TOO_LONG, "Yes.", "Yes again."], scribe=["They talked.", "They talked."])
+
+    first, second = run(turns(8), turns(9), backend=backend, made=recipe(None))
+
+    assert backend.asked == ["a", "scribe", "scribe", "a", "a"]
+    assert first["answer"]["content"] == "Yes."
+    assert first["compaction"]["left_tokens"] <= first["compaction"]["tokens"] / 2
+    assert [call["status"] for call in first["calls"]] == ["context_length", "ok", "ok", "ok"]
+    assert second["compaction"]["messages"] == first["compaction"]["messages"]
+    check_record(first)
+
+
+def test_what_is_refused_again_is_not_asked_a_third_time() -> None:
+    backend = Scripted(a=TOO_LONG, scribe="They talked.")
+
+    [record] = run(turns(8), backend=backend, made=recipe(None))
+
+    assert backend.asked.count("a") == 2
+    assert record["error"]["code"] == "all_failed"
+
+
+def test_a_refused_turn_that_cannot_be_made_shorter_says_so() -> None:
+    backend = Scripted(a=TOO_LONG, scribe=CallFailed("upstream", "broken"))
+
+    [record] = run(turns(8), backend=backend, made=recipe(None))
+
+    assert [call["status"] for call in record["calls"]] == ["context_length", "upstream"]
+    assert record["error"]["code"] == "all_failed"
+
+
+def test_a_summary_is_told_from_the_question_that_it_stands_before() -> None:
+    assert split_summary(SUMMARY + "And\nwhy?") == (SUMMARY, "And\nwhy?")
+    assert split_summary("And why?") == ("", "And why?")

@@ -143,6 +143,24 @@ def test_what_takes_long_gives_a_handle_by_which_it_is_collected() -> None:
     assert done.structured_content["answer"] == "So it is."
 
 
+def test_each_model_that_is_done_is_told_as_progress_to_who_asked_for_it() -> None:
+    gate = asyncio.Event()
+    heard: list[tuple[float, str | None]] = []
+
+    async def hear(number: float, total: float | None, words: str | None) -> None:
+        heard.append((number, words))
+        if len(heard) == 2:
+            gate.set()
+
+    async def work(client: McpClient, asked: Asked) -> Any:
+        return await client.call_tool("fuse", {"question": "Why?"}, progress_callback=hear)
+
+    done = with_tools(work, Scripted(a=[gate, "A."], c=[DOWN], s="So it is."))
+
+    assert done.structured_content["status"] == "done"
+    assert sorted(heard[:2]) == [(1.0, "panel: b"), (2.0, "panel: c (auth)")]
+
+
 def test_asking_again_leads_to_the_same_run_and_costs_nothing() -> None:
     async def work(client: McpClient, asked: Asked) -> Any:
         results = [await client.call_tool("fuse", {"question": "Why?"}) for _ in range(2)]

@@ -12,7 +12,7 @@ import pytest
 
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
-from fusiontools.runs import kept
+from fusiontools.runs import kept, run_log
 from fusiontools.runs.run_log import day_files, find_run, keep_run, log_dir, past_runs
 from fusiontools.runs.session import new_session, open_session
 
@@ -76,6 +76,19 @@ def test_runs_and_sessions_are_one_list_the_newest_first() -> None:
     assert [run.question for run in past_runs()] == ["last", "first", "in a session", "old 3"]
     assert [run.question for run in past_runs(time.time() - 2 * 86_400)] == ["last", "first", "in a session"]
     assert [len(run.records) for run in past_runs()] == [1, 1, 2, 1]
+
+
+def test_a_line_that_cannot_hold_what_is_sought_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_run(asked("Which?"), "fuse-ask")
+    keep_run(asked('Why "SO"\nof all?'), "fuse-ask")
+    read: list[bytes] = []
+    run_of = run_log._run_of
+    monkeypatch.setattr(run_log, "_run_of", lambda line: read.append(line) or run_of(line))
+
+    found = [run.question for run in past_runs(texts=['"so"\nOF', "why"])]
+
+    assert found == ['Why "SO" of all?']
+    assert len(read) == 1
 
 
 def test_a_torn_line_is_left_out_and_spoils_no_other() -> None:

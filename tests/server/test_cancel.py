@@ -24,7 +24,9 @@ STREAMED = [CHAT, "/v1/messages", "/v1/responses"]
 @pytest.fixture(scope="module")
 def asked_server(upstream_process: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("asked")
-    with start_server(folder, hermetic(upstream_process, folder), "--allow-model", "fake/*") as server:
+    env = hermetic(upstream_process, folder)
+    # Who has said that nothing more will come is seen to leave when something is written to him.
+    with start_server(folder, env, "--allow-model", "fake/*", "--keepalive-interval", "0.5") as server:
         yield server
 
 

@@ -918,6 +918,7 @@ def test_an_answer_that_breaks_off_is_never_passed_on_as_whole(open_server: Serv
     assert error_of(reply)["type"] == "upstream_error"
 
 
+@pytest.mark.slow
 def test_the_embedded_engine_answers_in_chats_words(serve: Serve) -> None:
     server = serve(recipe="local")
     asked: Any = {"model": "smollm2-135m", "max_tokens": 5, "temperature": 0}

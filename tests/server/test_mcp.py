@@ -56,6 +56,23 @@ def test_the_panel_answers_and_what_takes_longer_is_collected(server: Server, up
     assert {request["headers"]["x-fusion-depth"] for request in upstream.requests()} == {"1"}
 
 
+@every_era
+def test_each_model_that_is_done_is_told_as_progress(standing: Serve, era: str) -> None:
+    slow = "panel: [fake/a, fake/b, fake/c+slow=1]\njudge: fake/judge\nsynth: fake/synth\n"
+    heard: list[tuple[float, str | None]] = []
+
+    async def hear(number: float, total: float | None, words: str | None) -> None:
+        heard.append((number, words))
+
+    async def work(client: Client) -> Any:
+        return await client.call_tool("fuse", {"question": f"How {era}?"}, progress_callback=hear)
+
+    over_http(standing(recipe=slow), work, era)
+
+    assert [number for number, _ in heard[:2]] == [1.0, 2.0]
+    assert {words for _, words in heard[:2]} == {"panel: fake/a", "panel: fake/b"}
+
+
 def test_the_recipes_are_those_of_the_server(server: Server, upstream: Upstream) -> None:
     async def work(client: Client) -> Any:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

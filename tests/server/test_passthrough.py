@@ -57,8 +57,15 @@ def most_memory(server: Server) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-@pytest.mark.parametrize("model", ["fake/a", "fusion"])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("fake/a", "application/json"),
+        ("fusion", "text/event-stream"),
+        pytest.param("fake/a", "text/event-stream", marks=pytest.mark.slow),
+        pytest.param("fusion", "application/json", marks=pytest.mark.slow),
+    ],
+)
 def test_a_body_that_inflates_beyond_all_bounds_is_one_failed_call(
     serve: Serve, env: dict[str, str], model: str, kind: str
 ) -> None:

@@ -82,10 +82,11 @@ def everything_in(folder: Path) -> dict[str, Any]:
 
 def forget_copies(folder: Path) -> None:
     """Take away the copies that turns of projects in a folder have left to be gone on with."""
-    for base in Path("/var/tmp").glob("fuse-code-*/base.json"):
+    # One folder after the other: those of tests that run at the same time vanish meanwhile.
+    for copy in Path("/var/tmp").glob("fuse-code-*"):
         with contextlib.suppress(OSError, ValueError):
-            if Path(json.loads(base.read_text())["root"]).is_relative_to(folder):
-                shutil.rmtree(base.parent, ignore_errors=True)
+            if Path(json.loads((copy / "about.json").read_text())["root"]).is_relative_to(folder):
+                shutil.rmtree(copy, ignore_errors=True)
 
 
 def calling(*calls: tuple[str, Any], text: str = "", finish: str = "tool_calls") -> Completion:

@@ -40,3 +40,14 @@ class FileKeyring(KeyringBackend):
 
     def _write(self, held: dict[str, str]) -> None:
         self._path().write_text(json.dumps(held))
+
+
+class BusError(Exception):
+    """What is behind a keyring fails by exceptions of its own."""
+
+
+class BrokenKeyring(FileKeyring):
+    """A keyring whose other end has gone."""
+
+    def _path(self) -> Path:
+        raise BusError("nobody on the bus")

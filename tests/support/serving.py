@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from forking import Forked, can_fork, fork
 
 #: The recipe that servers of tests offer where a test gives none: three members, a judge, a synthesizer.
 RECIPE = """
@@ -67,7 +68,7 @@ class Server:
     """A running server."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     log: Path
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -129,15 +130,20 @@ def start_server(folder: Path, env: Mapping[str, str], *options: str, recipe: st
     log = folder / "serve.log"
     with log.open("w") as errors:
         command = ["fuse-serve", "-c", config, "--port", "0", *options]
-        process = subprocess.Popen(
-            command,
-            stderr=errors,
-            stdin=subprocess.DEVNULL,
-            env=dict(env),
-            cwd=folder,
-            text=True,
-            start_new_session=True,
-        )
+        process: subprocess.Popen[str] | Forked
+        if "--workers" not in options and can_fork(command, env):
+            with open(os.devnull, "r+b") as nothing:  # noqa: PTH123
+                process = fork(command, env, folder, nothing.fileno(), nothing.fileno(), errors.fileno())
+        else:
+            process = subprocess.Popen(
+                command,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                env=dict(env),
+                cwd=folder,
+                text=True,
+                start_new_session=True,
+            )
     try:
         yield Server(_address(process, log), process, log)
     finally:
@@ -146,7 +152,7 @@ def start_server(folder: Path, env: Mapping[str, str], *options: str, recipe: st
         process.wait()
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
+def _address(process: subprocess.Popen[str] | Forked, log: Path) -> str:
     """Return where the server listens, once it does."""
     while process.poll() is None:
         for line in log.read_text().splitlines(keepends=True):

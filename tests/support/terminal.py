@@ -7,9 +7,11 @@ import pty
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from forking import Forked, can_fork, fork
 
 
 @contextmanager
@@ -20,18 +22,38 @@ def on_a_terminal(
     *,
     out: int | IO[bytes] | None = None,
     stdin: int = subprocess.PIPE,
-) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+) -> Iterator[tuple[int, subprocess.Popen[bytes] | Forked]]:
     """Run a tool whose error stream is a terminal, as is its output unless that is sent elsewhere; yield our end."""
     ours, theirs = pty.openpty()
     stdout = theirs if out is None else out
     env = {"TERM": "xterm", "COLUMNS": "100", **env}
-    with subprocess.Popen(args, stdin=stdin, stdout=stdout, stderr=theirs, env=env, cwd=cwd) as process:
-        os.close(theirs)
-        try:
-            yield ours, process
-        finally:
-            process.kill()
-            os.close(ours)
+    process = _start(args, env, cwd, stdin, stdout if isinstance(stdout, int) else stdout.fileno(), theirs)
+    os.close(theirs)
+    try:
+        yield ours, process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+
+
+def _start(
+    args: Sequence[str], env: Mapping[str, str], cwd: Path, stdin: int, stdout: int, stderr: int
+) -> subprocess.Popen[bytes] | Forked:
+    if stdout < 0 or not can_fork(args, env):
+        return subprocess.Popen(args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd)
+    if stdin == subprocess.PIPE:
+        theirs, ours = os.pipe()
+        process = fork(args, env, cwd, theirs, stdout, stderr)
+        process.stdin = open(ours, "wb", 0)  # noqa: PTH123, SIM115
+    else:
+        theirs = os.open(os.devnull, os.O_RDONLY) if stdin == subprocess.DEVNULL else os.dup(stdin)
+        process = fork(args, env, cwd, theirs, stdout, stderr)
+    os.close(theirs)
+    return process
 
 
 def read_screen(ours: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from fusiontools.record.types import Record
 from fusiontools.runs.agent.loop import INTERRUPTED, NOT_RUN, AgentOptions, Outcome, Steps, Watcher
 from fusiontools.runs.agent.turn_log import TurnLog, answer_all
-from fusiontools.runs.agent.work_copy import WorkCopy, lines_of, printable
+from fusiontools.runs.agent.work_copy import WorkCopy, lines_of, printable, remove_abandoned
 from fusiontools.runs.agent.workspace import WorkOptions, Workspace, find_work_sandbox
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
@@ -87,6 +87,7 @@ class Agent:
 
         Raises:
             UsageError: there is no sandbox, or the folder cannot be worked on.
+            CopyStopped: somebody has stopped it before it began.
         """
         begun, self._stopped = time.monotonic(), False
         before: Any = self.session.records[-1].get("code", {}) if self.session.records else {}
@@ -130,6 +131,7 @@ class Agent:
             return self._space
         if self._space is not None:
             self._space.close(remove=True)
+            self._space = None
         if self._sandbox is None:
             self._sandbox = await asyncio.to_thread(find_work_sandbox, self.options.work)
             if not self._sandbox.boxed and self._sandbox.kind == "none":
@@ -141,12 +143,21 @@ class Agent:
             copy = await asyncio.to_thread(_reopen, self.options.work, about.get("work"), self._sandbox.user)
             if copy is None and "work" in about:
                 self.watcher.notes("the copy of the turn that was not finished is gone; it goes on with a new one")
-        self.watcher.waits("copying the project" if copy is None else "opening the copy")
-        self._space = await asyncio.to_thread(Workspace.open, self.options.work, self._sandbox, copy)
-        self.watcher.waits("")
+        fresh = copy is None
+        if copy is None:
+            self.watcher.waits("copying the project")
+            try:
+                copy = await asyncio.to_thread(self._copy, self._sandbox.user)
+            finally:
+                self.watcher.waits("")
+        self._space = Workspace.open(self.options.work, self._sandbox, copy, fresh=fresh)
         for skipped in self._space.copy.skipped[:5]:
             self.watcher.notes(f"not in the copy: {skipped}")
         return self._space
+
+    def _copy(self, owner: int | None) -> WorkCopy:
+        remove_abandoned()
+        return WorkCopy.create(self.options.work.root, self.session.path, owner, lambda: self._stopped)
 
     async def _end(self, work: Steps, outcome: Outcome, seconds: float) -> CodeTurn:
         """Bring the work over or leave it, and write the turn into the session."""

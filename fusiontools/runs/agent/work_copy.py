@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import fnmatch
 import hashlib
 import json
 import os
 import re
-import shutil
+import secrets
 import stat
+import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,14 +30,28 @@ from fusiontools.runs.agent.beneath import Beneath, RefusedPath
 _CHUNK_BYTES = 1 << 20
 #: A larger folder is no project.
 _MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
+#: What lies deeper is left out.
+_MOST_DEPTH = 200
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
 LINKED = "{} has another name elsewhere (a hard link), which would change, too"
-_TREE, _OUTPUT, _BASE = "tree", "output", "base.json"
+_PREFIX = "fuse-code-"
+_TREE, _OUTPUT, _BASE, _ABOUT = "tree", "output", "base.json", "about.json"
 #: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
 _RUN_LATER = frozenset(
     {
-        *(".git", ".gitmodules", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json", ".mcp.json"),
+        # A folder with a HEAD may be a repository of its own, whose config git obeys.
+        *(
+            ".git",
+            "head",
+            ".gitmodules",
+            ".envrc",
+            ".vscode",
+            ".idea",
+            ".devcontainer",
+            ".devcontainer.json",
+            ".mcp.json",
+        ),
         *(".claude", ".codex", ".cursor", ".gemini", ".husky", ".pre-commit-config.yaml", ".github", ".gitlab-ci.yml"),
         *(".circleci", ".travis.yml", ".buildkite", ".woodpecker", ".drone.yml", "azure-pipelines.yml", "jenkinsfile"),
     }
@@ -128,6 +144,10 @@ def matches(path: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
 
 
+class CopyStopped(Exception):
+    """Somebody has stopped it while the folder was being copied; nothing is left of the copy."""
+
+
 @dataclass
 class WorkCopy:
     """A copy of a folder.
@@ -145,6 +165,7 @@ class WorkCopy:
     owner: int | None = None
     #: What could not be copied, and why.
     skipped: list[str] = field(default_factory=list)
+    _lock: int = -1
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _known: dict[str, Entry] = field(default_factory=dict)
 
@@ -159,25 +180,41 @@ class WorkCopy:
         return self.folder / _OUTPUT
 
     @classmethod
-    def create(cls, root: Path, owner: int | None = None) -> WorkCopy:
+    def create(
+        cls,
+        root: Path,
+        session: Path,
+        owner: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> WorkCopy:
         """Copy a folder.
+
+        Args:
+            session: the file of the session that it is for.
+            is_stopped: asked before each file.
 
         Raises:
             UsageError: it is too large, or cannot be read.
+            CopyStopped: somebody has stopped it.
             OSError: the copy cannot be written.
         """
-        folder = Path(tempfile.mkdtemp(prefix="fuse-code-", dir=_place()))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         copy = cls(root, folder, {}, owner)
         with contextlib.ExitStack() as stack:
             stack.callback(copy.remove)
+            copy._lock = _locked(folder)
+            about = {"root": str(root), "session": str(session.absolute())}
+            (folder / _ABOUT).write_text(json.dumps(about), encoding="ascii")
             for each in (copy.tree, copy.output):
                 each.mkdir()
                 each.chmod(0o755)
-            copy._fill()
+            copy._fill(is_stopped)
             copy._save()
             if owner is not None:
-                for each in (folder, copy.tree):
-                    os.chown(each, owner, owner)
+                os.chown(copy.tree, owner, owner)
+                # Who runs inside goes through it, and changes nothing in it.
+                os.chown(folder, -1, owner)
+                folder.chmod(0o710)
             stack.pop_all()
         return copy
 
@@ -186,23 +223,24 @@ class WorkCopy:
         """Return a copy that was made before; None where it is not there any more, or is not of this folder."""
         try:
             status = os.lstat(folder)
-            ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (os.geteuid(), owner)
-            kept = json.loads((folder / _BASE).read_text(encoding="ascii"))
-        except (OSError, ValueError):
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or _about(folder)["root"] != str(root):
+                return None
+            lock = _locked(folder)
+            entries = json.loads((folder / _BASE).read_text(encoding="ascii"))
+        except (OSError, ValueError, KeyError):
             return None
-        if not ours or kept["root"] != str(root):
-            return None
-        return cls(root, folder, {path: Entry(*entry) for path, entry in kept["entries"].items()}, owner)
+        return cls(root, folder, {path: Entry(*entry) for path, entry in entries.items()}, owner, _lock=lock)
+
+    def close(self) -> None:
+        """Let go of the copy, which stays."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove(self) -> None:
         """Take the copy away."""
-
-        # Of a directory that may not be written to, nothing could be taken away.
-        for base, names, _ in os.walk(self.folder):
-            for path in (Path(base, name) for name in names):
-                if not path.is_symlink():
-                    path.chmod(0o700)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
+        self.close()
 
     def is_too_full(self) -> bool:
         """Return whether the copy has grown by more than it may."""
@@ -226,7 +264,11 @@ class WorkCopy:
         """Make paths of the copy again what they were in the folder; where that has changed, as it is now there."""
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
-                entry, data = _look(root, path, whole=True)
+                try:
+                    entry, data = _look(root, path, whole=True)
+                except (RefusedPath, OSError):
+                    entry, data = None, b""
+                self._clear(tree, path, entry)
                 _put(tree, path, entry, data, self.owner)
                 if entry is None:
                     self.base.pop(path, None)
@@ -281,9 +323,11 @@ class WorkCopy:
                 found.append(data)
         return found[0], found[1]
 
-    def _fill(self) -> None:
+    def _fill(self, is_stopped: Callable[[], bool]) -> None:
         size = 0
         for path, directory, name, status in walk(self.root, self.skipped):
+            if is_stopped():
+                raise CopyStopped
             target = self.tree / path
             mode = stat.S_IMODE(status.st_mode) & 0o777
             size += status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -314,10 +358,26 @@ class WorkCopy:
             if self.owner is not None and target.is_dir() and not target.is_symlink():
                 os.chown(target, self.owner, self.owner)
 
+    def _clear(self, tree: Beneath, path: str, entry: Entry | None) -> None:
+        """Move out of the copy what stands in the way: a file where a directory belongs, or vice versa."""
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            wants_directory = end < len(parts) or (entry is not None and entry.kind == "directory")
+            with tree.find("/".join(parts[:end]), follow=False) as spot:
+                status = spot.status()
+                if status is None or (end == len(parts) and entry is None):
+                    return
+                if stat.S_ISDIR(status.st_mode) != wants_directory:
+                    if not wants_directory:
+                        # Whoever moves a directory must be able to write to it.
+                        os.chmod(spot.name, 0o700, dir_fd=spot.directory)
+                    os.rename(spot.name, self.folder / secrets.token_hex(8), src_dir_fd=spot.directory)
+                    return
+
     def _save(self) -> None:
         kept = {path: [e.kind, e.mode, e.digest, e.names] for path, e in self.base.items()}
         # Names need not be text: the standard library's JSON writes what is none, too.
-        (self.folder / _BASE).write_text(json.dumps({"root": str(self.root), "entries": kept}), encoding="ascii")
+        (self.folder / _BASE).write_text(json.dumps(kept), encoding="ascii")
 
     def _note(self, path: str, entry: Entry, status: os.stat_result) -> None:
         self._stamps[path] = _stamp(status)
@@ -348,6 +408,71 @@ def _place() -> str:
     return os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())  # noqa: S108
 
 
+def _locked(folder: Path) -> int:
+    """Return an open folder that nobody else has open so.
+
+    Raises:
+        BlockingIOError: somebody is at work in it.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _about(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((folder / _ABOUT).read_text(encoding="ascii"))
+    return found
+
+
+def _remove(folder: Path) -> None:
+    # Of a directory that may not be written to, nothing could be taken away; and one may be deeper than any path.
+    for words in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        subprocess.run([*words, "--", folder], stderr=subprocess.DEVNULL, check=False)
+
+
+def copies_of(sessions: Path) -> list[Path]:
+    """Return the copies that belong to sessions of a folder."""
+    return [folder for folder, session in _ours() if session.parent == sessions.absolute()]
+
+
+def remove_abandoned() -> None:
+    """Take away the copies that nobody is at work in and no session goes on with: somebody was killed in the midst."""
+    for folder, session in _ours():
+        name = folder.name.encode()
+        with contextlib.suppress(OSError):
+            # Locked only where nobody would look for it: who goes on with a session needs the lock.
+            if not _is_named(name, session):
+                lock = _locked(folder)
+                try:
+                    # Somebody may have been about to name it.
+                    if not _is_named(name, session):
+                        _remove(folder)
+                finally:
+                    os.close(lock)
+
+
+def _ours() -> Iterator[tuple[Path, Path]]:
+    """Yield every copy of ours, and the file of the session that it is for."""
+    for folder in Path(_place()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if folder.lstat().st_uid == os.geteuid():
+                yield folder, Path(_about(folder)["session"])
+
+
+def _is_named(name: bytes, session: Path) -> bool:
+    """Return whether the turn under way, or the last one, says that it goes on in a copy."""
+    with contextlib.suppress(FileNotFoundError):
+        if name in session.with_suffix(".turn").read_bytes():
+            return True
+    with contextlib.suppress(FileNotFoundError):
+        return name in session.read_bytes().rstrip().rpartition(b"\n")[2]
+    return False
+
+
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     """Return what changes whenever a file does: nobody can set the time of the last change of its state."""
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
@@ -370,7 +495,9 @@ def walk(root: Path, unread: list[str] | None = None) -> Iterator[tuple[str, int
         os.close(fd)
 
 
-def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tuple[str, int, str, os.stat_result]]:
+def _walk(
+    directory: int, prefix: str, unread: list[str] | None, depth: int = 0
+) -> Iterator[tuple[str, int, str, os.stat_result]]:
     with os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries)
     for name in names:
@@ -382,6 +509,10 @@ def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tup
         yield path, directory, name, status
         if not stat.S_ISDIR(status.st_mode):
             continue
+        if depth >= _MOST_DEPTH:
+            if unread is not None:
+                unread.append(f"{path[:200]}…: deeper than {_MOST_DEPTH} directories")
+            continue
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             inner = os.open(name, flags, dir_fd=directory)
@@ -390,7 +521,7 @@ def _walk(directory: int, prefix: str, unread: list[str] | None) -> Iterator[tup
                 unread.append(f"{path}: {error.strerror}")
             continue
         try:
-            yield from _walk(inner, path + "/", unread)
+            yield from _walk(inner, path + "/", unread, depth + 1)
         finally:
             os.close(inner)
 
@@ -471,14 +602,10 @@ def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: i
 
 def link_leads_out(path: str, target: str) -> bool:
     """Return whether a link at a path of a folder names something outside of it."""
-    if target.startswith("/"):
-        return True
-    depth = len(path.split("/")) - 1
-    for part in target.split("/"):
-        depth += {"..": -1, "": 0, ".": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
+    # What `..` means behind a name depends on whether that name is a link.
+    return target.startswith("/") or ups > path.count("/") or ".." in parts[ups:]
 
 
 def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -493,5 +620,6 @@ def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int
 
 
 def printable(path: str) -> str:
-    """Return a path as text; what is none in its bytes is replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """Return a path as text on one line; what is none in its bytes, and what moves a cursor, is replaced."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
-from fusiontools.runs.agent.beneath import Beneath
+from fusiontools.runs.agent.beneath import Beneath, RefusedPath
 from fusiontools.runs.agent.exact_edits import count_lines, diff_of
 from fusiontools.runs.agent.work_copy import (
     LINKED,
@@ -120,15 +120,15 @@ class Workspace:
         return str(self.options.root) if self.sandbox.boxed else str(self.copy.tree)
 
     @classmethod
-    def open(cls, options: WorkOptions, sandbox: Sandbox, copy: WorkCopy | None = None) -> Workspace:
-        """Make a copy of the folder, or go on with one, and open it.
+    def open(cls, options: WorkOptions, sandbox: Sandbox, copy: WorkCopy, *, fresh: bool) -> Workspace:
+        """Open a copy of the folder for work.
+
+        Args:
+            fresh: whether nobody has worked in it yet.
 
         Raises:
-            UsageError: it is too large.
-            OSError: it cannot be read, or copied.
+            OSError: it cannot be read.
         """
-        fresh = copy is None
-        copy = copy or WorkCopy.create(options.root, sandbox.user)
         at = str(options.root) if sandbox.boxed else str(copy.tree)
         place = Place(copy.tree, copy.output, at, _environment(at), _seldom(copy), options.network)
         shell = Shell(sandbox, Bounds(_COMMAND_S, _MEMORY_BYTES, _PROCESSES), options.secrets, place)
@@ -140,6 +140,7 @@ class Workspace:
         self.files.close()
         if remove:
             self.copy.remove()
+        self.copy.close()
 
     async def list_files(self) -> tuple[list[str], str]:
         """Return the files of the project, those left out that it ignores, and what to say of those."""
@@ -201,10 +202,20 @@ class Workspace:
             return why
         if change.before is not None and change.before.names > 1:
             return LINKED.format(change.path)
-        to = change.after.digest if change.after is not None and change.after.kind == "link" else ""
-        if link_leads_out(change.path, to):
-            return f"{change.path} would be a link to {to}, outside of the project"
+        if change.after is not None and change.after.kind == "link":
+            to = change.after.digest
+            if link_leads_out(change.path, to) or self._leads_out(change.path):
+                return f"{change.path} would be a link to {to}, outside of the project"
         return None
+
+    def _leads_out(self, path: str) -> bool:
+        """Return whether a path leads out of the copy over other links."""
+        try:
+            with contextlib.suppress(OSError), self.files.find(path):
+                return False
+        except RefusedPath:
+            return True
+        return False
 
     def _allows(self, path: str) -> bool:
         return runs_later(path) and self.options.rules.why_not(path) is None
@@ -242,12 +253,27 @@ def find_work_sandbox(options: WorkOptions) -> Sandbox:
     root = options.root
     if not root.is_dir():
         raise UsageError(f"--root {root}: there is no such directory")
+    if folder := _ours_within(root):
+        why = f"it holds or is in {folder}, with keys and journal"
+        raise UsageError(f"--root {root}: {why}; name the project's own folder")
+    shown = [Path(path).resolve() for path in options.readable]
+    for path in shown:
+        if not path.exists():
+            raise UsageError(f"--readable {path}: there is no such file or directory")
+        if folder := _ours_within(path):
+            raise UsageError(f"--readable {path}: it holds or is in {folder}, with keys and journal; name less of it")
+    readable = [*_SHOWN_OF_ETC, *_pythons(root), *_repositories(root), *map(str, shown)]
+    return require_sandbox(options.wrapper, unsafe=options.unsafe, network=options.network, readable=readable)
+
+
+def _ours_within(place: Path) -> Path | None:
+    """Return a folder with keys or a journal that lies within a place, or holds it."""
     ours = [default_path().parent, Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "fusiontools")]
     for folder in ours:
-        if folder.exists() and folder.resolve().is_relative_to(root):
-            raise UsageError(f"--root {root}: it holds {folder}, with keys and journal; name the project's own folder")
-    readable = [*_SHOWN_OF_ETC, *_pythons(root), *_repositories(root), *options.readable]
-    return require_sandbox(options.wrapper, unsafe=options.unsafe, network=options.network, readable=readable)
+        there = folder.resolve()
+        if folder.exists() and (there.is_relative_to(place) or place.is_relative_to(there)):
+            return folder
+    return None
 
 
 def _is_directory(change: FileChange) -> bool:
@@ -276,14 +302,15 @@ def _seldom(copy: WorkCopy) -> Any:
 
 
 def _pythons(root: Path) -> list[str]:
-    """Return where the interpreters of the project's virtual environments are installed."""
+    """Return the interpreters of the project's virtual environments, and their libraries."""
     found = []
     for name in (".venv", "venv"):
-        python = root / name / "bin" / "python"
-        with contextlib.suppress(OSError):
-            if python.exists():
-                found.append(str(python.resolve().parent.parent))
-    return [path for path in found if not path.startswith("/usr") and len(Path(path).parts) > 2]
+        # The link may be a trap that comes with the project: no more is shown than an installed Python has.
+        python = Path(os.path.realpath(root / name / "bin" / "python"))
+        library = python.parent.parent / "lib"
+        if python.name.startswith("python") and python.parent.name == "bin" and any(library.glob("python3*/os.py")):
+            found += [str(python), str(library)]
+    return [path for path in found if not path.startswith("/usr/")]
 
 
 def _repositories(root: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 from coding import CHECK, FINISH, MEND, Coding, calling, everything_in, forget_copies, git, project, sandbox_works
 from scripted import said
 
-from fusiontools.errors import CallFailed
+from fusiontools.errors import CallFailed, UsageError
 from fusiontools.record.types import Record
+from fusiontools.runs.kept import remove_older, what_is_kept
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
 
@@ -33,6 +35,12 @@ def coding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coding]:
 def code_of(turn: Any) -> dict[str, Any]:
     found: dict[str, Any] = turn.record["code"]
     return found
+
+
+def copies_of(coding: Coding) -> list[Path]:
+    """Return the copies of the project that are there."""
+    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
+    return [base.parent for base in bases if f'"{coding.root}"' in base.read_text()]
 
 
 # What comes over
@@ -209,6 +217,75 @@ def test_a_protected_test_is_put_back_before_the_check_sees_it(coding: Coding) -
     assert code_of(turn)["changed"] == ["M app.py +1 -1"]
 
 
+# Tricks of commands: what stands in another's place, links, names, depth
+
+
+@pytest.mark.parametrize(
+    ("command", "changed"),
+    [
+        ("rm -r tests; mkdir y; echo > y/z; ln -s y tests", ["A y/z +1 -0"]),
+        ("rm -r .github tests/a.py; echo > .github; mkdir tests/a.py; echo > tests/a.py/x", []),
+        ("rm -rf .git; echo 'gitdir: gg' > .git; rm -r tests; mkfifo tests", []),
+        ("mkdir q; echo > q/f; rm -rf .github .git; ln -s q .github; ln -s q .git", ["A q/f +1 -0"]),
+    ],
+)  # fmt: skip
+def test_what_was_put_in_the_place_of_a_file_or_a_folder_gives_way(
+    coding: Coding, command: str, changed: list[str]
+) -> None:
+    for name in ("tests/a.py", ".github/ci.yml"):
+        (coding.root / name).parent.mkdir()
+        (coding.root / name).write_text("1\n")
+    coding.options["check"] = "test -f tests/a.py -a -f .github/ci.yml"
+    before = everything_in(coding.root)
+
+    turn = coding.run(("bash", {"command": command}), protect=["tests/"])
+
+    assert turn.outcome == "done", coding.seen.results
+    assert code_of(turn)["changed"] == changed
+    after = everything_in(coding.root)
+    assert {name: after[name] for name in before} == before
+
+
+def test_no_link_leads_out_whatever_others_it_goes_over(coding: Coding, tmp_path: Path) -> None:
+    (coding.root / "theirs").symlink_to("/etc")
+    command = (
+        "mkdir -p a/b/c; ln -s ../../.. a/b/c/up; ln -s a/b/c/up/../secret over; ln -s theirs/passwd through; "
+        "ln -s /proc/self/root root; ln -s ../app.py a/good; ln -s round round"
+    )
+
+    turn = coding.run(("bash", {"command": command}), ("read", {"path": "over"}), ("read", {"path": "root/etc/passwd"}))
+
+    assert code_of(turn)["changed"] == ["A a/b/c/up +1 -0", "A a/good +1 -0"]
+    assert [note.partition(" would be a link to ")[0] for note in code_of(turn)["notes"]] == [
+        "over", "root", "round", "through"
+    ]  # fmt: skip
+    assert [run.result.status for run in coding.seen.runs[1:3]] == ["refused"] * 2
+
+
+def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) -> None:
+    command = (
+        "touch $'new\nM app.py +0 -0' $'bad\\xff'; chmod 4777 app.py; "
+        "for i in $(seq 1500); do mkdir dddd && cd dddd || exit; done; echo > file"
+    )
+
+    turn = coding.run(("bash", {"command": command}))
+
+    assert turn.outcome == "done"
+    assert code_of(turn)["changed"] == ["M app.py +0 -0", "A bad\ufffd +0 -0", "A new\ufffdM app.py +0 -0 +0 -0"]
+    assert (coding.root / "app.py").stat().st_mode & 0o7777 == 0o777
+    assert (coding.root / "new\nM app.py +0 -0").exists()
+    assert copies_of(coding) == []
+
+
+def test_a_repository_without_a_work_tree_is_put_back_since_git_obeys_its_config(coding: Coding) -> None:
+    command = "git init -q --bare sub; git -C sub config core.fsmonitor evil; touch sub/objects/x sub/refs/x"
+
+    turn = coding.run(("bash", {"command": command}))
+
+    assert not (coding.root / "sub/HEAD").exists()
+    assert "sub/HEAD is run later" in str(code_of(turn)["notes"])
+
+
 # What it is refused
 
 
@@ -248,6 +325,37 @@ def test_commands_see_no_key_no_network_and_none_of_our_files(coding: Coding, mo
     assert "No such file or directory" in coding.seen.results[0]
     assert "key = [a key stood here]" in coding.seen.results[0]
     assert "\n3\n" in coding.seen.results[0]  # two lines of title, and its own loopback
+
+
+def test_commands_see_what_is_readable_and_no_home_that_a_link_of_the_project_points_to(
+    coding: Coding, tmp_path: Path
+) -> None:
+    """`.venv/bin/python` may come with the project, and lead anywhere."""
+    outside = tmp_path / "home/.ssh/python"
+    outside.parent.mkdir(parents=True)
+    outside.write_text("the secret of the house")
+    (tmp_path / "shown").write_text("shown")
+    (coding.root / ".venv/bin").mkdir(parents=True)
+    (coding.root / ".venv/bin/python").symlink_to(outside)
+    coding.work["readable"] = [os.path.relpath(tmp_path / "shown")]
+
+    coding.run(("bash", {"command": f"cat .venv/bin/python {outside}; cat {tmp_path}/shown"}))
+
+    assert "the secret" not in coding.seen.results[0]
+    assert coding.seen.results[0].endswith("\nshown")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("nowhere", "there is no such"), (".", "with keys and journal"), ("config", "--readable")]
+)
+def test_what_is_not_there_and_our_own_files_are_not_made_readable(
+    coding: Coding, tmp_path: Path, path: str, said: str
+) -> None:
+    (tmp_path / "config/fusiontools").mkdir(parents=True)
+    coding.work["readable"] = [str(tmp_path / path)]
+
+    with pytest.raises(UsageError, match=said):
+        coding.run()
 
 
 def test_a_folder_with_our_keys_in_it_is_no_project(coding: Coding, tmp_path: Path) -> None:
@@ -325,12 +433,11 @@ def test_a_limit_of_steps_or_of_money_leaves_the_work_to_be_gone_on_with(coding:
 
 def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(coding: Coding) -> None:
     def lose() -> None:
-        for base in Path("/var/tmp").glob("fuse-code-*/base.json"):
-            if str(coding.root) in base.read_text():
-                shutil.rmtree(base.parent)
+        for copy in copies_of(coding):
+            shutil.rmtree(copy)
 
     failed = coding.turn(CallFailed("connect", "nobody there"))
-    copies = [base for base in Path("/var/tmp").glob("fuse-code-*/base.json") if str(coding.root) in base.read_text()]
+    copies = copies_of(coding)
     coding.options["most_steps"] = 1
     coding.turn(calling(MEND))
     lose()
@@ -480,3 +587,15 @@ def test_a_session_is_a_file_of_records_and_the_next_turn_knows_the_last(coding:
     assert roles[:7] == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
     assert not session.path.with_suffix(".turn").exists()
     assert all("state" not in line["code"] for line in lines)
+
+
+def test_a_copy_is_counted_and_goes_with_its_session(coding: Coding) -> None:
+    coding.options["most_steps"] = 1
+    coding.turn(calling(MEND))
+
+    kept = {each.kind: each for each in what_is_kept()}
+    removed = remove_older("sessions", math.inf)
+
+    assert (kept["copies"].count, kept["copies"].size_bytes > 0) == (1, True)
+    assert (removed.count, copies_of(coding)) == (1, [])
+    assert "copies" not in {each.kind for each in what_is_kept()}
