@@ -205,7 +205,11 @@ class RunsUnderWay:
         job = self._jobs.get((caller, run))
         if job is None:
             raise ApiError(
-                404, "run_not_found", f"no run {run[:100]!r} of this key is under way in this process", "run"
+                404,
+                "run_not_found",
+                f"no run {run[:100]!r} of this key is under way in this process: it has ended, or another "
+                "of the server's --workers has it; closing the connection of its stream stops all of it",
+                "run",
             )
         if job.drafts is None or not job.drafts.stop(member):
             raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")

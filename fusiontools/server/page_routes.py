@@ -100,6 +100,8 @@ class PageRoutes:
                 for name, endpoint in self._endpoints().items()
             ],
             "page_keys": self._may_bring_keys(scope),
+            # Of several processes another one than the run's would be told.
+            "stops_members": server.options.workers == 1,
         }
         await send_json(send, 200, said, {"cache-control": "no-store"})
 

@@ -67,6 +67,21 @@ def test_stop_stops_the_models_and_what_was_written_can_be_gone_on_with(desk: De
     assert upstream.stats()["requests"] == 0  # of the one that had answered a copy is the answer
 
 
+def test_a_server_that_dies_in_the_middle_leaves_what_was_written(desks: Any, serve: Serve) -> None:
+    desk: Desk = desks(serve(*ALL))
+    desk.open()
+    desk.expected += ["ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"]
+    turn = desk.ask("Why?", "fake/a", SLOW, wait=False)
+    expect(desk.column("fake/a").locator(".status")).to_have_text("done")
+    expect(desk.column(SLOW).locator(".prose")).to_contain_text("fake/b says")
+
+    desk.server.process.kill()
+
+    expect(turn.locator(".answer").get_by_role("alert")).to_contain_text("the connection to the server broke")
+    expect(desk.page.locator(".banner")).to_contain_text("The server does not answer")
+    expect(desk.column(SLOW).locator(".prose")).to_contain_text("fake/b says")
+
+
 def test_a_member_that_fails_says_why_in_the_endpoints_words(desk: Desk) -> None:
     turn = desk.ask("Why?", "fake/a", "fake/b+status=400", "fake/c")
 
@@ -81,6 +96,23 @@ def test_where_nobody_answers_the_page_says_so(desk: Desk) -> None:
 
     expect(turn.locator(".answer h3")).to_contain_text("No answer")
     expect(turn.get_by_role("alert")).to_contain_text("upstream says 400")
+
+
+def test_what_is_being_typed_outlives_a_redraw(desk: Desk) -> None:
+    desk.page.get_by_role("button", name="Options").click()
+    field = desk.page.get_by_label("Members, as MODEL")
+    field.fill("fake/x fake/y")
+
+    desk.page.evaluate(
+        """async () => {
+            (await import('/page/files/state.js')).update();
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        }"""
+    )
+
+    expect(field).to_have_value("fake/x fake/y")
+    field.blur()
+    expect(desk.page.locator(".recipe-line")).to_contain_text("Members: x, y")
 
 
 def test_what_it_would_cost_is_said_before(desk: Desk, upstream: Upstream) -> None:
@@ -171,7 +203,7 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     turn = desk.ask("Isn't it 'so'?", "fake/a", "fake/b", Synthesizer="fake/other")
     record = json.loads(_downloaded(desk, turn))
 
-    turn.get_by_role("button", name="Elsewhere").click()
+    turn.get_by_role("button", name="As a command").click()
     line = turn.locator(".share pre").nth(0).inner_text()
     line = line.replace("-c recipe ", "")  # this one is a file of the server's folder
     assert "degraded" not in record
@@ -179,6 +211,7 @@ def test_the_shell_line_says_the_same_as_was_asked(desk: Desk, run: Any, upstrea
     result = run(f"{line.replace('fuse-judge', 'fuse-judge -m fake/judge')}", pipefail=True)
 
     assert result.status == 0, result.err
+    assert "degraded" not in result.records[0]
     assert upstream.bodies("fake/other")[-1]["messages"] == served[0]["messages"]
     assert result.records[0]["answer"]["content"] == record["answer"]["content"]
 
@@ -246,5 +279,5 @@ def test_a_server_with_keys_is_unlocked_in_memory_alone(desks: Any, serve: Serve
 
     expect(turn.locator(".answer .prose")).to_contain_text("fake/synth says")
     assert "key-of-the-server" not in _everything_kept(desk.page) + desk.page.url
-    turn.get_by_role("button", name="Elsewhere").click()
+    turn.get_by_role("button", name="As a command").click()
     expect(turn.locator(".share pre").nth(1)).to_contain_text("$FUSION_KEY")

@@ -88,6 +88,23 @@ def test_a_record_that_is_dropped_on_the_page_opens(desk: Desk, run: Run) -> Non
     expect(turn.locator(".answer .prose")).to_contain_text("fake/s says")
 
 
+def test_sources_are_footnotes_of_the_answer(desk: Desk, run: Run) -> None:
+    made = run("echo 'Why?' | fuse-panel -m fake/a | fuse-synth -m fake/s").records[0]
+    text = "[One](https://example.org/one#part), <https://example.org/two/>, [it](https://example.org/one), [no](https://a.org)"
+    sources = [{"url": f"https://example.org/{name}", "title": name, "how": "search"} for name in ("one", "two")]
+    made["answer"] = {**made["answer"], "content": text, "sources": sources}
+
+    drop(desk.page, "record.json", json.dumps(made))
+
+    answer = desk.page.locator(".answer")
+    expect(answer.locator(".prose .cite")).to_have_text(["[1]", "[2]", "[1]"])
+    answer.get_by_role("link", name="Source 2", exact=True).click()
+    expect(answer.locator(".sources li:target")).to_contain_text("two")
+    answer.get_by_role("link", name="Back to where source 1 is cited").click()
+    expect(answer.locator(".cite:target")).to_have_count(1)
+    expect(answer.locator(".cite").first).to_be_in_viewport()
+
+
 def test_a_file_that_is_no_record_is_refused_in_words(desk: Desk) -> None:
     drop(desk.page, "x.jsonl", '{"a": 1}\n{broken')
     expect(desk.page.get_by_role("status").last).to_contain_text("x.jsonl: line 2 is no JSON")

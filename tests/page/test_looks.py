@@ -169,7 +169,7 @@ def again(desk: Desk, upstream: Upstream) -> None:
     turn.locator(".foot-form .primary").click()
     second = desk.page.locator(".turn").nth(1)
     second.get_by_role("button", name="Compare").click()
-    second.get_by_role("button", name="Elsewhere").click()
+    second.get_by_role("button", name="As a command").click()
 
 
 def history(desk: Desk, upstream: Upstream) -> None:

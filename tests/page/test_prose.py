@@ -225,6 +225,44 @@ def test_a_reader_who_scrolls_up_stays_there_in_that_column_alone(desk: Desk) ->
     desk.page.keyboard.press("Escape")
 
 
+#: Hears 5,000 pieces of a text, as many at once as a chunk of the network holds; returns how often the page was drawn.
+MANY_PIECES = """
+async () => {
+    const { EventReader } = await import('/page/files/api.js');
+    const { onChange, state, update } = await import('/page/files/state.js');
+    const { begin, take } = await import('/page/files/turn.js');
+    const more = { thread: 't', recipe: 'recipe', chain: '', question: 'Why?' };
+    const turn = begin({ messages: [], fusion: {} }, more);
+    let drawn = -1;  // a listener is called as it is taken on, too
+    onChange(() => (drawn += 1));
+    update(() => state.turns.push(turn));
+    const reader = new EventReader((event) => update(() => take(turn, event)));
+    const encoder = new TextEncoder();
+    let frames = 0;
+    for (let i = 0; i < 5000; i += 100) {
+        const lines = [];
+        for (let n = i; n < i + 100; n += 1) {
+            lines.push('data: ' + JSON.stringify({ type: 'text', model: 'm', layer: 1, text: `word${n} ` }));
+        }
+        reader.feed(encoder.encode(lines.join('\\n\\n') + '\\n\\n'));
+        if (i % 1000) continue;
+        await new Promise(requestAnimationFrame);
+        frames += 1;
+    }
+    await new Promise(requestAnimationFrame);
+    const shown = document.querySelector('.column .prose').textContent;
+    return { drawn, frames: frames + 1, ends: shown.trimEnd().endsWith('word4999') };
+}
+"""
+
+
+def test_what_is_drawn_follows_the_frames_and_not_the_pieces(desk: Desk) -> None:
+    seen = desk.page.evaluate(MANY_PIECES)
+
+    assert seen["ends"]  # one frame after the last byte all of it stands there
+    assert seen["drawn"] <= seen["frames"]
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_events_are_read_however_the_bytes_are_cut(desk: Desk, cut: int) -> None:
     found = desk.page.evaluate(

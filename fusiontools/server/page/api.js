@@ -6,6 +6,8 @@ export function useKey(text) {
   key = text.trim();
 }
 
+const BROKE = "the connection to the server broke before the answer was whole; what had come by then stays";
+
 /** A refusal: `status` (0: not reached) and the server's words. */
 export class Refused extends Error {
   constructor(status, message, code = "") {
@@ -42,7 +44,9 @@ export async function stream(path, body, onEvent, signal) {
   const reader = response.body.getReader();
   const events = new EventReader(onEvent);
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw signal?.aborted ? error : new Refused(0, BROKE);
+    });
     if (done) break;
     events.feed(value);
   }
@@ -64,7 +68,7 @@ export class EventReader {
 
   finish() {
     this.take(this.decoder.decode());
-    if (!this.ended) throw new Refused(0, "the connection broke before the answer was whole");
+    if (!this.ended) throw new Refused(0, BROKE);
   }
 
   take(text) {

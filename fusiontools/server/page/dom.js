@@ -12,9 +12,9 @@ export function h(tag, props, ...children) {
 }
 
 const AS_PROPERTY = new Set(["value", "checked", "disabled", "open", "selected", "hidden", "indeterminate"]);
-const OURS = new Set(["key", "widget", "text", "done"]);
+const OURS = new Set(["key", "widget", "text", "done", "turn"]);
 const SVG = "http://www.w3.org/2000/svg";
-const IN_SVG = new Set(["svg", "rect", "line", "circle", "g", "title"]);
+const IN_SVG = new Set(["svg", "rect", "line", "circle", "g"]);
 
 /** Make the children of a node what a list of descriptions says. */
 export function patch(parent, wanted) {
@@ -51,7 +51,7 @@ function fits(node, item) {
 
 function make(item) {
   if (typeof item !== "object") return document.createTextNode(String(item));
-  const node = IN_SVG.has(item.tag) && item.props.svg !== false && item.tag !== "title"
+  const node = IN_SVG.has(item.tag)
     ? document.createElementNS(SVG, item.tag)
     : document.createElement(item.tag);
   node._tag = item.tag;
@@ -85,8 +85,8 @@ function set(node, name, value, before) {
     return;
   }
   if (AS_PROPERTY.has(name)) {
-    // What a person types meanwhile stays, unless the state says something else than before.
-    if (value !== before || (name !== "open" && node[name] !== value)) node[name] = value ?? (name === "value" ? "" : false);
+    // What a person types meanwhile stays, unless the state says something else than before. Options come and go.
+    if (value !== before || (node.tagName === "SELECT" && node[name] !== value)) node[name] = value ?? (name === "value" ? "" : false);
     return;
   }
   if (value === before) return;

@@ -21,7 +21,7 @@ export function begin(body, { thread, recipe, chain, question, of = null }) {
 function member(label, layer) {
   return {
     label, layer, status: "writing", text: "", began: performance.now(), seconds: null, cost: null, tokens: null,
-    message: "", code: "", sources: [],
+    message: "", code: "",
   };
 }
 
@@ -61,7 +61,7 @@ function beginCall(turn, event) {
 
 function stageOf(turn, name) {
   let stage = turn.stages.findLast((s) => s.name === name && s.status !== "done");
-  if (!stage) turn.stages.push((stage = { name, status: "running", calls: [] }));
+  if (!stage) turn.stages.push((stage = { name, status: "running" }));
   return stage;
 }
 
@@ -152,7 +152,7 @@ function memberOf(response, label, record, heard) {
     cost: own.some((c) => c.cost_usd === null) ? null : own.reduce((sum, c) => sum + c.cost_usd, 0),
     tokens: last?.usage?.completion_tokens ?? null,
     tries: own.length, code: failed?.code ?? "", message: failed?.message ?? "",
-    calls: response.tool_calls ?? [], sources: response.sources ?? [], tools: response.tool_runs ?? [],
+    calls: response.tool_calls ?? [], tools: response.tool_runs ?? [],
   };
 }
 
@@ -173,7 +173,7 @@ export function fromRecord(record, more = {}) {
   settle(turn, record);
   turn.cost = more.cost ?? turn.cost;
   const made = [["panel", record.panel], ["judge", record.analysis], [record.answer?.by ?? "answer", record.answer]];
-  turn.stages = made.filter(([, section]) => section).map(([name]) => ({ name, status: "done", calls: [] }));
+  turn.stages = made.filter(([, section]) => section).map(([name]) => ({ name, status: "done" }));
   return turn;
 }
 

@@ -44,7 +44,7 @@ export function toggleHistory() {
 function connectionView(state) {
   if (state.connection === "offline") {
     return h("section", { class: "banner", role: "alert" },
-      h("p", null, h("b", null, "The server does not answer. "), "What was asked is in the history; new questions wait until it is there again."),
+      h("p", null, h("b", null, "The server does not answer. "), "What was asked is in the history, and what you write stays here. Start `fuse-serve` again, or look at what it said last."),
       h("button", { class: "plain", onclick: actions.connect }, "Try again"));
   }
   if (state.connection === "locked") return unlockView();
@@ -88,7 +88,8 @@ function keyView(state, lacking) {
 
 function emptyView(state) {
   return h("section", { class: "empty" },
-    h("p", null, "A question goes to a panel of models at once. A judge compares what they say, a synthesizer writes one answer. All of it is shown here as it happens."),
+    h("h2", null, "Ask several models at once"),
+    h("p", null, "A question goes to a panel of models. A judge compares what they say, a synthesizer writes one answer; all of it is shown as it happens."),
     h("p", { class: "dim" }, "A record or a report in a file can be dropped on the page. ", state.entries.length > 0 && "Earlier questions are in the history."));
 }
 

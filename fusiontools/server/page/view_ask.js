@@ -2,7 +2,7 @@
 
 import * as actions from "./actions.js";
 import { h } from "./dom.js";
-import { steps } from "./share.js";
+import { chainOf, steps } from "./share.js";
 import { update } from "./state.js";
 import { count, plural, short, usd } from "./words.js";
 
@@ -10,12 +10,13 @@ export function askView(state) {
   const { draft } = state;
   const recipe = state.recipes.find((r) => r.name === draft.recipe);
   const busy = state.turns.some((turn) => turn.status === "running");
+  const chain = recipe ? chainOf({ fusion: { ...draft.overrides, recipe: recipe.name, chain: draft.chain } }, state.recipes) : [];
   const ready = state.connection === "ready" && draft.text.trim() && !busy;
   return h("form", { class: "ask", "aria-label": "Ask", onsubmit: submit, ondragover: allow, ondrop: dropped },
     h("label", { class: "sr", for: "question" }, "Question"),
     h("textarea", {
-      id: "question", dir: "auto", rows: 3, value: draft.text,
-      placeholder: state.turns.length ? "Go on: the conversation so far is sent along" : "Ask the panel",
+      id: "question", dir: "auto", rows: state.turns.length ? 1 : 3, value: draft.text,
+      placeholder: state.turns.length ? "A further question; the conversation so far is sent along" : "Your question",
       oninput: (e) => actions.change({ text: e.target.value }), onkeydown: keys, onpaste: pasted,
     }),
     draft.files.length > 0 && h("ul", { class: "files", "aria-label": "Attached" }, draft.files.map(fileView)),
@@ -30,10 +31,10 @@ export function askView(state) {
       h("span", { class: "estimate", role: "status" }, estimateWords(state.estimate)),
       busy
         ? h("button", { type: "button", class: "stop", onclick: actions.stopAll, title: "Esc" }, "Stop")
-        : h("button", { type: "submit", class: "primary", disabled: !ready, title: "Ctrl+Enter" }, "Ask")),
+        : h("button", { type: "submit", class: "primary", disabled: !ready, title: "Ctrl+Enter", "aria-keyshortcuts": "Control+Enter" }, "Ask", h("kbd", { "aria-hidden": "true" }, "Ctrl ↵"))),
     recipe && h("div", { class: "recipe-line" },
-      chainDrawing(draft.chain || recipe.chain),
-      h("span", { class: "description" }, [recipe.description, whoIsAsked(recipe)].filter(Boolean).join(" "))),
+      chainDrawing(named(chain.join(" | "))),
+      h("span", { class: "description" }, [recipe.description, whoIsAsked(recipe, draft, chain)].filter(Boolean).join(" "))),
     draft.optionsOpen && optionsView(state, recipe));
 }
 
@@ -49,13 +50,22 @@ function recipeSelect(state, recipe) {
       state.recipes.map((r) => h("option", { key: r.name, value: r.name }, `${r.name} · ${plural(members(r), "member")}`))));
 }
 
-function whoIsAsked(recipe) {
-  const panel = recipe.panel.map((m) => short(m.model) + (m.samples > 1 ? `*${m.samples}` : ""));
-  const rest = [["judge", recipe.judge], ["synth", recipe.synth]].filter(([, names]) => names.length);
-  return [panel.join(", "), ...rest.map(([stage, names]) => `${stage} ${names.map(short).join(", ")}`)].join("; ");
+/** Who would be asked, with what the options say otherwise; a judge only where the chain has one. */
+function whoIsAsked(recipe, { overrides }, chain) {
+  const has = (stage) => chain.some((step) => step.split(" ")[0] === stage);
+  const panel = overrides.panel?.length ? overrides.panel : recipe.panel.map((m) => m.model + (m.samples > 1 ? `*${m.samples}` : ""));
+  const named = [
+    ["Members", panel],
+    ["Judge", has("judge") ? [overrides.judge || recipe.judge].flat() : []],
+    ["Synthesizer", has("synth") ? [overrides.synth || recipe.synth].flat() : []],
+  ];
+  return named.filter(([, names]) => names.length).map(([role, names]) => `${role}: ${names.map(short).join(", ")}`).join(" · ");
 }
 
 const members = (recipe) => recipe.panel.reduce((sum, m) => sum + m.samples, 0);
+
+/** A chain without its models' names: what stands beside it says them. */
+export const named = (chain) => chain.replace(/ -m ('[^']*'|\S+)/g, "");
 
 /** A chain as its steps, with their options. */
 export function chainDrawing(text, stages = []) {

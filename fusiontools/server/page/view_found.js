@@ -13,7 +13,7 @@ const namer = (turn) => (name) => h("span", { class: `who hue-${hueOf(turn, name
 const list = (items) => h("ul", null, items.map((item) => h("li", { dir: "auto" }, item)));
 
 function part(title, count, ...children) {
-  return count > 0 && h("div", { class: "part" }, h("h4", null, title, " ", h("span", { class: "dim" }, count)), children);
+  return count > 0 && h("div", { class: "part" }, h("h4", null, title), children);
 }
 
 export function analysisView(turn) {
@@ -69,31 +69,64 @@ export function voteView(turn) {
     abstained.length > 0 && h("p", { class: "dim small" }, "Not counted: ", abstained.map((at) => names[at] && who(names[at]))));
 }
 
-const MADE = { synth: "written", vote: "voted", pick: "picked", panel: "one member's, as it is", solo: "asked alone" };
+const MADE = { synth: "written by", vote: "voted for, as said by", pick: "picked, from", panel: "one member's, as it is:", solo: "asked alone:" };
 
 export function answerView(turn, running) {
   const { answer, error } = turn;
   const text = answerText(turn);
-  const made = answer ? [MADE[answer.by] ?? answer.by, short(answer.model ?? "")].filter(Boolean).join(", ") : "";
+  const made = answer ? `${MADE[answer.by] ?? answer.by} ${short(answer.model ?? "")}` : "";
   const end = answer && !["stop", "tool_calls"].includes(answer.finish_reason ?? "stop") ? `ended early: ${answer.finish_reason}` : "";
   return h("div", { class: "answer", role: "group", "aria-label": "Answer" },
     h("h3", null, text ? "Answer " : turn.status === "stopped" ? "Stopped " : "No answer ", h("span", { class: "dim" }, [made, end].filter(Boolean).join(" · "))),
     error && h("p", { class: "fault", role: "alert", dir: "auto" }, error.code && h("b", null, error.code), " ", error.message),
     turn.status === "stopped" && h("p", { class: "dim" }, "Stopped; what was written until then stays."),
-    text && h("div", { class: "prose", widget: prose, text, done: !running }),
+    text && h("div", { class: "prose", widget: cited, turn, text, done: !running }),
     (answer?.tool_calls?.length ?? 0) > 0 && h("pre", { class: "calls", tabindex: "0" }, answer.tool_calls.map((c) => `${c.function.name}(${c.function.arguments})`).join("\n")),
-    sourcesView(answer?.sources ?? []),
+    sourcesView(turn, answer?.sources ?? []),
     degradedView(turn.record?.degraded ?? []));
 }
 
-function sourcesView(sources) {
+/** The answer's prose; once it is whole, a link to one of its sources gets that source's number, which leads to the list. */
+function cited(node, props) {
+  prose(node, props);
+  const sources = props.done ? (props.turn.answer?.sources ?? []) : [];
+  if (!sources.length || node.querySelector(".cite")) return;
+  const numbers = new Map(sources.map((source, i) => [pageOf(source.url), i + 1]));
+  const back = new Set();
+  for (const a of node.querySelectorAll("a")) {
+    const number = numbers.get(pageOf(a.href));
+    if (!number) continue;
+    const mark = document.createElement("sup");
+    const to = document.createElement("a");
+    mark.className = "cite";
+    if (!back.has(number)) mark.id = citeId(props.turn, number);
+    back.add(number);
+    to.href = `#${sourceId(props.turn, number)}`;
+    to.textContent = `[${number}]`;
+    to.setAttribute("aria-label", `Source ${number}`);
+    mark.append(to);
+    a.after(mark);
+  }
+}
+
+const citeId = (turn, number) => `cite-${turn.id}-${number}`;
+const sourceId = (turn, number) => `source-${turn.id}-${number}`;
+
+/** An address without what leads within its page. */
+function pageOf(text) {
+  const url = safeUrl(text);
+  return url ? `${url.origin}${url.pathname.replace(/\/$/, "")}${url.search}` : text;
+}
+
+function sourcesView(turn, sources) {
   return sources.length > 0 && h("div", { class: "sources", role: "group", "aria-label": "Sources" },
-    h("ol", null, sources.map((source) => {
+    h("h4", null, "Sources"), h("ol", null, sources.map((source, i) => {
       const url = safeUrl(source.url);
       const words = source.title || source.url;
-      return h("li", { dir: "auto" },
+      return h("li", { id: sourceId(turn, i + 1), dir: "auto" },
         url ? h("a", { href: url.href, rel: "noopener noreferrer nofollow", target: "_blank" }, words) : words,
-        h("span", { class: "dim" }, ` ${url?.host ?? ""} · ${source.how}`, source.date && ` · ${source.date}`));
+        h("span", { class: "dim" }, ` ${url?.host ?? ""} · ${source.how}`, source.date && ` · ${source.date}`),
+        h("a", { class: "back", href: `#${citeId(turn, i + 1)}`, "aria-label": `Back to where source ${i + 1} is cited` }, " ↩"));
     })));
 }
 

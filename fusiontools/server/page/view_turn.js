@@ -6,7 +6,7 @@ import { prose } from "./prose.js";
 import * as share from "./share.js";
 import { update } from "./state.js";
 import { answerText } from "./turn.js";
-import { chainDrawing } from "./view_ask.js";
+import { chainDrawing, named } from "./view_ask.js";
 import { analysisView, answerView, compareView, voteView } from "./view_found.js";
 import { count, hueOf, plural, seconds, short, usd } from "./words.js";
 
@@ -15,7 +15,7 @@ export function turnView(turn, state) {
   return h("article", { key: turn.id, id: `turn-${turn.id}`, class: `turn ${turn.status}`, "aria-busy": String(running) },
     headView(turn, state),
     // Over a panel that stands only what is new is shown: the rest is right above.
-    turn.layers.length > 0 && !(turn.over && turn.of) && panelView(turn),
+    turn.layers.length > 0 && !(turn.over && turn.of) && panelView(turn, state.server?.stops_members),
     turn.vote && voteView(turn),
     turn.analysis && (!turn.over || /judge/.test(turn.chain || "judge")) && analysisView(turn),
     (answerText(turn) || turn.error || turn.status === "stopped") && answerView(turn, running),
@@ -28,6 +28,8 @@ function headView(turn, state) {
   const spent = running ? (performance.now() - turn.began) / 1000 : turn.seconds;
   const cost = turn.unknownCosts ? `${usd(turn.cost)} + ${plural(turn.unknownCosts, "unknown cost")}` : usd(turn.cost);
   const chain = turn.over ? turn.chain || "judge | synth" : share.chainOf(turn.body, state.recipes).join(" | ");
+  // One alone is stopped where the question is written.
+  const several = running && state.turns.filter((t) => t.status === "running").length > 1;
   return h("header", { class: "turn-head" },
     turn.of
       ? h("p", { class: "dim variant" }, turn.over ? "Again, over the same panel" : `Beside it: ${turn.recipe}`)
@@ -37,11 +39,8 @@ function headView(turn, state) {
       turn.stages.length > 0 && chainDrawing(turn.body.fusion ? named(chain) : turn.stages.map((s) => s.name).join(" | "), turn.stages),
       running && h("span", { class: "dim small", role: "status" }, progress(turn)),
       h("span", { class: "figures" }, [seconds(spent), cost].filter(Boolean).join(" · ")),
-      running && h("button", { class: "stop", onclick: () => actions.stopTurn(turn) }, "Stop")));
+      several && h("button", { class: "stop", onclick: () => actions.stopTurn(turn) }, "Stop")));
 }
-
-/** A chain without its models' names: the columns and the answer say them. */
-const named = (chain) => chain.replace(/ -m ('[^']*'|\S+)/g, "");
 
 function progress(turn) {
   const stage = turn.stages.findLast((s) => s.status === "running")?.name;
@@ -52,12 +51,12 @@ function progress(turn) {
 
 // --- The panel ---
 
-function panelView(turn) {
+function panelView(turn, stops) {
   const last = turn.layers.length - 1;
   const shown = Math.min(turn.shownLayer ?? last, last);
   return h("div", { class: "panel", role: "group", "aria-label": "Panel" },
     last > 0 && roundsView(turn, shown),
-    h("div", { class: "columns" }, turn.layers[shown].map((one) => columnView(turn, one))));
+    h("div", { class: "columns" }, turn.layers[shown].map((one) => columnView(turn, one, stops))));
 }
 
 /** Rounds of a debate, or layers, to step through. */
@@ -79,9 +78,7 @@ function changesIn(turn, shown) {
   return `${changed} of ${turn.layers[shown].length} changed their answer`;
 }
 
-const STATUS = { writing: "writing", done: "done", failed: "failed", stopped: "stopped" };
-
-function columnView(turn, one) {
+function columnView(turn, one, stops) {
   const writing = one.status === "writing";
   const spent = writing && one.seconds === null ? (performance.now() - one.began) / 1000 : one.seconds;
   const figures = [
@@ -92,14 +89,13 @@ function columnView(turn, one) {
     h("header", null,
       h("span", { class: `dot hue-${hueOf(turn, one.label)}`, "aria-hidden": "true" }),
       h("h3", { title: one.label }, short(one.label)),
-      h("span", { class: `status ${one.status}` }, STATUS[one.status]),
-      writing && turn.status === "running" && h("button", {
+      h("span", { class: `status ${one.status}` }, one.status),
+      writing && stops && turn.status === "running" && h("button", {
         class: "icon", title: "Stop this member", "aria-label": `Stop ${one.label}`, onclick: () => actions.stopMember(turn, one),
       }, "×")),
     h("p", { class: "figures" }, figures.filter(Boolean).join(" · ") || " "),
     one.message && h("p", { class: "fault", dir: "auto" }, h("b", null, one.code), " ", one.message),
-    h("div", { class: "body", tabindex: "0", role: "group", "aria-label": `${one.label}: response`, widget: following, onscroll: scrolled, text: one.text, done: !writing },
-    ),
+    h("div", { class: "body", tabindex: "0", role: "group", "aria-label": `${one.label}: response`, widget: following, onscroll: scrolled, text: one.text, done: !writing }),
     one.tools?.length > 0 && h("p", { class: "dim small" }, `Looked up: ${one.tools.map((t) => t.name).join(", ")}`),
     one.calls?.length > 0 && h("pre", { class: "calls", tabindex: "0" }, one.calls.map((c) => `${c.function.name}(${c.function.arguments})`).join("\n")));
 }
@@ -143,7 +139,7 @@ function footView(turn, state) {
         class: "plain", "aria-pressed": String(Boolean(turn.view.compare)),
         onclick: () => update(() => (turn.view = { ...turn.view, compare: turn.view.compare ? null : others.at(0).id })),
       }, "Compare"),
-      button("share", "Elsewhere"),
+      button("share", "As a command"),
       turn.record && h("button", { class: "plain", onclick: () => actions.exportTurn(turn) }, "Save record")),
     turn.view.open === "again" && againView(turn, state),
     turn.view.open === "beside" && besideView(turn, state),

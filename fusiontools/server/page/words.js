@@ -9,6 +9,7 @@ export function usd(value) {
 
 export function seconds(value) {
   if (value === null || value === undefined) return "";
+  if (value < 0.1) return "< 0.1 s";
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 90) return `${Math.round(value)} s`;
   return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
