@@ -269,6 +269,8 @@ def _read(data: bytes) -> tuple[Completion, float | None]:
         KeyError, TypeError, ValueError: it is none of ours.
     """
     body = jsonl.loads(data)
+    if type(body) is not dict:
+        raise TypeError("no object")
     kept = {name: value for name, value in body.items() if name in _KEPT}
     for name, value in kept.items():
         if type(value) not in _KEPT[name]:

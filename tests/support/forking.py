@@ -49,6 +49,9 @@ class Forked:
         self.stdin: IO[bytes] | None = None
         self._told = told
 
+    def __del__(self) -> None:
+        self._told.close()  # nobody wants to know how it ended
+
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
@@ -65,7 +68,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and we are about to be told
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -76,6 +80,8 @@ class Forked:
 
 def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether a forked tool is as good as a started one: nothing in its environment is for the interpreter."""
+    if not hasattr(os, "pidfd_open"):
+        return False
     plain = env.get("LANG") == "C.UTF-8" and env.get("PATH", "").split(os.pathsep)[0] == str(_BIN)
     return (
         plain and "".join(command[:1]) in _SCRIPTS and not any(n.startswith(_READ_AT_START) for n in env if n != "LANG")
@@ -133,7 +139,8 @@ def run_forked(
     finally:
         for process in processes:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         for thread in threads:
             thread.join()
     status = next((status for status in reversed(statuses) if status), 0) if pipefail else statuses[-1]
