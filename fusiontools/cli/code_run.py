@@ -51,6 +51,7 @@ _SAID = {
     "answered": "answered",
     "reverted": "not kept: the check fails; the project is as it was",
     "conflict": "not brought over: files were changed meanwhile; nothing was touched",
+    "unwritten": "not wholly brought over: a file could not be written; the rest is kept in the copy",
     "unfinished": "not finished: the model stopped without calling finish; the project is as it was",
     "steps": "not finished; the project is as it was",
     "repeats": "not finished: it went in circles; the project is as it was",

@@ -144,6 +144,10 @@ def matches(path: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
 
 
+class NotWritten(Exception):
+    """A change could not be written into the folder, the text says which and why; those before it are there."""
+
+
 class CopyStopped(Exception):
     """Somebody has stopped it while the folder was being copied; nothing is left of the copy."""
 
@@ -280,6 +284,9 @@ class WorkCopy:
         """Bring changes over into the folder; return why not, for each file, and then nothing was touched.
 
         A file that is already as it is to be counts as done, so that one who was interrupted can do the rest.
+
+        Raises:
+            NotWritten: the folder cannot be written to, or no more; some of the changes may be there.
         """
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             todo: list[FileChange] = []
@@ -292,7 +299,8 @@ class WorkCopy:
                     continue
                 if _same(there, change.after):
                     continue
-                if not _same(there, change.before):
+                # One that was interrupted may have taken away what stood in the way of another kind.
+                if not _same(there, change.before) and not (there is None and _changes_kind(change)):
                     conflicts[change.path] = f"{change.path} has been changed in the folder meanwhile"
                 elif there is not None and there.kind == "file" and there.names > 1:
                     conflicts[change.path] = LINKED.format(change.path)
@@ -302,12 +310,14 @@ class WorkCopy:
                 return conflicts
             # What goes makes room first, the deepest before that in which it is.
             for change in sorted(todo, key=lambda change: change.path, reverse=True):
-                if change.after is None or (change.before and change.before.kind != change.after.kind):
-                    _put(root, change.path, None, b"")
+                if change.after is None or _changes_kind(change):
+                    with _saying_where(change.path):
+                        _put(root, change.path, None, b"")
             for change in todo:
                 if change.after is not None:
-                    entry, data = _look(tree, change.path, whole=True)
-                    _put(root, change.path, entry, data)
+                    with _saying_where(change.path):
+                        entry, data = _look(tree, change.path, whole=True)
+                        _put(root, change.path, entry, data)
         return {}
 
     def bytes_of(self, change: FileChange) -> tuple[bytes | None, bytes | None]:
@@ -478,6 +488,25 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
 
 
+def _changes_kind(change: FileChange) -> bool:
+    return change.before is not None and change.after is not None and change.before.kind != change.after.kind
+
+
+@contextlib.contextmanager
+def _saying_where(path: str) -> Iterator[None]:
+    """Say of a write that fails at which path.
+
+    Raises:
+        NotWritten: it has failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"{path}: {error.strerror}") from error
+    except RefusedPath as error:
+        raise NotWritten(str(error)) from error
+
+
 def _same(one: Entry | None, other: Entry | None) -> bool:
     return other is None if one is None else one.same(other)
 
@@ -593,9 +622,7 @@ def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: i
             if spot.status() is None:
                 os.mkdir(spot.name, entry.mode, dir_fd=spot.directory)
         elif entry.kind == "link":
-            if spot.status() is not None:
-                os.unlink(spot.name, dir_fd=spot.directory)
-            os.symlink(entry.digest, spot.name, dir_fd=spot.directory)
+            spot.link(entry.digest)
         else:
             spot.write(data, entry.mode, owner)
 

@@ -191,7 +191,8 @@ class Workspace:
                 continue
             elif why := self.why_not(change):
                 put_back[path] = why
-            elif not _is_directory(change) or change.after is None:
+            elif not _is_directory(change) or change.after is None or change.before is not None:
+                # A new directory comes with what is in it; one in the place of a file has to make that give way.
                 wanted.append(change)
         ignored = await self._ignored([change.path for change in wanted if change.path not in written])
         await asyncio.to_thread(self.copy.put_back, sorted(put_back, reverse=True))
