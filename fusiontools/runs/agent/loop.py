@@ -37,8 +37,8 @@ from fusiontools.tools.toolbox import Toolbox
 
 #: How a turn ends. `done`: brought over; `answered`: nothing was to be changed; `reverted`: the check fails;
 #: `conflict`: a person has changed the same files meanwhile; `unwritten`: they could not all be written;
-#: `unfinished`: the model stopped without `finish`;
-#: `steps`, `repeats`, `budget`: a limit; `failed`: the model could not be asked; `interrupted`: by a person.
+#: `unfinished`: the model stopped without `finish`; `steps`, `repeats`, `budget`: a limit; `failed`: the model could
+#: not be asked; `interrupted`: by a person.
 Outcome = Literal[
     "done", "answered", "reverted", "conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed",
     "interrupted",

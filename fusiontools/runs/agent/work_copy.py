@@ -646,7 +646,6 @@ def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int
     return shown
 
 
-def printable(path: str) -> str:
-    """Return a path as text on one line; what is none in its bytes, and what moves a cursor, is replaced."""
-    text = os.fsencode(path).decode("utf-8", "replace")
+def printable(text: str) -> str:
+    """Return a path, or what else is to be one line; what is no text, is not seen, or moves a cursor is replaced."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -527,6 +527,16 @@ def test_nothing_is_changed_that_the_person_says_no_to(coding: Coding) -> None:
     assert git(coding.root, "status", "--short") == " M app.py\n"
 
 
+def test_no_name_of_a_file_writes_a_line_of_what_is_asked(coding: Coding) -> None:
+    coding.seen.answers = ["no"]
+
+    coding.run(("write", {"path": "a\n+++ b/harmless\x1b[2K", "content": "x"}), asks=True)
+
+    [(what, shown)] = coding.seen.asked
+    assert what == "change a\ufffd+++ b/harmless\ufffd[2K"
+    assert shown.split("\n")[1] == "+++ b/a\ufffd+++ b/harmless\ufffd[2K"
+
+
 def test_with_a_plan_nothing_is_changed_before_it_and_nothing_ends_with_an_open_step(coding: Coding) -> None:
     coding.options["planned"] = True
 
