@@ -23,7 +23,8 @@ from fusiontools.runs.agent.exact_edits import (
     replace_exact,
     text_of_file,
 )
-from fusiontools.runs.agent.work_copy import LINKED, Rules, matches, printable
+from fusiontools.runs.agent.file_rules import LINKED, Rules, matches
+from fusiontools.runs.agent.work_copy import printable
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, ToolStatus
 
 #: The most of a file that is read, and that is shown at once.

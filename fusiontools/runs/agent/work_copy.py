@@ -8,10 +8,7 @@ the folder still holds what was copied.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import fnmatch
-import hashlib
 import json
 import os
 import re
@@ -26,63 +23,19 @@ from typing import Literal
 
 from fusiontools.errors import UsageError
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
+from fusiontools.runs.agent.file_rules import LINKED
+from fusiontools.runs.agent.file_tree import Entry, copy_file, look, put, walk
 
-_CHUNK_BYTES = 1 << 20
 #: A larger folder is no project.
 _MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
-#: What lies deeper is left out.
-_MOST_DEPTH = 200
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
-LINKED = "{} has another name elsewhere (a hard link), which would change, too"
 _PREFIX = "fuse-code-"
 _TREE, _OUTPUT, _BASE, _ABOUT = "tree", "output", "base.json", "about.json"
-#: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
-_RUN_LATER = frozenset(
-    {
-        # A folder with a HEAD may be a repository of its own, whose config git obeys.
-        *(
-            ".git",
-            "head",
-            ".gitmodules",
-            ".envrc",
-            ".vscode",
-            ".idea",
-            ".devcontainer",
-            ".devcontainer.json",
-            ".mcp.json",
-        ),
-        *(".claude", ".codex", ".cursor", ".gemini", ".husky", ".pre-commit-config.yaml", ".github", ".gitlab-ci.yml"),
-        *(".circleci", ".travis.yml", ".buildkite", ".woodpecker", ".drone.yml", "azure-pipelines.yml", "jenkinsfile"),
-    }
-)
-#: What nobody keeps where no `.gitignore` says so.
-_CACHES = frozenset(
-    {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "node_modules", ".tox", ".venv"}
-)
 _TESTS = re.compile(
     r"(^|/)(tests?|specs?|__tests__|(__)?snapshots(__)?|testdata)/|(^|/)(test_[^/]*|conftest\.py)$"
     r"|[^/]_test\.[^/]+$|\.(test|spec)\.[^/]+$|\.snap$"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What stands at a path.
-
-    Args:
-        digest: the SHA-256 of a file, in hex, or where a link leads.
-        names: how many names a file has; with more than one, a change would be seen elsewhere.
-    """
-
-    kind: Literal["file", "link", "directory"]
-    mode: int
-    digest: str = ""
-    names: int = 1
-
-    def same(self, other: Entry | None) -> bool:
-        """Return whether two entries are the same to whoever reads them."""
-        return other is not None and (self.kind, self.digest, self.mode) == (other.kind, other.digest, other.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,46 +55,6 @@ class FileChange:
     def is_test(self) -> bool:
         """Whether it looks like a test, or what a test is held against."""
         return _TESTS.search(self.path) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which files may not be changed.
-
-    Args:
-        allowed: patterns of files that something runs later and that may be changed all the same.
-        protected: patterns of files that may not.
-    """
-
-    allowed: Sequence[str] = ()
-    protected: Sequence[str] = ()
-
-    def why_not(self, path: str) -> str | None:
-        """Return why a file may not be changed, or None."""
-        if pattern := next((pattern for pattern in self.protected if matches(path, pattern)), None):
-            return f"{path} is protected (--protect {pattern})"
-        if runs_later(path) and not any(matches(path, pattern) for pattern in self.allowed):
-            return f"{path} is run later, outside of the sandbox; only --allow lets it be changed"
-        return None
-
-
-def runs_later(path: str) -> bool:
-    """Return whether something outside of every sandbox runs or obeys what stands in a file."""
-    return any(part.lower() in _RUN_LATER for part in path.split("/"))
-
-
-def is_cache(path: str) -> bool:
-    """Return whether a path is one that nobody keeps, whatever its project says."""
-    return any(part in _CACHES for part in path.split("/")) or path.endswith(".pyc")
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Return whether a pattern means a path, or a directory in which it is; one without a slash means any name."""
-    pattern = pattern.removeprefix("./").rstrip("/")
-    parts = path.split("/")
-    if "/" in pattern:
-        return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for i in range(len(parts)))
-    return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
 
 
 class NotWritten(Exception):
@@ -269,11 +182,11 @@ class WorkCopy:
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
                 try:
-                    entry, data = _look(root, path, whole=True)
+                    entry, data = look(root, path, whole=True)
                 except (RefusedPath, OSError):
                     entry, data = None, b""
                 self._clear(tree, path, entry)
-                _put(tree, path, entry, data, self.owner)
+                put(tree, path, entry, data, self.owner)
                 if entry is None:
                     self.base.pop(path, None)
                 else:
@@ -293,7 +206,7 @@ class WorkCopy:
             conflicts: dict[str, str] = {}
             for change in changes:
                 try:
-                    there, _ = _look(root, change.path)
+                    there, _ = look(root, change.path)
                 except (RefusedPath, OSError) as error:
                     conflicts[change.path] = str(error)
                     continue
@@ -312,12 +225,12 @@ class WorkCopy:
             for change in sorted(todo, key=lambda change: change.path, reverse=True):
                 if change.after is None or _changes_kind(change):
                     with _saying_where(change.path):
-                        _put(root, change.path, None, b"")
+                        put(root, change.path, None, b"")
             for change in todo:
                 if change.after is not None:
                     with _saying_where(change.path):
-                        entry, data = _look(tree, change.path, whole=True)
-                        _put(root, change.path, entry, data)
+                        entry, data = look(tree, change.path, whole=True)
+                        put(root, change.path, entry, data)
         return {}
 
     def bytes_of(self, change: FileChange) -> tuple[bytes | None, bytes | None]:
@@ -328,7 +241,7 @@ class WorkCopy:
                 data: bytes | None = None
                 if entry is not None and entry.kind != "directory":
                     with contextlib.suppress(OSError, RefusedPath):
-                        data = _look(beneath, change.path, whole=True)[1]
+                        data = look(beneath, change.path, whole=True)[1]
                         data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
                 found.append(data)
         return found[0], found[1]
@@ -356,7 +269,7 @@ class WorkCopy:
                     target.symlink_to(to)
                     self.base[path] = Entry("link", 0o777, to)
                 elif stat.S_ISREG(status.st_mode):
-                    digest = _copy_file(name, directory, target, mode, self.owner)
+                    digest = copy_file(name, directory, target, mode, self.owner)
                     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
                     self.base[path] = Entry("file", mode, digest, status.st_nlink)
                     self._note(path, self.base[path], target.lstat())
@@ -408,7 +321,7 @@ class WorkCopy:
                     now[path] = self._known[path]
                     continue
                 with contextlib.suppress(OSError):
-                    now[path] = Entry("file", mode, _copy_file(name, directory))
+                    now[path] = Entry("file", mode, copy_file(name, directory))
                     self._note(path, now[path], status)
         return now
 
@@ -509,130 +422,6 @@ def _saying_where(path: str) -> Iterator[None]:
 
 def _same(one: Entry | None, other: Entry | None) -> bool:
     return other is None if one is None else one.same(other)
-
-
-def walk(root: Path, unread: list[str] | None = None) -> Iterator[tuple[str, int, str, os.stat_result]]:
-    """Yield everything beneath a folder, directories before what is in them: path, open directory, name, status.
-
-    Args:
-        unread: told of directories that cannot be read.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield from _walk(fd, "", unread)
-    finally:
-        os.close(fd)
-
-
-def _walk(
-    directory: int, prefix: str, unread: list[str] | None, depth: int = 0
-) -> Iterator[tuple[str, int, str, os.stat_result]]:
-    with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        path = prefix + name
-        try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except OSError:
-            continue  # it has just gone
-        yield path, directory, name, status
-        if not stat.S_ISDIR(status.st_mode):
-            continue
-        if depth >= _MOST_DEPTH:
-            if unread is not None:
-                unread.append(f"{path[:200]}…: deeper than {_MOST_DEPTH} directories")
-            continue
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            inner = os.open(name, flags, dir_fd=directory)
-        except OSError as error:
-            if unread is not None:
-                unread.append(f"{path}: {error.strerror}")
-            continue
-        try:
-            yield from _walk(inner, path + "/", unread, depth + 1)
-        finally:
-            os.close(inner)
-
-
-def _copy_file(
-    name: str, directory: int, target: Path | None = None, mode: int = 0o600, owner: int | None = None
-) -> str:
-    """Return the SHA-256 of a file, and copy it where a place for the copy is given."""
-    digest = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        source = os.open(name, flags, dir_fd=directory)
-        stack.callback(os.close, source)
-        out = None
-        if target is not None:
-            out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, out)
-        while data := os.read(source, _CHUNK_BYTES):
-            digest.update(data)
-            view = memoryview(data)
-            while out is not None and view:
-                view = view[os.write(out, view) :]
-        if out is not None:
-            os.fchmod(out, mode)
-            if owner is not None:
-                os.fchown(out, owner, owner)
-    return digest.hexdigest()
-
-
-def _look(beneath: Beneath, path: str, *, whole: bool = False) -> tuple[Entry | None, bytes]:
-    """Return what stands at a path without links, and the bytes of a file where they are wanted.
-
-    Raises:
-        RefusedPath: a link stands on the way.
-    """
-    try:
-        with beneath.find(path, follow=False) as spot:
-            status = spot.status()
-            if status is None:
-                return None, b""
-            mode = stat.S_IMODE(status.st_mode) & 0o777
-            if stat.S_ISLNK(status.st_mode):
-                return Entry("link", 0o777, os.readlink(spot.name, dir_fd=spot.directory)), b""
-            if stat.S_ISDIR(status.st_mode):
-                return Entry("directory", mode), b""
-            data = spot.read() if whole else b""
-            digest = hashlib.sha256(data).hexdigest() if whole else _copy_file(spot.name, spot.directory)
-            return Entry("file", mode, digest, status.st_nlink), data
-    except (FileNotFoundError, NotADirectoryError):
-        return None, b""
-
-
-def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: int | None = None) -> None:
-    """Make a path what an entry says; None takes it away, and a directory only where it is empty."""
-    if entry is None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), beneath.find(path, follow=False) as spot:
-            status = spot.status()
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                try:
-                    os.rmdir(spot.name, dir_fd=spot.directory)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-            elif status is not None:
-                os.unlink(spot.name, dir_fd=spot.directory)
-        return
-    with beneath.find(path, follow=False, make=True, owner=owner) as spot:
-        if entry.kind == "directory":
-            if spot.status() is None:
-                os.mkdir(spot.name, entry.mode, dir_fd=spot.directory)
-        elif entry.kind == "link":
-            spot.link(entry.digest)
-        else:
-            spot.write(data, entry.mode, owner)
-
-
-def link_leads_out(path: str, target: str) -> bool:
-    """Return whether a link at a path of a folder names something outside of it."""
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    ups = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
-    # What `..` means behind a name depends on whether that name is a link.
-    return target.startswith("/") or ups > path.count("/") or ".." in parts[ups:]
 
 
 def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
