@@ -30,9 +30,10 @@ from fusiontools.errors import (
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 from fusiontools.runs.agent.agent import Agent, CodeTurn
+from fusiontools.runs.agent.file_rules import Rules
 from fusiontools.runs.agent.loop import AgentOptions
 from fusiontools.runs.agent.turn_log import reopen_session
-from fusiontools.runs.agent.work_copy import CopyStopped, Rules
+from fusiontools.runs.agent.work_copy import CopyStopped
 from fusiontools.runs.agent.workspace import WorkOptions
 from fusiontools.runs.session import CODE, Session, new_session
 from fusiontools.stages.runtime import Runtime, Stage
@@ -51,6 +52,7 @@ _SAID = {
     "answered": "answered",
     "reverted": "not kept: the check fails; the project is as it was",
     "conflict": "not brought over: files were changed meanwhile; nothing was touched",
+    "unwritten": "not wholly brought over: a file could not be written; the rest is kept in the copy",
     "unfinished": "not finished: the model stopped without calling finish; the project is as it was",
     "steps": "not finished; the project is as it was",
     "repeats": "not finished: it went in circles; the project is as it was",

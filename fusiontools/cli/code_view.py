@@ -18,6 +18,7 @@ from fusiontools.llm.ledger import Event
 from fusiontools.record.clean import clean
 from fusiontools.record.types import Record
 from fusiontools.runs.agent.agent import CodeTurn
+from fusiontools.runs.agent.work_copy import printable
 from fusiontools.runs.agent.work_tools import WorkPlan
 from fusiontools.runs.agent.workspace import CheckRun
 from fusiontools.tools.tool import ToolRun
@@ -132,11 +133,12 @@ class StepView:
         if self._all:
             return None
         self._shown = True
-        for line in _bounded(shown.split("\n"), _DIFF_LINES * 4):
+        # Nothing is left out, be it long or invisible: it would be agreed to unseen.
+        for line in shown.split("\n"):
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            self._console.print(Text(f"    {clean(line)}", style=style or ""))
+            self._console.print(Text(f"    {printable(line.expandtabs())}", style=style or ""))
         while True:
-            self._console.print(Text(f"{clean(what)}? [y]es, [a]ll, [n]o and why: ", style="bold yellow"), end="")
+            self._console.print(Text(f"{printable(what)}? [y]es, [a]ll, [n]o and why: ", style="bold yellow"), end="")
             answer = await _read_line()
             if answer is None:
                 return "nobody answers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from coding import CHECK, FINISH, MEND, behaviour, everything_in, forget_copies,
 from samples import poll
 from terminal import on_a_terminal, read_screen, without_controls
 from workdir import Run, Upstream
+
+from fusiontools.cli.code_view import StepView
 
 pytestmark = pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that works here")
 
@@ -233,6 +236,30 @@ def test_a_person_says_yes_or_no_to_each_change(
     assert "the person said no: use plus" in screen
     assert git(root, "status", "--short") == "?? made\n"
     os.close(person)
+
+
+def test_all_of_what_is_asked_about_is_shown_and_nothing_in_it_hides_or_forges_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, typed = os.pipe()
+    os.write(typed, b"n\n")
+    before = os.dup(0)
+    try:
+        os.dup2(person, 0)
+        lines = [*(f"line {n}" for n in range(1000)), "true \x1b]0;; rm -rf x\x07", "\ta\rb \ud800"]
+        with os.fdopen(person) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            answer = asyncio.run(StepView(quiet=True).ask("change a\nb", "\n".join(lines)))
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(typed)
+    shown = capsys.readouterr().err.split("\n")
+
+    assert answer == ""
+    assert shown[:1000] == [f"    line {n}" for n in range(1000)]
+    assert shown[1000:1002] == ["    true \ufffd]0;; rm -rf x\ufffd", "            a\ufffdb \ufffd"]
+    assert shown[1002] == "change a\ufffdb? [y]es, [a]ll, [n]o and why: "
 
 
 @pytest.mark.slow

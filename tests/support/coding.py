@@ -20,9 +20,9 @@ from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.ledger import Event
 from fusiontools.record.schemas import is_valid
 from fusiontools.runs.agent.agent import Agent, CodeTurn
+from fusiontools.runs.agent.file_rules import Rules
 from fusiontools.runs.agent.loop import AgentOptions
 from fusiontools.runs.agent.turn_log import reopen_session
-from fusiontools.runs.agent.work_copy import Rules
 from fusiontools.runs.agent.work_tools import WorkPlan
 from fusiontools.runs.agent.workspace import CheckRun, WorkOptions
 from fusiontools.runs.session import CODE, Session, new_session

@@ -18,14 +18,14 @@ from typing import Any
 from fusiontools.record.types import Record
 from fusiontools.runs.agent.loop import INTERRUPTED, NOT_RUN, AgentOptions, Outcome, Steps, Watcher
 from fusiontools.runs.agent.turn_log import TurnLog, answer_all
-from fusiontools.runs.agent.work_copy import WorkCopy, lines_of, printable, remove_abandoned
+from fusiontools.runs.agent.work_copy import NotWritten, WorkCopy, lines_of, printable, remove_abandoned
 from fusiontools.runs.agent.workspace import WorkOptions, Workspace, find_work_sandbox
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
 from fusiontools.tools.sandbox import Sandbox
 
 #: Those after which the copy stays, so that the session can go on with it.
-_GOES_ON = frozenset({"conflict", "unfinished", "steps", "repeats", "budget", "failed", "interrupted"})
+_GOES_ON = frozenset({"conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed", "interrupted"})
 
 
 @dataclass
@@ -165,9 +165,14 @@ class Agent:
         kept = await space.settle(work.tools.files.written)
         patch, counted = await asyncio.to_thread(space.patch, kept.changes)
         conflicts: dict[str, str] = {}
+        unwritten: list[str] = []
         if outcome == "done":
-            conflicts = await asyncio.to_thread(space.copy.bring_over, kept.changes)
-            outcome = "conflict" if conflicts else outcome
+            try:
+                conflicts = await asyncio.to_thread(space.copy.bring_over, kept.changes)
+                outcome = "conflict" if conflicts else outcome
+            except NotWritten as failure:
+                outcome, unwritten = "unwritten", [printable(str(failure))]
+        notes = [*dict.fromkeys([*work.notes, *kept.put_back]), *conflicts.values(), *unwritten]
         self.log.add(answer_all(self.log.messages, INTERRUPTED if outcome == "interrupted" else NOT_RUN))
         code: dict[str, Any] = {
             "outcome": outcome,
@@ -176,7 +181,7 @@ class Agent:
             "summary": work.summary,
             "changed": lines_of(kept.changes, counted),
             "tests": [printable(change.path) for change in kept.changes if change.is_test and change.path in counted],
-            "notes": [printable(note) for note in (*dict.fromkeys([*work.notes, *kept.put_back]), *conflicts.values())],
+            "notes": [printable(note) for note in notes],
             "ignored": kept.ignored,
             "steps": work.steps,
             "seconds": round(seconds, 2),
@@ -186,7 +191,8 @@ class Agent:
         if work.tools.plan.steps:
             code["plan"] = [list(step) for step in work.tools.plan.steps]
         if outcome in _GOES_ON:
-            code["state"] = {**self.log.about, "conflicts": [printable(path) for path in conflicts]}
+            names = [printable(path) for path in conflicts]
+            code["state"] = {**self.log.about, "conflicts": names, "unwritten": unwritten}
             if not kept.changes:
                 # Nothing in the copy is worth keeping it.
                 del code["state"]["work"]

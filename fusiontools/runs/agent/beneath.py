@@ -86,6 +86,15 @@ class Spot:
             os.rename(unfinished, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
             stack.pop_all()
 
+    def link(self, target: str) -> None:
+        """Put a link there, in the place of a file or a link; where that fails, what was there stays."""
+        unfinished = _UNFINISHED + secrets.token_hex(8)
+        os.symlink(target, unfinished, dir_fd=self.directory)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._forget, unfinished)
+            os.rename(unfinished, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+            stack.pop_all()
+
     def _forget(self, unfinished: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(unfinished, dir_fd=self.directory)

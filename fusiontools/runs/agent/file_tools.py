@@ -23,7 +23,8 @@ from fusiontools.runs.agent.exact_edits import (
     replace_exact,
     text_of_file,
 )
-from fusiontools.runs.agent.work_copy import LINKED, Rules, matches
+from fusiontools.runs.agent.file_rules import LINKED, Rules, matches
+from fusiontools.runs.agent.work_copy import printable
 from fusiontools.tools.tool import Arguments, Tool, ToolContext, ToolResult, ToolStatus
 
 #: The most of a file that is read, and that is shown at once.
@@ -320,8 +321,8 @@ class FileTools:
 
     async def _make(self, writes: Sequence[_Write], said: str, mode: int | None = None) -> ToolResult:
         """Make changes that have been checked, after asking where somebody wants to be asked."""
-        diff = "".join(diff_of(write.path, write.before, write.after) for write in writes)
-        paths = ", ".join(write.path for write in writes)
+        diff = "".join(diff_of(printable(write.path), write.before, write.after) for write in writes)
+        paths = ", ".join(printable(write.path) for write in writes)
         if self.ask is not None and (why := await self.ask(f"change {paths}", diff)) is not None:
             return _failed(f"the person said no{': ' + why if why else ''}", "refused")
         for write in writes:

@@ -36,11 +36,13 @@ from fusiontools.tools.tool import ToolContext, ToolRun
 from fusiontools.tools.toolbox import Toolbox
 
 #: How a turn ends. `done`: brought over; `answered`: nothing was to be changed; `reverted`: the check fails;
-#: `conflict`: a person has changed the same files meanwhile; `unfinished`: the model stopped without `finish`;
-#: `steps`, `repeats`, `budget`: a limit; `failed`: the model could not be asked; `interrupted`: by a person.
+#: `conflict`: a person has changed the same files meanwhile; `unwritten`: they could not all be written;
+#: `unfinished`: the model stopped without `finish`; `steps`, `repeats`, `budget`: a limit; `failed`: the model could
+#: not be asked; `interrupted`: by a person.
 Outcome = Literal[
-    "done", "answered", "reverted", "conflict", "unfinished", "steps", "repeats", "budget", "failed", "interrupted"
-]
+    "done", "answered", "reverted", "conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed",
+    "interrupted",
+]  # fmt: skip
 _NOTES = ("AGENTS.md", "CLAUDE.md")
 _NOTE_CHARS, _LISTED_FILES = 32_000, 400
 _MOST_REMINDERS, _MOST_CHECKS, _MOST_REPEATS = 2, 3, 3
@@ -53,6 +55,10 @@ _CALL_FINISH = (
 _CHANGED = (
     "What you did could not be brought over: the person has changed these files meanwhile, and they are now as the "
     "person has them: {}. Read them again, make your changes in them where they are still wanted, and call `finish`."
+)
+_UNWRITTEN = (
+    "What you did could not all be written into the project ({}); it is whole in your copy. Call `finish` again, and "
+    "the rest is brought over."
 )
 _CHECKED = "When you call `finish`, the command `{}` is run, and must pass. Do not change tests so that it does."
 _NO_CHECK = "Find out how the project is tested, and test what you have changed."
@@ -171,13 +177,11 @@ class Steps:
         if self.log.messages:
             self.log.add(answer_all(self.log.messages, INTERRUPTED))
             changed = self.log.about.get("conflicts", [])
-            told = (
-                [_GONE]
-                if self.log.about.pop("gone", False)
-                else [_CHANGED.format(", ".join(changed))]
-                if changed
-                else []
-            )
+            told = [_UNWRITTEN.format(why) for why in self.log.about.pop("unwritten", [])]
+            if self.log.about.pop("gone", False):
+                told = [_GONE]
+            elif changed:
+                told = [_CHANGED.format(", ".join(changed))]
             if task or told or self.log.messages[-1].get("role") != "tool":
                 self.log.add([{"role": "user", "content": "\n\n".join([*told, task or "Go on."])}])
             self.tools.plan.steps = [*map(tuple, self.log.about.get("plan", []))]

@@ -8,10 +8,7 @@ the folder still holds what was copied.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import fnmatch
-import hashlib
 import json
 import os
 import re
@@ -26,63 +23,19 @@ from typing import Literal
 
 from fusiontools.errors import UsageError
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
+from fusiontools.runs.agent.file_rules import LINKED
+from fusiontools.runs.agent.file_tree import Entry, copy_file, look, put, walk
 
-_CHUNK_BYTES = 1 << 20
 #: A larger folder is no project.
 _MOST_BYTES, _MOST_FILES = 4 << 30, 300_000
-#: What lies deeper is left out.
-_MOST_DEPTH = 200
 #: What the copy may grow by.
 _ROOM_BYTES, _ROOM_FILES = 2 << 30, 200_000
-LINKED = "{} has another name elsewhere (a hard link), which would change, too"
 _PREFIX = "fuse-code-"
 _TREE, _OUTPUT, _BASE, _ABOUT = "tree", "output", "base.json", "about.json"
-#: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
-_RUN_LATER = frozenset(
-    {
-        # A folder with a HEAD may be a repository of its own, whose config git obeys.
-        *(
-            ".git",
-            "head",
-            ".gitmodules",
-            ".envrc",
-            ".vscode",
-            ".idea",
-            ".devcontainer",
-            ".devcontainer.json",
-            ".mcp.json",
-        ),
-        *(".claude", ".codex", ".cursor", ".gemini", ".husky", ".pre-commit-config.yaml", ".github", ".gitlab-ci.yml"),
-        *(".circleci", ".travis.yml", ".buildkite", ".woodpecker", ".drone.yml", "azure-pipelines.yml", "jenkinsfile"),
-    }
-)
-#: What nobody keeps where no `.gitignore` says so.
-_CACHES = frozenset(
-    {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "node_modules", ".tox", ".venv"}
-)
 _TESTS = re.compile(
     r"(^|/)(tests?|specs?|__tests__|(__)?snapshots(__)?|testdata)/|(^|/)(test_[^/]*|conftest\.py)$"
     r"|[^/]_test\.[^/]+$|\.(test|spec)\.[^/]+$|\.snap$"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What stands at a path.
-
-    Args:
-        digest: the SHA-256 of a file, in hex, or where a link leads.
-        names: how many names a file has; with more than one, a change would be seen elsewhere.
-    """
-
-    kind: Literal["file", "link", "directory"]
-    mode: int
-    digest: str = ""
-    names: int = 1
-
-    def same(self, other: Entry | None) -> bool:
-        """Return whether two entries are the same to whoever reads them."""
-        return other is not None and (self.kind, self.digest, self.mode) == (other.kind, other.digest, other.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,44 +57,8 @@ class FileChange:
         return _TESTS.search(self.path) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which files may not be changed.
-
-    Args:
-        allowed: patterns of files that something runs later and that may be changed all the same.
-        protected: patterns of files that may not.
-    """
-
-    allowed: Sequence[str] = ()
-    protected: Sequence[str] = ()
-
-    def why_not(self, path: str) -> str | None:
-        """Return why a file may not be changed, or None."""
-        if pattern := next((pattern for pattern in self.protected if matches(path, pattern)), None):
-            return f"{path} is protected (--protect {pattern})"
-        if runs_later(path) and not any(matches(path, pattern) for pattern in self.allowed):
-            return f"{path} is run later, outside of the sandbox; only --allow lets it be changed"
-        return None
-
-
-def runs_later(path: str) -> bool:
-    """Return whether something outside of every sandbox runs or obeys what stands in a file."""
-    return any(part.lower() in _RUN_LATER for part in path.split("/"))
-
-
-def is_cache(path: str) -> bool:
-    """Return whether a path is one that nobody keeps, whatever its project says."""
-    return any(part in _CACHES for part in path.split("/")) or path.endswith(".pyc")
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Return whether a pattern means a path, or a directory in which it is; one without a slash means any name."""
-    pattern = pattern.removeprefix("./").rstrip("/")
-    parts = path.split("/")
-    if "/" in pattern:
-        return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for i in range(len(parts)))
-    return any(fnmatch.fnmatchcase(part, pattern) for part in parts)
+class NotWritten(Exception):
+    """A change could not be written into the folder, the text says which and why; those before it are there."""
 
 
 class CopyStopped(Exception):
@@ -265,11 +182,11 @@ class WorkCopy:
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
                 try:
-                    entry, data = _look(root, path, whole=True)
+                    entry, data = look(root, path, whole=True)
                 except (RefusedPath, OSError):
                     entry, data = None, b""
                 self._clear(tree, path, entry)
-                _put(tree, path, entry, data, self.owner)
+                put(tree, path, entry, data, self.owner)
                 if entry is None:
                     self.base.pop(path, None)
                 else:
@@ -280,19 +197,23 @@ class WorkCopy:
         """Bring changes over into the folder; return why not, for each file, and then nothing was touched.
 
         A file that is already as it is to be counts as done, so that one who was interrupted can do the rest.
+
+        Raises:
+            NotWritten: the folder cannot be written to, or no more; some of the changes may be there.
         """
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             todo: list[FileChange] = []
             conflicts: dict[str, str] = {}
             for change in changes:
                 try:
-                    there, _ = _look(root, change.path)
+                    there, _ = look(root, change.path)
                 except (RefusedPath, OSError) as error:
                     conflicts[change.path] = str(error)
                     continue
                 if _same(there, change.after):
                     continue
-                if not _same(there, change.before):
+                # One that was interrupted may have taken away what stood in the way of another kind.
+                if not _same(there, change.before) and not (there is None and _changes_kind(change)):
                     conflicts[change.path] = f"{change.path} has been changed in the folder meanwhile"
                 elif there is not None and there.kind == "file" and there.names > 1:
                     conflicts[change.path] = LINKED.format(change.path)
@@ -302,12 +223,14 @@ class WorkCopy:
                 return conflicts
             # What goes makes room first, the deepest before that in which it is.
             for change in sorted(todo, key=lambda change: change.path, reverse=True):
-                if change.after is None or (change.before and change.before.kind != change.after.kind):
-                    _put(root, change.path, None, b"")
+                if change.after is None or _changes_kind(change):
+                    with _saying_where(change.path):
+                        put(root, change.path, None, b"")
             for change in todo:
                 if change.after is not None:
-                    entry, data = _look(tree, change.path, whole=True)
-                    _put(root, change.path, entry, data)
+                    with _saying_where(change.path):
+                        entry, data = look(tree, change.path, whole=True)
+                        put(root, change.path, entry, data)
         return {}
 
     def bytes_of(self, change: FileChange) -> tuple[bytes | None, bytes | None]:
@@ -318,7 +241,7 @@ class WorkCopy:
                 data: bytes | None = None
                 if entry is not None and entry.kind != "directory":
                     with contextlib.suppress(OSError, RefusedPath):
-                        data = _look(beneath, change.path, whole=True)[1]
+                        data = look(beneath, change.path, whole=True)[1]
                         data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
                 found.append(data)
         return found[0], found[1]
@@ -346,7 +269,7 @@ class WorkCopy:
                     target.symlink_to(to)
                     self.base[path] = Entry("link", 0o777, to)
                 elif stat.S_ISREG(status.st_mode):
-                    digest = _copy_file(name, directory, target, mode, self.owner)
+                    digest = copy_file(name, directory, target, mode, self.owner)
                     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
                     self.base[path] = Entry("file", mode, digest, status.st_nlink)
                     self._note(path, self.base[path], target.lstat())
@@ -398,7 +321,7 @@ class WorkCopy:
                     now[path] = self._known[path]
                     continue
                 with contextlib.suppress(OSError):
-                    now[path] = Entry("file", mode, _copy_file(name, directory))
+                    now[path] = Entry("file", mode, copy_file(name, directory))
                     self._note(path, now[path], status)
         return now
 
@@ -478,134 +401,27 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
 
 
-def _same(one: Entry | None, other: Entry | None) -> bool:
-    return other is None if one is None else one.same(other)
+def _changes_kind(change: FileChange) -> bool:
+    return change.before is not None and change.after is not None and change.before.kind != change.after.kind
 
 
-def walk(root: Path, unread: list[str] | None = None) -> Iterator[tuple[str, int, str, os.stat_result]]:
-    """Yield everything beneath a folder, directories before what is in them: path, open directory, name, status.
-
-    Args:
-        unread: told of directories that cannot be read.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield from _walk(fd, "", unread)
-    finally:
-        os.close(fd)
-
-
-def _walk(
-    directory: int, prefix: str, unread: list[str] | None, depth: int = 0
-) -> Iterator[tuple[str, int, str, os.stat_result]]:
-    with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        path = prefix + name
-        try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except OSError:
-            continue  # it has just gone
-        yield path, directory, name, status
-        if not stat.S_ISDIR(status.st_mode):
-            continue
-        if depth >= _MOST_DEPTH:
-            if unread is not None:
-                unread.append(f"{path[:200]}…: deeper than {_MOST_DEPTH} directories")
-            continue
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            inner = os.open(name, flags, dir_fd=directory)
-        except OSError as error:
-            if unread is not None:
-                unread.append(f"{path}: {error.strerror}")
-            continue
-        try:
-            yield from _walk(inner, path + "/", unread, depth + 1)
-        finally:
-            os.close(inner)
-
-
-def _copy_file(
-    name: str, directory: int, target: Path | None = None, mode: int = 0o600, owner: int | None = None
-) -> str:
-    """Return the SHA-256 of a file, and copy it where a place for the copy is given."""
-    digest = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        source = os.open(name, flags, dir_fd=directory)
-        stack.callback(os.close, source)
-        out = None
-        if target is not None:
-            out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, out)
-        while data := os.read(source, _CHUNK_BYTES):
-            digest.update(data)
-            view = memoryview(data)
-            while out is not None and view:
-                view = view[os.write(out, view) :]
-        if out is not None:
-            os.fchmod(out, mode)
-            if owner is not None:
-                os.fchown(out, owner, owner)
-    return digest.hexdigest()
-
-
-def _look(beneath: Beneath, path: str, *, whole: bool = False) -> tuple[Entry | None, bytes]:
-    """Return what stands at a path without links, and the bytes of a file where they are wanted.
+@contextlib.contextmanager
+def _saying_where(path: str) -> Iterator[None]:
+    """Say of a write that fails at which path.
 
     Raises:
-        RefusedPath: a link stands on the way.
+        NotWritten: it has failed.
     """
     try:
-        with beneath.find(path, follow=False) as spot:
-            status = spot.status()
-            if status is None:
-                return None, b""
-            mode = stat.S_IMODE(status.st_mode) & 0o777
-            if stat.S_ISLNK(status.st_mode):
-                return Entry("link", 0o777, os.readlink(spot.name, dir_fd=spot.directory)), b""
-            if stat.S_ISDIR(status.st_mode):
-                return Entry("directory", mode), b""
-            data = spot.read() if whole else b""
-            digest = hashlib.sha256(data).hexdigest() if whole else _copy_file(spot.name, spot.directory)
-            return Entry("file", mode, digest, status.st_nlink), data
-    except (FileNotFoundError, NotADirectoryError):
-        return None, b""
+        yield
+    except OSError as error:
+        raise NotWritten(f"{path}: {error.strerror}") from error
+    except RefusedPath as error:
+        raise NotWritten(str(error)) from error
 
 
-def _put(beneath: Beneath, path: str, entry: Entry | None, data: bytes, owner: int | None = None) -> None:
-    """Make a path what an entry says; None takes it away, and a directory only where it is empty."""
-    if entry is None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), beneath.find(path, follow=False) as spot:
-            status = spot.status()
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                try:
-                    os.rmdir(spot.name, dir_fd=spot.directory)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-            elif status is not None:
-                os.unlink(spot.name, dir_fd=spot.directory)
-        return
-    with beneath.find(path, follow=False, make=True, owner=owner) as spot:
-        if entry.kind == "directory":
-            if spot.status() is None:
-                os.mkdir(spot.name, entry.mode, dir_fd=spot.directory)
-        elif entry.kind == "link":
-            if spot.status() is not None:
-                os.unlink(spot.name, dir_fd=spot.directory)
-            os.symlink(entry.digest, spot.name, dir_fd=spot.directory)
-        else:
-            spot.write(data, entry.mode, owner)
-
-
-def link_leads_out(path: str, target: str) -> bool:
-    """Return whether a link at a path of a folder names something outside of it."""
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    ups = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
-    # What `..` means behind a name depends on whether that name is a link.
-    return target.startswith("/") or ups > path.count("/") or ".." in parts[ups:]
+def _same(one: Entry | None, other: Entry | None) -> bool:
+    return other is None if one is None else one.same(other)
 
 
 def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -619,7 +435,6 @@ def lines_of(changes: Sequence[FileChange], counted: Mapping[str, tuple[int, int
     return shown
 
 
-def printable(path: str) -> str:
-    """Return a path as text on one line; what is none in its bytes, and what moves a cursor, is replaced."""
-    text = os.fsencode(path).decode("utf-8", "replace")
+def printable(text: str) -> str:
+    """Return a path, or what else is to be one line; what is no text, is not seen, or moves a cursor is replaced."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)

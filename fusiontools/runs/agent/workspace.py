@@ -16,16 +16,9 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
 from fusiontools.runs.agent.exact_edits import count_lines, diff_of
-from fusiontools.runs.agent.work_copy import (
-    LINKED,
-    FileChange,
-    Rules,
-    WorkCopy,
-    is_cache,
-    link_leads_out,
-    runs_later,
-    walk,
-)
+from fusiontools.runs.agent.file_rules import LINKED, Rules, is_cache, runs_later
+from fusiontools.runs.agent.file_tree import link_leads_out, walk
+from fusiontools.runs.agent.work_copy import FileChange, WorkCopy
 from fusiontools.tools.bash import Place, Shell, require_sandbox
 from fusiontools.tools.sandbox import SHOWN, Sandbox
 from fusiontools.tools.watch import Bounds
@@ -191,7 +184,8 @@ class Workspace:
                 continue
             elif why := self.why_not(change):
                 put_back[path] = why
-            elif not _is_directory(change) or change.after is None:
+            elif not _is_directory(change) or change.after is None or change.before is not None:
+                # A new directory comes with what is in it; one in the place of a file has to make that give way.
                 wanted.append(change)
         ignored = await self._ignored([change.path for change in wanted if change.path not in written])
         await asyncio.to_thread(self.copy.put_back, sorted(put_back, reverse=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from scripted import said
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.record.types import Record
+from fusiontools.runs.agent.beneath import Spot
 from fusiontools.runs.kept import remove_older, what_is_kept
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
@@ -177,6 +179,36 @@ def test_a_file_that_the_person_changed_meanwhile_is_not_touched_and_the_agent_g
     assert "the person has changed these files meanwhile" in str(second.record["messages"])
     assert (coding.root / "app.py").read_text() == "# mine\ndef add(a, b):\n    return a + b\n"
     assert (coding.root / "new").read_text() == "x"
+
+
+def test_a_disk_that_is_full_in_the_midst_is_said_and_the_rest_comes_over_later(
+    coding: Coding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (coding.root / "b_link").symlink_to("app.py")
+    (coding.root / "b_kind").write_text("a file\n")
+    write, full = Spot.write, [True]
+
+    def write_unless_full(spot: Spot, data: bytes, mode: int | None = None, owner: int | None = None) -> None:
+        if full and data == b"late" and os.path.samestat(os.fstat(spot.directory), (coding.root / "b_kind").stat()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(spot, data, mode, owner)
+
+    monkeypatch.setattr(Spot, "write", write_unless_full)
+    command = "rm b_kind && mkdir b_kind && printf late >b_kind/late && ln -sfn test_app.py b_link"
+    first = coding.turn(calling(MEND), calling(("bash", {"command": command})), calling(FINISH))
+    there = (coding.root / "app.py").read_text()
+    full.clear()
+    session = coding.session
+    [second] = coding.turns((None, [calling(FINISH)]), session=session)
+
+    assert (first.outcome, second.outcome) == ("unwritten", "done")
+    assert code_of(first)["notes"] == ["b_kind/late: No space left on device"]
+    assert "answer" not in first.record
+    assert there == "def add(a, b):\n    return a + b\n"
+    assert "could not all be written into the project (b_kind/late: No space left" in str(second.record["messages"])
+    assert (coding.root / "b_kind/late").read_text() == "late"
+    assert (coding.root / "b_link").readlink() == Path("test_app.py")
+    assert copies_of(coding) == []
 
 
 def test_what_is_run_later_and_what_leads_out_is_put_back_and_said(coding: Coding, tmp_path: Path) -> None:
@@ -493,6 +525,16 @@ def test_nothing_is_changed_that_the_person_says_no_to(coding: Coding) -> None:
     assert coding.seen.results[0] == "the person said no: use +"
     assert coding.seen.results[2] == "the person said no: not now"
     assert git(coding.root, "status", "--short") == " M app.py\n"
+
+
+def test_no_name_of_a_file_writes_a_line_of_what_is_asked(coding: Coding) -> None:
+    coding.seen.answers = ["no"]
+
+    coding.run(("write", {"path": "a\n+++ b/harmless\x1b[2K", "content": "x"}), asks=True)
+
+    [(what, shown)] = coding.seen.asked
+    assert what == "change a\ufffd+++ b/harmless\ufffd[2K"
+    assert shown.split("\n")[1] == "+++ b/a\ufffd+++ b/harmless\ufffd[2K"
 
 
 def test_with_a_plan_nothing_is_changed_before_it_and_nothing_ends_with_an_open_step(coding: Coding) -> None:

@@ -12,8 +12,8 @@ import pytest
 from coding import git, project
 
 from fusiontools.runs.agent.beneath import Beneath
+from fusiontools.runs.agent.file_rules import Rules
 from fusiontools.runs.agent.file_tools import FileTools
-from fusiontools.runs.agent.work_copy import Rules
 from fusiontools.tools.tool import ToolContext
 from fusiontools.tools.toolbox import Toolbox
 
