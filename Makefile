@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests wait for processes and servers half of their time.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
@@ -46,19 +48,19 @@ demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks yo
 	@DEMO_BIN="$(CURDIR)/$(BIN)" PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARGS="…" is pytest's
-	@$(PYTEST) -n auto --dist worksteal -m "not slow"
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
 
 # What finds faults of the page that keep people from using it; its test is skipped without.
 .axe/.installed:
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix .axe axe-core@4.11 && touch $@; else echo "make: no npm here: the page is not held against axe-core" >&2; fi
 
 test-slow: $(VENV)/.dev $(VENV)/.weights .axe/.installed ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
-	@$(PYTEST) -n auto --dist worksteal -m slow
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m slow
 
 test-all: test test-slow ## run all tests
 
 fuzz: $(VENV)/.dev $(VENV)/.weights ## let hypothesis look for new examples, where `make test` repeats the same ones
-	@$(PYTEST) -n auto --dist worksteal -m hypothesis --hypothesis-profile explore
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m hypothesis --hypothesis-profile explore
 
 faults: $(VENV)/.dev ## kill, feed with rubbish, race for money, wear out: a quarter of an hour; PARTS="…" some of it
 	@PYTHONPATH=tests/support $(BIN)/python tests/faults/run.py $(PARTS)
@@ -68,14 +70,14 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 	@test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
 	@$(NEWEST)/python $(PIP) install --upgrade pip
 	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
-	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
+	@$(NEWEST)/python -m pytest $(ARGS) -n $(WORKERS) --dist worksteal
 
 # Heavy, and of other people's making: gigabytes of clients, from PyPI and npm.
 .clients/.installed: tests/clients/install.sh .venv-lock/bin/uv
 	@sh tests/clients/install.sh "$(CURDIR)/.venv-lock/bin/uv" .clients
 
 test-clients: $(VENV)/.dev .clients/.installed ## install real clients (6 GB) and run them against a server
-	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n auto --dist worksteal tests/clients
+	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n $(WORKERS) --dist worksteal tests/clients
 
 check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .

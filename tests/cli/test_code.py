@@ -20,7 +20,8 @@ from workdir import Run, Upstream
 
 from fusiontools.cli.code_view import StepView
 
-pytestmark = pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that works here")
+# Each is a process or more, that works for seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that works here")]
 
 CODER = "fake/coder"
 
@@ -59,7 +60,6 @@ def test_a_task_is_done_checked_and_shown_step_by_step(
     assert "0.0020" in run("fuse-cost home/state/fusiontools/sessions/*.jsonl").text
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_where_it_was(
     run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +180,6 @@ def test_the_embedded_model_and_a_machine_without_a_sandbox_are_refused_in_one_l
     assert "has no sandbox: bubblewrap is not installed" in bare.err
 
 
-@pytest.mark.slow
 def test_commands_reach_the_network_only_where_they_may(run: Run, upstream: Upstream, root: Path) -> None:
     port = upstream.url.split(":")[2].split("/")[0]
     look = ("bash", {"command": f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached"})
@@ -219,7 +218,6 @@ def test_the_council_and_the_chain_ask_the_panel_for_real(
     assert "fake/synth says" in str(upstream.bodies(CODER)[1]["messages"][-1]["content"])
 
 
-@pytest.mark.slow
 def test_a_person_says_yes_or_no_to_each_change(
     upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
 ) -> None:
@@ -262,7 +260,6 @@ def test_all_of_what_is_asked_about_is_shown_and_nothing_in_it_hides_or_forges_a
     assert shown[1002] == "change a\ufffdb? [y]es, [a]ll, [n]o and why: "
 
 
-@pytest.mark.slow
 def test_without_a_task_it_asks_for_one_after_the_other(
     upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
 ) -> None:
