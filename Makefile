@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait for processes and servers half of their time.
+# Most tests wait for processes and servers half of their time; the slow ones do not.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
@@ -55,7 +55,7 @@ test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARG
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix .axe axe-core@4.11 && touch $@; else echo "make: no npm here: the page is not held against axe-core" >&2; fi
 
 test-slow: $(VENV)/.dev $(VENV)/.weights .axe/.installed ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
-	@$(PYTEST) -n $(WORKERS) --dist worksteal -m slow
+	@$(PYTEST) -n auto --dist worksteal -m slow
 
 test-all: test test-slow ## run all tests
 
@@ -70,14 +70,14 @@ test-newest: $(VENV)/.weights ## run all tests with the newest of every dependen
 	@test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
 	@$(NEWEST)/python $(PIP) install --upgrade pip
 	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
-	@$(NEWEST)/python -m pytest $(ARGS) -n $(WORKERS) --dist worksteal
+	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
 
 # Heavy, and of other people's making: gigabytes of clients, from PyPI and npm.
 .clients/.installed: tests/clients/install.sh .venv-lock/bin/uv
 	@sh tests/clients/install.sh "$(CURDIR)/.venv-lock/bin/uv" .clients
 
 test-clients: $(VENV)/.dev .clients/.installed ## install real clients (6 GB) and run them against a server
-	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n $(WORKERS) --dist worksteal tests/clients
+	@FUSION_CLIENTS="$(CURDIR)/.clients" $(PYTEST) -n auto --dist worksteal tests/clients
 
 check: $(VENV)/.dev ## run the linters, the type checker, and cog over the documents
 	@$(BIN)/ruff format --check .
