@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Not of the session: while it is open this thread has an event loop, and tests of other folders run their own.
-@pytest.fixture(scope="package")
+# Not for longer than a module: while it stands no other test of the process can run a loop of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     as_root = ["--no-sandbox"] if os.getuid() == 0 else []
     with sync_playwright() as playwright:
