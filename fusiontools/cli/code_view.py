@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from fusiontools.cli.markdown import MarkdownScreen
 from fusiontools.cli.text import money
 from fusiontools.llm.ledger import Event
 from fusiontools.record.clean import clean
@@ -46,6 +47,9 @@ class StepView:
         self._console = _StepConsole(stderr=True, highlight=False, soft_wrap=not os.isatty(2))
         self._quiet = quiet
         self._status: Status | None = None
+        #: What the model says just now, as it is shown and as it came.
+        self._screen: MarkdownScreen | None = None
+        self._heard = ""
         self._all = False
         #: Whether the change that is being made has been shown already, to be asked about.
         self._shown = False
@@ -59,6 +63,9 @@ class StepView:
         if self._status is not None:
             self._status.stop()
             self._status = None
+        if self._screen is not None:
+            self._screen.close()
+            self._screen = None
 
     def waits(self, what: str) -> None:
         """Show that something is waited for; an empty text says that it has come."""
@@ -67,9 +74,34 @@ class StepView:
             self._status = self._console.status(Text(_shortened(what, 60), style="dim"))
             self._status.start()
 
+    def hears(self) -> Callable[[str | None], None] | None:
+        """Return what shows the model's text as it comes; None where nobody watches."""
+        return self._hear if self._console.is_terminal and not (self._quiet or self._console.is_dumb_terminal) else None
+
     def says(self, text: str) -> None:
-        """Show what the model says between its calls."""
-        self._line(text.strip())
+        """Show what the model says between its calls, where it has not been shown as it came."""
+        self.close()
+        if not self.has_shown(text):
+            self._line(text.strip())
+
+    def has_shown(self, text: str) -> bool:
+        """Return whether this is what the model has last been heard to say."""
+        return bool(self._heard) and self._heard.strip() == text.strip()
+
+    def _hear(self, piece: str | None) -> None:
+        """Show a piece of a model's text; see `Watcher.hears`."""
+        if piece is None and self._heard:
+            self.close()
+            self._heard = ""
+            self.notes("the model broke off, and begins anew")
+        elif piece and (self._screen is not None or piece.strip()):
+            if self._screen is None:
+                self.close()
+                self._screen, self._heard = MarkdownScreen(sys.stderr), ""
+            self._screen.take(piece)
+            self._heard += piece
+        elif not piece and self._screen is not None:
+            self.waits("the model writes on")
 
     def begins(self, name: str, arguments: Any) -> None:
         """Show a call that begins."""

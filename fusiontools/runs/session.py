@@ -145,15 +145,15 @@ def write_line(fd: int, line: bytes, path: Path) -> None:
     """Add a whole line to a file that this process has locked, in one write.
 
     Raises:
-        OSError: there is no room for it. The file then ends as it did.
+        OSError: there is no room for it; it names the file, which then ends as it did.
     """
     before = os.fstat(fd).st_size
     try:
         if os.write(fd, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    except OSError:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
         os.ftruncate(fd, before)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def conversation(record: Record | None) -> list[Message]:

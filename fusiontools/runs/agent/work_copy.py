@@ -201,7 +201,11 @@ class WorkCopy:
         Raises:
             NotWritten: the folder cannot be written to, or no more; some of the changes may be there.
         """
-        with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
+        with contextlib.ExitStack() as stack:
+            with _saying_where(str(self.root)):
+                root = stack.enter_context(contextlib.closing(Beneath(self.root)))
+            with _saying_where(str(self.tree)):
+                tree = stack.enter_context(contextlib.closing(Beneath(self.tree)))
             todo: list[FileChange] = []
             conflicts: dict[str, str] = {}
             for change in changes:
@@ -237,13 +241,15 @@ class WorkCopy:
         """Return the bytes of a changed file before and after; None for what is no file."""
         found: list[bytes | None] = []
         for folder, entry in ((self.root, change.before), (self.tree, change.after)):
-            with contextlib.closing(Beneath(folder)) as beneath:
-                data: bytes | None = None
-                if entry is not None and entry.kind != "directory":
-                    with contextlib.suppress(OSError, RefusedPath):
-                        data = look(beneath, change.path, whole=True)[1]
-                        data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
-                found.append(data)
+            data: bytes | None = None
+            if entry is not None and entry.kind != "directory":
+                with (
+                    contextlib.suppress(OSError, RefusedPath),
+                    contextlib.closing(Beneath(folder)) as beneath,
+                ):
+                    data = look(beneath, change.path, whole=True)[1]
+                    data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
+            found.append(data)
         return found[0], found[1]
 
     def _fill(self, is_stopped: Callable[[], bool]) -> None:

@@ -8,12 +8,11 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from coding import CHECK, FINISH, MEND, Coding, calling, everything_in, forget_copies, git, project, sandbox_works
+from coding import CHECK, FINISH, MEND, Coding, calling, everything_in, git, sandbox_works
 from scripted import said
 
 from fusiontools.errors import CallFailed, UsageError
@@ -24,14 +23,6 @@ from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
 
 pytestmark = pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that works here")
-
-
-@pytest.fixture
-def coding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coding]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    yield Coding(project(tmp_path / "root"))
-    forget_copies(tmp_path)
 
 
 def code_of(turn: Any) -> dict[str, Any]:
@@ -294,11 +285,12 @@ def test_no_link_leads_out_whatever_others_it_goes_over(coding: Coding, tmp_path
     assert [run.result.status for run in coding.seen.runs[1:3]] == ["refused"] * 2
 
 
-@pytest.mark.slow
 def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) -> None:
+    # Deeper than is copied, and than a path may be long.
     command = (
         "touch $'new\nM app.py +0 -0' $'bad\\xff'; chmod 4777 app.py; "
-        "for i in $(seq 1500); do mkdir dddd && cd dddd || exit; done; echo > file"
+        "name=$(printf 'd%.0s' {1..20}); "
+        "for i in {1..210}; do mkdir $name && cd $name || exit; done; echo > file"
     )
 
     turn = coding.run(("bash", {"command": command}))
@@ -480,6 +472,14 @@ def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(codi
     assert copies == []
     assert again.outcome == "answered"
     assert "The copy that you worked on is gone" in str(again.record["messages"])
+
+
+def test_what_the_model_says_is_heard_as_it_comes_by_whoever_listens(coding: Coding) -> None:
+    coding.seen.listens = True
+
+    coding.turn(calling(MEND, text="I mend it."), calling(FINISH))
+
+    assert (coding.seen.heard, coding.seen.texts) == (["I mend it."], ["I mend it."])
 
 
 def test_an_interrupted_turn_answers_every_call_and_can_go_on(coding: Coding) -> None:
