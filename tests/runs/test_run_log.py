@@ -231,7 +231,7 @@ def test_a_log_that_cannot_be_written_says_which_file_and_why() -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, limit[1]))
     try:
-        with pytest.raises(OSError, match="File too large") as full:
+        with pytest.raises(OSError, match="No space left") as full:
             keep_run(asked("CRDTs?"), "fuse-ask")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -104,9 +104,14 @@ def blocks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
     for event in server.stream("/v1/messages", body).events:
         if event["type"] == "content_block_start":
             blocks.append(dict(event["content_block"]))
+            if "input" in blocks[-1]:
+                blocks[-1]["partial_json"] = ""
         if event["type"] == "content_block_delta":
             [(name, piece)] = [(key, value) for key, value in event["delta"].items() if key != "type"]
             blocks[event["index"]][name] += piece
+    for block in blocks:
+        if "partial_json" in block:
+            block["input"] = json.loads(block.pop("partial_json"))
     return blocks
 
 
@@ -195,9 +200,6 @@ def test_blocks_bring_back_what_was_signed_beside_a_call(
     question = [{"role": "user", "content": "Why?"}]
 
     blocks = blocks_of(thoughtful, {**body, "messages": question, "stream": stream})
-    for block in blocks:
-        if isinstance(block.get("input"), str):
-            block["input"] = json.loads(block["input"])
     [call] = [block for block in blocks if block["type"] == "tool_use"]
     result = {"type": "tool_result", "tool_use_id": call["id"], "content": "a type"}
     told = [*question, {"role": "assistant", "content": blocks}, {"role": "user", "content": [result]}]

@@ -80,6 +80,12 @@ def everything_in(folder: Path) -> dict[str, Any]:
     return found
 
 
+def copies_of(root: Path) -> list[Path]:
+    """Return the copies of a project that are there."""
+    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
+    return [base.parent for base in bases if f'"{root}"' in base.read_text()]
+
+
 def forget_copies(folder: Path) -> None:
     """Take away the copies that turns of projects in a folder have left to be gone on with."""
     # One folder after the other: those of tests that run at the same time vanish meanwhile.

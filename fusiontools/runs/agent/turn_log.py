@@ -50,11 +50,16 @@ class TurnLog:
 
         Raises:
             SessionInUse: another process is at it.
+            UsageError: it cannot be read.
         """
         log = cls(session.path.with_suffix(_SUFFIX))
-        with contextlib.suppress(FileNotFoundError):
+        try:
             log._open(os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, session.id)
             log._read()
+        except FileNotFoundError:
+            return log
+        except OSError as error:
+            raise UsageError(f"session {log.path}: cannot be read: {error.strerror}", code="session") from error
         return log
 
     @property

@@ -16,7 +16,7 @@ import secrets
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -125,8 +125,13 @@ class WorkCopy:
             for each in (copy.tree, copy.output):
                 each.mkdir()
                 each.chmod(0o755)
-            copy._fill(is_stopped)
-            copy._save()
+            try:
+                copy._fill(is_stopped)
+                copy._save()
+            except OSError as error:
+                # Who writes into an open file does not say into which.
+                error.filename = error.filename or str(copy.tree)
+                raise
             if owner is not None:
                 os.chown(copy.tree, owner, owner)
                 # Who runs inside goes through it, and changes nothing in it.
@@ -177,8 +182,10 @@ class WorkCopy:
             if not _same(self.base.get(path), now.get(path))
         ]
 
-    def put_back(self, paths: Iterable[str]) -> None:
+    def put_back(self, paths: Collection[str]) -> None:
         """Make paths of the copy again what they were in the folder; where that has changed, as it is now there."""
+        if not paths:
+            return
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
                 try:

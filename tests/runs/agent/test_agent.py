@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coding import CHECK, FINISH, MEND, Coding, calling, everything_in, git, sandbox_works
+from coding import CHECK, FINISH, MEND, Coding, calling, copies_of, everything_in, git, sandbox_works
 from scripted import said
 
 from fusiontools.errors import CallFailed, UsageError
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that 
 def code_of(turn: Any) -> dict[str, Any]:
     found: dict[str, Any] = turn.record["code"]
     return found
-
-
-def copies_of(coding: Coding) -> list[Path]:
-    """Return the copies of the project that are there."""
-    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
-    return [base.parent for base in bases if f'"{coding.root}"' in base.read_text()]
 
 
 # What comes over
@@ -199,7 +193,7 @@ def test_a_disk_that_is_full_in_the_midst_is_said_and_the_rest_comes_over_later(
     assert "could not all be written into the project (b_kind/late: No space left" in str(second.record["messages"])
     assert (coding.root / "b_kind/late").read_text() == "late"
     assert (coding.root / "b_link").readlink() == Path("test_app.py")
-    assert copies_of(coding) == []
+    assert copies_of(coding.root) == []
 
 
 def test_what_is_run_later_and_what_leads_out_is_put_back_and_said(coding: Coding, tmp_path: Path) -> None:
@@ -299,7 +293,7 @@ def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) ->
     assert code_of(turn)["changed"] == ["M app.py +0 -0", "A bad\ufffd +0 -0", "A new\ufffdM app.py +0 -0 +0 -0"]
     assert (coding.root / "app.py").stat().st_mode & 0o7777 == 0o777
     assert (coding.root / "new\nM app.py +0 -0").exists()
-    assert copies_of(coding) == []
+    assert copies_of(coding.root) == []
 
 
 def test_a_repository_without_a_work_tree_is_put_back_since_git_obeys_its_config(coding: Coding) -> None:
@@ -458,11 +452,11 @@ def test_a_limit_of_steps_or_of_money_leaves_the_work_to_be_gone_on_with(coding:
 
 def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(coding: Coding) -> None:
     def lose() -> None:
-        for copy in copies_of(coding):
+        for copy in copies_of(coding.root):
             shutil.rmtree(copy)
 
     failed = coding.turn(CallFailed("connect", "nobody there"))
-    copies = copies_of(coding)
+    copies = copies_of(coding.root)
     coding.options["most_steps"] = 1
     coding.turn(calling(MEND))
     lose()
@@ -640,5 +634,5 @@ def test_a_copy_is_counted_and_goes_with_its_session(coding: Coding) -> None:
     removed = remove_older("sessions", math.inf)
 
     assert (kept["copies"].count, kept["copies"].size_bytes > 0) == (1, True)
-    assert (removed.count, copies_of(coding)) == (1, [])
+    assert (removed.count, copies_of(coding.root)) == (1, [])
     assert "copies" not in {each.kind for each in what_is_kept()}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from coding import CHECK, FINISH, MEND, Coding, calling, sandbox_works
+from coding import CHECK, FINISH, MEND, Coding, calling, copies_of, sandbox_works
 
 from fusiontools.errors import UsageError
 from fusiontools.runs.session import sessions_dir
@@ -40,10 +40,10 @@ def test_without_room_for_the_session_a_turn_ends_in_one_error_and_goes_on_later
 
     code = broken.record["code"]
     log = sessions_dir() / f"{session.id}.turn"
-    assert (broken.outcome, code["summary"]) == ("broken", f"{log}: File too large")
+    assert (broken.outcome, code["summary"]) == ("broken", f"{log}: No space left on device")
     assert len(broken.record["calls"]) == len(coding.seen.runs[:2]) == 2
     assert [note.partition(";")[0] for note in code["notes"]] == [
-        f"the session is not kept: {log.with_suffix('.jsonl')}: File too large"
+        f"the session is not kept: {log.with_suffix('.jsonl')}: No space left on device"
     ]
     assert "a - b" in untouched
     assert done.outcome == "done"
@@ -55,7 +55,7 @@ def test_without_room_for_the_session_a_turn_ends_in_one_error_and_goes_on_later
 def test_without_room_for_its_record_a_turn_that_is_done_says_so_and_the_next_one_begins_anew(coding: Coding) -> None:
     def forbid(name: str) -> None:
         if name == "finish":
-            (sessions_dir() / f"{coding.session.id}.jsonl").mkdir()
+            (sessions_dir() / f"{coding.session.id}.jsonl").mkdir(exist_ok=True)
 
     coding.seen.on_begin = forbid
     first, second = coding.turns(("Mend it.", [calling(MEND), calling(FINISH)]), ("And now?", [calling(FINISH)]))
@@ -91,10 +91,8 @@ def test_a_copy_that_vanishes_ends_the_turn_in_one_error_and_a_new_one_is_made(c
 
     def vanish(name: str) -> None:
         if name == "finish":
-            [log] = sessions_dir().glob("*.turn")
-            [copy] = [path for path in Path("/var/tmp").glob("fuse-code-*") if path.name.encode() in log.read_bytes()]
-            copies.append(copy)
-            shutil.rmtree(copy)
+            copies.extend(copies_of(coding.root))
+            shutil.rmtree(copies[0])
 
     coding.seen.on_begin = vanish
     first = coding.turn(calling(MEND), calling(FINISH))
@@ -109,11 +107,19 @@ def test_a_copy_that_vanishes_ends_the_turn_in_one_error_and_a_new_one_is_made(c
     assert "the copy of the turn that was not finished is gone; it goes on with a new one" in coding.seen.texts
 
 
-def test_where_nothing_can_be_written_down_nothing_is_asked(coding: Coding) -> None:
-    sessions_dir().parent.mkdir(parents=True)
-    sessions_dir().write_text("not a folder")
+def test_without_room_for_the_copy_nothing_is_asked_and_nothing_is_left(coding: Coding) -> None:
+    (coding.root / "long.txt").write_text("a line of text\n" * 1000)
 
-    with pytest.raises(UsageError, match=r"the work cannot begin: .*sessions: File exists"):
+    with files_of_at_most(10_000), pytest.raises(UsageError, match=r"the work cannot begin: .*/tree: File too large"):
         coding.turn(calling(MEND))
 
     assert coding.requests == []
+    assert copies_of(coding.root) == []
+
+
+def test_sessions_that_are_no_folder_are_said_to_be_none(coding: Coding) -> None:
+    sessions_dir().parent.mkdir(parents=True)
+    sessions_dir().write_text("not a folder")
+
+    with pytest.raises(UsageError, match=r"session .*\.turn: cannot be read: Not a directory"):
+        coding.turn(calling(MEND))
