@@ -279,6 +279,7 @@ def test_no_link_leads_out_whatever_others_it_goes_over(coding: Coding, tmp_path
     assert [run.result.status for run in coding.seen.runs[1:3]] == ["refused"] * 2
 
 
+@pytest.mark.slow
 def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) -> None:
     # Deeper than is copied, and than a path may be long.
     command = (
