@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from fusiontools.tools.tool import ToolRun
 
 _DIFF_LINES, _OUTPUT_LINES = 60, 8
 _TITLE_CHARS = 400
+_INDENT = 4
 
 
 class _StepConsole(Console):
@@ -121,13 +123,14 @@ class StepView:
             if self._shown:
                 return
             for line in _bounded(text.split("\n")[1:], _DIFF_LINES):
-                self._line(f"    {line}", {"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+                self._line(line, {"+": "green", "-": "red", "@": "cyan"}.get(line[:1]), _INDENT)
         elif run.name == "bash":
             lines = text.split("\n")
-            self._line(f"    {lines[0]} ({run.latency_s:.1f} s)", "dim" if lines[0] == "exit 0" else "yellow")
+            style = "dim" if lines[0] == "exit 0" else "yellow"
+            self._line(f"{lines[0]} ({run.latency_s:.1f} s)", style, _INDENT)
             self._block(lines[1:][-_OUTPUT_LINES:], _OUTPUT_LINES, "dim")
         elif run.name in ("read", "search"):
-            self._line(f"    {text.split(chr(10))[0]}", "dim")
+            self._line(text.split("\n")[0], "dim", _INDENT)
         elif run.name == "council":
             self._block(text.split("\n"), _DIFF_LINES, None)
 
@@ -153,7 +156,7 @@ class StepView:
         self.close()
         why = f"{event.failure.code}: {event.failure.message}" if event.failure else ""
         cost = "" if event.cost_usd is None else f" {money(event.cost_usd)}"
-        self._line(f"    {event.stage} {event.label} {event.latency_s:.1f} s{cost} {why}".rstrip(), "dim")
+        self._line(f"{event.stage} {event.label} {event.latency_s:.1f} s{cost} {why}".rstrip(), "dim", _INDENT)
         self.waits("the panel")
 
     async def ask(self, what: str, shown: str) -> str | None:
@@ -190,16 +193,16 @@ class StepView:
             said += f"; check {checks['before']} before, {checks.get('after', 'not run')} after"
         self._line(said, "green" if kept else "red")
         for line in code["changed"]:
-            self._line(f"  {line}" if kept else f"  in the copy: {line}")
+            self._line(line if kept else f"in the copy: {line}", None, 2)
         if code["tests"]:
-            self._line(f"  tests among them, to be looked at: {', '.join(code['tests'])}", "yellow")
+            self._line(f"tests among them, to be looked at: {', '.join(code['tests'])}", "yellow", 2)
         for note in code["notes"]:
-            self._line(f"  {note}", "yellow")
+            self._line(note, "yellow", 2)
         if code["ignored"]:
-            self._line(f"  {code['ignored']} files that the project ignores stay behind", "dim")
+            self._line(f"{code['ignored']} files that the project ignores stay behind", "dim", 2)
         if "patch" in code:
-            self._line(f"  what was done is in {code['patch']}", "dim")
-        self._line(f"  {code['steps']} steps, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim")
+            self._line(f"what was done is in {code['patch']}", "dim", 2)
+        self._line(f"{code['steps']} steps, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim", 2)
 
     def cost(self, records: Sequence[Record]) -> None:
         """Say what was spent."""
@@ -207,11 +210,17 @@ class StepView:
 
     def _block(self, lines: Sequence[str], most: int, style: str | None) -> None:
         for line in _bounded(lines, most):
-            self._line(f"    {line}", style)
+            self._line(line, style, _INDENT)
 
-    def _line(self, text: str, style: str | None = None) -> None:
-        if not self._quiet:
-            self._console.print(Text(clean(text), style=style or ""))
+    def _line(self, text: str, style: str | None = None, indent: int = 0) -> None:
+        """Show a line; on a terminal what does not fit on it goes on below, as far to the right."""
+        if self._quiet:
+            return
+        shown = Text(clean(text), style=style or "")
+        if self._console.is_terminal and indent:
+            self._console.print(Padding(shown, (0, 0, 0, indent), expand=False))
+        else:
+            self._console.print(Text(" " * indent).append_text(shown))
 
 
 def _about(arguments: Any) -> str:

@@ -119,7 +119,7 @@ def test_a_second_interrupt_leaves_at_once_and_loses_nothing(
     )
     wrapper.chmod(0o755)
     (tmp_path / "recipe.yaml").write_text(f"panel: [fake/a]\nsandbox: {wrapper}\n")
-    upstream.script(CODER, behaviour(MEND), "hang")
+    upstream.script(CODER, behaviour(("bash", {"command": "sed -i 's/a - b/a + b/' app.py"})), "hang")
     command = code("mend it", "-c", "recipe.yaml")
     with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         poll(upstream, lambda stats: (stats["requests"], stats["in_flight"]) == (2, 1))
