@@ -202,7 +202,8 @@ class StepView:
             self._line(f"{code['ignored']} files that the project ignores stay behind", "dim", 2)
         if "patch" in code:
             self._line(f"what was done is in {code['patch']}", "dim", 2)
-        self._line(f"{code['steps']} steps, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim", 2)
+        steps = _counted(code["steps"], "step")
+        self._line(f"{steps}, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim", 2)
 
     def cost(self, records: Sequence[Record]) -> None:
         """Say what was spent."""
@@ -250,10 +251,14 @@ def _bounded(lines: Sequence[str], most: int) -> list[str]:
     return [*lines[:most], f"… {len(lines) - most} lines more"]
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _cost_of(records: Sequence[Record]) -> str:
     costs = [call["cost_usd"] for record in records for call in record.get("calls", [])]
     bound = "at least " if None in costs else ""
-    return f"{len(costs)} calls, {bound}{money(sum(cost for cost in costs if cost is not None))}"
+    return f"{_counted(len(costs), 'call')}, {bound}{money(sum(cost for cost in costs if cost is not None))}"
 
 
 async def _read_line() -> str | None:

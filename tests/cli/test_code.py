@@ -168,7 +168,7 @@ def test_stopped_while_it_copies_it_leaves_no_copy_or_the_next_start_removes_it(
     [
         (["x", "--max-cost-usd", "0.00001"], [], 4, "stopped by the cost limit; the project is as it was"),
         (["x", "--retries", "0"], ["status=500"], 3, "the model could not be asked; the project is as it was"),
-        (["x", "--max-steps", "1"], [behaviour(MEND)], 1, "not finished after 1 steps (--max-steps)"),
+        (["x", "--max-steps", "1"], [behaviour(MEND)], 1, "not finished after 1 step (--max-steps)"),
         (["x", "--check", "false"], [behaviour(FINISH)] * 3, 1, "not kept: the check fails; the project is as it was"),
         (["x", "--approve"], [], 2, "--approve asks on a terminal, and standard input is none"),
         ([], [], 2, 'say what to do: fuse-code "add a test for the parser"'),
