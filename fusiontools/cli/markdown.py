@@ -7,10 +7,10 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
-from rich.markdown import Heading, Markdown
+from rich.markdown import CodeBlock, Heading, Markdown
 from rich.segment import Segment
 from rich.style import Style
-from rich.syntax import ANSISyntaxTheme
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
@@ -56,10 +56,21 @@ class LeftHeading(Heading):
         yield self.text
 
 
+class CloseCode(CodeBlock):
+    """Code without a blank line of its own above and below: there is one between all blocks."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the code."""
+        code = str(self.text).rstrip()
+        yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=(0, 1))
+
+
 class AnswerMarkdown(Markdown):
     """Markdown whose HTML is text like any other, so that no word of an answer is lost; links show where they lead."""
 
-    elements = {**Markdown.elements, "heading_open": LeftHeading}  # noqa: RUF012 - rich's own table
+    elements = {  # noqa: RUF012 - rich's own table
+        **Markdown.elements, "heading_open": LeftHeading, "fence": CloseCode, "code_block": CloseCode
+    }  # fmt: skip
 
     def __init__(self, text: str) -> None:
         from markdown_it import MarkdownIt

@@ -283,7 +283,9 @@ def _find(which: str, kinds: Sequence[str], folder: Path) -> Path:
     if begun:
         raise UsageError(f"session {which!r}: {len(begun)} begin so: {', '.join(sorted(begun)[:5])}", code="session")
     latest = f"; the latest is {next(iter(names))}" if names else f"; {folder} has none"
-    raise UsageError(f"session {which!r}: there is none that begins so{latest}", code="session")
+    # Where a name may stand and need not, a question is taken for one.
+    asked = "" if which.replace("-", "").isalnum() else "; what is to be asked comes after `--`"
+    raise UsageError(f"session {which!r}: there is none that begins so{latest}{asked}", code="session")
 
 
 def _new_path(folder: Path, kind: str) -> Path:

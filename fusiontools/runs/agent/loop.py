@@ -216,7 +216,10 @@ class Steps:
         self.log.note({"model": self.options.model.name})
         while self.outcome is None:
             if self.steps >= self.options.most_steps:
-                self.outcome, self.summary = "steps", f"not finished after {self.steps} step{'s' * (self.steps > 1)} (--max-steps)"
+                self.outcome, self.summary = (
+                    "steps",
+                    f"not finished after {self.steps} step{'s' * (self.steps > 1)} (--max-steps)",
+                )
                 return
             await self._step()
 
