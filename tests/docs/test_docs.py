@@ -223,7 +223,7 @@ def test_record_that_is_shown_is_a_record() -> None:
 
     record = json.loads(re.sub(r"\s//.*", "", block.text))
 
-    assert schemas.is_valid("record", record), schemas.explain("record", record)
+    assert schemas.check_of("record")(record), schemas.explain("record", record)
 
 
 def test_every_block_is_taken_in_one_of_the_known_ways() -> None:
