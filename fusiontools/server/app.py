@@ -45,7 +45,7 @@ def make_app(server: Server) -> App:
         *ConversationRoutes(server).routes(),
     ]
     return RequestMiddleware(
-        Router(routes, lifespan=_lifespan(mcp)),
+        Router(routes, lifespan=_lifespan(server, mcp)),
         server.access,
         server.metrics,
         server.options.read_s,
@@ -53,11 +53,12 @@ def make_app(server: Server) -> App:
     )
 
 
-def _lifespan(mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def _lifespan(server: Server, mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         """Let the requests that are cut off when the server ends say their last words."""
-        yield
+        async with server.runs.listening():
+            yield
         if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
             await asyncio.wait(cut_off, timeout=_FAREWELL_S)
         await mcp.aclose()

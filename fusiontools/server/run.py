@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -57,7 +58,7 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        typed = replace(typed, run=f"run {uuid.uuid4().hex}")
+        typed = replace(typed, run=f"run {uuid.uuid4().hex}", folder=Path(folder))
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))
         workers = _Workers(config, sockets=[listening])
