@@ -286,7 +286,7 @@ def test_the_axe_is_there_or_its_absence_is_said() -> None:
 def test_the_first_paint_needs_little_work(desk: Desk) -> None:
     """All of what the page does until it can be used, on the thread that answers the person."""
     session = desk.page.context.new_cdp_session(desk.page)
-    session.send("Performance.enable")
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     desk.open()
     desk.page.locator("#recipe").wait_for()
 
