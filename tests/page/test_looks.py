@@ -295,6 +295,20 @@ def test_the_first_paint_needs_little_work(desk: Desk) -> None:
     assert metrics["ScriptDuration"] + metrics["LayoutDuration"] + metrics["RecalcStyleDuration"] < 0.3
 
 
+def test_where_a_further_question_is_written_is_one_line_until_it_is_written(desk: Desk) -> None:
+    desk.ask("Why?")
+    box = desk.page.locator(".ask")
+
+    empty = box.bounding_box()
+    desk.type("And how?")
+    written = box.bounding_box()
+
+    assert empty is not None
+    assert written is not None
+    assert empty["height"] < 50 < written["height"]
+    expect(box.locator(".recipe-line")).to_be_visible()
+
+
 def test_all_can_be_done_from_the_keyboard(desk: Desk) -> None:
     page = desk.page
     desk.ask("Why?")

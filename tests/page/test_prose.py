@@ -114,6 +114,26 @@ def test_what_is_drawn_is_what_the_marks_say(desk: Desk) -> None:
         assert part in html, part
 
 
+def test_code_in_a_text_from_right_to_left_runs_from_left_to_right(desk: Desk) -> None:
+    places = desk.page.evaluate(
+        """async (text) => {
+            const { prose } = await import('/page/files/prose.js');
+            const node = document.createElement('div');
+            node.className = 'prose';
+            document.body.append(node);
+            prose(node, { text, done: true });
+            const range = document.createRange();
+            const code = node.querySelector('code').firstChild;
+            const at = (from, to) => (range.setStart(code, from), range.setEnd(code, to), range.getBoundingClientRect().x);
+            return { number: at(0, 3), unit: at(4, 6), direction: getComputedStyle(node.firstChild).direction };
+        }""",
+        "طول الموجة `450 nm` هنا",
+    )
+
+    assert places["direction"] == "rtl"
+    assert places["number"] < places["unit"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["```js\nlet a = `x", "**bold", "a `b", "a [b](http://x", "| a |\n|-", "- ", "1", "> ", "``", "```py", "a ~~b"],
