@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -64,7 +65,7 @@ def make_app(server: Server) -> App:
         *ConversationRoutes(server).routes(),
     ]
     return RequestMiddleware(
-        Router(routes, lifespan=_lifespan(mcp)),
+        Router(routes, lifespan=_lifespan(server, mcp)),
         server.access,
         server.metrics,
         server.options.read_s,
@@ -72,11 +73,12 @@ def make_app(server: Server) -> App:
     )
 
 
-def _lifespan(mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def _lifespan(server: Server, mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         """Let the requests that are cut off when the server ends say their last words."""
-        yield
+        async with server.runs.listening():
+            yield
         if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
             await asyncio.wait(cut_off, timeout=_FAREWELL_S)
         await mcp.aclose()
@@ -109,7 +111,7 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        typed = replace(typed, run=f"run {uuid.uuid4().hex}")
+        typed = replace(typed, run=f"run {uuid.uuid4().hex}", folder=Path(folder))
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))
         workers = _Workers(config, sockets=[listening])
