@@ -140,7 +140,7 @@ class ChatLoop:
 
     async def _close_client(self) -> None:
         if self.client is not None:
-            self._spent_usd += self.client.budget.committed_usd
+            self._spent_usd += await self.client.budget.committed_usd()
             await self.client.aclose()
             self.client = None
 

@@ -111,13 +111,15 @@ def make_client(
 
     def make() -> Any:
         from fusiontools.llm.client import Client
-        from fusiontools.llm.journal import open_journal
         from fusiontools.llm.purses import Purses
+        from fusiontools.llm.state.shared import open_kept
 
+        kept, state = open_kept(journal, partial(complain, tool))
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
             limits=replace(recipe.limits if recipe else LimitOptions(), **limit),
-            journal=open_journal(journal, partial(complain, tool)),
+            journal=kept,
+            state=state,
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
             tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),

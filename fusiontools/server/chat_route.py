@@ -66,7 +66,7 @@ class ChatRoute:
             turn = self.server.responses.open_turn(log.caller, body)
             body = turn.body
         request = self.protocol.read(body)
-        plan, budget = self.plan(request, scope)
+        plan, budget = await self.plan(request, scope)
         if plan.model is not None and self._passes(plan.model, body):
             passing = Passthrough(self.server, log, receive, send)
             await passing.forward(body, plan.model, plan.fusion.get("max_cost_usd"))
@@ -80,7 +80,7 @@ class ChatRoute:
         else:
             await self.say(exchange, receive, send)
 
-    def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
+    async def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
         """Return what is to be done for a request, and the purse that pays.
 
         Raises:
@@ -91,8 +91,8 @@ class ChatRoute:
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
         log.model = request.model[:100]
         plan = server.planner.plan(request)
-        server.rate_limiter.take(log.caller)
-        return plan, server.daily_budgets.of(log.caller)
+        await server.rate_limiter.take(log.caller)
+        return plan, await server.daily_budgets.of(log.caller)
 
     def meta(self, request: ChatRequest) -> ResponseMeta:
         """Return the head of a new response."""

@@ -351,7 +351,7 @@ class RateLimiter:
     clock: Callable[[], float] = time.monotonic
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
-    def take(self, caller: str) -> None:
+    async def take(self, caller: str) -> None:
         """Take a token.
 
         Raises:
@@ -384,7 +384,7 @@ class DailyBudgets:
     purses: Purses = field(default_factory=Purses)
     clock: Callable[[], float] = time.time
 
-    def of(self, caller: str) -> Budget | None:
+    async def of(self, caller: str) -> Budget | None:
         """Return today's budget of a caller.
 
         Raises:
@@ -395,7 +395,7 @@ class DailyBudgets:
         today = time.strftime("%Y-%m-%d", time.gmtime(self.clock()))
         budget = Budget(self.purses, f"{today} {caller}", self.day_usd, "caller_budget", "this key")
         try:
-            spent_usd = budget.committed_usd
+            spent_usd = await budget.committed_usd()
         except CallFailed as failed:
             raise ApiError(503, failed.code, failed.message) from failed
         if spent_usd >= self.day_usd:

@@ -1,0 +1,99 @@
+"""Open the state that processes share: `--state URL`, or `FUSION_STATE`.
+
+`sqlite:PATH` is the journal's file on this machine, with the money beside it, as it is without a URL; `redis://…` (or
+`rediss://`) is Redis or Valkey, `postgresql://…` PostgreSQL. In these `?namespace=NAME` keeps several apart.
+A URL may hold a password: what is shown of it is `place`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusiontools.errors import UsageError
+from fusiontools.llm.journal import Journal, default_path, open_journal
+from fusiontools.llm.state.address import VARIABLE, masked
+from fusiontools.llm.state.flights import Flights
+from fusiontools.llm.state.store import KeptCalls, Store
+
+
+@dataclass(slots=True)
+class State:
+    """What a process has open of the state that it shares.
+
+    Args:
+        store: turns, limits, money and values; each of its methods is one atomic step.
+        journal: finished calls.
+        flights: the turns at calls that this process holds.
+    """
+
+    store: Store
+    journal: KeptCalls
+    flights: Flights
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        return self.store.place
+
+    async def aclose(self) -> None:
+        """Close all of it but the journal, which is closed first."""
+        self.flights.close()
+        await self.store.aclose()
+
+
+def open_state(url: str, warn: Callable[[str], None] | None = None) -> State:
+    """Open the state that a URL names; a store that is away is told of when it is needed.
+
+    Args:
+        warn: told in words what goes wrong and does not stop the run; a logger by default.
+
+    Raises:
+        UsageError: no such URL, a file that cannot be opened, a package that is missing.
+    """
+    warn = warn or logging.getLogger("fusiontools").warning
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite":
+        from fusiontools.llm.state.sqlite_store import SqliteStore
+
+        path = Path(rest).expanduser() if rest else default_path()
+        journal = Journal(path, warn)
+        store = SqliteStore(path)
+        return State(store, journal, Flights(store, lambda why: None))
+    raise UsageError(
+        f"{VARIABLE} or --state: {masked(url)!r}: write sqlite:PATH, redis://HOST:PORT/0 or postgresql://HOST/NAME"
+    )
+
+
+def open_kept(given: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[KeptCalls | None, State | None]:
+    """Open the journal that the options of a tool name, and the state that is shared, where any is.
+
+    Args:
+        given: the options of `JournalOptions` that somebody chose.
+
+    Raises:
+        UsageError: options that contradict each other, a journal or a state that cannot be opened.
+    """
+    url = chosen_state(given.get("state"))
+    given = {name: value for name, value in given.items() if name != "state"}
+    if url is None:
+        return open_journal(given, warn), None
+    if given.get("journal"):
+        raise UsageError(
+            "--journal names a file and --state (or FUSION_STATE) a store, which has a journal: leave one out"
+        )
+    if given.get("no_journal"):
+        open_journal(given, warn)  # for what contradicts it
+        state = open_state(url, warn)
+        return None, state
+    state = open_state(url, warn)
+    return state.journal, state
+
+
+def chosen_state(typed: str | None) -> str | None:
+    """Return the URL that was typed, else that of the environment; None where neither is there."""
+    return typed or os.environ.get(VARIABLE, "").strip() or None
