@@ -55,7 +55,7 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
 _BUSY_S = 2.0
 _RETRY_S = 1.0
 #: How much waits in memory for a file that cannot be written.
-_WAITING_BYTES = 64 * 2**20
+WAITING_BYTES = 64 * 2**20
 #: So many entries go in one transaction, where old ones are forgotten.
 _FORGOTTEN_AT_ONCE = 500
 
@@ -237,9 +237,9 @@ class Journal:
             )
         self.broken = reason
         for row in rows:
-            if self._waiting_bytes + len(row.body) > _WAITING_BYTES:
+            if self._waiting_bytes + len(row.body) > WAITING_BYTES:
                 if not self._lost:
-                    self._warn(f"warning: {_WAITING_BYTES >> 20} MiB wait for the journal; what comes now is not kept")
+                    self._warn(f"warning: {WAITING_BYTES >> 20} MiB wait for the journal; what comes now is not kept")
                 self._lost += 1
             else:
                 self._waiting[row.key] = row

@@ -18,7 +18,8 @@ from fusiontools.errors import UsageError
 from fusiontools.llm.journal import Journal, default_path, open_journal
 from fusiontools.llm.state.address import VARIABLE, masked
 from fusiontools.llm.state.flights import Flights
-from fusiontools.llm.state.store import KeptCalls, Store
+from fusiontools.llm.state.remote_journal import RemoteJournal
+from fusiontools.llm.state.store import CallStore, KeptCalls, Store
 
 
 @dataclass(slots=True)
@@ -61,9 +62,25 @@ def open_state(url: str, warn: Callable[[str], None] | None = None) -> State:
         from fusiontools.llm.state.sqlite_store import SqliteStore
 
         path = Path(rest).expanduser() if rest else default_path()
-        journal = Journal(path, warn)
+        file = Journal(path, warn)
         store = SqliteStore(path)
-        return State(store, journal, Flights(store, lambda why: None))
+        return State(
+            store, file, Flights(store, lambda why: warn(f"warning: {why}; identical calls may be made twice"))
+        )
+    remote = _remote_store(scheme, url)
+    journal = RemoteJournal(remote, warn)
+    return State(remote, journal, Flights(remote, journal.say_away))
+
+
+def _remote_store(scheme: str, url: str) -> CallStore:
+    if scheme in ("redis", "rediss"):
+        from fusiontools.llm.state.redis_store import RedisStore
+
+        return RedisStore(url)
+    if scheme in ("postgresql", "postgres"):
+        from fusiontools.llm.state.postgres_store import PostgresStore
+
+        return PostgresStore(url)
     raise UsageError(
         f"{VARIABLE} or --state: {masked(url)!r}: write sqlite:PATH, redis://HOST:PORT/0 or postgresql://HOST/NAME"
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fusiontools.errors import UsageError
-from fusiontools.llm.state.store import Purchase, Reservation, Settlement, Shortage, StateAway
+from fusiontools.llm.state.store import KEPT_S, TRUSTED_S, Purchase, Reservation, Settlement, Shortage, StateAway
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS purse (name TEXT PRIMARY KEY, spent_usd REAL NOT NULL, used_s REAL NOT NULL) WITHOUT ROWID;
@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS reservation (
     id TEXT NOT NULL, purse TEXT NOT NULL, usd REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     owner TEXT NOT NULL, ends_s REAL NOT NULL, PRIMARY KEY (id, purse)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS swept (id TEXT PRIMARY KEY, at_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS endpoint (name TEXT PRIMARY KEY, at_once INTEGER NOT NULL, used_s REAL NOT NULL)
 WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model (
@@ -37,9 +38,6 @@ CREATE INDEX IF NOT EXISTS value_ends ON value (ends_s);
 """
 #: What a process waits for another one, which needs microseconds.
 BUSY_S = 2.0
-_DAY_S = 86_400
-#: For how long a purse that nobody uses is remembered, and what an endpoint has been like.
-KEPT_S, TRUSTED_S = 31 * _DAY_S, _DAY_S
 
 
 class SqlitePurses:
@@ -65,6 +63,7 @@ class SqlitePurses:
             db = self._open_money()
             now = clock()
             db.execute("DELETE FROM purse WHERE used_s < ?", (now - KEPT_S,))
+            db.execute("DELETE FROM swept WHERE at_s < ?", (now - TRUSTED_S,))
             for table in ("endpoint", "model"):
                 db.execute(f"DELETE FROM {table} WHERE used_s < ?", (now - TRUSTED_S,))  # noqa: S608 - two names
         except (sqlite3.Error, OSError) as error:
@@ -150,10 +149,14 @@ class SqlitePurses:
         for key, name, usd in over:
             self._spend(db, name, usd)
             db.execute("DELETE FROM reservation WHERE id = ? AND purse = ?", (key, name))
+            db.execute("INSERT OR IGNORE INTO swept VALUES (?, ?)", (key, self._clock()))
 
     def _book(self, db: sqlite3.Connection, settlement: Settlement) -> None:
         reservation, paid_usd = settlement.reservation, settlement.paid_usd
-        swept = db.execute("DELETE FROM reservation WHERE id = ?", (reservation.id,)).rowcount == 0
+        in_flight = db.execute("DELETE FROM reservation WHERE id = ?", (reservation.id,)).rowcount > 0
+        swept = db.execute("DELETE FROM swept WHERE id = ?", (reservation.id,)).rowcount > 0
+        if reservation.id and not (in_flight or swept):
+            return  # it has been settled before
         usd = reservation.usd if paid_usd is None else paid_usd
         for name in reservation.purses:
             self._spend(db, name, usd - reservation.usd if swept else usd)

@@ -6,7 +6,8 @@ nothing is locked while a model is asked. Times are the store's, where it has a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 
 #: A completion from the journal, and what it cost when it was bought; None where nobody knows.
 Found = tuple["Completion", float | None]
+#: Billionths of a dollar add up exactly.
+NANO = 1e9
 #: For how long those who have waited for a call hear that it was bought.
 DONE_S = 60.0
+_DAY_S = 86_400.0
+#: For how long a purse that nobody uses is remembered, and what an endpoint has been like.
+KEPT_S, TRUSTED_S = 31 * _DAY_S, _DAY_S
 
 
 class StateAway(Exception):
@@ -346,3 +352,8 @@ class CallStore(Store, Protocol):
         Raises:
             StateAway: they cannot be kept now.
         """
+
+
+def nano_of(usd: float, rounded: Callable[[float], int] = math.ceil) -> int:
+    """Return a sum in whole billionths of a dollar; what is above all bounds becomes a number that is, too."""
+    return rounded(min(usd * NANO, 2.0**53))
