@@ -357,6 +357,10 @@ class JournalOptions(Settings):
         help="Share calls, limits and budgets: redis://…, postgresql://…, sqlite:PATH; a password belongs in "
         "$FUSION_STATE.",
     )  # fmt: skip
+    budget: str | None = option(
+        None, "--budget", metavar="NAME", minimum=1,
+        help="Count --max-cost-usd together with all runs that name this budget.",
+    )  # fmt: skip
 
 
 class StreamOptions(Settings):

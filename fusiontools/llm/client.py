@@ -268,7 +268,7 @@ class Client:
     def pace_of(self, name: str) -> Pace:
         """Return the turns of an endpoint."""
         if name not in self._paces:
-            self._paces[name] = Pace(self._endpoint(name))
+            self._paces[name] = Pace(self._endpoint(name), self.state)
         return self._paces[name]
 
     def backend_of(self, name: str) -> Backend:
@@ -285,6 +285,8 @@ class Client:
             await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
+        for pace in self._paces.values():
+            await pace.aclose()
         if self.journal is not None:
             await self.journal.aclose()
         await self.purses.aclose()

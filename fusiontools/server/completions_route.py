@@ -50,7 +50,7 @@ class CompletionsRoute:
         meta = asked.meta(requests[0])
         exchanges = []
         for request, (plan, budget) in zip(requests, plans, strict=True):
-            exchanges.append(asked.begin(request, meta, plan, budget, scope["log"]))
+            exchanges.append(await asked.begin(request, meta, plan, budget, scope["log"]))
             held.enter_context(Hold(exchanges[-1].job))
         return exchanges
 

@@ -557,7 +557,7 @@ def test_an_answer_is_kept_as_long_as_it_should_be() -> None:
         seen = []
         for now in (9.99, 10.0):
             clock.now = now
-            seen.append(cache.get(b"k") is not None)
+            seen.append(await cache.get(b"k") is not None)
         return seen
 
     assert asyncio.run(play()) == [True, False]
@@ -569,10 +569,10 @@ def test_the_answer_that_was_used_longest_ago_makes_room() -> None:
         for key in (b"a", b"b"):
             await cache.begin(key, finished({"id": "x"})).task
             await asyncio.sleep(0)
-        cache.get(b"a")
+        await cache.get(b"a")
         await cache.begin(b"c", finished({"id": "x"})).task
         await asyncio.sleep(0)
-        return [cache.get(key) is not None for key in (b"a", b"b", b"c")]
+        return [await cache.get(key) is not None for key in (b"a", b"b", b"c")]
 
     assert asyncio.run(play()) == [True, False, True]
 
@@ -583,7 +583,7 @@ def test_kept_answers_have_a_bound_in_bytes_too() -> None:
         for key, size in ((b"a", 150), (b"b", 150), (b"c", 150), (b"d", 1000)):
             await cache.begin(key, finished({"id": "x" * size})).task
             await asyncio.sleep(0)
-        return [cache.get(key) is not None for key in (b"a", b"b", b"c", b"d")]
+        return [await cache.get(key) is not None for key in (b"a", b"b", b"c", b"d")]
 
     assert asyncio.run(play()) == [False, True, True, False]
 

@@ -7,7 +7,6 @@ tests run as root, which it refuses.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import pwd
 import shutil
@@ -95,8 +94,8 @@ def start_redis(*options: str) -> Iterator[StoreServer]:
 @contextlib.contextmanager
 def start_postgres() -> Iterator[StoreServer]:
     """Run a PostgreSQL of one's own, which trusts everybody on this machine."""
-    folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    found = shutil.which("initdb", path=os.pathsep.join([*folders[-1:], os.environ["PATH"]]))
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb", path=os.pathsep.join([*map(str, folders[-1:]), os.environ["PATH"]]))
     if found is None:
         pytest.skip("postgresql is not installed: `make system`")
     programs = Path(found).parent
@@ -130,8 +129,8 @@ def start_pgbouncer(behind: StoreServer) -> Iterator[StoreServer]:
         settings = folder / "pgbouncer.ini"
         settings.write_text(
             f"[databases]\npostgres = host=127.0.0.1 port={behind.port} user=postgres\n[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
-            "default_pool_size = 2\nmax_client_conn = 100\nauth_file =\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\nauth_file =\n"
         )
         settings.chmod(0o644)
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
