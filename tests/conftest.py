@@ -16,6 +16,7 @@ import pytest
 from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
+from stores import StoreServer, start_cluster, start_pgbouncer, start_postgres, start_redis
 from webbing import Web, start_web
 from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstream
 
@@ -152,6 +153,29 @@ def web(web_process: Web) -> Web:
     """The one small web of the session, with what was asked and scripted before forgotten."""
     web_process.reset()
     return web_process
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[StoreServer]:
+    """The one Redis of the session; whoever uses it takes a namespace of their own."""
+    with start_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[StoreServer]:
+    """The one PostgreSQL of the session; whoever uses it takes a namespace of their own."""
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "redis", pytest.param("postgresql", marks=pytest.mark.slow)])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind; PostgreSQL takes seconds to make."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'journal.db'}"
+    server: StoreServer = request.getfixturevalue("redis_server" if request.param == "redis" else "postgres_server")
+    return server.own()
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ local function spend(purse, nano)
 end
 local function land(made)
   for _, purse in ipairs(made.purses) do
-    if redis.call('HINCRBY', KEYS[3], purse, string.format('%.0f', -made.nano)) <= 0 then
+    if redis.call('HINCRBY', KEYS[3], purse, string.format('%.0f', 0 - made.nano)) <= 0 then
       redis.call('HDEL', KEYS[3], purse)
     end
   end
