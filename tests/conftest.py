@@ -169,12 +169,30 @@ def postgres_server() -> Iterator[StoreServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "redis", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[StoreServer]:
+    """A Redis that is strict about the keys of scripts."""
+    with start_cluster() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: StoreServer) -> Iterator[StoreServer]:
+    """A pooler in transaction mode before the PostgreSQL of the session."""
+    with start_pgbouncer(postgres_server) as server:
+        yield server
+
+
+# Those that take seconds to start are for the slow tests.
+_SLOW_STORES = ("cluster", "postgres", "pgbouncer")
+
+
+@pytest.fixture(params=["sqlite", "redis", *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW_STORES)])
 def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store of each kind; PostgreSQL takes seconds to make."""
+    """The URL of an empty state, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:{tmp_path / 'journal.db'}"
-    server: StoreServer = request.getfixturevalue("redis_server" if request.param == "redis" else "postgres_server")
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
     return server.own()
 
 

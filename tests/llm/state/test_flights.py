@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from calling import BUSY, ask
-from scripted import HANG, Scripted, open_door, said
+from scripted import ENDPOINT, HANG, MESSAGES, Scripted, model, open_door, said
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.client import Client
+from fusiontools.llm.journal import request_key
 from fusiontools.llm.state.flights import Flights
 from fusiontools.llm.state.shared import State, open_state
 
 
-def play(url: str, backends: list[Scripted], work: Callable[..., Awaitable[Any]], lease_s: float = 5.0, **more: Any) -> Any:
+def play(
+    url: str, backends: list[Scripted], work: Callable[..., Awaitable[Any]], lease_s: float = 5.0, **more: Any
+) -> Any:
     """Let clients, one for each backend, do something; return what comes of it."""
 
     async def opened() -> Any:
@@ -101,20 +104,20 @@ def test_a_call_that_takes_longer_than_a_lease_is_made_once(state_url: str) -> N
         bought = asyncio.create_task(ask(one))
         await under_way(first)
         waiting = asyncio.create_task(ask(other))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
         gate.set()
         await bought
         return (await waiting).content
 
-    assert play(state_url, [first, second], work, lease_s=0.3) == "Paris."
+    assert play(state_url, [first, second], work, lease_s=0.15) == "Paris."
     assert second.requests == []
 
 
 def test_what_the_dead_were_buying_is_bought_when_their_lease_has_run_out(state_url: str) -> None:
     async def work(other: Client) -> str:
         dead: State = open_state(state_url, pytest.fail)
-        key = other._key(other.request(_MODEL, MESSAGES, {}), other.ledger("panel", "1"))
-        await dead.store.acquire(key, 0.3)
+        key = request_key(other.request(model(), MESSAGES, {}), ENDPOINT.identity)
+        await dead.store.acquire(key, 0.1)
         await dead.aclose()
         return (await ask(other)).content
 
