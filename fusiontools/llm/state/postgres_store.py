@@ -119,7 +119,7 @@ class PostgresStore:
         await self._ask("UPDATE NS.granted SET count = greatest(0, count - %s) WHERE id = %s", [unused, grant])
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held."""
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used."""
         query = "SELECT NS.holding(%s, %s, %s::bigint, %s::bigint, %s::bigint, %s::float8)"
         [count] = await self._one(query, name, owner, busy, wanted, limit, lease_s)
         return int(count)

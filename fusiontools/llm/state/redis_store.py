@@ -146,7 +146,7 @@ class RedisStore:
         await self._run(scripts.GIVE_BACK, self._limit(name, "ends", "counts", "workers", "used"), grant, unused)
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held."""
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used."""
         return int(
             await self._run(scripts.HOLD, self._limit(name, "holders", "held"), owner, busy, wanted, limit, lease_s)
         )
