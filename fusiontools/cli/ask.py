@@ -237,8 +237,7 @@ def compacted(recipe: Any, options: AskedOptions) -> Any:
 
 def with_wishes(question: Any, options: AskedOptions) -> Any:
     """Return the question with what was typed beside it: texts, what is to be seen, a system prompt, a length."""
-    from fusiontools.cli.evidence import read_evidence, with_evidence
-    from fusiontools.cli.given import attachment, file_text, with_given
+    from fusiontools.cli.given import attachment, file_text, read_evidence, with_evidence, with_given
     from fusiontools.record.sections import question_id
 
     question = with_evidence(question, read_evidence(options.evidence))

@@ -18,7 +18,7 @@ from scripted import Scripted, model, open_door, said
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.ledger import Event
-from fusiontools.record.schemas import is_valid
+from fusiontools.record.schemas import check_of
 from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.file_rules import Rules
 from fusiontools.runs.agent.loop import AgentOptions
@@ -205,7 +205,7 @@ class Coding:
 
         turns = asyncio.run(main())
         for turn in turns:
-            assert is_valid("record", turn.record)
+            assert check_of("record")(turn.record)
         return turns
 
     def turn(self, *steps: Any, task: str | None = "Mend it.", **settings: Any) -> CodeTurn:

@@ -275,9 +275,8 @@ class Steps:
             self.watcher.ran(run)
             self._repeats = self._repeats + 1 if run.repeats else 0
             text = self._masked(run.result.text)
-            run = replace(run, result=replace(run.result, text=text))
             mark = prompts.mark_of("result", self.context.record, [text])
-            self._answer(call, fenced_result(run, mark))
+            self._answer(call, fenced_result(run, text, mark))
             self._note_state(name)
             if run.repeats and name == "finish" and self._red:
                 self.outcome = "reverted"
