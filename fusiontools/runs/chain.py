@@ -38,7 +38,7 @@ from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, in_turn
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -132,40 +132,20 @@ class Chain:
                 stages.append(stage_of(step.name, step.given, resolver))
             except UsageError as error:
                 raise StepRefused(step, error.message) from error
-        run = self._run(stages)
+        last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
+        last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
+        # An answer is heard from the step whose text it will be.
+        heard = {last_answer, last_panel} if self.answers else set()
+        run = in_turn(stages, [step.name for step in self.steps], heard)
         if recipe.compact is None:
             return run
         readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
         return compacting(run, recipe.compact, readers, recipe)
 
-    def _run(self, stages: Sequence[Stage]) -> Stage:
-        """Return the stages as one; the text of an answer is heard from the step whose text will be the answer."""
-        last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
-        last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
-        heard = (last_answer, last_panel) if self.answers else ()
-
-        async def run(record: Record, runtime: Runtime) -> Record:
-            runtime = runtime.timed()
-            quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
-            for i, stage in enumerate(stages):
-                record = await stage(record, runtime if i in heard else quiet)
-                if runtime.on_stage is not None:
-                    runtime.on_stage(self.steps[i].name, record)
-            return record
-
-        return run
-
 
 def compose(*stages: Stage) -> Stage:
     """Return the stages as one: each reads what the one before it wrote, all within the record's one deadline."""
-
-    async def run(record: Record, runtime: Runtime) -> Record:
-        runtime = runtime.timed()
-        for stage in stages:
-            record = await stage(record, runtime)
-        return record
-
-    return run
+    return in_turn(stages, [""] * len(stages), range(len(stages)))
 
 
 def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:

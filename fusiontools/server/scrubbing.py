@@ -37,9 +37,9 @@ def scrub_record(record: Record, *, whole: bool = False) -> dict[str, Any]:
         shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     for section in ("panel", "baselines"):
         if section in record:
-            shown[section] = [shown_response(response, whole=True) for response in record[section]]
+            shown[section] = [scrub_response(response) for response in record[section]]
     if "layers" in record:
-        shown["layers"] = [[shown_response(response, whole=True) for response in layer] for layer in record["layers"]]
+        shown["layers"] = [[scrub_response(response) for response in layer] for layer in record["layers"]]
     if "error" in record:
         shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
     return shown
@@ -77,12 +77,9 @@ def words_of(code: str, message: str) -> str:
     return _OWN_CODES.get(code) or scrub(message)
 
 
-def shown_response(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    """Return a member's response, or who it is and how it went alone."""
-    if whole and "error" in response:
-        error = response["error"]
-        return {**response, "error": {**error, "message": words_of(error["code"], error["message"])}}
-    if whole:
-        return dict(response)
-    shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
-    return {**shown, "status": response["error"]["code"] if "error" in response else "ok"}
+def scrub_response(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a member's response with what a client is told of its failure."""
+    if "error" not in response:
+        return response
+    error = response["error"]
+    return {**response, "error": {**error, "message": words_of(error["code"], error["message"])}}

@@ -20,7 +20,7 @@ from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import Journal
-from fusiontools.record.schemas import is_valid
+from fusiontools.record.schemas import check_of
 from fusiontools.record.types import Record
 from fusiontools.stages.judge import judge
 from fusiontools.stages.panel import panel
@@ -72,7 +72,7 @@ def run(
             await client.aclose()
 
     result = asyncio.run(work())
-    assert is_valid("record", result)
+    assert check_of("record")(result)
     return result
 
 
