@@ -109,6 +109,8 @@ async def _ask(path: Path, question: bytes) -> Outcome:
                 answer = (await reader.read()).decode()
             finally:
                 writer.close()
-            if answer == "stopped" or answer == "no member":
-                return answer
+            if answer == "stopped":
+                return "stopped"
+            if answer == "no member":
+                return "no member"
     return "no run"
