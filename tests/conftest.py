@@ -16,6 +16,7 @@ import pytest
 from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
+from stores import StoreServer, start_cluster, start_pgbouncer, start_postgres, start_redis
 from webbing import Web, start_web
 from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstream
 
@@ -161,6 +162,47 @@ def web(web_process: Web) -> Web:
     """The one small web of the session, with what was asked and scripted before forgotten."""
     web_process.reset()
     return web_process
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[StoreServer]:
+    """The one Redis of the session; whoever uses it takes a namespace of their own."""
+    with start_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[StoreServer]:
+    """The one PostgreSQL of the session; whoever uses it takes a namespace of their own."""
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[StoreServer]:
+    """A Redis that is strict about the keys of scripts."""
+    with start_cluster() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: StoreServer) -> Iterator[StoreServer]:
+    """A pooler in transaction mode before the PostgreSQL of the session."""
+    with start_pgbouncer(postgres_server) as server:
+        yield server
+
+
+# Those that take seconds to start are for the slow tests.
+_SLOW_STORES = ("cluster", "postgres", "pgbouncer")
+
+
+@pytest.fixture(params=["sqlite", "redis", *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW_STORES)])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty state, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'journal.db'}"
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
+    return server.own()
 
 
 @pytest.fixture

@@ -95,6 +95,9 @@ def _prompts() -> Iterable[str]:
     return prompt_names()
 
 
+complete_prompts = complete_names(_prompts)
+
+
 @command(
     _TOOL,
     AskOptions,
@@ -103,7 +106,7 @@ def _prompts() -> Iterable[str]:
     JournalOptions,
     help=HELP,
     arguments="[QUESTION]...",
-    completes={"session": complete_sessions, "template": complete_names(_prompts)},
+    completes={"session": complete_sessions, "template": complete_prompts},
 )
 def main(
     files: tuple[str, ...],

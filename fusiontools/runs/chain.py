@@ -27,7 +27,7 @@ from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, named_models, require_members, suited_to
-from fusiontools.config.stage_table import ANSWERING, LimitOptions
+from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions
 from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
@@ -393,7 +393,8 @@ async def estimate_calls(
 
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
-        agreed: the cheapest case: all say the same in a word, no tool is used, and a router's model says `solo`.
+        agreed: the cheapest case: all say the same in a word, no tool is used, a router's model says `solo`, and
+            whoever may be cut off is, at no cost.
 
     Else nobody agrees, and this is the dearest case; a router's rules decide as they would, its model says `fuse`, and
     a router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
@@ -413,7 +414,37 @@ async def estimate_calls(
     client.opened[id(client.tools)] = tools
     asked: Record = {**record, "calls": []}
     done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
-    return [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
+    calls: list[Call] = [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
+    return _without_cut_off(calls, recipe, steps, done) if agreed else calls
+
+
+def _without_cut_off(calls: list[Call], recipe: Recipe, steps: Sequence[Step], done: Record) -> list[Call]:
+    """Return the calls without those of members that are cut off where the others agree: the dearest ones."""
+    resolver = Resolver(recipe, binding=True, offline=True)
+    panels = [step for step in steps if step.name == "panel"]
+    scouted = any(spared["why"] == "scouts" for spared in done.get("spared", []))
+    cut: set[int] = set()
+    for layer, step in enumerate(panels, start=1):
+        options: Any = resolver.options_for("panel", step.given)(done)
+        asked = [i for i, call in enumerate(calls) if call["stage"] == "panel" and call.get("layer", 1) == layer]
+        asked = [i for i in asked if "step" not in calls[i]]
+        if layer == 1 and scouted:
+            continue  # scouts are all waited for
+        by_cost = sorted(asked, key=lambda i: calls[i]["cost_usd"] or 0.0)
+        cut.update(by_cost[_fewest(options, len(asked)) :])
+    return [call for i, call in enumerate(calls) if i not in cut]
+
+
+def _fewest(options: PanelOptions, asked: int) -> int:
+    """Return how many responses of a layer are enough for the others to be cut off."""
+    if options.first_call:
+        return 1
+    enough = [asked]
+    if options.quorum is not None and not options.sequential:
+        enough.append(options.quorum)
+    if options.stop_when_agreed and not options.adds_layer:
+        enough.append(asked // 2 + 1)
+    return min(enough)
 
 
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:

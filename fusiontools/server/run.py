@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fusiontools.errors import FusionError, UsageError
+from fusiontools.llm.journal import Journal
+from fusiontools.llm.state.shared import State, open_kept
+from fusiontools.llm.state.store import KeptCalls
 from fusiontools.server.chat_route import ChatRoute
 from fusiontools.server.completions_route import CompletionsRoute
 from fusiontools.server.mcp_route import McpRoute
@@ -64,7 +68,7 @@ def make_app(server: Server) -> App:
         *ConversationRoutes(server).routes(),
     ]
     return RequestMiddleware(
-        Router(routes, lifespan=_lifespan(mcp)),
+        Router(routes, lifespan=_lifespan(server, mcp)),
         server.access,
         server.metrics,
         server.options.read_s,
@@ -72,11 +76,12 @@ def make_app(server: Server) -> App:
     )
 
 
-def _lifespan(mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def _lifespan(server: Server, mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         """Let the requests that are cut off when the server ends say their last words."""
-        yield
+        async with server.runs.listening():
+            yield
         if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
             await asyncio.wait(cut_off, timeout=_FAREWELL_S)
         await mcp.aclose()
@@ -103,13 +108,14 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(_config(app, typed)).run(sockets=[listening])
         return
-    open_server(typed)
-    if (journal := _journal(typed)) is not None:
+    journal, state = _shared(typed)
+    open_server(typed, state=state)
+    if isinstance(journal, Journal):
         journal.close()  # that of a process is its own
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        typed = replace(typed, run=f"run {uuid.uuid4().hex}")
+        typed = replace(typed, run=f"run {uuid.uuid4().hex}", folder=Path(folder))
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))
         workers = _Workers(config, sockets=[listening])
@@ -170,7 +176,7 @@ def _app(typed: ServerArguments) -> Any:
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
-    return make_app(open_server(typed, _journal(typed)))
+    return make_app(open_server(typed, *_shared(typed), _warn))
 
 
 def _silence_uvicorn() -> None:
@@ -188,12 +194,10 @@ def _worker_app(typed: ServerArguments) -> Any:
         sys.exit(STARTUP_FAILURE)
 
 
-def _journal(typed: ServerArguments) -> Any:
-    """Open the journal where one is asked for."""
-    from fusiontools.llm.journal import open_journal
-
-    wanted = {"journal", "replay", "offline"} & typed.journal.keys()
-    return open_journal(typed.journal, _warn) if wanted else None
+def _shared(typed: ServerArguments) -> tuple[KeptCalls | None, State | None]:
+    """Open the state where one is chosen, and the journal where one is asked for."""
+    journal, state = open_kept(typed.journal, _warn, unasked=False)
+    return journal, state
 
 
 def _warn(message: str) -> None:

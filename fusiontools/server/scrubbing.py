@@ -11,7 +11,8 @@ from fusiontools.record.types import Record
 
 #: What an endpoint says when it is the server's own key or account that it refuses.
 _OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
-_ADDRESS = re.compile(r"https?://[^\s,;]+")
+#: Not the colon or the like behind it: that parts it from what went wrong there.
+_ADDRESS = re.compile(r"https?://[^\s,;]*[^\s,;:.!?)'\"]")
 #: A place on the operator's disk.
 _PATH = re.compile(r"(?<![\w./:~-])~?/(?:[^\s/'\",;:]+/)+[^\s/'\",;:]*")
 #: What the operator's own command printed, or why it could not be started.

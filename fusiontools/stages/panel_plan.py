@@ -114,7 +114,7 @@ class PanelPlanner:
             own: the member's own earlier response, in a debate.
         """
         sections = load_template(self.options.template)
-        mark = prompts.mark_of(asked, self.record["id"], [own, *texts.values()])
+        mark = prompts.mark_for(asked, self.record, [own, *texts.values()])
         values = {
             "nonce": mark,
             "own": prompts.fence("YOUR RESPONSE", own, mark),

@@ -112,6 +112,7 @@ def test_fish_would_put_the_same_there(env: dict[str, str], tmp_path: Path) -> N
         ("fuse-code --continue co", {"code-0b"}),
         ("fuse-ask --session ch", {"chat-0a"}),
         ("fuse-ask --template ", {"review"}),
+        ("fuse-chat --template ", {"review"}),
         ("fuse-mcp --recipe budg", {"budget"}),
         ("fuse-doctor --set-key openr", {"openrouter"}),
         ("fuse-doctor --forget-key ", {"LAB_KEY"}),

@@ -184,7 +184,7 @@ def test_an_estimate_is_the_dearest_case(run: Run, name: str, calls: int) -> Non
     assert figures(result, "calls") == (calls,)
 
 
-@pytest.mark.parametrize(("name", "least"), [("budget", 5), ("cascade", 3), ("debate", 6)])
+@pytest.mark.parametrize(("name", "least"), [("budget", 5), ("cascade", 3), ("debate", 6), ("vote", 3)])
 def test_an_estimate_says_how_far_below_it_a_run_may_stay(run: Run, name: str, least: int) -> None:
     data = json.loads(run(["fuse-cost", "--estimate", "-c", name, "-o", "json"], LONG).out)
 
