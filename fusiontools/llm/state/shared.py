@@ -44,6 +44,10 @@ class State:
         """Where it is, for a person."""
         return self.store.place
 
+    def purses(self) -> Purses:
+        """Return the money that is counted there."""
+        return Purses(store=self.store, say_away=self.say_away)
+
     async def aclose(self) -> None:
         """Close all of it but the journal, which is closed first."""
         self.flights.close()
@@ -95,7 +99,7 @@ def _said_once(warn: Callable[[str], None]) -> Callable[[str], None]:
         nonlocal said
         if not said:
             said = True
-            warn(f"warning: {reason}; going on without what is shared there, but for money")
+            warn(f"warning: the state {reason}; what is shared there is done without, but for money")
 
     return say_away
 
@@ -151,8 +155,7 @@ def open_budget(name: str | None, limit_usd: float | None, state: State | None) 
         return Purses(), "run"
     if limit_usd is None:
         raise UsageError(f"--budget {name}: say how much is in it: --max-cost-usd USD")
-    purses = Purses(default_purses_path()) if state is None else Purses(store=state.store)
-    return purses, f"budget {name}"
+    return Purses(default_purses_path()) if state is None else state.purses(), f"budget {name}"
 
 
 def chosen_state(typed: str | None) -> str | None:
