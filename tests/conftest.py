@@ -34,6 +34,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Folders of slow tests alone: where those are left out, what drives browsers and clients is not even imported.
+_SLOW = ("clients", "page", "slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    leaves_out = config.option.markexpr == "not slow" and collection_path.parent == Path(__file__).parent
+    return True if leaves_out and collection_path.name in _SLOW else None
+
+
 @pytest.fixture(scope="session")
 def upstream_process() -> Iterator[Upstream]:
     with start_upstream("--record") as upstream:
