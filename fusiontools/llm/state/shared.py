@@ -67,9 +67,15 @@ def open_state(url: str, warn: Callable[[str], None] | None = None, *, keeps: bo
     warn = warn or logging.getLogger("fusiontools").warning
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and colon:
-        from fusiontools.llm.state.sqlite_store import SqliteStore
+        from fusiontools.llm.state.sqlite_store import SqliteStore, network_of
 
         path = Path(rest).expanduser() if rest else default_path()
+        mounts = Path("/proc/self/mounts")
+        if mounts.exists() and (kind := network_of(path.absolute(), mounts.read_text(errors="replace"))):
+            warn(
+                f"warning: {path} lies on a network file system ({kind}), where SQLite loses what machines write at "
+                "the same time: share a state between machines with redis:// or postgresql://"
+            )
         file = Journal(path, warn) if keeps else None
         store = SqliteStore(path)
         say_away = _said_once(warn)

@@ -10,6 +10,8 @@ import pytest
 from stores import StoreServer
 from workdir import Run, Upstream
 
+from fusiontools.llm.state.sqlite_store import network_of
+
 RECIPE = """
 models:
   m: {model: fake/a+cost=1, price_usd_per_mtok: {prompt: 0, completion: 1000}}
@@ -112,3 +114,61 @@ def test_a_package_that_is_missing_is_named_with_its_extra(run: Run, package: st
     )
 
     assert f"[{extra}]" in run([sys.executable, "-c", code]).text
+
+
+# --- Upkeep ---
+
+
+def test_what_is_old_in_a_shared_journal_is_pruned_where_it_is_said(
+    run: Run, env: dict[str, str], redis_server: StoreServer
+) -> None:
+    here = {**env, "FUSION_STATE": redis_server.own()}
+    run(PANEL, QUESTIONS, env=here)
+
+    untouched = run("fuse-log clear journal --yes", env=here)
+    young = run("fuse-log prune journal --shared --older 1d", env=here)
+    gone = run("fuse-log clear journal --shared --yes", env=here)
+
+    assert untouched.err == "fuse-log: there is nothing to remove\n"
+    assert young.err == "fuse-log: there is nothing to remove\n"
+    assert (gone.status, gone.err) == (0, "fuse-log: 4 finished calls in the journal removed\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "said"),
+    [
+        ("", "journal", "FUSION_STATE names no state"),
+        ("redis://me:sesame@127.0.0.1:1/0", "journal", "redis://me:***@127.0.0.1:1/0"),
+        ("redis://127.0.0.1:1", "log", "fuse-log clear journal --shared"),
+    ],
+)
+def test_upkeep_that_cannot_be_is_said(run: Run, env: dict[str, str], state: str, words: str, said: str) -> None:
+    refused = run(f"fuse-log clear {words} --shared --yes", env={**env, "FUSION_STATE": state})
+
+    assert refused.status == 2
+    assert said in refused.err
+    assert "sesame" not in refused.err
+
+
+def test_the_doctor_says_where_the_state_is_and_whether_it_answers(
+    run: Run, env: dict[str, str], redis_server: StoreServer
+) -> None:
+    there = redis_server.own()
+    ready = run(["fuse-doctor", "-c", "priced.yaml"], env={**env, "FUSION_STATE": there})
+    gone = {**env, "FUSION_STATE": "redis://me:sesame@127.0.0.1:1/0"}
+    away = run(["fuse-doctor", "-c", "priced.yaml", "--json"], env=gone)
+
+    assert there in ready.text
+    assert "redis 7" in ready.text or "valkey" in ready.text
+    assert away.status == 1
+    assert json.loads(away.text)["state"] == {"place": "redis://me:***@127.0.0.1:1/0", "answers": None}
+    assert "until then no budget is spent" in away.text
+    assert "sesame" not in away.text + away.err
+
+
+def test_a_file_system_of_other_machines_is_known() -> None:
+    mounts = "disk / ext4 rw 0 0\nthere:/home /home nfs4 rw 0 0\nx /home/me/my\\040own ext4 rw 0 0\n"
+
+    assert network_of(Path("/home/me/journal.db"), mounts) == "nfs4"
+    assert network_of(Path("/home/me/my own/journal.db"), mounts) is None
+    assert network_of(Path("/var/journal.db"), mounts) is None
