@@ -61,7 +61,7 @@ class LogOptions:
     )
     json: bool = option(False, "--json", help="The same as -o jsonl.")
     older: str | None = option(None, "--older", metavar="AGE", help="Prune what was last used before.")
-    shared: bool = option(False, "--shared", help="Prune or clear the journal of $FUSION_STATE, not this machine's.")
+    shared: bool = option(False, "--shared", help="Prune or clear the journal of FUSION_STATE, and not this user's.")
     yes: bool = option(False, "-y", "--yes", help="Remove without asking.")
 
 

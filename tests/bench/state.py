@@ -125,7 +125,12 @@ def race(url: str, store: str) -> Row:
         command += ["--state", url, "--budget", "race", "--max-cost-usd", str(CEILING_USD)]
         running = [
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=hermetic(upstream, folder), cwd=folder
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=hermetic(upstream, folder),
+                cwd=folder,
             )
             for _ in range(RACERS)
         ]
