@@ -8,7 +8,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
-DEBIAN := bubblewrap chromium fish jq man-db procps zsh
+DEBIAN := bubblewrap chromium fish jq man-db pgbouncer postgresql procps redis-server zsh
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
@@ -114,7 +114,7 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
 
 system: ## install the Debian packages that some tests need and are skipped without
-	@which bwrap chromium fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+	@{ which bwrap chromium fish jq man ps redis-server zsh && ls /usr/sbin/pgbouncer /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
 
 screenshots: $(VENV)/.dev ## take the pictures of docs/page.md anew
 	@FUSION_PICTURES="$(CURDIR)/docs/pictures" $(PYTEST) -m slow tests/page/test_looks.py
