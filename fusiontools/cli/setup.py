@@ -113,6 +113,7 @@ def make_client(
         from fusiontools.llm.client import Client
         from fusiontools.llm.journal import open_journal
         from fusiontools.llm.purses import Purses
+        from fusiontools.llm.traces import open_traces
 
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
@@ -123,6 +124,7 @@ def make_client(
             tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
             redact=recipe.redact if recipe else (),
             purses=purses or Purses(),
+            traces=open_traces(tool, partial(complain, tool)),
         )
 
     return make

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
+from fusiontools.llm.traces import flush_traces
 from fusiontools.server.chat_route import ChatRoute
 from fusiontools.server.completions_route import CompletionsRoute
 from fusiontools.server.mcp_route import McpRoute
@@ -50,6 +51,7 @@ def make_app(server: Server) -> App:
         server.metrics,
         server.options.read_s,
         server.options.log,
+        server.client.traces,
     )
 
 
@@ -61,5 +63,6 @@ def _lifespan(mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[N
         if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
             await asyncio.wait(cut_off, timeout=_FAREWELL_S)
         await mcp.aclose()
+        await asyncio.to_thread(flush_traces)
 
     return lifespan

@@ -26,6 +26,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.purses import Budget, Purses
+from fusiontools.llm.spans import Traces
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
@@ -69,10 +70,14 @@ class RequestMiddleware:
         app: what answers.
         read_s: how long a request's head may take to come in; the connection asks for it.
         logs: whether each request is one line on standard error.
+        traces: where each request but those for pages is told.
     """
 
-    def __init__(self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool) -> None:
+    def __init__(
+        self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool, traces: Traces | None = None
+    ) -> None:
         self.read_s = read_s
+        self._traces = traces
         self.app = app
         self._access = access
         self._metrics = metrics
@@ -97,7 +102,12 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._checked(scope, receive, send_named)
+            if self._traces is None or scope["path"] not in _ROUTES:
+                await self._checked(scope, receive, send_named)
+            else:
+                with self._traces.request(scope, log.id) as span:
+                    await self._checked(scope, receive, send_named)
+                    span.end_with(log.status, log.outcome or _outcome(log.status), log.caller)
         finally:
             log.outcome = log.outcome or _outcome(log.status)
             route = _ROUTES.get(scope["path"], "pages")

@@ -22,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fusiontools.errors import FusionError, UsageError
+from fusiontools.llm.traces import open_traces
 from fusiontools.server.request import BoundedProtocol
 from fusiontools.server.state import ServerArguments, open_server, require_safe, server_keys
 
@@ -120,7 +121,9 @@ def _app(typed: ServerArguments) -> Any:
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
-    return make_app(open_server(typed, _journal(typed)))
+    server = open_server(typed, _journal(typed))
+    server.client.traces = open_traces("fuse-serve", _warn)
+    return make_app(server)
 
 
 def _silence_uvicorn() -> None:
