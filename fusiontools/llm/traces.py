@@ -6,6 +6,7 @@ leave on a thread of the SDK: a collector that is slow or gone delays and fails 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -97,7 +98,27 @@ def _open_provider(service: str, warn: Callable[[str], None]) -> TracerProvider:
     _hear_failures(warn)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
+    _flush_at_exit(provider)
     return provider
+
+
+def _flush_at_exit(provider: TracerProvider) -> None:
+    """Have a program that uses the library wait for its spans as our tools do: a little, and no longer."""
+    wanted, done, process = threading.Event(), threading.Event(), os.getpid()
+
+    def work() -> None:
+        wanted.wait()
+        provider.force_flush()
+        done.set()
+
+    def flush() -> None:
+        if os.getpid() == process:
+            wanted.set()
+            done.wait(_FLUSH_S)
+
+    # It waits from now on, because no thread begins once an interpreter ends.
+    threading.Thread(target=work, name="last-traces", daemon=True).start()
+    atexit.register(flush)
 
 
 def _hear_failures(warn: Callable[[str], None]) -> None:

@@ -36,7 +36,7 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun, DryRunAgreed
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Spending
-from fusiontools.llm.traces import flush_traces, open_traces
+from fusiontools.llm.traces import open_traces
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
@@ -299,7 +299,6 @@ async def open_runtime(
         yield Runtime(client)
     finally:
         await client.aclose()
-        await asyncio.to_thread(flush_traces)
 
 
 def fuse_sync(

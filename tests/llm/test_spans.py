@@ -4,57 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from scripted import HANG, USAGE, Scripted, model, open_door, said
 from stage_runs import ASKED
+from tracing import Spans
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.recipe import Recipe
 from fusiontools.errors import CallFailed
+from fusiontools.llm.anthropic import MESSAGES
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import CompletionRequest, Thoughts
+from fusiontools.llm.http import OPENAI, HttpBackend
 from fusiontools.llm.journal import Journal
 from fusiontools.llm.ledger import Slot
-from fusiontools.llm.spans import NAMES, Traces
+from fusiontools.llm.spans import NAMES
 from fusiontools.record import schemas
 from fusiontools.runs.chain import Chain
 from fusiontools.stages.runtime import Runtime
 
 LATER = CallFailed("rate_limited", "HTTP 429: you asked: Why?", status=429, retryable=True)
 TEXT = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true"}
-
-
-class Spans:
-    """The spans of a test."""
-
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self.exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.traces = Traces(provider, env)
-
-    @property
-    def all(self) -> list[ReadableSpan]:
-        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.all if span.name == name]
-
-    def tree(self) -> list[tuple[str, str]]:
-        """Return the name of each span and of the one above it, in the order in which they began."""
-        names = {span.context.span_id: span.name for span in self.all if span.context}
-        return [(span.name, names.get(span.parent.span_id, "?") if span.parent else "") for span in self.all]
-
-    def said(self) -> str:
-        """Return all that the spans say, events and statuses included."""
-        return "".join(span.to_json() for span in self.all)
 
 
 @pytest.fixture
@@ -125,6 +99,40 @@ def test_a_call_says_who_was_asked_for_what_and_what_it_took(spans: Spans) -> No
         "gen_ai.usage.input_tokens": 11, "gen_ai.usage.output_tokens": 3, "gen_ai.usage.cache_read.input_tokens": 4,
         "gen_ai.usage.cache_write.input_tokens": 5, "gen_ai.usage.reasoning.output_tokens": 2, "fusion.attempts": 1,
         "fusion.cost_usd": 0.001, "fusion.cost_source": "upstream",
+    }  # fmt: skip
+
+
+#: The same call as two APIs count it: Anthropic's leaves out of `input_tokens` what has to do with its cache.
+COUNTED = {
+    "openai": {
+        "choices": [{"message": {"role": "assistant", "content": "Because."}, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 22, "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 5},
+        },
+    },
+    "anthropic": {
+        "type": "message", "role": "assistant", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "Because."}],
+        "usage": {
+            "input_tokens": 10, "output_tokens": 3, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 5
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("api", COUNTED)
+def test_tokens_are_counted_alike_whichever_api_says_them(spans: Spans, api: str) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"model": "m", **COUNTED[api]}))
+    endpoint = Endpoint("there", "http://there.example/v1", api=api)
+    backend: Any = HttpBackend(endpoint, transport, MESSAGES if api == "anthropic" else OPENAI)
+
+    ask(spans, backend, client=open_door(backend, endpoint=endpoint, traces=spans.traces))
+
+    (span,) = spans.all
+    used = {name.removeprefix("gen_ai.usage."): n for name, n in (span.attributes or {}).items() if ".usage." in name}
+    assert used == {
+        "input_tokens": 22, "output_tokens": 3, "cache_read.input_tokens": 7, "cache_write.input_tokens": 5,
     }  # fmt: skip
 
 

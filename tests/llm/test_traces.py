@@ -114,6 +114,22 @@ def test_what_is_under_way_at_an_interrupt_arrives(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_program_that_uses_the_library_waits_a_little_for_its_last_spans(
+    traced: dict[str, str], collector: Collector, tmp_path: Path, gone: bool
+) -> None:
+    env = {**traced, **({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"} if gone else {})}
+    began = time.monotonic()
+    code = "import fusiontools; print(fusiontools.fuse_sync('Why?', 'recipe.yaml')['answer']['by'])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (0, "synth\n")
+    assert [span["name"] for span in collector.spans()][:1] == ([] if gone else ["invoke_workflow recipe"])
+    assert time.monotonic() - began < 9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["", "400", "503"])
 def test_a_collector_that_is_gone_or_refuses_is_said_once_and_changes_nothing(
     run: Run, traced: dict[str, str], status: str
