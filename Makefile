@@ -114,10 +114,10 @@ lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
 	@$(RESOLVE) $(IMAGE_EXTRAS:%=--extra %) --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
 
-# BUILD_ARGS is for what a builder needs on this machine: another base, a network, certificates.
+# BUILD_ARGS is for what a builder needs on this machine: a network, certificates. OCI's own format has no health check.
 image: ## build the container of fuse-serve with podman, buildah or docker; BUILDER=… BASE=…
 	@test -n "$(BUILDER)" || { echo "make: no podman, buildah or docker is installed" >&2; exit 2; }
-	@$(BUILDER) build $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) --file Containerfile --tag $(IMAGE) .
+	@$(BUILDER) build $(if $(filter docker,$(notdir $(BUILDER))),,--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) --file Containerfile --tag $(IMAGE) .
 
 system: ## install the Debian packages that some tests need and are skipped without
 	@which bwrap chromium fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
