@@ -12,13 +12,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import __version__
-from fusiontools.llm.spans import Traces
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+    from fusiontools.llm.spans import Traces
 
 #: How long the end of a process waits for a collector.
 _FLUSH_S = 2.0
@@ -41,18 +42,20 @@ def open_traces(service: str, warn: Callable[[str], None]) -> Traces | None:
         warn: told once of what keeps spans from being told or from arriving; nothing else comes of that.
     """
     known = sys.modules.get("opentelemetry.trace")
-    if known is not None and hasattr(provider := known.get_tracer_provider(), "force_flush"):
-        return Traces(provider, os.environ)  # that of whoever uses the library, or ours, opened before
-    if not wants_traces(os.environ):
-        return None
-    try:
-        provider = _open_provider(service, warn)
-    except ImportError:
-        warn("traces are asked for (OTEL_…) and cannot be told: pip install 'fusiontools[otel]'")
-        return None
-    except ValueError as error:
-        warn(f"no traces are told: {error}")
-        return None
+    provider: Any = known.get_tracer_provider() if known is not None else None
+    if not hasattr(provider, "force_flush"):  # else that of whoever uses the library, or ours, opened before
+        if not wants_traces(os.environ):
+            return None
+        try:
+            provider = _open_provider(service, warn)
+        except ImportError:
+            warn("traces are asked for (OTEL_…) and cannot be told: pip install 'fusiontools[otel]'")
+            return None
+        except ValueError as error:
+            warn(f"no traces are told: {error}")
+            return None
+    from fusiontools.llm.spans import Traces
+
     return Traces(provider, os.environ)
 
 

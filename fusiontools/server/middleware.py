@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -26,7 +26,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.purses import Budget, Purses
-from fusiontools.llm.spans import Traces
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
@@ -45,6 +44,9 @@ from fusiontools.server.request import (
 )
 from fusiontools.server.result import refuse_for_today
 from fusiontools.server.serve_options import ServeOptions
+
+if TYPE_CHECKING:
+    from fusiontools.llm.spans import Traces
 
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {

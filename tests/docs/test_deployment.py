@@ -161,7 +161,7 @@ def test_the_proxy_asks_the_servers_of_the_example(services: dict[str, Any]) -> 
     assert "health_uri /ready" in caddyfile
 
 
-@pytest.mark.skipif(not shutil.which("caddy"), reason="caddy is not installed (make system)")
+@pytest.mark.skipif(not shutil.which("caddy"), reason="caddy is not installed")
 @pytest.mark.parametrize("domain", ["localhost", "fusion.example.org"])
 def test_caddy_takes_its_file(domain: str, tmp_path: Path) -> None:
     command = ["caddy", "validate", "--adapter", "caddyfile", "--config", str(COMPOSE / "Caddyfile")]
@@ -186,7 +186,7 @@ def test_the_command_of_the_unit_is_taken_and_has_time_to_drain() -> None:
     program, *arguments = shlex.split(settings()["ExecStart"][0])
     options = options_of(arguments)
 
-    assert program == "/opt/fusion/bin/fuse-serve"
+    assert program == "/usr/local/lib/fusion/bin/fuse-serve"
     assert float(settings()["TimeoutStopSec"][0]) > options["drain_s"]
     assert recipe_yaml.load_recipe(options["config"])
     assert not SECRET.search(re.sub(r"(?m)^#.*\n", "", UNIT.read_text()))
@@ -195,7 +195,9 @@ def test_the_command_of_the_unit_is_taken_and_has_time_to_drain() -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_systemd_takes_the_unit_and_finds_little_that_it_could_do(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/fusion/bin/fuse-serve", f"{Path(sys.executable).parent}/fuse-serve"))
+    unit.write_text(
+        UNIT.read_text().replace("/usr/local/lib/fusion/bin/fuse-serve", f"{Path(sys.executable).parent}/fuse-serve")
+    )
 
     taken = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True)
     judged = subprocess.run(

@@ -158,7 +158,8 @@ def test_without_a_word_in_the_environment_nothing_of_it_is_imported(env: dict[s
     )  # fmt: skip
 
     assert json.loads(done.stdout)["panel"]
-    assert b"fusiontools.llm.spans" in done.stderr
+    assert b"fusiontools.llm.traces" in done.stderr
+    assert b"fusiontools.llm.spans" not in done.stderr
     assert b"opentelemetry" not in done.stderr
 
 
