@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest $(ARGS)
 DEBIAN := bubblewrap chromium fish jq man-db procps zsh
 BUILDER := $(firstword $(shell which podman buildah docker 2>/dev/null))
 IMAGE ?= localhost/fusiontools:latest
-IMAGE_EXTRAS := serve prices mcp otel
+IMAGE_EXTRAS := serve prices mcp otel redis
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
@@ -21,6 +21,9 @@ export Q
 # What the documents repeat of the code, written by the functions of docs/blocks.py.
 COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
 PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
+
+# What the tests are compiled to is kept; else each worker compiles all of them, each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval wheel clean
