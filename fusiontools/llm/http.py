@@ -32,6 +32,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import (
     DEPTH,
     DEPTH_HEADER,
+    TRACED,
     Completion,
     CompletionRequest,
     Delta,
@@ -240,6 +241,8 @@ class HttpBackend:
             own[name] = before + mask.of
         if depth := DEPTH.get():
             own[DEPTH_HEADER] = str(depth)
+        if (traced := TRACED.get()) is not None:
+            own.update(traced.headers)
         transport = self._transport()
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))

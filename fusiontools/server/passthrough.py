@@ -15,7 +15,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.budget import NO_MONEY, Payment, RecordBudget, costs_nothing
 from fusiontools.llm.client import Client
-from fusiontools.llm.completion import Completion
+from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES
@@ -359,8 +359,16 @@ class Passthrough:
         return own if budget is None else (*own, budget)
 
     async def _inside(self, body: Mapping[str, Any], model: Model, forwarding: Forwarding) -> Ledger:
+        client = self.server.client
         async with self.server.runner.limiter:
-            return await forward(body, model, self.server.client, forwarding)
+            if client.traces is None:
+                return await forward(body, model, client, forwarding)
+            # What is hidden from the endpoint is hidden from a collector.
+            messages = () if forwarding.redact else body["messages"]
+            request = CompletionRequest(model.endpoint, model.model, messages, body)
+            streams = body.get("stream") is True
+            with client.traces.call(request, client.endpoints[model.endpoint], _SLOT, streams=streams):
+                return await forward(body, model, client, forwarding)
 
 
 def _last_words(refused: ApiError) -> bytes:
