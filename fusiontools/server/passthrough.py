@@ -311,12 +311,19 @@ class Passthrough:
                 if len(kept) > BODY_LIMIT_BYTES:
                     raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
 
+        async def work_through() -> Ledger:
+            try:
+                return await self._inside(body, model, forwarding)
+            except CallFailed:
+                kept.clear()  # not when whoever waits for it is told: many may fail at once
+                raise
+
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
         budgets, redact = await self._budgets(max_cost_usd), self.server.catalog.redact
         forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
         self.server.runner.limiter.refuse_if_full()
-        work = asyncio.ensure_future(self._inside(body, model, forwarding))
+        work = asyncio.ensure_future(work_through())
         watch = asyncio.ensure_future(_wait_until_gone(self.receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
