@@ -438,4 +438,4 @@ async def estimate_calls(
 
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:
     method = step.given.get("method") or ("command" if step.given.get("command") else recipe.route.method)
-    return step.name == "route" and method == "command"
+    return (step.name == "route" and method == "command") or bool(step.given.get("check"))
