@@ -311,7 +311,7 @@ class RecordOptions:
             if options.wants_judge and not getattr(options, options.judge_field):
                 options = replace(options, **{options.judge_field: self._judges(carried)[:1]})
             if isinstance(options, PickOptions) and options.wants_members:
-                options = replace(options, members=self._members(carried))
+                options = replace(options, panellists=self._members(carried))
             check(self._section_name, options)
         except UsageError as error:
             if carried is None:

@@ -334,7 +334,7 @@ class PickOptions(StageOptions):
         help="Where no response passes, show each member what the command said of its own, and ask again, N times.",
     )  # fmt: skip
     #: Who sat on the panel, where they may be asked again.
-    members: tuple[Model, ...] = option((), multiple=True, model=True, recipe=False)
+    panellists: tuple[Model, ...] = option((), multiple=True, model=True, recipe=False)
 
     @property
     def wants_judge(self) -> bool:

@@ -128,7 +128,7 @@ class _Checking:
 
     def _member(self, position: int) -> Any:
         name = self.record["panel"][position]["member"]
-        return next((member for member in self.options.members if member.name == name), None)
+        return next((member for member in self.options.panellists if member.name == name), None)
 
     def _first_turns(self, position: int) -> list[Message]:
         return prompts.with_system(self.record["messages"], self._member(position).system)

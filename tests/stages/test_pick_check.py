@@ -33,7 +33,7 @@ def says(*texts: str, **more: Any) -> Any:
 
 def check(command: str, record: Any, backend: Scripted | None = None, **options: Any) -> Any:
     members = tuple(model(name) for name in "abc")
-    chosen = PickOptions(check=command, members=members, **{"check_s": 20.0, **options})
+    chosen = PickOptions(check=command, panellists=members, **{"check_s": 20.0, **options})
     return run_stage(pick(fixed(chosen)), record, backend)
 
 
