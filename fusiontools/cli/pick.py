@@ -7,7 +7,6 @@ from fusiontools.cli.stage_command import stage_command
 HELP = """\
 \b
   echo "Write a haiku about rain." | fuse-panel | fuse-judge | fuse-pick
-  fuse-pick --pairwise -m openai/gpt-5.5 < panel.jsonl > picked.jsonl
   fuse-pick --check 'python3 -' --check-retry 1 < panel.jsonl > passed.jsonl
 
 Pick the best response, word for word.
