@@ -10,7 +10,7 @@ Source  Li et al. 2022, AlphaCode, arXiv:2203.07814 (filtering samples by tests)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ class _Checking:
         if passed:
             answer = sections.take_verbatim(self.record, passed[0], "pick", pick=how)
             return with_section(self.record, "answer", answer)
-        talks = {position: self._first_turns(position) for position in order if self._member(position) is not None}
+        talks = self._begin_again(order) if self.options.check_retries else {}
         for nth in range(1, self.options.check_retries + 1):
             for position, messages in talks.items():
                 messages += self._told(texts[position], verdicts[position])
@@ -126,12 +126,18 @@ class _Checking:
             files["program"] = program
         return await self.checker.check(files, "response" if program is None else "program")
 
+    def _begin_again(self, order: Sequence[int]) -> dict[int, list[Message]]:
+        """Return what each member was asked; who is on no panel that is known here is noted, and not asked again."""
+        known = [position for position in order if self._member(position) is not None]
+        strangers = sorted({self.record["panel"][i]["member"] for i in order if i not in known})
+        if strangers:
+            detail = f"{', '.join(strangers)}: is on no panel that is known here, and cannot be asked again"
+            self.notes.append({"stage": "pick", "code": "member_failed", "detail": detail})
+        return {i: prompts.with_system(self.record["messages"], self._member(i).system) for i in known}
+
     def _member(self, position: int) -> Any:
         name = self.record["panel"][position]["member"]
         return next((member for member in self.options.panellists if member.name == name), None)
-
-    def _first_turns(self, position: int) -> list[Message]:
-        return prompts.with_system(self.record["messages"], self._member(position).system)
 
     def _told(self, text: str, verdict: CheckVerdict) -> list[Message]:
         """Return a member's own turn, and what it is told of it."""

@@ -33,7 +33,7 @@ def says(*texts: str, **more: Any) -> Any:
 
 def check(command: str, record: Any, backend: Scripted | None = None, **options: Any) -> Any:
     members = tuple(model(name) for name in "abc")
-    chosen = PickOptions(check=command, panellists=members, **{"check_s": 20.0, **options})
+    chosen = PickOptions(**{"check": command, "panellists": members, "check_s": 20.0, **options})
     return run_stage(pick(fixed(chosen)), record, backend)
 
 
@@ -130,6 +130,15 @@ def test_who_fails_when_asked_again_is_noted_and_the_others_go_on() -> None:
     assert made["answer"]["content"] == "yes"
     assert [note["code"] for note in made["degraded"]] == ["member_failed"]
     assert backend.asked.count("a") == 1
+
+
+def test_who_is_on_no_panel_here_is_noted_and_not_asked_again() -> None:
+    backend = Scripted()
+
+    made = check("false", says("first", "second"), backend, check_retries=2, panellists=(model("b"),))
+
+    assert {request.model for request in backend.requests} == {"b"}
+    assert made["degraded"][0]["detail"] == "a: is on no panel that is known here, and cannot be asked again"
 
 
 def test_a_check_passes_no_key_on(monkeypatch: pytest.MonkeyPatch) -> None:
