@@ -59,6 +59,7 @@ HOMES = {
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
     "lxml": {"tools.page_text"},
+    "opentelemetry": {"llm.spans", "llm.traces"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
 SHARED = {
@@ -87,6 +88,7 @@ HEAVY = {
     "lxml",
     "pypdf",
     "keyring",
+    "opentelemetry",
 }
 
 
@@ -207,6 +209,7 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
     wanted = [*project["dependencies"], *(text for extra in extras for text in extra)]
     names = {text.split(">")[0].split(";")[0].split("[")[0].strip() for text in wanted}
     imported = {"google-re2": "re2", "python-dotenv": "dotenv", "pyyaml": "yaml"}
+    imported |= {name: "opentelemetry" for name in names if name.startswith("opentelemetry-")}
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
