@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest $(ARGS)
 DEBIAN := bubblewrap chromium fish jq man-db pgbouncer postgresql procps redis-server zsh
 BUILDER := $(firstword $(shell which podman buildah docker 2>/dev/null))
 IMAGE ?= localhost/fusiontools:latest
-IMAGE_EXTRAS := serve prices mcp otel redis
+IMAGE_EXTRAS := serve prices mcp otel redis postgres
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.

@@ -452,4 +452,4 @@ def _fewest(options: PanelOptions, asked: int) -> int:
 
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:
     method = step.given.get("method") or ("command" if step.given.get("command") else recipe.route.method)
-    return step.name == "route" and method == "command"
+    return (step.name == "route" and method == "command") or bool(step.given.get("check"))
