@@ -163,9 +163,9 @@ DECLARE at_once_ bigint; excess_ float8 := 1; least_ bigint := 0; known boolean;
 BEGIN
     PERFORM NS.sweep();
     SELECT at_once INTO at_once_ FROM NS.endpoint
-        WHERE name = endpoint_ AND used > clock_timestamp() - make_interval(secs => TRUSTED_S);
+        WHERE name = endpoint_ AND used > clock_timestamp() - make_interval(secs => :trusted);
     SELECT excess, least_nano INTO excess_, least_ FROM NS.model
-        WHERE endpoint = endpoint_ AND name = model_ AND used > clock_timestamp() - make_interval(secs => TRUSTED_S);
+        WHERE endpoint = endpoint_ AND name = model_ AND used > clock_timestamp() - make_interval(secs => :trusted);
     known := FOUND;
     nano_ := greatest(ceil(bound * coalesce(excess_, 1))::bigint, coalesce(least_, 0));
     SELECT count(*), count(*) FILTER (WHERE model = model_) INTO flying, to_model
@@ -225,13 +225,13 @@ BEGIN
 END $$;
 """
 PRUNE = """
-WITH a AS (DELETE FROM NS.lease WHERE ends < clock_timestamp() - make_interval(secs => DONE_S)),
-    b AS (DELETE FROM NS.purse WHERE used < clock_timestamp() - make_interval(secs => KEPT_S)),
-    c AS (DELETE FROM NS.reservation WHERE swept AND ends < clock_timestamp() - make_interval(secs => TRUSTED_S)),
+WITH a AS (DELETE FROM NS.lease WHERE ends < clock_timestamp() - make_interval(secs => :done)),
+    b AS (DELETE FROM NS.purse WHERE used < clock_timestamp() - make_interval(secs => :kept)),
+    c AS (DELETE FROM NS.reservation WHERE swept AND ends < clock_timestamp() - make_interval(secs => :trusted)),
     d AS (DELETE FROM NS.value WHERE ends <= clock_timestamp()),
     e AS (DELETE FROM NS.granted WHERE ends <= clock_timestamp()),
-    f AS (DELETE FROM NS.model WHERE used < clock_timestamp() - make_interval(secs => TRUSTED_S))
-DELETE FROM NS.endpoint WHERE used < clock_timestamp() - make_interval(secs => TRUSTED_S)
+    f AS (DELETE FROM NS.model WHERE used < clock_timestamp() - make_interval(secs => :trusted))
+DELETE FROM NS.endpoint WHERE used < clock_timestamp() - make_interval(secs => :trusted)
 """
 
 
@@ -252,6 +252,6 @@ def making(schema: str) -> str:
 
 def in_schema(schema: str, text: str) -> str:
     """Return SQL with the schema for each `NS`, and the bounds for their names."""
-    for name, seconds in (("DONE_S", DONE_S), ("KEPT_S", KEPT_S), ("TRUSTED_S", TRUSTED_S)):
+    for name, seconds in ((":done", DONE_S), (":kept", KEPT_S), (":trusted", TRUSTED_S)):
         text = text.replace(name, f"{seconds:.0f}")
     return text.replace("NSname", schema).replace("NS.", f"{schema}.").replace("'NS ", f"'{schema} ")

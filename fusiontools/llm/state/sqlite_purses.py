@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS value_ends ON value (ends_s);
 """
 #: What a process waits for another one, which needs microseconds.
 BUSY_S = 2.0
+#: By so much a sum of floating point numbers may be off.
+_ROUNDING_USD = 1e-9
 
 
 class SqlitePurses:
@@ -79,9 +81,10 @@ class SqlitePurses:
                 if limit_usd is None:
                     continue
                 spent_usd, in_flight_usd = _standing(db, name)
-                if not spent_usd + usd <= limit_usd:
+                if not spent_usd + usd <= limit_usd + _ROUNDING_USD:
                     return Shortage(name, spent_usd, usd)
-                wait = wait or (in_flight_usd > 0 and not spent_usd + 2 * in_flight_usd + usd <= limit_usd)
+                near = not spent_usd + 2 * in_flight_usd + usd <= limit_usd + _ROUNDING_USD
+                wait = wait or (in_flight_usd > 0 and near)
             if wait:
                 return None
             names = tuple(name for name, _ in purchase.purses)
