@@ -27,6 +27,7 @@ from fusiontools.llm.retry import Caller, call_with_retries
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
+    from fusiontools.llm.batches.desk import Desk
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
     from fusiontools.record.types import Call, Message
 
@@ -58,6 +59,7 @@ class Client:
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
         tools: what the tools of members go by, where a record's recipe says nothing else.
+        batch: sends calls as batch jobs, where that is wanted.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -72,6 +74,7 @@ class Client:
     purses: Purses = field(default_factory=Purses)
     run: str = "run"
     tools: ToolOptions = field(default_factory=ToolOptions)
+    batch: Desk | None = None
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
     redact: Redact = ()
@@ -135,11 +138,15 @@ class Client:
     def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         if self.journal is None or not (self.replay or self.offline):
             return None
-        found = self.journal.get(request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch))
+        endpoint = self._endpoint(request.endpoint)
+        key = request_key(request, endpoint.identity, ledger.epoch)
+        found = self.journal.get(key)
         if found is None:
             return None
         completion, saved_usd = found
-        self._enter_replayed(completion, request, ledger, slot, saved_usd)
+        batch = self.batch
+        if batch is None or not batch.recall(batch.call(key, request, endpoint, model, ledger, slot), completion):
+            self._enter_replayed(completion, request, ledger, slot, saved_usd)
         _note_unmet(completion, model, ledger, slot)
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
@@ -209,7 +216,7 @@ class Client:
 
         def show(delta: Delta) -> None:
             nonlocal shown
-            shown = True
+            shown = shown or delta != ""
             on_delta(delta)  # type: ignore[misc]
 
         hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
@@ -225,7 +232,8 @@ class Client:
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                completion = await self._join_or_buy(asked, priced, ledger, slot, hear)
+                ask = self._join_or_buy if self.batch is None else self._buy_by_batch
+                completion = await ask(asked, priced, ledger, slot, hear)
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
@@ -268,9 +276,30 @@ class Client:
             await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
+        if self.batch is not None:
+            await self.batch.aclose()
         if self.journal is not None:
             self.journal.close()
         self.purses.close()
+
+    async def _buy_by_batch(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Return what came of the call in a batch job, or wait there; or make it at once, where it cannot go so."""
+        assert self.batch is not None  # noqa: S101 - only then it is called
+        if on_delta is not None:
+            on_delta("")  # whoever waits for this call to begin has a call of its own to make
+        endpoint = self._endpoint(request.endpoint)
+        key = request_key(request, endpoint.identity, ledger.epoch)
+        call = self.batch.call(key, request, endpoint, model, ledger, slot)
+        if (completion := await self.batch.take(call)) is not None:
+            if on_delta is not None:
+                say_whole(on_delta, completion.content, completion.reasoning_details)
+            return completion
+        with self.batch.work():
+            completion = await self._join_or_buy(request, model, ledger, slot, on_delta)
+        self.batch.note_bought(call)
+        return completion
 
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
