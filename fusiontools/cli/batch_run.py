@@ -15,6 +15,7 @@ from fusiontools.cli.io import Line
 from fusiontools.cli.progress import clock, make_bar, one_line
 from fusiontools.errors import EXIT_COME_AGAIN, EXIT_OK, EXIT_SOME_FAILED, CallFailed, InputError, UsageError
 from fusiontools.llm.batches.desk import Desk, open_desk
+from fusiontools.llm.batches.dispatch import counted
 from fusiontools.runs.batch_rounds import BatchProgress, BatchRounds, BatchStanding
 
 if TYPE_CHECKING:
@@ -105,23 +106,25 @@ class BatchRun:
         if not waiting:
             self.desk.forget_failed()
             return None
-        jobs, unsent = self.desk.under_way, len(self.desk.spool) + self.desk.held
-        waits = f"for {_count(len(jobs), 'batch job')} ({_count(sum(jobs.values()), 'call')})" if jobs else ""
-        sends = f"for {_count(unsent, 'call')} that `--batch submit` sends" if unsent else ""
+        jobs, unsent = self.desk.jobs(), len(self.desk.spool) + len(self.desk.held)
+        waits = (
+            f"for {counted(len(jobs), 'batch job')} ({counted(sum(job.calls for job in jobs), 'call')})" if jobs else ""
+        )
+        sends = f"for {counted(unsent, 'call')} that `--batch submit` sends" if unsent else ""
         why = " and ".join(filter(None, [waits, sends]))
-        complain(self.tool, f"{_count(out, 'record')} out; {_count(waiting, 'record')} wait {why}; come again")
+        complain(
+            self.tool, f"{counted(out, 'record')} out; {counted(waiting, 'record')} {_wait(waiting)} {why}; come again"
+        )
         return EXIT_COME_AGAIN
 
     def _submitted(self, standing: BatchStanding) -> int:
         if not standing.waiting:
             complain(self.tool, "every call has been made; `--batch collect` gives the records")
             return EXIT_OK
-        unsent = f" ({_count(standing.unsent, 'call')} not sent yet)" if standing.unsent else ""
-        complain(
-            self.tool,
-            f"{_count(standing.waiting, 'record')} wait for {_count(standing.jobs, 'batch job')} with "
-            f"{_count(standing.calls, 'call')}{unsent}; come again with `--batch collect`",
-        )
+        jobs = f"{counted(standing.jobs, 'batch job')} with {counted(standing.calls, 'call')}"
+        unsent = f" ({counted(standing.unsent, 'call')} not sent yet)" if standing.unsent else ""
+        waiting = f"{counted(standing.waiting, 'record')} {_wait(standing.waiting)}"
+        complain(self.tool, f"{waiting} for {jobs}{unsent}; come again with `--batch collect`")
         return EXIT_COME_AGAIN
 
     async def _wait(self, rounds: BatchRounds) -> None:
@@ -145,8 +148,10 @@ def _describe(progress: BatchProgress) -> str:
         until = f"{clock(max(0.0, progress.ends_s - time.time()))} left at most"
     else:
         until = "nobody says how long it takes"
-    return f"{_count(progress.jobs, 'batch job')}: {progress.done:,} of {_count(progress.calls, 'call')} done, {until}"
+    return (
+        f"{counted(progress.jobs, 'batch job')}: {progress.done:,} of {counted(progress.calls, 'call')} done, {until}"
+    )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _wait(number: int) -> str:
+    return "waits" if number == 1 else "wait"

@@ -125,7 +125,9 @@ class GroupedCommand(click.Command):
 
 
 def _may_be_bare(param: click.Parameter) -> bool:
-    return isinstance(param, click.Option) and isinstance(param.type, click.Choice) and param._flag_needs_value
+    return (
+        isinstance(param, click.Option) and isinstance(param.type, click.Choice) and isinstance(param.flag_value, str)
+    )
 
 
 def _name_width(names: Iterable[str]) -> int:

@@ -95,7 +95,7 @@ class BatchRounds:
         async with self.desk.store.alone():
             await self.desk.dispatch.recover()
         await self._round()
-        while any([await self._look(job) for job in self._jobs()]):
+        while any([await self._look(job) for job in self.desk.jobs()]):
             await self._round()
         return self._standing(len(self.desk.spool))
 
@@ -109,7 +109,7 @@ class BatchRounds:
             CallFailed: a provider refuses a job, or cannot be asked.
         """
         while (await self.submit()).waiting:
-            jobs = {job.id: job for job in self._jobs()}
+            jobs = {job.id: job for job in self.desk.jobs()}
             if not jobs:
                 await asyncio.sleep(self.desk.poll_s(()))  # another run's jobs fill the queue
             standings: dict[str, BatchProgress] = {}
@@ -160,13 +160,9 @@ class BatchRounds:
             standings[job.id] = BatchProgress(1, job.calls, done, left_s, ends_s)
         return ended
 
-    def _jobs(self) -> list[Job]:
-        found = [self.desk.store.job(job_id) for job_id in self.desk.under_way]
-        return [job for job in found if job is not None]
-
     def _standing(self, unsent: int) -> BatchStanding:
-        under_way = self.desk.under_way
-        return BatchStanding(self._waiting, len(under_way), sum(under_way.values()), unsent + self.desk.held)
+        jobs = self.desk.jobs()
+        return BatchStanding(self._waiting, len(jobs), sum(job.calls for job in jobs), unsent + len(self.desk.held))
 
 
 def _sum(each: Iterable[BatchProgress], jobs: int) -> BatchProgress:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes
-from typing import Any
+from typing import Any, ClassVar
 
 import anthropic_upstream
 import fake_models
@@ -116,7 +116,7 @@ class OpenAI:
     """OpenAI's."""
 
     name, prefix = "openai", "/v1"
-    states = {"under way": "in_progress", "cancelling": "cancelling"}
+    states: ClassVar[dict[str, str]] = {"under way": "in_progress", "cancelling": "cancelling"}
 
     def admit(self, headers: dict[str, str], key: str) -> None:
         if headers.get("authorization") != f"Bearer {key}":
@@ -234,7 +234,10 @@ class OpenAI:
             "error_file_id": f"errors-of-{job.id}" if job.errors else None,
         }
         return {
-            **{"id": job.id, "object": "batch", "endpoint": COMPLETIONS, "input_file_id": job.said["input_file_id"]},
+            "id": job.id,
+            "object": "batch",
+            "endpoint": COMPLETIONS,
+            "input_file_id": job.said["input_file_id"],
             "completion_window": "24h",
             "status": "validating" if not job.looks else self.states.get(job.state, job.state),
             "errors": {"object": "list", "data": job.faults} if job.state == "failed" else None,
@@ -266,7 +269,7 @@ class Mistral(OpenAI):
     """Mistral's."""
 
     name = "mistral"
-    ends = {
+    ends: ClassVar[dict[str, str]] = {
         "under way": "RUNNING",
         "completed": "SUCCESS",
         "failed": "FAILED",
@@ -316,7 +319,10 @@ class Mistral(OpenAI):
         over = job.state not in ("under way", "cancelling")
         stamp = datetime.fromtimestamp(job.made_s, UTC).isoformat()
         return {
-            **{"id": job.id, "object": "batch", "input_files": job.said["input_files"], "endpoint": COMPLETIONS},
+            "id": job.id,
+            "object": "batch",
+            "input_files": job.said["input_files"],
+            "endpoint": COMPLETIONS,
             "model": job.said["model"],
             "metadata": job.said.get("metadata"),
             "status": "QUEUED" if not job.looks else self.ends[job.state],
@@ -389,9 +395,15 @@ class OpenRouter(OpenAI):
 
     def object(self, job: Any) -> dict[str, Any]:
         return {
-            **{"id": job.id, "object": "batch", "endpoint": COMPLETIONS, "model": job.said["model"]},
+            "id": job.id,
+            "object": "batch",
+            "endpoint": COMPLETIONS,
+            "model": job.said["model"],
             "status": "validating" if not job.looks else self.states.get(job.state, job.state),
-            **{"completion_window": "24h", "created_at": int(job.made_s), "expires_at": None, "results": None},
+            "completion_window": "24h",
+            "created_at": int(job.made_s),
+            "expires_at": None,
+            "results": None,
             "error": {"message": job.faults[0]["message"]} if job.faults else None,
             "request_counts": {
                 "total": len(job.lines),
@@ -468,10 +480,16 @@ class Anthropic(OpenAI):
         kinds = ["processing", "succeeded", "errored", "canceled", "expired"]
         found = [result["result"]["type"] for result in [*job.results, *job.errors]]
         # Nothing is counted before all is over.
-        counts = {kind: found.count(kind) for kind in kinds} if over else {**dict.fromkeys(kinds, 0), "processing": len(job.lines)}  # noqa: E501
+        counts = (
+            {kind: found.count(kind) for kind in kinds}
+            if over
+            else {**dict.fromkeys(kinds, 0), "processing": len(job.lines)}
+        )
         stamp = datetime.fromtimestamp(job.made_s, UTC)
         return {
-            **{"id": job.id, "type": "message_batch", "request_counts": counts},
+            "id": job.id,
+            "type": "message_batch",
+            "request_counts": counts,
             "processing_status": "ended" if over else "canceling" if job.state == "cancelling" else "in_progress",
             "created_at": stamp.isoformat(),
             "expires_at": datetime.fromtimestamp(job.made_s + 86_400, UTC).isoformat(),
@@ -496,13 +514,184 @@ class Anthropic(OpenAI):
         job.errors.append({"custom_id": line["custom_id"], "result": {"type": kind}})
 
 
+class Gemini(OpenAI):
+    """Gemini's own API."""
+
+    name = "gemini"
+    ends: ClassVar[dict[str, str]] = {
+        "under way": "RUNNING",
+        "completed": "SUCCEEDED",
+        "failed": "FAILED",
+        "expired": "EXPIRED",
+        "cancelling": "RUNNING",
+        "cancelled": "CANCELLED",
+    }
+
+    def admit(self, headers: dict[str, str], key: str) -> None:
+        if headers.get("x-goog-api-key") != key:
+            raise Refused(400, {"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}})
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            ("POST", "/upload/v1beta/files", self.begin),
+            ("POST", "/upload/v1beta/files/([^/]+)/put", self.put),
+            ("POST", "/v1beta/models/([^/]+(?:/[^/]+)?):batchGenerateContent", self.start),
+            ("GET", "/v1beta/batches", self.list),
+            ("GET", "/v1beta/batches/([^/:]+)", self.read),
+            ("POST", "/v1beta/batches/([^/:]+):cancel", self.cancel),
+            ("GET", "/download/v1beta/files/([^/]+):download", self.content),
+        ]
+
+    def begin(self, book: Any, body: bytes, headers: dict[str, str], **_: Any) -> Any:
+        only(loads(body), {"file"}, set(), "upload")
+        if headers.get("x-goog-upload-protocol") != "resumable" or headers.get("x-goog-upload-command") != "start":
+            raise refuse("an upload is resumable and starts")
+        if not headers.get("x-goog-upload-header-content-length", "").isdigit():
+            raise refuse("how long is it?")
+        url = f"http://{headers['host']}/gemini/upload/v1beta/files/in{len(book.files)}/put"
+        return 200, b"", {"x-goog-upload-url": url}
+
+    def put(self, book: Any, name: str, body: bytes, headers: dict[str, str], **_: Any) -> Any:
+        if headers.get("x-goog-upload-command") != "upload, finalize" or headers.get("x-goog-upload-offset") != "0":
+            raise refuse("an upload is finalized")
+        book.files[f"files/{name}"] = body
+        return {"file": {"name": f"files/{name}", "mimeType": "application/jsonl", "sizeBytes": str(len(body))}}
+
+    def start(self, book: Any, model: str, body: bytes, **_: Any) -> Any:
+        said = loads(body)
+        only(said, {"batch"}, set(), "request")
+        only(said["batch"], {"displayName", "inputConfig"}, {"priority", "webhookConfig"}, "batch")
+        only(said["batch"]["inputConfig"], {"fileName"}, set(), "inputConfig")
+        self.may_create(book)
+        lines, faults = self.check(book, book.files[said["batch"]["inputConfig"]["fileName"]])
+        return self.object(book_job(book, self.name, {"model": model, **said["batch"]}, lines, faults))
+
+    def check(self, book: Any, content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        lines = [orjson.loads(raw) for raw in content.splitlines()]
+        for line in lines:
+            only(line, {"key", "request"}, set(), "line")
+            line["custom_id"] = line["key"]
+        return lines, []
+
+    def list(self, book: Any, query: dict[str, str], **_: Any) -> Any:
+        jobs = [self.object(job) for job in newest(book, self.name)]
+        first = int(query.get("pageToken", 0))
+        more = {"nextPageToken": str(first + 2)} if first + 2 < len(jobs) else {}
+        return {"operations": jobs[first : first + 2], **more}
+
+    def cancel(self, book: Any, job_id: str, **_: Any) -> Any:
+        super().cancel(book, job_id)
+        return {}
+
+    def object(self, job: Any) -> dict[str, Any]:
+        over = job.state not in ("under way", "cancelling")
+        has_file = over and job.state in ("completed", "cancelled")
+        stats = {
+            "requestCount": str(len(job.lines)),
+            "successfulRequestCount": str(len(job.results)),
+            "failedRequestCount": str(len(job.errors)),
+        }
+        about = {
+            "@type": "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch",
+            "model": f"models/{job.model}",
+            "displayName": job.said["displayName"],
+            "state": f"BATCH_STATE_{self.ends[job.state] if job.looks else 'PENDING'}",
+            "batchStats": stats,
+        } | ({"output": {"responsesFile": f"files/outputs-of-{job.id}"}} if has_file else {})
+        error = {"code": 3, "message": job.faults[0]["message"], "status": "INVALID_ARGUMENT"} if job.faults else None
+        return {"name": f"batches/{job.id}", "metadata": about, "done": over} | ({"error": error} if error else {})
+
+    def content(self, book: Any, file_id: str, query: dict[str, str] | None = None, **_: Any) -> Any:
+        if query != {"alt": "media"}:
+            raise refuse("alt=media is wanted")
+        job = book.jobs[file_id.partition("-of-")[2]]
+        return 200, b"".join(orjson.dumps(result) + b"\n" for result in [*job.results, *job.errors]), {}
+
+    def make(self, job: Any, line: dict[str, Any], nth: int) -> None:
+        try:
+            body = gemini_as_openai(line["request"])
+        except Refused as refused:
+            said = {"code": 3, "message": refused.body["error"]["message"], "status": "INVALID_ARGUMENT"}
+            job.errors.append({"key": line["key"], "error": said})
+            return
+        status, said = answered(job, {"model": job.model, **body}, nth)
+        if status != 200:
+            error = {"code": status, "message": said["error"]["message"], "status": "UNKNOWN"}
+            job.errors.append({"key": line["key"], "status": error})
+            return
+        message, usage = said["choices"][0]["message"], said["usage"] or {}
+        parts = [{"text": "Hm.", "thought": True}, {"text": message["content"] or ""}]
+        for call in message.get("tool_calls") or []:
+            function = call["function"]
+            made = {"name": function["name"], "args": orjson.loads(function["arguments"])}
+            parts.append({"functionCall": made, "thoughtSignature": "c2ln"})
+        reason = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}.get(said["choices"][0]["finish_reason"], "STOP")
+        response = {
+            "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": reason}],
+            "modelVersion": job.model,
+            "usageMetadata": {
+                "promptTokenCount": usage.get("prompt_tokens"),
+                "candidatesTokenCount": usage.get("completion_tokens"),
+                "thoughtsTokenCount": 2,
+            },
+        }
+        job.results.append({"key": line["key"], "response": response})
+
+    def leave(self, job: Any, line: dict[str, Any], how: str) -> None:
+        pass
+
+
+def gemini_as_openai(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a GenerateContentRequest as `fake_models` reads it; refuse what the API does not know."""
+    only(request, {"contents"}, {"systemInstruction", "generationConfig", "tools", "toolConfig"}, "request")
+    messages: list[dict[str, Any]] = []
+    if "systemInstruction" in request:
+        only(request["systemInstruction"], {"parts"}, {"role"}, "systemInstruction")
+        messages.append(
+            {"role": "system", "content": "\n".join(p["text"] for p in request["systemInstruction"]["parts"])}
+        )
+    before = None
+    for turn in request["contents"]:
+        only(turn, {"role", "parts"}, set(), "contents")
+        if turn["role"] not in ("user", "model") or turn["role"] == before or not turn["parts"]:
+            raise refuse("roles are user and model, in turns, with parts")
+        before = turn["role"]
+        known = {"text", "inlineData", "functionCall", "functionResponse"}
+        for part in turn["parts"]:
+            only(part, set(), {*known, "thoughtSignature"}, "parts")
+        role = "assistant" if turn["role"] == "model" else "user"
+        messages.append({"role": role, "content": "".join(part.get("text", "") for part in turn["parts"])})
+    config = request.get("generationConfig", {})
+    sampling = {"temperature", "topP", "topK", "seed", "presencePenalty", "frequencyPenalty", "stopSequences"}
+    forms = {"maxOutputTokens", "responseMimeType", "responseJsonSchema", "thinkingConfig"}
+    only(config, set(), sampling | forms, "generationConfig")
+    body: dict[str, Any] = {"messages": messages}
+    if "maxOutputTokens" in config:
+        body["max_tokens"] = config["maxOutputTokens"]
+    if "responseMimeType" in config:
+        body["response_format"] = {"type": "json_schema" if "responseJsonSchema" in config else "json_object"}
+    if "tools" in request:
+        [tools] = request["tools"]
+        functions = tools["functionDeclarations"]
+        for function in functions:
+            only(function, {"name", "parametersJsonSchema"}, {"description"}, "functionDeclarations")
+        body["tools"] = [
+            {"type": "function", "function": {"name": f["name"], "parameters": f["parametersJsonSchema"]}}
+            for f in functions
+        ]
+    return body
+
+
 def check_id(custom_id: Any) -> None:
     if not isinstance(custom_id, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", custom_id):
         raise refuse("custom_id must be a string of at most 64 letters, digits, `_` and `-`")
 
 
 def book_job(book: Any, api: str, said: dict[str, Any], lines: list[Any], faults: list[dict[str, Any]]) -> Any:
-    model = said.get("model") or (lines[0].get("body") or lines[0].get("params") or {}).get("model", "") if lines else ""
+    model = (
+        said.get("model") or (lines[0].get("body") or lines[0].get("params") or {}).get("model", "") if lines else ""
+    )
     job = FakeJob(f"{api}_{len(book.jobs)}", api, model, lines, said, now(), faults=faults)
     book.jobs[job.id] = job
     return job
@@ -525,8 +714,16 @@ def newest(book: Any, api: str) -> list[Any]:
 def page(objects: list[dict[str, Any]], after: str | None, size: int) -> dict[str, Any]:
     first = next((at + 1 for at, each in enumerate(objects) if each["id"] == after), 0)
     shown = objects[first : first + size]
-    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
+    ends: ClassVar[dict[str, str]] = (
+        {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
+    )
     return {"object": "list", "data": shown, "has_more": len(objects) > first + size, **ends}
 
 
-APIS: dict[str, Any] = {"openai": OpenAI(), "mistral": Mistral(), "openrouter": OpenRouter(), "anthropic": Anthropic()}
+APIS: dict[str, Any] = {
+    "openai": OpenAI(),
+    "mistral": Mistral(),
+    "openrouter": OpenRouter(),
+    "anthropic": Anthropic(),
+    "gemini": Gemini(),
+}

@@ -128,7 +128,7 @@ class Book:
             return
         job.state = settings.how
         count = round(len(job.lines) * settings.share)
-        shuffled = random.Random(job.id).sample(range(len(job.lines)), len(job.lines))  # noqa: S311 - no secret
+        shuffled = random.Random(job.id).sample(range(len(job.lines)), len(job.lines))
         for nth, at in enumerate(shuffled):
             line = job.lines[at]
             if nth >= count:

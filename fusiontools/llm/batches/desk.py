@@ -26,7 +26,6 @@ from fusiontools.llm.budget import RecordBudget, costs_nothing
 from fusiontools.llm.failures import read_failure
 from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
-from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
 
 #: So many turns of the loop, and every task of a record has come to its call, or waits for one that has.
 _TURNS = 8
+_SLOT = ("member", "sample", "layer", "step")
 #: HTTP's: from here on an answer is a refusal. So much of one is kept, to learn from it.
 _REFUSED, _KEPT_BYTES = 300, 20_000
-#: What stands around a call in its line, at most.
-_ENVELOPE_BYTES = 256
 
 
 class _Watch:
@@ -130,10 +128,10 @@ class Desk:
     say: Callable[[str], None]
     or_buy_s: float | None = None
     dispatch: Dispatch = field(init=False)
-    #: Of this round: the calls to send, those in each job that is under way, and those for which there is no money yet.
+    #: Of this round: the calls to send, the jobs that records wait for, and the calls for which there is no money yet.
     spool: Spool = field(default_factory=Spool, init=False)
-    under_way: dict[str, int] = field(default_factory=dict, init=False)
-    held: int = field(default=0, init=False)
+    under_way: set[str] = field(default_factory=set, init=False)
+    held: set[bytes] = field(default_factory=set, init=False)
     #: The calls that have failed for good.
     _failed: set[bytes] = field(default_factory=set, init=False)
     _counted: set[bytes] = field(default_factory=set, init=False)
@@ -157,7 +155,7 @@ class Desk:
     def begin_round(self) -> None:
         """Forget what the last round has found."""
         self.spool.close()
-        self.spool, self.under_way, self.held = Spool(), {}, 0
+        self.spool, self.under_way, self.held = Spool(), set(), set()
         self._failed, self._counted = set(), set()
         self._spent_usd = self._pending_usd = 0.0
 
@@ -177,9 +175,13 @@ class Desk:
         unsent = 0
         for endpoint, model, calls in self.spool.groups():
             sent, waiting = await self.dispatch.submit(self.client.endpoints[endpoint], model, calls)
-            self.under_way.update({job.id: job.calls for job in sent})
+            self.under_way.update(job.id for job in sent)
             unsent += waiting
         return unsent
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs that records wait for."""
+        return [job for job in map(self.store.job, sorted(self.under_way)) if job is not None]
 
     def poll_s(self, jobs: Iterable[Job]) -> float:
         """Return how long to wait until these jobs are looked at again."""
@@ -213,7 +215,7 @@ class Desk:
                 return completion
             known = self.store.find(call.key)
         if known is not None and known.state == "open":
-            self.under_way[known.job] = self.under_way.get(known.job, 0) + 1
+            self.under_way.add(known.job)
             self._count(call.key, known.bound_usd, pending=True)
             for budget in _own_budgets(call):
                 budget.in_flight_usd += known.bound_usd
@@ -241,7 +243,9 @@ class Desk:
 
     def note_bought(self, call: DeskCall) -> None:
         """Keep what a call has cost that was just made at once: the rounds that follow find it in the journal."""
-        made = call.ledger.calls[-1]
+        slot = (call.slot.member, call.slot.sample, call.slot.layer, call.slot.step)
+        of_slot = (c for c in reversed(call.ledger.calls) if tuple(map(c.get, _SLOT)) == slot)
+        made = next(of_slot)
         if made["status"] == "ok" and not made["replayed"]:
             self.store.set_bought(call.key, "", made["cost_usd"], made["cost_source"], made["latency_s"])
 
@@ -355,16 +359,18 @@ class Desk:
         bound_usd = prices.upper_bound_usd(call.endpoint, call.model, call.request.messages, call.request.params)
         bound_usd = None if bound_usd is None else bound_usd * terms.price_factor
         if call.ledger.budgets and not self._has_money(call, bound_usd):
-            self.held += 1
+            self.held.add(call.key)
             return
         body = await self._lines_of(call.endpoint).body(call.request)
         if call.key in self.spool:
             return  # an equal call of another record, meanwhile
-        most_bytes = terms.max_bytes or self.dispatch.api(call.endpoint.name).max_bytes
-        if (size := len(jsonl.dumps(body))) > most_bytes - _ENVELOPE_BYTES:
-            raise CallFailed("bad_request", f"a call of {size:,} bytes is too long for a batch job of {most_bytes:,}")
+        api = self.dispatch.api(call.endpoint.name)
+        line, most_bytes = api.line(call.key.hex(), body), terms.max_bytes or api.max_bytes
+        if len(line) > most_bytes:
+            too_long = f"a call of {len(line):,} bytes does not go into a batch job of at most {most_bytes:,}"
+            raise CallFailed("bad_request", too_long)
         tokens = prices.prompt_tokens(call.request.messages, call.request.params)
-        spooled = SpooledCall(call.key, digest(body), bound_usd or 0.0, tokens, body)
+        spooled = SpooledCall(call.key, digest(body), bound_usd or 0.0, tokens, line)
         self.spool.add(call.endpoint.name, call.request.model, spooled)
         self._count(call.key, bound_usd or 0.0, pending=True)
 

@@ -43,13 +43,13 @@ _CANCELLING_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class SpooledCall:
-    """A call that waits to be put into a job."""
+    """A call that waits to be put into a job, as a line of it."""
 
     key: bytes
     sent: bytes
     bound_usd: float
     tokens: int
-    body: Mapping[str, Any]
+    line: bytes
 
 
 class Spool:
@@ -69,8 +69,8 @@ class Spool:
         """Add a call."""
         if (endpoint, model) not in self._files:
             self._files[endpoint, model] = tempfile.TemporaryFile(prefix="fusiontools-batch-")  # noqa: SIM115
-        row = [call.key.hex(), call.sent.hex(), call.bound_usd, call.tokens, call.body]
-        self._files[endpoint, model].write(jsonl.dumps(row) + b"\n")
+        head = jsonl.dumps([call.key.hex(), call.sent.hex(), call.bound_usd, call.tokens])
+        self._files[endpoint, model].write(b"%b\t%b\n" % (head, call.line))
         self._keys.add(call.key)
 
     def groups(self) -> Iterator[tuple[str, str, Iterator[SpooledCall]]]:
@@ -85,9 +85,10 @@ class Spool:
             file.close()
 
 
-def _spooled(line: bytes) -> SpooledCall:
-    key, sent, bound_usd, tokens, body = jsonl.loads(line)
-    return SpooledCall(bytes.fromhex(key), bytes.fromhex(sent), bound_usd, tokens, body)
+def _spooled(row: bytes) -> SpooledCall:
+    head, _, line = row.partition(b"\t")
+    key, sent, bound_usd, tokens = jsonl.loads(head)
+    return SpooledCall(bytes.fromhex(key), bytes.fromhex(sent), bound_usd, tokens, line)
 
 
 class _Ahead:
@@ -166,9 +167,7 @@ class Dispatch:
                     return sent, waiting
         return sent, 0
 
-    def _fill(
-        self, path: Path, ahead: _Ahead, endpoint: Endpoint, room: int | None
-    ) -> tuple[list[NewCall], int]:
+    def _fill(self, path: Path, ahead: _Ahead, endpoint: Endpoint, room: int | None) -> tuple[list[NewCall], int]:
         """Write as many of the calls ahead into a file as one job takes; returns them, and about their tokens."""
         api, terms = self.api(endpoint.name), _terms(endpoint)
         most_calls, most_bytes = terms.max_calls or api.max_calls, terms.max_bytes or api.max_bytes
@@ -176,14 +175,13 @@ class Dispatch:
         size = tokens = 0
         with path.open("wb") as file:
             while (call := ahead.next) is not None and len(new) < most_calls:
-                line = api.line(call.key.hex(), call.body) + b"\n"
                 too_many = room is not None and tokens + call.tokens > room and (new or room <= 0)
-                if too_many or (new and size + len(line) > most_bytes):
+                if too_many or (new and size + len(call.line) > most_bytes):
                     break
                 if not self._is_sent(call.key):
-                    file.write(line)
+                    file.write(call.line)
                     new.append(NewCall(call.key, call.sent, call.bound_usd))
-                    size, tokens = size + len(line), tokens + call.tokens
+                    size, tokens = size + len(call.line), tokens + call.tokens
                 ahead.step()
         return new, tokens
 
@@ -226,7 +224,7 @@ class Dispatch:
             )
             raise
         self.store.set_job(job, state="open", remote=remote)
-        self.say(f"{job.calls:,} calls to {model} are submitted to {name}: {remote}")
+        self.say(f"{counted(job.calls, 'call')} to {model} submitted to {name}: {remote}")
         return job
 
     async def look(self, job: Job) -> Standing | None:
@@ -348,6 +346,11 @@ def _kept(answer: Answer) -> tuple[bytes, int, bytes] | None:
         return bytes.fromhex(answer.custom_id), answer.status, answer.body
     except ValueError:
         return None  # none of ours
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def reason_of(body: bytes) -> str:
