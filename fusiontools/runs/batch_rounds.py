@@ -148,8 +148,13 @@ class BatchRounds:
         if self.desk.or_buy_s is not None:
             await self.desk.dispatch.cut_late(job, self.desk.or_buy_s)
         current = self.desk.store.job(job.id)
-        if current is None or current.state != "open":
+        if current is None or current.state == "ended":
             return True
+        if current.state != "open":
+            # Another process is sending it, or has left it behind; or it was taken for another one.
+            async with self.desk.store.alone():
+                await self.desk.dispatch.recover()
+            return self.desk.store.job(job.id) is None
         standing = await self.desk.dispatch.look(current)
         ended = standing is not None and standing.end is not None
         if standings is not None:

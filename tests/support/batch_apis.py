@@ -499,6 +499,7 @@ class Anthropic(OpenAI):
 
     def make(self, job: Any, line: dict[str, Any], nth: int) -> None:
         shared = anthropic_upstream.Messages()
+        shared.per_model[line["params"]["model"]] = nth - 1
         headers = {"x-api-key": "k", "anthropic-version": "2023-06-01", "content-type": "application/json"}
         pieces = b"".join(piece for _, piece in shared.complete(headers, orjson.dumps(line["params"])) if piece)
         head, _, body = pieces.partition(b"\r\n\r\n")

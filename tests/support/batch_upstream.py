@@ -57,7 +57,7 @@ class Settings:
     unlisted: int = 0
     max_lines: int = 50_000
     max_bytes: int = 200_000_000
-    #: A request that is held: [method, pattern of its path, "before" or "after" it is done].
+    #: A request that is held: [method, pattern of its path, when]: before or after it is done; or it is never done.
     hold: list[str] = field(default_factory=list)
 
 
@@ -168,8 +168,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         held = self._holds(method, parts.path)
-        if held == "before":
+        if held in ("before", "never"):
             self._hold()
+        if held == "never":
+            self.close_connection = True
+            return
         with self.book.lock:
             self.book.log.append(f"{method} {parts.path}")
             try:

@@ -126,9 +126,7 @@ class JobStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-            self._db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA)
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db = _open(path)
             self._forget_old()
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{path}, where batch jobs are noted, cannot be written: {error}") from error
@@ -287,6 +285,20 @@ class JobStore:
                 "DELETE FROM call WHERE asked_s < ? AND job NOT IN (SELECT id FROM job WHERE state != 'ended')", (over,)
             )
             self._db.execute("DELETE FROM job WHERE state = 'ended' AND made_s < ?", (over,))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    give_up = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
+            return db
+        except sqlite3.OperationalError as error:
+            # Switching to write-ahead mode does not wait for other processes by itself.
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(_LOOK_S)
 
 
 def _locks(lock: int) -> bool:

@@ -39,6 +39,8 @@ _ENDS = {
     "timeout_exceeded": EXPIRED,
     "cancelled": CANCELLED,
 }
+#: Words in the names of errors that nothing mends.
+_NAMED = {"invalid": 400, "not_found": 404, "authentication": 401, "permission": 403, "rate_limit": 429}
 #: So many pages of a list are looked through for a job of the last minutes.
 PAGES = 20
 #: How far the clocks of two machines may be apart.
@@ -236,10 +238,17 @@ def read_answer(said: Any) -> Answer | None:
         status = response.get("status_code")
         return Answer(custom_id, status if isinstance(status, int) else 200, jsonl.dumps(response["body"]))
     if isinstance(error, dict) and str(error.get("code")) not in ("batch_expired", "batch_cancelled"):
-        status = error.get("code") if isinstance(error.get("code"), int) else 400
-        return Answer(custom_id, status or 400, jsonl.dumps({"error": error}))
+        return Answer(custom_id, _status_of(error), jsonl.dumps({"error": error}))
     said_so = error.get("message") if isinstance(error, dict) else error
     return unmade(custom_id, str(said_so or "the job says nothing of this call"))
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """Return the HTTP status that an error without one would have had; what cannot be told may pass by itself."""
+    if isinstance(code := error.get("code"), int) and code in range(400, 600):
+        return code
+    named = " ".join(str(error.get(name)) for name in ("type", "error_type", "code"))
+    return next((status for word, status in _NAMED.items() if word in named), 500)
 
 
 def _variant(model: str) -> str:
