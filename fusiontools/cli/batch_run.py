@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.cli.command import complain
 from fusiontools.cli.io import Line
 from fusiontools.cli.progress import clock, make_bar, one_line
-from fusiontools.errors import EXIT_COME_AGAIN, EXIT_OK, EXIT_SOME_FAILED, CallFailed, InputError, UsageError
+from fusiontools.errors import EXIT_BUDGET, EXIT_COME_AGAIN, EXIT_OK, EXIT_SOME_FAILED, CallFailed, InputError, UsageError
 from fusiontools.llm.batches.desk import Desk, open_desk
 from fusiontools.llm.batches.dispatch import counted
 from fusiontools.runs.batch_rounds import BatchProgress, BatchRounds, BatchStanding
@@ -118,6 +118,9 @@ class BatchRun:
         return EXIT_COME_AGAIN
 
     def _submitted(self, standing: BatchStanding) -> int:
+        if not standing.waiting and self.client.budget.stopped:
+            complain(self.tool, "the cost limit has no room for the calls that are left; nothing is submitted")
+            return EXIT_BUDGET
         if not standing.waiting:
             complain(self.tool, "every call has been made; `--batch collect` gives the records")
             return EXIT_OK

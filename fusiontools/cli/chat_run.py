@@ -133,14 +133,14 @@ class ChatLoop:
         """Return the way to the models; what the conversation may cost holds over all of its recipes."""
         if self.client is None:
             limit = dict(self.setting.limit)
-            if limit.get("max_cost_usd") is not None:
+            if limit.get("max_cost_usd") is not None and "budget" not in self.setting.journal:
                 limit["max_cost_usd"] = max(0.0, limit["max_cost_usd"] - self._spent_usd)
             self.client = make_client(self.recipe, limit, self.setting.journal, TOOL, self.setting.tool)()
         return self.client
 
     async def _close_client(self) -> None:
         if self.client is not None:
-            self._spent_usd += self.client.budget.committed_usd
+            self._spent_usd += await self.client.budget.committed_usd()
             await self.client.aclose()
             self.client = None
 

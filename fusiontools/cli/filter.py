@@ -370,7 +370,7 @@ class _Filter:
         self.sink.finish(timeout_s=0.2)
         await give_up(self._main)
         if (journal := self.client.journal) is not None and journal.broken:
-            journal.close(timeout_s=0.2)  # a last try, and a word about what is lost
+            await journal.aclose(timeout_s=0.2)  # a last try, and a word about what is lost
         if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
             done = f"{self.answered + self.failed:,} records are out"
             complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")

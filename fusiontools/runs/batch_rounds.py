@@ -97,6 +97,8 @@ class BatchRounds:
         await self._round()
         while any([await self._look(job) for job in self.desk.jobs()]):
             await self._round()
+        if self.desk.has_settled:
+            await self._round()  # now that it is known what all of them have cost
         return self._standing(len(self.desk.spool))
 
     async def wait(self, tell: Callable[[BatchProgress], None]) -> None:

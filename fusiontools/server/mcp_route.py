@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusiontools.config.recipe import Recipe
     from fusiontools.record.types import Record
     from fusiontools.runs.mcp_server import PanelQuestion
+    from fusiontools.server.plan import Plan
     from fusiontools.server.state import Server
 
 _MOST_SESSIONS = 1000
@@ -48,20 +49,23 @@ class ServedModels:
         """Return what makes the record.
 
         Raises:
-            ApiError: the key has asked too often or spent too much, or too many wait.
+            ApiError: too many wait; of the work, too, where the key has asked too often or spent too much.
         """
         server, log = self.server, request.scope["log"]
         asked: Any = dict(question.record)
         chat = ChatRequest(f"{FUSION}/{question.recipe}", asked.pop("messages"), stream=True)
         log.model = chat.model[:100]
         plan = server.planner.plan(chat)
-        server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
-        return self._make(server.runner.work(chat, plan, budget, asked), log, tell)
+        return self._make(chat, plan, asked, log, tell)
 
-    async def _make(self, work: Any, log: RequestLog, tell: Callable[[str], None]) -> Record:
-        job = Job(work)
+    async def _make(
+        self, chat: ChatRequest, plan: Plan, asked: Any, log: RequestLog, tell: Callable[[str], None]
+    ) -> Record:
+        server = self.server
+        await server.rate_limiter.take(log.caller)
+        budget = await server.daily_budgets.of(log.caller)
+        job = Job(server.runner.work(chat, plan, budget, asked))
         job.join(_StepTeller(job, tell))
         record: Any = await job.task
         log.cost_usd = sum_spending(record.get("calls", [])).cost_usd

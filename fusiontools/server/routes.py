@@ -239,7 +239,7 @@ class Routes:
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
         body = await read_body(receive, self.server.options)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         await send_json(send, 200, {"input_tokens": count(body)}, {})
 
     async def estimate(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -248,7 +248,7 @@ class Routes:
         check_size(request, self.server.options)
         plan = self.server.planner.plan(request)
         refuse_unanswerable(request)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         recipe, chain = self.server.planner.chain_of(request)
         record = record_of(request, plan)
         try:
@@ -268,8 +268,8 @@ class Routes:
         log.model = request.model[:100]
         plan = server.planner.plan(request)
         refuse_unanswerable(request)
-        server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
+        await server.rate_limiter.take(log.caller)
+        budget = await server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
         job = Job(server.runner.work(request, plan, budget, body))
         if request.stream:

@@ -22,6 +22,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fusiontools.errors import FusionError, UsageError
+from fusiontools.llm.journal import Journal
+from fusiontools.llm.state.shared import State, open_kept
+from fusiontools.llm.state.store import KeptCalls
 from fusiontools.server.request import BoundedProtocol
 from fusiontools.server.state import ServerArguments, open_server, require_safe, server_keys
 
@@ -51,8 +54,9 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(_config(app, typed)).run(sockets=[listening])
         return
-    open_server(typed)
-    if (journal := _journal(typed)) is not None:
+    journal, state = _shared(typed)
+    open_server(typed, state=state)
+    if isinstance(journal, Journal):
         journal.close()  # that of a process is its own
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
@@ -120,7 +124,7 @@ def _app(typed: ServerArguments) -> Any:
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
-    return make_app(open_server(typed, _journal(typed)))
+    return make_app(open_server(typed, *_shared(typed), _warn))
 
 
 def _silence_uvicorn() -> None:
@@ -138,12 +142,10 @@ def _worker_app(typed: ServerArguments) -> Any:
         sys.exit(STARTUP_FAILURE)
 
 
-def _journal(typed: ServerArguments) -> Any:
-    """Open the journal where one is asked for."""
-    from fusiontools.llm.journal import open_journal
-
-    wanted = {"journal", "replay", "offline"} & typed.journal.keys()
-    return open_journal(typed.journal, _warn) if wanted else None
+def _shared(typed: ServerArguments) -> tuple[KeptCalls | None, State | None]:
+    """Open the state where one is chosen, and the journal where one is asked for."""
+    journal, state = open_kept(typed.journal, _warn, unasked=False)
+    return journal, state
 
 
 def _warn(message: str) -> None:

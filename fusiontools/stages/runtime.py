@@ -114,6 +114,7 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
+        from fusiontools.llm.journal import folder_of
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
@@ -122,7 +123,7 @@ class Runtime:
             raise UsageError(f"--batch: {loops}; leave out the tools ({', '.join(names)}), or --batch")
         if id(settings) not in client.opened:
             store = KeptResults(client) if client.journal else None
-            folder = client.journal.path.parent if client.journal else None
+            folder = folder_of(client.journal) if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
         opened = client.opened[id(settings)]
         assert isinstance(opened, OpenTools)  # noqa: S101 - nobody else opens anything
@@ -149,7 +150,7 @@ class KeptResults:
         journal = self.client.journal
         if journal is None or not (self.client.replay or self.client.offline):
             return None
-        found = journal.get(key)
+        found = await journal.find(key)
         return None if found is None else found[0].content.encode()
 
     async def put(self, key: bytes, kept: bytes, name: str) -> None:

@@ -32,7 +32,8 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal", "llm.purses"},
+    "sqlite3": {"llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
+    "redis": {"llm.state.redis_store"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
     "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
@@ -258,8 +259,8 @@ def test_only_one_place_waits_and_tries_again() -> None:
 
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
-    # money for what others, who share it, have done.
-    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"}
+    # money for what others, who share it, have done; a call for another process that buys it.
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "llm.state.flights", "tools.search_limits"}
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:

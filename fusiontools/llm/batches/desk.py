@@ -24,6 +24,7 @@ from fusiontools.llm.batches.dispatch import Dispatch, Spool, SpooledCall, reaso
 from fusiontools.llm.batches.job_store import Job, JobStore, KnownCall, failure_of, kept_failure
 from fusiontools.llm.budget import RecordBudget, costs_nothing
 from fusiontools.llm.failures import read_failure
+from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: So many turns of the loop, and every task of a record has come to its call, or waits for one that has.
 _TURNS = 8
+#: What the money of a run is counted under that shares it with no other.
+OWN_RUN = "run"
 _SLOT = ("member", "sample", "layer", "step")
 #: HTTP's: from here on an answer is a refusal. So much of one is kept, to learn from it.
 _REFUSED, _KEPT_BYTES = 300, 20_000
@@ -139,12 +142,19 @@ class Desk:
     _spent_usd: float = field(default=0.0, init=False)
     _pending_usd: float = field(default=0.0, init=False)
     _booked_usd: float = field(default=0.0, init=False)
+    _spooled_usd: float = field(default=0.0, init=False)
+    _shared: bool = field(default=False, init=False)
+    #: Whether the cost of a call became known in this round: who was short of money before may have some now.
+    has_settled: bool = field(default=False, init=False)
     _lines: dict[str, BatchLines] = field(default_factory=dict, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
     _lessons: set[tuple[str, str, str]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self.dispatch = Dispatch(self.store, self.client.endpoints, self.say)
+        # What a budget with a name holds outlives this run, and so does what jobs have reserved there.
+        self._shared = self.client.run != OWN_RUN and self.client.limits.max_cost_usd is not None
+        reserve = self.client.budget.book if self._shared else None
+        self.dispatch = Dispatch(self.store, self.client.endpoints, self.say, reserve)
 
     def call(
         self, key: bytes, request: CompletionRequest, endpoint: Endpoint, model: Model, ledger: Ledger, slot: Slot
@@ -157,11 +167,12 @@ class Desk:
         self.spool.close()
         self.spool, self.under_way, self.held = Spool(), set(), set()
         self._failed, self._counted = set(), set()
-        self._spent_usd = self._pending_usd = 0.0
+        self._spent_usd = self._pending_usd = self._spooled_usd = 0.0
+        self.has_settled = self.client.budget.stopped = False
 
     async def end_round(self) -> None:
         """Tell the run's budget what the jobs have cost, or may."""
-        if self.client.limits.max_cost_usd is not None:
+        if self.client.limits.max_cost_usd is not None and not self._shared:
             total = self._spent_usd + self._pending_usd
             await self.client.budget.book(total - self._booked_usd)
             self._booked_usd = total
@@ -284,6 +295,7 @@ class Desk:
                 kept["refusal"] = [known.status, known.body[:_KEPT_BYTES].decode("utf-8", "replace")]
                 kept["adapted"] = await lines.learn(call.request, known.sent, known.status, known.body)
             self.store.set_failed(call.key, [*known.failures, kept])
+            await self._settle(known, kept["cost_usd"])
             return None
         paid_usd, source = paid_for(call.endpoint, call.model, completion)
         if source == "table" and paid_usd is not None:
@@ -291,6 +303,8 @@ class Desk:
         if self.client.journal is not None:
             await self.client.journal.put(call.key, call.request, completion, paid_usd)
         self.store.set_bought(call.key, known.job, paid_usd, source, round(latency_s, 4))
+        if known.state == "answered":
+            await self._settle(known, paid_usd)
         _enter_failures(call, known.failures)
         self._enter(call, known, completion, paid_usd, source, latency_s)
         return completion
@@ -319,6 +333,12 @@ class Desk:
             self._count(call.key, cost_usd)
         for budget in _own_budgets(call):
             budget.spent_usd += cost_usd
+
+    async def _settle(self, known: KnownCall, paid_usd: float | None) -> None:
+        """Put what was paid in the place of what a job has reserved in a budget that outlives the run."""
+        self.has_settled = True
+        if self._shared and paid_usd is not None:
+            await self.client.budget.book(paid_usd - known.bound_usd)
 
     def _cost_of_failure(
         self, failure: CallFailed, call: DeskCall, terms: BatchTerms
@@ -358,7 +378,7 @@ class Desk:
             await self._learn_again(call, known)
         bound_usd = prices.upper_bound_usd(call.endpoint, call.model, call.request.messages, call.request.params)
         bound_usd = None if bound_usd is None else bound_usd * terms.price_factor
-        if call.ledger.budgets and not self._has_money(call, bound_usd):
+        if call.ledger.budgets and not await self._has_money(call, bound_usd):
             self.held.add(call.key)
             return
         body = await self._lines_of(call.endpoint).body(call.request)
@@ -372,9 +392,10 @@ class Desk:
         tokens = prices.prompt_tokens(call.request.messages, call.request.params)
         spooled = SpooledCall(call.key, digest(body), bound_usd or 0.0, tokens, line)
         self.spool.add(call.endpoint.name, call.request.model, spooled)
+        self._spooled_usd += spooled.bound_usd
         self._count(call.key, bound_usd or 0.0, pending=True)
 
-    def _has_money(self, call: DeskCall, bound_usd: float | None) -> bool:
+    async def _has_money(self, call: DeskCall, bound_usd: float | None) -> bool:
         """Return whether a call may be sent now; False where it may be once others have settled.
 
         Raises:
@@ -387,10 +408,14 @@ class Desk:
             raise CallFailed("price_unknown", f"{call.request.model}: {unknown}")
         limit_usd = self.client.limits.max_cost_usd
         if limit_usd is not None:
-            spent_usd = self.client.budget.committed_usd - self._booked_usd + self._spent_usd
-            if not spent_usd + bound_usd <= limit_usd:
-                raise self.client.budget.refusal(spent_usd, bound_usd)
-            if not spent_usd + self._pending_usd + bound_usd <= limit_usd:
+            committed_usd = await self.client.budget.committed_usd()
+            if self._shared:
+                committed_usd += self._spooled_usd
+            else:
+                committed_usd += self._spent_usd + self._pending_usd - self._booked_usd
+            if not committed_usd - self._pending_usd + bound_usd <= limit_usd:
+                raise self.client.budget.refusal(committed_usd - self._pending_usd, bound_usd)
+            if not committed_usd + bound_usd <= limit_usd:
                 return False
         own = _own_budgets(call)
         if not all(budget.has_room(bound_usd) for budget in own):
@@ -457,5 +482,7 @@ def open_desk(client: Client, say: Callable[[str], None], or_buy_s: float | None
     if client.journal is None:
         raise UsageError("--batch needs the journal, in which the answers are kept; leave --no-journal out")
     client.replay = True
-    client.batch = Desk(client, JobStore(client.journal.path.with_suffix(".batches.db")), say, or_buy_s)
+    # Where calls are kept elsewhere, jobs are still noted on this machine, which is the one to fetch them.
+    path = client.journal.path if isinstance(client.journal, Journal) else default_path()
+    client.batch = Desk(client, JobStore(path.with_suffix(".batches.db")), say, or_buy_s)
     return client.batch

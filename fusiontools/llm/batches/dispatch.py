@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -112,11 +112,13 @@ class Dispatch:
     Args:
         endpoints: by name.
         say: tells a person what goes on.
+        reserve: sets aside what a job may cost before it is sent, and takes it back where it is not taken.
     """
 
     store: JobStore
     endpoints: Mapping[str, Endpoint]
     say: Callable[[str], None]
+    reserve: Callable[[float], Awaitable[None]] | None = None
     _apis: dict[str, BatchApi] = field(default_factory=dict)
 
     async def recover(self) -> None:
@@ -207,6 +209,9 @@ class Dispatch:
         """Send a job; None where the provider has no room for it now."""
         api, name = self.api(endpoint.name), endpoint.name
         job = Job(uuid.uuid4().hex, name, endpoint.identity, model, len(calls), tokens, time.time())
+        may_cost_usd = sum(call.bound_usd for call in calls)
+        if self.reserve is not None:
+            await self.reserve(may_cost_usd)
         self.store.make(job, calls)
         try:
             uploaded = await api.upload(job, path)
@@ -216,6 +221,8 @@ class Dispatch:
             refused = failure.status is not None and 400 <= failure.status < 500
             if refused and failure.status not in (408, 409, 425):
                 self.store.drop(job)
+                if self.reserve is not None:
+                    await self.reserve(-may_cost_usd)
             if failure.code == "rate_limited":
                 return None
             failure.message = (

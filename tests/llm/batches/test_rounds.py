@@ -353,6 +353,21 @@ def test_a_cost_limit_is_kept_over_submit_and_collect(batch: Batch, provider: Pr
     assert sum(call["cost_usd"] for record in done.records for call in record["calls"]) < 0.009
 
 
+def test_a_budget_with_a_name_is_kept_over_runs(batch: Batch, provider: Provider) -> None:
+    """It is reserved what calls may cost, $0.0041 each, and settled at what they have cost, $0.0001."""
+    named = "fuse-panel --budget nightly --max-cost-usd 0.009"
+
+    first = batch(f"{named} --batch submit", count=5, members=[PRICED])
+    other = batch(f"{named} --batch submit", count=1, stdin=questions(9)[-80:], members=[PRICED])
+    provider.end()
+    done = batch(f"{named} --batch", count=5, members=[PRICED])
+
+    assert "3 calls not sent yet" in first.err
+    assert (first.status, done.status) == (75, 0), done.err
+    assert other.status == 4, other.err
+    assert len(done.records) == 5
+
+
 def test_a_run_that_may_not_cost_so_much_stops(batch: Batch, provider: Provider) -> None:
     done = batch("fuse-panel --max-cost-usd 0.001 --batch", count=2, members=[PRICED])
 
