@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.cli.command import complain
 from fusiontools.cli.io import Line
 from fusiontools.cli.progress import clock, make_bar, one_line
-from fusiontools.errors import EXIT_BUDGET, EXIT_COME_AGAIN, EXIT_OK, EXIT_SOME_FAILED, CallFailed, InputError, UsageError
+from fusiontools.errors import (
+    EXIT_BUDGET,
+    EXIT_COME_AGAIN,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    CallFailed,
+    InputError,
+    UsageError,
+)
 from fusiontools.llm.batches.desk import Desk, open_desk
 from fusiontools.llm.batches.dispatch import counted
 from fusiontools.runs.batch_rounds import BatchProgress, BatchRounds, BatchStanding

@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from batching import Provider, start_provider
 from terminal import shown
 from workdir import Run, Upstream, hermetic, start_upstream
 
@@ -103,6 +104,14 @@ def world(upstream: Upstream | None, folder: Path) -> dict[str, str]:
     """Return all that a command may see of the world; without an upstream there is no key and no endpoint."""
     env = {**hermetic(upstream or Upstream(""), folder), "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "100"}
     return env if upstream else {k: v for k, v in env.items() if k not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
+
+
+def upstream_of(page: Path, chats: Upstream, provider: Provider) -> Upstream:
+    """Return what stands in for every endpoint on a page: where it sends jobs, the stand-in of those."""
+    if page.name != "batches.md":
+        return chats
+    provider.reset()
+    return Upstream(provider.url + "/openai/v1")
 
 
 def run_page(page: Path, folder: Path, upstream: Upstream | None) -> Iterator[tuple[Block, list[int], str]]:
@@ -179,8 +188,10 @@ def _jq() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
-def test_what_a_page_types_succeeds_and_shows_what_comes(page: Path, tmp_path: Path, upstream: Upstream) -> None:
-    for block, statuses, text in run_page(page, tmp_path, upstream):
+def test_what_a_page_types_succeeds_and_shows_what_comes(
+    page: Path, tmp_path: Path, upstream: Upstream, provider: Provider
+) -> None:
+    for block, statuses, text in run_page(page, tmp_path, upstream_of(page, upstream, provider)):
         assert all(statuses) if block.kind == "console fails" else not any(statuses), (
             f"{statuses}\n{block.text}\n{text}"
         )
@@ -318,9 +329,10 @@ def type_in_a_clone(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
 
 def refresh() -> None:
     """Write what commands print into the pages: what models say by the embedded one, all else by the stand-in."""
-    with start_upstream() as upstream:
+    with start_upstream() as chats, start_provider() as provider:
         for page in dict.fromkeys(block.page for block in blocks("console", "console live")):
             live = blocks("console live", pages=[page])
+            upstream = upstream_of(page, chats, provider)
             with tempfile.TemporaryDirectory() as folder:
                 screens = list(run_page(page, Path(folder), None if live else upstream))
                 if blocks("console clone", pages=[page]):

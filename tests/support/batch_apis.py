@@ -693,7 +693,8 @@ def book_job(book: Any, api: str, said: dict[str, Any], lines: list[Any], faults
     model = (
         said.get("model") or (lines[0].get("body") or lines[0].get("params") or {}).get("model", "") if lines else ""
     )
-    job = FakeJob(f"{api}_{len(book.jobs)}", api, model, lines, said, now(), faults=faults)
+    name = f"batch_{len(book.jobs):08x}" if api == "openai" else f"{api}_{len(book.jobs)}"
+    job = FakeJob(name, api, model, lines, said, now(), faults=faults)
     book.jobs[job.id] = job
     return job
 
