@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain
@@ -22,9 +23,9 @@ from fusiontools.errors import (
     InputError,
     UsageError,
 )
-from fusiontools.llm.batches.desk import Desk, open_desk
+from fusiontools.llm.batches.desk import Desk
 from fusiontools.llm.batches.dispatch import counted
-from fusiontools.runs.batch_rounds import BatchProgress, BatchRounds, BatchStanding
+from fusiontools.runs.batch_rounds import BatchProgress, BatchRounds, BatchStanding, open_desk
 
 if TYPE_CHECKING:
     from fusiontools.config.stage_table import BatchOptions
@@ -48,7 +49,7 @@ class LineSpool:
     async def batches(self) -> AsyncIterator[list[Line]]:
         """Yield all lines, from the first one."""
         lines = iter(self)
-        while batch := [line for line, _ in zip(lines, range(_AT_ONCE), strict=False)]:
+        while batch := list(islice(lines, _AT_ONCE)):
             yield batch
 
     async def records(self, read: Callable[[Line], Record]) -> AsyncIterator[list[Record]]:
@@ -95,7 +96,7 @@ class BatchRun:
         self, stage: Stage, records: Callable[[], AsyncIterator[Sequence[Record]]], at_once: int = 8
     ) -> int | None:
         """Send and fetch, as far as is wanted; returns the exit status where that is all, None where records leave."""
-        rounds = BatchRounds(self.desk, stage, records, at_once)
+        rounds = BatchRounds(self.client, self.desk, stage, records, at_once)
         try:
             if self.options.batch == "submit":
                 return self._submitted(await rounds.submit())

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_endpoint
@@ -303,19 +304,9 @@ class Client:
     async def _buy_by_batch(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
-        """Return what came of the call in a batch job, or wait there; or make it at once, where it cannot go so."""
         assert self.batch is not None  # noqa: S101 - only then it is called
-        if on_delta is not None:
-            on_delta("")  # whoever waits for this call to begin has a call of its own to make
-        call = self._batch_call(request, model, ledger, slot)
-        if (completion := await self.batch.take(call)) is not None:
-            if on_delta is not None:
-                say_whole(on_delta, completion.content, completion.reasoning_details)
-            return completion
-        with self.batch.work():
-            completion = await self._join_or_buy(request, model, ledger, slot, on_delta)
-        self.batch.note_bought(call)
-        return completion
+        at_once = partial(self._join_or_buy, request, model, ledger, slot, on_delta)
+        return await self.batch.buy(self._batch_call(request, model, ledger, slot), on_delta, at_once)
 
     def _batch_call(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Any:
         assert self.batch is not None  # noqa: S101 - only then it is called

@@ -13,17 +13,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fusiontools.errors import UsageError
-from fusiontools.llm.batches.desk import Desk, attempt
+from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.batches.batch_money import BatchMoney
+from fusiontools.llm.batches.desk import Desk, waits
+from fusiontools.llm.batches.job_store import BatchJob, JobStore
+from fusiontools.llm.journal import Journal, default_path
 from fusiontools.record.types import Record
 from fusiontools.runs.chain import over
 from fusiontools.stages.runtime import Runtime, Stage
 
 if TYPE_CHECKING:
-    from fusiontools.llm.batches.job_store import Job
+    from fusiontools.llm.client import Client
 
 #: A job is looked at again after this share of the time that it has taken, so the first looks come sooner.
 _SHARE, _SOONEST_S = 0.1, 1.0
+#: The name of a budget that no other run shares.
+OWN_RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class BatchRounds:
         at_once: so many records are looked at at once.
     """
 
+    client: Client
     desk: Desk
     stage: Stage
     records: Callable[[], AsyncIterator[Sequence[Record]]]
@@ -97,7 +103,7 @@ class BatchRounds:
         await self._round()
         while any([await self._look(job) for job in self.desk.jobs()]):
             await self._round()
-        if self.desk.has_settled:
+        if self.desk.money.has_settled:
             await self._round()  # now that it is known what all of them have cost
         return self._standing(len(self.desk.spool))
 
@@ -110,7 +116,7 @@ class BatchRounds:
         Raises:
             CallFailed: a provider refuses a job, or cannot be asked.
         """
-        while (await self.submit()).waiting:
+        while (await self._submit_at_last()).waiting:
             jobs = {job.id: job for job in self.desk.jobs()}
             if not jobs:
                 await asyncio.sleep(self.desk.poll_s(()))  # another run's jobs fill the queue
@@ -124,28 +130,33 @@ class BatchRounds:
                     taken_s = time.time() - min(job.made_s for job in jobs.values())
                     await asyncio.sleep(min(self.desk.poll_s(jobs.values()), max(_SOONEST_S, _SHARE * taken_s)))
 
+    async def _submit_at_last(self) -> BatchStanding:
+        """Submit; a provider that cannot be reached is asked again, as a call would be made again."""
+        for left in reversed(range(self.client.limits.retries + 1)):
+            try:
+                return await self.submit()
+            except CallFailed as failure:
+                if not (failure.retryable and left):
+                    raise
+                await asyncio.sleep(self.desk.poll_s(()))
+        raise AssertionError  # the last try returns or raises
+
     async def _round(self) -> None:
         self.desk.begin_round()
         self._waiting = 0
-        notify, self.desk.client.notify = self.desk.client.notify, None
+        notify, self.client.notify = self.client.notify, None
         try:
             async for results in over(self.records(), self._take, jobs=self.at_once):
                 self._waiting += sum(results)
         finally:
-            self.desk.client.notify = notify
-        await self.desk.end_round()
+            self.client.notify = notify
+        await self.desk.money.end_round()
 
     async def _take(self, record: Record) -> bool:
         """Take a record as far as it comes; returns whether it waits."""
-        try:
-            return await attempt(lambda: self.stage(record, Runtime(self.desk.client))) is None
-        except UsageError:
-            raise
-        except Exception:
-            # A record that cannot be used, or a bug: either is said when the records leave.
-            return False
+        return await waits(lambda: self.stage(record, Runtime(self.client)))
 
-    async def _look(self, job: Job, standings: dict[str, BatchProgress] | None = None) -> bool:
+    async def _look(self, job: BatchJob, standings: dict[str, BatchProgress] | None = None) -> bool:
         """Look at a job; returns whether it has ended, and all that came of it is kept."""
         if self.desk.or_buy_s is not None:
             await self.desk.dispatch.cut_late(job, self.desk.or_buy_s)
@@ -183,3 +194,25 @@ def _sum(each: Iterable[BatchProgress], jobs: int) -> BatchProgress:
         max(known, default=0.0) if len(known) == len(left) else None,
         max((one.ends_s for one in all_of_them if one.ends_s is not None), default=None),
     )
+
+
+def open_desk(client: Client, say: Callable[[str], None], or_buy_s: float | None = None) -> Desk:
+    """Open the batch jobs of a client, and have its calls go there; they are noted beside its journal.
+
+    Args:
+        say: tells a person what goes on.
+        or_buy_s: how long a job may take; what it then lacks is bought at once.
+
+    Raises:
+        UsageError: it keeps no journal, or the notes cannot be written.
+    """
+    journal = client.journal
+    if journal is None:
+        raise UsageError("--batch needs the journal, in which the answers are kept; leave --no-journal out")
+    # Where calls are kept elsewhere, jobs are still noted on this machine, which is the one to fetch them.
+    path = journal.path if isinstance(journal, Journal) else default_path()
+    store = JobStore(path.with_suffix(".batches.db"))
+    money = BatchMoney(client.budget, client.run != OWN_RUN and client.limits.max_cost_usd is not None)
+    client.batch = Desk(client.endpoints, client.limits, money, journal, store, say, or_buy_s)
+    client.replay = True
+    return client.batch

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, Answer, Standing, unmade
+from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, LineAnswer, Standing, unmade
 from fusiontools.llm.batches.batch_http import BatchHttp
 from fusiontools.llm.batches.openai_jobs import PAGES, SKEW_S, id_of, listed, with_list
 from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import Job
+    from fusiontools.llm.batches.job_store import BatchJob
 
 _BATCHES = "/messages/batches"
 #: What the API's errors are called, and the HTTP status that each has outside of jobs.
@@ -55,15 +55,15 @@ class AnthropicJobs:
         """Return a call as an item of the list."""
         return jsonl.dumps({"custom_id": custom_id, "params": body})
 
-    async def upload(self, job: Job, lines: Path) -> str:
+    async def upload(self, job: BatchJob, lines: Path) -> str:
         """Return nothing: the calls stand in the job."""
         return ""
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job."""
         return id_of(await self.http.post(_BATCHES, with_list({}, "requests", lines)))
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the newest job of as many calls that was created since and is not known: a guess."""
         after: dict[str, Any] = {}
         for _ in range(PAGES):
@@ -79,7 +79,7 @@ class AnthropicJobs:
             after = {"after_id": id_of(jobs[-1])}
         return None
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is; nothing is counted before all of it has ended."""
         said = await self.http.get(f"{_BATCHES}/{job.remote}")
         ended = said.get("processing_status") == "ended"
@@ -87,28 +87,28 @@ class AnthropicJobs:
         expires = said.get("expires_at")
         return Standing(end, None, _time_of(expires) if expires else None)
 
-    async def answers(self, job: Job) -> AsyncIterator[Answer]:
+    async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the results, in any order."""
         async for line in self.http.lines(f"{_BATCHES}/{job.remote}/results"):
-            if (answer := _read(line)) is not None:
+            if (answer := read_line(line)) is not None:
                 yield answer
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: BatchJob) -> None:
         """Have the job end; what is done by then is delivered."""
         await self.http.post(f"{_BATCHES}/{job.remote}/cancel")
 
 
-def _read(line: bytes) -> Answer | None:
+def read_line(line: bytes) -> LineAnswer | None:
     """Return what a line says came of a call; None where it says nothing that can be read."""
     try:
         said = jsonl.loads(line)
         custom_id, result = said["custom_id"], said["result"]
         match result["type"]:
             case "succeeded":
-                return Answer(custom_id, 200, jsonl.dumps(result["message"]))
+                return LineAnswer(custom_id, 200, jsonl.dumps(result["message"]))
             case "errored":
                 error = result["error"]
-                return Answer(custom_id, _STATUSES.get(error["error"]["type"], 500), jsonl.dumps(error))
+                return LineAnswer(custom_id, _STATUSES.get(error["error"]["type"], 500), jsonl.dumps(error))
             case kind:
                 return unmade(custom_id, _UNMADE.get(kind, f"the job says of this call: {kind}"))
     except (ValueError, KeyError, TypeError):

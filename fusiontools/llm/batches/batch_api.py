@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
-    from fusiontools.config.models import Endpoint
     from fusiontools.llm.batches.batch_http import BatchHttp
-    from fusiontools.llm.batches.job_store import Job
+    from fusiontools.llm.batches.job_store import BatchJob
 
 #: The kinds of end that a job has.
 COMPLETED, EXPIRED, CANCELLED, REFUSED = "completed", "expired", "cancelled", "refused"
@@ -45,7 +44,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LineAnswer:
     """What came of one call: an HTTP status and a body; status 0 where it was not made, and `body` says why."""
 
     custom_id: str
@@ -69,47 +68,29 @@ class BatchApi(Protocol):
     def line(self, custom_id: str, body: Mapping[str, Any]) -> bytes:
         """Return a call as a line of a job."""
 
-    async def upload(self, job: Job, lines: Path) -> str:
+    async def upload(self, job: BatchJob, lines: Path) -> str:
         """Send the lines where they come first; returns what `create` needs of it. Nothing is bought by it."""
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job; returns the provider's id."""
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the id of a job that was created or not, nobody noted it, and whether that is a guess.
 
         Args:
             is_strange: whether a provider's id is known as another's.
         """
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
 
-    def answers(self, job: Job) -> AsyncIterator[Answer]:
+    def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield what came of its calls, once it has ended; in any order, and not of all."""
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: BatchJob) -> None:
         """Have the job end soon."""
 
 
-def api_of(endpoint: Endpoint) -> BatchApi:
-    """Return the batch API of an endpoint that has one."""
-    terms = endpoint.batch_terms
-    assert terms is not None  # noqa: S101 - who has none is not asked
-    if terms.api == "anthropic":
-        from fusiontools.llm.batches.anthropic_jobs import AnthropicJobs
-
-        return AnthropicJobs(endpoint, terms)
-    if terms.api == "gemini":
-        from fusiontools.llm.batches.gemini_jobs import GeminiJobs
-
-        return GeminiJobs(endpoint, terms)
-    from fusiontools.llm.batches import openai_jobs
-
-    kinds = {"openrouter": openai_jobs.OpenRouterJobs, "mistral": openai_jobs.MistralJobs}
-    return kinds.get(terms.api or "", openai_jobs.OpenAIJobs)(endpoint, terms)
-
-
-def unmade(custom_id: str, message: str) -> Answer:
+def unmade(custom_id: str, message: str) -> LineAnswer:
     """Return what came of a call that was not made."""
-    return Answer(custom_id, 0, jsonl.dumps({"message": message}))
+    return LineAnswer(custom_id, 0, jsonl.dumps({"message": message}))

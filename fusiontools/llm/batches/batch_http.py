@@ -6,8 +6,6 @@ requests in a minute, so a library's client does all of it.
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 #: A provider that takes longer between two bytes is not there.
 _SILENT_S = 300.0
-#: Tries of what only reads, and the first wait between them.
-_TRIES, _BACKOFF_S = 4, 0.5
 _MOST_BYTES, _LONGEST_LINE_BYTES = 1 << 30, 256 << 20
 
 
@@ -45,19 +41,12 @@ class BatchHttp:
         self._client: httpx.AsyncClient | None = None
 
     async def get(self, path: str, **params: Any) -> Any:
-        """Return what is there; tried again where that may help.
+        """Return what is there.
 
         Raises:
             CallFailed: what the provider says instead.
         """
-        for left in reversed(range(_TRIES)):
-            try:
-                return await self._ask("GET", path, params=params)
-            except CallFailed as failure:
-                if not (failure.retryable and left):
-                    raise
-                await asyncio.sleep(random.uniform(0, _BACKOFF_S * 2 ** (_TRIES - left)))  # noqa: S311 - no secret
-        raise AssertionError  # the last try returns or raises
+        return await self._ask("GET", path, params=params)
 
     async def post(self, path: str, body: Any = None, **more: Any) -> Any:
         """Return what the provider answers to a body, once: it may have acted although no answer came.

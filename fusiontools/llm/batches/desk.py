@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,25 +20,24 @@ from fusiontools.config.models import BatchTerms
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.batches.batch_lines import BatchLines, digest
+from fusiontools.llm.batches.batch_money import BatchMoney
 from fusiontools.llm.batches.dispatch import Dispatch, Spool, SpooledCall, reason_of
-from fusiontools.llm.batches.job_store import Job, JobStore, KnownCall, failure_of, kept_failure
-from fusiontools.llm.budget import RecordBudget, costs_nothing
+from fusiontools.llm.batches.job_store import BatchJob, JobStore, KnownCall, failure_of, kept_failure
+from fusiontools.llm.budget import costs_nothing
+from fusiontools.llm.completion import say_whole
 from fusiontools.llm.failures import read_failure
-from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
-    from fusiontools.llm.client import Client
-    from fusiontools.llm.completion import Completion, CompletionRequest
+    from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+    from fusiontools.llm.state.store import KeptCalls
     from fusiontools.record.types import Record
 
 #: So many turns of the loop, and every task of a record has come to its call, or waits for one that has.
 _TURNS = 8
-#: What the money of a run is counted under that shares it with no other.
-OWN_RUN = "run"
 _SLOT = ("member", "sample", "layer", "step")
 #: HTTP's: from here on an answer is a refusal. So much of one is kept, to learn from it.
 _REFUSED, _KEPT_BYTES = 300, 20_000
@@ -86,18 +85,35 @@ _WATCH: ContextVar[_Watch | None] = ContextVar("batch_watch", default=None)
 
 async def attempt(work: Callable[[], Awaitable[Record]]) -> Record | None:
     """Return what comes of a record; None where it waits for jobs."""
+    task = await _far_as_it_comes(work)
+    return None if task is None else task.result()
+
+
+async def waits(work: Callable[[], Awaitable[Record]]) -> bool:
+    """Return whether a record waits for jobs; one that cannot be used is said when it leaves.
+
+    Raises:
+        UsageError: no record can be used.
+    """
+    task = await _far_as_it_comes(work)
+    if task is not None and isinstance(failure := task.exception(), UsageError):
+        raise failure
+    return task is None
+
+
+async def _far_as_it_comes(work: Callable[[], Awaitable[Record]]) -> asyncio.Future[Record] | None:
     watch = _Watch()
     token = _WATCH.set(watch)
     try:
         task = asyncio.ensure_future(work())
     finally:
         _WATCH.reset(token)
-    waits = asyncio.create_task(watch.all_wait())
+    waiting = asyncio.create_task(watch.all_wait())
     try:
-        await asyncio.wait({task, waits}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return task if task.done() else None
     finally:
-        waits.cancel()
+        waiting.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
@@ -120,13 +136,19 @@ class Desk:
     """The batch jobs of one run.
 
     Args:
-        client: whose calls they are.
+        endpoints: by name.
+        limits: how often what fails is sent again.
+        money: what jobs cost.
+        journal: where answers are kept.
         store: where jobs are noted.
         say: tells a person what goes on.
         or_buy_s: how long a job may take; what it then lacks is bought at once. None waits as long as it takes.
     """
 
-    client: Client
+    endpoints: Mapping[str, Endpoint]
+    limits: LimitOptions
+    money: BatchMoney
+    journal: KeptCalls
     store: JobStore
     say: Callable[[str], None]
     or_buy_s: float | None = None
@@ -137,24 +159,14 @@ class Desk:
     held: set[bytes] = field(default_factory=set, init=False)
     #: The calls that have failed for good.
     _failed: set[bytes] = field(default_factory=set, init=False)
-    _counted: set[bytes] = field(default_factory=set, init=False)
-    #: What the calls of this round have cost, or may, and how much of it the run's budget knows.
-    _spent_usd: float = field(default=0.0, init=False)
-    _pending_usd: float = field(default=0.0, init=False)
-    _booked_usd: float = field(default=0.0, init=False)
-    _spooled_usd: float = field(default=0.0, init=False)
-    _shared: bool = field(default=False, init=False)
-    #: Whether the cost of a call became known in this round: who was short of money before may have some now.
-    has_settled: bool = field(default=False, init=False)
     _lines: dict[str, BatchLines] = field(default_factory=dict, init=False)
+    #: Of equal calls one is read and one is sent, and room for one is not taken by two.
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
     _lessons: set[tuple[str, str, str]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        # What a budget with a name holds outlives this run, and so does what jobs have reserved there.
-        self._shared = self.client.run != OWN_RUN and self.client.limits.max_cost_usd is not None
-        reserve = self.client.budget.book if self._shared else None
-        self.dispatch = Dispatch(self.store, self.client.endpoints, self.say, reserve)
+        self.dispatch = Dispatch(self.store, self.endpoints, self.say, self.money.reserve)
 
     def call(
         self, key: bytes, request: CompletionRequest, endpoint: Endpoint, model: Model, ledger: Ledger, slot: Slot
@@ -166,16 +178,8 @@ class Desk:
         """Forget what the last round has found."""
         self.spool.close()
         self.spool, self.under_way, self.held = Spool(), set(), set()
-        self._failed, self._counted = set(), set()
-        self._spent_usd = self._pending_usd = self._spooled_usd = 0.0
-        self.has_settled = self.client.budget.stopped = False
-
-    async def end_round(self) -> None:
-        """Tell the run's budget what the jobs have cost, or may."""
-        if self.client.limits.max_cost_usd is not None and not self._shared:
-            total = self._spent_usd + self._pending_usd
-            await self.client.budget.book(total - self._booked_usd)
-            self._booked_usd = total
+        self._failed = set()
+        self.money.begin_round()
 
     async def submit(self) -> int:
         """Send the calls of this round; returns how many must wait for room in a queue.
@@ -185,19 +189,19 @@ class Desk:
         """
         unsent = 0
         for endpoint, model, calls in self.spool.groups():
-            sent, waiting = await self.dispatch.submit(self.client.endpoints[endpoint], model, calls)
+            sent, waiting = await self.dispatch.submit(self.endpoints[endpoint], model, calls)
             self.under_way.update(job.id for job in sent)
             unsent += waiting
         return unsent
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[BatchJob]:
         """Return the jobs that records wait for."""
         return [job for job in map(self.store.job, sorted(self.under_way)) if job is not None]
 
-    def poll_s(self, jobs: Iterable[Job]) -> float:
+    def poll_s(self, jobs: Iterable[BatchJob]) -> float:
         """Return how long to wait until these jobs are looked at again."""
         named = {job.endpoint for job in jobs}
-        terms = [e.batch_terms for e in self.client.endpoints.values() if e.name in named or not named]
+        terms = [e.batch_terms for e in self.endpoints.values() if e.name in named or not named]
         return min((each.poll_s for each in terms if each is not None), default=BatchTerms().poll_s)
 
     def forget_failed(self) -> None:
@@ -218,57 +222,66 @@ class Desk:
             self._note_direct(call.endpoint)
             return None
         call = self._bounded(call)
-        known = self.store.find(call.key)
-        if known is not None and known.body is not None and known.state in ("answered", "bought"):
-            with watch.work():
-                completion = await self._read(call, known, terms)
-            if completion is not None:
-                return completion
-            known = self.store.find(call.key)
+        with watch.work():
+            async with self._turn:
+                known = self.store.find(call.key)
+                if known is not None and known.body is not None and known.state in ("answered", "bought"):
+                    if (completion := await self._read(call, known, terms)) is not None:
+                        return completion
+                    known = self.store.find(call.key)
         if known is not None and known.state == "open":
             self.under_way.add(known.job)
-            self._count(call.key, known.bound_usd, pending=True)
-            for budget in _own_budgets(call):
-                budget.in_flight_usd += known.bound_usd
+            self.money.count_pending(call.key, known.bound_usd, call.ledger.budgets)
             await watch.wait()
         if known is not None and known.state == "failed":
-            _enter_failures(call, known.failures)
+            self._enter_failures(call, known.failures)
             if not self._goes_again(call, known):
                 self._failed.add(call.key)
                 raise failure_of(known.failures[-1])
             if self.or_buy_s is not None and time.time() - known.asked_s >= self.or_buy_s:
                 return None
         with watch.work():
-            await self._spool(call, known, terms)
+            async with self._turn:
+                await self._spool(call, known, terms)
         await watch.wait()
         return None
+
+    async def buy(
+        self, call: DeskCall, on_delta: OnDelta | None, at_once: Callable[[], Awaitable[Completion]]
+    ) -> Completion:
+        """Return what came of a call in a job, or wait there; or make it at once, where it cannot go so.
+
+        Raises:
+            CallFailed: it has failed for good, or there is no money for it.
+        """
+        if on_delta is not None:
+            on_delta("")  # whoever waits for this call to begin has a call of its own to make
+        if (completion := await self.take(call)) is not None:
+            if on_delta is not None:
+                say_whole(on_delta, completion.content, completion.reasoning_details)
+            return completion
+        watch = _WATCH.get()
+        with watch.work() if watch is not None else nullcontext():
+            completion = await at_once()
+        self._note_bought(call)
+        return completion
 
     def recall(self, call: DeskCall, completion: Completion) -> bool:
         """Enter a call that the journal holds with what it has cost in a job; False where it was bought otherwise."""
         known = self.store.find(call.key)
         if known is None or known.state != "bought":
             return False
-        _enter_failures(call, known.failures)
+        self._enter_failures(call, known.failures)
         self._enter(call, known, completion, known.paid_usd, known.source, known.latency_s or 0.0)
         return True
 
-    def note_bought(self, call: DeskCall) -> None:
+    def _note_bought(self, call: DeskCall) -> None:
         """Keep what a call has cost that was just made at once: the rounds that follow find it in the journal."""
         slot = (call.slot.member, call.slot.sample, call.slot.layer, call.slot.step)
         of_slot = (c for c in reversed(call.ledger.calls) if tuple(map(c.get, _SLOT)) == slot)
         made = next(of_slot)
         if made["status"] == "ok" and not made["replayed"]:
             self.store.set_bought(call.key, "", made["cost_usd"], made["cost_source"], made["latency_s"])
-
-    @contextmanager
-    def work(self) -> Iterator[None]:
-        """Count a call that is made at once: its record is not put aside meanwhile."""
-        watch = _WATCH.get()
-        if watch is None:
-            yield
-            return
-        with watch.work():
-            yield
 
     async def aclose(self) -> None:
         """Close the connections and the notes."""
@@ -295,17 +308,16 @@ class Desk:
                 kept["refusal"] = [known.status, known.body[:_KEPT_BYTES].decode("utf-8", "replace")]
                 kept["adapted"] = await lines.learn(call.request, known.sent, known.status, known.body)
             self.store.set_failed(call.key, [*known.failures, kept])
-            await self._settle(known, kept["cost_usd"])
+            await self.money.settle(known.bound_usd, kept["cost_usd"])
             return None
         paid_usd, source = paid_for(call.endpoint, call.model, completion)
         if source == "table" and paid_usd is not None:
             paid_usd, source = paid_usd * terms.price_factor, "batch"
-        if self.client.journal is not None:
-            await self.client.journal.put(call.key, call.request, completion, paid_usd)
+        await self.journal.put(call.key, call.request, completion, paid_usd)
         self.store.set_bought(call.key, known.job, paid_usd, source, round(latency_s, 4))
         if known.state == "answered":
-            await self._settle(known, paid_usd)
-        _enter_failures(call, known.failures)
+            await self.money.settle(known.bound_usd, paid_usd)
+        self._enter_failures(call, known.failures)
         self._enter(call, known, completion, paid_usd, source, latency_s)
         return completion
 
@@ -328,17 +340,24 @@ class Desk:
             cost_source=source,
             latency_s=latency_s,
         )
-        cost_usd = known.bound_usd if paid_usd is None else paid_usd
         if known.job:
-            self._count(call.key, cost_usd)
-        for budget in _own_budgets(call):
-            budget.spent_usd += cost_usd
+            cost_usd = known.bound_usd if paid_usd is None else paid_usd
+            self.money.count_spent(call.key, cost_usd, call.ledger.budgets)
 
-    async def _settle(self, known: KnownCall, paid_usd: float | None) -> None:
-        """Put what was paid in the place of what a job has reserved in a budget that outlives the run."""
-        self.has_settled = True
-        if self._shared and paid_usd is not None:
-            await self.client.budget.book(paid_usd - known.bound_usd)
+    def _enter_failures(self, call: DeskCall, failures: Sequence[Any]) -> None:
+        for attempt_number, kept in enumerate(failures, start=1):
+            call.ledger.enter(
+                call.slot,
+                attempt=attempt_number,
+                model=call.request.model,
+                endpoint=call.endpoint.name,
+                status=kept["code"],
+                usage=kept["usage"],
+                cost_usd=kept["cost_usd"],
+                cost_source=kept["source"],
+            )
+            if cost_usd := kept["cost_usd"]:
+                self.money.count_spent((call.key, attempt_number), cost_usd, call.ledger.budgets)
 
     def _cost_of_failure(
         self, failure: CallFailed, call: DeskCall, terms: BatchTerms
@@ -352,7 +371,7 @@ class Desk:
 
     def _goes_again(self, call: DeskCall, known: KnownCall) -> bool:
         """Return whether a call that failed is sent again."""
-        limits: LimitOptions = call.ledger.limits or self.client.limits
+        limits: LimitOptions = call.ledger.limits or self.limits
         last = known.failures[-1]
         lessons = sum(bool(each.get("adapted")) for each in known.failures)
         if last.get("adapted"):
@@ -378,61 +397,18 @@ class Desk:
             await self._learn_again(call, known)
         bound_usd = prices.upper_bound_usd(call.endpoint, call.model, call.request.messages, call.request.params)
         bound_usd = None if bound_usd is None else bound_usd * terms.price_factor
-        if call.ledger.budgets and not await self._has_money(call, bound_usd):
-            self.held.add(call.key)
-            return
         body = await self._lines_of(call.endpoint).body(call.request)
-        if call.key in self.spool:
-            return  # an equal call of another record, meanwhile
         api = self.dispatch.api(call.endpoint.name)
         line, most_bytes = api.line(call.key.hex(), body), terms.max_bytes or api.max_bytes
         if len(line) > most_bytes:
             too_long = f"a call of {len(line):,} bytes does not go into a batch job of at most {most_bytes:,}"
             raise CallFailed("bad_request", too_long)
         tokens = prices.prompt_tokens(call.request.messages, call.request.params)
+        if not await self.money.take_room(call.key, call.request.model, bound_usd, call.ledger.budgets):
+            self.held.add(call.key)
+            return
         spooled = SpooledCall(call.key, digest(body), bound_usd or 0.0, tokens, line)
         self.spool.add(call.endpoint.name, call.request.model, spooled)
-        self._spooled_usd += spooled.bound_usd
-        self._count(call.key, bound_usd or 0.0, pending=True)
-
-    async def _has_money(self, call: DeskCall, bound_usd: float | None) -> bool:
-        """Return whether a call may be sent now; False where it may be once others have settled.
-
-        Raises:
-            CallFailed: it would pass a limit whatever the others come to, or its price is not known.
-        """
-        if bound_usd is None:
-            unknown = (
-                "no price is known for it, so the cost limit cannot be held; give `price_usd_per_mtok` in the recipe"
-            )
-            raise CallFailed("price_unknown", f"{call.request.model}: {unknown}")
-        limit_usd = self.client.limits.max_cost_usd
-        if limit_usd is not None:
-            committed_usd = await self.client.budget.committed_usd()
-            if self._shared:
-                committed_usd += self._spooled_usd
-            else:
-                committed_usd += self._spent_usd + self._pending_usd - self._booked_usd
-            if not committed_usd - self._pending_usd + bound_usd <= limit_usd:
-                raise self.client.budget.refusal(committed_usd - self._pending_usd, bound_usd)
-            if not committed_usd + bound_usd <= limit_usd:
-                return False
-        own = _own_budgets(call)
-        if not all(budget.has_room(bound_usd) for budget in own):
-            return False
-        for budget in own:
-            budget.in_flight_usd += bound_usd
-        return True
-
-    def _count(self, key: bytes, usd: float, *, pending: bool = False) -> None:
-        """Count what a call has cost, or may; each once a round."""
-        if key in self._counted:
-            return
-        self._counted.add(key)
-        if pending:
-            self._pending_usd += usd
-        else:
-            self._spent_usd += usd
 
     def _bounded(self, call: DeskCall) -> DeskCall:
         """Return a call as it is where its price is bounded."""
@@ -453,36 +429,3 @@ class Desk:
         if endpoint.name not in self._warned:
             self._warned.add(endpoint.name)
             self.say(f"warning: {endpoint.name} takes no batch jobs; calls to it are made at once, at their full price")
-
-
-def _own_budgets(call: DeskCall) -> list[RecordBudget]:
-    return [budget for budget in call.ledger.budgets if isinstance(budget, RecordBudget)]
-
-
-def _enter_failures(call: DeskCall, failures: Sequence[Any]) -> None:
-    for attempt_number, kept in enumerate(failures, start=1):
-        call.ledger.enter(
-            call.slot,
-            attempt=attempt_number,
-            model=call.request.model,
-            endpoint=call.endpoint.name,
-            status=kept["code"],
-            usage=kept["usage"],
-            cost_usd=kept["cost_usd"],
-            cost_source=kept["source"],
-        )
-
-
-def open_desk(client: Client, say: Callable[[str], None], or_buy_s: float | None = None) -> Desk:
-    """Open the batch jobs of a client, and have its calls go there; they are noted beside its journal.
-
-    Raises:
-        UsageError: it keeps no journal, or the notes cannot be written.
-    """
-    if client.journal is None:
-        raise UsageError("--batch needs the journal, in which the answers are kept; leave --no-journal out")
-    client.replay = True
-    # Where calls are kept elsewhere, jobs are still noted on this machine, which is the one to fetch them.
-    path = client.journal.path if isinstance(client.journal, Journal) else default_path()
-    client.batch = Desk(client, JobStore(path.with_suffix(".batches.db")), say, or_buy_s)
-    return client.batch

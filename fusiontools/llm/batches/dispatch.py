@@ -22,14 +22,13 @@ from fusiontools.llm.batches.batch_api import (
     COMPLETED,
     EXPIRED,
     REFUSED,
-    Answer,
     BatchApi,
+    LineAnswer,
     LineFault,
     Standing,
-    api_of,
     unmade,
 )
-from fusiontools.llm.batches.job_store import Job, JobStore, NewCall
+from fusiontools.llm.batches.job_store import BatchJob, JobStore, NewCall
 from fusiontools.record import jsonl
 
 _AT_ONCE = 500
@@ -85,6 +84,24 @@ class Spool:
             file.close()
 
 
+def api_of(endpoint: Endpoint) -> BatchApi:
+    """Return the batch API of an endpoint that has one."""
+    terms = endpoint.batch_terms
+    assert terms is not None  # noqa: S101 - who has none is not asked
+    if terms.api == "anthropic":
+        from fusiontools.llm.batches.anthropic_jobs import AnthropicJobs
+
+        return AnthropicJobs(endpoint, terms)
+    if terms.api == "gemini":
+        from fusiontools.llm.batches.gemini_jobs import GeminiJobs
+
+        return GeminiJobs(endpoint, terms)
+    from fusiontools.llm.batches import openai_jobs
+
+    kinds = {"openrouter": openai_jobs.OpenRouterJobs, "mistral": openai_jobs.MistralJobs}
+    return kinds.get(terms.api or "", openai_jobs.OpenAIJobs)(endpoint, terms)
+
+
 def _spooled(row: bytes) -> SpooledCall:
     head, _, line = row.partition(b"\t")
     key, sent, bound_usd, tokens = jsonl.loads(head)
@@ -118,7 +135,7 @@ class Dispatch:
     store: JobStore
     endpoints: Mapping[str, Endpoint]
     say: Callable[[str], None]
-    reserve: Callable[[float], Awaitable[None]] | None = None
+    reserve: Callable[[float], Awaitable[None]]
     _apis: dict[str, BatchApi] = field(default_factory=dict)
 
     async def recover(self) -> None:
@@ -138,7 +155,7 @@ class Dispatch:
             else:
                 self.store.drop(job)
 
-    async def _find(self, job: Job, terms: BatchTerms) -> tuple[str, bool] | None:
+    async def _find(self, job: BatchJob, terms: BatchTerms) -> tuple[str, bool] | None:
         api = self.api(job.endpoint)
         while (found := await api.find(job, self.store.is_strange)) is None:
             # It may have been created a moment ago, and not be in the list yet.
@@ -148,7 +165,7 @@ class Dispatch:
             await asyncio.sleep(min(left_s, 2.0))
         return found
 
-    async def submit(self, endpoint: Endpoint, model: str, calls: Iterable[SpooledCall]) -> tuple[list[Job], int]:
+    async def submit(self, endpoint: Endpoint, model: str, calls: Iterable[SpooledCall]) -> tuple[list[BatchJob], int]:
         """Send calls to one model; returns the jobs, and how many calls must wait for room in the provider's queue.
 
         Raises:
@@ -205,13 +222,12 @@ class Dispatch:
 
     async def _send(
         self, endpoint: Endpoint, model: str, calls: Sequence[NewCall], tokens: int, path: Path
-    ) -> Job | None:
+    ) -> BatchJob | None:
         """Send a job; None where the provider has no room for it now."""
         api, name = self.api(endpoint.name), endpoint.name
-        job = Job(uuid.uuid4().hex, name, endpoint.identity, model, len(calls), tokens, time.time())
+        job = BatchJob(uuid.uuid4().hex, name, endpoint.identity, model, len(calls), tokens, time.time())
         may_cost_usd = sum(call.bound_usd for call in calls)
-        if self.reserve is not None:
-            await self.reserve(may_cost_usd)
+        await self.reserve(may_cost_usd)
         self.store.make(job, calls)
         try:
             uploaded = await api.upload(job, path)
@@ -221,8 +237,7 @@ class Dispatch:
             refused = failure.status is not None and 400 <= failure.status < 500
             if refused and failure.status not in (408, 409, 425):
                 self.store.drop(job)
-                if self.reserve is not None:
-                    await self.reserve(-may_cost_usd)
+                await self.reserve(-may_cost_usd)
             if failure.code == "rate_limited":
                 return None
             failure.message = (
@@ -234,7 +249,7 @@ class Dispatch:
         self.say(f"{counted(job.calls, 'call')} to {model} submitted to {name}: {remote}")
         return job
 
-    async def look(self, job: Job) -> Standing | None:
+    async def look(self, job: BatchJob) -> Standing | None:
         """Return how far a job is, and fetch what came of it where it has ended; None where its provider is silent.
 
         Raises:
@@ -255,7 +270,7 @@ class Dispatch:
             self.say(f"{job.endpoint} says nothing of job {job.remote} now: {failure.message}")
             return None
 
-    def _note_absent(self, job: Job) -> Standing | None:
+    def _note_absent(self, job: BatchJob) -> Standing | None:
         """Note that its provider does not know a job; after some time it is given up."""
         endpoint = self._endpoint_of(job)
         assert endpoint is not None  # noqa: S101 - it has just been asked
@@ -267,7 +282,7 @@ class Dispatch:
             return Standing(COMPLETED)
         return None
 
-    async def _fetch(self, job: Job, standing: Standing) -> None:
+    async def _fetch(self, job: BatchJob, standing: Standing) -> None:
         """Keep what came of the calls of a job that has ended, and end it."""
         assert standing.end is not None  # noqa: S101 - else it is not fetched
         found, batch = 0, []
@@ -289,7 +304,7 @@ class Dispatch:
             return
         self._end(job, standing.end, faults, "")
 
-    def _end(self, job: Job, end: str, faults: Sequence[LineFault], why: str) -> None:
+    def _end(self, job: BatchJob, end: str, faults: Sequence[LineFault], why: str) -> None:
         """End a job; of each call that it did not make is kept why."""
         at_line = {fault.line: fault for fault in faults if fault.line is not None}
         general = "; ".join(f"{fault.message}" for fault in faults if fault.line is None)
@@ -308,7 +323,7 @@ class Dispatch:
                 left.append((key, 0, unmade("", f"{why} ({job.endpoint}: {job.remote})").body))
         self.store.end(job, left)
 
-    async def cut_late(self, job: Job, after_s: float) -> None:
+    async def cut_late(self, job: BatchJob, after_s: float) -> None:
         """Have a job end that is late; where nothing can cancel it, it is given up."""
         if time.time() - job.made_s < after_s:
             return
@@ -337,7 +352,7 @@ class Dispatch:
             await api.http.aclose()
         self.store.close()
 
-    def _endpoint_of(self, job: Job) -> Endpoint | None:
+    def _endpoint_of(self, job: BatchJob) -> Endpoint | None:
         endpoint = self.endpoints.get(job.endpoint)
         return endpoint if endpoint is not None and endpoint.identity == job.place and endpoint.batch_terms else None
 
@@ -348,7 +363,7 @@ def _terms(endpoint: Endpoint) -> BatchTerms:
     return terms
 
 
-def _kept(answer: Answer) -> tuple[bytes, int, bytes] | None:
+def _kept(answer: LineAnswer) -> tuple[bytes, int, bytes] | None:
     try:
         return bytes.fromhex(answer.custom_id), answer.status, answer.body
     except ValueError:

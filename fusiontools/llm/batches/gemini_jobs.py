@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, EXPIRED, REFUSED, Answer, LineFault, Standing
+from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, EXPIRED, REFUSED, LineAnswer, LineFault, Standing
 from fusiontools.llm.batches.batch_http import BatchHttp
 from fusiontools.llm.batches.openai_jobs import PAGES
 from fusiontools.record import jsonl
@@ -18,7 +18,7 @@ from fusiontools.record.sections import text_of
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import Job
+    from fusiontools.llm.batches.job_store import BatchJob
 
 _ENDS = {
     "SUCCEEDED": COMPLETED,
@@ -68,7 +68,7 @@ class GeminiJobs:
         """
         return jsonl.dumps({"key": custom_id, "request": native_request(body)})
 
-    async def upload(self, job: Job, lines: Path) -> str:
+    async def upload(self, job: BatchJob, lines: Path) -> str:
         """Upload the file; returns its name."""
         size = _size_of(lines)
         begun = {
@@ -84,13 +84,13 @@ class GeminiJobs:
         made = await self.http.post(answered.get("x-goog-upload-url", ""), content=_pieces(lines), headers=sent)
         return _name_of(made.get("file"))
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job of an uploaded file."""
         path = f"/v1beta/models/{job.model.removeprefix('models/')}:batchGenerateContent"
         batch = {"displayName": job.id, "inputConfig": {"fileName": uploaded}}
         return _name_of(await self.http.post(path, {"batch": batch}))
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the job that is called by our id."""
         token: dict[str, Any] = {}
         for _ in range(PAGES):
@@ -103,7 +103,7 @@ class GeminiJobs:
             token = {"pageToken": page["nextPageToken"]}
         return None
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
         said = await self.http.get(f"/v1beta/{job.remote}")
         about = said.get("metadata") or {}
@@ -115,7 +115,7 @@ class GeminiJobs:
         faults = [LineFault(str(error.get("status")), str(error.get("message")))] if isinstance(error, dict) else []
         return Standing(_ENDS.get(state), done, None, faults)
 
-    async def answers(self, job: Job) -> AsyncIterator[Answer]:
+    async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the lines of the file of responses, where there is one."""
         said = await self.http.get(f"/v1beta/{job.remote}")
         holders = ((said.get("metadata") or {}).get("output"), said.get("response"), said.get("output"))
@@ -124,10 +124,10 @@ class GeminiJobs:
         ]
         for name in names[:1]:
             async for line in self.http.lines(f"/download/v1beta/{name}:download", alt="media"):
-                if answer := _read(line):
+                if answer := read_line(line):
                     yield answer
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: BatchJob) -> None:
         """Have the job end."""
         await self.http.post(f"/v1beta/{job.remote}:cancel", {})
 
@@ -229,17 +229,17 @@ def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return parts or [{"text": ""}]
 
 
-def _read(line: bytes) -> Answer | None:
+def read_line(line: bytes) -> LineAnswer | None:
     """Return what a line says came of a call; None where it says nothing that can be read."""
     try:
         said = jsonl.loads(line)
         key, response = said["key"], said.get("response")
         if isinstance(response, dict):
-            return Answer(key, 200, jsonl.dumps(as_completion(response)))
+            return LineAnswer(key, 200, jsonl.dumps(as_completion(response)))
         error = said.get("error") or said.get("status") or {"message": "the job says nothing of this call", "code": 13}
         code: Any = error.get("code")
         status = code if isinstance(code, int) and code in range(400, 600) else _STATUSES.get(code, 500)
-        return Answer(key, status, jsonl.dumps({"error": error}))
+        return LineAnswer(key, status, jsonl.dumps({"error": error}))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -50,7 +50,7 @@ CallState = Literal["open", "answered", "bought", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BatchJob:
     """One job at one endpoint for one model.
 
     Args:
@@ -154,18 +154,18 @@ class JobStore:
         known = KnownCall(*row)
         return replace(known, failures=tuple(jsonl.loads(known.failures)))  # type: ignore[arg-type]
 
-    def jobs(self, *states: JobState) -> list[Job]:
+    def jobs(self, *states: JobState) -> list[BatchJob]:
         """Return the jobs in these states, oldest first."""
         marks = ",".join("?" * len(states))
         query = f"SELECT * FROM job WHERE state IN ({marks}) ORDER BY made_s"  # noqa: S608 - question marks
         return [_job_of(row) for row in self._db.execute(query, states)]
 
-    def job(self, job_id: str) -> Job | None:
+    def job(self, job_id: str) -> BatchJob | None:
         """Return one job."""
         row = self._db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else _job_of(row)
 
-    def make(self, job: Job, calls: Sequence[NewCall]) -> None:
+    def make(self, job: BatchJob, calls: Sequence[NewCall]) -> None:
         """Note a job and its calls, before anything of it leaves."""
         with self._transaction():
             row = (job.id, job.endpoint, job.place, job.model, "made", job.calls, job.tokens, job.made_s)
@@ -183,13 +183,13 @@ class JobStore:
                 ],
             )
 
-    def set_job(self, job: Job, **values: Any) -> None:
+    def set_job(self, job: BatchJob, **values: Any) -> None:
         """Change what is noted of a job."""
         names = ", ".join(f"{name} = ?" for name in values)
         with self._transaction(durable=True):
             self._db.execute(f"UPDATE job SET {names} WHERE id = ?", (*values.values(), job.id))  # noqa: S608 - our names
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: BatchJob) -> None:
         """Forget a job that was never created: its calls are as they were before."""
         with self._transaction():
             # Those that failed in an earlier job have that to be remembered.
@@ -197,7 +197,7 @@ class JobStore:
             self._db.execute("DELETE FROM call WHERE job = ? AND failures = '[]'", (job.id,))
             self._db.execute("DELETE FROM job WHERE id = ?", (job.id,))
 
-    def answer(self, job: Job, answers: Iterable[tuple[bytes, int, bytes]]) -> int:
+    def answer(self, job: BatchJob, answers: Iterable[tuple[bytes, int, bytes]]) -> int:
         """Keep what came of calls, as (key, status, body); returns how many of them the job has."""
         with self._transaction():
             return sum(
@@ -209,7 +209,7 @@ class JobStore:
                 for key, status, body in answers
             )
 
-    def end(self, job: Job, left: Sequence[tuple[bytes, int, bytes]]) -> None:
+    def end(self, job: BatchJob, left: Sequence[tuple[bytes, int, bytes]]) -> None:
         """Note that a job is over, with what became of the calls that it did not answer."""
         with self._transaction():
             self._db.executemany(
@@ -218,7 +218,7 @@ class JobStore:
             )
             self._db.execute("UPDATE job SET state = 'ended' WHERE id = ?", (job.id,))
 
-    def unanswered(self, job: Job) -> list[tuple[bytes, int]]:
+    def unanswered(self, job: BatchJob) -> list[tuple[bytes, int]]:
         """Return the calls of a job of which nothing has come, each with its line."""
         query = "SELECT key, line FROM call WHERE job = ? AND state = 'open' ORDER BY line"
         return self._db.execute(query, (job.id,)).fetchall()
@@ -249,7 +249,7 @@ class JobStore:
         row = self._db.execute("SELECT tokens FROM queue WHERE place = ? AND model = ?", (place, model)).fetchone()
         return None if row is None else int(row[0])
 
-    def learn_queue(self, job: Job) -> None:
+    def learn_queue(self, job: BatchJob) -> None:
         """Note that a job was longer than may wait: the next ones are half of it."""
         tokens = max(1, job.tokens // 2)
         self._db.execute("INSERT OR REPLACE INTO queue VALUES (?, ?, ?)", (job.place, job.model, tokens))
@@ -259,7 +259,7 @@ class JobStore:
         query = "SELECT 1 FROM strange WHERE remote = ? UNION SELECT 1 FROM job WHERE remote = ?"
         return self._db.execute(query, (remote, remote)).fetchone() is not None
 
-    def disown(self, job: Job) -> None:
+    def disown(self, job: BatchJob) -> None:
         """Note that the provider's job which was taken for this one is none of ours."""
         with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO strange VALUES (?)", (job.remote,))
@@ -309,9 +309,9 @@ def _locks(lock: int) -> bool:
     return True
 
 
-def _job_of(row: Sequence[Any]) -> Job:
+def _job_of(row: Sequence[Any]) -> BatchJob:
     job_id, endpoint, place, model, state, calls, tokens, made_s, remote, guessed, cancelled_s, absent_s = row
-    return Job(
+    return BatchJob(
         job_id, endpoint, place, model, calls, tokens, made_s, state, remote or "", bool(guessed), cancelled_s, absent_s
     )
 

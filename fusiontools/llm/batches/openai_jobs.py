@@ -16,7 +16,7 @@ from fusiontools.llm.batches.batch_api import (
     COMPLETED,
     EXPIRED,
     REFUSED,
-    Answer,
+    LineAnswer,
     LineFault,
     Standing,
     unmade,
@@ -26,7 +26,7 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import Job
+    from fusiontools.llm.batches.job_store import BatchJob
 
 _COMPLETIONS = "/v1/chat/completions"
 #: Under which name ours stands in a job's metadata.
@@ -61,16 +61,16 @@ class OpenAIJobs:
         """Return a call as a line of the file."""
         return jsonl.dumps({"custom_id": custom_id, "method": "POST", "url": _COMPLETIONS, "body": body})
 
-    async def upload(self, job: Job, lines: Path) -> str:
+    async def upload(self, job: BatchJob, lines: Path) -> str:
         """Upload the file; returns its id."""
         return id_of(await self.http.upload("/files", lines, {"purpose": "batch"}))
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job of an uploaded file."""
         made = {"input_file_id": uploaded, "endpoint": _COMPLETIONS, "completion_window": "24h"}
         return id_of(await self.http.post("/batches", {**made, "metadata": {_OURS: job.id}}))
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the job whose metadata has our id."""
         after: dict[str, Any] = {}
         for _ in range(PAGES):
@@ -84,7 +84,7 @@ class OpenAIJobs:
             after = {"after": id_of(found[-1])}
         return None
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
         said = await self.http.get(f"/batches/{job.remote}")
         counts = said.get("request_counts") or {}
@@ -96,7 +96,7 @@ class OpenAIJobs:
             [LineFault(str(e.get("code")), str(e.get("message")), e.get("line")) for e in errors],
         )
 
-    async def answers(self, job: Job) -> AsyncIterator[Answer]:
+    async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the lines of both files; a job of which every call failed has no file of answers."""
         said = await self.http.get(f"/batches/{job.remote}")
         for name in ("output_file_id", "error_file_id"):
@@ -105,7 +105,7 @@ class OpenAIJobs:
                     if answer := read_line(line):
                         yield answer
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: BatchJob) -> None:
         """Have the job end; what is done by then is delivered."""
         await self.http.post(f"/batches/{job.remote}/cancel")
 
@@ -121,12 +121,12 @@ class MistralJobs(OpenAIJobs):
         """Return a call as a line of the file."""
         return jsonl.dumps({"custom_id": custom_id, "body": body})
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job of an uploaded file."""
         made = {"input_files": [uploaded], "endpoint": _COMPLETIONS, "model": job.model, "timeout_hours": 24}
         return id_of(await self.http.post("/batch/jobs", {**made, "metadata": {_OURS: job.id}}))
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the job whose metadata has our id."""
         since = datetime.fromtimestamp(job.made_s - SKEW_S, UTC).isoformat()
         for page in range(PAGES):
@@ -138,13 +138,13 @@ class MistralJobs(OpenAIJobs):
                 return None
         return None
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
         said = await self.http.get(f"/batch/jobs/{job.remote}")
         faults = [LineFault("refused", str(each.get("message"))) for each in said.get("errors") or []]
         return Standing(_ENDS.get(str(said.get("status")).lower()), said.get("completed_requests"), None, faults)
 
-    async def answers(self, job: Job) -> AsyncIterator[Answer]:
+    async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the lines of both files."""
         said = await self.http.get(f"/batch/jobs/{job.remote}")
         for name in ("output_file", "error_file"):
@@ -153,7 +153,7 @@ class MistralJobs(OpenAIJobs):
                     if answer := read_line(line):
                         yield answer
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: BatchJob) -> None:
         """Have the job end; what is done by then is delivered."""
         await self.http.post(f"/batch/jobs/{job.remote}/cancel")
 
@@ -170,16 +170,16 @@ class OpenRouterJobs(OpenAIJobs):
         own = {name: value for name, value in body.items() if name != "model"}
         return jsonl.dumps({"custom_id": custom_id, "body": own})
 
-    async def upload(self, job: Job, lines: Path) -> str:
+    async def upload(self, job: BatchJob, lines: Path) -> str:
         """Return nothing: the calls stand in the job."""
         return ""
 
-    async def create(self, job: Job, lines: Path, uploaded: str) -> str:
+    async def create(self, job: BatchJob, lines: Path, uploaded: str) -> str:
         """Create the job; the API reads it as it comes and wants the list last."""
         head = {"endpoint": _COMPLETIONS, "model": _variant(job.model), "completion_window": "24h"}
         return id_of(await self.http.post("/batches", with_list(head, "requests", lines)))
 
-    async def find(self, job: Job, is_strange: Any) -> tuple[str, bool] | None:
+    async def find(self, job: BatchJob, is_strange: Any) -> tuple[str, bool] | None:
         """Return the newest job for this model of as many calls that was created since and is not known: a guess."""
         said = await self.http.get("/batches", limit=100, created_after=int(job.made_s - SKEW_S))
         for each in listed(said):
@@ -188,7 +188,7 @@ class OpenRouterJobs(OpenAIJobs):
                 return id_of(each), True
         return None
 
-    async def look(self, job: Job) -> Standing:
+    async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
         said = await self.http.get(f"/batches/{job.remote}")
         counts = said.get("request_counts") or {}
@@ -197,7 +197,7 @@ class OpenRouterJobs(OpenAIJobs):
         faults = [LineFault("refused", str(fault))] if fault else []
         return Standing(_ENDS.get(str(said.get("status")).lower()), done, said.get("expires_at"), faults)
 
-    async def answers(self, job: Job) -> AsyncIterator[Answer]:
+    async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the results, page by page; where there are no pages, those that stand in the job itself."""
         cursor: dict[str, Any] = {}
         while True:
@@ -221,7 +221,7 @@ def with_list(head: Mapping[str, Any], name: str, lines: Path) -> bytes:
     return b"%b%b%b:[%b]}" % (jsonl.dumps(head)[:-1], b"," if head else b"", jsonl.dumps(name), items)
 
 
-def read_line(line: bytes) -> Answer | None:
+def read_line(line: bytes) -> LineAnswer | None:
     """Return what a line says came of a call; None where it says nothing that can be read."""
     try:
         return read_answer(jsonl.loads(line))
@@ -229,16 +229,16 @@ def read_line(line: bytes) -> Answer | None:
         return None
 
 
-def read_answer(said: Any) -> Answer | None:
+def read_answer(said: Any) -> LineAnswer | None:
     """Return what a result says came of a call: a response, be it a refusal, or why there is none."""
     if not isinstance(said, dict) or not isinstance(custom_id := said.get("custom_id"), str):
         return None
     response, error = said.get("response"), said.get("error")
     if isinstance(response, dict) and response.get("body") is not None:
         status = response.get("status_code")
-        return Answer(custom_id, status if isinstance(status, int) else 200, jsonl.dumps(response["body"]))
+        return LineAnswer(custom_id, status if isinstance(status, int) else 200, jsonl.dumps(response["body"]))
     if isinstance(error, dict) and str(error.get("code")) not in ("batch_expired", "batch_cancelled"):
-        return Answer(custom_id, _status_of(error), jsonl.dumps({"error": error}))
+        return LineAnswer(custom_id, _status_of(error), jsonl.dumps({"error": error}))
     said_so = error.get("message") if isinstance(error, dict) else error
     return unmade(custom_id, str(said_so or "the job says nothing of this call"))
 

@@ -137,6 +137,13 @@ def test_two_runs_of_the_same_questions_buy_them_once(batch: Batch, provider: Pr
     assert provider.jobs() == [3, 1]
 
 
+def test_no_record_is_lost_however_many_there_are(batch: Batch, provider: Provider) -> None:
+    done = batch("fuse-panel --batch", count=150)
+
+    assert [record["id"] for record in done.records] == [f"q{i}" for i in range(150)]
+    assert provider.jobs() == [150]
+
+
 def test_bad_lines_are_said_when_submitted(batch: Batch) -> None:
     done = batch("fuse-panel --batch submit", stdin=questions(1) + "{nonsense\n")
 
