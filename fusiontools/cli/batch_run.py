@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -141,11 +143,15 @@ class BatchRun:
 
     async def _wait(self, rounds: BatchRounds) -> None:
         bar = make_bar() if os.isatty(2) and not self.quiet else None
-        if bar is None:
-            await rounds.wait(lambda _: None)
-            return
-        with bar:
-            await rounds.wait(lambda progress: bar.update(one_line(_describe(progress)), refresh=True))
+
+        def tell(progress: BatchProgress) -> None:
+            if _nobody_reads():
+                raise BrokenPipeError  # not in a day, when the first record leaves
+            if bar is not None:
+                bar.update(one_line(_describe(progress)), refresh=True)
+
+        with bar or nullcontext():
+            await rounds.wait(tell)
 
     def _say(self, text: str) -> None:
         if not self.quiet or text.startswith("warning"):
@@ -163,6 +169,13 @@ def _describe(progress: BatchProgress) -> str:
     return (
         f"{counted(progress.jobs, 'batch job')}: {progress.done:,} of {counted(progress.calls, 'call')} done, {until}"
     )
+
+
+def _nobody_reads() -> bool:
+    """Return whether the reader of standard output has gone."""
+    output = select.poll()
+    output.register(1, select.POLLERR)
+    return bool(output.poll(0))
 
 
 def _wait(number: int) -> str:

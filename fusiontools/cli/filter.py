@@ -371,7 +371,9 @@ class _Filter:
         await give_up(self._main)
         if (journal := self.client.journal) is not None and journal.broken:
             await journal.aclose(timeout_s=0.2)  # a last try, and a word about what is lost
-        if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
+        if self._batch is not None:
+            complain(self.plan.tool, "interrupted; batch jobs go on, and the same command goes on with them")
+        elif os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
             done = f"{self.answered + self.failed:,} records are out"
             complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
