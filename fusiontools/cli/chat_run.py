@@ -11,8 +11,7 @@ from typing import Any
 from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
 from fusiontools.cli.command import complain
-from fusiontools.cli.evidence import read_evidence, with_evidence
-from fusiontools.cli.given import Part, attachment, file_text, looks_seen, with_given
+from fusiontools.cli.given import Part, attachment, file_text, looks_seen, read_evidence, with_evidence, with_given
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
 from fusiontools.cli.setup import make_client, named_recipe
 from fusiontools.cli.text import Paint

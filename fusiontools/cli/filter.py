@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave, report_bug
-from fusiontools.cli.evidence import read_evidence, with_evidence
+from fusiontools.cli.given import read_evidence, with_evidence
 from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import BatchOptions, InputOptions, StreamOptions

@@ -177,8 +177,8 @@ def warm_up() -> None:
         from fusiontools.config.templates import load_template
         from fusiontools.record import jsonl, schemas
 
-        schemas.is_valid("record", jsonl.loads(b"{}"))
-        schemas.is_valid("recipe", jsonl.loads(b"{}"))
+        schemas.check_of("record")(jsonl.loads(b"{}"))
+        schemas.check_of("recipe")(jsonl.loads(b"{}"))
         load_template("default")
         # What is wrong with the choice is said by whoever needs it.
         with suppress(UsageError):

@@ -85,6 +85,7 @@ class Endpoint:
         env: variables of the environment that the program gets beside the harmless ones.
         output: where in the JSON that the program prints its answer stands; None where it prints text.
         batch: how it takes batch jobs, where that is not what is known of its host.
+        embedded: this is the engine in our own process; follows from the others.
     """
 
     name: str
@@ -107,11 +108,10 @@ class Endpoint:
     output: CommandOutput | None = None
     api_key_command: tuple[str, ...] = ()
     batch: BatchTerms | None = None
+    embedded: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def embedded(self) -> bool:
-        """Whether this is the engine in our own process."""
-        return not self.base_url and not self.runs_program
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "embedded", not self.base_url and not self.runs_program)
 
     @property
     def runs_program(self) -> bool:

@@ -403,7 +403,7 @@ class Client:
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
         limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
-        if endpoint.wants_key and endpoint.name not in self.backends:
+        if endpoint.name not in self.backends and endpoint.wants_key:
             from fusiontools.llm.key_mask import current_key
 
             await current_key(endpoint)  # others are served while a command or a keyring looks for it

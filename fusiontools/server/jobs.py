@@ -10,8 +10,8 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -181,40 +181,6 @@ class Subscriber:
 
 #: How soon a client that was turned away may try again.
 _RETRY_S = 1
-
-
-class RunsUnderWay:
-    """The streams that are under way, each by its caller and its name, so that their members can be stopped."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[tuple[str, str], Job] = {}
-
-    @contextmanager
-    def running(self, caller: str, run: str, job: Job) -> Iterator[None]:
-        """Let a run be found until the block ends."""
-        self._jobs[caller, run] = job
-        try:
-            yield
-        finally:
-            del self._jobs[caller, run]
-
-    def stop(self, caller: str, run: str, member: str) -> None:
-        """Cut a member of a run off.
-
-        Raises:
-            ApiError: there is no such run of this caller, or nobody of this name is writing in it.
-        """
-        job = self._jobs.get((caller, run))
-        if job is None:
-            raise ApiError(
-                404,
-                "run_not_found",
-                f"no run {run[:100]!r} of this key is under way in this process: it has ended, or another "
-                "of the server's --workers has it; closing the connection of its stream stops all of it",
-                "run",
-            )
-        if job.drafts is None or not job.drafts.stop(member):
-            raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")
 
 
 #: What `degraded` says that no second try would change.

@@ -139,8 +139,9 @@ class McpRoute:
 
     async def _own(self, opened: asyncio.Future[None]) -> None:
         """Keep the sessions open: the SDK wants one task to open and to close them."""
+        from mcp.server import _streamable_http_modern
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-        from sse_starlette.sse import AppStatus
+        from sse_starlette.sse import AppStatus, EventSourceResponse
 
         from fusiontools.runs.mcp_server import PanelTools
 
@@ -148,6 +149,9 @@ class McpRoute:
         logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
         AppStatus.enable_automatic_graceful_drain = False
         options = self._server.options
+        # How long a stream may be silent, the SDK lets nobody say who calls it.
+        _streamable_http_modern._SSE_PING_INTERVAL = options.keepalive_s
+        EventSourceResponse.DEFAULT_PING_INTERVAL = options.keepalive_s  # type: ignore[assignment]
         one = options.workers == 1
         tools = PanelTools(ServedModels(self._server), lambda error: report_bug("/mcp", error), promises=one)
         sessions = StreamableHTTPSessionManager(

@@ -253,9 +253,10 @@ class Routes:
         record = record_of(request, plan)
         try:
             calls = await estimate_calls(recipe, chain, record, _ASSUMED_TOKENS)
+            least = await estimate_calls(recipe, chain, record, _ASSUMED_TOKENS, agreed=True)
         except (InputError, UsageError) as error:
             raise ApiError(400, "invalid_request", error.message) from error
-        await send_json(send, 200, _sum_up(recipe, chain.text, calls), {})
+        await send_json(send, 200, _sum_up(recipe, chain.text, calls, least), {})
 
     async def fuse(self, scope: Any, receive: Receive, send: Send) -> None:
         """Take a question through a chain and show the whole record."""
@@ -295,7 +296,7 @@ class Routes:
         body = await read_body(receive, self.server.options)
         if not isinstance(member := body.get("member"), str) or len(body) > 1:
             raise ApiError(400, "invalid_request", "say one `member`, as the events name it in `model`", "member")
-        self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)
+        await self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)
         await send_json(send, 200, {"stopped": member}, {})
 
 
@@ -370,7 +371,7 @@ def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
     }
 
 
-def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
+def _sum_up(recipe: Recipe, chain: str, calls: list[Call], least: list[Call]) -> dict[str, Any]:
     spent = sum_spending(calls)
     stages: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(call["stage"] for call in calls):
@@ -384,6 +385,7 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
         "input_tokens": spent.prompt_tokens,
         "max_output_tokens": spent.completion_tokens,
         "cost_usd": spent.cost_usd,
+        "least": {"calls": len(least), "cost_usd": sum_spending(least).cost_usd},
         "stages": stages,
     }
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fusiontools.config.stage_table import LimitOptions
@@ -16,12 +17,13 @@ from fusiontools.llm.purses import Purses, default_purses_path
 from fusiontools.llm.state.shared import State, machine_state
 from fusiontools.llm.state.store import KeptCalls
 from fusiontools.server.catalog import Catalog, open_catalog
-from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback, takes_page_keys
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
+from fusiontools.server.runs_under_way import RunsUnderWay
 from fusiontools.server.serve_options import ServeOptions
 
 _CALLS_OF_A_REQUEST = 4
@@ -40,6 +42,7 @@ class ServerArguments:
         limit: options of `LimitOptions`.
         journal: options of the journal.
         run: the name under which workers count what all requests cost together.
+        folder: what the workers of this server share; None where there is one.
     """
 
     config: str | None
@@ -47,6 +50,7 @@ class ServerArguments:
     limit: Mapping[str, Any] = field(default_factory=dict)
     journal: Mapping[str, Any] = field(default_factory=dict, repr=False)  # a URL in it may hold a password
     run: str = "run"
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Server:
     limits: LimitOptions
     started: int
     reopen: Callable[[], Catalog]
-    runs: RunsUnderWay = field(default_factory=RunsUnderWay)
+    runs: RunsUnderWay
 
     @property
     def catalog(self) -> Catalog:
@@ -165,6 +169,7 @@ def open_server(
         limits=limits,
         started=int(time.time()),
         reopen=reopen,
+        runs=RunsUnderWay(typed.folder),
     )
 
 

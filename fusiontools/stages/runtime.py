@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +46,7 @@ class Runtime:
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
-        on_stage: told of the record as each stage of a chain leaves it.
+        on_stage: told of the record as each named stage of a chain leaves it.
         drafts: takes the text of each member of the panel as it is written, where somebody watches.
     """
 
@@ -206,6 +206,25 @@ def note_no_tools(
         detail = "the record's recipe names tools, and a record turns none on: give the recipe with -c, or --tools"
         notes.append({"stage": stage, "code": "no_tools", "detail": detail})
     return notes
+
+
+def in_turn(stages: Sequence[Stage], names: Sequence[str], heard: Collection[int]) -> Stage:
+    """Return stages as one: each reads what the one before it wrote, all within the record's one deadline.
+
+    Args:
+        heard: the places of those whose text is handed on as it is written.
+    """
+
+    async def run(record: Record, runtime: Runtime) -> Record:
+        runtime = runtime.timed()
+        quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
+        for i, stage in enumerate(stages):
+            record = await stage(record, runtime if i in heard else quiet)
+            if runtime.on_stage is not None and names[i]:
+                runtime.on_stage(names[i], record)
+        return record
+
+    return run
 
 
 def skips_failed(run: Stage) -> Stage:

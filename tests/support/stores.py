@@ -49,6 +49,21 @@ class StoreServer:
             if self.process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"{self.command[0]} does not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
+        if "--cluster-enabled" in self.command:
+            self._take_all_slots()
+
+    def _take_all_slots(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), 5) as told, told.makefile("rwb") as said:
+            for order in (b"CLUSTER ADDSLOTSRANGE 0 16383", b"CLUSTER INFO"):
+                while True:
+                    said.write(order + b"\r\n")
+                    said.flush()
+                    answer = said.readline()
+                    if answer.startswith(b"$"):
+                        answer = said.read(int(answer[1:]) + 2)
+                    if b"cluster_state:fail" not in answer:
+                        break
+                    time.sleep(0.02)
 
     def kill(self) -> None:
         """Kill it as a power cut would; its children follow."""
@@ -88,7 +103,12 @@ def start_redis(*options: str) -> Iterator[StoreServer]:
     with _folder() as folder:
         port = _free_port()
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *options]
-        yield from _running(StoreServer(f"redis://127.0.0.1:{port}/0", command, port, folder / "log"))
+        yield from _running(StoreServer(f"redis://127.0.0.1:{port}", command, port, folder / "log"))
+
+
+def start_cluster() -> contextlib.AbstractContextManager[StoreServer]:
+    """Run a Redis that is a cluster of one: it refuses scripts that do not name all their keys, or keys far apart."""
+    return start_redis("--cluster-enabled", "yes", "--cluster-port", str(_free_port()))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ _LEASE_S = 6.0
 #: How often what is held is looked through.
 _TEND_S = 1.0
 #: How soon a place that nobody had is asked for again.
-_AGAIN_S = 0.05
+_AGAIN_S = 0.1
 
 
 @dataclass(slots=True)

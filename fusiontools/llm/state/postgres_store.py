@@ -119,7 +119,7 @@ class PostgresStore:
         await self._ask("UPDATE NS.granted SET count = greatest(0, count - %s) WHERE id = %s", [unused, grant])
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held."""
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used."""
         query = "SELECT NS.holding(%s, %s, %s::bigint, %s::bigint, %s::bigint, %s::float8)"
         [count] = await self._one(query, name, owner, busy, wanted, limit, lease_s)
         return int(count)
@@ -170,7 +170,7 @@ class PostgresStore:
 
     async def changes(self) -> int:
         """Return a number that rises with every change."""
-        [number] = await self._one("SELECT last_value FROM NS.changes")
+        [number] = await self._one("SELECT last_value + is_called::int FROM NS.changes")
         return int(number)
 
     async def value_of(self, name: str) -> bytes | None:

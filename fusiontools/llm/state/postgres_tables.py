@@ -130,9 +130,9 @@ BEGIN
     SELECT greatest(1, lim / (count(*) + 1)) INTO even FROM NS.held h WHERE h.name = limited AND h.owner <> who;
     SELECT lim - coalesce(sum(greatest(h.count, least(h.wanted, even))), 0), lim - coalesce(sum(h.count), 0)
         INTO remaining, free FROM NS.held h WHERE h.name = limited AND h.owner <> who;
-    places := greatest(busy, least(wants, greatest(remaining, least(1, free))));
+    places := least(wants, greatest(remaining, least(1, free)));
     IF wants > 0 THEN
-        INSERT INTO NS.held VALUES (limited, who, places, wants, now_ + make_interval(secs => lease_s))
+        INSERT INTO NS.held VALUES (limited, who, greatest(busy, places), wants, now_ + make_interval(secs => lease_s))
             ON CONFLICT (name, owner) DO UPDATE SET count = excluded.count, wanted = excluded.wanted,
             ends = excluded.ends;
     ELSE

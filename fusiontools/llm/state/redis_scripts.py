@@ -107,16 +107,16 @@ for i = 1, #all, 2 do
     free = free - tonumber(held)
   end
 end
-local count = math.max(busy, math.min(wanted, math.max(left, math.min(1, free))))
+local target = math.min(wanted, math.max(left, math.min(1, free)))
 if wanted > 0 then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[5]), ARGV[1])
-  redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %.0f', count, wanted))
+  redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %.0f', math.max(busy, target), wanted))
   for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], math.ceil(tonumber(ARGV[5]) * 1000) + 1000) end
 else
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
 end
-return count
+return target
 """
 )
 # What is spent of each purse, and when it was last; what is in flight of each; reservations, the end of each, and when
@@ -132,7 +132,7 @@ local function spend(purse, nano)
 end
 local function land(made)
   for _, purse in ipairs(made.purses) do
-    if redis.call('HINCRBY', KEYS[3], purse, string.format('%.0f', -made.nano)) <= 0 then
+    if redis.call('HINCRBY', KEYS[3], purse, string.format('%.0f', 0 - made.nano)) <= 0 then
       redis.call('HDEL', KEYS[3], purse)
     end
   end

@@ -47,6 +47,8 @@ except ImportError as error:
 
 #: How long one step may take, and a connection to be made.
 _ANSWER_S, _CONNECT_S = 5.0, 2.0
+#: A server has 10,000 for all processes of a cluster.
+_CONNECTIONS = 4
 #: So many entries are looked at in one go, where old ones are forgotten.
 _AT_ONCE = 500
 #: What would end a hash tag.
@@ -66,6 +68,7 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         self.place = masked(url)
         address, self._namespace = take_namespace(url)
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
         try:
             self._redis = redis.Redis.from_url(
                 address,
@@ -143,7 +146,7 @@ class RedisStore:
         await self._run(scripts.GIVE_BACK, self._limit(name, "ends", "counts", "workers", "used"), grant, unused)
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held."""
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used."""
         return int(
             await self._run(scripts.HOLD, self._limit(name, "holders", "held"), owner, busy, wanted, limit, lease_s)
         )
@@ -273,7 +276,8 @@ class RedisStore:
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
         try:
-            yield
+            async with self._turns:
+                yield
         except (RedisError, OSError) as error:
             raise StateAway(f"{self.place}: {masked(str(error)) or type(error).__name__}") from None
 

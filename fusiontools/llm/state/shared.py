@@ -61,8 +61,8 @@ def open_state(url: str, warn: Callable[[str], None] | None = None, *, keeps: bo
         UsageError: no such URL, a file that cannot be opened, a package that is missing.
     """
     warn = warn or logging.getLogger("fusiontools").warning
-    scheme, _, rest = url.partition(":")
-    if scheme == "sqlite":
+    scheme, colon, rest = url.partition(":")
+    if scheme == "sqlite" and colon:
         from fusiontools.llm.state.sqlite_store import SqliteStore
 
         path = Path(rest).expanduser() if rest else default_path()

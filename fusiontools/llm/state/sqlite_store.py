@@ -102,7 +102,7 @@ class SqliteStore(SqlitePurses):
             db.execute("UPDATE granted SET count = MAX(0, count - ?) WHERE id = ?", (unused, grant))
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held."""
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used."""
         now = self._clock()
         with self._money_transaction() as db:
             db.execute("DELETE FROM held WHERE name = ? AND ends_s <= ?", (name, now))
@@ -113,14 +113,13 @@ class SqliteStore(SqlitePurses):
             left = limit - sum(max(held, min(theirs, even)) for held, theirs in others)
             # Where there are more of them than places, a free one is the first comer's.
             free = limit - sum(held for held, _ in others)
-            count = max(busy, min(wanted, max(left, min(1, free))))
+            target = min(wanted, max(left, min(1, free)))
             if wanted:
-                db.execute(
-                    "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)", (name, owner, count, wanted, now + lease_s)
-                )
+                row = (name, owner, max(busy, target), wanted, now + lease_s)
+                db.execute("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)", row)
             else:
                 db.execute("DELETE FROM held WHERE name = ? AND owner = ?", (name, owner))
-            return count
+            return target
 
     async def value_of(self, name: str) -> bytes | None:
         """Return a value that is still kept."""

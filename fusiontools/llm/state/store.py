@@ -232,10 +232,10 @@ class Counters(Protocol):
         """
 
     async def hold(self, name: str, owner: str, busy: int, wanted: int, limit: int, lease_s: float) -> int:
-        """Hold places of a bounded number, until they are given back or the lease ends; return how many are held now.
+        """Hold places of a bounded number, until they are given back or the lease ends; return how many may be used.
 
         Args:
-            busy: how many this owner uses, which it keeps.
+            busy: how many this owner uses: so many are held in any case, also where fewer may be from now on.
             wanted: how many it would use; 0 gives all back. While others want some, it gets its even share.
 
         Raises:
