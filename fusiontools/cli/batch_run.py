@@ -128,7 +128,9 @@ class BatchRun:
         )
         return EXIT_COME_AGAIN
 
-    def _submitted(self, standing: BatchStanding) -> int:
+    def _submitted(self, standing: BatchStanding) -> int | None:
+        if not standing.records:
+            return None  # which is said as ever
         if not standing.waiting and self.client.budget.stopped:
             complain(self.tool, "the cost limit has no room for the calls that are left; nothing is submitted")
             return EXIT_BUDGET
@@ -148,7 +150,7 @@ class BatchRun:
             if _nobody_reads():
                 raise BrokenPipeError  # not in a day, when the first record leaves
             if bar is not None:
-                bar.update(one_line(_describe(progress)), refresh=True)
+                bar.update(one_line(describe(progress)), refresh=True)
 
         with bar or nullcontext():
             await rounds.wait(tell)
@@ -158,7 +160,7 @@ class BatchRun:
             complain(self.tool, f"{'' if text.startswith('warning') else 'batch: '}{text}")
 
 
-def _describe(progress: BatchProgress) -> str:
+def describe(progress: BatchProgress) -> str:
     """Return how far the jobs are, and when they may be done."""
     if progress.left_s is not None:
         until = f"about {clock(progress.left_s)} left"

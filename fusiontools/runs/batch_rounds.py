@@ -53,12 +53,14 @@ class BatchStanding:
     """Where a run stands.
 
     Args:
-        waiting: records that wait for a job.
+        records: how many there are.
+        waiting: how many of them wait for a job.
         jobs: how many jobs they wait for.
         calls: how many of their calls are in these.
         unsent: how many are in none.
     """
 
+    records: int
     waiting: int
     jobs: int
     calls: int
@@ -79,6 +81,7 @@ class BatchRounds:
     stage: Stage
     records: Callable[[], AsyncIterator[Sequence[Record]]]
     at_once: int = 8
+    _records: int = field(default=0, init=False)
     _waiting: int = field(default=0, init=False)
 
     async def submit(self) -> BatchStanding:
@@ -143,10 +146,11 @@ class BatchRounds:
 
     async def _round(self) -> None:
         self.desk.begin_round()
-        self._waiting = 0
+        self._records = self._waiting = 0
         notify, self.client.notify = self.client.notify, None
         try:
             async for results in over(self.records(), self._take, jobs=self.at_once):
+                self._records += len(results)
                 self._waiting += sum(results)
         finally:
             self.client.notify = notify
@@ -180,7 +184,9 @@ class BatchRounds:
 
     def _standing(self, unsent: int) -> BatchStanding:
         jobs = self.desk.jobs()
-        return BatchStanding(self._waiting, len(jobs), sum(job.calls for job in jobs), unsent + len(self.desk.held))
+        return BatchStanding(
+            self._records, self._waiting, len(jobs), sum(job.calls for job in jobs), unsent + len(self.desk.held)
+        )
 
 
 def _sum(each: Iterable[BatchProgress], jobs: int) -> BatchProgress:

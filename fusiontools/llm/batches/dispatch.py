@@ -32,6 +32,7 @@ from fusiontools.llm.batches.job_store import BatchJob, JobStore, NewCall
 from fusiontools.record import jsonl
 
 _AT_ONCE = 500
+_INSTEAD = "; `batch: {api: none}` under that endpoint has its calls made at once"
 #: What a job is told that is longer than may wait in a provider's queue.
 _QUEUE_CODES = ("token_limit_exceeded",)
 #: How long a provider may not know a job until it is given up, in looks at it; it may only be forgetful.
@@ -242,7 +243,7 @@ class Dispatch:
                 return None
             failure.message = (
                 f"a batch job of {job.calls:,} calls to {model} was not taken by {name}: {failure.message}"
-                + ("; `batch: {api: none}` under that endpoint has its calls made at once" if refused else "")
+                + (_INSTEAD if failure.code in ("bad_request", "not_found") else "")
             )
             raise
         self.store.set_job(job, state="open", remote=remote)
