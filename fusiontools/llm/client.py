@@ -29,7 +29,7 @@ from fusiontools.llm.state.store import Done, Found, KeptCalls, Lease
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
-    from fusiontools.llm.batches.desk import Desk
+    from fusiontools.llm.batches.desk import Desk, DeskCall
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
     from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Call, Message
@@ -308,10 +308,11 @@ class Client:
         at_once = partial(self._join_or_buy, request, model, ledger, slot, on_delta)
         return await self.batch.buy(self._batch_call(request, model, ledger, slot), on_delta, at_once)
 
-    def _batch_call(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Any:
-        assert self.batch is not None  # noqa: S101 - only then it is called
-        key = self._key(request, ledger)
-        return self.batch.call(key, request, self._endpoint(request.endpoint), model, ledger, slot)
+    def _batch_call(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> DeskCall:
+        from fusiontools.llm.batches.desk import DeskCall
+
+        endpoint = self._endpoint(request.endpoint)
+        return DeskCall(self._key(request, ledger), request, endpoint, model, ledger, slot)
 
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None

@@ -100,7 +100,15 @@ class Book:
     def told(self) -> dict[str, Any]:
         return {
             "jobs": [
-                {"id": j.id, "api": j.api, "model": j.model, "calls": len(j.lines), "state": j.state, "said": j.said}
+                {
+                    "id": j.id,
+                    "api": j.api,
+                    "model": j.model,
+                    "calls": len(j.lines),
+                    "state": j.state,
+                    "said": j.said,
+                    "lines": j.lines[:9],
+                }
                 for j in self.jobs.values()
             ],
             "made": self.made,

@@ -168,12 +168,6 @@ class Desk:
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(self.store, self.endpoints, self.say, self.money.reserve)
 
-    def call(
-        self, key: bytes, request: CompletionRequest, endpoint: Endpoint, model: Model, ledger: Ledger, slot: Slot
-    ) -> DeskCall:
-        """Return a call as it is taken here."""
-        return DeskCall(key, request, endpoint, model, ledger, slot)
-
     def begin_round(self) -> None:
         """Forget what the last round has found."""
         self.spool.close()
@@ -271,8 +265,7 @@ class Desk:
         known = self.store.find(call.key)
         if known is None or known.state != "bought":
             return False
-        self._enter_failures(call, known.failures)
-        self._enter(call, known, completion, known.paid_usd, known.source, known.latency_s or 0.0)
+        self._enter(call, known, completion)
         return True
 
     def _note_bought(self, call: DeskCall) -> None:
@@ -317,31 +310,26 @@ class Desk:
         self.store.set_bought(call.key, known.job, paid_usd, source, round(latency_s, 4))
         if known.state == "answered":
             await self.money.settle(known.bound_usd, paid_usd)
-        self._enter_failures(call, known.failures)
-        self._enter(call, known, completion, paid_usd, source, latency_s)
+        bought = self.store.find(call.key)
+        assert bought is not None  # noqa: S101 - it has just been noted
+        self._enter(call, bought, completion)
         return completion
 
-    def _enter(
-        self,
-        call: DeskCall,
-        known: KnownCall,
-        completion: Completion,
-        paid_usd: float | None,
-        source: str | None,
-        latency_s: float,
-    ) -> None:
+    def _enter(self, call: DeskCall, known: KnownCall, completion: Completion) -> None:
+        """Enter what came of a call in its jobs, and what it has cost."""
+        self._enter_failures(call, known.failures)
         call.ledger.enter(
             call.slot,
             attempt=len(known.failures) + 1,
             model=completion.model,
             endpoint=call.endpoint.name,
             usage=completion.usage,
-            cost_usd=paid_usd,
-            cost_source=source,
-            latency_s=latency_s,
+            cost_usd=known.paid_usd,
+            cost_source=known.source,
+            latency_s=known.latency_s or 0.0,
         )
         if known.job:
-            cost_usd = known.bound_usd if paid_usd is None else paid_usd
+            cost_usd = known.bound_usd if known.paid_usd is None else known.paid_usd
             self.money.count_spent(call.key, cost_usd, call.ledger.budgets)
 
     def _enter_failures(self, call: DeskCall, failures: Sequence[Any]) -> None:

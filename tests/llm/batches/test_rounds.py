@@ -331,6 +331,18 @@ def test_a_refusal_teaches_and_the_call_goes_out_as_it_is_wanted(
     assert provider.jobs() == [2, 2]
 
 
+def test_what_is_hidden_stays_hidden_and_stands_in_the_answer(
+    run: Run, provider: Provider, there: dict[str, str], tmp_path: Path
+) -> None:
+    said = json.loads(recipe(provider, members=["fake/a+echo"])) | {"redact": ["email"]}
+    (tmp_path / "fusion.yaml").write_text(json.dumps(said))
+
+    done = run("fuse-panel --batch", "Who is ann@example.org?", env=there)
+
+    assert done.records[0]["panel"][0]["content"] == "Who is ann@example.org?"
+    assert "ann@example.org" not in json.dumps(provider.told()["jobs"])
+
+
 # --- Money ---
 
 
