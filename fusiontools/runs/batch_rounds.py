@@ -162,9 +162,10 @@ class BatchRounds:
 
     async def _look(self, job: BatchJob, standings: dict[str, BatchProgress] | None = None) -> bool:
         """Look at a job; returns whether it has ended, and all that came of it is kept."""
-        if self.desk.or_buy_s is not None:
-            await self.desk.dispatch.cut_late(job, self.desk.or_buy_s)
         current = self.desk.store.job(job.id)
+        if current is not None and current.state == "open" and self.desk.or_buy_s is not None:
+            await self.desk.dispatch.cut_late(current, self.desk.or_buy_s)
+            current = self.desk.store.job(job.id)
         if current is None or current.state == "ended":
             return True
         if current.state != "open":

@@ -51,6 +51,8 @@ class Settings:
     refusals: list[list[Any]] = field(default_factory=list)
     #: So many calls may wait in jobs; more are refused once the job is looked at.
     queue: int = 10**9
+    #: So many looks a job takes to end that is cancelled.
+    cancelling: int = 1
     #: So many looks find no job.
     absent: int = 0
     #: So many jobs are in no list.
@@ -121,6 +123,8 @@ class Book:
         """Count a look; end the job where it is time."""
         job.looks += 1
         if job.state == "cancelling":
+            self.settings.cancelling -= 1
+        if job.state == "cancelling" and self.settings.cancelling <= 0:
             self.end(job, Settings(how="cancelled", share=self.settings.share))
         elif job.state == "under way" and self.settings.looks and job.looks >= self.settings.looks:
             self.end(job, self.settings)

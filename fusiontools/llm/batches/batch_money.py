@@ -60,7 +60,7 @@ class BatchMoney:
 
     async def settle(self, reserved_usd: float, paid_usd: float | None) -> None:
         """Put what a call has cost in the place of what was set aside; an unknown cost stays at that."""
-        self.has_settled = True
+        self.has_settled = self.budget.limit_usd is not None
         if self.shared and paid_usd is not None:
             await self.budget.book(paid_usd - reserved_usd)
 

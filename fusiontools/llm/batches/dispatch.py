@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -138,6 +139,8 @@ class Dispatch:
     say: Callable[[str], None]
     reserve: Callable[[float], Awaitable[None]]
     _apis: dict[str, BatchApi] = field(default_factory=dict)
+    #: The jobs of which it has been said that their provider is silent.
+    _silent: set[str] = field(default_factory=set)
 
     async def recover(self) -> None:
         """Find out what became of jobs that a process left while it sent them.
@@ -154,10 +157,10 @@ class Dispatch:
                 self.store.set_job(job, state="open", remote=remote, guessed=guessed)
                 self.say(f"a job at {job.endpoint} that was left behind is found: {remote}, {job.calls:,} calls")
             else:
-                self.store.drop(job)
+                self.store.drop(job)  # what another run had set aside for it stays set aside
 
     async def _find(self, job: BatchJob, terms: BatchTerms) -> tuple[str, bool] | None:
-        api = self.api(job.endpoint)
+        api = self._api_of(job)
         while (found := await api.find(job, self.store.is_strange)) is None:
             # It may have been created a moment ago, and not be in the list yet.
             left_s = job.made_s + terms.poll_s - time.time()
@@ -227,8 +230,7 @@ class Dispatch:
         """Send a job; None where the provider has no room for it now."""
         api, name = self.api(endpoint.name), endpoint.name
         job = BatchJob(uuid.uuid4().hex, name, endpoint.identity, model, len(calls), tokens, time.time())
-        may_cost_usd = sum(call.bound_usd for call in calls)
-        await self.reserve(may_cost_usd)
+        await self.reserve(sum(call.bound_usd for call in calls))
         self.store.make(job, calls)
         try:
             uploaded = await api.upload(job, path)
@@ -237,8 +239,7 @@ class Dispatch:
         except CallFailed as failure:
             refused = failure.status is not None and 400 <= failure.status < 500
             if refused and failure.status not in (408, 409, 425):
-                self.store.drop(job)
-                await self.reserve(-may_cost_usd)
+                await self.reserve(-self.store.drop(job))
             if failure.code == "rate_limited":
                 return None
             failure.message = (
@@ -257,7 +258,8 @@ class Dispatch:
             CallFailed: the key is wrong, or the like: what will not pass by itself.
         """
         try:
-            standing = await self.api(job.endpoint).look(job)
+            standing = await self._api_of(job).look(job)
+            self._silent.discard(job.id)
             if job.absent_s is not None:
                 self.store.set_job(job, absent_s=None)
             if standing.end is not None:
@@ -266,9 +268,11 @@ class Dispatch:
         except CallFailed as failure:
             if failure.status in (404, 410):
                 return self._note_absent(job)
-            if failure.code in ("auth", "payment"):
+            if failure.code in ("auth", "payment", "unknown_endpoint"):
                 raise
-            self.say(f"{job.endpoint} says nothing of job {job.remote} now: {failure.message}")
+            if job.id not in self._silent:
+                self._silent.add(job.id)
+                self.say(f"{job.endpoint} says nothing of job {job.remote} now: {failure.message}")
             return None
 
     def _note_absent(self, job: BatchJob) -> Standing | None:
@@ -287,7 +291,7 @@ class Dispatch:
         """Keep what came of the calls of a job that has ended, and end it."""
         assert standing.end is not None  # noqa: S101 - else it is not fetched
         found, batch = 0, []
-        async for answer in self.api(job.endpoint).answers(job):
+        async for answer in self._api_of(job).answers(job):
             if (kept := _kept(answer)) is not None:
                 batch.append(kept)
             if len(batch) >= _AT_ONCE:
@@ -301,7 +305,7 @@ class Dispatch:
         if standing.end == REFUSED and any(fault.code in _QUEUE_CODES for fault in faults):
             self.store.learn_queue(job)
             self.say(f"{job.endpoint} has no room for {job.calls:,} calls to {job.model} at once; they go in parts")
-            self.store.drop(job)
+            await self.reserve(-self.store.drop(job))
             return
         self._end(job, standing.end, faults, "")
 
@@ -328,10 +332,11 @@ class Dispatch:
         """Have a job end that is late; where nothing can cancel it, it is given up."""
         if time.time() - job.made_s < after_s:
             return
-        api = self.api(job.endpoint)
+        api = self._api_of(job)
         if api.cancels and (job.cancelled_s is None or time.time() - job.cancelled_s < _CANCELLING_S):
             if job.cancelled_s is None:
-                await api.cancel(job)
+                with suppress(CallFailed):  # it may just have ended, which the next look says
+                    await api.cancel(job)
                 self.store.set_job(job, cancelled_s=time.time())
                 self.say(f"job {job.remote} at {job.endpoint} is late and cancelled; what it lacks is bought at once")
             return
@@ -354,8 +359,16 @@ class Dispatch:
         self.store.close()
 
     def _endpoint_of(self, job: BatchJob) -> Endpoint | None:
-        endpoint = self.endpoints.get(job.endpoint)
-        return endpoint if endpoint is not None and endpoint.identity == job.place and endpoint.batch_terms else None
+        """Return the endpoint of a job, whatever it was called when that was sent."""
+        alike = [e for e in self.endpoints.values() if e.identity == job.place and e.batch_terms]
+        return next((e for e in alike if e.name == job.endpoint), alike[0] if alike else None)
+
+    def _api_of(self, job: BatchJob) -> BatchApi:
+        endpoint = self._endpoint_of(job)
+        if endpoint is None:
+            where = f"job {job.remote} was sent to {job.place}, where no endpoint of this recipe takes batch jobs"
+            raise CallFailed("unknown_endpoint", where)
+        return self.api(endpoint.name)
 
 
 def _terms(endpoint: Endpoint) -> BatchTerms:

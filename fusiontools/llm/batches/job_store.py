@@ -189,13 +189,16 @@ class JobStore:
         with self._transaction(durable=True):
             self._db.execute(f"UPDATE job SET {names} WHERE id = ?", (*values.values(), job.id))  # noqa: S608 - our names
 
-    def drop(self, job: BatchJob) -> None:
-        """Forget a job that was never created: its calls are as they were before."""
+    def drop(self, job: BatchJob) -> float:
+        """Forget a job that was never created: its calls are as they were before. Returns what they might have cost."""
+        query = "SELECT SUM(bound_usd) FROM call WHERE job = ?"
+        bound_usd = float(self._db.execute(query, (job.id,)).fetchone()[0] or 0.0)
         with self._transaction():
             # Those that failed in an earlier job have that to be remembered.
             self._db.execute("UPDATE call SET state = 'failed' WHERE job = ? AND failures != '[]'", (job.id,))
             self._db.execute("DELETE FROM call WHERE job = ? AND failures = '[]'", (job.id,))
             self._db.execute("DELETE FROM job WHERE id = ?", (job.id,))
+        return bound_usd
 
     def answer(self, job: BatchJob, answers: Iterable[tuple[bytes, int, bytes]]) -> int:
         """Keep what came of calls, as (key, status, body); returns how many of them the job has."""

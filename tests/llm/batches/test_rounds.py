@@ -129,6 +129,18 @@ def test_equal_calls_of_several_records_are_one(batch: Batch, provider: Provider
     assert provider.jobs() == [1]
 
 
+def test_a_job_is_found_under_another_name_of_its_endpoint(
+    batch: Batch, run: Run, provider: Provider, there: dict[str, str], tmp_path: Path
+) -> None:
+    batch("fuse-panel --batch submit")
+    renamed = recipe(provider).replace('"there"', '"elsewhere"')
+    (tmp_path / "fusion.yaml").write_text(renamed)
+
+    done = run("fuse-panel --batch", questions(3), env=there)
+
+    assert (done.status, provider.jobs()) == (0, [3])
+
+
 def test_two_runs_of_the_same_questions_buy_them_once(batch: Batch, provider: Provider) -> None:
     provider.set(looks=0)
     batch("fuse-panel --batch submit")
@@ -415,7 +427,7 @@ def test_without_a_price_no_limit_can_be_held(batch: Batch, provider: Provider) 
 
 
 def test_what_is_late_is_cancelled_and_bought_at_once(batch: Batch, provider: Provider) -> None:
-    provider.set(looks=0, share=0.5)
+    provider.set(looks=0, share=0.5, cancelling=3)
     batch("fuse-panel --batch submit", count=4)
 
     done = batch("fuse-panel --batch --batch-or-buy 0", count=4)
@@ -423,6 +435,7 @@ def test_what_is_late_is_cancelled_and_bought_at_once(batch: Batch, provider: Pr
     assert done.status == 0, done.err
     assert provider.jobs() == [4]
     assert (sum(provider.made.values()), provider.direct) == (2, {"fake/a": 2})
+    assert sum(line.endswith("/cancel") for line in provider.told()["log"]) == 1
     assert all(call["cost_usd"] == 0.001 for record in done.records for call in record["calls"][-1:])
 
 
