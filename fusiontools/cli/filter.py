@@ -28,7 +28,7 @@ from fusiontools.errors import (
 from fusiontools.record import jsonl
 from fusiontools.record.sections import with_error
 from fusiontools.record.types import Record
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, traced
 
 if TYPE_CHECKING:
     from fusiontools.cli.batch_run import BatchRun
@@ -102,6 +102,7 @@ class _Filter:
         from fusiontools.cli.text import sets_markdown
 
         self.plan = plan
+        self._stage = traced(plan.tool, plan.stage, whole=True)
         self.options = options
         self.inputs = inputs
         self._evidence = read_evidence(inputs.evidence)
@@ -198,10 +199,10 @@ class _Filter:
     async def _run_stage(self, record: Record, runtime: Runtime) -> Record | None:
         """Return what the stage makes of a record; None where it waits for batch jobs."""
         if self._batch is None:
-            return await self.plan.stage(record, runtime)
+            return await self._stage(record, runtime)
         from fusiontools.llm.batches.desk import attempt
 
-        return await attempt(lambda: self.plan.stage(record, runtime))
+        return await attempt(lambda: self._stage(record, runtime))
 
     async def _work_on(self, line: Line) -> _Done | None:
         """Take one line through the stage; None where it is no record."""

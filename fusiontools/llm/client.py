@@ -18,7 +18,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
     from fusiontools.llm.batches.desk import Desk, DeskCall
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
+    from fusiontools.llm.spans import Traces
     from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Call, Message
 
@@ -64,6 +65,7 @@ class Client:
         backends: made when first needed; given here by tests and embedders.
         tools: what the tools of members go by, where a record's recipe says nothing else.
         batch: sends calls as batch jobs, where that is wanted.
+        traces: where the spans of calls, and of all around them, are told; None tells none.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -80,6 +82,7 @@ class Client:
     run: str = "run"
     tools: ToolOptions = field(default_factory=ToolOptions)
     batch: Desk | None = None
+    traces: Traces | None = None
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
     redact: Redact = ()
@@ -160,7 +163,12 @@ class Client:
         self, found: Found, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot
     ) -> Completion:
         completion, saved_usd = found
-        if self.batch is None or not self.batch.recall(self._batch_call(request, model, ledger, slot), completion):
+        if self.batch is not None and self.batch.recall(self._batch_call(request, model, ledger, slot), completion):
+            pass  # it is entered as it was bought
+        elif self.traces is not None and TRACED.get() is None:
+            with self.traces.call(request, self._endpoint(request.endpoint), slot, streams=False) as span:
+                self._enter_replayed(span.end_with(completion), request, ledger, slot, saved_usd)
+        else:
             self._enter_replayed(completion, request, ledger, slot, saved_usd)
         _note_unmet(completion, model, ledger, slot)
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
@@ -224,6 +232,16 @@ class Client:
     async def _complete(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
+        if self.traces is None:
+            return await self._ask_in_turn(request, model, ledger, slot, on_delta)
+        endpoint = self.endpoints.get(request.endpoint)
+        with self.traces.call(request, endpoint, slot, streams=on_delta is not None) as span:
+            return span.end_with(await self._ask_in_turn(request, model, ledger, slot, on_delta))
+
+    async def _ask_in_turn(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Ask the model, and then its fallbacks."""
         started, entered = time.monotonic(), len(ledger.calls)
         self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None

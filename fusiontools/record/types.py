@@ -232,6 +232,7 @@ class Call(TypedDict):
     ttft_s: float | None
     status: CallStatus
     replayed: bool
+    trace: NotRequired[str]
 
 
 class Degraded(TypedDict):

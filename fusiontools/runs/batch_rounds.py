@@ -147,13 +147,15 @@ class BatchRounds:
     async def _round(self) -> None:
         self.desk.begin_round()
         self._records = self._waiting = 0
-        notify, self.client.notify = self.client.notify, None
+        # Nobody is told of calls that are told of again when the records leave.
+        told = self.client.notify, self.client.traces
+        self.client.notify = self.client.traces = None
         try:
             async for results in over(self.records(), self._take, jobs=self.at_once):
                 self._records += len(results)
                 self._waiting += sum(results)
         finally:
-            self.client.notify = notify
+            self.client.notify, self.client.traces = told
         await self.desk.money.end_round()
 
     async def _take(self, record: Record) -> bool:

@@ -13,6 +13,7 @@ many, open a runtime once, bind a chain, and give it to `over`, which works on a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,11 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun, DryRunAgreed
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Spending
+from fusiontools.llm.traces import open_traces
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
-from fusiontools.stages.runtime import Runtime, Stage, in_turn
+from fusiontools.stages.runtime import Runtime, Stage, in_turn, traced
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -137,10 +139,10 @@ class Chain:
         # An answer is heard from the step whose text it will be.
         heard = {last_answer, last_panel} if self.answers else set()
         run = in_turn(stages, [step.name for step in self.steps], heard)
-        if recipe.compact is None:
-            return run
-        readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
-        return compacting(run, recipe.compact, readers, recipe)
+        if recipe.compact is not None:
+            readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
+            run = compacting(run, recipe.compact, readers, recipe)
+        return traced(recipe.name, run, whole=True)
 
 
 def compose(*stages: Stage) -> Stage:
@@ -156,7 +158,7 @@ def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
     """
     module = import_module(f"fusiontools.stages.{name}")
     stage: Stage = getattr(module, name)(resolver.options_for(name, given))
-    return stage
+    return traced(name, stage)
 
 
 async def over(
@@ -271,6 +273,7 @@ async def open_runtime(
         offline=offline,
         redact=recipe.redact,
         tools=recipe.tools,
+        traces=open_traces("fusiontools", logging.getLogger("fusiontools").warning),
     )
     try:
         yield Runtime(client)
