@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fusiontools.errors import __version__
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from fusiontools.llm.spans import Traces
 
+#: What is at least so long may be a key.
+_KEY_CHARS = 8
 #: How long the end of a process waits for a collector.
 _FLUSH_S = 2.0
 
@@ -81,6 +85,7 @@ def _open_provider(service: str, warn: Callable[[str], None]) -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
+    _hear_failures(warn)
     exporter: SpanExporter
     if os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "console":
         exporter = ConsoleSpanExporter(out=sys.stderr, formatter=lambda span: span.to_json(indent=None) + "\n")
@@ -98,7 +103,6 @@ def _open_provider(service: str, warn: Callable[[str], None]) -> TracerProvider:
     provider = TracerProvider(
         resource=resource.merge(Resource({"service.version": __version__})), shutdown_on_exit=False
     )
-    _hear_failures(warn)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     _flush_at_exit(provider)
@@ -125,17 +129,33 @@ def _flush_at_exit(provider: TracerProvider) -> None:
 
 
 def _hear_failures(warn: Callable[[str], None]) -> None:
-    """Say the first thing that the SDK complains of, and nothing after it."""
+    """Say the first thing that each part of the SDK complains of, and nothing after it."""
+    said: set[str] = set()
 
     class First(logging.Handler):
-        said = False
-
         def emit(self, record: logging.LogRecord) -> None:
-            if not self.said:
-                self.said = True
+            if record.name not in said:
+                said.add(record.name)
                 what = record.getMessage().split("\n")[0]
-                warn(f"warning: traces: {what[:300]}; nothing more is said of it, and the run goes on")
+                refused = re.search(r"\[Errno -?\d+\] ([\w ,-]+)", what)
+                what = f"no collector at {_collector()}: {refused[1]}" if refused else _without_keys(what)[:300]
+                warn(f"warning: traces: {what}; this is said once, and the run goes on")
 
     logger = logging.getLogger("opentelemetry")
     logger.addHandler(First(logging.WARNING))
     logger.propagate = False
+
+
+def _collector() -> str:
+    """Return where the collector is, for a person: host and port, and no password."""
+    env = os.environ
+    named = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return urlsplit(named or "//localhost:4318").netloc.rpartition("@")[2]
+
+
+def _without_keys(what: str) -> str:
+    """Return what the SDK says without the headers for the collector, which it repeats where it cannot read them."""
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        for part in re.split(r"[=,\s]+", os.environ.get(variable, "")):
+            what = what.replace(part, "…") if len(part) >= _KEY_CHARS else what
+    return what

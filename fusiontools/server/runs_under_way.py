@@ -109,7 +109,7 @@ async def _ask(path: Path, question: bytes) -> Outcome:
                 answer = (await reader.read()).decode()
             finally:
                 writer.close()
-                await asyncio.sleep(0)  # the socket is closed with the loop's next round
+                await writer.wait_closed()
             if answer == "stopped":
                 return "stopped"
             if answer == "no member":

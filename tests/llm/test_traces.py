@@ -145,7 +145,7 @@ def test_a_collector_that_is_gone_or_refuses_is_said_once_and_changes_nothing(
         done = fuse("http://127.0.0.1:9")
 
     assert (done.status, len(done.records)) == (0, 2)
-    assert done.err.startswith("fuse-panel: warning: traces: ")
+    assert done.err.startswith("fuse-panel: warning: traces: " + ("" if status else "no collector at 127.0.0.1:9: "))
     assert done.err.count("\n") == 1
     assert time.monotonic() - began < 9  # the exporter alone would try for ten seconds
 
@@ -179,6 +179,17 @@ def test_traces_that_cannot_be_told_are_said_and_the_run_goes_on(
     done = run([*PANEL.split(), "-q"], '{"prompt": "Why?"}', env={**traced, **more})
 
     assert (done.status, done.err) == (0, f"fuse-panel: {words}\n")
+
+
+def test_a_key_for_the_collector_that_cannot_be_read_is_not_repeated(run: Run, traced: dict[str, str]) -> None:
+    env = {**traced, "OTEL_EXPORTER_OTLP_HEADERS": "authorization: Bearer KEYOFTHECOLLECTOR"}
+
+    done = run([*PANEL.split(), "-q"], '{"prompt": "Why?"}', env=env)
+
+    assert done.status == 0
+    assert done.err.count("\n") == 1
+    assert "Header format invalid" in done.err
+    assert "KEYOFTHECOLLECTOR" not in done.err
 
 
 @pytest.mark.parametrize(
