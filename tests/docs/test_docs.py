@@ -47,6 +47,7 @@ from workdir import Run, Upstream, hermetic, start_upstream
 from fusiontools.config import recipe_yaml
 from fusiontools.config.environment import OF_CLIENTS
 from fusiontools.errors import __version__
+from fusiontools.llm.batches import gemini_jobs
 from fusiontools.llm.command import HARMLESS
 from fusiontools.llm.programs import PROGRAMS
 from fusiontools.record import schemas
@@ -303,6 +304,7 @@ def test_environment_variables_are_the_ones_that_are_read() -> None:
     for program in PROGRAMS.values():
         handed_on |= {*program.plan_env, *program.home_env, *dict(program.set_env)}
     texts -= (handed_on | set(OF_CLIENTS)) - set(table)
+    texts -= {*gemini_jobs.ENDS, *gemini_jobs.FINISHED}  # Gemini's words
 
     # Names of the system's limits, and what git is told by an agent, which git alone reads.
     assert set(table) == {text for text in texts if not text.startswith(("RLIMIT_", "SC_", "GIT_"))}

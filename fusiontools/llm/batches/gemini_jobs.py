@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
     from fusiontools.llm.batches.job_store import BatchJob
 
-_ENDS = {
+ENDS = {
     "SUCCEEDED": COMPLETED,
     "PARTIALLY_SUCCEEDED": COMPLETED,
     "FAILED": REFUSED,
@@ -44,7 +44,7 @@ _IGNORED = ("parallel_tool_calls", "user", "store", "metadata", "service_tier")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 #: How many tokens of thought an effort is, for models that count them; later ones take its name.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
-_FINISHED = {"STOP": "stop", "MAX_TOKENS": "length", "MALFORMED_FUNCTION_CALL": "stop"}
+FINISHED = {"STOP": "stop", "MAX_TOKENS": "length", "MALFORMED_FUNCTION_CALL": "stop"}
 #: HTTP's status for the codes of gRPC.
 _STATUSES = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 11: 400, 13: 500, 14: 503, 16: 401}
 
@@ -113,7 +113,7 @@ class GeminiJobs:
         done = sum(int(stats.get(name) or 0) for name in ("successfulRequestCount", "failedRequestCount"))
         error = said.get("error")
         faults = [LineFault(str(error.get("status")), str(error.get("message")))] if isinstance(error, dict) else []
-        return Standing(_ENDS.get(state), done, None, faults)
+        return Standing(ENDS.get(state), done, None, faults)
 
     async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the lines of the file of responses, where there is one."""
@@ -258,7 +258,7 @@ def as_completion(response: Mapping[str, Any]) -> dict[str, Any]:
     calls = [_call(at, part) for at, part in enumerate(parts) if "functionCall" in part]
     if calls:
         message["tool_calls"] = calls
-    reason = "content_filter" if blocked else _FINISHED.get(str(candidate.get("finishReason")), "content_filter")
+    reason = "content_filter" if blocked else FINISHED.get(str(candidate.get("finishReason")), "content_filter")
     finished = "tool_calls" if calls and reason == "stop" else reason
     counts = response.get("usageMetadata") or {}
     thought = counts.get("thoughtsTokenCount") or 0
