@@ -21,7 +21,7 @@ from typing import Any
 
 from fusiontools.config import recipe_yaml
 from fusiontools.config.chain_syntax import parse
-from fusiontools.config.models import ENDPOINTS, CommandOutput, Endpoint, Model
+from fusiontools.config.models import ENDPOINTS, BatchTerms, CommandOutput, Endpoint, Model
 from fusiontools.config.options import Flag
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import STAGES, FewShot, LimitOptions
@@ -53,6 +53,14 @@ MEANINGS = {
     "endpoints.*.tpm": "Tokens within any minute: estimated before a call, counted after it.",
     "endpoints.*.one_model": "Calls for one model at a time, for a server that loads each model that it is asked for.",
     "endpoints.*.trusted": "What `redact` hides from the others is sent here as it is.",
+    "endpoints.*.batch": "How calls go there as [batch jobs](BATCHES), where that is not known by the host.",
+    "endpoints.*.batch.api": "`openai`, `anthropic`, `openrouter`, `mistral`, `gemini`, or `none`.",
+    "endpoints.*.batch.url": "Where that API is, where it is not at `base_url`.",
+    "endpoints.*.batch.price_factor": "What a call costs in a job, as a share of its price.",
+    "endpoints.*.batch.max_calls": "Calls of one job.",
+    "endpoints.*.batch.max_bytes": "Bytes of one job.",
+    "endpoints.*.batch.max_tokens": "About how many tokens of prompts to one model may wait in jobs.",
+    "endpoints.*.batch.poll_s": "Seconds between two looks at a job.",
     "endpoints.*.program": "With `api: command`: `claude`, `codex` or `llm`; see [command members](COMMANDS).",
     "endpoints.*.command": "With `api: command`: program and arguments; `{model}` and others in them are filled in.",
     "endpoints.*.args": "With `program`: further arguments.",
@@ -187,10 +195,11 @@ def all_keys() -> dict[str, tuple[Any, Flag | None]]:
     parts = {name: schema["$defs"][name]["properties"] for name in (*STAGES, "limits")}
     parts["endpoints.*"] = schema["$defs"]["endpoint"]["properties"]
     parts["endpoints.*.output"] = parts["endpoints.*"]["output"]["properties"]
+    parts["endpoints.*.batch"] = parts["endpoints.*"]["batch"]["properties"]
     parts["models.*"] = schema["$defs"]["model"]["properties"]
     parts["panel.few_shot"] = parts["panel"]["few_shot"]["properties"]
     made |= {"limits": LimitOptions, "panel.few_shot": FewShot, "endpoints.*": Endpoint, "models.*": Model}
-    made["endpoints.*.output"] = CommandOutput
+    made |= {"endpoints.*.output": CommandOutput, "endpoints.*.batch": BatchTerms}
     parts["mcp.*"], made["mcp.*"] = schema["$defs"]["mcp_server"]["properties"], McpServer
     nested = {key.partition(".")[0] for key in parts}
     keys: dict[str, tuple[Any, Flag | None]] = {}
@@ -226,6 +235,7 @@ def meaning(key: str, flag: Flag | None, home: str) -> str:
             .replace("ENDPOINTS", f"{home}endpoints.md")
             .replace("COMMANDS", f"{home}command-members.md")
             .replace("TOOLS", f"{home}tools-of-members.md")
+            .replace("BATCHES", f"{home}batches.md")
         )
     if flag is None:
         raise KeyError(f"{key}: say in MEANINGS of docs/blocks.py what this recipe key means")

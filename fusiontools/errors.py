@@ -22,6 +22,7 @@ EXIT_USAGE = 2
 EXIT_NOTHING_USABLE = 3
 EXIT_BUDGET = 4
 EXIT_CONDITION = 5
+EXIT_COME_AGAIN = 75
 EXIT_INTERRUPTED = 130
 
 #: What each exit status means.
@@ -32,6 +33,7 @@ EXITS: dict[int, str] = {
     EXIT_NOTHING_USABLE: "nothing usable came in or went out",
     EXIT_BUDGET: "stopped by `--max-cost-usd`",
     EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds",
+    EXIT_COME_AGAIN: "not yet: batch jobs are under way (`--batch`); come again",
     EXIT_INTERRUPTED: "interrupted (143: terminated)",
 }
 
@@ -62,6 +64,7 @@ CallCode = Literal[
     "record_budget",
     "caller_budget",
     "unknown_endpoint",
+    "not_run",
 ]
 #: What a line of the ledger says of its call.
 CallStatus = Literal["ok", "cancelled", "tool_failed"] | CallCode
@@ -161,6 +164,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
         "`--max-record-cost-usd`, or what a request to a server may cost, would have been passed.",
     ),
     "caller_budget": FailureCode("call", "What a server's caller may spend in a day would have been passed."),
+    "not_run": FailureCode(
+        "call",
+        "A batch job ended without this call: it expired, was cancelled or refused, or lost it. Sent again.",
+    ),
     "all_failed": FailureCode("error", "No member gave anything usable."),
     "bug": FailureCode("error", "A bug in fusiontools; where it is stands on standard error, once. The run goes on."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batching import Provider, start_provider
 from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
@@ -54,6 +55,19 @@ def upstream(upstream_process: Upstream) -> Upstream:
     """The one stand-in of the session, with counts, recorded requests and scripts forgotten."""
     upstream_process.reset()
     return upstream_process
+
+
+@pytest.fixture(scope="session")
+def provider_process() -> Iterator[Provider]:
+    with start_provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(provider_process: Provider) -> Provider:
+    """The one stand-in of batch APIs, with jobs and settings forgotten."""
+    provider_process.reset()
+    return provider_process
 
 
 @pytest.fixture

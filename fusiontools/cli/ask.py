@@ -8,7 +8,7 @@ from typing import Any
 
 from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.config.options import option
-from fusiontools.config.stage_table import EVIDENCE_HELP, JournalOptions, LimitOptions
+from fusiontools.config.stage_table import EVIDENCE_HELP, BatchOptions, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ask"
@@ -104,6 +104,7 @@ complete_prompts = complete_names(_prompts)
     ToolOptions,
     LimitOptions,
     JournalOptions,
+    BatchOptions,
     help=HELP,
     arguments="[QUESTION]...",
     completes={"session": complete_sessions, "template": complete_prompts},
@@ -115,13 +116,14 @@ def main(
     tool: dict[str, Any],
     limit: dict[str, Any],
     journal: dict[str, Any],
+    batch: dict[str, Any],
 ) -> None:
     import asyncio
 
     from fusiontools.cli.ask_run import Asking, ask_once
     from fusiontools.cli.command import complain, leave
     from fusiontools.cli.filter import loop_factory
-    from fusiontools.cli.setup import keeps_nothing, make_client, named_recipe, run_keeper
+    from fusiontools.cli.setup import batch_options, keeps_nothing, make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
     options = AskOptions(**ask)
@@ -149,6 +151,7 @@ def main(
         strict=options.strict,
         replayable=not journal.get("no_journal"),
         keeps_last=not keeps_nothing(journal),
+        batch=batch_options(batch),
     )
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         keep = None if session else run_keeper(_TOOL, recipe, journal)

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.filter import give_up
@@ -28,6 +28,9 @@ from fusiontools.record.sections import reasons_of, with_error
 from fusiontools.runs.session import Session, keep_last
 from fusiontools.runs.turn import ChatTurn
 
+if TYPE_CHECKING:
+    from fusiontools.config.stage_table import BatchOptions
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -39,6 +42,7 @@ class Asking:
         plain: on a terminal, too, the answer comes as it was written.
         replayable: whether finished calls are kept, so that the same command with `--replay` goes on.
         keeps_last: whether the last question that a person asks is kept, so that `--continue` goes on from it.
+        batch: whether its calls go as batch jobs.
     """
 
     tool: str
@@ -49,6 +53,7 @@ class Asking:
     strict: bool
     replayable: bool
     keeps_last: bool = False
+    batch: BatchOptions | None = None
 
     @property
     def is_live(self) -> bool:
@@ -71,6 +76,8 @@ async def ask_once(
         keep: keeps the record among the past runs, where somebody wants that.
     """
     client = make()
+    if asking.batch is not None and (status := await _go_by_batch(question, stage, client, asking)) is not None:
+        return status
     view = None
     if os.isatty(2) and not asking.quiet:
         from fusiontools.cli.view import View
@@ -91,6 +98,19 @@ async def ask_once(
         view.sum_up(record)
     await client.aclose()
     return _exit_status(record, client, answered, strict=asking.strict)
+
+
+async def _go_by_batch(question: Any, stage: Any, client: Any, asking: Asking) -> int | None:
+    """Send and fetch the question's calls as batch jobs; returns the exit status, None where all are there."""
+    from fusiontools.cli.batch_run import BatchRun
+
+    async def records() -> Any:
+        yield [question]
+
+    assert asking.batch is not None  # noqa: S101 - only then it is called
+    run = BatchRun(asking.tool, asking.batch, asking.quiet, client)
+    status = await run.go(stage, records)
+    return run.ended(run.waiting, 0) if status is None else status
 
 
 async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:

@@ -101,6 +101,15 @@ class GroupedCommand(click.Command):
         self.params += options
         self._groups.append((heading, options))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an option that may stand without its value takes the next word only where that is one."""
+        bare = {name: param for param in self.params if _may_be_bare(param) for name in param.opts}
+        ends = args.index("--") if "--" in args else len(args)
+        for at, (word, following) in enumerate(zip(args[:ends], [*args[1:], ""], strict=False)):
+            if (param := bare.get(word)) is not None and following not in param.type.choices:  # type: ignore[attr-defined]
+                args[at] = f"{word}={param.flag_value}"  # type: ignore[attr-defined]
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups, aligned with each other; `--help` stands in the last one."""
         *groups, (last, others) = self._groups
@@ -113,6 +122,12 @@ class GroupedCommand(click.Command):
             with formatter.section(heading):
                 gap = width - _name_width(name for name, _ in rows) + 2
                 formatter.write_dl(rows, col_max=_NAMES_WIDTH, col_spacing=gap)
+
+
+def _may_be_bare(param: click.Parameter) -> bool:
+    return (
+        isinstance(param, click.Option) and isinstance(param.type, click.Choice) and isinstance(param.flag_value, str)
+    )
 
 
 def _name_width(names: Iterable[str]) -> int:

@@ -6,15 +6,16 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.given import read_evidence, with_evidence
 from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
-from fusiontools.config.stage_table import InputOptions, StreamOptions
+from fusiontools.config.stage_table import BatchOptions, InputOptions, StreamOptions
 from fusiontools.errors import (
     EXIT_BUDGET,
     EXIT_INTERRUPTED,
@@ -30,6 +31,7 @@ from fusiontools.record.types import Record
 from fusiontools.stages.runtime import Runtime, Stage, traced
 
 if TYPE_CHECKING:
+    from fusiontools.cli.batch_run import BatchRun
     from fusiontools.cli.io import Input, Line
     from fusiontools.cli.text import Live, Screen
     from fusiontools.record.types import Call
@@ -50,6 +52,7 @@ class FilterPlan:
         stream: whether the answer is shown as it is written.
         as_text: how a record is said to a person, where that is not its answer.
         keep: keeps a record that has got its answer here, or has failed here; None where nobody wants that.
+        batch: whether calls go as batch jobs.
     """
 
     tool: str
@@ -59,6 +62,7 @@ class FilterPlan:
     stream: bool = False
     as_text: Callable[[Record], str] | None = None
     keep: Callable[[Record], None] | None = None
+    batch: BatchOptions | None = None
 
 
 def run_filter(
@@ -112,6 +116,10 @@ class _Filter:
         self._rejects: int | None = None
         self._bugs: set[str] = set()
         self._leaving: asyncio.Task[None] | None = None
+        self._batch: BatchRun | None = None
+        #: The status that batch jobs end the run with; and the records that wait for them.
+        self._batch_status: int | None = None
+        self.waiting = 0
 
     async def run(self, files: Sequence[str]) -> int:
         from fusiontools.cli.io import Input
@@ -146,6 +154,8 @@ class _Filter:
         work.result()
         if self.sink.closed.is_set():
             return self._end_without_output()
+        if self._batch is not None and self._batch_status is None:
+            self._batch_status = self._batch.ended(self.waiting, self.answered + self.failed)
         await self.client.aclose()
         self.progress.close()
         self._flood.sum_up()
@@ -155,12 +165,44 @@ class _Filter:
     async def _work(self, source: Input) -> None:
         from fusiontools.runs import chain
 
+        batches = source.batches() if self.plan.batch is None else await self._go_by_batch(source, self.plan.batch)
         async for results in chain.over(
-            source.batches(), self._work_on, jobs=self.options.jobs, unordered=self.options.unordered
+            batches, self._work_on, jobs=self.options.jobs, unordered=self.options.unordered
         ):
             pieces = [piece for piece in map(self._format, results) if piece]
             if pieces:
                 await self.sink.put(b"".join(pieces))
+
+    async def _go_by_batch(self, source: Input, options: BatchOptions) -> AsyncIterator[Sequence[Line]]:
+        """Send and fetch what the records need as batch jobs; returns the lines whose records are to leave."""
+        from fusiontools.cli.batch_run import BatchRun, LineSpool
+
+        self._batch = BatchRun(self.plan.tool, options, self.options.quiet, self.client)
+        spool = LineSpool()
+        async for lines in source.batches():
+            spool.add(lines)
+        records = partial(spool.records, self._read)
+        self._batch_status = await self._batch.go(self.plan.stage, records, self.options.jobs)
+        if self._batch_status is None:
+            return spool.batches()
+        for line in spool:
+            self._try_to_parse(line)
+        return LineSpool().batches()
+
+    def _try_to_parse(self, line: Line) -> None:
+        """Say of a line why it is no record, where it is none."""
+        try:
+            self._parse(line)
+        except InputError as error:
+            self._reject(line, error.message)
+
+    async def _run_stage(self, record: Record, runtime: Runtime) -> Record | None:
+        """Return what the stage makes of a record; None where it waits for batch jobs."""
+        if self._batch is None:
+            return await self._stage(record, runtime)
+        from fusiontools.llm.batches.desk import attempt
+
+        return await attempt(lambda: self._stage(record, runtime))
 
     async def _work_on(self, line: Line) -> _Done | None:
         """Take one line through the stage; None where it is no record."""
@@ -169,7 +211,12 @@ class _Filter:
         try:
             record = self._parse(line)
             live = self._screen.open(record) if self._screen else None
-            result = await self._stage(record, Runtime(self.client, live.take if live else None, on_call=calls.append))
+            result = await self._run_stage(
+                record, Runtime(self.client, live.take if live else None, on_call=calls.append)
+            )
+            if result is None:
+                self.waiting += 1
+                return None
             return self._done(line, record, result, live)
         except InputError as error:
             self._reject(line, error.message)
@@ -199,12 +246,19 @@ class _Filter:
         return _Done(result, live, "error" in result and not passed_on, passed_on, written)
 
     def _parse(self, line: Line) -> Record:
+        record = self._read(line)
+        if line.as_text and not (line.number or self.options.quiet or self.inputs.text):
+            note_list(self.plan.tool, line)
+        self._seen.note(record["id"], line.place)
+        self.progress.arrived()
+        return record
+
+    def _read(self, line: Line) -> Record:
+        """Return the record in a line."""
         if line.problem:
             raise InputError(line.problem)
         try:
             record = jsonl.from_text(line.data) if line.as_text else jsonl.parse(line.data)
-            if line.as_text and not (line.number or self.options.quiet or self.inputs.text):
-                note_list(self.plan.tool, line)
         except InputError as error:
             if self.plan.needs and line.number == 1 and not line.data.lstrip().startswith((b"{", b"[")):
                 raise InputError(f"{error.message}; {self.plan.tool} reads what {self.plan.needs[1]} writes") from None
@@ -213,8 +267,6 @@ class _Filter:
             section, maker = self.plan.needs
             if section not in record:
                 raise InputError(f"no `{section}` in this record; {maker} makes it", "$")
-        self._seen.note(record["id"], line.place)
-        self.progress.arrived()
         return with_evidence(record, self._evidence)
 
     def _format(self, done: _Done | None) -> bytes | None:
@@ -291,7 +343,9 @@ class _Filter:
             complain(
                 self.plan.tool, "stopped by --max-cost-usd; run the same command again with --replay and a higher limit"
             )
-            return EXIT_BUDGET
+            return EXIT_BUDGET if self._batch_status is None else self._batch_status
+        if self._batch_status is not None:
+            return self._batch_status
         if self.answered == 0:
             if not self.failed and not self.rejected:
                 complain(self.plan.tool, "nothing came in: " + ("no records" if self.plan.needs else "no question"))
@@ -318,7 +372,9 @@ class _Filter:
         await give_up(self._main)
         if (journal := self.client.journal) is not None and journal.broken:
             await journal.aclose(timeout_s=0.2)  # a last try, and a word about what is lost
-        if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
+        if self._batch is not None:
+            complain(self.plan.tool, "interrupted; batch jobs go on, and the same command goes on with them")
+        elif os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
             done = f"{self.answered + self.failed:,} records are out"
             complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")
         leave(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)

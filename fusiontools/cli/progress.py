@@ -67,7 +67,7 @@ class Progress:
         """Count a record; the second one makes it a batch."""
         self._arrived += 1
         if self._arrived == 2 and self.draws_bar:
-            self._bar = _make_bar()
+            self._bar = make_bar()
             self._bar.start()
 
     def settled(self, event: Event) -> None:
@@ -136,18 +136,18 @@ class Progress:
         if not last and now - self._drawn < _REDRAW_S:
             return
         self._drawn = now
-        bar.update(_one_line(self._describe(now - self._started)), refresh=True)
+        bar.update(one_line(self._describe(now - self._started)), refresh=True)
 
     def _describe(self, elapsed_s: float) -> str:
         """Return how far the batch is, and what it has cost."""
         total = (self.source.count or self.source.expected) if self.source else None
         rate = self._done / elapsed_s if elapsed_s else 0.0
-        left = f"{_clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
+        left = f"{clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
         of_total = f" of {total:,}" if total else ""
         degraded = f"{self._degraded:,} degraded, " if self._degraded else ""
         known = "≥ " if self._unknown_cost else ""
         return (
-            f"{self._done:,}{of_total} done  {_clock(elapsed_s)}  {left}{rate:.2f}/s, "
+            f"{self._done:,}{of_total} done  {clock(elapsed_s)}  {left}{rate:.2f}/s, "
             f"{self._failed:,} failed, {degraded}{known}{money(self._cost_usd)}"
         )
 
@@ -163,7 +163,7 @@ class Progress:
             complain(self._tool, line)
 
 
-def _make_bar() -> Live:
+def make_bar() -> Live:
     """Return a line that is drawn over itself, when told to: no thread draws while a tool waits."""
     from rich.console import Console
     from rich.live import Live
@@ -171,13 +171,13 @@ def _make_bar() -> Live:
     return Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
 
 
-def _one_line(text: str) -> Text:
+def one_line(text: str) -> Text:
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Return a time as a clock shows it: 0:07, 12:30, 1:02:30."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -15,7 +15,7 @@ from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints
 from fusiontools.config.readiness import unused_keys
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.resolve import Resolver, check_calls, missing_keys, require_members, suited_to
-from fusiontools.config.stage_table import LimitOptions
+from fusiontools.config.stage_table import BatchOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import UsageError
 from fusiontools.runs.chain import Chain
@@ -132,6 +132,14 @@ def make_client(
         )
 
     return make
+
+
+def batch_options(given: Mapping[str, Any]) -> BatchOptions | None:
+    """Return how calls go as batch jobs; None where they do not."""
+    options = BatchOptions(**given)
+    if options.batch is None and options.or_buy_s is not None:
+        raise UsageError("--batch-or-buy goes with --batch")
+    return None if options.batch is None else options
 
 
 def keeps_nothing(journal: Mapping[str, Any]) -> bool:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import flags_of
-from fusiontools.config.stage_table import STAGES, InputOptions, JournalOptions, LimitOptions, StreamOptions
+from fusiontools.config.stage_table import (
+    STAGES,
+    BatchOptions,
+    InputOptions,
+    JournalOptions,
+    LimitOptions,
+    StreamOptions,
+)
 from fusiontools.config.tool_options import ToolOptions
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ def stage_command(stage: str, help: str, *, streams: bool = False) -> Callable[[
     spec = STAGES[stage]
     # What needs no section of a record reads a question.
     reading = [] if spec.needs else [InputOptions]
-    calling = [LimitOptions, JournalOptions] if spec.calls_models else []
+    calling = [LimitOptions, JournalOptions, BatchOptions] if spec.calls_models else []
     # Whoever may use tools is told what these go by.
     with_tools = [ToolOptions] if "tools" in flags_of(spec.options) else []
 
@@ -40,6 +47,7 @@ def _run(
     """Run a stage as a filter, with the options that were typed, by group."""
     from fusiontools.cli.filter import FilterPlan, run_filter
     from fusiontools.cli.setup import (
+        batch_options,
         check_members,
         make_client,
         own_recipe,
@@ -69,5 +77,6 @@ def _run(
         warm_up()
     needs = ("panel", "fuse-panel") if goes_on else spec.needs
     keep = run_keeper(tool, recipe, given.get("journal"))
-    plan = FilterPlan(tool, work, client, needs=needs, stream=streams, keep=keep)
+    batch = batch_options(given.get("batch", {}))
+    plan = FilterPlan(tool, work, client, needs=needs, stream=streams, keep=keep, batch=batch)
     run_filter(plan, files, given["stream"], given.get("input"))

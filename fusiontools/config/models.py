@@ -38,6 +38,30 @@ class CommandOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchTerms:
+    """How an endpoint takes calls as jobs that may take a day, and for what price.
+
+    Args:
+        api: whose batch API it has (`openai`, `anthropic`, `openrouter`, `mistral`, `gemini`), or `none`; None is that
+            of its host, else of what it speaks.
+        url: where that API is; None is where its provider has it, seen from the base URL.
+        price_factor: what a call costs in a job, as a share of what it costs otherwise.
+        max_calls: of one job; None is what the provider allows, as for the next two.
+        max_bytes: of one job.
+        max_tokens: of prompts to one model that may wait in its jobs; None is no limit until one is met.
+        poll_s: how often a job is looked at.
+    """
+
+    api: str | None = None
+    url: str | None = None
+    price_factor: float = 0.5
+    max_calls: int | None = None
+    max_bytes: int | None = None
+    max_tokens: int | None = None
+    poll_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A place that answers requests; the key is read when a call is made, and never kept here.
 
@@ -60,6 +84,7 @@ class Endpoint:
         args: arguments behind those of a known program.
         env: variables of the environment that the program gets beside the harmless ones.
         output: where in the JSON that the program prints its answer stands; None where it prints text.
+        batch: how it takes batch jobs, where that is not what is known of its host.
         embedded: this is the engine in our own process; follows from the others.
     """
 
@@ -82,6 +107,7 @@ class Endpoint:
     env: tuple[str, ...] = ()
     output: CommandOutput | None = None
     api_key_command: tuple[str, ...] = ()
+    batch: BatchTerms | None = None
     embedded: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +149,16 @@ class Endpoint:
         # Other weights at the same place give other answers.
         return f"local:{self.path}:{weights.st_size}:{weights.st_mtime_ns}"
 
+    @property
+    def batch_terms(self) -> BatchTerms | None:
+        """How it takes batch jobs; None where it takes none."""
+        known = _BATCH_APIS.get(_origin(self.base_url))
+        if not self.base_url or (self.batch is None and known is None):
+            return None
+        terms = self.batch or BatchTerms()
+        terms = replace(terms, api=terms.api or known or self.api)
+        return None if terms.api == "none" else terms
+
     def caches_prompts(self, model: str) -> bool:
         """Return whether a marked prefix of the prompt is kept for the next request to this model.
 
@@ -155,6 +191,14 @@ class Endpoint:
 
 
 LOCAL = "local"
+#: Whose batch API a host has.
+_BATCH_APIS = {
+    "https://api.openai.com": "openai",
+    "https://api.anthropic.com": "anthropic",
+    "https://openrouter.ai": "openrouter",
+    "https://api.mistral.ai": "mistral",
+    "https://generativelanguage.googleapis.com": "gemini",
+}
 #: Whose models a known program asks.
 _LISTED = {"claude": "anthropic", "codex": "openai"}
 #: What an entry of a recipe says that makes an endpoint another one, and not a known one with other limits.
@@ -193,12 +237,14 @@ def endpoint_from(name: str, said: Mapping[str, Any] | None) -> Endpoint:
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain}
     if "output" in given:
         given["output"] = CommandOutput(**given["output"])
+    if "batch" in given:
+        given["batch"] = BatchTerms(**given["batch"])
     if "api_key_command" in given:
         given["api_key_command"] = command_words(given["api_key_command"])
     known = ENDPOINTS.get(name)
     endpoint = replace(known, **given) if known and not _ELSEWHERE & given.keys() else Endpoint(name, **given)
     ours = {"program", "command", "args", "env", "output"} & given.keys()
-    theirs = {"base_url", "headers", "path", "context_tokens"} & given.keys()
+    theirs = {"base_url", "headers", "path", "context_tokens", "batch"} & given.keys()
     if not endpoint.runs_program and ours:
         raise UsageError(f"`{min(ours)}` is for a program: say `api: command` too")
     if endpoint.runs_program and theirs:

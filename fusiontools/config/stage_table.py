@@ -387,6 +387,22 @@ class JournalOptions(Settings):
     )  # fmt: skip
 
 
+class BatchOptions(Settings):
+    """Whether calls are sent as batch jobs, at about half the price."""
+
+    HEADING: ClassVar[str] = "Batch jobs"
+
+    batch: str | None = option(
+        None, "--batch", choices=("submit", "collect", "wait"), bare="wait",
+        help="Send calls as the provider's batch jobs, at about half the price: submit them (exit 75: come again), "
+        "collect what is ready, or wait for all.  [without a value: wait]",
+    )  # fmt: skip
+    or_buy_s: float | None = option(
+        None, "--batch-or-buy", minimum=0, metavar="S",
+        help="Cancel a job that is not done S seconds after it was submitted, and buy what it lacks at once.",
+    )  # fmt: skip
+
+
 class StreamOptions(Settings):
     """How records come in and leave."""
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fusiontools.config.models import Endpoint, Model, require_ready, unnamed_endpoint
@@ -28,6 +29,7 @@ from fusiontools.llm.state.store import Done, Found, KeptCalls, Lease
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
+    from fusiontools.llm.batches.desk import Desk, DeskCall
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
     from fusiontools.llm.spans import Traces
     from fusiontools.llm.state.shared import State
@@ -62,6 +64,7 @@ class Client:
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
         tools: what the tools of members go by, where a record's recipe says nothing else.
+        batch: sends calls as batch jobs, where that is wanted.
         traces: where the spans of calls, and of all around them, are told; None tells none.
     """
 
@@ -78,6 +81,7 @@ class Client:
     purses: Purses = field(default_factory=Purses)
     run: str = "run"
     tools: ToolOptions = field(default_factory=ToolOptions)
+    batch: Desk | None = None
     traces: Traces | None = None
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
@@ -159,7 +163,9 @@ class Client:
         self, found: Found, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot
     ) -> Completion:
         completion, saved_usd = found
-        if self.traces is not None and TRACED.get() is None:
+        if self.batch is not None and self.batch.recall(self._batch_call(request, model, ledger, slot), completion):
+            pass  # it is entered as it was bought
+        elif self.traces is not None and TRACED.get() is None:
             with self.traces.call(request, self._endpoint(request.endpoint), slot, streams=False) as span:
                 self._enter_replayed(span.end_with(completion), request, ledger, slot, saved_usd)
         else:
@@ -243,7 +249,7 @@ class Client:
 
         def show(delta: Delta) -> None:
             nonlocal shown
-            shown = True
+            shown = shown or delta != ""
             on_delta(delta)  # type: ignore[misc]
 
         hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
@@ -259,7 +265,8 @@ class Client:
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                completion = await self._join_or_buy(asked, priced, ledger, slot, hear)
+                ask = self._join_or_buy if self.batch is None else self._buy_by_batch
+                completion = await ask(asked, priced, ledger, slot, hear)
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
@@ -302,6 +309,8 @@ class Client:
             await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
+        if self.batch is not None:
+            await self.batch.aclose()
         for pace in self._paces.values():
             await pace.aclose()
         if self.journal is not None:
@@ -309,6 +318,19 @@ class Client:
         await self.purses.aclose()
         if self.state is not None:
             await self.state.aclose()
+
+    async def _buy_by_batch(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        assert self.batch is not None  # noqa: S101 - only then it is called
+        at_once = partial(self._join_or_buy, request, model, ledger, slot, on_delta)
+        return await self.batch.buy(self._batch_call(request, model, ledger, slot), on_delta, at_once)
+
+    def _batch_call(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> DeskCall:
+        from fusiontools.llm.batches.desk import DeskCall
+
+        endpoint = self._endpoint(request.endpoint)
+        return DeskCall(self._key(request, ledger), request, endpoint, model, ledger, slot)
 
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None

@@ -226,7 +226,7 @@ class Call(TypedDict):
     endpoint: str
     usage: Usage | None
     cost_usd: float | None
-    cost_source: Literal["upstream", "table", "free"] | None
+    cost_source: Literal["upstream", "table", "batch", "free"] | None
     saved_usd: NotRequired[float | None]
     latency_s: float
     ttft_s: float | None

@@ -118,6 +118,9 @@ class Runtime:
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
+        if client.batch is not None:
+            loops = "each turn of a member with tools waits for the one before, and a job may take a day"
+            raise UsageError(f"--batch: {loops}; leave out the tools ({', '.join(names)}), or --batch")
         if id(settings) not in client.opened:
             store = KeptResults(client) if client.journal else None
             folder = folder_of(client.journal) if client.journal else None

@@ -40,7 +40,7 @@ def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first
     text = command.get_help(click.Context(command, info_name=tool, terminal_width=100, max_content_width=100))
 
     headings = [h for h in re.findall(r"^(\w[\w ]*):$", text, re.M) if h != "Exit status"]
-    shared = ["Tools", "Calls and limits", "Journal", "Output", "Other"]
+    shared = ["Tools", "Calls and limits", "Journal", "Batch jobs", "Output", "Other"]
     own = next(h for h in headings if h.lower() == tool.removeprefix("fuse-"))
     assert [h for h in headings if h not in ("Question", own)] == [h for h in shared if h in headings]
     assert headings.index(own) < headings.index("Other") == len(headings) - 1

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from batching import Provider, start_provider
 from parsed import MODULES, nodes
 from terminal import shown
 from workdir import Run, Upstream, hermetic, start_upstream
@@ -46,6 +47,7 @@ from workdir import Run, Upstream, hermetic, start_upstream
 from fusiontools.config import recipe_yaml
 from fusiontools.config.environment import OF_CLIENTS
 from fusiontools.errors import __version__
+from fusiontools.llm.batches import gemini_jobs
 from fusiontools.llm.command import HARMLESS
 from fusiontools.llm.programs import PROGRAMS
 from fusiontools.record import schemas
@@ -106,6 +108,14 @@ def world(upstream: Upstream | None, folder: Path) -> dict[str, str]:
     """Return all that a command may see of the world; without an upstream there is no key and no endpoint."""
     env = {**hermetic(upstream or Upstream(""), folder), "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "100"}
     return env if upstream else {k: v for k, v in env.items() if k not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
+
+
+def upstream_of(page: Path, chats: Upstream, provider: Provider) -> Upstream:
+    """Return what stands in for every endpoint on a page: where it sends jobs, the stand-in of those."""
+    if page.name != "batches.md":
+        return chats
+    provider.reset()
+    return Upstream(provider.url + "/openai/v1")
 
 
 def run_page(page: Path, folder: Path, upstream: Upstream | None) -> Iterator[tuple[Block, list[int], str]]:
@@ -182,8 +192,10 @@ def _jq() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
-def test_what_a_page_types_succeeds_and_shows_what_comes(page: Path, tmp_path: Path, upstream: Upstream) -> None:
-    for block, statuses, text in run_page(page, tmp_path, upstream):
+def test_what_a_page_types_succeeds_and_shows_what_comes(
+    page: Path, tmp_path: Path, upstream: Upstream, provider: Provider
+) -> None:
+    for block, statuses, text in run_page(page, tmp_path, upstream_of(page, upstream, provider)):
         assert all(statuses) if block.kind == "console fails" else not any(statuses), (
             f"{statuses}\n{block.text}\n{text}"
         )
@@ -292,6 +304,7 @@ def test_environment_variables_are_the_ones_that_are_read() -> None:
     for program in PROGRAMS.values():
         handed_on |= {*program.plan_env, *program.home_env, *dict(program.set_env)}
     texts -= (handed_on | set(OF_CLIENTS)) - set(table)
+    texts -= {*gemini_jobs.ENDS, *gemini_jobs.FINISHED}  # Gemini's words
 
     # Names of the system's limits, and what git is told by an agent, which git alone reads.
     assert set(table) == {text for text in texts if not text.startswith(("RLIMIT_", "SC_", "GIT_"))}
@@ -329,9 +342,10 @@ def type_in_a_clone(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
 
 def refresh() -> None:
     """Write what commands print into the pages: what models say by the embedded one, all else by the stand-in."""
-    with start_upstream() as upstream:
+    with start_upstream() as chats, start_provider() as provider:
         for page in dict.fromkeys(block.page for block in blocks("console", "console live")):
             live = blocks("console live", pages=[page])
+            upstream = upstream_of(page, chats, provider)
             with tempfile.TemporaryDirectory() as folder:
                 screens = list(run_page(page, Path(folder), None if live else upstream))
                 if blocks("console clone", pages=[page]):

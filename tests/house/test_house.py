@@ -22,7 +22,7 @@ FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "runs eva
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
     "click": {"cli.command", "config.click_options"},
-    "httpx": {"llm.http", "llm.http1", "tools.guarded_http"},
+    "httpx": {"llm.batches.batch_http", "llm.batches.batch_lines", "llm.http", "llm.http1", "tools.guarded_http"},
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured", "llm.sensitive", "runs.agent.file_tools"},
@@ -31,7 +31,7 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
+    "sqlite3": {"llm.batches.job_store", "llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
     "redis": {"llm.state.redis_store"},
     "psycopg": {"llm.state.postgres_store"},
     "xllamacpp": {"llm.local"},
@@ -259,8 +259,9 @@ def test_only_one_place_waits_and_tries_again() -> None:
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
     # money for what others, who share it, have done; a call for another process that buys it.
+    batches = {"llm.batches.desk", "llm.batches.dispatch", "llm.batches.job_store", "runs.batch_rounds"}  # for a job
     state = {f"llm.state.{name}" for name in ("flights", "blocks", "remote_journal")}
-    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"} | state
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"} | state | batches
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:
