@@ -88,6 +88,8 @@ StageCode = Literal[
     "pairwise_bounded",
     "nothing_to_count",
     "unknown_weight",
+    "abstained",
+    "threshold_void",
     "route_failed",
     "bad_route",
     "no_solo_model",
@@ -208,6 +210,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "pairwise_bounded": FailureCode("degraded", "Of more than 8 responses only the 8 best were compared."),
     "nothing_to_count": FailureCode("degraded", "Every response abstained from the vote: the best one is the answer."),
     "unknown_weight": FailureCode("degraded", "`--weight` names somebody who is not on the panel."),
+    "abstained": FailureCode("degraded", "`fuse-vote --threshold`: too few agree for the risk that is allowed."),
+    "threshold_void": FailureCode(
+        "degraded", "`fuse-vote --threshold`: fitted on another panel; nothing is answered until it is fitted anew."
+    ),
     "route_failed": FailureCode(
         "degraded",
         "The router's call failed, and its rules decided; or its command failed, and the question is fused.",

@@ -158,6 +158,14 @@ class Vote(TypedDict):
     tie: NotRequired[str]
 
 
+class Abstention(TypedDict):
+    """Why a vote gave no answer: the share of the votes that agree, and the share that is asked for at this risk."""
+
+    agreement: float
+    threshold: float
+    risk: float
+
+
 class Guard(TypedDict):
     """How a written answer fared against the best single response; `loser` is the text that is not the answer."""
 
@@ -183,15 +191,16 @@ class Answer(TypedDict):
     sources: NotRequired[list[Source]]
     response: NotRequired[int]
     vote: NotRequired[Vote]
+    abstained: NotRequired[Abstention]
     pick: NotRequired[dict[str, Any]]
     draft: NotRequired[Answer]
     guard: NotRequired[Guard]
 
 
 class Route(TypedDict):
-    """Whether a record is fused or answered by one model alone, and why."""
+    """Whether a record is fused, voted on, answered by one model alone, or kept as it is answered, and why."""
 
-    to: Literal["fuse", "solo"]
+    to: Literal["fuse", "vote", "solo", "keep"]
     reason: str
     method: str
     tier: NotRequired[str]

@@ -103,7 +103,7 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
-    found |= _alone("member", _first_layer(grades), calls.members, _confidence(record, "panel"))
+    found |= _alone("member", first_layer(grades), calls.members, _confidence(record, "panel"))
     baselines = [grade for grade in grades if grade["of"] == "baseline"]
     found |= _alone("baseline", baselines, calls.baselines, _confidence(record, "baselines"))
     if not panel:
@@ -126,7 +126,7 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
         return None
     equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
     alone = {grade["member"] for grade in panel}
-    if len(alone) == 1 and len(panel) > 1 and _first_layer(grades) == panel:
+    if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
     return equal
 
@@ -178,7 +178,7 @@ def voted(grades: Sequence[Grade], sure: Mapping[tuple[int, str, int], float | N
     return _earliest(grades) if tally is None else grades[tally.winner]
 
 
-def _first_layer(grades: Sequence[Grade]) -> list[Grade]:
+def first_layer(grades: Sequence[Grade]) -> list[Grade]:
     """Return the grades of what members answered alone, before they saw each other's responses."""
     earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
     return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
