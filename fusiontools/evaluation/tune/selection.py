@@ -235,6 +235,15 @@ class Tuner:
         different = {each.way: each for each in front}
         return Tuning(chosen, solo, gain, sorted(different.values(), key=lambda each: each.cost), _keeps(rule, chosen))
 
+    def weights_for(self, choice: Choice) -> Mapping[str, float]:
+        """Return what the votes of a way's members shall count, whether it counts them so or not."""
+        if choice.learned.weights is not None:
+            return choice.learned.weights
+        way = choice.way if choice.way.how != "routed" else choice.learned.treatments[-1]
+        if way.how == "pick" or len(way.members) < _LEAST_MEMBERS:
+            return {}
+        return learn_weights(self.replay, Way("weighted", way.members, way.samples), self._everything)
+
     def _front_rules(self) -> list[Rule]:
         """Return rules that choose what nobody beats, for a few limits from the lowest cost to the best score."""
         front = self.all.front()
