@@ -71,7 +71,8 @@ def why_of(tuning: Tuning) -> str:
             "error."
         )
     p = "< 0.001" if gain.p < 0.001 else f"= {gain.p:.3f}"
-    said = f"{points(gain.mean)} points ({span(gain.interval)}) against {tuning.best_solo.way.label}, p {p}."
+    at = f" at {tuning.chosen.cost / tuning.best_solo.cost:.2g}x its cost" if tuning.best_solo.cost else ""
+    said = f"{points(gain.mean)} points ({span(gain.interval)}) against {tuning.best_solo.way.label}{at}, p {p}."
     if tuning.verdict == "cannot tell":
         needed = tuning.questions_needed
         if needed is None:

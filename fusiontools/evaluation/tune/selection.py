@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fusiontools.evaluation.report.statistics import (
@@ -66,9 +66,6 @@ class Rule:
     min_score: float | None = None
     frugal: bool = True
     solo: bool = False
-
-
-BEST_SOLO = Rule(frugal=False, solo=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +177,7 @@ class Tuning:
     """What can be said of some graded panels.
 
     Args:
-        best_solo: the rule that takes the best member alone.
+        best_solo: the rule that takes the best member alone, within the same limits.
         gain: of the chosen way over that, on questions held out.
         front: what nobody beats in score, cost and time at once, the cheapest first.
         reached: whether what was asked for is there.
@@ -229,7 +226,8 @@ class Tuner:
 
     def tune(self, rule: Rule) -> Tuning:
         """Choose by a rule, and say how good that is."""
-        chosen, solo, *front = self._choices([rule, BEST_SOLO, *self._front_rules()])
+        alone = replace(rule, min_score=None, frugal=False, solo=True)
+        chosen, solo, *front = self._choices([rule, alone, *self._front_rules()])
         [gain] = compare_paired([(chosen.by_group, solo.by_group)], self.draws)
         assert gain is not None  # noqa: S101 - both stand on all questions
         different = {each.way: each for each in front}
