@@ -155,6 +155,7 @@ class Vote(TypedDict):
     counts: dict[str, float]
     voters: NotRequired[dict[str, list[int]]]
     abstained: list[int]
+    weighing: NotRequired[str]
     tie: NotRequired[str]
 
 

@@ -35,6 +35,8 @@ class Ballot:
     usable: dict[int, Response]
     #: The weight of all responses, usable or not.
     whole: float
+    #: Whose weights counted.
+    weighing: str
 
     @property
     def winner(self) -> int:
@@ -61,7 +63,8 @@ class Ballot:
             "voters": {key: [i for i, own in self.keys.items() if own == key] for key in tally.counts},
             "abstained": tally.abstained,
         }
-        return {**section, "tie": tally.tie} if tally.tie else section
+        learned = {"weighing": self.weighing} if self.weighing == "learned" else {}
+        return section | learned | ({"tie": tally.tie} if tally.tie else {})
 
 
 def count_ballot(record: Record, options: VoteOptions) -> Ballot:
@@ -72,7 +75,9 @@ def count_ballot(record: Record, options: VoteOptions) -> Ballot:
     given = weights_of(options)
     weights = {i: given.get(response["member"], 1.0) for i, response in usable.items()}
     whole = math.fsum(given.get(response["member"], 1.0) for response in record["panel"])
-    return Ballot(votes.kind, keys, weights, _count_responses(record, usable, keys, weights), usable, whole)
+    return Ballot(
+        votes.kind, keys, weights, _count_responses(record, usable, keys, weights), usable, whole, options.weighing
+    )
 
 
 def weights_of(options: VoteOptions) -> Mapping[str, float]:

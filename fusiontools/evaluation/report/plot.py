@@ -20,9 +20,20 @@ if TYPE_CHECKING:
 _FORMS = ("svg", "png", "pdf")
 _INK, _GREY, _PALE, _FAINT = "#1f3b57", "#5c5c5c", "#d5dce3", "#9a9a9a"
 #: Told apart without colour: by mark in the first panel, by lightness and hatching in the others.
-_MARKS = {"fusion": "*", "vote": "s", "pick": "D", "member": "o", "baseline": "^", "votes": "v"}
+_MARKS = {
+    "fusion": "*",
+    "answered": "P",
+    "learned": "X",
+    "vote": "s",
+    "pick": "D",
+    "member": "o",
+    "baseline": "^",
+    "votes": "v",
+}
 _KINDS = {
     "fusion": "fusion",
+    "answered": "fusion where it answers",
+    "learned": "vote with learned weights",
     "vote": "vote of the panel",
     "pick": "judge's pick",
     "member": "member alone",
@@ -99,21 +110,30 @@ def _save(make: Callable[[], Any], title: str, path: str) -> None:
 def _make_figure(summary: Summary) -> Any:
     from matplotlib.figure import Figure
 
-    ranks = [rank for rank in summary.panel.ranks if rank.n]
-    beside = [bool(summary.categories), bool(ranks)]
-    figure = Figure(figsize=(10.5, 5.2 + 3.6 * any(beside)), layout="constrained")
+    below: list[tuple[int, Callable[[Axes], None]]] = []
+    if summary.categories:
+        below.append((3, lambda axes: _draw_categories(axes, summary)))
+    if any(rank.n for rank in summary.panel.ranks):
+        below.append((2, lambda axes: _draw_ranks(axes, summary)))
+    if len(summary.panel.agreement) > 1:
+        below.append((2, lambda axes: _draw_agreement(axes, summary)))
+    figure = Figure(figsize=(10.5, 5.2 + 3.6 * bool(below)), layout="constrained")
     figure.suptitle(_title(summary), fontsize=12, fontweight="bold", x=0.01, ha="left")
-    if not any(beside):
+    if not below:
         _draw_costs(figure.subplots(), summary)
         return figure
-    grid = figure.add_gridspec(2, 5, height_ratios=(5, 3.4))
+    grid = figure.add_gridspec(2, sum(width for width, _ in below), height_ratios=(5, 3.4))
     _draw_costs(figure.add_subplot(grid[0, :]), summary)
-    split = 3 if all(beside) else 5 if beside[0] else 0
-    if beside[0]:
-        _draw_categories(figure.add_subplot(grid[1, :split]), summary)
-    if beside[1]:
-        _draw_ranks(figure.add_subplot(grid[1, split:]), summary)
+    begun = 0
+    for width, draw_below in below:
+        draw_below(figure.add_subplot(grid[1, begun : begun + width]))
+        begun += width
     return figure
+
+
+def _draw_agreement(axes: Axes, summary: Summary) -> None:
+    _draw_reliability(axes, summary.panel.agreement)
+    axes.set_title("Votes: right, by how many agree", loc="left", fontsize=10)
 
 
 def _make_front(marks: Sequence[FrontMark], priced: bool) -> Any:

@@ -1,7 +1,7 @@
 """What each member's vote shall count, learned from which of the answers on offer was right.
 
-A conditional logit: of the answers that a panel gives to a question, each is as likely to be the right one as the
-exponent of the sum of its voters' weights says. Members that err alike explain each other's votes away, so that two
+A conditional logit: of the answers that a panel gives to a question, and that none of them is right, each is as likely
+as the exponent of the sum of its voters' weights says. Members that err alike explain each other's votes away, so that two
 copies of one member weigh together about as much as one. Weights are drawn towards their mean, the harder the fewer
 records there are: with few records they are those of a plain vote. None is below 0.
 
@@ -19,6 +19,8 @@ from fusiontools.evaluation.tune.replay import WEIGHT_PART, Replay, Way
 _PULL = 4.0
 _STEPS = 25
 _LEAST_WEIGHT = 0.05
+#: From this score on an answer counts as right.
+_RIGHT = 0.5
 
 
 def learn_weights(replay: Replay, way: Way, train: Any) -> dict[str, float]:
@@ -31,10 +33,8 @@ def learn_weights(replay: Replay, way: Way, train: Any) -> dict[str, float]:
     members = way.members
     if len(members) < 2:
         return dict.fromkeys(members, 1.0)
-    voters, right = _choices(replay, way, train)
-    weights = np.ones(len(members)) if not len(voters) else _fit(voters, right)
-    weights = np.maximum(weights, 0.0)
-    weights = np.where(weights < _LEAST_WEIGHT * weights.max(initial=0.0), 0.0, weights)
+    weights = np.maximum(_fit(*_choices(replay, way, train)), 0.0)
+    weights = np.where(weights < _LEAST_WEIGHT * weights.max(), 0.0, weights)
     mean = weights[weights > 0].mean() if (weights > 0).any() else 0.0
     if mean <= 0:
         return dict.fromkeys(members, 1.0)
@@ -43,43 +43,39 @@ def learn_weights(replay: Replay, way: Way, train: Any) -> dict[str, float]:
     return dict(zip(members, rounded, strict=True))
 
 
-def _choices(replay: Replay, way: Way, train: Any) -> tuple[Any, Any]:
-    """Return who votes for which answer (`records × answers × members`) and how right it is, where that is a choice."""
+def _choices(replay: Replay, way: Way, train: Any) -> tuple[Any, Any, Any]:
+    """Return who votes for which answer, which answers there are, and which of them are right.
+
+    `records × answers × members`, and twice `records × answers`. The last answer is that none of the others is right;
+    nobody votes for it, and its own weight, in the last column of the members, says how likely it is.
+    """
     np = load_numpy()
     panels = replay.panels
     seats = replay.seats_of(way)
     of = np.repeat(np.asarray(train), np.diff(np.append(panels.starts, len(panels.ids))))
     same = replay.same[of][:, seats][:, :, seats]
-    counted = np.einsum("nii->ni", same) > 0
-    # The first that says it stands for an answer.
-    is_first = counted & (np.triu(same, 1).sum(axis=1) == 0) if len(seats) else counted
-    whose = np.zeros((len(seats), len(way.members)), dtype=np.float32)
+    # The first seat that says it stands for an answer.
+    offered = (np.einsum("nii->ni", same) > 0) & (np.triu(same, 1).sum(axis=1) == 0)
+    whose = np.zeros((len(seats), len(way.members) + 1))
     for place, seat in enumerate(seats):
         whose[place, way.members.index(panels.seats[seat][0])] = 1
-    voters = same @ whose
-    scores = panels.scores[of][:, seats]
-    known = np.where(is_first, scores, np.nan)
-    with np.errstate(invalid="ignore"):
-        best, worst = (
-            np.nanmax(np.where(is_first, scores, -1), axis=1),
-            np.nanmin(np.where(is_first, scores, 2), axis=1),
-        )
-    is_choice = (best > worst) & (best <= 1) & (best > 0)
-    right = np.where(is_first, np.nan_to_num(known) >= best[:, None], False)
-    return (
-        np.where(is_first[:, :, None], voters, np.nan)[is_choice],
-        right[is_choice],
-    )
+    scores = np.where(offered, panels.scores[of][:, seats], 0.0)
+    best = scores.max(axis=1, keepdims=True)
+    right = offered & (scores >= best) & (best >= _RIGHT)
+    votes = np.zeros((len(same), len(seats) + 1, whose.shape[1]))
+    votes[:, :-1] = np.where(offered[:, :, None], same @ whose, 0.0)
+    votes[:, -1, -1] = 1
+    none = np.ones((len(same), 1), dtype=bool)
+    return votes, np.hstack([offered, none]), np.hstack([right, ~right.any(axis=1, keepdims=True)])
 
 
-def _fit(voters: Any, right: Any) -> Any:
-    """Return the weights under which the right answers are the most likely, by Newton's method."""
+def _fit(votes: Any, offered: Any, right: Any) -> Any:
+    """Return the weights of the members under which the right answers are the most likely, by Newton's method."""
     np = load_numpy()
-    offered = ~np.isnan(voters[:, :, 0])
-    votes = np.nan_to_num(voters).astype(np.float64)
     count = votes.shape[2]
     flat = votes.reshape(-1, count)
-    pull = _PULL * (np.eye(count) - 1 / count) + 1e-3 * np.eye(count)
+    pull = 1e-3 * np.eye(count)
+    pull[:-1, :-1] += _PULL * (np.eye(count - 1) - 1 / (count - 1))
     weights = np.ones(count)
     for _ in range(_STEPS):
         chance = _softmax(votes @ weights, offered)
@@ -91,7 +87,7 @@ def _fit(voters: Any, right: Any) -> Any:
         weights = weights - np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-6:
             break
-    return weights
+    return weights[:-1]
 
 
 def _softmax(values: Any, offered: Any) -> Any:

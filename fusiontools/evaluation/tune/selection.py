@@ -7,8 +7,9 @@ fifths, and is compared there with what need not be by a split of its own.
 
 A question is one observation; the same one, or nearly, is never on both sides of a split (`groups.py`).
 
-Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Breiman et al. 1984, section 3.4.3 (of all
-        that are within a standard error of the best, the cheapest)
+Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Nadeau and Bengio 2003, Machine Learning
+        52, 239-281 (how much wider its intervals are); Breiman et al. 1984, section 3.4.3 (of all that are within a
+        standard error of the best, the cheapest)
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any
 
 from fusiontools.evaluation.report.statistics import (
+    TAIL,
     Draws,
     Mean,
     PairedDifference,
@@ -159,6 +162,7 @@ class Choice:
         held_out: the score of the rule.
         cost: of one question, in dollars or calls; `latency_s` None where nobody measured.
         tried: among how many ways it was chosen.
+        unsteady: in which share of the folds the rule chooses another way.
         by_group: the rule's score on each question, held out.
     """
 
@@ -169,6 +173,7 @@ class Choice:
     cost: float
     latency_s: float | None
     tried: int
+    unsteady: float
     by_group: list[float] = field(repr=False)
 
 
@@ -230,6 +235,7 @@ class Tuner:
         chosen, solo, *front = self._choices([rule, alone, *self._front_rules()])
         [gain] = compare_paired([(chosen.by_group, solo.by_group)], self.draws)
         assert gain is not None  # noqa: S101 - both stand on all questions
+        gain = _widen_difference(gain, max(chosen.unsteady, solo.unsteady))
         different = {each.way: each for each in front}
         return Tuning(chosen, solo, gain, sorted(different.values(), key=lambda each: each.cost), _keeps(rule, chosen))
 
@@ -333,23 +339,27 @@ class Tuner:
     def _choices(self, rules: Sequence[Rule]) -> list[Choice]:
         np = load_numpy()
         held = [np.full(self.panels.groups, np.nan) for _ in rules]
+        chosen: list[list[Way]] = [[] for _ in rules]
         for test, offer in self._folds:
             known: dict[Way, Any] = {}
             base = self._base(offer.ways[: offer.base])
-            for column, rule in zip(held, rules, strict=True):
+            for column, rule, each in zip(held, rules, chosen, strict=True):
                 place = offer.choose(rule)
                 way = offer.ways[place]
+                each.append(way)
                 if place >= offer.base and way not in known:
                     known[way] = self._apply(way, self._learn(way, offer.train, offer.centres))[0]
                 column[test] = (base.score[:, place] if place < offer.base else known[way])[test]
         scores = [[round(value, 6) for value in column.tolist()] for column in held]
         found = []
-        for rule, own, mean in zip(rules, scores, means(scores, self.draws), strict=True):
+        for rule, own, mean, each in zip(rules, scores, means(scores, self.draws), chosen, strict=True):
             assert mean is not None  # noqa: S101 - every question is held out once
-            found.append(self._choice(self.all.choose(rule), own, mean))
+            place = self.all.choose(rule)
+            unsteady = sum(way != self.all.ways[place] for way in each) / len(each)
+            found.append(self._choice(place, own, _widen(mean, unsteady), unsteady))
         return found
 
-    def _choice(self, place: int, held_out: list[float], mean: Mean) -> Choice:
+    def _choice(self, place: int, held_out: list[float], mean: Mean, unsteady: float) -> Choice:
         offer = self.all
         way = offer.ways[place]
         latency_s = float(offer.latency[place])
@@ -361,6 +371,7 @@ class Tuner:
             cost=float(offer.cost[place]),
             latency_s=None if math.isnan(latency_s) else latency_s,
             tried=len(offer.ways),
+            unsteady=unsteady,
             by_group=held_out,
         )
 
@@ -376,6 +387,33 @@ def split(train: Any, parts: int, seed: int) -> list[Any]:
         mask[places[part::parts]] = True
         masks.append(mask)
     return masks
+
+
+def _factor(unsteady: float) -> float:
+    """Return by how much an interval is wider where the folds do not choose the same.
+
+    What is chosen then depends on questions that the folds share, and their scores on each other: by the correction of
+    Nadeau and Bengio the variance of all of it is so much larger.
+    """
+    return math.sqrt(1 + unsteady * _OUTER / (_OUTER - 1))
+
+
+def _widen(mean: Mean, unsteady: float) -> Mean:
+    factor = _factor(unsteady)
+    low, high = (mean.mean + factor * (bound - mean.mean) for bound in mean.interval)
+    return replace(mean, interval=(max(0.0, low), min(1.0, high)))
+
+
+def _widen_difference(pair: PairedDifference, unsteady: float) -> PairedDifference:
+    """Return a difference with a wider interval, and the p that goes with it."""
+    if not unsteady:
+        return pair
+    factor = _factor(unsteady)
+    low, high = pair.interval
+    error = factor * (high - low) / (2 * NormalDist().inv_cdf(1 - TAIL))
+    p = 2 * NormalDist().cdf(-abs(pair.mean) / error) if error else 1.0
+    drawn = [pair.mean + factor * (each - pair.mean) for each in pair.drawn]
+    return replace(pair, p=max(p, pair.p), squared=pair.squared * factor**2, drawn=drawn)
 
 
 def _kinds_tried(train: Any) -> list[int]:
