@@ -19,6 +19,9 @@ export Q
 COG := $(BIN)/cog -P -I docs -p "from blocks import *" --verbosity=1
 PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 
+# What the tests are compiled to is kept; else each worker compiles all of them, each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock system bench accuracy eval wheel clean
 

@@ -16,6 +16,7 @@ import pytest
 from forking import can_fork, read_pipeline, run_forked
 from hypothesis import settings
 from serving import RECIPE, Server, start_server
+from stores import StoreServer, start_cluster, start_pgbouncer, start_postgres, start_redis
 from webbing import Web, start_web
 from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstream
 
@@ -31,6 +32,15 @@ os.environ["FUSION_FENCE_SECRET"] = "of the tests"
 # A job that a script starts in the background has Ctrl-C ignored, and so would every tool that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Folders of slow tests alone: where those are left out, what drives browsers and clients is not even imported.
+_SLOW = ("clients", "page", "slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    leaves_out = config.option.markexpr == "not slow" and collection_path.parent == Path(__file__).parent
+    return True if leaves_out and collection_path.name in _SLOW else None
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +162,47 @@ def web(web_process: Web) -> Web:
     """The one small web of the session, with what was asked and scripted before forgotten."""
     web_process.reset()
     return web_process
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[StoreServer]:
+    """The one Redis of the session; whoever uses it takes a namespace of their own."""
+    with start_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[StoreServer]:
+    """The one PostgreSQL of the session; whoever uses it takes a namespace of their own."""
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[StoreServer]:
+    """A Redis that is strict about the keys of scripts."""
+    with start_cluster() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: StoreServer) -> Iterator[StoreServer]:
+    """A pooler in transaction mode before the PostgreSQL of the session."""
+    with start_pgbouncer(postgres_server) as server:
+        yield server
+
+
+# Those that take seconds to start are for the slow tests.
+_SLOW_STORES = ("cluster", "postgres", "pgbouncer")
+
+
+@pytest.fixture(params=["sqlite", "redis", *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW_STORES)])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty state, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'journal.db'}"
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
+    return server.own()
 
 
 @pytest.fixture

@@ -9,3 +9,7 @@ import sys
 # other imports, where nobody could catch it. A tool that has something to put in order sets a handler of its own.
 if os.path.basename(sys.argv[0]).startswith("fuse-") and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # noqa: PTH119
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # One that came before was lost where it met the callback by which an import gives up its lock: Python drops what is
+    # raised there, and goes on. The dead lock is then still listed.
+    if any(lock() is None for lock in [*getattr(sys.modules["_frozen_importlib"], "_module_locks", {}).values()]):
+        os._exit(130)

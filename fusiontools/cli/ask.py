@@ -95,6 +95,9 @@ def _prompts() -> Iterable[str]:
     return prompt_names()
 
 
+complete_prompts = complete_names(_prompts)
+
+
 @command(
     _TOOL,
     AskOptions,
@@ -103,7 +106,7 @@ def _prompts() -> Iterable[str]:
     JournalOptions,
     help=HELP,
     arguments="[QUESTION]...",
-    completes={"session": complete_sessions, "template": complete_names(_prompts)},
+    completes={"session": complete_sessions, "template": complete_prompts},
 )
 def main(
     files: tuple[str, ...],
@@ -234,8 +237,7 @@ def compacted(recipe: Any, options: AskedOptions) -> Any:
 
 def with_wishes(question: Any, options: AskedOptions) -> Any:
     """Return the question with what was typed beside it: texts, what is to be seen, a system prompt, a length."""
-    from fusiontools.cli.evidence import read_evidence, with_evidence
-    from fusiontools.cli.given import attachment, file_text, with_given
+    from fusiontools.cli.given import attachment, file_text, read_evidence, with_evidence, with_given
     from fusiontools.record.sections import question_id
 
     question = with_evidence(question, read_evidence(options.evidence))

@@ -24,7 +24,7 @@ from fusiontools.errors import (
 )
 from fusiontools.record import jsonl
 from fusiontools.record.clean import CleanStream, clean
-from fusiontools.record.sections import with_error
+from fusiontools.record.sections import reasons_of, with_error
 from fusiontools.runs.session import Session, keep_last
 from fusiontools.runs.turn import ChatTurn
 
@@ -228,8 +228,19 @@ def show_record(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | N
         for note in _say_once(record.get("degraded", []), seen):
             complain(asking.tool, note)
     if error := record.get("error"):
-        complain(asking.tool, f"no answer: {error['code']}: {error['message']}")
+        _say_failed(record, error, asking.tool)
     return "error" not in record
+
+
+def _say_failed(record: Mapping[str, Any], error: Mapping[str, Any], tool: str) -> None:
+    """Say why there is no answer; where members failed for several reasons, each on a line of its own."""
+    reasons = reasons_of(record.get("panel", [])) if error["stage"] == "panel" else []
+    if len(reasons) < 2 or error["message"] != "; ".join(reasons):
+        complain(tool, f"no answer: {error['code']}: {error['message']}")
+        return
+    complain(tool, f"no answer: {error['code']}:")
+    for reason in reasons:
+        complain(tool, f"  {reason}")
 
 
 def _show_answer(record: Mapping[str, Any], asking: Asking, shown: LiveAnswer | None) -> None:

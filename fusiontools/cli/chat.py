@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.ask import AskedOptions
+from fusiontools.cli.ask import AskedOptions, complete_prompts
 from fusiontools.cli.command import command, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
@@ -46,7 +46,7 @@ class ChatOptions(AskedOptions):
     JournalOptions,
     help=HELP,
     arguments="[QUESTION]...",
-    completes={"session": complete_sessions},
+    completes={"session": complete_sessions, "template": complete_prompts},
 )
 def main(
     files: tuple[str, ...],

@@ -132,7 +132,7 @@ async def _system(chat: ChatLoop, rest: str) -> None:
 
 async def _save(chat: ChatLoop, rest: str) -> None:
     if not rest:
-        raise UsageError("/save FILE: .jsonl keeps the records, any other name the text")
+        raise UsageError("/save FILE: x.jsonl keeps the records, x.md or any other name the text")
     chat.aside(_write_conversation(chat, Path(rest)))
 
 
@@ -216,7 +216,7 @@ _COMMANDS: dict[str, tuple[str, str, Command]] = {
     "/edit": ("/edit", "Put the last question differently.", _edit),
     "/attach": ("/attach FILE|URL|-", "Let a text, a picture or a PDF go with the next question.", _attach),
     "/system": ("/system [TEXT|-]", "Show or set the system prompt; - takes it away.", _system),
-    "/save": ("/save FILE", "Write the conversation as Markdown, or its records (.jsonl).", _save),
+    "/save": ("/save FILE", "Write the conversation: x.md as Markdown, x.jsonl as records.", _save),
     "/reset": ("/reset", "Begin a new conversation.", _reset),
     "/quit": ("/quit", "Leave.", _quit),
 }

@@ -11,8 +11,7 @@ from typing import Any
 from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
 from fusiontools.cli.command import complain
-from fusiontools.cli.evidence import read_evidence, with_evidence
-from fusiontools.cli.given import Part, attachment, file_text, looks_seen, with_given
+from fusiontools.cli.given import Part, attachment, file_text, looks_seen, read_evidence, with_evidence, with_given
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
 from fusiontools.cli.setup import make_client, named_recipe
 from fusiontools.cli.text import Paint
@@ -133,14 +132,14 @@ class ChatLoop:
         """Return the way to the models; what the conversation may cost holds over all of its recipes."""
         if self.client is None:
             limit = dict(self.setting.limit)
-            if limit.get("max_cost_usd") is not None:
+            if limit.get("max_cost_usd") is not None and "budget" not in self.setting.journal:
                 limit["max_cost_usd"] = max(0.0, limit["max_cost_usd"] - self._spent_usd)
             self.client = make_client(self.recipe, limit, self.setting.journal, TOOL, self.setting.tool)()
         return self.client
 
     async def _close_client(self) -> None:
         if self.client is not None:
-            self._spent_usd += self.client.budget.committed_usd
+            self._spent_usd += await self.client.budget.committed_usd()
             await self.client.aclose()
             self.client = None
 

@@ -58,6 +58,7 @@ _SAID = {
     "repeats": "not finished: it went in circles; the project is as it was",
     "budget": "stopped by the cost limit; the project is as it was",
     "failed": "the model could not be asked; the project is as it was",
+    "broken": "broken off: a file could not be read or written; the project is as it was",
     "interrupted": "interrupted; the project is as it was",
 }
 _COMMANDS = {"/go": "go on with a task that was not finished", "/cost": "what was spent", "/help": "this"}
@@ -176,7 +177,8 @@ async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn | None, int]:
         told.append(number)
         agent.stop()
 
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in heard:
         loop.add_signal_handler(number, stop, number)
     try:
@@ -186,6 +188,7 @@ async def _turn(agent: Agent, task: str | None) -> tuple[CodeTurn | None, int]:
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
     return turn, told[0] if told else 0
 
 
@@ -211,7 +214,11 @@ async def _talk(agent: Agent, view: StepView, options: CodeOptions) -> int:
         elif task.startswith("/") and task != "/go":
             view.notes(_HELP)
         elif task:
-            turn, _ = await _turn(agent, None if task == "/go" else task)
+            try:
+                turn, _ = await _turn(agent, None if task == "/go" else task)
+            except UsageError as error:
+                complain(_TOOL, error.message)
+                continue
             if turn is not None:
                 _show(turn, options, view)
 
@@ -221,12 +228,12 @@ def _show(turn: CodeTurn, options: CodeOptions, view: StepView) -> int:
     view.close()
     if options.json or options.output == "jsonl":
         write_or_leave(_TOOL, jsonl.write(turn.record))
-    elif "answer" in turn.record:
+    elif "answer" in turn.record and not (os.isatty(1) and view.has_shown(turn.summary)):
         _write_summary(turn.summary)
     code: Mapping[str, Any] = turn.record["code"]  # type: ignore[typeddict-item]
     if not options.quiet:
         view.sums_up(turn, _SAID[turn.outcome])
-    if turn.outcome in ("failed", "budget", "steps", "repeats"):
+    if turn.outcome in ("failed", "budget", "steps", "repeats", "broken"):
         complain(_TOOL, turn.summary)
     elif options.quiet and turn.outcome not in ("done", "answered"):
         complain(_TOOL, _SAID[turn.outcome])

@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.status import Status
 from rich.text import Text
 
+from fusiontools.cli.markdown import MarkdownScreen
 from fusiontools.cli.text import money
 from fusiontools.llm.ledger import Event
 from fusiontools.record.clean import clean
@@ -25,6 +27,7 @@ from fusiontools.tools.tool import ToolRun
 
 _DIFF_LINES, _OUTPUT_LINES = 60, 8
 _TITLE_CHARS = 400
+_INDENT = 4
 
 
 class _StepConsole(Console):
@@ -46,6 +49,9 @@ class StepView:
         self._console = _StepConsole(stderr=True, highlight=False, soft_wrap=not os.isatty(2))
         self._quiet = quiet
         self._status: Status | None = None
+        #: What the model says just now, as it is shown and as it came.
+        self._screen: MarkdownScreen | None = None
+        self._heard = ""
         self._all = False
         #: Whether the change that is being made has been shown already, to be asked about.
         self._shown = False
@@ -59,6 +65,9 @@ class StepView:
         if self._status is not None:
             self._status.stop()
             self._status = None
+        if self._screen is not None:
+            self._screen.close()
+            self._screen = None
 
     def waits(self, what: str) -> None:
         """Show that something is waited for; an empty text says that it has come."""
@@ -67,9 +76,34 @@ class StepView:
             self._status = self._console.status(Text(_shortened(what, 60), style="dim"))
             self._status.start()
 
+    def hears(self) -> Callable[[str | None], None] | None:
+        """Return what shows the model's text as it comes; None where nobody watches."""
+        return self._hear if self._console.is_terminal and not (self._quiet or self._console.is_dumb_terminal) else None
+
     def says(self, text: str) -> None:
-        """Show what the model says between its calls."""
-        self._line(text.strip())
+        """Show what the model says between its calls, where it has not been shown as it came."""
+        self.close()
+        if not self.has_shown(text):
+            self._line(text.strip())
+
+    def has_shown(self, text: str) -> bool:
+        """Return whether this is what the model has last been heard to say."""
+        return bool(self._heard) and self._heard.strip() == text.strip()
+
+    def _hear(self, piece: str | None) -> None:
+        """Show a piece of a model's text; see `Watcher.hears`."""
+        if piece is None and self._heard:
+            self.close()
+            self._heard = ""
+            self.notes("the model broke off, and begins anew")
+        elif piece and (self._screen is not None or piece.strip()):
+            if self._screen is None:
+                self.close()
+                self._screen, self._heard = MarkdownScreen(sys.stderr), ""
+            self._screen.take(piece)
+            self._heard += piece
+        elif not piece and self._screen is not None:
+            self.waits("the model writes on")
 
     def begins(self, name: str, arguments: Any) -> None:
         """Show a call that begins."""
@@ -89,13 +123,14 @@ class StepView:
             if self._shown:
                 return
             for line in _bounded(text.split("\n")[1:], _DIFF_LINES):
-                self._line(f"    {line}", {"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+                self._line(line, {"+": "green", "-": "red", "@": "cyan"}.get(line[:1]), _INDENT)
         elif run.name == "bash":
             lines = text.split("\n")
-            self._line(f"    {lines[0]} ({run.latency_s:.1f} s)", "dim" if lines[0] == "exit 0" else "yellow")
+            style = "dim" if lines[0] == "exit 0" else "yellow"
+            self._line(f"{lines[0]} ({run.latency_s:.1f} s)", style, _INDENT)
             self._block(lines[1:][-_OUTPUT_LINES:], _OUTPUT_LINES, "dim")
         elif run.name in ("read", "search"):
-            self._line(f"    {text.split(chr(10))[0]}", "dim")
+            self._line(text.split("\n")[0], "dim", _INDENT)
         elif run.name == "council":
             self._block(text.split("\n"), _DIFF_LINES, None)
 
@@ -121,7 +156,7 @@ class StepView:
         self.close()
         why = f"{event.failure.code}: {event.failure.message}" if event.failure else ""
         cost = "" if event.cost_usd is None else f" {money(event.cost_usd)}"
-        self._line(f"    {event.stage} {event.label} {event.latency_s:.1f} s{cost} {why}".rstrip(), "dim")
+        self._line(f"{event.stage} {event.label} {event.latency_s:.1f} s{cost} {why}".rstrip(), "dim", _INDENT)
         self.waits("the panel")
 
     async def ask(self, what: str, shown: str) -> str | None:
@@ -158,16 +193,17 @@ class StepView:
             said += f"; check {checks['before']} before, {checks.get('after', 'not run')} after"
         self._line(said, "green" if kept else "red")
         for line in code["changed"]:
-            self._line(f"  {line}" if kept else f"  in the copy: {line}")
+            self._line(line if kept else f"in the copy: {line}", None, 2)
         if code["tests"]:
-            self._line(f"  tests among them, to be looked at: {', '.join(code['tests'])}", "yellow")
+            self._line(f"tests among them, to be looked at: {', '.join(code['tests'])}", "yellow", 2)
         for note in code["notes"]:
-            self._line(f"  {note}", "yellow")
+            self._line(note, "yellow", 2)
         if code["ignored"]:
-            self._line(f"  {code['ignored']} files that the project ignores stay behind", "dim")
+            self._line(f"{code['ignored']} files that the project ignores stay behind", "dim", 2)
         if "patch" in code:
-            self._line(f"  what was done is in {code['patch']}", "dim")
-        self._line(f"  {code['steps']} steps, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim")
+            self._line(f"what was done is in {code['patch']}", "dim", 2)
+        steps = _counted(code["steps"], "step")
+        self._line(f"{steps}, {_cost_of([turn.record])}, {code['seconds']:.1f} s", "dim", 2)
 
     def cost(self, records: Sequence[Record]) -> None:
         """Say what was spent."""
@@ -175,11 +211,17 @@ class StepView:
 
     def _block(self, lines: Sequence[str], most: int, style: str | None) -> None:
         for line in _bounded(lines, most):
-            self._line(f"    {line}", style)
+            self._line(line, style, _INDENT)
 
-    def _line(self, text: str, style: str | None = None) -> None:
-        if not self._quiet:
-            self._console.print(Text(clean(text), style=style or ""))
+    def _line(self, text: str, style: str | None = None, indent: int = 0) -> None:
+        """Show a line; on a terminal what does not fit on it goes on below, as far to the right."""
+        if self._quiet:
+            return
+        shown = Text(clean(text), style=style or "")
+        if self._console.is_terminal and indent:
+            self._console.print(Padding(shown, (0, 0, 0, indent), expand=False))
+        else:
+            self._console.print(Text(" " * indent).append_text(shown))
 
 
 def _about(arguments: Any) -> str:
@@ -209,10 +251,14 @@ def _bounded(lines: Sequence[str], most: int) -> list[str]:
     return [*lines[:most], f"… {len(lines) - most} lines more"]
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _cost_of(records: Sequence[Record]) -> str:
     costs = [call["cost_usd"] for record in records for call in record.get("calls", [])]
     bound = "at least " if None in costs else ""
-    return f"{len(costs)} calls, {bound}{money(sum(cost for cost in costs if cost is not None))}"
+    return f"{_counted(len(costs), 'call')}, {bound}{money(sum(cost for cost in costs if cost is not None))}"
 
 
 async def _read_line() -> str | None:

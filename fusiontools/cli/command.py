@@ -205,6 +205,10 @@ def _occupy_closed_streams() -> None:
 def complain(name: str, message: str) -> None:
     """Write one line to standard error, whole, so that the lines of a pipeline do not garble each other."""
     line = "".join(char if char.isprintable() else " " for char in f"{name}: {message}") + "\n"
+    if hasattr(sys.stderr, "rich_proxied_file"):
+        # Something is drawn on the screen just now: whoever draws puts the line above it.
+        sys.stderr.write(line)
+        return
     try:
         os.write(2, line.encode("utf-8", "replace"))
     except OSError:

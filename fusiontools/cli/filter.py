@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import complain, leave, report_bug
-from fusiontools.cli.evidence import read_evidence, with_evidence
+from fusiontools.cli.given import read_evidence, with_evidence
 from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
 from fusiontools.config.stage_table import InputOptions, StreamOptions
@@ -318,7 +318,7 @@ class _Filter:
         self.sink.finish(timeout_s=0.2)
         await give_up(self._main)
         if (journal := self.client.journal) is not None and journal.broken:
-            journal.close(timeout_s=0.2)  # a last try, and a word about what is lost
+            await journal.aclose(timeout_s=0.2)  # a last try, and a word about what is lost
         if os.isatty(2) and not self.options.quiet and self.client.journal and self.progress.is_batch:
             done = f"{self.answered + self.failed:,} records are out"
             complain(self.plan.tool, f"{done}; the same command with --replay goes on, and buys no finished call again")

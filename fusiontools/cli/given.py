@@ -1,4 +1,4 @@
-"""What a person gives with a question: texts, pictures and PDFs, and a prompt file that the question is set into."""
+"""What a person gives with a question: texts, pictures and PDFs, evidence, and a prompt file that it is set into."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from fusiontools.cli.evidence import read_text
 from fusiontools.config.templates import is_template_name
 from fusiontools.errors import UsageError, nearest
-from fusiontools.record.types import Message
+from fusiontools.record.types import Evidence, Message, Record
 
 Part = dict[str, Any]
 _MOST_BYTES = 20 << 20
+_MOST_TEXT_BYTES = 4 << 20
 #: How the files begin that models can be shown.
 _KINDS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -29,6 +29,49 @@ _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _SECTION = re.compile(r"^# (system|user)[ \t]*\n", re.MULTILINE)
 #: What the question itself is called in a prompt file.
 _QUESTION = "question"
+
+
+def read_evidence(paths: Sequence[str]) -> list[Evidence]:
+    """Return the texts of files, each under its name.
+
+    Raises:
+        UsageError: one cannot be read, is no text, is empty or too long to be shown.
+    """
+    return [{"title": Path(path).name, "text": read_text(path, "--evidence")} for path in paths]
+
+
+def read_text(path: str, option: str) -> str:
+    """Return the text of a file that an option names.
+
+    Raises:
+        UsageError: it cannot be read, is no text, is empty or too long to be shown.
+    """
+    data = _read_bytes(path, option, _MOST_TEXT_BYTES)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"{option} {path}: not a text in UTF-8; save it as one")
+    if not text.strip():
+        raise UsageError(f"{option} {path}: there is nothing in it")
+    return text
+
+
+def with_evidence(record: Record, texts: Sequence[Evidence]) -> Record:
+    """Return the record with these texts beside those that it has."""
+    return {**record, "evidence": [*record.get("evidence", []), *texts]} if texts else record
+
+
+def _read_bytes(path: str, option: str, most: int) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    if len(data) > most:
+        raise UsageError(f"{option} {path}: more than {most >> 20} MiB; give the part that matters")
+    return data
 
 
 def file_text(path: str, option: str = "-f") -> str:
@@ -54,13 +97,7 @@ def attachment(place: str, option: str = "-a") -> Part:
         if url.path.lower().endswith(".pdf"):
             return {"type": "file", "file": {"filename": Path(url.path).name, "file_data": place}}
         return {"type": "image_url", "image_url": {"url": place}}
-    try:
-        with Path(place).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{option} {place}: cannot be read: {error.strerror}") from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{option} {place}: more than {_MOST_BYTES >> 20} MiB")
+    data = _read_bytes(place, option, _MOST_BYTES)
     kind = _kind_of(data)
     if kind is None:
         raise UsageError(f"{option} {place}: neither a PNG, JPEG, GIF or WebP nor a PDF; a text goes with -f")

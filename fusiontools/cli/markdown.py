@@ -7,9 +7,12 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
-from rich.markdown import Heading, Markdown
+from rich.markdown import CodeBlock, Heading, Markdown
 from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
+from rich.theme import Theme
 
 from fusiontools.cli.region import Region
 from fusiontools.record.clean import CleanStream
@@ -18,6 +21,28 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+
+#: What can be read on a light ground and on a dark one: nobody knows which a terminal has. rich puts code on black.
+_STYLES = Theme({"markdown.code": "cyan", "markdown.link": "cyan", "markdown.link_url": "underline"})
+#: The same for code, by the kind of a word.
+_CODE = ANSISyntaxTheme(
+    {
+        ("Comment",): Style(dim=True),
+        ("Keyword",): Style(color="magenta"),
+        ("Operator", "Word"): Style(color="magenta"),
+        ("Literal", "String"): Style(color="green"),
+        ("Literal", "Number"): Style(color="cyan"),
+        ("Name", "Function"): Style(bold=True),
+        ("Name", "Class"): Style(bold=True),
+        ("Name", "Decorator"): Style(bold=True),
+        ("Name", "Tag"): Style(bold=True),
+        ("Generic", "Deleted"): Style(color="red"),
+        ("Generic", "Inserted"): Style(color="green"),
+        ("Generic", "Heading"): Style(bold=True),
+        ("Generic", "Subheading"): Style(color="magenta"),
+    }
+)
 
 
 class LeftHeading(Heading):
@@ -31,15 +56,26 @@ class LeftHeading(Heading):
         yield self.text
 
 
+class CloseCode(CodeBlock):
+    """Code without a blank line of its own above and below: there is one between all blocks."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the code."""
+        code = str(self.text).rstrip()
+        yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=(0, 1))
+
+
 class AnswerMarkdown(Markdown):
     """Markdown whose HTML is text like any other, so that no word of an answer is lost; links show where they lead."""
 
-    elements = {**Markdown.elements, "heading_open": LeftHeading}  # noqa: RUF012 - rich's own table
+    elements = {  # noqa: RUF012 - rich's own table
+        **Markdown.elements, "heading_open": LeftHeading, "fence": CloseCode, "code_block": CloseCode
+    }  # fmt: skip
 
     def __init__(self, text: str) -> None:
         from markdown_it import MarkdownIt
 
-        super().__init__("", hyperlinks=False, code_theme="ansi_dark")
+        super().__init__("", hyperlinks=False, code_theme=_CODE)  # type: ignore[arg-type]
         self.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(text)
 
 
@@ -51,7 +87,7 @@ class MarkdownScreen:
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
-        self._console = Console(file=file or sys.stdout, force_terminal=True if file else None)
+        self._console = Console(file=file or sys.stdout, force_terminal=True if file else None, theme=_STYLES)
         self._clean = CleanStream()
         self._pending = ""
         self._begun = False

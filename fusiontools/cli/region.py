@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOBase
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
@@ -22,6 +25,8 @@ _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 class Region:
     """The region of one console; nothing else may be written to it between `start` and `close`.
 
+    What is written to `sys.stderr` meanwhile (a warning, the fetching of a model) comes to stand above it.
+
     Args:
         render: gives what is to be seen; of what is too high for the screen the last lines are.
     """
@@ -36,24 +41,37 @@ class Region:
         #: How wide each line on the screen is, and how wide the screen was.
         self._widths: list[int] = []
         self._screen_width = 0
+        self._stderr: TextIO | None = None
 
     def start(self) -> None:
         """Draw, again and again; nothing is drawn on what is no terminal, or can only be written along."""
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             return
         self._draw()
+        self._stderr = sys.stderr
+        sys.stderr = _AboveRegion(self, self._stderr)
         self._thread = threading.Thread(target=self._tick, name="region", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Take away what was drawn; the cursor stands where it began."""
         self._closed.set()
+        left = ""
+        if isinstance(sys.stderr, _AboveRegion) and sys.stderr.region is self:
+            left, sys.stderr = sys.stderr.begun, self._stderr
         with self._lock:
-            if self._widths:
-                self._write(self._erasing())
+            if self._widths or left:
+                self._write(self._erasing() + left)
                 self._widths = []
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(1 / _FRAMES_PER_S)
+
+    def write_above(self, text: str) -> None:
+        """Write whole lines where the region begins, and draw it below them."""
+        with self._lock:
+            self._write(self._erasing() + text)
+            self._widths, self._drawn = [], ""
+            self._draw()
 
     def _tick(self) -> None:
         while not self._closed.wait(1 / _FRAMES_PER_S):
@@ -95,6 +113,26 @@ class Region:
         with suppress(OSError):  # whoever writes the answer finds out that nobody looks any more
             self._console.file.write(text)
             self._console.file.flush()
+
+
+class _AboveRegion(TextIOBase):
+    """Standard error while a region is drawn.
+
+    Args:
+        rich_proxied_file: standard error itself, where rich looks for it.
+    """
+
+    def __init__(self, region: Region, rich_proxied_file: TextIO | None) -> None:
+        self.region, self.rich_proxied_file = region, rich_proxied_file
+        #: What has no end yet.
+        self.begun = ""
+
+    def write(self, text: str) -> int:
+        """Write lines above the region; what has no end yet waits for it."""
+        *whole, self.begun = (self.begun + text).split("\n")
+        if whole:
+            self.region.write_above("".join(f"{line}\n" for line in whole))
+        return len(text)
 
 
 def _breaks_lines() -> bool:

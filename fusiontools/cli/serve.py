@@ -61,9 +61,6 @@ def main(
                 "fuse-serve", f"clients: base URL {url}/v1 (Anthropic's: {url}), model `fusion`, {key}; Ctrl-C ends it"
             )
 
-        if options.open:
-            _open_page(url)
-
     run(ServerArguments(config, options, limit, journal), say)
 
 

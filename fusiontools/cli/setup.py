@@ -111,18 +111,22 @@ def make_client(
 
     def make() -> Any:
         from fusiontools.llm.client import Client
-        from fusiontools.llm.journal import open_journal
-        from fusiontools.llm.purses import Purses
+        from fusiontools.llm.state.shared import open_budget, open_kept
 
+        limits = replace(recipe.limits if recipe else LimitOptions(), **limit)
+        kept, state = open_kept(journal, partial(complain, tool))
+        own, run = open_budget(journal.get("budget"), limits.max_cost_usd, state)
         return Client(
             endpoints=recipe.endpoints if recipe else environment_endpoints(ENDPOINTS),
-            limits=replace(recipe.limits if recipe else LimitOptions(), **limit),
-            journal=open_journal(journal, partial(complain, tool)),
+            limits=limits,
+            journal=kept,
+            state=state,
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
             tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
             redact=recipe.redact if recipe else (),
-            purses=purses or Purses(),
+            purses=own if purses is None or "budget" in journal else purses,
+            run=run,
         )
 
     return make
@@ -165,8 +169,8 @@ def warm_up() -> None:
         from fusiontools.config.templates import load_template
         from fusiontools.record import jsonl, schemas
 
-        schemas.is_valid("record", jsonl.loads(b"{}"))
-        schemas.is_valid("recipe", jsonl.loads(b"{}"))
+        schemas.check_of("record")(jsonl.loads(b"{}"))
+        schemas.check_of("recipe")(jsonl.loads(b"{}"))
         load_template("default")
         # What is wrong with the choice is said by whoever needs it.
         with suppress(UsageError):

@@ -60,6 +60,7 @@ class Endpoint:
         args: arguments behind those of a known program.
         env: variables of the environment that the program gets beside the harmless ones.
         output: where in the JSON that the program prints its answer stands; None where it prints text.
+        embedded: this is the engine in our own process; follows from the others.
     """
 
     name: str
@@ -81,11 +82,10 @@ class Endpoint:
     env: tuple[str, ...] = ()
     output: CommandOutput | None = None
     api_key_command: tuple[str, ...] = ()
+    embedded: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def embedded(self) -> bool:
-        """Whether this is the engine in our own process."""
-        return not self.base_url and not self.runs_program
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "embedded", not self.base_url and not self.runs_program)
 
     @property
     def runs_program(self) -> bool:

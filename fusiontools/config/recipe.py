@@ -258,7 +258,7 @@ def read_section(section: str, own: Any, *, limited: bool) -> StageOptions:
         plain = jsonl.loads(jsonl.dumps(summary_of(section, options)))
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise InputError(f"cannot be read ({error}); choose a recipe with -c", where) from error
-    if not schemas.is_valid("recipe", plain):
+    if not schemas.check_of("recipe")(plain):
         path, reason = schemas.explain("recipe", plain)
         raise InputError(f"{reason}; choose a recipe with -c", f"$.recipe{path[1:]}")
     if (calls := options.most_calls) > _MOST_CALLS:

@@ -367,6 +367,15 @@ class JournalOptions(Settings):
     offline: bool = option(False, "--offline", help="Answer from the journal only; a miss is a failed call.")
     journal: str | None = option(None, "--journal", metavar="PATH", help="The journal's file.")
     no_journal: bool = option(False, "--no-journal", help="Keep nothing on disk.")
+    state: str | None = option(
+        None, "--state", metavar="URL", private=True,
+        help="Share calls, limits and budgets: redis://…, postgresql://…, sqlite:PATH; a password belongs in "
+        "$FUSION_STATE.",
+    )  # fmt: skip
+    budget: str | None = option(
+        None, "--budget", metavar="NAME", minimum=1,
+        help="Count --max-cost-usd together with all runs that name this budget.",
+    )  # fmt: skip
 
 
 class StreamOptions(Settings):

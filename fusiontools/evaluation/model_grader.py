@@ -141,7 +141,7 @@ def met_in(reply: str) -> bool | None:
 
 def _criterion_messages(record: Record, text: str, criterion: Criterion) -> prompts.Prompt:
     sections = load_template(_TEMPLATE)
-    mark = prompts.mark_of("criterion", record["id"], [text, criterion.text])
+    mark = prompts.mark_for("criterion", record, [text, criterion.text])
     values: dict[str, Any] = {
         "nonce": mark,
         "conversation": prompts.conversation(record["messages"], record.get("params", {}).get("tools")),

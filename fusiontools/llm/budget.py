@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.purses import Budget, Claim, Purses, Reservation, refusal
+from fusiontools.llm.purses import Budget, Claim, Purses, refusal
+from fusiontools.llm.state.store import Reservation
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model

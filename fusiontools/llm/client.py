@@ -19,15 +19,17 @@ from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
-from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.purses import Budget, Purses
-from fusiontools.llm.retry import Caller, call_with_retries
+from fusiontools.llm.retry import Caller, call_with_retries, deadline_failure
+from fusiontools.llm.state.store import Done, Found, KeptCalls, Lease
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
+    from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Call, Message
 
 _NO_SLOT = Slot()
@@ -51,6 +53,7 @@ class Client:
         endpoints: by name, as the environment wants them.
         limits: timeouts, retries, concurrency and money.
         journal: where finished calls are kept; None keeps nothing.
+        state: what is shared with other processes, where anything is; its journal is `journal`.
         replay: answer from the journal what it holds.
         offline: buy nothing; what the journal lacks fails as `offline_miss`.
         shares: whether identical calls under way at once are made once.
@@ -62,7 +65,8 @@ class Client:
 
     endpoints: Mapping[str, Endpoint]
     limits: LimitOptions = field(default_factory=LimitOptions)
-    journal: Journal | None = None
+    journal: KeptCalls | None = None
+    state: State | None = None
     replay: bool = False
     offline: bool = False
     shares: bool = True
@@ -123,8 +127,8 @@ class Client:
     def recall(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
     ) -> Completion | None:
-        """Return a finished call from the journal, without waiting; None where nothing is replayed or held."""
-        if self.journal is None or not (self.replay or self.offline):
+        """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
+        if self.journal is None or self.journal.remote or not (self.replay or self.offline):
             return None
         if ledger.redact:
             hidden = self._hide(request, ledger)
@@ -135,9 +139,22 @@ class Client:
     def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         if self.journal is None or not (self.replay or self.offline):
             return None
-        found = self.journal.get(request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch))
-        if found is None:
-            return None
+        found = self.journal.get(self._key(request, ledger))
+        return None if found is None else self._take_kept(found, request, model, ledger, slot)
+
+    async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
+        """Return a finished call from the journal, wherever that is."""
+        if self.journal is None or not self.journal.remote:
+            return self._recall(request, model, ledger, slot)
+        found = await self.journal.find(self._key(request, ledger)) if self.replay or self.offline else None
+        return None if found is None else self._take_kept(found, request, model, ledger, slot)
+
+    def _key(self, request: CompletionRequest, ledger: Ledger) -> bytes:
+        return request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
+
+    def _take_kept(
+        self, found: Found, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot
+    ) -> Completion:
         completion, saved_usd = found
         self._enter_replayed(completion, request, ledger, slot, saved_usd)
         _note_unmet(completion, model, ledger, slot)
@@ -218,7 +235,7 @@ class Client:
             if name != request.model:
                 # The recipe's price is the first model's own.
                 asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
-            if (recalled := self._recall(asked, model, ledger, slot)) is not None:
+            if (recalled := await self._find(asked, model, ledger, slot)) is not None:
                 if on_delta is not None:
                     say_whole(on_delta, recalled.content, recalled.reasoning_details)
                 return recalled
@@ -251,7 +268,7 @@ class Client:
     def pace_of(self, name: str) -> Pace:
         """Return the turns of an endpoint."""
         if name not in self._paces:
-            self._paces[name] = Pace(self._endpoint(name))
+            self._paces[name] = Pace(self._endpoint(name), self.state)
         return self._paces[name]
 
     def backend_of(self, name: str) -> Backend:
@@ -268,9 +285,13 @@ class Client:
             await opened.aclose()
         for backend in self.backends.values():
             await backend.aclose()
+        for pace in self._paces.values():
+            await pace.aclose()
         if self.journal is not None:
-            self.journal.close()
-        self.purses.close()
+            await self.journal.aclose()
+        await self.purses.aclose()
+        if self.state is not None:
+            await self.state.aclose()
 
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
@@ -278,12 +299,15 @@ class Client:
         """Buy the call, or wait for the identical one that is under way."""
         if not self.shares and self.journal is None:
             return await self._buy(request, b"", model, ledger, slot, on_delta)
-        key = request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
+        key = self._key(request, ledger)
         if not self.shares:
             return await self._buy(request, key, model, ledger, slot, on_delta)
         while (flight := self._flights.get(key)) is not None:
             try:
-                completion = await asyncio.shield(flight)
+                async with asyncio.timeout(ledger.remaining_s()):
+                    completion = await asyncio.shield(flight)
+            except TimeoutError:
+                raise deadline_failure(ledger.limits or self.limits) from None
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not flight.cancelled() or (task is not None and task.cancelling()):
@@ -301,7 +325,8 @@ class Client:
             return completion
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
-            completion = await self._buy(request, key, model, ledger, slot, on_delta)
+            buy = self._buy if self.state is None or self.journal is None else self._buy_alone
+            completion = await buy(request, key, model, ledger, slot, on_delta)
             flight.set_result(completion)
             return completion
         except CallFailed as failure:
@@ -312,14 +337,53 @@ class Client:
             flight.cancel()
             del self._flights[key]
 
-    async def _buy(
+    async def _buy_alone(
         self, request: CompletionRequest, key: bytes, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Buy the call while no other process does, or take what that has bought."""
+        assert self.state is not None  # noqa: S101 - whoever calls has looked
+        assert self.journal is not None  # noqa: S101
+        flights, replays = self.state.flights, self.replay
+        while True:
+            try:
+                async with asyncio.timeout(ledger.remaining_s()):
+                    turn = await flights.enter(key, replays=replays)
+            except TimeoutError:
+                raise deadline_failure(ledger.limits or self.limits) from None
+            if isinstance(turn, Done):
+                found = await self.journal.find(key)
+                if found is None:
+                    replays = False  # it has been forgotten since, or cannot be read
+                    continue
+                self._enter_replayed(found[0], request, ledger, slot, found[1])
+                if on_delta is not None:
+                    say_whole(on_delta, found[0].content, found[0].reasoning_details)
+                return found[0]
+            if turn is None:
+                return await self._buy(request, key, model, ledger, slot, on_delta)
+            bought = False
+            try:
+                completion = await self._buy(request, key, model, ledger, slot, on_delta, turn)
+                bought = True
+                return completion
+            finally:
+                await flights.leave(turn, bought=bought)
+
+    async def _buy(
+        self,
+        request: CompletionRequest,
+        key: bytes,
+        model: Model,
+        ledger: Ledger,
+        slot: Slot,
+        on_delta: OnDelta | None,
+        lease: Lease | None = None,
     ) -> Completion:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
         limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
-        if endpoint.wants_key and endpoint.name not in self.backends:
+        if endpoint.name not in self.backends and endpoint.wants_key:
             from fusiontools.llm.key_mask import current_key
 
             await current_key(endpoint)  # others are served while a command or a keyring looks for it
@@ -331,7 +395,7 @@ class Client:
         caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.purses)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
-            await self.journal.put(key, request, completion, paid_usd)
+            await self.journal.put(key, request, completion, paid_usd, lease)
         return completion
 
     def _endpoint(self, name: str) -> Endpoint:

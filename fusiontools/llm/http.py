@@ -94,7 +94,7 @@ class HttpBackend:
     def __init__(
         self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None, api: ApiFormat = OPENAI
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._wants_key = endpoint, endpoint.wants_key
         self._api = api
         self._url = _url(endpoint, api.path)
         self._headers = {
@@ -174,7 +174,7 @@ class HttpBackend:
 
     async def _mask(self) -> KeyMask:
         """Return what masks the key that holds now."""
-        key = await current_key(self._endpoint)
+        key = await current_key(self._endpoint) if self._wants_key else None
         if self._masked.of != key:
             self._masked = KeyMask(key)
         return self._masked

@@ -26,6 +26,7 @@ from typing import Any
 from fusiontools.config.stage_table import JournalOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.state.store import DONE_S, Found, KeptCall, KeptCalls, Lease
 from fusiontools.record import jsonl
 
 _SCHEMA = """
@@ -33,6 +34,8 @@ CREATE TABLE IF NOT EXISTS completion (
     key BLOB PRIMARY KEY, created_s REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID
 """
+_KEEP = "INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)"
+_KEEP_WHERE_NONE_IS = "INSERT OR IGNORE INTO completion VALUES (?, ?, ?, ?, ?)"
 #: What is kept of a completion, and the kinds of value that it may have.
 _KEPT: Mapping[str, tuple[type, ...]] = {
     "content": (str,),
@@ -48,12 +51,11 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "sources": (list,),
     "native": (list,),
 }
-_Row = tuple[bytes, float, str, str, bytes]
 #: How long a lock is waited for before it is said.
 _BUSY_S = 2.0
 _RETRY_S = 1.0
 #: How much waits in memory for a file that cannot be written.
-_WAITING_BYTES = 64 * 2**20
+WAITING_BYTES = 64 * 2**20
 #: So many entries go in one transaction, where old ones are forgotten.
 _FORGOTTEN_AT_ONCE = 500
 
@@ -62,6 +64,11 @@ def default_path() -> Path:
     """Return the journal's place in the XDG state directory."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "fusiontools" / "journal.db"
+
+
+def folder_of(journal: KeptCalls) -> Path:
+    """Return the folder where a run keeps what goes with its journal."""
+    return journal.path.parent if isinstance(journal, Journal) else default_path().parent
 
 
 def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> bytes:
@@ -81,7 +88,7 @@ def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> by
 
 
 class Journal:
-    """An open journal. Every method may be called from the event loop only.
+    """An open journal in a file. Every method may be called from the event loop only.
 
     Args:
         path: the SQLite file; its folder is made.
@@ -92,20 +99,23 @@ class Journal:
         UsageError: the file cannot be opened, or is no journal.
     """
 
+    remote = False
+
     def __init__(self, path: Path, warn: Callable[[str], None] | None = None, *, read_only: bool = False) -> None:
         self.path = path
+        self.place = str(path)
         #: Why the file cannot be written now; None where it can.
         self.broken: str | None = None
         self._warn = warn or logging.getLogger("fusiontools").warning
-        self._queue: queue.SimpleQueue[tuple[_Row, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[KeptCall, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         #: Finished calls that wait for the file, the writer's own; others only look.
-        self._waiting: dict[bytes, _Row] = {}
+        self._waiting: dict[bytes, KeptCall] = {}
         self._waiting_bytes = self._lost = 0
         self._said_unreadable = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._db = _open_to_read(path) if read_only else _open(path)
+            self._db = _open_to_read(path) if read_only else open_database(path)
         except _Locked as error:
             self._db = error.db
             self._hold([], "somebody has locked it")
@@ -113,14 +123,14 @@ class Journal:
             what = "read" if read_only else "written"
             raise UsageError(f"journal {path}: cannot be {what}: {_reason(error)}", code="journal") from error
 
-    def get(self, key: bytes) -> tuple[Completion, float | None] | None:
+    def get(self, key: bytes) -> Found | None:
         """Return a finished call and what it cost, or None; an entry that cannot be read is none, which is said."""
         try:
             waiting = self._waiting.get(key)
             if waiting is not None:
-                return _read(waiting[-1])
+                return read_body(waiting.body)
             row = self._db.execute("SELECT body FROM completion WHERE key = ?", (key,)).fetchone()
-            return _read(row[0]) if row is not None else None
+            return read_body(row[0]) if row is not None else None
         except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
             if not self._said_unreadable:
                 self._said_unreadable = True
@@ -130,12 +140,24 @@ class Journal:
                 )
             return None
 
-    async def put(self, key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None) -> None:
-        """Keep a finished call; returns when it is safe on disk, or waits in memory for a file that is `broken`."""
-        body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
-        if paid_usd is not None:
-            body["paid_usd"] = paid_usd
-        row = (key, time.time(), request.endpoint, request.model, jsonl.dumps(body))
+    async def find(self, key: bytes) -> Found | None:
+        """Return a finished call, as `get` does."""
+        return self.get(key)
+
+    async def put(
+        self,
+        key: bytes,
+        request: CompletionRequest,
+        completion: Completion,
+        paid_usd: float | None,
+        lease: Lease | None = None,
+    ) -> None:
+        """Keep a finished call; returns when it is safe on disk, or waits in memory for a file that is `broken`.
+
+        Args:
+            lease: under which it was bought; it ends in the same transaction.
+        """
+        row = kept_call(key, request, completion, paid_usd, lease)
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
             self._writer.start()
@@ -145,6 +167,10 @@ class Journal:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((row, done))
         await done
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """Finish the writes under way and close the file."""
+        self.close(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Finish the writes under way and close the file; what then still waits is said to be lost."""
@@ -170,7 +196,7 @@ class Journal:
                     db.close()
                 return
 
-    def _take(self) -> list[tuple[_Row, asyncio.Future[None] | None] | None]:
+    def _take(self) -> list[tuple[KeptCall, asyncio.Future[None] | None] | None]:
         """Return what has piled up; nothing where it is time to try again."""
         try:
             batch = [self._queue.get(timeout=_RETRY_S if self._waiting else None)]
@@ -180,15 +206,17 @@ class Journal:
             batch.append(self._queue.get())
         return batch
 
-    def _commit(self, db: sqlite3.Connection | None, rows: list[_Row]) -> sqlite3.Connection | None:
+    def _commit(self, db: sqlite3.Connection | None, rows: list[KeptCall]) -> sqlite3.Connection | None:
         """Write what waits and these rows; returns the connection, None where it is to be opened anew."""
         try:
-            db = db or _open(self.path)
+            db = db or open_database(self.path)
             with db:
                 db.execute("BEGIN IMMEDIATE")
-                db.executemany(
-                    "INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)", [*self._waiting.values(), *rows]
-                )
+                everything = [*self._waiting.values(), *rows]
+                db.executemany(_KEEP, [row[:5] for row in everything if row.fence is None])
+                for row in everything:
+                    if row.fence is not None:
+                        _end_lease(db, row)
         except (sqlite3.Error, OSError) as error:
             for opened in (db, getattr(error, "db", None)):
                 if opened is not None:
@@ -200,7 +228,7 @@ class Journal:
             self._warn(f"the journal {self.path} is written again, with the calls that waited for it")
         return db
 
-    def _hold(self, rows: list[_Row], reason: str) -> None:
+    def _hold(self, rows: list[KeptCall], reason: str) -> None:
         """Let rows wait in memory, while there is room, and say so once."""
         if not self.broken:
             self._warn(
@@ -209,13 +237,13 @@ class Journal:
             )
         self.broken = reason
         for row in rows:
-            if self._waiting_bytes + len(row[-1]) > _WAITING_BYTES:
+            if self._waiting_bytes + len(row.body) > WAITING_BYTES:
                 if not self._lost:
-                    self._warn(f"warning: {_WAITING_BYTES >> 20} MiB wait for the journal; what comes now is not kept")
+                    self._warn(f"warning: {WAITING_BYTES >> 20} MiB wait for the journal; what comes now is not kept")
                 self._lost += 1
             else:
-                self._waiting[row[0]] = row
-                self._waiting_bytes += len(row[-1])
+                self._waiting[row.key] = row
+                self._waiting_bytes += len(row.body)
 
 
 def count_before(path: Path, before_s: float) -> int:
@@ -242,7 +270,7 @@ def forget_before(path: Path, before_s: float) -> tuple[int, str | None]:
         UsageError: the file cannot be written.
     """
     try:
-        with contextlib.closing(_open(path)) as db:
+        with contextlib.closing(open_database(path)) as db:
             keys = db.execute("SELECT key FROM completion WHERE created_s < ?", (before_s,)).fetchall()
             for first in range(0, len(keys), _FORGOTTEN_AT_ONCE):
                 # A few at a time: whoever has bought a call waits for its turn to write it.
@@ -262,7 +290,26 @@ def forget_before(path: Path, before_s: float) -> tuple[int, str | None]:
         raise UsageError(f"journal {path}: cannot be written: {_reason(error)}", code="journal") from error
 
 
-def _read(data: bytes) -> tuple[Completion, float | None]:
+def _end_lease(db: sqlite3.Connection, row: KeptCall) -> None:
+    """Keep a call that was bought under a lease, which ends; whoever comes late takes nobody's place."""
+    ends_s = time.time() + DONE_S
+    mark = "UPDATE lease SET done = 1, ends_s = ? WHERE key = ? AND fence = ? AND done = 0"
+    in_time = db.execute(mark, (ends_s, row.key, row.fence)).rowcount
+    db.execute(_KEEP if in_time else _KEEP_WHERE_NONE_IS, row[:5])
+
+
+def kept_call(
+    key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
+) -> KeptCall:
+    """Return a finished call as it is kept."""
+    body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
+    if paid_usd is not None:
+        body["paid_usd"] = paid_usd
+    fence = None if lease is None else lease.fence
+    return KeptCall(key, time.time(), request.endpoint, request.model, jsonl.dumps(body), fence)
+
+
+def read_body(data: bytes) -> tuple[Completion, float | None]:
     """Return what an entry holds.
 
     Raises:
@@ -303,7 +350,7 @@ class _Locked(sqlite3.OperationalError):
         self.db = db
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """Open the file; several processes may be making it at the same moment."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -329,7 +376,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """Open a journal that may lie where nothing can be written: on a disc, in somebody else's folder."""
     try:
-        return _open(path)
+        return open_database(path)
     except _Locked:
         raise
     except (sqlite3.Error, OSError):

@@ -35,8 +35,10 @@ async def current_key(endpoint: Endpoint) -> str | None:
     Raises:
         CallFailed: it is somewhere and cannot be had.
     """
-    if not endpoint.wants_key or (endpoint.api_key_env and os.environ.get(endpoint.api_key_env)):
-        return endpoint.key()
+    if endpoint.api_key_env and (key := os.environ.get(endpoint.api_key_env, "").strip()):
+        return key
+    if not endpoint.wants_key:
+        return None
     try:
         return await asyncio.to_thread(endpoint.key)
     except UsageError as error:

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
-from fusiontools.llm.citations import read_citations
 from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import find_usage, usage_of
+from fusiontools.llm.provider_search import read_citations
 from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls

@@ -12,6 +12,7 @@ those for another one have waited long enough.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections import deque
 from collections.abc import AsyncIterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fusiontools.config.models import Endpoint
+    from fusiontools.llm.state.blocks import Blocks
+    from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Message, Usage
 
 _MINUTE_S = 60.0
@@ -60,9 +63,12 @@ class Pace:
     """The turns of one endpoint; used from one event loop only, whose clock counts.
 
     Most endpoints have no bounds: `holds` says whether there is anything to wait for, or to give back.
+
+    Args:
+        state: where the limits are counted together with other processes, which each keeps to by itself, too.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, state: State | None = None) -> None:
         self._name = endpoint.name
         self._most = endpoint.max_concurrency or (1 if endpoint.runs_program else None)
         self._rpm, self._tpm, self._one_model = endpoint.rpm, endpoint.tpm, endpoint.one_model
@@ -75,6 +81,8 @@ class Pace:
         self._loaded = ""
         self._in_a_row = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._blocks = None if state is None else _blocks_of(endpoint, self._most, state)
+        self._refilling: asyncio.Task[None] | None = None
 
     async def begin(
         self, model: str, messages: Sequence[Message], params: Mapping[str, Any], within_s: float
@@ -108,7 +116,9 @@ class Pace:
             return
         self._running.discard(turn)
         if usage is not None:
-            turn.tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+            estimated, turn.tokens = turn.tokens, usage["prompt_tokens"] + usage["completion_tokens"]
+            if self._blocks is not None:
+                self._blocks.correct(estimated - turn.tokens)
         self._let_go(asyncio.get_running_loop())
 
     @asynccontextmanager
@@ -167,7 +177,35 @@ class Pace:
                 if free_at < float("inf"):
                     self._timer = loop.call_at(free_at, self._let_go, loop)
                 return
+            if self._blocks is not None:
+                self._blocks.note(len(self._running), len(self._waiting))
+                if not self._blocks.has_room(len(self._running), turn.tokens):
+                    if self._refilling is None:
+                        self._refilling = loop.create_task(self._refill(turn.tokens, loop))
+                    return
+                self._blocks.use(turn.tokens)
             self._grant(turn, now)
+        if self._blocks is not None:
+            self._blocks.note(len(self._running), 0)
+
+    async def _refill(self, tokens: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Get room from those who share the limits, and look again."""
+        assert self._blocks is not None  # noqa: S101 - whoever calls has looked
+        try:
+            wait_s = await self._blocks.refill(tokens)
+        finally:
+            self._refilling = None
+        if wait_s:
+            self._timer = self._timer or loop.call_later(wait_s, self._let_go, loop)
+        else:
+            self._let_go(loop)
+
+    async def aclose(self) -> None:
+        """Give back what is held of limits that others share."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+        if self._blocks is not None:
+            await self._blocks.aclose()
 
     def _grant(self, turn: PaceTurn, now: float) -> None:
         self._waiting.remove(turn)
@@ -221,6 +259,16 @@ class Pace:
         if self._held_models:
             self._held_models = {model: until for model, until in self._held_models.items() if until > now}
         self.holds = self._bounded or bool(self._held or self._held_models)
+
+
+def _blocks_of(endpoint: Endpoint, most: int | None, state: State) -> Blocks | None:
+    """Return this process's part of an endpoint's limits; None where it has none."""
+    if not (most or endpoint.rpm or endpoint.tpm) or endpoint.runs_program:
+        return None
+    from fusiontools.llm.state.blocks import Blocks
+
+    name = hashlib.sha256(endpoint.identity.encode()).hexdigest()[:16]
+    return Blocks(state.store, name, most, endpoint.rpm, endpoint.tpm, state.say_away)
 
 
 def _estimate(messages: Sequence[Message], params: Mapping[str, Any]) -> int:

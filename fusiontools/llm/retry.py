@@ -99,7 +99,7 @@ async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | N
     try:
         turn = await caller.pace.begin(request.model, request.messages, request.params, caller.ledger.remaining_s())
     except TimeoutError:
-        raise _deadline_failure(caller) from None
+        raise deadline_failure(caller.limits) from None
     taken = False
     try:
         await _take_slot(caller)
@@ -116,17 +116,18 @@ async def _take_slot(caller: Caller) -> None:
             async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
                 await caller.slots.acquire()
         except TimeoutError:
-            raise _deadline_failure(caller) from None
+            raise deadline_failure(caller.limits) from None
     else:
         # Free at once: the common case, and the timeout would cost more than the slot.
         await caller.slots.acquire()
     if caller.ledger.remaining_s() <= 0:
         caller.slots.release()
-        raise _deadline_failure(caller)
+        raise deadline_failure(caller.limits)
 
 
-def _deadline_failure(caller: Caller) -> CallFailed:
-    return CallFailed("deadline", f"the record's {caller.limits.deadline_s:g} s were over (--deadline)")
+def deadline_failure(limits: LimitOptions) -> CallFailed:
+    """Return the failure of a call that has no more time."""
+    return CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)")
 
 
 def _wait_s(failure: CallFailed, retried: int, limits: LimitOptions) -> float:
@@ -187,7 +188,7 @@ async def _open_in_time(payment: Payment, caller: Caller) -> None:
         async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
             await payment.open()
     except TimeoutError:
-        raise _deadline_failure(caller) from None
+        raise deadline_failure(caller.limits) from None
 
 
 async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
@@ -208,7 +209,7 @@ async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: On
             # What somebody has seen cannot be asked for again.
             late = f"no answer within {timeout_s:g} s (--timeout)"
             raise CallFailed("timeout", late, retryable=not shown) from None
-        raise _deadline_failure(caller) from None
+        raise deadline_failure(caller.limits) from None
 
 
 def _loop_time(monotonic: float) -> float:

@@ -7,7 +7,7 @@ to explain a failure, because its error tree finds the fault that a person would
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,10 @@ def _fast(name: str, mask: str | None = None) -> Any:
     return jsonschema_rs.validator_for(schema, registry=registry, mask=mask)
 
 
-def is_valid(name: str, data: Any) -> bool:
-    """Return whether the data fits the schema."""
-    return bool(_fast(name).is_valid(data))
+@functools.cache
+def check_of(name: str) -> Callable[[Any], bool]:
+    """Return what says whether data fits the schema."""
+    return _fast(name).is_valid  # type: ignore[no-any-return]
 
 
 def fits(schema: Any, data: Any) -> bool:
@@ -160,7 +161,7 @@ def _words(error: Any) -> str:
 
 def check_record(record: Any) -> None:
     """Raise `InputError` with paths and reasons unless this is a record."""
-    if not is_valid("record", record):
+    if not check_of("record")(record):
         [(path, reason), *more] = faults("record", record)
         raise InputError("; ".join([reason, *(f"{where}: {why}" for where, why in more)]), path)
 
@@ -169,6 +170,6 @@ def validate_recipe(data: Any, where: str) -> None:
     """Raise `UsageError` naming file, paths and reasons unless this is a recipe."""
     if not isinstance(data, dict):
         raise UsageError(f"{where}: a recipe is a mapping of keys such as `panel:`, `judge:` and `synth:`")
-    if not is_valid("recipe", data):
+    if not check_of("recipe")(data):
         found = "; ".join(f"{path}: {reason}" for path, reason in faults("recipe", data))
         raise UsageError(f"{where}: {found}")

@@ -51,6 +51,15 @@ def display_names(panel: list[Response]) -> list[str]:
     return [r["member"] if counts[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
 
 
+def reasons_of(panel: list[Response]) -> list[str]:
+    """Return why members failed, `NAME, NAME: why`, each reason once."""
+    whose: dict[str, dict[str, None]] = {}
+    for response in panel:
+        if "error" in response:
+            whose.setdefault(response["error"]["message"], {})[response["member"]] = None
+    return [f"{', '.join(members)}: {message}" for message, members in whose.items()]
+
+
 def question_id(messages: list[Message]) -> str:
     """Return 16 hex digits of SHA-256 over the canonical JSON of the question."""
     return hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

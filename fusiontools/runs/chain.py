@@ -27,7 +27,7 @@ from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, named_models, require_members, suited_to
-from fusiontools.config.stage_table import ANSWERING, LimitOptions
+from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions
 from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
@@ -38,7 +38,7 @@ from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, in_turn
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -132,40 +132,20 @@ class Chain:
                 stages.append(stage_of(step.name, step.given, resolver))
             except UsageError as error:
                 raise StepRefused(step, error.message) from error
-        run = self._run(stages)
+        last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
+        last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
+        # An answer is heard from the step whose text it will be.
+        heard = {last_answer, last_panel} if self.answers else set()
+        run = in_turn(stages, [step.name for step in self.steps], heard)
         if recipe.compact is None:
             return run
         readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
         return compacting(run, recipe.compact, readers, recipe)
 
-    def _run(self, stages: Sequence[Stage]) -> Stage:
-        """Return the stages as one; the text of an answer is heard from the step whose text will be the answer."""
-        last_panel = max((i for i, step in enumerate(self.steps) if step.name == "panel"), default=-1)
-        last_answer = max((i for i, step in enumerate(self.steps) if step.name in ANSWERING), default=-1)
-        heard = (last_answer, last_panel) if self.answers else ()
-
-        async def run(record: Record, runtime: Runtime) -> Record:
-            runtime = runtime.timed()
-            quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
-            for i, stage in enumerate(stages):
-                record = await stage(record, runtime if i in heard else quiet)
-                if runtime.on_stage is not None:
-                    runtime.on_stage(self.steps[i].name, record)
-            return record
-
-        return run
-
 
 def compose(*stages: Stage) -> Stage:
     """Return the stages as one: each reads what the one before it wrote, all within the record's one deadline."""
-
-    async def run(record: Record, runtime: Runtime) -> Record:
-        runtime = runtime.timed()
-        for stage in stages:
-            record = await stage(record, runtime)
-        return record
-
-    return run
+    return in_turn(stages, [""] * len(stages), range(len(stages)))
 
 
 def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
@@ -413,7 +393,8 @@ async def estimate_calls(
 
     Args:
         completion_tokens: how long an answer is taken to be; a smaller `max_tokens` bounds it.
-        agreed: the cheapest case: all say the same in a word, no tool is used, and a router's model says `solo`.
+        agreed: the cheapest case: all say the same in a word, no tool is used, a router's model says `solo`, and
+            whoever may be cut off is, at no cost.
 
     Else nobody agrees, and this is the dearest case; a router's rules decide as they would, its model says `fuse`, and
     a router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
@@ -433,7 +414,37 @@ async def estimate_calls(
     client.opened[id(client.tools)] = tools
     asked: Record = {**record, "calls": []}
     done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
-    return [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
+    calls: list[Call] = [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
+    return _without_cut_off(calls, recipe, steps, done) if agreed else calls
+
+
+def _without_cut_off(calls: list[Call], recipe: Recipe, steps: Sequence[Step], done: Record) -> list[Call]:
+    """Return the calls without those of members that are cut off where the others agree: the dearest ones."""
+    resolver = Resolver(recipe, binding=True, offline=True)
+    panels = [step for step in steps if step.name == "panel"]
+    scouted = any(spared["why"] == "scouts" for spared in done.get("spared", []))
+    cut: set[int] = set()
+    for layer, step in enumerate(panels, start=1):
+        options: Any = resolver.options_for("panel", step.given)(done)
+        asked = [i for i, call in enumerate(calls) if call["stage"] == "panel" and call.get("layer", 1) == layer]
+        asked = [i for i in asked if "step" not in calls[i]]
+        if layer == 1 and scouted:
+            continue  # scouts are all waited for
+        by_cost = sorted(asked, key=lambda i: calls[i]["cost_usd"] or 0.0)
+        cut.update(by_cost[_fewest(options, len(asked)) :])
+    return [call for i, call in enumerate(calls) if i not in cut]
+
+
+def _fewest(options: PanelOptions, asked: int) -> int:
+    """Return how many responses of a layer are enough for the others to be cut off."""
+    if options.first_call:
+        return 1
+    enough = [asked]
+    if options.quorum is not None and not options.sequential:
+        enough.append(options.quorum)
+    if options.stop_when_agreed and not options.adds_layer:
+        enough.append(asked // 2 + 1)
+    return min(enough)
 
 
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:

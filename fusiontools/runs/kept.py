@@ -36,6 +36,9 @@ KINDS = {
 #: What goes by age; weights are as good as they were.
 AGING = (JOURNAL, LOG, SESSIONS)
 _DAY_S = 86_400
+#: Whoever writes holds the file's lock, and would go on in one without a name: in a session for long, in the log for a
+#: moment.
+_LOCKS = {SESSIONS: fcntl.LOCK_EX | fcntl.LOCK_NB, LOG: fcntl.LOCK_EX}
 #: What goes with a session: a torn end, the turn under way, work that was not kept.
 _BESIDE = (".torn", ".turn", ".patch")
 
@@ -107,7 +110,7 @@ def remove_older(kind: str, before_s: float) -> Removed:
             return Removed(0, ("somebody is fetching the model",))
         for path in _files(kind):
             if _used_s(kind, path) < before_s:
-                why_not = _remove(path, locked=kind == SESSIONS)
+                why_not = _remove(path, _LOCKS.get(kind, 0))
                 if why_not is None:
                     count += path.suffix not in _BESIDE
                 else:
@@ -118,13 +121,12 @@ def remove_older(kind: str, before_s: float) -> Removed:
     return Removed(count, tuple(left))
 
 
-def _remove(path: Path, *, locked: bool) -> str | None:
+def _remove(path: Path, lock: int) -> str | None:
     """Remove a file; return why it stays, where it does."""
     try:
         with path.open("rb") as file:
-            if locked:
-                # Whoever has a session open holds its lock, and would go on writing into a file without a name.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock:
+                fcntl.flock(file, lock)
             path.unlink()
     except BlockingIOError:
         return "it is in use"

@@ -92,13 +92,26 @@ def keep_run(record: Record, tool: str) -> None:
     path = log_dir() / f"{time.strftime('%Y-%m-%d', time.gmtime(now))}.jsonl"
     for folder in (path.parent.parent, path.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open_locked(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         write_line(fd, b"\n" * torn + jsonl.dumps(entry) + b"\n", path)
     finally:
+        os.close(fd)
+
+
+def _open_locked(path: Path) -> int:
+    """Return a day's file, locked; somebody may remove one while it is waited for."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
         os.close(fd)
 
 

@@ -145,15 +145,15 @@ def write_line(fd: int, line: bytes, path: Path) -> None:
     """Add a whole line to a file that this process has locked, in one write.
 
     Raises:
-        OSError: there is no room for it. The file then ends as it did.
+        OSError: there is no room for it; it names the file, which then ends as it did.
     """
     before = os.fstat(fd).st_size
     try:
         if os.write(fd, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    except OSError:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
         os.ftruncate(fd, before)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def conversation(record: Record | None) -> list[Message]:
@@ -283,7 +283,9 @@ def _find(which: str, kinds: Sequence[str], folder: Path) -> Path:
     if begun:
         raise UsageError(f"session {which!r}: {len(begun)} begin so: {', '.join(sorted(begun)[:5])}", code="session")
     latest = f"; the latest is {next(iter(names))}" if names else f"; {folder} has none"
-    raise UsageError(f"session {which!r}: there is none that begins so{latest}", code="session")
+    # Where a name may stand and need not, a question is taken for one.
+    asked = "" if which.replace("-", "").isalnum() else "; what is to be asked comes after `--`"
+    raise UsageError(f"session {which!r}: there is none that begins so{latest}{asked}", code="session")
 
 
 def _new_path(folder: Path, kind: str) -> Path:

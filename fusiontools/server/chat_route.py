@@ -66,7 +66,7 @@ class ChatRoute:
             turn = self.server.responses.open_turn(log.caller, body)
             body = turn.body
         request = self.protocol.read(body)
-        plan, budget = self.plan(request, scope)
+        plan, budget = await self.plan(request, scope)
         if plan.model is not None and self._passes(plan.model, body):
             passing = Passthrough(self.server, log, receive, send)
             await passing.forward(body, plan.model, plan.fusion.get("max_cost_usd"))
@@ -74,13 +74,13 @@ class ChatRoute:
         meta = self.meta(request)
         if self.route == "responses":
             request = with_turn(request, turn, self.server.responses, log.caller)
-        exchange = self.begin(request, meta, plan, budget, log)
+        exchange = await self.begin(request, meta, plan, budget, log)
         if self.route == "responses" and turn.background:
             await make_in_background(exchange, self.server, receive, send)
         else:
             await self.say(exchange, receive, send)
 
-    def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
+    async def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
         """Return what is to be done for a request, and the purse that pays.
 
         Raises:
@@ -91,8 +91,8 @@ class ChatRoute:
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
         log.model = request.model[:100]
         plan = server.planner.plan(request)
-        server.rate_limiter.take(log.caller)
-        return plan, server.daily_budgets.of(log.caller)
+        await server.rate_limiter.take(log.caller)
+        return plan, await server.daily_budgets.of(log.caller)
 
     def meta(self, request: ChatRequest) -> ResponseMeta:
         """Return the head of a new response."""
@@ -101,7 +101,7 @@ class ChatRoute:
         tokens = prompt_tokens(request.messages, request.params) if early else 0
         return ResponseMeta(new_id(), int(time.time()), request.model, tokens)
 
-    def begin(
+    async def begin(
         self, request: ChatRequest, meta: ResponseMeta, plan: Plan, budget: Budget | None, log: RequestLog
     ) -> Exchange:
         """Return an exchange whose answer is being made.
@@ -110,7 +110,7 @@ class ChatRoute:
             ApiError: no fusion can answer it, or too many wait.
         """
         refuse_unanswerable(request)
-        return Exchange(request, meta, plan, self._job(request, plan, log, budget), log)
+        return Exchange(request, meta, plan, await self._job(request, plan, log, budget), log)
 
     async def say(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Send the answer, whole or as a stream."""
@@ -124,7 +124,7 @@ class ChatRoute:
         same = self.route == "chat" and "messages" in body
         return same and can_pass(self.server.catalog.endpoints[model.endpoint])
 
-    def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Budget | None) -> Job:
+    async def _job(self, request: ChatRequest, plan: Plan, log: RequestLog, budget: Budget | None) -> Job:
         """Return the job that makes the answer: a new one, or one that is under way or has ended.
 
         Raises:
@@ -136,7 +136,7 @@ class ChatRoute:
             limiter.refuse_if_full()
             return Job(work)
         key = key_of(request, log.caller)
-        if (kept := server.cache.get(key)) is not None:
+        if (kept := await server.cache.get(key)) is not None:
             server.metrics.count_lookup("hit")
 
             async def known(_: Job) -> Any:

@@ -33,12 +33,12 @@ class CompletionsRoute:
         try:
             body = await read_body(receive, self.asked.server.options)
             with ExitStack() as held:
-                exchanges = self._begin(body, scope, held)
+                exchanges = await self._begin(body, scope, held)
                 await self._answer(exchanges, scope["log"], receive, send)
         except ApiError as refused:
             await self.asked.refuse(refused, scope, send)
 
-    def _begin(self, body: dict[str, Any], scope: Any, held: ExitStack) -> list[Exchange]:
+    async def _begin(self, body: dict[str, Any], scope: Any, held: ExitStack) -> list[Exchange]:
         """Return an exchange for each prompt, all under one head; their work ends with `held`.
 
         Raises:
@@ -46,11 +46,11 @@ class CompletionsRoute:
         """
         asked = self.asked
         requests = [asked.protocol.read({**body, "prompt": prompt}) for prompt in prompts_of(body)]
-        plans = [asked.plan(request, scope) for request in requests]
+        plans = [await asked.plan(request, scope) for request in requests]
         meta = asked.meta(requests[0])
         exchanges = []
         for request, (plan, budget) in zip(requests, plans, strict=True):
-            exchanges.append(asked.begin(request, meta, plan, budget, scope["log"]))
+            exchanges.append(await asked.begin(request, meta, plan, budget, scope["log"]))
             held.enter_context(Hold(exchanges[-1].job))
         return exchanges
 

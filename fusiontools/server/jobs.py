@@ -10,8 +10,8 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,8 @@ from fusiontools.llm.completion import Delta
 from fusiontools.llm.drafts import Drafts
 from fusiontools.llm.ledger import Event
 from fusiontools.llm.purses import Budget
+from fusiontools.llm.state.shared import State
+from fusiontools.llm.state.store import StateAway
 from fusiontools.record import jsonl
 from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
@@ -181,40 +183,6 @@ class Subscriber:
 _RETRY_S = 1
 
 
-class RunsUnderWay:
-    """The streams that are under way, each by its caller and its name, so that their members can be stopped."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[tuple[str, str], Job] = {}
-
-    @contextmanager
-    def running(self, caller: str, run: str, job: Job) -> Iterator[None]:
-        """Let a run be found until the block ends."""
-        self._jobs[caller, run] = job
-        try:
-            yield
-        finally:
-            del self._jobs[caller, run]
-
-    def stop(self, caller: str, run: str, member: str) -> None:
-        """Cut a member of a run off.
-
-        Raises:
-            ApiError: there is no such run of this caller, or nobody of this name is writing in it.
-        """
-        job = self._jobs.get((caller, run))
-        if job is None:
-            raise ApiError(
-                404,
-                "run_not_found",
-                f"no run {run[:100]!r} of this key is under way in this process: it has ended, or another "
-                "of the server's --workers has it; closing the connection of its stream stops all of it",
-                "run",
-            )
-        if job.drafts is None or not job.drafts.stop(member):
-            raise ApiError(404, "run_not_found", f"no member {member[:100]!r} is writing", "member")
-
-
 #: What `degraded` says that no second try would change.
 _NO_FAILURES = ("judge_on_panel",)
 
@@ -227,13 +195,21 @@ class Cache:
         entries: how many are kept, at most; the one that was used longest ago makes room.
         clock: seconds, rising.
         most_bytes: how much they may have together, as JSON.
+        state: where other processes find them, and this one theirs; they go by age there.
     """
 
     def __init__(
-        self, keep_s: float, entries: int, clock: Callable[[], float] = time.monotonic, most_bytes: int = 2**26
+        self,
+        keep_s: float,
+        entries: int,
+        clock: Callable[[], float] = time.monotonic,
+        most_bytes: int = 2**26,
+        state: State | None = None,
     ) -> None:
         #: Whether there is a cache at all.
         self.keeps = keep_s > 0
+        self._keep_s, self._state = keep_s, state
+        self._sharing: set[asyncio.Task[None]] = set()
         # No record is counted as less than the share of one among so many: so one bound holds both.
         share = max(1, most_bytes // entries)
         self._kept: TTLCache[bytes, Record] = TTLCache(
@@ -241,9 +217,16 @@ class Cache:
         )
         self._running: dict[bytes, Job] = {}
 
-    def get(self, key: bytes) -> Record | None:
+    async def get(self, key: bytes) -> Record | None:
         """Return a finished record that is still fresh."""
-        return self._kept.get(key)
+        if (kept := self._kept.get(key)) is not None or self._state is None:
+            return kept
+        try:
+            shared = await self._state.store.value_of(_value_name(key))
+        except StateAway as away:
+            self._state.say_away(str(away))
+            return None
+        return None if shared is None else jsonl.loads(shared)
 
     def find_running(self, key: bytes) -> Job | None:
         """Return the job of this key, where one can still be joined."""
@@ -266,6 +249,20 @@ class Cache:
         if self.keeps and "error" not in record and not failed:  # another try may do better
             with suppress(ValueError):  # it alone is larger than all may be
                 self._kept[key] = record
+            if self._state is not None:
+                sharing = asyncio.ensure_future(self._share(key, record, self._state))
+                self._sharing.add(sharing)
+                sharing.add_done_callback(self._sharing.discard)
+
+    async def _share(self, key: bytes, record: Record, state: State) -> None:
+        try:
+            await state.store.keep_value(_value_name(key), jsonl.dumps(record), self._keep_s)
+        except StateAway as away:
+            state.say_away(str(away))
+
+
+def _value_name(key: bytes) -> str:
+    return f"answer {key.hex()}"
 
 
 class ConcurrencyLimiter:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusiontools.config.recipe import Recipe
     from fusiontools.record.types import Record
     from fusiontools.runs.mcp_server import PanelQuestion
+    from fusiontools.server.plan import Plan
     from fusiontools.server.state import Server
 
 _MOST_SESSIONS = 1000
@@ -48,20 +49,23 @@ class ServedModels:
         """Return what makes the record.
 
         Raises:
-            ApiError: the key has asked too often or spent too much, or too many wait.
+            ApiError: too many wait; of the work, too, where the key has asked too often or spent too much.
         """
         server, log = self.server, request.scope["log"]
         asked: Any = dict(question.record)
         chat = ChatRequest(f"{FUSION}/{question.recipe}", asked.pop("messages"), stream=True)
         log.model = chat.model[:100]
         plan = server.planner.plan(chat)
-        server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
-        return self._make(server.runner.work(chat, plan, budget, asked), log, tell)
+        return self._make(chat, plan, asked, log, tell)
 
-    async def _make(self, work: Any, log: RequestLog, tell: Callable[[str], None]) -> Record:
-        job = Job(work)
+    async def _make(
+        self, chat: ChatRequest, plan: Plan, asked: Any, log: RequestLog, tell: Callable[[str], None]
+    ) -> Record:
+        server = self.server
+        await server.rate_limiter.take(log.caller)
+        budget = await server.daily_budgets.of(log.caller)
+        job = Job(server.runner.work(chat, plan, budget, asked))
         job.join(_StepTeller(job, tell))
         record: Any = await job.task
         log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
@@ -135,8 +139,9 @@ class McpRoute:
 
     async def _own(self, opened: asyncio.Future[None]) -> None:
         """Keep the sessions open: the SDK wants one task to open and to close them."""
+        from mcp.server import _streamable_http_modern
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-        from sse_starlette.sse import AppStatus
+        from sse_starlette.sse import AppStatus, EventSourceResponse
 
         from fusiontools.runs.mcp_server import PanelTools
 
@@ -144,6 +149,9 @@ class McpRoute:
         logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
         AppStatus.enable_automatic_graceful_drain = False
         options = self._server.options
+        # How long a stream may be silent, the SDK lets nobody say who calls it.
+        _streamable_http_modern._SSE_PING_INTERVAL = options.keepalive_s
+        EventSourceResponse.DEFAULT_PING_INTERVAL = options.keepalive_s  # type: ignore[assignment]
         one = options.workers == 1
         tools = PanelTools(ServedModels(self._server), lambda error: report_bug("/mcp", error), promises=one)
         sessions = StreamableHTTPSessionManager(

@@ -26,6 +26,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.purses import Budget, Purses
+from fusiontools.llm.state.shared import State
+from fusiontools.llm.state.store import StateAway
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, WireProtocol
@@ -345,13 +347,19 @@ class RateLimiter:
     Args:
         per_min: tokens that flow in each minute, and how many a bucket holds; 0 is no limit.
         clock: seconds, rising.
+        state: where the limit is counted together with other processes; while it is away, each keeps its share.
+        name: what those call it who count together.
+        workers: how many processes share the limit, as far as this one knows.
     """
 
     per_min: float
     clock: Callable[[], float] = time.monotonic
+    state: State | None = None
+    name: str = "rate"
+    workers: int = 1
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
-    def take(self, caller: str) -> None:
+    async def take(self, caller: str) -> None:
         """Take a token.
 
         Raises:
@@ -359,15 +367,33 @@ class RateLimiter:
         """
         if not self.per_min:
             return
-        now, holds = self.clock(), max(1.0, self.per_min)
-        bucket = self._buckets.setdefault(caller, _Bucket(holds, now))
-        bucket.tokens = min(holds, bucket.tokens + (now - bucket.filled) * self.per_min / 60)
-        bucket.filled = now
-        if bucket.tokens < 1:
-            wait_s = max(1, math.ceil((1 - bucket.tokens) * 60 / self.per_min))
+        wait_s = self._take_own(caller) if self.state is None else await self._take_shared(caller, self.state)
+        if wait_s > 0:
+            wait_s = max(1, math.ceil(wait_s))
             why = f"this key may ask {self.per_min:g} times a minute; try again in {wait_s} s"
             raise ApiError(429, "rate_limit_exceeded", why, headers={"retry-after": str(wait_s)})
+
+    async def _take_shared(self, caller: str, state: State) -> float:
+        """Take a token of what all processes may have together; return how soon there is one."""
+        holds = max(1, int(self.per_min))
+        try:
+            taken = await state.store.grant(f"{self.name} {caller}", "", 1, 1, holds, holds * 60 / self.per_min, 0.0)
+        except StateAway as away:
+            state.say_away(str(away))
+            return self._take_own(caller)
+        return taken.wait_s
+
+    def _take_own(self, caller: str) -> float:
+        """Take a token of a bucket of this process; return how soon there is one."""
+        now, per_min = self.clock(), self.per_min / self.workers
+        holds = max(1.0, per_min)
+        bucket = self._buckets.setdefault(caller, _Bucket(holds, now))
+        bucket.tokens = min(holds, bucket.tokens + (now - bucket.filled) * per_min / 60)
+        bucket.filled = now
+        if bucket.tokens < 1:
+            return (1 - bucket.tokens) * 60 / per_min
         bucket.tokens -= 1
+        return 0.0
 
 
 @dataclass(slots=True)
@@ -384,7 +410,7 @@ class DailyBudgets:
     purses: Purses = field(default_factory=Purses)
     clock: Callable[[], float] = time.time
 
-    def of(self, caller: str) -> Budget | None:
+    async def of(self, caller: str) -> Budget | None:
         """Return today's budget of a caller.
 
         Raises:
@@ -395,7 +421,7 @@ class DailyBudgets:
         today = time.strftime("%Y-%m-%d", time.gmtime(self.clock()))
         budget = Budget(self.purses, f"{today} {caller}", self.day_usd, "caller_budget", "this key")
         try:
-            spent_usd = budget.committed_usd
+            spent_usd = await budget.committed_usd()
         except CallFailed as failed:
             raise ApiError(503, failed.code, failed.message) from failed
         if spent_usd >= self.day_usd:

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.readiness import lacks
-from fusiontools.errors import __version__
+from fusiontools.errors import UsageError, __version__
 from fusiontools.server.catalog import models_of
 from fusiontools.server.middleware import is_loopback, is_of_page, takes_page_keys
 from fusiontools.server.protocols.exchange import ApiError
@@ -95,13 +95,12 @@ class PageRoutes:
                     "name": name,
                     "needed": name in needed,
                     "lacks": lacks(endpoint),
+                    "lacks_key": _lacks_key(endpoint),
                     "takes_key": self._takes_key(endpoint, scope),
                 }
                 for name, endpoint in self._endpoints().items()
             ],
             "page_keys": self._may_bring_keys(scope),
-            # Of several processes another one than the run's would be told.
-            "stops_members": server.options.workers == 1,
         }
         await send_json(send, 200, said, {"cache-control": "no-store"})
 
@@ -130,12 +129,20 @@ class PageRoutes:
         return {name: endpoint for name, endpoint in catalog.endpoints.items() if name in homes or endpoint.api_key_env}
 
     def _takes_key(self, endpoint: Endpoint, scope: Any) -> bool:
-        return self._may_bring_keys(scope) and endpoint.api_key_env is not None and endpoint.key() is None
+        return self._may_bring_keys(scope) and _lacks_key(endpoint)
 
     def _may_bring_keys(self, scope: Any) -> bool:
         client = scope.get("client")
         on_this_machine = client is not None and is_loopback(client[0])
         return takes_page_keys(self.server.options) and on_this_machine and _is_of_our_page(scope)
+
+
+def _lacks_key(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint wants a key and has none; where its key cannot be had another does not help."""
+    try:
+        return endpoint.api_key_env is not None and not endpoint.key_place()
+    except UsageError:
+        return False
 
 
 def _is_of_our_page(scope: Any) -> bool:

@@ -313,7 +313,7 @@ class Passthrough:
 
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
-        budgets, redact = self._budgets(max_cost_usd), self.server.catalog.redact
+        budgets, redact = await self._budgets(max_cost_usd), self.server.catalog.redact
         forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
         self.server.runner.limiter.refuse_if_full()
         work = asyncio.ensure_future(self._inside(body, model, forwarding))
@@ -345,8 +345,8 @@ class Passthrough:
         else:
             await send_json(self.send, head[0], bytes(kept), _reply_headers(head[1]))
 
-    def _budgets(self, max_cost_usd: float | None) -> tuple[Budget | RecordBudget, ...]:
-        budget = self.server.daily_budgets.of(self.log.caller)
+    async def _budgets(self, max_cost_usd: float | None) -> tuple[Budget | RecordBudget, ...]:
+        budget = await self.server.daily_budgets.of(self.log.caller)
         limits = [usd for usd in (self.server.options.max_request_cost_usd, max_cost_usd) if usd is not None]
         own = (RecordBudget(min(limits), "the request"),) if limits else ()
         return own if budget is None else (*own, budget)

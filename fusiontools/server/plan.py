@@ -231,7 +231,7 @@ class Planner:
             fusion["recipe"] = fusion["recipe"].removeprefix(f"{FUSION}/")
         if isinstance(fusion.get("include"), str):
             fusion["include"] = [fusion["include"]]
-        if not schemas.is_valid("fusion", fusion):
+        if not schemas.check_of("fusion")(fusion):
             path, reason = schemas.explain("fusion", fusion)
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.

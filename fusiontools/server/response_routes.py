@@ -56,7 +56,7 @@ class ResponseRoutes:
     async def count(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request has."""
         body = await read_body(receive, self.server.options)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         request = Responses().read(self.server.responses.open_turn(scope["log"].caller, body).body)
         check_size(request, self.server.options)
         tokens = prompt_tokens(request.messages, request.params)
@@ -178,7 +178,7 @@ class ConversationRoutes:
 
     async def _read(self, scope: Any, receive: Receive) -> dict[str, Any]:
         body = await read_body(receive, self.server.options)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         return body
 
 

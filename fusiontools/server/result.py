@@ -12,7 +12,7 @@ from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Call, Degraded, Record
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
-from fusiontools.server.scrubbing import scrub, scrub_record, shown_response
+from fusiontools.server.scrubbing import scrub, scrub_record, scrub_response
 
 if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
@@ -96,6 +96,7 @@ def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> Spending:
 def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
     """Return the response's `fusion` object; what is long is in it where the client asked for it."""
     include = plan.fusion.get("include", ())
+    show = scrub_response if "panel" in include else _summarize
     spent: dict[str, Spending] = {}
     seconds: dict[str, float] = {}
     for call in calls:
@@ -107,7 +108,7 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
     block: dict[str, Any] = {
         "recipe": plan.recipe.name,
         "chain": plan.chain,
-        "panel": [shown_response(response, "panel" in include) for response in record.get("panel", [])],
+        "panel": [show(response) for response in record.get("panel", [])],
         "by": record["answer"]["by"] if "answer" in record else None,
         "model": record["answer"].get("model") if "answer" in record else None,
         "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": unknown, "by_stage_usd": costs},
@@ -123,6 +124,12 @@ def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool
     if "record" in include:
         block["record"] = scrub_record(record, whole=plan.shows_recipe)
     return block
+
+
+def _summarize(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return whose response it is, and how it went."""
+    status = response["error"]["code"] if "error" in response else "ok"
+    return {"member": response["member"], "sample": response["sample"], "layer": response["layer"], "status": status}
 
 
 def error_of(record: Record) -> ApiError:

@@ -239,7 +239,7 @@ class Routes:
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
         body = await read_body(receive, self.server.options)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         await send_json(send, 200, {"input_tokens": count(body)}, {})
 
     async def estimate(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -248,14 +248,15 @@ class Routes:
         check_size(request, self.server.options)
         plan = self.server.planner.plan(request)
         refuse_unanswerable(request)
-        self.server.rate_limiter.take(scope["log"].caller)
+        await self.server.rate_limiter.take(scope["log"].caller)
         recipe, chain = self.server.planner.chain_of(request)
         record = record_of(request, plan)
         try:
             calls = await estimate_calls(recipe, chain, record, _ASSUMED_TOKENS)
+            least = await estimate_calls(recipe, chain, record, _ASSUMED_TOKENS, agreed=True)
         except (InputError, UsageError) as error:
             raise ApiError(400, "invalid_request", error.message) from error
-        await send_json(send, 200, _sum_up(recipe, chain.text, calls), {})
+        await send_json(send, 200, _sum_up(recipe, chain.text, calls, least), {})
 
     async def fuse(self, scope: Any, receive: Receive, send: Send) -> None:
         """Take a question through a chain and show the whole record."""
@@ -268,8 +269,8 @@ class Routes:
         log.model = request.model[:100]
         plan = server.planner.plan(request)
         refuse_unanswerable(request)
-        server.rate_limiter.take(log.caller)
-        budget = server.daily_budgets.of(log.caller)
+        await server.rate_limiter.take(log.caller)
+        budget = await server.daily_budgets.of(log.caller)
         server.runner.limiter.refuse_if_full()
         job = Job(server.runner.work(request, plan, budget, body))
         if request.stream:
@@ -295,7 +296,7 @@ class Routes:
         body = await read_body(receive, self.server.options)
         if not isinstance(member := body.get("member"), str) or len(body) > 1:
             raise ApiError(400, "invalid_request", "say one `member`, as the events name it in `model`", "member")
-        self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)
+        await self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)
         await send_json(send, 200, {"stopped": member}, {})
 
 
@@ -370,7 +371,7 @@ def _describe(recipe: Recipe, chain: str) -> dict[str, Any]:
     }
 
 
-def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
+def _sum_up(recipe: Recipe, chain: str, calls: list[Call], least: list[Call]) -> dict[str, Any]:
     spent = sum_spending(calls)
     stages: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(call["stage"] for call in calls):
@@ -384,6 +385,7 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call]) -> dict[str, Any]:
         "input_tokens": spent.prompt_tokens,
         "max_output_tokens": spent.completion_tokens,
         "cost_usd": spent.cost_usd,
+        "least": {"calls": len(least), "cost_usd": sum_spending(least).cost_usd},
         "stages": stages,
     }
 

@@ -1,7 +1,8 @@
-"""Listen, serve, drain: uvicorn around the app, in one process or several; the home of uvicorn."""
+"""The ASGI app with its routes, and uvicorn around it: listen, serve, drain, in one process or several."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import gc
@@ -12,24 +13,80 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.routing import Route, Router
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fusiontools.errors import FusionError, UsageError
-from fusiontools.server.request import BoundedProtocol
-from fusiontools.server.state import ServerArguments, open_server, require_safe, server_keys
+from fusiontools.llm.journal import Journal
+from fusiontools.llm.state.shared import State, open_kept
+from fusiontools.llm.state.store import KeptCalls
+from fusiontools.server.chat_route import ChatRoute
+from fusiontools.server.completions_route import CompletionsRoute
+from fusiontools.server.mcp_route import McpRoute
+from fusiontools.server.middleware import RequestMiddleware
+from fusiontools.server.page_routes import PageRoutes
+from fusiontools.server.protocols.chat import Chat
+from fusiontools.server.protocols.completions import Completions
+from fusiontools.server.protocols.messages import Messages
+from fusiontools.server.protocols.responses import Responses
+from fusiontools.server.request import App, BoundedProtocol
+from fusiontools.server.response_routes import ConversationRoutes, ResponseRoutes
+from fusiontools.server.routes import Routes
+from fusiontools.server.state import Server, ServerArguments, open_server, require_safe, server_keys
 
 _BACKLOG = 2048
 #: New objects after which young ones are looked through.
 _GARBAGE = 20_000
 #: How long a worker may be silent, or take until it serves, before another one takes its place.
 _WORKER_S = 30
+_FAREWELL_S = 2.0
+
+
+def make_app(server: Server) -> App:
+    """Return the app of one process."""
+    chat, responses, messages = Chat(), Responses(), Messages()
+    pages, mcp = Routes(server), McpRoute(server)
+    routes = [
+        Route("/v1/chat/completions", ChatRoute(server, chat, "chat"), methods=["POST"]),
+        Route("/v1/completions", CompletionsRoute(ChatRoute(server, Completions(), "completions")), methods=["POST"]),
+        Route("/v1/responses", ChatRoute(server, responses, "responses"), methods=["POST"]),
+        Route("/v1/messages", ChatRoute(server, messages, "messages"), methods=["POST"]),
+        *(PageRoutes(server, pages.front).routes() if not server.options.no_page else ()),
+        # JSON-RPC is nothing that OpenAPI can describe. A stream of what nobody asked for (GET) there is none: 405.
+        Route("/mcp", mcp, methods=["POST", "DELETE"], include_in_schema=False),
+        *pages.routes(),
+        *ResponseRoutes(server).routes(),
+        *ConversationRoutes(server).routes(),
+    ]
+    return RequestMiddleware(
+        Router(routes, lifespan=_lifespan(server, mcp)),
+        server.access,
+        server.metrics,
+        server.options.read_s,
+        server.options.log,
+    )
+
+
+def _lifespan(server: Server, mcp: McpRoute) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        """Let the requests that are cut off when the server ends say their last words."""
+        async with server.runs.listening():
+            yield
+        if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
+            await asyncio.wait(cut_off, timeout=_FAREWELL_S)
+        await mcp.aclose()
+
+    return lifespan
 
 
 def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
@@ -51,13 +108,14 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(_config(app, typed)).run(sockets=[listening])
         return
-    open_server(typed)
-    if (journal := _journal(typed)) is not None:
+    journal, state = _shared(typed)
+    open_server(typed, state=state)
+    if isinstance(journal, Journal):
         journal.close()  # that of a process is its own
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        typed = replace(typed, run=f"run {uuid.uuid4().hex}")
+        typed = replace(typed, run=f"run {uuid.uuid4().hex}", folder=Path(folder))
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))
         workers = _Workers(config, sockets=[listening])
@@ -114,13 +172,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _app(typed: ServerArguments) -> Any:
-    from fusiontools.server.app import make_app
-
     _silence_uvicorn()
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
-    return make_app(open_server(typed, _journal(typed)))
+    return make_app(open_server(typed, *_shared(typed), _warn))
 
 
 def _silence_uvicorn() -> None:
@@ -138,12 +194,10 @@ def _worker_app(typed: ServerArguments) -> Any:
         sys.exit(STARTUP_FAILURE)
 
 
-def _journal(typed: ServerArguments) -> Any:
-    """Open the journal where one is asked for."""
-    from fusiontools.llm.journal import open_journal
-
-    wanted = {"journal", "replay", "offline"} & typed.journal.keys()
-    return open_journal(typed.journal, _warn) if wanted else None
+def _shared(typed: ServerArguments) -> tuple[KeptCalls | None, State | None]:
+    """Open the state where one is chosen, and the journal where one is asked for."""
+    journal, state = open_kept(typed.journal, _warn, unasked=False)
+    return journal, state
 
 
 def _warn(message: str) -> None:

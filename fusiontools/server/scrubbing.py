@@ -11,7 +11,8 @@ from fusiontools.record.types import Record
 
 #: What an endpoint says when it is the server's own key or account that it refuses.
 _OWN_ACCOUNT = re.compile(r"HTTP (?:(?:40[1237]|429):|\d+ \((auth|payment|rate_limited)\):) .*", re.DOTALL)
-_ADDRESS = re.compile(r"https?://[^\s,;]+")
+#: Not the colon or the like behind it: that parts it from what went wrong there.
+_ADDRESS = re.compile(r"https?://[^\s,;]*[^\s,;:.!?)'\"]")
 #: A place on the operator's disk.
 _PATH = re.compile(r"(?<![\w./:~-])~?/(?:[^\s/'\",;:]+/)+[^\s/'\",;:]*")
 #: What the operator's own command printed, or why it could not be started.
@@ -36,9 +37,9 @@ def scrub_record(record: Record, *, whole: bool = False) -> dict[str, Any]:
         shown["degraded"] = [{**note, "detail": scrub(note["detail"], record)} for note in record["degraded"]]
     for section in ("panel", "baselines"):
         if section in record:
-            shown[section] = [shown_response(response, whole=True) for response in record[section]]
+            shown[section] = [scrub_response(response) for response in record[section]]
     if "layers" in record:
-        shown["layers"] = [[shown_response(response, whole=True) for response in layer] for layer in record["layers"]]
+        shown["layers"] = [[scrub_response(response) for response in layer] for layer in record["layers"]]
     if "error" in record:
         shown["error"] = {**record["error"], "message": scrub(record["error"]["message"], record)}
     return shown
@@ -76,12 +77,9 @@ def words_of(code: str, message: str) -> str:
     return _OWN_CODES.get(code) or scrub(message)
 
 
-def shown_response(response: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    """Return a member's response, or who it is and how it went alone."""
-    if whole and "error" in response:
-        error = response["error"]
-        return {**response, "error": {**error, "message": words_of(error["code"], error["message"])}}
-    if whole:
-        return dict(response)
-    shown = {"member": response["member"], "sample": response["sample"], "layer": response["layer"]}
-    return {**shown, "status": response["error"]["code"] if "error" in response else "ok"}
+def scrub_response(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a member's response with what a client is told of its failure."""
+    if "error" not in response:
+        return response
+    error = response["error"]
+    return {**response, "error": {**error, "message": words_of(error["code"], error["message"])}}

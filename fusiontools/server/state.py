@@ -7,19 +7,23 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.purses import Purses, default_purses_path
+from fusiontools.llm.state.shared import State, machine_state
+from fusiontools.llm.state.store import KeptCalls
 from fusiontools.server.catalog import Catalog, open_catalog
-from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner, RunsUnderWay
+from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback, takes_page_keys
 from fusiontools.server.plan import Planner
 from fusiontools.server.protocols.exchange import StreamStyle
 from fusiontools.server.response_store import ResponseStore
+from fusiontools.server.runs_under_way import RunsUnderWay
 from fusiontools.server.serve_options import ServeOptions
 
 _CALLS_OF_A_REQUEST = 4
@@ -38,13 +42,15 @@ class ServerArguments:
         limit: options of `LimitOptions`.
         journal: options of the journal.
         run: the name under which workers count what all requests cost together.
+        folder: what the workers of this server share; None where there is one.
     """
 
     config: str | None
     options: ServeOptions
     limit: Mapping[str, Any] = field(default_factory=dict)
-    journal: Mapping[str, Any] = field(default_factory=dict)
+    journal: Mapping[str, Any] = field(default_factory=dict, repr=False)  # a URL in it may hold a password
     run: str = "run"
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Server:
     limits: LimitOptions
     started: int
     reopen: Callable[[], Catalog]
-    runs: RunsUnderWay = field(default_factory=RunsUnderWay)
+    runs: RunsUnderWay
 
     @property
     def catalog(self) -> Catalog:
@@ -82,8 +88,17 @@ class Server:
         return self.runner.client
 
 
-def open_server(typed: ServerArguments, journal: Any = None) -> Server:
-    """Open a worker's server; what bounds all workers together is shared out among them.
+def open_server(
+    typed: ServerArguments,
+    journal: KeptCalls | None = None,
+    state: State | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Server:
+    """Open a worker's server; what bounds all workers together is counted together, or shared out among them.
+
+    Args:
+        state: what is shared with other servers, where anything is.
+        warn: says to a person what goes wrong and does not stop the server; a logger by default.
 
     Raises:
         UsageError: a recipe that cannot be, an address that is open to others without a key.
@@ -105,18 +120,25 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
     ceilings += [recipe.limits.max_record_cost_usd for recipe in catalog.recipes.values()]
     limited = any(usd is not None for usd in ceilings)
     day_usd = options.max_day_cost_usd
+    budget = typed.journal.get("budget")
+    if budget is not None and limits.max_cost_usd is None:
+        raise UsageError(f"--budget {budget}: say how much is in it: --max-cost-usd USD")
     # A day is that of all servers of a user, a server's money and what it learns of prices that of all its workers.
-    shared = day_usd is not None or (limited and options.workers > 1)
-    purses = Purses(default_purses_path() if shared else None)
+    shared = day_usd is not None or budget is not None or (limited and options.workers > 1)
+    store = None if state is None else state.store
+    purses = Purses(store=store) if store is not None else Purses(default_purses_path() if shared else None)
+    # Workers of one server keep to its limits together, wherever else anything is shared.
+    beside = state or (machine_state(warn) if options.workers > 1 else None)
     client = Client(
         catalog.endpoints,
         limits,
         journal,
+        beside,
         replay=bool(typed.journal.get("replay")),
         offline=bool(typed.journal.get("offline")),
         shares=False,  # two callers may never find out about each other
         purses=purses,
-        run=typed.run,
+        run=typed.run if budget is None else f"budget {budget}",
     )
     for home in {model.endpoint for model in catalog.models.values()}:
         endpoint = catalog.endpoints[home]
@@ -127,9 +149,14 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         options=options,
         planner=Planner(catalog, options, limited),
         runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
-        rate_limiter=RateLimiter(options.rate_per_min / options.workers),
+        rate_limiter=RateLimiter(
+            options.rate_per_min,
+            state=beside,
+            name="rate" if state is not None else f"rate {typed.run}",
+            workers=options.workers,
+        ),
         daily_budgets=DailyBudgets(day_usd, purses),
-        cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20)),
+        cache=Cache(options.cache_s, options.cache_entries, most_bytes=int(options.cache_mib * 2**20), state=state),
         responses=ResponseStore(_store_h(options), int(options.store_mib * 2**20)),
         metrics=metrics,
         access=Access(
@@ -142,6 +169,7 @@ def open_server(typed: ServerArguments, journal: Any = None) -> Server:
         limits=limits,
         started=int(time.time()),
         reopen=reopen,
+        runs=RunsUnderWay(typed.folder),
     )
 
 

@@ -87,7 +87,7 @@ async def duel(
 def _both_orders(record: Record, texts: tuple[str, str], template: str) -> list[prompts.Prompt]:
     sections = load_template(template)
     # Over the texts in one order: the mark, as the rules, is the same for both.
-    mark = prompts.mark_of("duel", record["id"], texts)
+    mark = prompts.mark_for("duel", record, texts)
     values = {"nonce": mark, "conversation": prompts.conversation(record["messages"])}
     orders = []
     for shown in (texts, texts[::-1]):

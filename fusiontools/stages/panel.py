@@ -426,9 +426,5 @@ def _note_unmet(ledger: Ledger) -> list[Degraded]:
 def _fail_all(record: Record, responses: list[Response], ledger: Ledger) -> Record:
     codes = {r["error"]["code"] for r in responses}
     code: RecordCode = "budget" if codes == {"budget"} else "all_failed"
-    whose: dict[str, dict[str, None]] = {}
-    for response in responses:
-        whose.setdefault(response["error"]["message"], {})[response["member"]] = None
-    details = [f"{', '.join(members)}: {message}" for message, members in whose.items()]
     failed = with_section(record, "panel", responses, ledger.calls)
-    return with_error(failed, "panel", code, "; ".join(details))
+    return with_error(failed, "panel", code, "; ".join(sections.reasons_of(responses)))

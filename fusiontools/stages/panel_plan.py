@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A member's place in a layer."""
+    """A member's place in a layer.
+
+    Args:
+        label: what a person is shown of it, where it is not the member's name alone.
+    """
 
     model: Model
     sample: int
     layer: int
+    label: str | None = None
 
 
 class FirstLayer(NamedTuple):
@@ -97,7 +102,7 @@ class PanelPlanner:
     def folders(self) -> list[tuple[Seat, float]]:
         """Return who folds the responses into one: each member once, at its temperature."""
         layer = next_layer(self.record)
-        seats = [Seat(model, 0, layer) for model in self.options.members]
+        seats = [_seat(model, 0, layer, self.options.times_asked(model)) for model in self.options.members]
         return list(zip(seats, _spread_temperatures(seats, self.options, None), strict=True))
 
     def revision(self, seat: Seat, asked: str, texts: dict[str, str], own: str, temperature: float) -> PlannedCall:
@@ -109,7 +114,7 @@ class PanelPlanner:
             own: the member's own earlier response, in a debate.
         """
         sections = load_template(self.options.template)
-        mark = prompts.mark_of(asked, self.record["id"], [own, *texts.values()])
+        mark = prompts.mark_for(asked, self.record, [own, *texts.values()])
         values = {
             "nonce": mark,
             "own": prompts.fence("YOUR RESPONSE", own, mark),
@@ -127,9 +132,9 @@ class PanelPlanner:
         layer, panel = next_layer(self.record), self.record["panel"]
         members = {model.name: model for model in self.options.members}
         if all(response["member"] in members for response in panel):
-            return [Seat(members[response["member"]], response["sample"], layer) for response in panel]
-        times = self.options.times_asked
-        return [Seat(member, sample, layer) for member in self.options.members for sample in range(times(member))]
+            seated = [(members[response["member"]], response["sample"]) for response in panel]
+            return [_seat(member, sample, layer, self.options.times_asked(member)) for member, sample in seated]
+        return _seats_of(self.options, layer)
 
     def _seen_by(self, seat: Seat) -> tuple[str, dict[str, str], str]:
         """Return what a member is asked for, and the responses it sees; in a debate its own stands apart."""
@@ -163,8 +168,7 @@ class PanelPlanner:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
-        several = sample > 0 or self.options.times_asked(model) > 1
-        slot = Slot(model.name, sample, layer, label=f"{model.name}#{sample}" if several else None)
+        slot = Slot(model.name, sample, layer, seat.label)
         wish = self._wish(model)
         if wish is not None:
             ruled = prompts.with_tool_rules(prompt.messages, self.options.template)
@@ -219,13 +223,20 @@ class PanelPlanner:
 
 def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
     """Return who is asked first; the same for every record, short or not, for which the same options hold."""
-    seats = [
-        Seat(member, sample, 1)
-        for member in options.members
-        for sample in range(options.times_asked(member, short=short))
-    ]
+    seats = _seats_of(options, 1, short=short)
     heats = _spread_temperatures(seats, options, options.few_shot if short else None)
     return FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
+
+
+def _seats_of(options: PanelOptions, layer: int, *, short: bool = False) -> list[Seat]:
+    """Return a seat for each time that a member is asked."""
+    times = [(member, options.times_asked(member, short=short)) for member in options.members]
+    return [_seat(member, sample, layer, count) for member, count in times for sample in range(count)]
+
+
+def _seat(model: Model, sample: int, layer: int, times: int) -> Seat:
+    """Return the seat of a member that is asked so many times."""
+    return Seat(model, sample, layer, f"{model.name}#{sample}" if sample or times > 1 else None)
 
 
 def next_layer(record: Record) -> int:

@@ -109,6 +109,19 @@ def mark_of(purpose: str, record_id: str, texts: Sequence[str]) -> str:
     return hmac.digest(fence_key(), told, "sha256")[:_MARK_BYTES].hex()
 
 
+def mark_for(purpose: str, record: Record, texts: Sequence[str]) -> str:
+    """Return the mark of the fences in a prompt about a record, which everything decides that a stranger may have
+    written in it: a mark that was given away is of no use once any of it is another text.
+    """
+    beside = [
+        record.get("evidence"),
+        [response.get("sources") for response in record.get("panel", [])],
+        record.get("analysis"),
+    ]
+    told = [*(text_of(message) for message in record["messages"]), jsonl.dumps(beside).decode()]
+    return mark_of(purpose, record["id"], [*told, *texts])
+
+
 @functools.cache
 def fence_key() -> bytes:
     """Return the secret of this installation, 32 bytes, from which marks are made: no writer of a text can know one.
@@ -188,7 +201,7 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
         more: what else the user section names.
     """
     sections = load_template(choose_template(template, record))
-    mark = mark_of(asked, record["id"], [response_text(record["panel"][i]) for i in labels.values()])
+    mark = mark_for(asked, record, [response_text(record["panel"][i]) for i in labels.values()])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
@@ -230,10 +243,14 @@ def conversation(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
     return pieces
 
 
+def without_marks(text: str, marks: Sequence[str]) -> str:
+    """Return a stranger's text without the marks that its reader goes by."""
+    return re.sub("|".join(marks), "(a mark)", text, flags=re.IGNORECASE) if marks else text
+
+
 def evidence_mark(record: Record) -> str:
     """Return the mark of the fences around the texts that came with the question; nothing where none did."""
-    texts = [text["text"] for text in record.get("evidence", [])]
-    return mark_of("evidence", record["id"], texts) if texts else ""
+    return mark_for("evidence", record, []) if record.get("evidence") else ""
 
 
 def with_evidence(record: Record, mark: str) -> list[Message]:

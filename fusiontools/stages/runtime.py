@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +46,7 @@ class Runtime:
         on_call: told of every attempt at a model.
         notify: told of every call of this record that begins or settles.
         redact: what is hidden of this record, besides what the client hides of all.
-        on_stage: told of the record as each stage of a chain leaves it.
+        on_stage: told of the record as each named stage of a chain leaves it.
         drafts: takes the text of each member of the panel as it is written, where somebody watches.
     """
 
@@ -114,12 +114,13 @@ class Runtime:
 
     async def open_tools(self, names: Sequence[str]) -> tuple[Toolbox, list[str]]:
         """Return the open tools of this run, and what those that a person calls by these names are called in it."""
+        from fusiontools.llm.journal import folder_of
         from fusiontools.tools.opening import OpenTools
 
         client, settings = self.client, self.tool_options
         if id(settings) not in client.opened:
             store = KeptResults(client) if client.journal else None
-            folder = client.journal.path.parent if client.journal else None
+            folder = folder_of(client.journal) if client.journal else None
             client.opened[id(settings)] = OpenTools(settings, store, offline=client.offline, state_dir=folder)
         opened = client.opened[id(settings)]
         assert isinstance(opened, OpenTools)  # noqa: S101 - nobody else opens anything
@@ -146,7 +147,7 @@ class KeptResults:
         journal = self.client.journal
         if journal is None or not (self.client.replay or self.client.offline):
             return None
-        found = journal.get(key)
+        found = await journal.find(key)
         return None if found is None else found[0].content.encode()
 
     async def put(self, key: bytes, kept: bytes, name: str) -> None:
@@ -202,6 +203,25 @@ def note_no_tools(
         detail = "the record's recipe names tools, and a record turns none on: give the recipe with -c, or --tools"
         notes.append({"stage": stage, "code": "no_tools", "detail": detail})
     return notes
+
+
+def in_turn(stages: Sequence[Stage], names: Sequence[str], heard: Collection[int]) -> Stage:
+    """Return stages as one: each reads what the one before it wrote, all within the record's one deadline.
+
+    Args:
+        heard: the places of those whose text is handed on as it is written.
+    """
+
+    async def run(record: Record, runtime: Runtime) -> Record:
+        runtime = runtime.timed()
+        quiet = runtime if runtime.on_delta is None else replace(runtime, on_delta=None)
+        for i, stage in enumerate(stages):
+            record = await stage(record, runtime if i in heard else quiet)
+            if runtime.on_stage is not None and names[i]:
+                runtime.on_stage(names[i], record)
+        return record
+
+    return run
 
 
 def skips_failed(run: Stage) -> Stage:

@@ -219,7 +219,7 @@ def synth_messages(
     labels = {label: i for label, i in everyone.items() if i in fused}
     standing = [] if before is None else [_text_of(before)]
     shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
-    mark = prompts.mark_of(asked, record["id"], [*shown, *standing])
+    mark = prompts.mark_for(asked, record, [*shown, *standing])
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),

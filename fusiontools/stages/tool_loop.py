@@ -173,9 +173,13 @@ class _ToolLoop:
             self.stopped = "repeats"
         elif len(self.runs) >= self.wish.most_runs:
             self.stopped = "calls"
-        marks = [prompts.mark_of("result", self.wish.record["id"], [run.result.text]) for run in runs]
+        # A model may have told a stranger its marks in a call: what comes back with one in it could close a fence.
+        known = (*self.ask.request.marks, *self.marks)
+        shown = [prompts.without_marks(run.result.text, known) for run in runs]
+        marks = [prompts.mark_of("result", self.wish.record["id"], [text]) for text in shown]
         self.marks += marks
-        texts = [*map(fenced_result, runs, marks), *[_USED_UP] * (len(calls) - len(runs))]
+        fenced = [fenced_result(run, text, mark) for run, text, mark in zip(runs, shown, marks, strict=True)]
+        texts = [*fenced, *[_USED_UP] * (len(calls) - len(runs))]
         return [
             {"role": "tool", "tool_call_id": call["id"], "content": text}
             for call, text in zip(calls, texts, strict=True)
@@ -274,10 +278,10 @@ def turn_of(completion: Completion, calls: Sequence[ToolCall]) -> Message:
     return cast(Message, turn)
 
 
-def fenced_result(run: ToolRun, mark: str) -> str:
-    """Return a result as its model reads it: data between fences that the text cannot close."""
+def fenced_result(run: ToolRun, text: str, mark: str) -> str:
+    """Return a result's text as its model reads it: data between fences that the text cannot close."""
     title = "RESULT" if run.result.status == "ok" else f"NO RESULT, {run.result.status.upper()}"
-    return prompts.fence(title, run.result.text, mark)
+    return prompts.fence(title, text, mark)
 
 
 async def _enter(ask: Ask, run: ToolRun) -> None:

@@ -209,6 +209,18 @@ def test_no_answer_ends_with_3_and_says_why(run: Run) -> None:
     assert "fuse-ask: no answer: all_failed: fake/a+status=401: " in result.err
 
 
+def test_each_reason_of_several_has_its_own_line(run: Run) -> None:
+    members = "-m fake/a+status=400 -m fake/b+empty -m fake/c+empty"
+
+    said = run(["fuse-ask", "-q", "--retries", "0", "--chain", f"panel {members} | vote", "Why?"]).err.splitlines()
+
+    assert said == [
+        "fuse-ask: no answer: all_failed:",
+        "fuse-ask:   fake/a+status=400: HTTP 400: upstream says 400 for fake/a+status=400",
+        "fuse-ask:   fake/b+empty, fake/c+empty: the model answered nothing",
+    ]
+
+
 def test_a_failed_record_is_still_printed_as_json(run: Run) -> None:
     result = run(["fuse-ask", "--json", "--chain", "panel -m fake/a+status=401 | vote", "Why?"])
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from coding import CHECK, FINISH, MEND, behaviour, everything_in, forget_copies, git, project, sandbox_works
 from samples import poll
-from terminal import on_a_terminal, read_screen, without_controls
+from terminal import on_a_terminal, read_screen, shown, without_controls
 from workdir import Run, Upstream
 
 from fusiontools.cli.code_view import StepView
@@ -107,6 +107,35 @@ def test_interrupted_it_leaves_the_project_and_says_how_to_go_on(
     assert "a + b" in (root / "app.py").read_text()
 
 
+def test_a_second_interrupt_leaves_at_once_and_loses_nothing(
+    run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
+) -> None:
+    # Whoever stops asks git what of the work is ignored, and is kept waiting for it.
+    (tmp_path / "hangs").touch()
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *check-ignore*)\n  [ -e {tmp_path}/hangs ] && touch {tmp_path}/asked && sleep 300\n'
+        'esac\nexec "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    (tmp_path / "recipe.yaml").write_text(f"panel: [fake/a]\nsandbox: {wrapper}\n")
+    upstream.script(CODER, behaviour(("bash", {"command": "sed -i 's/a - b/a + b/' app.py"})), "hang")
+    command = code("mend it", "-c", "recipe.yaml")
+    with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        poll(upstream, lambda stats: (stats["requests"], stats["in_flight"]) == (2, 1))
+        process.send_signal(signal.SIGINT)
+        poll(upstream, lambda _: (tmp_path / "asked").exists())
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    (tmp_path / "hangs").unlink()
+    upstream.script(CODER, behaviour(FINISH))
+    again = run([*code("-c", "recipe.yaml"), "--continue"])
+
+    assert (process.returncode, "Traceback" in said) == (130, False)
+    assert (again.status, again.text) == (0, "It is done.\n")
+    assert "a + b" in (root / "app.py").read_text()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_while_it_copies_it_leaves_no_copy_or_the_next_start_removes_it(
     run: Run, upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path, how: signal.Signals
@@ -139,7 +168,7 @@ def test_stopped_while_it_copies_it_leaves_no_copy_or_the_next_start_removes_it(
     [
         (["x", "--max-cost-usd", "0.00001"], [], 4, "stopped by the cost limit; the project is as it was"),
         (["x", "--retries", "0"], ["status=500"], 3, "the model could not be asked; the project is as it was"),
-        (["x", "--max-steps", "1"], [behaviour(MEND)], 1, "not finished after 1 steps (--max-steps)"),
+        (["x", "--max-steps", "1"], [behaviour(MEND)], 1, "not finished after 1 step (--max-steps)"),
         (["x", "--check", "false"], [behaviour(FINISH)] * 3, 1, "not kept: the check fails; the project is as it was"),
         (["x", "--approve"], [], 2, "--approve asks on a terminal, and standard input is none"),
         ([], [], 2, 'say what to do: fuse-code "add a test for the parser"'),
@@ -234,6 +263,38 @@ def test_a_person_says_yes_or_no_to_each_change(
     assert "the person said no: use plus" in screen
     assert git(root, "status", "--short") == "?? made\n"
     os.close(person)
+
+
+def test_on_a_terminal_the_text_of_a_step_is_shown_as_it_comes_and_once(
+    upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
+) -> None:
+    upstream.script(CODER, "text=First%20words,%20and%20**more**.+itl=1e6")
+    with on_a_terminal(code("what is it?"), env, tmp_path) as (ours, process):
+        screen = ""
+        while "Fir" not in without_controls(screen):
+            screen += os.read(ours, 1 << 16).decode()
+        process.send_signal(signal.SIGINT)
+        screen += read_screen(ours)
+        process.wait(30)
+    upstream.script(CODER, f"{behaviour(MEND)}+text=I%20**mend**%20it.", f"{behaviour(FINISH)}+text=All%20is%20well.")
+    with on_a_terminal(code("mend it"), env, tmp_path) as (ours, process):
+        lines = shown(read_screen(ours)).split("\n")
+        process.wait(30)
+
+    assert "interrupted; the project is as it was" in screen
+    steps = [line for line in lines if line.startswith(("I mend", "• ", "All", "It is"))]
+    assert steps == ["I mend it.", "• edit app.py", "All is well.", "• finish", "It is done."]
+
+
+def test_what_the_model_answers_is_shown_once_also_where_nothing_was_to_be_done(
+    upstream: Upstream, env: dict[str, str], root: Path, tmp_path: Path
+) -> None:
+    upstream.script(CODER, "text=It%20adds.", "text=It%20adds%20twice.")
+    with on_a_terminal(code("what is it?"), env, tmp_path) as (ours, process):
+        lines = shown(read_screen(ours)).split("\n")
+        process.wait(30)
+
+    assert [line for line in lines if line.startswith("It adds")] == ["It adds.", "It adds twice."]
 
 
 def test_all_of_what_is_asked_about_is_shown_and_nothing_in_it_hides_or_forges_a_line(

@@ -50,6 +50,25 @@ def test_help_lists_each_option_once_under_a_heading_and_the_everyday_ones_first
         assert len(re.findall(rf"^  (?:--?[\w-]+, )*{name}(?=[ ,]|$)", listed, re.M)) == 1, name
 
 
+def test_an_interrupt_that_python_itself_drops_before_our_first_line_ends_the_tool_all_the_same(
+    run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    # What is raised in the callback by which an import gives up its lock is shown and forgotten.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def interrupt(frame, event, _):\n"
+        "    if event == 'call' and frame.f_code.co_name == 'cb':\n"
+        "        sys.setprofile(None)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.setprofile(interrupt)\n"
+    )
+
+    result = run(["fuse-ask", "--help"], env={**env, "PYTHONPATH": str(tmp_path)})
+
+    assert (result.status, result.out) == (130, b"")
+    assert result.err.startswith("Exception ignored in: <function _get_module_lock")
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_an_interrupt_in_the_midst_of_the_imports_ends_the_tool_without_a_word(
     tool: str, run: Run, env: dict[str, str], tmp_path: Path

@@ -111,6 +111,7 @@ def test_tab_completes_options_choices_recipes_and_files(line: str, completed: s
         ("fuse-code --continue co", {"code-0b"}),
         ("fuse-ask --session ch", {"chat-0a"}),
         ("fuse-ask --template ", {"review"}),
+        ("fuse-chat --template ", {"review"}),
         ("fuse-mcp --recipe budg", {"budget"}),
         ("fuse-doctor --set-key openr", {"openrouter"}),
         ("fuse-doctor --forget-key ", {"LAB_KEY"}),

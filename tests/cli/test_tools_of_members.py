@@ -13,7 +13,7 @@ import pytest
 from webbing import Web
 from workdir import SUPPORT, Result, Run, Upstream
 
-from fusiontools.record.schemas import is_valid
+from fusiontools.record.schemas import check_of
 
 QUESTION = "Merging without locks?\n"
 
@@ -40,7 +40,7 @@ def ask(run: Run, env: dict[str, str], web: Web) -> Ask:
     def asked(command: str, stdin: Any = QUESTION, **settings: Any) -> Result:
         result = run(command, stdin, env={**env, "SEARXNG_URL": f"{web.url}/searx/"}, pipefail=True, **settings)
         for record in result.records if result.out.startswith(b'{"id"') else []:
-            assert is_valid("record", record)
+            assert check_of("record")(record)
         return result
 
     return asked

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import Forked, start
 from samples import judged, lines, panelled, poll, question, without_calls
 from workdir import TOOLS, Run, Upstream
 
@@ -79,28 +80,29 @@ every_passage = pytest.mark.parametrize("args", PASSING, ids=lambda args: args[0
 
 
 @contextmanager
-def started(args: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(args: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[Forked]:
     """Run a tool whose standard input stays open; it is killed where the block leaves it running."""
-    with (
-        tempfile.TemporaryFile() as err,
-        subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=env, cwd=cwd) as process,
-    ):
-        try:
-            yield process
-            err.seek(0)
-            assert err.read() == b""
-        finally:
-            process.kill()
+    with tempfile.TemporaryFile() as err:
+        process = start(args, env, cwd, err.fileno())
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout:
+            try:
+                yield process
+                err.seek(0)
+                assert err.read() == b""
+            finally:
+                process.kill()
 
 
-def read_line(process: subprocess.Popen[bytes]) -> bytes:
+def read_line(process: Forked) -> bytes:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], 20)
     assert ready, "nothing came out"
     return process.stdout.readline()
 
 
-def feed(process: subprocess.Popen[bytes], *records: Any) -> None:
+def feed(process: Forked | subprocess.Popen[bytes], *records: Any) -> None:
     assert process.stdin is not None
     process.stdin.write(lines(records))
     process.stdin.flush()
@@ -398,9 +400,11 @@ def test_what_was_ready_is_out_when_ctrl_c_comes(
         feed(process, tool.record("q1"), tool.record("q2"))
         poll(upstream, lambda stats: stats["per_model"].get(tool.models[0]) == 2)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        status = process.wait(60)
+        assert process.stdout is not None
+        out = process.stdout.read()
 
-    assert process.returncode == 130
+    assert status == 130
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["q1"]
 
 

@@ -36,8 +36,9 @@ def golden(out: bytes, upstream: Upstream) -> str:
 def test_golden(case: Path, run: Run, env: dict[str, str], upstream: Upstream) -> None:
     (stdin,) = case.glob("input.*")
 
-    settled = {**env, "CASE": str(case), "FUSION_CONFIG": str(case.with_name("fusion.yaml"))}
-    result = run((case / "cmd").read_text(), stdin.read_bytes(), env=settled, pipefail=True)
+    command = (case / "cmd").read_text().strip().replace("$CASE", str(case))
+    settled = {**env, "FUSION_CONFIG": str(case.with_name("fusion.yaml"))}
+    result = run(command, stdin.read_bytes(), env=settled, pipefail=True)
 
     written = golden(result.out, upstream)
     if os.environ.get("GOLDEN") == "update":

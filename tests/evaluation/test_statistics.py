@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 from graded import World
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,44 +81,49 @@ SHARES = [(right, n) for n in (1, 7, 40, 1_000) for right in sorted({0, 1, n // 
 SOME = [0.0, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.1, 0.9, 0.4]
 
 
+@pytest.fixture
+def stats() -> Any:
+    import scipy.stats  # it takes a second, in every process of tests that reads this file
+
+    return scipy.stats
+
+
 @pytest.mark.parametrize(("right", "n"), SHARES)
-def test_wilson_is_scipy_s(right: int, n: int) -> None:
-    expected = scipy.stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+def test_wilson_is_scipy_s(right: int, n: int, stats: Any) -> None:
+    expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
 
     assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (5, 5), (9, 2), (3, 30), (400, 460)])
-def test_mcnemar_is_scipy_s_binomial_test_of_the_tasks_that_differ(wins: int, losses: int) -> None:
-    assert mcnemar(wins, losses) == pytest.approx(scipy.stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
+def test_mcnemar_is_scipy_s_binomial_test_of_the_tasks_that_differ(wins: int, losses: int, stats: Any) -> None:
+    assert mcnemar(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
 
 
-def test_holm_is_its_definition_over_scipy_s_ranks() -> None:
+def test_holm_is_its_definition_over_scipy_s_ranks(stats: Any) -> None:
     """scipy has no Holm: here it is its definition, over the ranks that scipy gives."""
     ps = [0.011, 0.02, 0.004, 0.9, 0.04, 0.04]
-    ranks = scipy.stats.rankdata(ps, method="ordinal")
+    ranks = stats.rankdata(ps, method="ordinal")
 
     stepped = [max((len(ps) - r + 1) * q for q, r in zip(ps, ranks, strict=True) if q <= p) for p in ps]
 
     assert holm(ps) == pytest.approx([min(1.0, p) for p in stepped])
 
 
-def test_resampled_means_spread_as_scipy_s_bootstrap_does() -> None:
+def test_resampled_means_spread_as_scipy_s_bootstrap_does(stats: Any) -> None:
     [drawn] = resampled_means([SOME], Draws(0, 20_000))
 
-    expected = scipy.stats.bootstrap(
-        (SOME,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
-    )
+    expected = stats.bootstrap((SOME,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1))
 
     low, high = (quantile(drawn, share) for share in (0.025, 0.975))
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
     assert np.std(drawn) == pytest.approx(expected.standard_error, rel=0.02)
 
 
-def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs() -> None:
+def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs(stats: Any) -> None:
     a, b = SOME, [0.2, 0.0, 0.3, 0.5, 0.1, 0.7, 0.5, 0.9, 1.0, 0.2, 0.8, 0.3, 0.4, 0.4]
 
-    expected = scipy.stats.permutation_test(
+    expected = stats.permutation_test(
         (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False, n_resamples=20_000
     )
 

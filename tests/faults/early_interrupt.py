@@ -50,10 +50,13 @@ def verdict(status: int, said: str) -> str:
     """Return how a tool took its interruption."""
     if re.search(r'File "[^"]*/fusiontools/', said):
         return f"traceback: {said.strip().splitlines()[-1]}"
-    # Python itself, before it can show a traceback, says the name alone; from our first line on nothing is said.
-    if "Traceback" in said or said.strip() == "KeyboardInterrupt" or (status == -signal.SIGINT and not said):
+    # What Python drops in a callback of its own, it shows; the tool ends all the same.
+    if status == 130 and (not said or said.startswith("Exception ignored in: <function _get_module_lock")):
+        return INTERRUPTED
+    # Python ends by the signal itself, or, before it could have heard of one, with 1. Whatever ends otherwise went on.
+    if status == -signal.SIGINT or (status == 1 and said.rstrip().endswith("KeyboardInterrupt")):
         return EARLY
-    return INTERRUPTED if status == 130 and not said else f"exit {status}: {said.strip()[-200:]}"
+    return f"exit {status}: {said.strip()[-200:]}"
 
 
 def start_s() -> float:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-import fusiontools
+from parsed import MODULES
+from parsed import nodes as nodes_of
+
 from fusiontools import errors
 from fusiontools.errors import EXITS, FAILURE_CODES, CallCode, CallStatus, RecordCode, StageCode, install_line
 from fusiontools.server.protocols.exchange import API_CODES
-
-ROOT = Path(fusiontools.__file__).parent
 
 
 def names(union: Any) -> set[str]:
@@ -30,13 +30,12 @@ def test_every_code_has_one_meaning() -> None:
 
 
 def nodes(*but: str) -> list[ast.AST]:
-    """Return every node of the program, of all files but these."""
-    modules = [path for path in ROOT.rglob("*.py") if path.name not in but]
-    return [node for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    """Return every node of the program, of all modules but these."""
+    return [node for module in MODULES if module not in but for node in nodes_of(module)]
 
 
 def test_every_code_is_used() -> None:
-    parts = nodes("errors.py")
+    parts = nodes("errors")
     used = {node.value for node in parts if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     by_status = {code for code, row in FAILURE_CODES.items() if row.statuses}
 

@@ -13,11 +13,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from parsed import MODULES, PACKAGE, nodes, tree
 
 import fusiontools
 
-ROOT = Path(fusiontools.__file__).parent
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 #: The rooms, floor by floor from the ground; a module imports from its own room and from the floors below.
 FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "runs evaluation", "server", "cli")
 #: The one home of each package that is not ours, and of the standard library's database.
@@ -32,7 +31,8 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.journal", "llm.purses"},
+    "sqlite3": {"llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
+    "redis": {"llm.state.redis_store"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
     "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
@@ -41,7 +41,7 @@ HOMES = {
     "dotenv": {"cli.command"},
     "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
-    "starlette": {"server.app", "server.middleware", "server.page_routes", "server.response_routes", "server.routes"},
+    "starlette": {"server.middleware", "server.page_routes", "server.response_routes", "server.routes", "server.run"},
     "cachetools": {"server.jobs", "server.kept_values"},
     "uvicorn": {"server.request", "server.run"},
     "prometheus_client": {"server.metrics"},
@@ -89,14 +89,9 @@ HEAVY = {
 }
 
 
-@cache
-def tree(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
-
-
 def imports(module: str) -> Iterator[str]:
     """Yield every module that this one imports, anywhere in it."""
-    for node in ast.walk(tree(module)):
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +128,7 @@ def test_a_room_imports_lower_rooms_only_and_nobody_the_face() -> None:
 
 
 def test_the_hall_is_small() -> None:
-    rooms = {path.name for path in ROOT.iterdir()} - {"__init__.py", "errors.py", "py.typed", "data", "__pycache__"}
+    rooms = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "errors.py", "py.typed", "data", "__pycache__"}
 
     assert len(rooms) <= 10
     assert {room.removesuffix(".py") for room in rooms} == {room for rooms in FLOORS for room in rooms.split()} - {
@@ -156,17 +151,17 @@ def test_one_name_has_one_meaning() -> None:
     assert [name for name, count in Counter(files).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("module", [m for m in parts() if m.startswith("stages.") and m not in SHARED])
-def test_stages_speak_through_the_record_only(module: str) -> None:
-    own = module.split("_")[0]
-    others = {other for other in ours(module) if other.startswith("stages.")} - SHARED
+def test_stages_speak_through_the_record_only() -> None:
+    for module in parts():
+        if module.startswith("stages.") and module not in SHARED:
+            own = module.split("_")[0]
+            others = {other for other in ours(module) if other.startswith("stages.")} - SHARED
+            assert {other for other in others if not other.startswith(f"{own}_")} == set(), module
 
-    assert {other for other in others if not other.startswith(f"{own}_")} == set()
 
-
-@pytest.mark.parametrize("module", [m for m in parts() if m.startswith("llm.")])
-def test_models_know_no_prompt_and_no_comparison(module: str) -> None:
-    assert not ours(module) & {"stages.prompts", "stages.analysis", "answers.lexical"}
+def test_models_know_no_comparison() -> None:
+    for module in parts():
+        assert not (module.startswith("llm.") and ours(module) & {"answers.lexical"}), module
 
 
 def test_nothing_imports_itself_in_a_circle() -> None:
@@ -206,7 +201,7 @@ def test_each_package_has_one_home() -> None:
 
 
 def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
-    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     extras = [extra for name, extra in project["optional-dependencies"].items() if name != "all"]
     wanted = [*project["dependencies"], *(text for extra in extras for text in extra)]
     names = {text.split(">")[0].split(";")[0].strip() for text in wanted}
@@ -219,12 +214,13 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
     assert declared == HOMES.keys() - brought_along | imported_by_others
 
 
-# The fetcher of weights is a program of its own: `python -m fusiontools.llm.weights`.
-@pytest.mark.parametrize("module", [module for module in parts() if module != "llm.weights"])
-def test_nothing_prints(module: str) -> None:
-    calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+def test_nothing_prints() -> None:
+    calls = [(module, node.func) for module in parts() for node in nodes(module) if isinstance(node, ast.Call)]
 
-    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    # The fetcher of weights is a program of its own: `python -m fusiontools.llm.weights`.
+    assert {module for module, called in calls if isinstance(called, ast.Name) and called.id == "print"} == {
+        "llm.weights"
+    }
 
 
 def test_only_the_outermost_loop_catches_everything() -> None:
@@ -235,7 +231,7 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     found = {
         module
         for module in parts()
-        for node in ast.walk(tree(module))
+        for node in nodes(module)
         if isinstance(node, ast.ExceptHandler) and catches_all(node)
     }
 
@@ -252,14 +248,14 @@ def test_only_one_place_waits_and_tries_again() -> None:
     sleepers = {
         module
         for module in parts()
-        for node in ast.walk(tree(module))
+        for node in nodes(module)
         if isinstance(node, ast.Attribute) and node.attr == "sleep"
     }
 
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
-    # money for what others, who share it, have done.
-    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"}
+    # money for what others, who share it, have done; a call for another process that buys it.
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "llm.state.flights", "tools.search_limits"}
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:
@@ -299,15 +295,28 @@ def test_a_name_that_is_not_exported_is_an_error_of_the_usual_kind() -> None:
         fusiontools.fusee  # noqa: B018
 
 
-# Starting
+# Starting, and answering
+
+
+@pytest.mark.slow
+def test_a_warm_chat_request_runs_in_at_most_25_files() -> None:
+    counted = subprocess.run(
+        [sys.executable, str(PACKAGE.parent / "tests" / "bench" / "touched.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert int(counted.stdout.split()[0]) <= 25, counted.stdout
 
 
 def scripts() -> dict[str, str]:
-    return tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    return tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["scripts"]
 
 
-@pytest.mark.parametrize("tool", sorted(scripts()))
-@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize(
+    ("tool", "option"), [*((tool, "--help") for tool in sorted(scripts())), ("fuse-panel", "--version")]
+)
 def test_a_tool_that_only_speaks_of_itself_imports_nothing_heavy(tool: str, option: str, tmp_path: Path) -> None:
     module = scripts()[tool].partition(":")[0]
     code = f"from {module} import main; main()"

@@ -201,7 +201,7 @@ def hold_to_it(outcome: Completion | CallFailed) -> None:
         assert outcome.content.strip() or outcome.tool_calls
         jsonl.dumps([outcome.reasoning])  # the journal keeps it
     record: Any = in_record(outcome)
-    assert schemas.is_valid("record", record), schemas.faults("record", record)
+    assert schemas.check_of("record")(record), schemas.faults("record", record)
     assert jsonl.parse(jsonl.write(record)) == record
 
 

@@ -49,7 +49,7 @@ def test_what_was_paid_stands_in_the_place_of_what_was_reserved() -> None:
         committed = []
         for sample in range(2):
             await ask(client, DEAR, params=FOUR, sample=sample)
-            committed.append(client.budget.committed_usd)
+            committed.append(await client.budget.committed_usd())
         [failure] = await asyncio.gather(ask(client, DEAR, params=FOUR, sample=2), return_exceptions=True)
         return committed, failure.code, client.budget.stopped  # type: ignore[union-attr]
 
@@ -79,7 +79,7 @@ def test_a_reservation_is_settled_by_what_is_known_to_be_paid(step: Any, committ
     async def work() -> float:
         client = open_door(Scripted(m=step), limits={"max_cost_usd": 100, "retries": 0})
         await asyncio.gather(ask(client, DEAR, params=FOUR), return_exceptions=True)
-        return client.budget.committed_usd
+        return await client.budget.committed_usd()
 
     assert asyncio.run(work()) == committed
 
@@ -91,7 +91,7 @@ def test_a_cancelled_call_keeps_its_reservation() -> None:
         await turns()
         task.cancel()
         await asyncio.wait([task])
-        return client.budget.committed_usd
+        return await client.budget.committed_usd()
 
     assert asyncio.run(work()) == BOUND_USD
 
@@ -146,7 +146,7 @@ def run_many(
 def test_an_endpoint_that_costs_more_than_it_may_says_so_once() -> None:
     backend, client, codes = run_many(200, said("x", cost_usd=500.0), limit_usd=400.0)
 
-    assert (len(backend.requests), client.budget.committed_usd) == (1, 500.0)
+    assert (len(backend.requests), asyncio.run(client.budget.committed_usd())) == (1, 500.0)
     assert codes == ["ok"] + ["budget"] * 199
     assert client.budget.stopped
 
@@ -162,7 +162,7 @@ def test_failures_that_cost_nothing_vouch_for_nobody() -> None:
 def test_what_a_call_has_cost_is_what_the_next_may_cost() -> None:
     backend, client, _ = run_many(200, said("x", cost_usd=500.0), limit_usd=1400.0)
 
-    assert (len(backend.requests), client.budget.committed_usd) == (2, 1000.0)
+    assert (len(backend.requests), asyncio.run(client.budget.committed_usd())) == (2, 1000.0)
 
 
 class Unhurried(Scripted):
@@ -181,7 +181,7 @@ def run_in_turn(backend: Scripted, limit_usd: float, *rounds: tuple[Any, Any]) -
         for number, (asked, params) in enumerate(rounds):
             calls = [ask(client, asked, params=params, sample=100 * number + i) for i in range(50)]
             await asyncio.gather(*calls, return_exceptions=True)
-        return client.budget.committed_usd
+        return await client.budget.committed_usd()
 
     return asyncio.run(work())
 
@@ -207,14 +207,14 @@ def test_who_keeps_to_its_prices_is_asked_to_the_end() -> None:
     _, client, codes = run_many(300, said("x", cost_usd=1.0), limit_usd=100_000.0)
 
     assert codes == ["ok"] * 300
-    assert client.budget.committed_usd == 300.0
+    assert asyncio.run(client.budget.committed_usd()) == 300.0
 
 
 def test_a_call_waits_for_room_that_others_leave() -> None:
     _, client, codes = run_many(20, said("x", cost_usd=1.0), limit_usd=BOUND_USD + 15)
 
     assert codes.count("ok") == 16
-    assert client.budget.committed_usd == 16.0
+    assert asyncio.run(client.budget.committed_usd()) == 16.0
 
 
 def test_no_price_is_below_nothing() -> None:

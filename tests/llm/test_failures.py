@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime, formatdate
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusiontools.errors import CallCode, CallFailed
-from fusiontools.llm.failures import WORDINGS, read_failure
+from fusiontools.llm.failures import WORDINGS, read_failure, wait_asked_for
 from fusiontools.llm.openai_reply import read_completion
 
 
@@ -362,3 +363,55 @@ def test_an_error_may_be_nested_as_deeply_as_it_likes(shape: str, levels: int, s
         assert failure.value.code in CODES
     else:
         assert read_failure(status, whole, {}).code in CODES
+
+
+# --- How long to wait ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}, 0.12),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m59.56s"}, 179.56),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}, 30.0),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "5"}, 5.0),
+        ({"retry-after": "2", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}, 2.0),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "6m0s"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-remaining": "0"}, None),
+        ({"retry-after": "99999999999999"}, None),
+        ({}, None),
+    ],
+)
+def test_the_wait_is_what_the_headers_say(headers: dict[str, str], wait_s: float | None) -> None:
+    assert wait_asked_for(headers) == wait_s
+
+
+def test_of_two_limits_that_are_used_up_the_longer_wait_counts() -> None:
+    used_up = {f"x-ratelimit-remaining-{what}": "0" for what in ("requests", "tokens")}
+
+    assert wait_asked_for(used_up | {"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "4s"}) == 4.0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda at: {"retry-after": format_datetime(datetime.fromtimestamp(at, UTC), usegmt=True)},
+        lambda at: {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(at))},
+        lambda at: {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(at * 1000))},
+        lambda at: {
+            "anthropic-ratelimit-tokens-remaining": "0",
+            "anthropic-ratelimit-tokens-reset": datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
+        },
+    ],
+    ids=["date", "seconds", "milliseconds", "time"],
+)
+def test_a_time_is_a_wait_until_then(said: object) -> None:
+    wait_s = wait_asked_for(said(time.time() + 600))  # type: ignore[operator]
+
+    assert wait_s is not None
+    assert 590 < wait_s <= 600

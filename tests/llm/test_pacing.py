@@ -6,12 +6,11 @@ Time is the loop's own and passes only when nothing else is left to do, so a min
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from calling import ask, real
+from leaping import run
 from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 from workdir import Upstream
 
@@ -20,32 +19,6 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.client import Client
 from fusiontools.llm.pacing import Pace
-
-
-class Leaping(selectors.DefaultSelector):
-    """Waits for nothing: the time that was to pass has passed."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0)
-        if not found and timeout:
-            self.now += timeout
-        return found
-
-
-class LeapingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.leaping = Leaping()
-        super().__init__(self.leaping)
-
-    def time(self) -> float:
-        return self.leaping.now
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
-        return runner.run(work)
 
 
 class Traffic:

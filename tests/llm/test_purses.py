@@ -15,7 +15,8 @@ from scripted import Scripted, open_door, said
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.purses import Budget, Claim, Purses, Reservation
+from fusiontools.llm.purses import Budget, Claim, Purses
+from fusiontools.llm.state.store import Reservation
 
 HOLDERS = 3
 
@@ -42,7 +43,7 @@ def race(file: Path, cost_usd: float, limit_usd: float, calls: int) -> tuple[Bus
         holders = [open_door(backend, limits={"max_cost_usd": limit_usd}, purses=Purses(file)) for _ in range(HOLDERS)]
         asked = [ask(holders[i % HOLDERS], DEAR, params=FOUR, sample=i) for i in range(calls)]
         ends = [getattr(end, "code", "ok") for end in await asyncio.gather(*asked, return_exceptions=True)]
-        spent_usd = holders[0].budget.committed_usd
+        spent_usd = await holders[0].budget.committed_usd()
         for holder in holders:
             await holder.aclose()
         return ends, spent_usd
@@ -103,6 +104,10 @@ def budget_of(purses: Purses, limit_usd: float = 10.0) -> Budget:
     return Budget(purses, "day", limit_usd, "caller_budget")
 
 
+def committed_usd(purses: Purses) -> float:
+    return asyncio.run(budget_of(purses).committed_usd())
+
+
 def reserve(purses: Purses, usd: float = 4.0) -> Reservation | None:
     async def work() -> Reservation | None:
         return await purses.reserve(Claim((budget_of(purses),), "there", "m", usd))
@@ -125,7 +130,7 @@ def test_what_a_dead_holder_had_reserved_counts_as_spent_and_locks_nobody_for_lo
     made = reserve(living)
 
     assert made is not None
-    assert budget_of(living).committed_usd == 4.0 + made.usd
+    assert committed_usd(living) == 4.0 + made.usd
 
 
 def test_who_was_taken_for_dead_pays_what_it_cost_and_not_twice(holder: Callable[[], Purses], clock: Clock) -> None:
@@ -133,11 +138,11 @@ def test_who_was_taken_for_dead_pays_what_it_cost_and_not_twice(holder: Callable
     made = reserve(slow)
     assert made is not None
     clock.now += slow.lease_s + 1
-    assert budget_of(other).committed_usd == 4.0  # swept
+    assert committed_usd(other) == 4.0  # swept
 
     settle(slow, made, 1.0)
 
-    assert budget_of(other).committed_usd == 1.0
+    assert committed_usd(other) == 1.0
 
 
 def test_who_lives_is_not_taken_for_dead(tmp_path: Path) -> None:
@@ -155,8 +160,8 @@ def test_who_lives_is_not_taken_for_dead(tmp_path: Path) -> None:
         other = Purses(file, clock=lambda: first + purses.lease_s)
         waits = await other.reserve(Claim((budget_of(other),), "there", "m", 4.0)) is None
         await purses.settle(made, 1.0)
-        purses.close()
-        other.close()
+        await purses.aclose()
+        await other.aclose()
         return waits
 
     assert asyncio.run(asyncio.wait_for(work(), 30))
@@ -175,7 +180,7 @@ def test_a_file_that_is_away_lets_nobody_buy_and_forgets_nothing(holder: Callabl
         lock.execute("ROLLBACK")
 
     assert refused.value.code == "caller_budget"
-    assert budget_of(purses).committed_usd == 7.0
+    assert committed_usd(purses) == 7.0
     with pytest.raises(CallFailed, match=r"\$7.0000 of \$10"):
         reserve(purses)
 

@@ -49,6 +49,21 @@ def test_columns_fill_while_members_write_and_one_is_stopped_alone(desk: Desk, u
     until(lambda: upstream.stats()["in_flight"] == 0)
 
 
+def test_with_several_workers_one_member_is_stopped_as_well(desks: Any, serve: Serve, upstream: Upstream) -> None:
+    desk: Desk = desks(serve(*ALL, "--workers", "2"))
+    desk.open()
+
+    for _ in range(3):  # whichever of them has the run, and whichever is told
+        turn = desk.ask("Why?", "fake/a", SLOW, wait=False)
+        writing = desk.column(SLOW).last
+        expect(writing.locator(".prose")).to_contain_text("fake/b says")
+        writing.get_by_role("button", name="Stop").click()
+
+        expect(writing.locator(".status")).to_have_text("stopped")
+        expect(turn.locator(".answer .prose")).not_to_be_empty()
+    until(lambda: upstream.stats()["in_flight"] == 0)
+
+
 def test_stop_stops_the_models_and_what_was_written_can_be_gone_on_with(desk: Desk, upstream: Upstream) -> None:
     turn = desk.ask("Why?", "fake/a", SLOW, wait=False)
     expect(desk.column("fake/a").locator(".status")).to_have_text("done")
@@ -79,7 +94,10 @@ def test_a_server_that_dies_in_the_middle_leaves_what_was_written(desks: Any, se
 
     expect(turn.locator(".answer").get_by_role("alert")).to_contain_text("the connection to the server broke")
     expect(desk.page.locator(".banner")).to_contain_text("The server does not answer")
-    expect(desk.column(SLOW).locator(".prose")).to_contain_text("fake/b says")
+    cut = desk.column(SLOW)
+    expect(cut.locator(".prose")).to_contain_text("fake/b says")
+    expect(cut.locator(".status")).to_have_text("failed")
+    expect(cut.locator(".fault")).to_contain_text("connection: the connection to the server broke")
 
 
 def test_a_member_that_fails_says_why_in_the_endpoints_words(desk: Desk) -> None:
@@ -87,15 +105,38 @@ def test_a_member_that_fails_says_why_in_the_endpoints_words(desk: Desk) -> None
 
     failed = desk.column("fake/b+status=400")
     expect(failed.locator(".status")).to_have_text("failed")
-    expect(failed.locator(".fault")).to_contain_text("upstream says 400 for fake/b")
+    expect(failed.locator(".fault")).to_contain_text("bad_request: HTTP 400: upstream says 400 for fake/b")
     expect(turn.locator(".degraded summary")).to_have_text("1 thing did not go as asked")
 
 
 def test_where_nobody_answers_the_page_says_so(desk: Desk) -> None:
-    turn = desk.ask("Why?", "fake/a+status=400", "fake/b+status=400")
+    turn = desk.ask("Why?", "fake/a+status=400", "fake/b+status=400", "fake/c+empty")
 
     expect(turn.locator(".answer h3")).to_contain_text("No answer")
-    expect(turn.get_by_role("alert")).to_contain_text("upstream says 400")
+    expect(turn.get_by_role("alert")).to_contain_text("all_failed: nobody answered")
+    reasons = turn.get_by_role("alert").get_by_role("listitem")
+    expect(reasons).to_have_count(3)
+    expect(reasons.nth(0)).to_contain_text("HTTP 400: upstream says 400 for fake/a")
+    expect(reasons.nth(2)).to_contain_text("the model answered nothing")
+
+
+def test_a_banner_names_the_endpoints_without_a_key_and_those_that_need_none_for_what_they_lack(
+    desks: Any, serve: Serve, upstream: Upstream
+) -> None:
+    recipe = (
+        "panel: [fake/a@mine, {model: fake/b, endpoint: shed}]\njudge: fake/j@mine\nsynth: fake/s@mine\n"
+        f"endpoints:\n  mine: {{base_url: '{upstream.url}', api_key_env: MY_KEY}}\n"
+        "  shed: {base_url: 'http://127.0.0.1:9/v1', free: true}\n"
+    )
+    desk: Desk = desks(serve("--open", recipe=recipe, env={"FUSION_BASE_URL": "", "BROWSER": "true"}))
+    desk.open()
+
+    banner = desk.page.locator("form.banner")
+    expect(banner).to_contain_text("The server has no key for mine. ")
+    expect(banner).to_contain_text("shed cannot be asked: no server answers at 127.0.0.1:9")
+    offered = banner.get_by_label("Endpoint").locator("option").all_inner_texts()
+    assert "mine" in offered
+    assert "shed" not in offered
 
 
 def test_what_is_being_typed_outlives_a_redraw(desk: Desk) -> None:
@@ -119,6 +160,8 @@ def test_what_it_would_cost_is_said_before(desk: Desk, upstream: Upstream) -> No
     desk.type("Why?")
 
     expect(desk.page.locator(".estimate")).to_contain_text("5 calls")
+    desk.set_panel("fake/a*5", Chain="panel --stop-when-agreed | vote")
+    expect(desk.page.locator(".estimate")).to_contain_text("3 to 5 calls")
     assert upstream.stats()["requests"] == 0
     desk.expected.append("400 (Bad Request)")
     desk.set_panel("nobody/knows")
@@ -231,7 +274,7 @@ def test_where_the_server_has_no_key_the_page_brings_one_which_no_storage_sees(
     desk.open()
     page = desk.page
     form = page.locator("form.banner")
-    expect(form).to_contain_text("no key to ask with")
+    expect(form).to_contain_text("no key for mine")
 
     form.get_by_label("Its key").fill("sk-secret-of-mine")
     form.get_by_role("button", name="Use it").click()

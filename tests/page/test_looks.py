@@ -286,13 +286,27 @@ def test_the_axe_is_there_or_its_absence_is_said() -> None:
 def test_the_first_paint_needs_little_work(desk: Desk) -> None:
     """All of what the page does until it can be used, on the thread that answers the person."""
     session = desk.page.context.new_cdp_session(desk.page)
-    session.send("Performance.enable")
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     desk.open()
     desk.page.locator("#recipe").wait_for()
 
     metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
 
     assert metrics["ScriptDuration"] + metrics["LayoutDuration"] + metrics["RecalcStyleDuration"] < 0.3
+
+
+def test_where_a_further_question_is_written_is_one_line_until_it_is_written(desk: Desk) -> None:
+    desk.ask("Why?")
+    box = desk.page.locator(".ask")
+
+    empty = box.bounding_box()
+    desk.type("And how?")
+    written = box.bounding_box()
+
+    assert empty is not None
+    assert written is not None
+    assert empty["height"] < 50 < written["height"]
+    expect(box.locator(".recipe-line")).to_be_visible()
 
 
 def test_all_can_be_done_from_the_keyboard(desk: Desk) -> None:

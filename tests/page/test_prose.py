@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from desk import Desk
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from workdir import Upstream
 
 SAMPLE = """# Heading
@@ -111,6 +114,26 @@ def test_what_is_drawn_is_what_the_marks_say(desk: Desk) -> None:
         assert part in html, part
 
 
+def test_code_in_a_text_from_right_to_left_runs_from_left_to_right(desk: Desk) -> None:
+    places = desk.page.evaluate(
+        """async (text) => {
+            const { prose } = await import('/page/files/prose.js');
+            const node = document.createElement('div');
+            node.className = 'prose';
+            document.body.append(node);
+            prose(node, { text, done: true });
+            const range = document.createRange();
+            const code = node.querySelector('code').firstChild;
+            const at = (from, to) => (range.setStart(code, from), range.setEnd(code, to), range.getBoundingClientRect().x);
+            return { number: at(0, 3), unit: at(4, 6), direction: getComputedStyle(node.firstChild).direction };
+        }""",
+        "طول الموجة `450 nm` هنا",
+    )
+
+    assert places["direction"] == "rtl"
+    assert places["number"] < places["unit"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["```js\nlet a = `x", "**bold", "a `b", "a [b](http://x", "| a |\n|-", "- ", "1", "> ", "``", "```py", "a ~~b"],
@@ -173,28 +196,43 @@ def test_a_name_or_a_failure_is_text_too(desk: Desk) -> None:
     assert fault.locator("img").count() == 0
 
 
-#: Notes every task that keeps the page from answering.
-LONG_TASKS = """
-() => {
-    window.longest = 0;
-    new PerformanceObserver((list) => {
-        for (const entry of list.getEntries()) window.longest = Math.max(window.longest, entry.duration);
-    }).observe({ entryTypes: ['longtask'] });
-}
-"""
+@contextmanager
+def main_thread(page: Page) -> Iterator[list[float]]:
+    """Yield the tasks of the page's main thread, in ms, once the block has ended.
+
+    Each is what the thread itself has worked, not what the clock says: whoever else works on this machine is no part
+    of it. No task can be seen from within the page for less than the clock's time.
+    """
+    browser = page.context.browser
+    assert browser is not None
+    tasks: list[float] = []
+    browser.start_tracing(page=page, categories=["toplevel"])
+    try:
+        yield tasks
+    finally:
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+    threads = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    mine = [event for event in events if (event["pid"], event["tid"]) in threads]
+    tasks += [event["tdur"] / 1000 for event in mine if event["name"].endswith("::RunTask") and "tdur" in event]
 
 
 def test_four_long_columns_never_freeze_the_page(desk: Desk) -> None:
-    desk.page.evaluate(LONG_TASKS)
     members = [f"fake/{name}+chunks=15000" for name in "abcd"]
 
-    desk.ask("Why?", *members, Chain="panel | vote")
+    with main_thread(desk.page) as tasks:
+        desk.ask("Why?", *members, Chain="panel | vote")
 
     assert (
         desk.page.locator(".column .prose").evaluate_all("nodes => nodes.map((n) => n.textContent.length)")
         == [60_000] * 4
     )
-    assert desk.page.evaluate("window.longest") < 1000  # 200 ms where nobody else works on this machine
+    print("TASKS", max(tasks), sum(tasks), len(tasks))
+    assert sum(tasks) > 50, "nothing was measured"
+    assert max(tasks) < 200
 
 
 def test_five_megabytes_are_shown_in_part_and_the_rest_on_demand(desk: Desk) -> None:

@@ -36,19 +36,19 @@ def test_every_schema_is_a_valid_schema_of_draft_2020_12(name: str) -> None:
 @pytest.mark.parametrize("name", schemas.names())
 @pytest.mark.parametrize("data", [{}, [], [{}], "x", {"function": {"name": "f", "arguments": "{}"}}, {"panel": ["a"]}])
 def test_every_schema_can_be_checked_by_its_name(name: str, data: Any) -> None:
-    assert schemas.is_valid(name, data) == reference_validator(name).is_valid(data)
+    assert schemas.check_of(name)(data) == reference_validator(name).is_valid(data)
 
 
 @given(RECORDS)
 def test_both_validators_accept_a_good_record(whole: Any) -> None:
-    assert schemas.is_valid("record", whole)
+    assert schemas.check_of("record")(whole)
     assert REFERENCE.is_valid(whole)
 
 
 @settings(max_examples=200)
 @given(damaged())
 def test_both_validators_agree_on_a_damaged_record(whole: Any) -> None:
-    accepted = schemas.is_valid("record", whole)
+    accepted = schemas.check_of("record")(whole)
 
     assert accepted == REFERENCE.is_valid(whole)
     if not accepted:

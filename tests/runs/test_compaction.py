@@ -12,7 +12,7 @@ from scripted import ENDPOINT, Scripted, model, open_door
 from fusiontools.config.recipe import Compact, Recipe
 from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
 from fusiontools.errors import CallFailed
-from fusiontools.record.schemas import check_record, is_valid
+from fusiontools.record.schemas import check_of, check_record
 from fusiontools.runs.chain import Chain
 from fusiontools.runs.compaction import split_summary
 from fusiontools.stages.runtime import Runtime
@@ -74,7 +74,7 @@ def test_of_a_long_one_the_last_turns_stay_and_a_summary_of_the_others() -> None
     assert record["compaction"]["messages"] == len(said) - 1 - left
     assert record["compaction"]["left_tokens"] < 400 < record["compaction"]["tokens"]
     assert [call["stage"] for call in record["calls"]] == ["compact", "panel"]
-    assert is_valid("record", record)
+    assert check_of("record")(record)
     [asked] = [request for request in backend.requests if request.model == "scribe"]
     assert "Be kind." not in str(asked.messages)
     assert "re 0" in str(asked.messages)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rawhttp import eventually
 
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
@@ -204,3 +208,34 @@ def test_what_is_none_of_these_kinds_is_counted_and_never_removed(tmp_path: Path
 
     assert counts()["other"] == 1
     assert (state / "fence.key").exists()
+
+
+def test_a_run_that_waits_while_its_day_is_removed_is_kept_in_a_new_file() -> None:
+    keep_run(asked("before"), "fuse-ask")
+    [day] = day_files()
+    with day.open("rb") as remover, ThreadPoolExecutor(1) as beside:
+        fcntl.flock(remover, fcntl.LOCK_EX)
+        keeping = beside.submit(keep_run, asked("meanwhile"), "fuse-ask")
+        eventually(
+            lambda: sum(fd.exists() and fd.samefile(day) for fd in Path("/proc/self/fd").iterdir()) == 2, "it waits"
+        )
+        day.unlink()
+        fcntl.flock(remover, fcntl.LOCK_UN)
+        keeping.result(30)
+
+    assert [run.question for run in past_runs()] == ["meanwhile"]
+
+
+def test_a_log_that_cannot_be_written_says_which_file_and_why() -> None:
+    log_dir().mkdir(parents=True)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limit[1]))
+    try:
+        with pytest.raises(OSError, match="No space left") as full:
+            keep_run(asked("CRDTs?"), "fuse-ask")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    [day] = day_files()
+    assert full.value.filename == str(day)
+    assert day.read_bytes() == b""

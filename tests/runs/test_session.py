@@ -171,7 +171,9 @@ def test_a_session_is_found_by_how_its_id_begins(tmp_path: Path) -> None:
     assert open_session("", (CODE,), tmp_path, read_only=True).id == "code-bb11"
     with pytest.raises(UsageError, match="session 'aa': 2 begin so: chat-aa11, chat-aa22"):
         open_session("aa", folder=tmp_path)
-    with pytest.raises(UsageError, match="session 'bb': there is none that begins so; the latest is chat-aa"):
+    with pytest.raises(UsageError, match=r"session 'And why[?]': .*; what is to be asked comes after `--`"):
+        open_session("And why?", folder=tmp_path)
+    with pytest.raises(UsageError, match=r"session 'bb': there is none that begins so; the latest is chat-aa22$"):
         open_session("bb", folder=tmp_path)
     with pytest.raises(UsageError, match=r"session .*none\.jsonl: cannot be opened: No such file"):
         open_session(str(tmp_path / "none.jsonl"))

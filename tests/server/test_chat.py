@@ -27,13 +27,6 @@ from fusiontools.server.protocols.exchange import (
     StreamStyle,
 )
 
-try:
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk
-except ImportError:
-    ChatCompletion = None
-
-real_sdk = pytest.mark.skipif(ChatCompletion is None, reason="the package openai is not installed")
-
 MEMBERS = ["fake/a", "fake/b", "fake/c"]
 PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
 #: A first token at once, and a second one never.
@@ -168,12 +161,12 @@ def test_an_answer_has_every_field_that_openai_writes(server: Server) -> None:
     }
 
 
-@real_sdk
 def test_openais_own_types_hold_an_answer_and_every_chunk(server: Server) -> None:
-    ChatCompletion.model_validate(server.chat().json())
+    types = pytest.importorskip("openai.types.chat", reason="the package openai is not installed")
+    types.ChatCompletion.model_validate(server.chat().json())
     chunks = chunks_of(server.chat_stream(stream_options={"include_usage": True}))
 
-    kept = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks]
+    kept = [types.ChatCompletionChunk.model_validate(chunk) for chunk in chunks]
 
     assert kept[-1].usage is not None
 

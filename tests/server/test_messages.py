@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -24,16 +26,6 @@ from fusiontools.server.protocols.exchange import (
 from fusiontools.server.protocols.messages import Messages, count
 from fusiontools.server.protocols.messages_reply import MessagesWriter
 from fusiontools.server.protocols.messages_request import SIGNATURE
-
-try:
-    from anthropic.lib.streaming._messages import accumulate_event
-    from anthropic.types import Message as SdkMessage
-    from anthropic.types import RawMessageStreamEvent
-    from pydantic import TypeAdapter
-except ImportError:
-    accumulate_event = None
-
-real_sdk = pytest.mark.skipif(accumulate_event is None, reason="the package anthropic is not installed")
 
 HELLO = {"role": "user", "content": "Hello"}
 LOOK_UP = {"name": "look_up", "description": "Looks up.", "input_schema": {"type": "object", "properties": {}}}
@@ -979,12 +971,24 @@ def test_longer_conversations_have_more_tokens(texts: list[str]) -> None:
     assert counts == sorted(set(counts))
 
 
-# --- Anthropic's own SDK ---
+# --- Anthropic's own SDK, which takes a second to import ---
+
+
+@cache
+def sdk() -> Any:
+    return pytest.importorskip("anthropic", reason="the package anthropic is not installed")
+
+
+@cache
+def sdk_events() -> Any:
+    """Return what checks an event of a stream by the SDK's own types."""
+    return import_module("pydantic").TypeAdapter(sdk().types.RawMessageStreamEvent)
 
 
 def sdk_heard(stream: bytes) -> Any:
     """Put a stream together with the SDK; every event must be valid by its own types."""
-    adapter: Any = TypeAdapter(RawMessageStreamEvent)
+    adapter = sdk_events()
+    accumulate_event = import_module("anthropic.lib.streaming._messages").accumulate_event
     snapshot: Any = None
     buffers: dict[int, bytes] = {}
     for event in events(stream):
@@ -997,7 +1001,6 @@ def reason(said: MessagesWriter) -> bytes:
     return said.progress("panel 1/2")
 
 
-@real_sdk
 @pytest.mark.parametrize("before", [reason, lambda said: b""])
 def test_the_sdk_reads_a_stream_as_the_whole_answer(before: Callable[[MessagesWriter], bytes]) -> None:
     answer = done("Yes.", [call("a"), call("b", "{}")], "tool_calls")
@@ -1024,20 +1027,18 @@ def test_the_sdk_reads_a_stream_as_the_whole_answer(before: Callable[[MessagesWr
     assert {**message.usage.to_dict(), "cost": 0.25} == expected["usage"]
 
 
-@real_sdk
 @pytest.mark.parametrize(
     "answer", [done(), done("", [call("a")], "tool_calls"), done(finish="length"), done("", finish="content_filter")]
 )
 def test_the_sdk_takes_a_whole_answer(answer: ChatResult) -> None:
     said = whole(answer)
 
-    message = SdkMessage.model_validate(said, strict=True)
+    message = sdk().types.Message.model_validate(said, strict=True)
 
     assert [block.to_dict() for block in message.content] == said["content"]
     assert message.stop_reason == said["stop_reason"]
 
 
-@real_sdk
 @given(answers())
 def test_the_sdk_puts_any_stream_together(drawn: Any) -> None:
     texts, calls, deltas = drawn

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
-import schemathesis
 from documented import Document
 from serving import CHAT, RECIPE, Server, asking
 from workdir import Serve, Upstream
@@ -19,8 +18,8 @@ from workdir import Serve, Upstream
 import fusiontools
 from fusiontools.record import schemas
 from fusiontools.record.schemas import data_dir
-from fusiontools.server.app import make_app
 from fusiontools.server.routes import openapi_document
+from fusiontools.server.run import make_app
 from fusiontools.server.serve_options import ServeOptions
 from fusiontools.server.state import ServerArguments, open_server
 
@@ -61,6 +60,8 @@ def references(value: Any) -> Iterator[str]:
 
 
 def test_it_is_valid_openapi(document: Document) -> None:
+    import schemathesis  # it takes a second that only this test needs
+
     schemathesis.openapi.from_dict(document.whole).validate()
 
 

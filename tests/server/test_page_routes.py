@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,20 @@ def test_a_key_that_is_brought_is_used_shown_to_nobody_and_taken_once(serve: Ser
     assert server.post("/page/key", {"endpoint": "mine", "key": "sk-another"}).status_code == 400
     said = server.get("/page/state").text + server.get("/v1/config").text + server.get("/metrics").text + server.said()
     assert "sk-of-mine-1" not in said
+
+
+def test_the_page_is_opened_once(serve: Serve, tmp_path: Path) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
+    browser.chmod(0o755)
+
+    server = serve("--open", env={"BROWSER": str(browser)})
+
+    for _ in range(500):
+        if opened.exists() and server.get("/health").status_code == 200:
+            break
+        time.sleep(0.02)
+    assert opened.read_text().split() == [server.url]
 
 
 @pytest.mark.parametrize("key", ["", "  ", "with space", "ümlaut", "x" * 513, 7, None, "a\nb"])

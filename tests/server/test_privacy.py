@@ -13,6 +13,7 @@ from fusiontools.config.click_options import kinds_of
 from fusiontools.config.models import Model
 from fusiontools.config.recipe import PRIVATE_OF_MODEL
 from fusiontools.config.stage_table import STAGES
+from fusiontools.server.scrubbing import scrub
 
 RECIPE = """
 chain: route --method command --command ./private-router.sh | panel --system private-typed | judge | synth
@@ -81,3 +82,19 @@ def test_every_option_that_holds_free_text_is_private_or_known_to_be_harmless() 
     named = {"name", "model", "endpoint", "fallbacks", "reasoning_effort", "price_usd_per_mtok", "tools"}
     numbers = {"samples", "temperature", "top_p", "max_tokens"}
     assert {field.name for field in fields(Model)} == named | numbers | set(PRIVATE_OF_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("cannot reach http://127.0.0.1:9/v1: Connection refused", "cannot reach the endpoint: Connection refused"),
+        ("cannot reach http://[::1]:9: Connection refused", "cannot reach the endpoint: Connection refused"),
+        (
+            "HTTP 404: no (POST http://h:80/v1/chat; most end with /v1)",
+            "HTTP 404: no (POST the endpoint; most end with /v1)",
+        ),
+        ("moved to https://other.example/a?b=c: see 'http://h/x'.", "moved to the endpoint: see 'the endpoint'."),
+    ],
+)
+def test_an_address_goes_and_the_mark_behind_it_stays(said: str, shown: str) -> None:
+    assert scrub(said) == shown

@@ -104,9 +104,14 @@ def blocks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
     for event in server.stream("/v1/messages", body).events:
         if event["type"] == "content_block_start":
             blocks.append(dict(event["content_block"]))
+            if "input" in blocks[-1]:
+                blocks[-1]["partial_json"] = ""
         if event["type"] == "content_block_delta":
             [(name, piece)] = [(key, value) for key, value in event["delta"].items() if key != "type"]
             blocks[event["index"]][name] += piece
+    for block in blocks:
+        if "partial_json" in block:
+            block["input"] = json.loads(block.pop("partial_json"))
     return blocks
 
 
@@ -171,6 +176,64 @@ def test_who_asks_for_no_thoughts_finds_the_answer_first(stream: bool, thoughtfu
     blocks = blocks_of(thoughtful, asked)
 
     assert [block["type"] for block in blocks] == ["text", "thinking", "redacted_thinking"]
+
+
+# --- What a model signs beside a call ---
+
+CALLER: dict[str, Any] = {"panel": ["fake/a+tool+signed"], "synth": "fake/synth+tool+signed"}
+TOOL = {"name": "lookup", "description": "Look up a word.", "parameters": {"type": "object", "properties": {}}}
+
+
+def signed_calls(upstream: Upstream) -> list[Any]:
+    """Return what stands beside each call in the turns of the assistant's that a member was asked with last."""
+    turns = [m for m in upstream.bodies()[-1]["messages"] if m["role"] == "assistant"]
+    return [call.get("extra_content") for turn in turns for call in turn["tool_calls"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wanted", [THINKING, {"max_tokens": 4096}], ids=["thinks", "plain"])
+def test_blocks_bring_back_what_was_signed_beside_a_call(
+    stream: bool, wanted: dict[str, Any], thoughtful: Server, upstream: Upstream
+) -> None:
+    tool = {"name": TOOL["name"], "description": TOOL["description"], "input_schema": TOOL["parameters"]}
+    body = {"model": "fusion", "fusion": CALLER, "tools": [tool], **wanted}
+    question = [{"role": "user", "content": "Why?"}]
+
+    blocks = blocks_of(thoughtful, {**body, "messages": question, "stream": stream})
+    [call] = [block for block in blocks if block["type"] == "tool_use"]
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "a type"}
+    told = [*question, {"role": "assistant", "content": blocks}, {"role": "user", "content": [result]}]
+    thoughtful.post("/v1/messages", {**body, "messages": told})
+
+    assert [block["type"] for block in blocks] == ["redacted_thinking", "tool_use"]
+    [signed] = signed_calls(upstream)
+    assert signed["google"]["thought_signature"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_item_brings_back_what_was_signed_beside_a_call(
+    stream: bool, kept: bool, thoughtful: Server, upstream: Upstream
+) -> None:
+    body = {"model": "fusion", "fusion": CALLER, "tools": [{"type": "function", **TOOL}]}
+    question = [{"role": "user", "content": "Why?"}]
+    wanted = {} if kept else {"store": False, **INCLUDE}
+
+    asked = {**body, "input": question, "stream": stream, **wanted}
+    if stream:
+        said = thoughtful.stream("/v1/responses", asked).events[-1]["response"]
+    else:
+        said = thoughtful.post("/v1/responses", asked).json()
+    [call] = [item for item in said["output"] if item["type"] == "function_call"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "a type"}
+    before = {"previous_response_id": said["id"]} if kept else {}
+    thoughtful.post(
+        "/v1/responses", {**body, **before, "input": [result] if kept else [*question, *said["output"], result]}
+    )
+
+    assert [item["type"] for item in said["output"]] == [*(() if kept else ["reasoning"]), "function_call"]
+    [signed] = signed_calls(upstream)
+    assert signed["google"]["thought_signature"]
 
 
 def test_thoughts_go_with_the_turn_that_they_led_to() -> None:

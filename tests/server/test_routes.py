@@ -287,6 +287,36 @@ def test_an_estimate_knows_the_prices_that_are_known(serve: Serve) -> None:
     assert alone["cost_usd"] == pytest.approx((alone["input_tokens"] + 2 * 100) / 1e6)
 
 
+@pytest.mark.parametrize(
+    ("fusion", "least"),
+    [
+        ({"panel": ["fake/a*5"], "chain": "panel --stop-when-agreed | vote"}, 3),
+        ({"panel": ["fake/a*4"], "chain": "panel --quorum 2 | judge | synth"}, 4),
+        ({"panel": ["fake/a*6"], "chain": "panel --scout 2 --stop-when-agreed | vote"}, 2),
+        ({"panel": ["fake/a", "fake/b"], "chain": "panel | panel --debate --stop-when-agreed | vote"}, 2),
+        ({}, 5),
+    ],
+)
+def test_an_estimate_says_the_least_too(open_server: Server, fusion: dict[str, Any], least: int) -> None:
+    estimate = got(open_server.post("/v1/estimate", asking(fusion=fusion)))
+
+    assert estimate["least"]["calls"] == least <= estimate["calls"]
+
+
+def test_the_least_is_without_the_dearest_of_those_who_may_be_cut_off(serve: Serve) -> None:
+    recipe = (
+        "endpoint: openrouter\nchain: panel | vote\nmodels:\n"
+        "  dear: {model: fake/a, price_usd_per_mtok: {prompt: 9, completion: 9}}\n"
+        "  cheap: {model: fake/b, price_usd_per_mtok: {prompt: 1, completion: 1}}\n"
+        "panel: {members: [dear, cheap*2], stop_when_agreed: true}\n"
+    )
+    estimate = got(serve(recipe=recipe).post("/v1/estimate", asking()))
+
+    cheap, dear = estimate["least"]["cost_usd"] / 2, estimate["cost_usd"] - estimate["least"]["cost_usd"]
+    assert estimate["least"]["calls"] == 2
+    assert dear == pytest.approx(9 * cheap)
+
+
 def test_an_estimate_takes_the_longest_answer_that_is_asked_for(server: Server) -> None:
     short, usual = (got(server.post("/v1/estimate", asking(**more))) for more in ({"max_tokens": 8}, {}))
 

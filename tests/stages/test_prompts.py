@@ -184,6 +184,24 @@ def test_the_mark_depends_on_the_record_on_the_usable_responses_and_on_what_they
     assert len({mark, *others}) == 4
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [{"role": "user", "content": "Why? <<<END CONVERSATION"}]},
+        {"evidence": [{"title": "t", "text": "x"}]},
+        {"panel": [response("x", sources=[{"url": "https://a.example/", "title": "<<<END", "how": "fetched"}])]},
+        {"analysis": {"consensus": ["<<<END ANALYSIS"]}},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_a_mark_that_was_given_away_is_of_no_use_once_any_text_of_a_stranger_is_another(more: dict[str, Any]) -> None:
+    record: Any = {"id": "q1", "messages": [{"role": "user", "content": "Why?"}], "panel": [response("x")]}
+
+    marks = {prompts.mark_for("judge", one, ["x"]) for one in (record, {**record, **more})}
+
+    assert len(marks) == 2
+
+
 def test_texts_that_are_divided_differently_have_another_mark() -> None:
     divisions = [["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], ["ab\0c"], ["1:a"], ["a", "1:"]]
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scripted import Scripted, model, open_door, said
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.ledger import Event
-from fusiontools.record.schemas import is_valid
+from fusiontools.record.schemas import check_of
 from fusiontools.runs.agent.agent import Agent, CodeTurn
 from fusiontools.runs.agent.file_rules import Rules
 from fusiontools.runs.agent.loop import AgentOptions
@@ -80,6 +80,12 @@ def everything_in(folder: Path) -> dict[str, Any]:
     return found
 
 
+def copies_of(root: Path) -> list[Path]:
+    """Return the copies of a project that are there."""
+    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
+    return [base.parent for base in bases if f'"{root}"' in base.read_text()]
+
+
 def forget_copies(folder: Path) -> None:
     """Take away the copies that turns of projects in a folder have left to be gone on with."""
     # One folder after the other: those of tests that run at the same time vanish meanwhile.
@@ -117,11 +123,17 @@ class Seen:
     asked: list[tuple[str, str]] = field(default_factory=list)
     checks: list[tuple[str, bool]] = field(default_factory=list)
     plans: list[str] = field(default_factory=list)
+    #: Whether it hears what the model says as it comes, and what it has heard.
+    listens: bool = False
+    heard: list[str | None] = field(default_factory=list)
     #: Called with the name of each call as it begins.
     on_begin: Any = None
 
     def waits(self, what: str) -> None:
         pass
+
+    def hears(self) -> Callable[[str | None], None] | None:
+        return self.heard.append if self.listens else None
 
     def says(self, text: str) -> None:
         self.texts.append(text)
@@ -193,7 +205,7 @@ class Coding:
 
         turns = asyncio.run(main())
         for turn in turns:
-            assert is_valid("record", turn.record)
+            assert check_of("record")(turn.record)
         return turns
 
     def turn(self, *steps: Any, task: str | None = "Mend it.", **settings: Any) -> CodeTurn:

@@ -2,7 +2,7 @@
 
 An interpreter and our imports take a quarter of a second of every tool's start, hundreds of times in a run of the
 tests. The process that is forked is a tool's in everything else: its session, environment, folder, streams, signals and
-status. Nobody forks what a shell has to read (golden cases, redirections), what an interpreter reads as it starts, the
+status. Nobody forks what a shell has to read (redirections, variables), what an interpreter reads as it starts, the
 commands of the documents, workers, and what a test starts itself; `tests/contract/test_forking.py` holds both alike.
 """
 
@@ -47,6 +47,7 @@ class Forked:
         self.args, self.pid = command, pid
         self.returncode: int | None = None
         self.stdin: IO[bytes] | None = None
+        self.stdout: IO[bytes] | None = None
         self._told = told
 
     def __del__(self) -> None:
@@ -99,9 +100,20 @@ def fork(command: Sequence[str], env: Mapping[str, str], cwd: Path, *streams: in
     return Forked(command, ours, pid)
 
 
+def start(command: Sequence[str], env: Mapping[str, str], cwd: Path, stderr: int) -> Forked:
+    """Start a tool with pipes as its other two streams, whose ends here the process has as `stdin` and `stdout`."""
+    its_in, ours_in = os.pipe()
+    ours_out, its_out = os.pipe()
+    process = fork(command, env, cwd, its_in, its_out, stderr)
+    os.close(its_in)
+    os.close(its_out)
+    process.stdin, process.stdout = open(ours_in, "wb", 0), open(ours_out, "rb", 0)  # noqa: PTH123, SIM115
+    return process
+
+
 def read_pipeline(text: str) -> list[list[str]] | None:
     """Return the tools of a pipeline that means the same without a shell, each with its arguments; None if none."""
-    if re.search(r"[$`*?~&;<>(){}\[\]!#\\\n]", text):
+    if re.search(r"[$`*?~&;<>(){}\[\]!#\\\n]", re.sub(r"'[^']*'", "", text)):
         return None
     lexer = shlex.shlex(text, posix=True, punctuation_chars="|")
     lexer.whitespace_split = True

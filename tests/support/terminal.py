@@ -83,13 +83,16 @@ def everything(ours: int) -> str:
 def shown(screen: str) -> str:
     """Return what stands on an endless screen in the end: what was drawn over is gone, and no line is too long.
 
-    Knows what our tools and those of the readers say to a terminal: the cursor goes up or to the side, lines and the
-    rest of the screen are cleared.
+    Knows what our tools and those of the readers say to a terminal: the cursor goes up, down or to the side, lines and
+    the rest of the screen are cleared.
     """
     lines, row, column = [""], 0, 0
     for control, count, command, character in re.findall(r"(\x1b\[\??([\d;]*)([A-Za-z]))|([^\x1b])", screen, re.DOTALL):
         if command == "A":
             row = max(0, row - int(count or 1))
+        elif command == "B":
+            row += int(count or 1)
+            lines += [""] * (row + 1 - len(lines))
         elif command in ("C", "D"):
             column = max(0, column + int(count or 1) * (1 if command == "C" else -1))
         elif command == "K":
@@ -98,6 +101,8 @@ def shown(screen: str) -> str:
             lines[row:] = [lines[row][:column]]
         elif character == "\r":
             column = 0
+        elif character == "\b":
+            column = max(0, column - 1)
         elif character == "\n":
             row, column = row + 1, 0
             lines += [""] * (row + 1 - len(lines))

@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusiontools.errors import UsageError
 from fusiontools.record.types import Record
 from fusiontools.runs.agent.loop import INTERRUPTED, NOT_RUN, AgentOptions, Outcome, Steps, Watcher
 from fusiontools.runs.agent.turn_log import TurnLog, answer_all
 from fusiontools.runs.agent.work_copy import NotWritten, WorkCopy, lines_of, printable, remove_abandoned
-from fusiontools.runs.agent.workspace import WorkOptions, Workspace, find_work_sandbox
+from fusiontools.runs.agent.workspace import KeptWork, WorkOptions, Workspace, find_work_sandbox
 from fusiontools.runs.session import Session
 from fusiontools.stages.runtime import Runtime
 from fusiontools.tools.sandbox import Sandbox
 
 #: Those after which the copy stays, so that the session can go on with it.
-_GOES_ON = frozenset({"conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed", "interrupted"})
+_GOES_ON = frozenset(
+    {"conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed", "broken", "interrupted"}
+)
 
 
 @dataclass
@@ -86,10 +89,31 @@ class Agent:
         """Work on a task; None goes on with the turn that was not finished.
 
         Raises:
-            UsageError: there is no sandbox, or the folder cannot be worked on.
+            UsageError: there is no sandbox, the folder cannot be worked on, or the work cannot be written down.
             CopyStopped: somebody has stopped it before it began.
         """
         begun, self._stopped = time.monotonic(), False
+        try:
+            space = await self._begin()
+        except OSError as error:
+            raise UsageError(f"the work cannot begin: {_what_failed(error)}") from error
+        work = Steps(self.options, space, self.session, self.log, self.runtime, self.watcher, asks=self.asks)
+        self._working = asyncio.create_task(work.run(task))
+        if self._stopped:
+            self._working.cancel()
+        await asyncio.wait({self._working})
+        outcome: Outcome = "interrupted"
+        if not self._working.cancelled():
+            try:
+                self._working.result()
+                outcome = work.outcome or "unfinished"
+            except OSError as error:
+                outcome, work.summary = "broken", _what_failed(error)
+        self._working = None
+        return await self._end(work, outcome, time.monotonic() - begun)
+
+    async def _begin(self) -> Workspace:
+        """Open the copy and the log of a turn, a new one or the one to go on with."""
         before: Any = self.session.records[-1].get("code", {}) if self.session.records else {}
         space = await self._open()
         if self.goes_on and not self.log.is_open:
@@ -101,17 +125,7 @@ class Agent:
         if space.fresh and "work" in self.log.about:
             self.log.begin(self.session, {"gone": True})
         self.log.begin(self.session, {"root": str(self.options.work.root), "work": str(space.copy.folder)})
-        work = Steps(self.options, space, self.session, self.log, self.runtime, self.watcher, asks=self.asks)
-        self._working = asyncio.create_task(work.run(task))
-        if self._stopped:
-            self._working.cancel()
-        await asyncio.wait({self._working})
-        outcome: Outcome = "interrupted"
-        if not self._working.cancelled():
-            self._working.result()
-            outcome = work.outcome or "unfinished"
-        self._working = None
-        return await self._end(work, outcome, time.monotonic() - begun)
+        return space
 
     def close(self, *, forget: bool = False) -> None:
         """Let go of the copy; one that nobody goes on with is taken away.
@@ -162,8 +176,13 @@ class Agent:
     async def _end(self, work: Steps, outcome: Outcome, seconds: float) -> CodeTurn:
         """Bring the work over or leave it, and write the turn into the session."""
         space = work.space
-        kept = await space.settle(work.tools.files.written)
-        patch, counted = await asyncio.to_thread(space.patch, kept.changes)
+        kept, patch = KeptWork([], [], 0), ""
+        counted: dict[str, tuple[int, int]] = {}
+        try:
+            kept = await space.settle(work.tools.files.written)
+            patch, counted = await asyncio.to_thread(space.patch, kept.changes)
+        except OSError as error:
+            outcome, work.summary = "broken", work.summary if outcome == "broken" else _what_failed(error)
         conflicts: dict[str, str] = {}
         unwritten: list[str] = []
         if outcome == "done":
@@ -173,7 +192,8 @@ class Agent:
             except NotWritten as failure:
                 outcome, unwritten = "unwritten", [printable(str(failure))]
         notes = [*dict.fromkeys([*work.notes, *kept.put_back]), *conflicts.values(), *unwritten]
-        self.log.add(answer_all(self.log.messages, INTERRUPTED if outcome == "interrupted" else NOT_RUN))
+        # Not written down: the record has it at once, and who goes on without does the same.
+        self.log.messages += answer_all(self.log.messages, INTERRUPTED if outcome == "interrupted" else NOT_RUN)
         code: dict[str, Any] = {
             "outcome": outcome,
             "model": self.options.model.name,
@@ -193,24 +213,39 @@ class Agent:
         if outcome in _GOES_ON:
             names = [printable(path) for path in conflicts]
             code["state"] = {**self.log.about, "conflicts": names, "unwritten": unwritten}
-            if not kept.changes:
+            if not (kept.changes or outcome == "broken"):
                 # Nothing in the copy is worth keeping it.
                 del code["state"]["work"]
-        self._worth_keeping = outcome in _GOES_ON and bool(kept.changes)
-        if patch and outcome in ("reverted", "conflict"):
-            code["patch"] = self._keep_patch(patch)
-        # What the person has changed is what the agent goes on with.
-        await asyncio.to_thread(space.copy.put_back, conflicts)
+        self._worth_keeping = "work" in code.get("state", {})
+        try:
+            if patch and outcome in ("reverted", "conflict"):
+                code["patch"] = self._keep_patch(patch)
+            # What the person has changed is what the agent goes on with.
+            await asyncio.to_thread(space.copy.put_back, conflicts)
+        except OSError as error:
+            self._worth_keeping = True
+            code["state"] = {**self.log.about, "work": str(space.copy.folder)}
+            code["notes"].append(printable(f"{_what_failed(error)}; what was done stays in {space.copy.tree}"))
         record = self._record(work, outcome, code)
-        self.session.append(record)
-        self.log.end()
+        try:
+            self.session.append(record)
+            self.log.end()
+        except OSError as error:
+            told = f"the session is not kept: {_what_failed(error)}; what could be written down is in {self.log.path}"
+            code["notes"].append(printable(told))
+            self.log.end(keep=True)
         return CodeTurn(outcome, record, patch)
 
     def _keep_patch(self, patch: str) -> str:
         """Write down work that is not brought over; return where."""
         path = self.session.path.with_name(f"{self.session.next_id()}.patch")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(patch, encoding="utf-8", errors="replace")
+        try:
+            path.write_text(patch, encoding="utf-8", errors="replace")
+        except OSError as error:
+            # Half of it would be taken for all of it.
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return str(path)
 
     def _record(self, work: Steps, outcome: Outcome, code: dict[str, Any]) -> Record:
@@ -224,6 +259,11 @@ class Agent:
         record["code"] = code
         record["calls"] = list(self.log.calls)
         return record  # type: ignore[no-any-return]
+
+
+def _what_failed(error: OSError) -> str:
+    """Return which file could not be read or written, and why."""
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def _reopen(options: WorkOptions, folder: Any, owner: int | None) -> WorkCopy | None:

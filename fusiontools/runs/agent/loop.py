@@ -9,7 +9,7 @@ Source  Yao et al. 2022, ReAct, arXiv:2210.03629; Yang et al. 2024, SWE-agent, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,8 @@ from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.budget import NO_MONEY
-from fusiontools.llm.completion import Completion
+from fusiontools.llm.completion import Completion, Delta
+from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.ledger import Event, Slot
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message, Record, ToolCall
@@ -38,10 +39,10 @@ from fusiontools.tools.toolbox import Toolbox
 #: How a turn ends. `done`: brought over; `answered`: nothing was to be changed; `reverted`: the check fails;
 #: `conflict`: a person has changed the same files meanwhile; `unwritten`: they could not all be written;
 #: `unfinished`: the model stopped without `finish`; `steps`, `repeats`, `budget`: a limit; `failed`: the model could
-#: not be asked; `interrupted`: by a person.
+#: not be asked; `broken`: a file of ours could not be read or written; `interrupted`: by a person.
 Outcome = Literal[
     "done", "answered", "reverted", "conflict", "unwritten", "unfinished", "steps", "repeats", "budget", "failed",
-    "interrupted",
+    "broken", "interrupted",
 ]  # fmt: skip
 _NOTES = ("AGENTS.md", "CLAUDE.md")
 _NOTE_CHARS, _LISTED_FILES = 32_000, 400
@@ -102,8 +103,15 @@ class Watcher(Protocol):
     def waits(self, what: str) -> None:
         """Take note of something that takes time; an empty text says that it is over."""
 
+    def hears(self) -> Callable[[str | None], None] | None:
+        """Return what takes the model's text as it comes; None where it is shown once a step is whole.
+
+        It is called with each piece, with nothing when what follows is no text, and with None where the model broke
+        off and begins anew.
+        """
+
     def says(self, text: str) -> None:
-        """Show what the model says between its calls."""
+        """Show what the model says between its calls; it may have been heard as it came."""
 
     def begins(self, name: str, arguments: Any) -> None:
         """Show a call that begins."""
@@ -125,6 +133,19 @@ class Watcher(Protocol):
 
     async def ask(self, what: str, shown: str) -> str | None:
         """Ask the person for leave; return why not, or None."""
+
+
+class _HeardStep(MemberDraft):
+    """What a model writes in a step, for somebody who watches: should it break off, it may begin anew."""
+
+    def __init__(self, label: str, hear: Callable[[str | None], None]) -> None:
+        super().__init__(label, 0, lambda _, __, text: hear(text))
+        self._hear = hear
+
+    def __call__(self, delta: Delta) -> None:
+        super().__call__(delta)
+        if not isinstance(delta, str):
+            self._hear("")
 
 
 class Steps:
@@ -195,7 +216,10 @@ class Steps:
         self.log.note({"model": self.options.model.name})
         while self.outcome is None:
             if self.steps >= self.options.most_steps:
-                self.outcome, self.summary = "steps", f"not finished after {self.steps} steps (--max-steps)"
+                self.outcome, self.summary = (
+                    "steps",
+                    f"not finished after {self.steps} step{'s' * (self.steps > 1)} (--max-steps)",
+                )
                 return
             await self._step()
 
@@ -251,9 +275,8 @@ class Steps:
             self.watcher.ran(run)
             self._repeats = self._repeats + 1 if run.repeats else 0
             text = self._masked(run.result.text)
-            run = replace(run, result=replace(run.result, text=text))
             mark = prompts.mark_of("result", self.context.record, [text])
-            self._answer(call, fenced_result(run, mark))
+            self._answer(call, fenced_result(run, text, mark))
             self._note_state(name)
             if run.repeats and name == "finish" and self._red:
                 self.outcome = "reverted"
@@ -305,8 +328,10 @@ class Steps:
         ledger = runtime.ledger("code", record)
         request = runtime.client.request(model, prompts.with_system(self.sent, model.system), said)
         self.watcher.waits(model.name)
+        hear = self.watcher.hears()
+        draft = None if hear is None else _HeardStep(model.name, hear)
         try:
-            return await runtime.client.complete(request, model, ledger, Slot(model.name))
+            return await runtime.client.complete(request, model, ledger, Slot(model.name), draft)
         finally:
             self.watcher.waits("")
             self.log.add([], ledger.calls)

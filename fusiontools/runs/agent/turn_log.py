@@ -17,7 +17,15 @@ from typing import Any
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message
-from fusiontools.runs.session import CODE, Session, SessionInUse, list_sessions, open_session, sessions_dir
+from fusiontools.runs.session import (
+    CODE,
+    Session,
+    SessionInUse,
+    list_sessions,
+    open_session,
+    sessions_dir,
+    write_line,
+)
 
 _SUFFIX = ".turn"
 
@@ -42,11 +50,16 @@ class TurnLog:
 
         Raises:
             SessionInUse: another process is at it.
+            UsageError: it cannot be read.
         """
         log = cls(session.path.with_suffix(_SUFFIX))
-        with contextlib.suppress(FileNotFoundError):
+        try:
             log._open(os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, session.id)
             log._read()
+        except FileNotFoundError:
+            return log
+        except OSError as error:
+            raise UsageError(f"session {log.path}: cannot be read: {error.strerror}", code="session") from error
         return log
 
     @property
@@ -55,10 +68,16 @@ class TurnLog:
         return self._fd is not None
 
     def begin(self, session: Session, about: dict[str, Any]) -> None:
-        """Write down that a turn begins, or goes on and with what."""
+        """Write down that a turn begins, or goes on and with what.
+
+        Raises:
+            OSError: there is no room for it, or no place; so say all that write.
+        """
         if self._fd is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open(os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, session.id)
+            # Of a turn that the session could not take.
+            os.ftruncate(self._fd, 0)  # type: ignore[arg-type]
         self.note(about)
 
     def note(self, about: dict[str, Any]) -> None:
@@ -72,9 +91,14 @@ class TurnLog:
         self.calls += calls
         self._write({"messages": list(messages), "calls": list(calls)})
 
-    def end(self) -> None:
-        """Take the file away: its turn is in the session."""
-        self.path.unlink(missing_ok=True)
+    def end(self, *, keep: bool = False) -> None:
+        """Take the file away: its turn is in the session.
+
+        Args:
+            keep: the session could not take it, so the file stays.
+        """
+        if not keep:
+            self.path.unlink(missing_ok=True)
         self.close()
         self.about, self.messages, self.calls = {}, [], []
 
@@ -94,7 +118,7 @@ class TurnLog:
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self._fd is not None  # noqa: S101 - `begin` opens it
-        os.write(self._fd, jsonl.dumps(line) + b"\n")
+        write_line(self._fd, jsonl.dumps(line) + b"\n", self.path)
 
     def _read(self) -> None:
         for line in self.path.read_bytes().split(b"\n"):
@@ -125,7 +149,10 @@ def reopen_session(which: str) -> Session:
         UsageError: there is none, or several begin so.
     """
     folder = sessions_dir()
-    begun = {path.stem: path.stat().st_mtime for path in folder.glob(f"{CODE}-*{_SUFFIX}")}
+    begun = {}
+    for path in folder.glob(f"{CODE}-*{_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # its turn has just come to its end
+            begun[path.stem] = path.stat().st_mtime
     finished = {found.id: found.modified for found in list_sessions((CODE,))}
     latest = sorted({**finished, **begun}.items(), key=lambda each: -each[1])
     names = [name for name, _ in latest if name.startswith(which) or name.partition("-")[2].startswith(which)]

@@ -16,7 +16,7 @@ import secrets
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -125,8 +125,13 @@ class WorkCopy:
             for each in (copy.tree, copy.output):
                 each.mkdir()
                 each.chmod(0o755)
-            copy._fill(is_stopped)
-            copy._save()
+            try:
+                copy._fill(is_stopped)
+                copy._save()
+            except OSError as error:
+                # Who writes into an open file does not say into which.
+                error.filename = error.filename or str(copy.tree)
+                raise
             if owner is not None:
                 os.chown(copy.tree, owner, owner)
                 # Who runs inside goes through it, and changes nothing in it.
@@ -177,8 +182,10 @@ class WorkCopy:
             if not _same(self.base.get(path), now.get(path))
         ]
 
-    def put_back(self, paths: Iterable[str]) -> None:
+    def put_back(self, paths: Collection[str]) -> None:
         """Make paths of the copy again what they were in the folder; where that has changed, as it is now there."""
+        if not paths:
+            return
         with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
             for path in paths:
                 try:
@@ -201,7 +208,11 @@ class WorkCopy:
         Raises:
             NotWritten: the folder cannot be written to, or no more; some of the changes may be there.
         """
-        with contextlib.closing(Beneath(self.root)) as root, contextlib.closing(Beneath(self.tree)) as tree:
+        with contextlib.ExitStack() as stack:
+            with _saying_where(str(self.root)):
+                root = stack.enter_context(contextlib.closing(Beneath(self.root)))
+            with _saying_where(str(self.tree)):
+                tree = stack.enter_context(contextlib.closing(Beneath(self.tree)))
             todo: list[FileChange] = []
             conflicts: dict[str, str] = {}
             for change in changes:
@@ -237,13 +248,15 @@ class WorkCopy:
         """Return the bytes of a changed file before and after; None for what is no file."""
         found: list[bytes | None] = []
         for folder, entry in ((self.root, change.before), (self.tree, change.after)):
-            with contextlib.closing(Beneath(folder)) as beneath:
-                data: bytes | None = None
-                if entry is not None and entry.kind != "directory":
-                    with contextlib.suppress(OSError, RefusedPath):
-                        data = look(beneath, change.path, whole=True)[1]
-                        data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
-                found.append(data)
+            data: bytes | None = None
+            if entry is not None and entry.kind != "directory":
+                with (
+                    contextlib.suppress(OSError, RefusedPath),
+                    contextlib.closing(Beneath(folder)) as beneath,
+                ):
+                    data = look(beneath, change.path, whole=True)[1]
+                    data = data if entry.kind == "file" else f"-> {entry.digest}\n".encode()
+            found.append(data)
         return found[0], found[1]
 
     def _fill(self, is_stopped: Callable[[], bool]) -> None:

@@ -191,7 +191,7 @@ async function follow(turn) {
   } catch (error) {
     if (control.signal.aborted) update(() => stop(turn));
     else {
-      update(() => stop(turn, error.message));
+      update(() => stop(turn, { code: error.code, message: error.message }));
       if (error.status === 0) connect();
       if (error.status === 401) update((s) => (s.connection = "locked"));
     }

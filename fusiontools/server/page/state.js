@@ -1,7 +1,7 @@
 // The one state of the page, and who is told when it changes. Views are functions of it; nothing else is kept.
 
 export const state = {
-  /** What the server says of itself: `{version, overrides, models, endpoints, page_keys, stops_members}`; null until it has. */
+  /** What the server says of itself: `{version, overrides, models, endpoints, page_keys}`; null until it has. */
   server: null,
   recipes: [],
   defaultRecipe: "",

@@ -87,20 +87,22 @@ function endStage(turn, event) {
 }
 
 function end(turn, record, error) {
-  turn.status = error && !record?.answer ? "failed" : "done";
+  if (error && !record) return stop(turn, error);
+  turn.status = error && !record.answer ? "failed" : "done";
   turn.error = error;
   turn.seconds = (performance.now() - turn.began) / 1000;
-  if (record) settle(turn, (turn.record = record));
+  settle(turn, (turn.record = record));
   for (const stage of turn.stages) stage.status = "done";
+  return undefined;
 }
 
-/** The person stopped it, or the line broke: what was heard stays. */
-export function stop(turn, why = "") {
-  turn.status = why ? "failed" : "stopped";
-  turn.error = why ? { message: why } : null;
-  turn.seconds = (performance.now() - turn.began) / 1000;
-  for (const one of turn.layers.flat()) if (one.status === "writing") one.status = "stopped";
-  for (const stage of turn.stages) if (stage.status === "running") stage.status = "stopped";
+/** The person stopped it, or an `error` broke it off (`{code, message}`): what was heard stays. */
+export function stop(turn, error = null) {
+  const status = error ? "failed" : "stopped";
+  Object.assign(turn, { status, error, seconds: (performance.now() - turn.began) / 1000 });
+  const cut = error ? { status, code: error.code || "connection", message: error.message } : { status };
+  for (const one of turn.layers.flat()) if (one.status === "writing") Object.assign(one, cut);
+  for (const stage of turn.stages) if (stage.status === "running") stage.status = status;
   turn.record ??= partialRecord(turn);
 }
 

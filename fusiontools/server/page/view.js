@@ -74,12 +74,13 @@ function keyView(state, lacking) {
     actions.bringKey(endpoint.value, key.value);
     key.value = "";
   };
-  const words = lacking.map((e) => `${e.name}: ${e.lacks}`).join("; ");
-  if (!takes.length) {
-    return h("section", { class: "banner", role: "alert" }, h("p", null, h("b", null, "The server has no key to ask with. "), words));
-  }
+  const keyless = lacking.filter((e) => e.lacks_key);
+  const words = lacking.filter((e) => !takes.includes(e)).map((e) => h("p", null, h("b", null, `${e.name} cannot be asked: `), e.lacks));
+  if (!takes.length || (!keyless.length && !state.endpointsOpen)) return h("section", { class: "banner", role: "alert" }, words);
+  const title = keyless.length ? `The server has no key for ${keyless.map((e) => e.name).join(", ")}. ` : "A key for an endpoint that has none. ";
   return h("form", { class: "banner", onsubmit: submit },
-    h("p", null, h("b", null, lacking.length ? "The server has no key to ask with. " : "A key for an endpoint that has none. "), "One that is given here is kept in the server's memory alone and is gone when it ends."),
+    h("p", null, h("b", null, title), "One that is given here is kept in the server's memory alone and is gone when it ends."),
+    words,
     h("label", null, "Endpoint", h("select", { name: "endpoint", value: state.keyEndpoint || (takes.find((e) => e.needed) ?? takes[0]).name, onchange: (e) => update((s) => (s.keyEndpoint = e.target.value)) },
       takes.map((e) => h("option", { key: e.name, value: e.name }, e.name)))),
     h("label", null, "Its key", h("input", { name: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" })),

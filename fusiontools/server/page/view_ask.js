@@ -80,8 +80,10 @@ export function chainDrawing(text, stages = []) {
 function estimateWords(found) {
   if (!found) return "";
   if (found.error) return h("span", { class: "fault" }, found.error);
-  const price = found.cost_usd === null ? "price unknown" : `at most about ${usd(found.cost_usd)}`;
-  return `${plural(found.calls, "call")} · ${price}`;
+  const { calls, cost_usd: most, least } = found;
+  const range = (from, to) => (from === to ? to : `${from} to ${to}`);
+  const price = most === null ? "price unknown" : `about ${range(usd(least.cost_usd), usd(most))}`;
+  return `${least.calls < calls ? `${count(least.calls)} to ` : ""}${plural(calls, "call")} · ${price}`;
 }
 
 function fileView(file, i) {

@@ -78,12 +78,25 @@ export function answerView(turn, running) {
   const end = answer && !["stop", "tool_calls"].includes(answer.finish_reason ?? "stop") ? `ended early: ${answer.finish_reason}` : "";
   return h("div", { class: "answer", role: "group", "aria-label": "Answer" },
     h("h3", null, text ? "Answer " : turn.status === "stopped" ? "Stopped " : "No answer ", h("span", { class: "dim" }, [made, end].filter(Boolean).join(" · "))),
-    error && h("p", { class: "fault", role: "alert", dir: "auto" }, error.code && h("b", null, error.code), " ", error.message),
+    error && faultView(turn, error),
     turn.status === "stopped" && h("p", { class: "dim" }, "Stopped; what was written until then stays."),
     text && h("div", { class: "prose", widget: cited, turn, text, done: !running }),
     (answer?.tool_calls?.length ?? 0) > 0 && h("pre", { class: "calls", tabindex: "0" }, answer.tool_calls.map((c) => `${c.function.name}(${c.function.arguments})`).join("\n")),
     sourcesView(turn, answer?.sources ?? []),
     degradedView(turn.record?.degraded ?? []));
+}
+
+/** Why there is no answer; where each member has a reason of its own, each reason on its own line. */
+function faultView(turn, error) {
+  const reasons = new Map();
+  for (const { member, error: own } of turn.record?.panel ?? []) {
+    if (own) reasons.set(own.message, [...(reasons.get(own.message) ?? []), member]);
+  }
+  const code = error.code && h("b", null, `${error.code}: `);
+  if (reasons.size < 2 || error.code !== "all_failed") return h("p", { class: "fault", role: "alert", dir: "auto" }, code, error.message);
+  const who = namer(turn);
+  return h("div", { class: "fault", role: "alert" }, h("p", null, code, "nobody answered"),
+    h("ul", null, [...reasons].map(([message, members]) => h("li", { dir: "auto" }, [...new Set(members)].map(who), message))));
 }
 
 /** The answer's prose; once it is whole, a link to one of its sources gets that source's number, which leads to the list. */
@@ -133,7 +146,7 @@ function sourcesView(turn, sources) {
 function degradedView(notes) {
   return notes.length > 0 && h("details", { class: "degraded" },
     h("summary", null, `${plural(notes.length, "thing")} did not go as asked`),
-    h("ul", null, notes.map((note) => h("li", { dir: "auto" }, h("b", null, note.code), " ", note.detail))));
+    h("ul", null, notes.map((note) => h("li", { dir: "auto" }, h("b", null, `${note.code}: `), note.detail))));
 }
 
 export function compareView(turn, state) {

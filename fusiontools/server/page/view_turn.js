@@ -15,7 +15,7 @@ export function turnView(turn, state) {
   return h("article", { key: turn.id, id: `turn-${turn.id}`, class: `turn ${turn.status}`, "aria-busy": String(running) },
     headView(turn, state),
     // Over a panel that stands only what is new is shown: the rest is right above.
-    turn.layers.length > 0 && !(turn.over && turn.of) && panelView(turn, state.server?.stops_members),
+    turn.layers.length > 0 && !(turn.over && turn.of) && panelView(turn),
     turn.vote && voteView(turn),
     turn.analysis && (!turn.over || /judge/.test(turn.chain || "judge")) && analysisView(turn),
     (answerText(turn) || turn.error || turn.status === "stopped") && answerView(turn, running),
@@ -51,12 +51,12 @@ function progress(turn) {
 
 // --- The panel ---
 
-function panelView(turn, stops) {
+function panelView(turn) {
   const last = turn.layers.length - 1;
   const shown = Math.min(turn.shownLayer ?? last, last);
   return h("div", { class: "panel", role: "group", "aria-label": "Panel" },
     last > 0 && roundsView(turn, shown),
-    h("div", { class: "columns" }, turn.layers[shown].map((one) => columnView(turn, one, stops))));
+    h("div", { class: "columns" }, turn.layers[shown].map((one) => columnView(turn, one))));
 }
 
 /** Rounds of a debate, or layers, to step through. */
@@ -78,7 +78,7 @@ function changesIn(turn, shown) {
   return `${changed} of ${turn.layers[shown].length} changed their answer`;
 }
 
-function columnView(turn, one, stops) {
+function columnView(turn, one) {
   const writing = one.status === "writing";
   const spent = writing && one.seconds === null ? (performance.now() - one.began) / 1000 : one.seconds;
   const figures = [
@@ -90,11 +90,11 @@ function columnView(turn, one, stops) {
       h("span", { class: `dot hue-${hueOf(turn, one.label)}`, "aria-hidden": "true" }),
       h("h3", { title: one.label }, short(one.label)),
       h("span", { class: `status ${one.status}` }, one.status),
-      writing && stops && turn.status === "running" && h("button", {
+      writing && turn.status === "running" && h("button", {
         class: "icon", title: "Stop this member", "aria-label": `Stop ${one.label}`, onclick: () => actions.stopMember(turn, one),
       }, "×")),
     h("p", { class: "figures" }, figures.filter(Boolean).join(" · ") || " "),
-    one.message && h("p", { class: "fault", dir: "auto" }, h("b", null, one.code), " ", one.message),
+    one.message && h("p", { class: "fault", dir: "auto" }, h("b", null, `${one.code}: `), one.message),
     h("div", { class: "body", tabindex: "0", role: "group", "aria-label": `${one.label}: response`, widget: following, onscroll: scrolled, text: one.text, done: !writing }),
     one.tools?.length > 0 && h("p", { class: "dim small" }, `Looked up: ${one.tools.map((t) => t.name).join(", ")}`),
     one.calls?.length > 0 && h("pre", { class: "calls", tabindex: "0" }, one.calls.map((c) => `${c.function.name}(${c.function.arguments})`).join("\n")));

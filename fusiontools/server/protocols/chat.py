@@ -45,7 +45,7 @@ class Chat:
             return Responses().read(body)
         if isinstance(fields.get("messages"), list):
             fields["messages"] = [_with_functions(_without_nulls(message)) for message in fields["messages"]]
-        if not schemas.is_valid("chat", fields):
+        if not schemas.check_of("chat")(fields):
             path, reason = schemas.explain("chat", fields, quoting=False)
             raise ApiError(
                 400, "invalid_request", f"{path}: {reason}", path.removeprefix("$.").removeprefix("$") or None

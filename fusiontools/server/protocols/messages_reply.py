@@ -23,7 +23,7 @@ from fusiontools.server.protocols.exchange import (
     StreamStyle,
 )
 from fusiontools.server.protocols.messages_request import SIGNATURE
-from fusiontools.server.protocols.reasoning_seal import thinking_blocks
+from fusiontools.server.protocols.reasoning_seal import beside_calls, thinking_blocks
 
 _STOP = {"length": "max_tokens", "content_filter": "refusal"}
 _ERRORS = {
@@ -51,9 +51,10 @@ def message(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dic
     content: list[dict[str, Any]] = [{"type": "text", "text": result.content}] if result.content else []
     if content and result.sources:
         content[0]["citations"] = messages_citations(result)
-    thoughts = thinking_blocks(result.reasoning_details)
+    calls: list[Any] = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
+    thoughts = thinking_blocks([*result.reasoning_details, *beside_calls(calls)])
     content = [*thoughts, *content] if request.echo.get("thinks") else [*content, *thoughts]
-    content += [_tool_use(ids.of(call["id"]), call) for call in result.tool_calls]
+    content += [_tool_use(call) for call in calls]
     message = {**_head(meta), "content": content, "stop_reason": _stop_reason(result), "stop_sequence": None}
     return {**message, "usage": _bill(result.spent), "fusion": result.fusion}
 
@@ -103,7 +104,7 @@ class MessagesWriter:
         #: Calls that are not closed; the first one goes out as it comes, the others wait until it is whole.
         self._waiting: list[_Call] = []
         self._thinks_first = bool(request.echo.get("thinks"))
-        #: Thoughts that stand behind the text.
+        #: Thoughts that stand behind the text, or behind a call.
         self._thoughts: list[Mapping[str, Any]] = []
 
     def open(self) -> bytes:
@@ -140,8 +141,10 @@ class MessagesWriter:
             index = delta.get("index") or 0
             call = self._calls.get(index)
             if call is None:
-                data += self._end_thoughts()
                 call = self._calls[index] = _Call(self._ids.of(delta.get("id") or ""), function.get("name") or "")
+                self._thoughts += beside_calls([{**delta, "id": call.id}])
+                # A block that is open for a call is not left before that is whole.
+                data += b"" if self._waiting else self._end_thoughts()
                 self._waiting.append(call)
             if piece := function.get("arguments"):
                 call.pieces.append(piece)
@@ -173,7 +176,7 @@ class MessagesWriter:
             cited = b"".join(self._delta("citations_delta", citation=each) for each in messages_citations(result))
         ended = {"stop_reason": _stop_reason(result), "stop_sequence": None}
         last = _event("message_delta", delta=ended, usage=_bill(result.spent), fusion=result.fusion)
-        return cited + self._end_thoughts() + self._end_calls() + self._end() + last + _event("message_stop")
+        return cited + self._end_calls() + self._end_thoughts() + self._end() + last + _event("message_stop")
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """Say the error in band; what was bought and can stand in comes with it."""
@@ -267,10 +270,10 @@ def _bill(spent: Spending) -> dict[str, Any]:
     return {**_usage(spent), "cost": spent.cost_usd}
 
 
-def _tool_use(id: str, call: ToolCall) -> dict[str, Any]:  # noqa: A002
+def _tool_use(call: ToolCall) -> dict[str, Any]:
     return {
         "type": "tool_use",
-        "id": id,
+        "id": call["id"],
         "name": call["function"]["name"],
         "input": arguments_object(call["function"]["arguments"]),
     }

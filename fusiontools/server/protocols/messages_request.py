@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, Ignored, ignore_tool
-from fusiontools.server.protocols.reasoning_seal import details_of_blocks
+from fusiontools.server.protocols.reasoning_seal import details_of_blocks, put_beside
 from fusiontools.server.protocols.unread import list_unread
 
 Part = dict[str, Any]
@@ -160,11 +160,12 @@ class _MessageTurns:
         if not (calls or answer):
             return
         message: Message = {"role": "assistant", "content": answer or None}
-        if calls:
-            message["tool_calls"] = calls
         # Our own progress is signed, too, and means nothing to a model.
         signed = [block for block, _ in blocks if block.get("signature") != SIGNATURE]
-        if details := details_of_blocks(signed):
+        calls, details = put_beside(calls, details_of_blocks(signed))
+        if calls:
+            message["tool_calls"] = calls
+        if details:
             message["reasoning_details"] = details
         self.messages.append(message)
 

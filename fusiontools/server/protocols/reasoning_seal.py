@@ -1,7 +1,8 @@
 """Thoughts that a client sends back, in the places that the protocols have for them.
 
 A place of one provider's holds less than `reasoning_details`, which come from many. What does not fit is sealed: all of
-it stands as one word where the provider has its signature or its encrypted text, which no client reads.
+it stands as one word where the provider has its signature or its encrypted text, which no client reads. What a model
+signs beside a call (Gemini) has no place in these protocols; it goes along as if it were a thought.
 
 Source: OpenAI's API reference, "Responses", `reasoning` items; Anthropic's API reference, "Extended thinking".
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusiontools.llm.reasoning_details import block_of, detail_of
+from fusiontools.llm.rewrite import SIGNATURES
 from fusiontools.record import jsonl
+from fusiontools.record.types import ToolCall
 
 Details = list[dict[str, Any]]
 
@@ -23,6 +26,8 @@ _SEAL = "fusion1."
 _OWN_ID = re.compile(r"rs_[0-9a-f]{32}_\d+")
 #: What OpenAI's own encrypted thoughts are.
 _OPENAI = "openai-responses-v1"
+#: What of a call is no thought.
+_BESIDE_CALL = "fusion.beside_call"
 
 
 def visible_text(details: Sequence[Mapping[str, Any]]) -> str:
@@ -36,6 +41,25 @@ def unsaid_details(
 ) -> Sequence[Mapping[str, Any]]:
     """Return the thoughts that came behind those that were said; nothing where those are not the beginning of them."""
     return details[len(said) :] if list(details[: len(said)]) == list(said) else ()
+
+
+def beside_calls(calls: Iterable[Mapping[str, Any]]) -> Details:
+    """Return what was signed beside calls, as thoughts that name the call."""
+    signed = [(call["id"], {name: call[name] for name in SIGNATURES if call.get(name)}) for call in calls]
+    return [{"type": _BESIDE_CALL, "id": name, **beside} for name, beside in signed if beside]
+
+
+def put_beside(calls: Sequence[ToolCall], details: Details) -> tuple[list[ToolCall], Details]:
+    """Return the calls with what was signed beside them, and the thoughts without it."""
+    signed = {detail.get("id"): detail for detail in details if detail.get("type") == _BESIDE_CALL}
+    thoughts = [detail for detail in details if detail.get("type") != _BESIDE_CALL]
+    made: list[Any] = []
+    for call in calls:
+        found = signed.get(call["id"], {})
+        made.append(
+            {**call, **{name: found[name] for name, kind in SIGNATURES.items() if isinstance(found.get(name), kind)}}
+        )
+    return made, thoughts
 
 
 def encrypted_content(details: Sequence[Mapping[str, Any]]) -> str:

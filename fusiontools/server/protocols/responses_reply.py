@@ -21,7 +21,12 @@ from fusiontools.server.protocols.exchange import (
     ResponseMeta,
     StreamStyle,
 )
-from fusiontools.server.protocols.reasoning_seal import encrypted_content, unsaid_details, visible_text
+from fusiontools.server.protocols.reasoning_seal import (
+    beside_calls,
+    encrypted_content,
+    unsaid_details,
+    visible_text,
+)
 from fusiontools.server.protocols.responses_tools import find_names
 
 #: Why a response is incomplete, by how its text ended.
@@ -236,16 +241,18 @@ def _error(refused: ApiError) -> dict[str, Any]:
 def whole(request: ChatRequest, meta: ResponseMeta, result: ChatResult) -> dict[str, Any]:
     """Return the `response` object of a finished answer."""
     parts = []
-    thoughts = [reasoning_part(meta, result.reasoning_details)] if result.reasoning_details else []
+    ids = CallIds(request, meta)
+    calls: list[Any] = [{**call, "id": ids.of(call["id"])} for call in result.tool_calls]
+    details = [*result.reasoning_details, *beside_calls(calls)]
+    thoughts = [reasoning_part(meta, details)] if details else []
     if request.echo.get("thoughts"):
         parts += thoughts
     if result.content or not result.tool_calls:
         parts.append(message_part(meta))
         parts[-1].pieces.append(result.content)
         parts[-1].annotations = responses_annotations(result)
-    ids = CallIds(request, meta)
-    for number, call in enumerate(result.tool_calls):
-        parts.append(call_part(request, meta, number, {**call, "id": ids.of(call["id"])}))
+    for number, call in enumerate(calls):
+        parts.append(call_part(request, meta, number, call))
         parts[-1].pieces.append(call["function"]["arguments"])
     statuses = [*["completed"] * (len(parts) - 1), name_status(result)]
     output = [part.item(status) for part, status in zip(parts, statuses, strict=True)]
@@ -282,6 +289,9 @@ class ResponsesWriter:
         self._pieces: list[str] = []
         self._delta = b""
         self._thoughts: list[Mapping[str, Any]] = []
+        #: What was signed beside calls, and how much of it has been said.
+        self._signed: list[dict[str, Any]] = []
+        self._signed_said = 0
 
     def open(self) -> bytes:
         """Say that the response is under way."""
@@ -290,7 +300,10 @@ class ResponsesWriter:
     def thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
         """Say what the model thought, where the client wants to send it back."""
         self._thoughts += details
-        if not self._asked.echo.get("thoughts"):
+        return self._say_thoughts(details)
+
+    def _say_thoughts(self, details: Sequence[Mapping[str, Any]]) -> bytes:
+        if not (details and self._asked.echo.get("thoughts")):
             return b""
         part = reasoning_part(self._about, details, sum(part.kind == "reasoning" for part in self._parts))
         frames = [self._close_alone(), self._open_part(part)]
@@ -319,6 +332,9 @@ class ResponsesWriter:
             if part is None:
                 frames.append(self._close_alone())
                 named = {**delta, "id": self._ids.of(delta.get("id") or "")}
+                self._signed += beside_calls([named])
+                # Beside a call that is open nothing else opens.
+                frames.append(b"" if self._calls else self._say_signed())
                 part = self._calls[index] = call_part(self._asked, self._about, len(self._calls), named)
                 frames.append(self._open_part(part))
             piece = (delta.get("function") or {}).get("arguments")
@@ -378,11 +394,17 @@ class ResponsesWriter:
         frames.extend(self._close_part(part, name_status(result) if part is left[-1] else "completed") for part in left)
         if late := unsaid_details(self._thoughts, result.reasoning_details):
             frames.append(self.thoughts(late))
+        frames.append(self._say_signed())
         response = finish_response(self._unfinished, [self._output[part.index] for part in self._parts], result)
-        hides = self._thoughts and not self._asked.echo.get("thoughts")
-        _keep(self._asked, response, [reasoning_part(self._about, self._thoughts)] if hides else [])
+        hidden = [] if self._asked.echo.get("thoughts") else [*self._thoughts, *self._signed]
+        _keep(self._asked, response, [reasoning_part(self._about, hidden)] if hidden else [])
         frames.append(self._say(f"response.{response['status']}", response=response))
         return b"".join(frames)
+
+    def _say_signed(self) -> bytes:
+        """Say what was signed beside calls and has not been said."""
+        unsaid, self._signed_said = self._signed[self._signed_said :], len(self._signed)
+        return self._say_thoughts(unsaid)
 
     def broken(self, refused: ApiError, result: ChatResult | None) -> bytes:
         """End with the error, what was said so far, and what can stand in."""

@@ -12,7 +12,7 @@ from typing import Any
 from fusiontools.record import jsonl
 from fusiontools.record.types import Message, ToolCall
 from fusiontools.server.protocols.exchange import ApiError
-from fusiontools.server.protocols.reasoning_seal import details_of_item
+from fusiontools.server.protocols.reasoning_seal import details_of_item, put_beside
 
 ROLES = ("user", "assistant", "system", "developer")
 #: Calls of tools that a client runs itself, and where each says what is to be done.
@@ -260,9 +260,10 @@ class _CallRun:
         self.thoughts: list[dict[str, Any]] = []
 
     def messages(self) -> list[Message]:
-        called: Message = {"role": "assistant", "content": self.content, "tool_calls": self.calls}
-        if self.thoughts:
-            called["reasoning_details"] = self.thoughts
+        calls, thoughts = put_beside(self.calls, self.thoughts)
+        called: Message = {"role": "assistant", "content": self.content, "tool_calls": calls}
+        if thoughts:
+            called["reasoning_details"] = thoughts
         answers, media = [], []
         for call in self.calls:
             parts = self.outputs.get(call["id"])

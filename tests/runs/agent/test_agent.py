@@ -8,12 +8,11 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from coding import CHECK, FINISH, MEND, Coding, calling, everything_in, forget_copies, git, project, sandbox_works
+from coding import CHECK, FINISH, MEND, Coding, calling, copies_of, everything_in, git, sandbox_works
 from scripted import said
 
 from fusiontools.errors import CallFailed, UsageError
@@ -26,23 +25,9 @@ from fusiontools.stages.runtime import Runtime
 pytestmark = pytest.mark.skipif(not sandbox_works(), reason="no bubblewrap that works here")
 
 
-@pytest.fixture
-def coding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coding]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    yield Coding(project(tmp_path / "root"))
-    forget_copies(tmp_path)
-
-
 def code_of(turn: Any) -> dict[str, Any]:
     found: dict[str, Any] = turn.record["code"]
     return found
-
-
-def copies_of(coding: Coding) -> list[Path]:
-    """Return the copies of the project that are there."""
-    bases = Path("/var/tmp").glob("fuse-code-*/about.json")
-    return [base.parent for base in bases if f'"{coding.root}"' in base.read_text()]
 
 
 # What comes over
@@ -208,7 +193,7 @@ def test_a_disk_that_is_full_in_the_midst_is_said_and_the_rest_comes_over_later(
     assert "could not all be written into the project (b_kind/late: No space left" in str(second.record["messages"])
     assert (coding.root / "b_kind/late").read_text() == "late"
     assert (coding.root / "b_link").readlink() == Path("test_app.py")
-    assert copies_of(coding) == []
+    assert copies_of(coding.root) == []
 
 
 def test_what_is_run_later_and_what_leads_out_is_put_back_and_said(coding: Coding, tmp_path: Path) -> None:
@@ -296,9 +281,11 @@ def test_no_link_leads_out_whatever_others_it_goes_over(coding: Coding, tmp_path
 
 @pytest.mark.slow
 def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) -> None:
+    # Deeper than is copied, and than a path may be long.
     command = (
         "touch $'new\nM app.py +0 -0' $'bad\\xff'; chmod 4777 app.py; "
-        "for i in $(seq 1500); do mkdir dddd && cd dddd || exit; done; echo > file"
+        "name=$(printf 'd%.0s' {1..20}); "
+        "for i in {1..210}; do mkdir $name && cd $name || exit; done; echo > file"
     )
 
     turn = coding.run(("bash", {"command": command}))
@@ -307,7 +294,7 @@ def test_names_modes_and_depth_that_nobody_expects_do_no_harm(coding: Coding) ->
     assert code_of(turn)["changed"] == ["M app.py +0 -0", "A bad\ufffd +0 -0", "A new\ufffdM app.py +0 -0 +0 -0"]
     assert (coding.root / "app.py").stat().st_mode & 0o7777 == 0o777
     assert (coding.root / "new\nM app.py +0 -0").exists()
-    assert copies_of(coding) == []
+    assert copies_of(coding.root) == []
 
 
 def test_a_repository_without_a_work_tree_is_put_back_since_git_obeys_its_config(coding: Coding) -> None:
@@ -466,11 +453,11 @@ def test_a_limit_of_steps_or_of_money_leaves_the_work_to_be_gone_on_with(coding:
 
 def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(coding: Coding) -> None:
     def lose() -> None:
-        for copy in copies_of(coding):
+        for copy in copies_of(coding.root):
             shutil.rmtree(copy)
 
     failed = coding.turn(CallFailed("connect", "nobody there"))
-    copies = copies_of(coding)
+    copies = copies_of(coding.root)
     coding.options["most_steps"] = 1
     coding.turn(calling(MEND))
     lose()
@@ -480,6 +467,14 @@ def test_a_copy_that_is_gone_is_said_to_be_and_one_without_work_is_not_kept(codi
     assert copies == []
     assert again.outcome == "answered"
     assert "The copy that you worked on is gone" in str(again.record["messages"])
+
+
+def test_what_the_model_says_is_heard_as_it_comes_by_whoever_listens(coding: Coding) -> None:
+    coding.seen.listens = True
+
+    coding.turn(calling(MEND, text="I mend it."), calling(FINISH))
+
+    assert (coding.seen.heard, coding.seen.texts) == (["I mend it."], ["I mend it."])
 
 
 def test_an_interrupted_turn_answers_every_call_and_can_go_on(coding: Coding) -> None:
@@ -640,5 +635,5 @@ def test_a_copy_is_counted_and_goes_with_its_session(coding: Coding) -> None:
     removed = remove_older("sessions", math.inf)
 
     assert (kept["copies"].count, kept["copies"].size_bytes > 0) == (1, True)
-    assert (removed.count, copies_of(coding)) == (1, [])
+    assert (removed.count, copies_of(coding.root)) == (1, [])
     assert "copies" not in {each.kind for each in what_is_kept()}
