@@ -31,7 +31,8 @@ EXITS: dict[int, str] = {
     EXIT_USAGE: "the command line, the recipe or the environment is wrong",
     EXIT_NOTHING_USABLE: "nothing usable came in or went out",
     EXIT_BUDGET: "stopped by `--max-cost-usd`",
-    EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds",
+    EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds; nothing keeps to the limits of `fuse-tune`, or to "
+    "the risk of `fuse-calibrate`",
     EXIT_INTERRUPTED: "interrupted (143: terminated)",
 }
 

@@ -10,7 +10,7 @@ from fusiontools.config.evaluation_options import CalibrateOptions
 HELP = """\
 \b
   fuse-calibrate graded.jsonl --risk 0.05 -o threshold.json
-  fuse-panel -c recipe.yaml < questions.jsonl | fuse-vote --threshold threshold.json
+  fuse-calibrate --of answered --risk 0.1 -c recipe.yaml --apart-from tuned.jsonl graded.jsonl
 
 From which agreement on a vote may be answered, so that no more than a stated share of the answers is wrong.
 

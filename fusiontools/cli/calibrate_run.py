@@ -100,8 +100,6 @@ def _tell(calibration: Calibration, threshold: Threshold, options: CalibrateOpti
             raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from error
     text = _as_json(calibration, threshold) if options.as_json else _as_text(calibration, threshold)
     write_or_leave(_TOOL, text.encode("utf-8", "replace"))
-    if options.output:
-        complain(_TOOL, f"{options.output} is written")
     if threshold.agreement >= NEVER:
         complain(_TOOL, _why_never(threshold))
         return EXIT_CONDITION

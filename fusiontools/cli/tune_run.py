@@ -109,16 +109,13 @@ def _tune(panels: Panels, reader: PanelReader, options: TuneOptions, base: dict[
         from fusiontools.evaluation.report.plot import draw_front
 
         draw_front(tune_text.front_marks(panels, tuning), panels.priced, options.plot)
-    written: list[str] = []
     if options.output and tuning.reached:
-        written = _write(panels, tuner, tuning, options, base)
+        _write(panels, tuner, tuning, options, base)
     if options.as_json:
         text = jsonl.dumps(tune_text.as_data(panels, tuning, parts, notes)).decode() + "\n"
     else:
         text = tune_text.format_tuning(panels, tuning, parts, notes, is_colour_welcome(), screen_width())
     write_or_leave(_TOOL, text.encode("utf-8", "replace"))
-    for path in written:
-        complain(_TOOL, f"{path} is written")
     if not tuning.reached:
         complain(
             _TOOL, f"nothing keeps to the limits; the nearest is {tuning.chosen.way.label}, and no recipe is written"
@@ -127,8 +124,8 @@ def _tune(panels: Panels, reader: PanelReader, options: TuneOptions, base: dict[
     return EXIT_OK
 
 
-def _write(panels: Panels, tuner: Tuner, tuning: Tuning, options: TuneOptions, base: dict[str, Any]) -> list[str]:
-    """Write the recipe, and the routes where it has any; return the paths."""
+def _write(panels: Panels, tuner: Tuner, tuning: Tuning, options: TuneOptions, base: dict[str, Any]) -> None:
+    """Write the recipe, and the routes where it has any."""
     assert options.output is not None  # noqa: S101 - asked only where it is wanted
     asked, chosen = how_asked(panels), tuning.chosen
     table = options.table or f"{Path(options.output).with_suffix('')}.routes.json"
@@ -142,4 +139,3 @@ def _write(panels: Panels, tuner: Tuner, tuning: Tuning, options: TuneOptions, b
             Path(path).write_bytes(content)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-    return list(files)

@@ -96,7 +96,8 @@ class Calibration:
             )
         [panel] = self.panels
         groups = self.by_question()
-        levels = sorted({round(vote.agreement, 6) for vote in self.votes if vote.agreement > 0})
+        # Cut off and not rounded: who agrees as much as those here must not lie below by the last digit.
+        levels = sorted({math.floor(vote.agreement * 1e6) / 1e6 for vote in self.votes if vote.agreement > 0})
         if of == "asked":
             found = next((level for level in levels if controls_asked(groups, level, risk)), NEVER)
         else:
@@ -147,14 +148,12 @@ def fit_answered(groups: Sequence[Sequence[Counted]], levels: Sequence[float], r
 
 def _answered(groups: Sequence[Sequence[Counted]], level: float) -> float:
     """Return how many questions are answered; of one asked several times, the share of times."""
-    return math.fsum(sum(v.agreement >= level - 1e-9 for v in votes) / len(votes) for votes in groups)
+    return math.fsum(sum(v.agreement >= level for v in votes) / len(votes) for votes in groups)
 
 
 def _lost(groups: Sequence[Sequence[Counted]], level: float) -> float:
     """Return what the answers given lack of full scores."""
-    return math.fsum(
-        math.fsum(1 - v.score for v in votes if v.agreement >= level - 1e-9) / len(votes) for votes in groups
-    )
+    return math.fsum(math.fsum(1 - v.score for v in votes if v.agreement >= level) / len(votes) for votes in groups)
 
 
 def _chance_of_so_few(wrong: int, answered: int, risk: float) -> float:

@@ -1,7 +1,7 @@
 """What each member's vote shall count, learned from which of the answers on offer was right.
 
 A conditional logit: of the answers that a panel gives to a question, and that none of them is right, each is as likely
-as the exponent of the sum of its voters' weights says. Members that err alike explain each other's votes away, so that two
+as the exponent of the sum of its voters' weights says. Members that err alike explain each other's votes away: two
 copies of one member weigh together about as much as one. Weights are drawn towards their mean, the harder the fewer
 records there are: with few records they are those of a plain vote. None is below 0.
 
