@@ -74,15 +74,13 @@ def why_of(tuning: Tuning) -> str:
     at = f" at {tuning.chosen.cost / tuning.best_solo.cost:.2g}x its cost" if tuning.best_solo.cost else ""
     said = f"{points(gain.mean)} points ({span(gain.interval)}) against {tuning.best_solo.way.label}{at}, p {p}."
     if tuning.verdict == "cannot tell":
-        needed = tuning.questions_needed
-        if needed is None:
-            said += " The two hardly ever differ: no number of records would tell them apart."
-        elif needed > gain.tasks:
+        needed, seen = tuning.questions_needed, tuning.difference_seen
+        if needed is not None and needed > gain.tasks:
             said += f" To see {points(gain.mean)} takes about {needed:,} questions, {needed - gain.tasks:,} more."
-        else:
-            said += (
-                " A difference of this size is seen 4 times of 5 with so many questions; this was the fifth, or luck."
-            )
+        if seen is not None:
+            said += f" These {gain.tasks:,} show {100 * seen:.1f} points or more, 4 times of 5."
+        elif needed is None:
+            said += " The two hardly ever differ: these questions cannot tell them apart."
     return said
 
 

@@ -27,6 +27,7 @@ from fusiontools.evaluation.report.statistics import (
     Mean,
     PairedDifference,
     compare_paired,
+    difference_seen,
     load_numpy,
     means,
     tasks_needed,
@@ -208,6 +209,11 @@ class Tuning:
     def questions_needed(self) -> int | None:
         """How many questions would show a difference of this size, 4 times of 5; None where there is none."""
         return tasks_needed(self.gain.mean, self.gain.squared, binary=self.gain.binary)
+
+    @property
+    def difference_seen(self) -> float | None:
+        """Which difference so many questions would have shown, 4 times of 5; None where none."""
+        return difference_seen(self.gain.tasks, self.gain.squared, binary=self.gain.binary)
 
 
 class Tuner:
