@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.report_text import points, span, usd
 from fusiontools.cli.table import Cell, Styled, table_text
 from fusiontools.cli.text import Paint
 from fusiontools.evaluation.report.plot import FrontMark
-from fusiontools.evaluation.tune.explain import MemberPart
 from fusiontools.evaluation.tune.panels import Panels, digest_of
-from fusiontools.evaluation.tune.selection import Choice, Tuning
 from fusiontools.record.clean import clean
+
+if TYPE_CHECKING:
+    from fusiontools.evaluation.tune.explain import MemberPart
+    from fusiontools.evaluation.tune.selection import Choice, Tuning
 
 _WIDTH = 100
 _ANSWERS = {"better": "YES", "worse": "NO", "cannot tell": "NOT ENOUGH RECORDS TO TELL", "the same": "NOTHING IS"}

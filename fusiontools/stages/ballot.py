@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fusiontools.answers.keys import read_responses
 from fusiontools.answers.tally import Tally, count_votes
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.record import sections
@@ -69,6 +68,8 @@ class Ballot:
 
 def count_ballot(record: Record, options: VoteOptions) -> Ballot:
     """Count the votes of a panel that has a usable response."""
+    from fusiontools.answers.keys import read_responses
+
     usable = dict(usable_responses(record))
     votes = read_responses(list(usable.values()), options.key, question_text(record))
     keys = dict(zip(usable, votes.keys, strict=True))

@@ -31,7 +31,7 @@ LAST = 1 << 30
 
 
 @dataclass(slots=True)
-class _Row:
+class _PanelRow:
     """One record; each list in the order of `seats`."""
 
     id: str
@@ -121,7 +121,7 @@ class PanelReader:
     records: int = 0
     ungraded: int = 0
     failed: int = 0
-    _rows: list[_Row] = field(default_factory=list)
+    _rows: list[_PanelRow] = field(default_factory=list)
     _seen: set[tuple[str, int]] = field(default_factory=set)
     _repeated: int = 0
     _tally: PanelTally = field(default_factory=PanelTally)
@@ -172,7 +172,7 @@ class PanelReader:
         order = sorted(range(len(rows)), key=lambda i: (groups[i], i))
         return self._make_panels(seats, [rows[i] for i in order], [groups[i] for i in order])
 
-    def _make_panels(self, seats: list[Seat], rows: list[_Row], groups: list[int]) -> Panels:
+    def _make_panels(self, seats: list[Seat], rows: list[_PanelRow], groups: list[int]) -> Panels:
         np = load_numpy()
         places = [[row.seats.index(seat) for seat in seats] for row in rows]
 
@@ -234,7 +234,7 @@ def _number_keys(keys: Sequence[str | None]) -> list[int]:
     return [numbers.setdefault(key, len(numbers)) if key else -1 for key in keys]
 
 
-def _read_row(record: Record, grades: Sequence[Grade]) -> _Row:
+def _read_row(record: Record, grades: Sequence[Grade]) -> _PanelRow:
     first = first_layer(grades)
     baselines = [grade for grade in grades if grade["of"] == "baseline"]
     layers: Any = record.get("layers") or []
@@ -257,7 +257,7 @@ def _read_row(record: Record, grades: Sequence[Grade]) -> _Row:
     is_ranked = not layers and bool(set(record.get("analysis", {}).get("ranking", [])) & set(best))
     meta: Mapping[str, Any] = record.get("meta", {})
     name = record["id"].rpartition("#")[0] if record.get("epoch") else record["id"]
-    return _Row(
+    return _PanelRow(
         id=record["id"],
         task=str(meta.get("group") or meta.get("task") or name or record["id"]),
         question=question_text(record),

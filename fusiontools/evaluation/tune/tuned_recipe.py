@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import ENDPOINTS, Model, plain_model
 from fusiontools.config.recipe import read_section
@@ -12,10 +12,12 @@ from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import InputError, UsageError
 from fusiontools.evaluation.tune.panels import Panels
 from fusiontools.evaluation.tune.replay import Way
-from fusiontools.evaluation.tune.selection import Choice
 from fusiontools.record import jsonl
 from fusiontools.stages.panel_plan import seat_first
 from fusiontools.stages.route_table import RouteTable, Treatment
+
+if TYPE_CHECKING:
+    from fusiontools.evaluation.tune.selection import Choice
 
 #: What of the recorded panel says who was asked and when, and not how.
 _CHOSEN = ("members", "samples", "baselines", "scout", "stop_when_agreed", "quorum", "grace_s")
@@ -29,14 +31,14 @@ _KEYS = {"numeric": "number", "choice": "choice"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedPanel:
     """How the panel was asked: the recipe that the records keep, and its members with the temperatures they had."""
 
     recipe: Mapping[str, Any]
     members: Mapping[str, Mapping[str, Any]]
 
 
-def how_asked(panels: Panels) -> Asked:
+def how_asked(panels: Panels) -> AskedPanel:
     """Return how the members were asked.
 
     Raises:
@@ -59,11 +61,11 @@ def how_asked(panels: Panels) -> Asked:
     missing = [member for member in panels.members if member not in members]
     if missing:
         raise UsageError(f"the records' recipe has no member {missing[0]!r}: no recipe can be written")
-    return Asked(with_panel[0], members)
+    return AskedPanel(with_panel[0], members)
 
 
 def recipe_of(
-    panels: Panels, choice: Choice, asked: Asked, base: Mapping[str, Any], weights: Mapping[str, float], table: str
+    panels: Panels, choice: Choice, asked: AskedPanel, base: Mapping[str, Any], weights: Mapping[str, float], table: str
 ) -> dict[str, Any]:
     """Return a recipe's data.
 
@@ -109,7 +111,7 @@ def recipe_of(
     return data
 
 
-def route_table_of(panels: Panels, choice: Choice, asked: Asked) -> RouteTable:
+def route_table_of(panels: Panels, choice: Choice, asked: AskedPanel) -> RouteTable:
     """Return the table of a way that goes by kinds of questions."""
     routing, treatments = choice.learned.routing, choice.learned.treatments
     assert routing is not None  # noqa: S101 - asked only of a way that has one
@@ -137,7 +139,7 @@ def _members_of(choice: Choice, panels: Panels) -> tuple[list[str], int]:
     return [member for member in way.members if weights is None or weights[member] > 0], way.samples
 
 
-def _chain_of(choice: Choice, asked: Asked) -> str:
+def _chain_of(choice: Choice, asked: AskedPanel) -> str:
     how = choice.way.how
     written = "panel | judge | synth" if asked.recipe.get("judge") else "panel | synth"
     if how == "fuse":
