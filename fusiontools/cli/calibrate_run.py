@@ -14,7 +14,6 @@ from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Flood, is_colour_welcome, write_or_leave
 from fusiontools.cli.report_text import bar, points, span
 from fusiontools.cli.table import screen_width, table_text
-from fusiontools.cli.tune_run import read_graded
 from fusiontools.config.evaluation_options import CalibrateOptions
 from fusiontools.config.recipe import read_section
 from fusiontools.config.recipe_yaml import load_recipe
@@ -40,6 +39,8 @@ _WIDTH = 100
 
 async def run(files: Sequence[str], config: str | None, options: CalibrateOptions) -> int:
     """Fit and return the exit status."""
+    from fusiontools.cli.tune_run import read_graded
+
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
     own = load_recipe(config).vote if config else None
