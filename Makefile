@@ -8,7 +8,10 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
-DEBIAN := bubblewrap chromium fish jq man-db procps zsh
+DEBIAN := bubblewrap chromium fish jq man-db pgbouncer postgresql procps redis-server zsh
+BUILDER := $(firstword $(shell which podman buildah docker 2>/dev/null))
+IMAGE ?= localhost/fusiontools:latest
+IMAGE_EXTRAS := serve prices mcp otel redis postgres
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 Q ?= What is the capital of Australia?
 # As typed: a dollar sign in a question is no variable of make's.
@@ -23,7 +26,7 @@ PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock system bench accuracy eval tune tuning wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -112,9 +115,15 @@ RESOLVE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest of everything
 	@$(RESOLVE) --all-extras --group dev --output-file requirements/dev.txt pyproject.toml
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
+	@$(RESOLVE) $(IMAGE_EXTRAS:%=--extra %) --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
+
+# BUILD_ARGS is for what a builder needs on this machine: a network, certificates. OCI's own format has no health check.
+image: ## build the container of fuse-serve with podman, buildah or docker; BUILDER=… BASE=…
+	@test -n "$(BUILDER)" || { echo "make: no podman, buildah or docker is installed" >&2; exit 2; }
+	@$(BUILDER) build $(if $(filter docker,$(notdir $(BUILDER))),,--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) --file Containerfile --tag $(IMAGE) .
 
 system: ## install the Debian packages that some tests need and are skipped without
-	@which bwrap chromium fish jq man ps zsh >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+	@{ which bwrap chromium fish jq man ps redis-server zsh && ls /usr/sbin/pgbouncer /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
 
 screenshots: $(VENV)/.dev ## take the pictures of docs/page.md anew
 	@FUSION_PICTURES="$(CURDIR)/docs/pictures" $(PYTEST) -m slow tests/page/test_looks.py

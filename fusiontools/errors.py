@@ -87,6 +87,7 @@ StageCode = Literal[
     "bad_pick",
     "partial_pick",
     "pairwise_bounded",
+    "check_failed",
     "nothing_to_count",
     "unknown_weight",
     "abstained",
@@ -209,6 +210,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "bad_pick": FailureCode("degraded", "The judge that picks named no response; the same stands in."),
     "partial_pick": FailureCode("degraded", "Some verdicts of `--pairwise` are missing; the others decided."),
     "pairwise_bounded": FailureCode("degraded", "Of more than 8 responses only the 8 best were compared."),
+    "check_failed": FailureCode(
+        "degraded",
+        "No response passes `--check`: the best ranked, else the longest finished one is the answer.",
+    ),
     "nothing_to_count": FailureCode("degraded", "Every response abstained from the vote: the best one is the answer."),
     "unknown_weight": FailureCode("degraded", "`--weight` names somebody who is not on the panel."),
     "abstained": FailureCode("degraded", "`fuse-vote --threshold`: too few agree for the risk that is allowed."),

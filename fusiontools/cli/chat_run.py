@@ -160,7 +160,7 @@ class ChatLoop:
         try:
             from fusiontools.cli.chat_input import LineEditor, keeping_typed_text
         except ImportError as error:
-            raise UsageError(f"fuse-chat needs prompt_toolkit: {install_line('chat')}") from error
+            raise UsageError(f"a conversation needs prompt_toolkit: {install_line('chat')}") from error
         question = self._take_options(words)
         history = sessions_dir().parent / _HISTORY if self.kept else None
         prompt = LineEditor(commands.about, lambda name: commands.values(self, name), history)

@@ -181,6 +181,10 @@ def leave(status: int) -> NoReturn:
 
     Everything of worth is written by now: records are flushed one by one, the journal commits call by call.
     """
+    if "opentelemetry.sdk" in sys.modules:
+        from fusiontools.llm.traces import flush_traces
+
+        flush_traces()
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

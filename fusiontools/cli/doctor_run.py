@@ -59,6 +59,8 @@ EXTRAS = {
     "tools": ("trafilatura", "web search and pages for members"),
     "chat": ("prompt_toolkit", "fuse-chat, fuse-code"),
     "mcp": ("mcp", "MCP servers, fuse-mcp"),
+    "redis": ("redis", "state that machines share, in Redis or Valkey"),
+    "postgres": ("psycopg", "state that machines share, in PostgreSQL"),
     "keyring": ("keyring", "keys in the system's keyring"),
 }
 
@@ -101,12 +103,14 @@ class Findings:
     Args:
         tools: the recipe's tools of members, each with what it lacks.
         problems: of the whole installation, in words.
+        state: what is shared with other processes: where it is, and what answers there, or None; None where nothing is.
     """
 
     recipe: Recipe
     checks: list[ModelCheck]
     tools: dict[str, str | None]
     problems: list[str]
+    state: tuple[str, str | None] | None = None
 
     @property
     def status(self) -> int:
@@ -131,6 +135,7 @@ async def examine(config: str | None, limit: Mapping[str, Any], *, live: bool, a
     for check in checks:
         check.lacks = await asyncio.to_thread(_lack_of, check)
     found = Findings(recipe, checks, await asyncio.to_thread(_lacks_of_tools, recipe), _problems())
+    found.state = await _shared_state(found.problems)
     if live:
         await _ask_all(found, limit)
     text = jsonl.dumps(_as_data(found)).decode() + "\n" if as_json else _as_text(found, live=live)
@@ -189,6 +194,29 @@ def _lacks_of_tools(recipe: Recipe) -> dict[str, str | None]:
         except UsageError as error:
             found[name] = error.message
     return found
+
+
+async def _shared_state(problems: list[str]) -> tuple[str, str | None] | None:
+    """Return where the state is that `FUSION_STATE` names, and what answers there; what is wrong is a problem."""
+    from fusiontools.llm.state.address import VARIABLE, masked
+    from fusiontools.llm.state.shared import chosen_state, open_state
+    from fusiontools.llm.state.store import StateAway
+
+    url = chosen_state(None)
+    if url is None:
+        return None
+    try:
+        state = open_state(url, problems.append, keeps=False)
+    except UsageError as error:
+        problems.append(error.message)
+        return masked(url), None
+    try:
+        return state.place, await state.store.check()
+    except StateAway as away:
+        problems.append(f"the state {away}; mend it, or unset {VARIABLE}: until then no budget is spent")
+        return state.place, None
+    finally:
+        await state.aclose()
 
 
 def _problems() -> list[str]:
@@ -265,6 +293,7 @@ def _as_text(found: Findings, *, live: bool) -> str:
         _table(["endpoint", "key", ""], _endpoint_rows(recipe)),
         _table(["extra", "for", ""], [[name, what, _state(lack)] for name, what, lack in _extras()]),
         _table(["kept", "size", "where"], [[k.kind, size_text(k.size_bytes), str(k.path)] for k in what_is_kept()]),
+        _table(["state", ""], [] if found.state is None else [[found.state[0], _answers(found.state[1])]]),
         _notes(),
         _verdict(found),
     ]
@@ -287,6 +316,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 def _state(lack: str | None) -> Cell:
     return Styled("ready", "green") if lack is None else Styled(lack, "yellow")
+
+
+def _answers(what: str | None) -> Cell:
+    return Styled("cannot be reached", "yellow") if what is None else Styled(what, "green")
 
 
 def _check_row(check: ModelCheck, live: bool) -> list[Cell]:
@@ -389,5 +422,6 @@ def _as_data(found: Findings) -> dict[str, Any]:
         ],
         "extras": [{"extra": name, "for": what, "todo": lack} for name, what, lack in _extras()],
         "kept": [{"kind": k.kind, "path": str(k.path), "size_bytes": k.size_bytes} for k in what_is_kept()],
+        "state": None if found.state is None else {"place": found.state[0], "answers": found.state[1]},
         "problems": found.problems,
     }

@@ -27,7 +27,7 @@ from fusiontools.errors import (
 from fusiontools.record import jsonl
 from fusiontools.record.sections import with_error
 from fusiontools.record.types import Record
-from fusiontools.stages.runtime import Runtime, Stage
+from fusiontools.stages.runtime import Runtime, Stage, traced
 
 if TYPE_CHECKING:
     from fusiontools.cli.io import Input, Line
@@ -98,6 +98,7 @@ class _Filter:
         from fusiontools.cli.text import sets_markdown
 
         self.plan = plan
+        self._stage = traced(plan.tool, plan.stage, whole=True)
         self.options = options
         self.inputs = inputs
         self._evidence = read_evidence(inputs.evidence)
@@ -168,9 +169,7 @@ class _Filter:
         try:
             record = self._parse(line)
             live = self._screen.open(record) if self._screen else None
-            result = await self.plan.stage(
-                record, Runtime(self.client, live.take if live else None, on_call=calls.append)
-            )
+            result = await self._stage(record, Runtime(self.client, live.take if live else None, on_call=calls.append))
             return self._done(line, record, result, live)
         except InputError as error:
             self._reject(line, error.message)

@@ -9,6 +9,8 @@ from fusiontools.cli.command import command, complete_names, complete_recipes
 from fusiontools.config.options import option
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fusiontools.runs.kept import Removed
     from fusiontools.runs.run_log import PastRun
 
@@ -17,6 +19,8 @@ _TOOL = "fuse-log"
 _PLAIN_WIDTH = 160
 #: How many past runs a shell is offered.
 _OFFERED = 100
+#: Unix time that all stores understand, and no call is made at.
+_NEVER_S = 1e11
 _COMMANDS = ("list", "show", "size", "prune", "clear")
 HELP = """\
 \b
@@ -57,6 +61,7 @@ class LogOptions:
     )
     json: bool = option(False, "--json", help="The same as -o jsonl.")
     older: str | None = option(None, "--older", metavar="AGE", help="Prune what was last used before.")
+    shared: bool = option(False, "--shared", help="Prune or clear the journal of FUSION_STATE, and not this user's.")
     yes: bool = option(False, "-y", "--yes", help="Remove without asking.")
 
 
@@ -237,7 +242,9 @@ def _remove(verb: str, words: tuple[str, ...], options: LogOptions) -> int:
 
     from fusiontools.cli.command import complain
     from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError, nearest
-    from fusiontools.runs.kept import AGING, KINDS, count_older, remove_older
+    from fusiontools.runs.kept import AGING, JOURNAL, KINDS
+    from fusiontools.runs.kept import count_older as count_here
+    from fusiontools.runs.kept import remove_older as remove_here
 
     known = AGING if verb == "prune" else tuple(KINDS)
     for word in words:
@@ -248,6 +255,9 @@ def _remove(verb: str, words: tuple[str, ...], options: LogOptions) -> int:
     if verb == "clear" and not words:
         raise UsageError(f"say what: fuse-log clear {' '.join(known)}")
     before_s = read_moment(options.older, "--older") if options.older else math.inf
+    if options.shared and words != (JOURNAL,):
+        raise UsageError(f"--shared is of the journal alone: fuse-log {verb} journal --shared")
+    count_older, remove_older = _shared_hands() if options.shared else (count_here, remove_here)
     counts = {kind: count_older(kind, before_s) for kind in dict.fromkeys(words or known)}
     doomed = {kind: count for kind, count in counts.items() if count}
     if not doomed:
@@ -261,6 +271,44 @@ def _remove(verb: str, words: tuple[str, ...], options: LogOptions) -> int:
         removed = remove_older(kind, before_s)
         left = _say_removed(kind, removed) or left
     return EXIT_SOME_FAILED if left else EXIT_OK
+
+
+def _shared_hands() -> tuple[Callable[[str, float], int], Callable[[str, float], Removed]]:
+    """Return what counts and what removes in the state that is shared.
+
+    Raises:
+        UsageError: there is none; of both, it cannot be reached.
+    """
+    import asyncio
+
+    from fusiontools.errors import UsageError
+    from fusiontools.llm.state.shared import chosen_state, open_state
+    from fusiontools.llm.state.store import StateAway, Store
+    from fusiontools.runs.kept import Removed
+
+    url = chosen_state(None)
+    if url is None:
+        raise UsageError("--shared: FUSION_STATE names no state")
+
+    def with_store(work: Callable[[Store], Awaitable[int]]) -> int:
+        async def opened() -> int:
+            state = open_state(url, keeps=False)
+            try:
+                return await work(state.store)
+            except StateAway as away:
+                raise UsageError(f"the state {away}") from away
+            finally:
+                await state.aclose()
+
+        return asyncio.run(opened())
+
+    def count(_: str, before_s: float) -> int:
+        return with_store(lambda store: store.count_before(min(before_s, _NEVER_S)))
+
+    def remove(_: str, before_s: float) -> Removed:
+        return Removed(with_store(lambda store: store.forget_before(min(before_s, _NEVER_S))))
+
+    return count, remove
 
 
 def _agreed(what: str) -> bool:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fusiontools.runs.mcp_server import OwnModels, PanelTools
 
 _TOOL = "fuse-mcp"
-_ALL = "all"
 #: How long what is under way may take to end: clients kill after five seconds or so.
 _END_S = 3.0
 #: How long the SDK may take to give the streams back.
@@ -96,19 +95,20 @@ def _offered(config: str | None, options: McpOptions) -> Mapping[str, Recipe]:
         UsageError: one that cannot be.
     """
     from fusiontools.cli.listing import missing_of
-    from fusiontools.config.recipe_yaml import chosen_by_person, load_recipe, own_recipe_names, recipe_names
+    from fusiontools.config.recipe_yaml import (
+        ALL,
+        chosen_by_person,
+        load_offered,
+        load_recipe,
+        own_recipe_names,
+        recipe_names,
+    )
     from fusiontools.config.resolve import check_calls
 
-    first = load_recipe(config)
-    found = {first.name: first}
-    for choice in options.recipes:
-        if choice != _ALL:
-            recipe = load_recipe(choice)
-            if found.setdefault(recipe.name, recipe) != recipe:
-                raise UsageError(f"--recipe {choice}: two recipes are called {recipe.name!r}; rename one of them")
+    found = load_offered(config, options.recipes)
     for recipe in found.values():
         check_calls(recipe)
-    if _ALL in options.recipes or not (config or options.recipes or chosen_by_person()):
+    if ALL in options.recipes or not (config or options.recipes or chosen_by_person()):
         for name in sorted({*own_recipe_names(), *recipe_names()}):
             try:
                 recipe = load_recipe(name)

@@ -112,6 +112,7 @@ def make_client(
     def make() -> Any:
         from fusiontools.llm.client import Client
         from fusiontools.llm.state.shared import open_budget, open_kept
+        from fusiontools.llm.traces import open_traces
 
         limits = replace(recipe.limits if recipe else LimitOptions(), **limit)
         kept, state = open_kept(journal, partial(complain, tool))
@@ -127,6 +128,7 @@ def make_client(
             redact=recipe.redact if recipe else (),
             purses=own if purses is None or "budget" in journal else purses,
             run=run,
+            traces=open_traces(tool, partial(complain, tool)),
         )
 
     return make

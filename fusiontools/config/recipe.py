@@ -209,7 +209,8 @@ def summary_of(section: str, options: StageOptions) -> dict[str, Any]:
 
 def from_summary(cls: type[Kind], data: Mapping[str, Any]) -> Kind:
     """Read a section of a record's `recipe` back into its options class; keys of a newer version are ignored."""
-    known = {f.name for f in fields(cls)}
+    # What is said in a chain alone was never kept, and a command of a stranger's is none of ours to run.
+    known = {f.name for f in fields(cls) if f.metadata["flag"].recipe}
     # A record turns no tool on: it may come from anywhere.
     kept = {key: value for key, value in data.items() if key in known and key != "tools"}
     for key in _model_lists(cls) & kept.keys():

@@ -42,6 +42,8 @@ BY_KEY: Mapping[str, str] = {
     "ANTHROPIC_API_KEY": "anthropic",
     "GEMINI_API_KEY": "gemini",
 }
+#: As `--recipe`: every one that has its keys.
+ALL = "all"
 #: The one whose models are those that the server on this machine has.
 _OLLAMA = "ollama"
 #: So many of them sit on its panel.
@@ -95,6 +97,23 @@ def load_recipe(choice: str | None = None) -> Recipe:
     if path == data_dir("configs") / f"{_OLLAMA}.yaml":
         _name_what_is_pulled(data)
     return build_recipe(data, str(path), path.stem)
+
+
+def load_offered(config: str | None, choices: Sequence[str]) -> dict[str, Recipe]:
+    """Return the chosen recipe and those named beside it, by their names; `all` names none.
+
+    Raises:
+        UsageError: one that cannot be loaded, or has the name of another.
+    """
+    first = load_recipe(config)
+    found = {first.name: first}
+    for choice in choices:
+        recipe = first if choice == ALL else load_recipe(choice)
+        if found.setdefault(recipe.name, recipe) != recipe:
+            raise UsageError(
+                f"--recipe {choice}: two recipes are called {recipe.name!r}; give one a `name:` of its own"
+            )
+    return found
 
 
 def read_yaml(path: Path) -> Any:

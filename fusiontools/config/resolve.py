@@ -30,6 +30,7 @@ from fusiontools.config.stage_table import (
     STAGES,
     FewShot,
     PanelOptions,
+    PickOptions,
     RouteOptions,
     StageOptions,
     SynthOptions,
@@ -48,10 +49,13 @@ EXCLUSIVE = {
         ("sequential", "quorum"),
         *(("first_call", other) for other in (*LAYER_STEPS, "quorum", "scout", "stop_when_agreed")),
     ),
-    "pick": (("pairwise", "consistent"),),
+    "pick": (("pairwise", "consistent"), ("check", "pairwise"), ("check", "consistent")),
 }
 #: Options that say nothing without another one.
-NEEDS = {"panel": {"window": "sequential"}}
+NEEDS = {
+    "panel": {"window": "sequential"},
+    "pick": {"check_files": "check", "check_s": "check", "check_retries": "check"},
+}
 #: Options that mean another one, too: whoever names a model wants it asked, whatever the recipe would do without it.
 IMPLIES: dict[str, dict[str, dict[str, Any]]] = {
     "route": {
@@ -266,7 +270,8 @@ class RecordOptions:
         self.typed = read_typed(section, given, self._base)
         #: What a record keeps of the chosen recipe.
         self._chosen = summary(resolver.recipe) if resolver.recipe else None
-        self._read = () if resolver.binding or STAGES[section].kept == "never" else (section, "judge", "endpoint")
+        says = () if resolver.binding or STAGES[section].kept == "never" else (section, "judge", "endpoint")
+        self._read = (*says, "panel") if says and self.typed.get("check_retries") else says
         self._resolved = lru_cache(_REMEMBERED)(self._resolve)
         self._kept = lru_cache(_REMEMBERED)(lambda key: summary_of(section, self._resolved(key)))
 
@@ -310,6 +315,8 @@ class RecordOptions:
             options = merge(self._section_name, self._section(typed, carried), typed)
             if options.wants_judge and not getattr(options, options.judge_field):
                 options = replace(options, **{options.judge_field: self._judges(carried)[:1]})
+            if isinstance(options, PickOptions) and options.wants_members:
+                options = replace(options, panellists=self._members(carried))
             check(self._section_name, options)
         except UsageError as error:
             if carried is None:
@@ -329,6 +336,24 @@ class RecordOptions:
         if strangers and adds_layer(section, typed) and "members" not in typed:
             raise InputError("nobody says who sat on this panel; name the members with -m, or a recipe with -c", "$")
         return (resolver.recipe or recipe_yaml.load_recipe()).stages[section]
+
+    def _members(self, carried: Mapping[str, Any] | None) -> tuple[Model, ...]:
+        """Return who sat on the panel, each with what the panel is told as a whole."""
+        resolver = self._resolver
+        if carried is not None and "panel" in carried and not self._is_chosen("panel", carried["panel"]):
+            panel: Any = read_section("panel", carried["panel"], limited=resolver.limited)
+        else:
+            panel = (resolver.recipe or recipe_yaml.load_recipe()).panel
+        return tuple(
+            replace(
+                member,
+                system=member.system or panel.system,
+                temperature=panel.temperature if member.temperature is None else member.temperature,
+                max_tokens=member.max_tokens or panel.max_tokens,
+                extra={**(panel.extra or {}), **member.extra},
+            )
+            for member in panel.members
+        )
 
     def _judges(self, carried: Mapping[str, Any] | None) -> tuple[Model, ...]:
         if carried is not None and "judge" in carried and not self._is_chosen("judge", carried["judge"]):

@@ -331,11 +331,35 @@ class PickOptions(StageOptions):
     template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The comparing model's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest verdict, in tokens.")
+    # What runs on this machine is said by whoever types it: no recipe's section has it, and no record.
+    check: str | None = option(
+        None, "--check", minimum=1, metavar="COMMAND", recipe=False, private=True,
+        help="Take what this shell command passes with exit 0; a response's program, else its text, is its input.",
+    )  # fmt: skip
+    check_files: tuple[str, ...] = option(
+        (), "--check-with", multiple=True, metavar="PATH", recipe=False, private=True,
+        help="A file or folder that the command finds beside the response; repeat for more.",
+    )  # fmt: skip
+    check_s: float = option(
+        30.0, "--check-timeout", minimum=0.1, maximum=3600, metavar="S", recipe=False,
+        help="Longest time for one response.",
+    )  # fmt: skip
+    check_retries: int = option(
+        0, "--check-retry", minimum=0, maximum=8, metavar="N", recipe=False,
+        help="Where no response passes, show each member what the command said of its own, and ask again, N times.",
+    )  # fmt: skip
+    #: Who sat on the panel, where they may be asked again.
+    panellists: tuple[Model, ...] = option((), multiple=True, model=True, recipe=False)
 
     @property
     def wants_judge(self) -> bool:
         """Who picks is asked as a judge is."""
-        return True
+        return self.check is None
+
+    @property
+    def wants_members(self) -> bool:
+        """Whether members may be asked again."""
+        return self.check_retries > 0
 
 
 class LimitOptions(Settings):

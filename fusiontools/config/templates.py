@@ -24,7 +24,9 @@ ADDED = ("member tools", "judge sources", "synth sources")
 AGENT = ("agent system", "agent plan", "agent advice", "agent adviser")
 #: How an agent's question is put to the panel, where it is about answers that are there already.
 PUT = ("second opinion", "comparison")
-SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT, *PUT)
+#: What a member is told whose response has failed a person's check.
+AGAIN = ("check failed",)
+SECTIONS = (*(f"{asked} {role}" for asked in ASKED for role in ("system", "user")), *ADDED, *AGENT, *PUT, *AGAIN)
 _HEADING = re.compile(rf"^# ({'|'.join(SECTIONS)})[ \t]*\n", re.MULTILINE)
 
 

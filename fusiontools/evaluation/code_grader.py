@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import warnings
 from collections.abc import Sequence
@@ -29,18 +28,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from fusiontools.answers.extract import drop_thoughts
+from fusiontools.answers.fences import fenced_blocks, is_python
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.task import Code
 from fusiontools.record import jsonl
 from fusiontools.tools.sandbox import Sandbox, end, find_sandbox
 from fusiontools.tools.watch import Bounds, wait_within
 
-#: A fence that opens a block: alone, in a list item, in a quote, or behind words that end in a colon or a full stop.
-_OPENING = re.compile(
-    r"(?P<quote>(?:[ \t]*>)*)[ \t]*(?:(?:[-*+•]|\d{1,3}[.)])[ \t]+|[^`~\n]*?[:.][ \t]*)?"
-    r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^`\n]*$"
-)
-_QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+")
 _PYTHON = frozenset({"", "python", "py", "python3", "py3"})
 
 
@@ -51,7 +45,7 @@ def program_of(text: str, code: Code) -> str | None:
     on from the prompt; before what does stand the prompt's own imports and helpers.
     """
     visible = drop_thoughts(text).replace("\r\n", "\n").replace("\r", "\n")
-    blocks, others = fenced_blocks(visible)
+    blocks, others = fenced_blocks(visible, _PYTHON)
     if others and not blocks:
         return None
     body = _choose(blocks or [visible], code.entry_point)
@@ -60,61 +54,7 @@ def program_of(text: str, code: Code) -> str | None:
     if not code.prompt or (code.entry_point and _defines(body, code.entry_point)):
         return f"{head_of(code)}\n{body}"
     goes_on = [f"{code.prompt}{body}", f"{code.prompt}\n{body}", f"{code.prompt}\n{_indent(body)}"]
-    return next(filter(_is_python, goes_on), f"{head_of(code)}\n{body}")
-
-
-def fenced_blocks(text: str) -> tuple[list[str], int]:
-    """Return the blocks of a text that may be Python, and how many others there are.
-
-    A fence may stand in a list item, in a quote or behind words; of one that only closes, what stands above it is the
-    block, and one that only opens goes on to the end.
-    """
-    blocks: list[str] = []
-    others = 0
-    block: list[str] = []
-    fence = language = quote = ""
-    for line in text.split("\n"):
-        if fence:
-            bare = _QUOTE.sub("", line) if quote else line
-            if _is_closing(bare, fence):
-                others += _take(blocks, block, language)
-                fence, block = "", []
-            else:
-                block.append(bare)
-            continue
-        opening = _OPENING.match(line)
-        if opening is None:
-            block.append(line)
-        elif _is_closing(line, opening["fence"]) and not blocks and not others and _is_program(block):
-            # Its opening was left out.
-            others += _take(blocks, block, "")
-            block = []
-        else:
-            fence, language, quote = opening["fence"], opening["language"].lower(), opening["quote"].strip()
-            block = []
-    if fence:
-        others += _take(blocks, block, language)
-    return blocks, others
-
-
-def _take(blocks: list[str], block: list[str], language: str) -> int:
-    """Add a block where it may be Python; return how many others that makes."""
-    if not any(line.strip() for line in block):
-        return 0
-    if language not in _PYTHON:
-        return 1
-    blocks.append(_dedent("\n".join([*block, ""])))
-    return 0
-
-
-def _is_closing(line: str, fence: str) -> bool:
-    return re.fullmatch(rf"[ \t]*{re.escape(fence)}[`~]*[ \t]*", line) is not None
-
-
-def _is_program(block: list[str]) -> bool:
-    """Say whether the lines above a lone fence are a program, and no prose before a block."""
-    text = _dedent("\n".join(block))
-    return bool(text.strip()) and _is_python(text)
+    return next(filter(is_python, goes_on), f"{head_of(code)}\n{body}")
 
 
 def head_of(code: Code) -> str:
@@ -125,7 +65,7 @@ def head_of(code: Code) -> str:
         re.finditer(rf"^(?:@.*\n)*(?:async )?(?:def|class) {re.escape(code.entry_point)}\b", code.prompt, re.M)
     )
     head = code.prompt[: found[-1].start()] if found else ""
-    return head if _is_python(head) else ""
+    return head if is_python(head) else ""
 
 
 def program_key(program: str) -> str | None:
@@ -152,25 +92,8 @@ def _defines(text: str, name: str) -> bool:
     return re.search(rf"^(?:(?:async )?def|class) {re.escape(name)}\b|^{re.escape(name)} *[:=]", text, re.M) is not None
 
 
-def _dedent(block: str) -> str:
-    """Return a block that begins with a definition without its indent: it stands in a list."""
-    opens = re.match(r"\s*\n?[ \t]+(?:(?:async )?def|class|import|from|@)\b", block)
-    return textwrap.dedent(block) if opens else block
-
-
 def _indent(body: str) -> str:
     return "".join(f"    {line}" for line in body.splitlines(keepends=True))
-
-
-def _is_python(text: str) -> bool:
-    """Say whether a text compiles: unlike parsing, that finds a `return` outside of a function."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compile(text, "<text>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 _ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
-from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
@@ -29,6 +29,7 @@ from fusiontools.llm.state.store import Done, Found, KeptCalls, Lease
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
     from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
+    from fusiontools.llm.spans import Traces
     from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Call, Message
 
@@ -61,6 +62,7 @@ class Client:
         notify: told of every call that begins or settles, of records that nobody watches apart.
         backends: made when first needed; given here by tests and embedders.
         tools: what the tools of members go by, where a record's recipe says nothing else.
+        traces: where the spans of calls, and of all around them, are told; None tells none.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -76,6 +78,7 @@ class Client:
     purses: Purses = field(default_factory=Purses)
     run: str = "run"
     tools: ToolOptions = field(default_factory=ToolOptions)
+    traces: Traces | None = None
     #: What stages opened for the whole run beside the back ends, by what it was opened with; closed with them.
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
     redact: Redact = ()
@@ -156,7 +159,11 @@ class Client:
         self, found: Found, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot
     ) -> Completion:
         completion, saved_usd = found
-        self._enter_replayed(completion, request, ledger, slot, saved_usd)
+        if self.traces is not None and TRACED.get() is None:
+            with self.traces.call(request, self._endpoint(request.endpoint), slot, streams=False) as span:
+                self._enter_replayed(span.end_with(completion), request, ledger, slot, saved_usd)
+        else:
+            self._enter_replayed(completion, request, ledger, slot, saved_usd)
         _note_unmet(completion, model, ledger, slot)
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
@@ -219,6 +226,16 @@ class Client:
     async def _complete(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
+        if self.traces is None:
+            return await self._ask_in_turn(request, model, ledger, slot, on_delta)
+        endpoint = self.endpoints.get(request.endpoint)
+        with self.traces.call(request, endpoint, slot, streams=on_delta is not None) as span:
+            return span.end_with(await self._ask_in_turn(request, model, ledger, slot, on_delta))
+
+    async def _ask_in_turn(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Completion:
+        """Ask the model, and then its fallbacks."""
         started, entered = time.monotonic(), len(ledger.calls)
         self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import Message, Source, ToolCall, ToolUse, Usage
+    from fusiontools.record.types import Call, Message, Source, ToolCall, ToolUse, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,18 @@ OnDelta = Callable[[Delta], None]
 #: sits on its own panel.
 DEPTH: ContextVar[int] = ContextVar("fusion_depth", default=0)
 DEPTH_HEADER = "x-fusion-depth"
+
+
+class CallTrace(Protocol):
+    """The span of a call under way: told of its attempts, and named to whom is asked."""
+
+    headers: dict[str, str]
+
+    def note(self, call: Call) -> None: ...
+
+
+#: That of this task's call, where calls are traced.
+TRACED: ContextVar[CallTrace | None] = ContextVar("fusion_traced", default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from traceback import clear_frames
 from typing import Any
 
 import httpx
@@ -31,6 +32,7 @@ from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.completion import (
     DEPTH,
     DEPTH_HEADER,
+    TRACED,
     Completion,
     CompletionRequest,
     Delta,
@@ -132,6 +134,7 @@ class HttpBackend:
             completion = await self._call(body, mask, hear if answer is None or hear is None else answer.show)
         except CallFailed as failure:
             failure.adapted = quirks.learn(failure, request, body)
+            _let_go(failure)
             raise
         if answer is not None:
             completion = answer.finish(completion)
@@ -169,7 +172,11 @@ class HttpBackend:
                 yield replace(reply, chunks=_renamed(reply.chunks, own_names)) if own_names else reply
             finally:
                 await reply.close()
+        except CallFailed as failure:
+            _let_go(failure)
+            raise
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
+            _let_go(error)
             raise self._call_failed(error, retryable=False) from error
 
     async def _mask(self) -> KeyMask:
@@ -234,6 +241,8 @@ class HttpBackend:
             own[name] = before + mask.of
         if depth := DEPTH.get():
             own[DEPTH_HEADER] = str(depth)
+        if (traced := TRACED.get()) is not None:
+            own.update(traced.headers)
         transport = self._transport()
         if isinstance(transport, Http1Transport):
             self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
@@ -284,6 +293,13 @@ class HttpBackend:
         if self._own is None:
             self._own = transport_for(self._url)
         return self._own
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what was read by frames that have ended: else a failure's traceback holds on to a large body, in a cycle."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _tool_names(body: Mapping[str, Any]) -> set[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallFailed, CallStatus
+from fusiontools.llm.completion import TRACED
 
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
@@ -132,6 +133,8 @@ class Ledger:
         call["status"] = status
         call["replayed"] = replayed
         self.calls.append(call)
+        if (traced := TRACED.get()) is not None:
+            traced.note(call)
         if self.on_call is not None:
             self.on_call(call)
         return call

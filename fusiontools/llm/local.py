@@ -173,7 +173,7 @@ class LocalEngine:
                 raise self._failure
             if self._server is None:
                 try:
-                    self._server = _load(str(find_weights(self._path)), self._context_tokens, self._slots)
+                    self._server = _load(self._path, self._context_tokens, self._slots)
                 except FusionError as error:
                     self._failure = error
                     raise
@@ -222,8 +222,11 @@ def _text_delta(chunk: Chunk, key: str = "content") -> str:
     return "".join(choice.get("delta", {}).get(key) or "" for choice in chunk.get("choices", []))
 
 
-def _load(path: str, context_tokens: int, slots: int) -> Any:
-    """Load the model. xllamacpp keeps the GIL meanwhile: about 0.4 s in which no other thread of ours runs."""
+def _load(path: str | None, context_tokens: int, slots: int) -> Any:
+    """Load the model, fetched first where it is not here; nothing is where there is no engine for it.
+
+    xllamacpp keeps the GIL meanwhile: about 0.4 s in which no other thread of ours runs.
+    """
     # Before the import: the default spins in barriers, and two processes on two cores then bring each other to a halt.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -234,8 +237,9 @@ def _load(path: str, context_tokens: int, slots: int) -> Any:
         raise UsageError(
             f"the embedded engine does not load: {error}; libgomp.so.1 is Debian's libgomp1 package"
         ) from error
+    weights = str(find_weights(path))
     params = xllamacpp.CommonParams()
-    params.model.path = path
+    params.model.path = weights
     params.verbosity = -1
     params.n_parallel = slots
     params.n_ctx = context_tokens * slots

@@ -102,6 +102,7 @@ class Purses:
         clock: Unix time, which processes that share a file share.
         busy_s: how long the file is waited for.
         store: what counts instead of a file or memory; whoever opened it closes it.
+        say_away: told why that cannot be reached, which the failures of calls then do not say.
 
     Raises:
         UsageError: the file cannot be written.
@@ -112,6 +113,7 @@ class Purses:
     clock: Callable[[], float] = time.time
     busy_s: float = BUSY_S
     store: PurseStore = None  # type: ignore[assignment]  # one is made where none is given
+    say_away: Callable[[str], None] | None = None
     _own_store: SqlitePurses | None = None
     _held: set[str] = field(default_factory=set)
     #: What has been paid and is not written yet.
@@ -138,7 +140,7 @@ class Purses:
                 await self._flush()
             made = await self.store.reserve(purchase, self.lease_s)
         except StateAway as away:
-            raise _unknown(away, claim.budgets) from away
+            raise self._unknown(away, claim.budgets) from away
         if isinstance(made, Shortage):
             short = next(budget for budget in claim.budgets if budget.name == made.purse)
             raise short.refusal(made.spent_usd, made.usd)
@@ -185,7 +187,7 @@ class Purses:
             await self._flush()
             return await self.store.committed_usd(budget.name)
         except StateAway as away:
-            raise _unknown(away, (budget,)) from away
+            raise self._unknown(away, (budget,)) from away
 
     async def aclose(self) -> None:
         """Write what is due, and close the file where it is our own."""
@@ -247,15 +249,18 @@ class Purses:
             return await self.store.changes()
         return -1
 
+    def _unknown(self, away: StateAway, budgets: Sequence[Budget]) -> CallFailed:
+        """Return the failure of a call whose money nobody can count now."""
+        why = "what has been spent cannot be looked up, so nothing more is bought"
+        if self.say_away is None:
+            why = f"{why}: {away}"
+        else:
+            self.say_away(str(away))  # where it is concerns no client of a server
+        return CallFailed(budgets[0].code if budgets else "budget", why)
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _unknown(away: StateAway, budgets: Sequence[Budget]) -> CallFailed:
-    """Return the failure of a call whose money nobody can count now."""
-    code = budgets[0].code if budgets else "budget"
-    return CallFailed(code, f"what has been spent cannot be looked up, so nothing more is bought: {away}")
 
 
 def refusal(code: CallCode, whose: str, limit_usd: float | None, spent_usd: float, usd: float) -> CallFailed:

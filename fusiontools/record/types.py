@@ -242,6 +242,7 @@ class Call(TypedDict):
     ttft_s: float | None
     status: CallStatus
     replayed: bool
+    trace: NotRequired[str]
 
 
 class Degraded(TypedDict):

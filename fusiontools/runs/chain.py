@@ -13,6 +13,7 @@ many, open a runtime once, bind a chain, and give it to `over`, which works on a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,11 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun, DryRunAgreed
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Spending
+from fusiontools.llm.traces import open_traces
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
 from fusiontools.runs.compaction import compacting
-from fusiontools.stages.runtime import Runtime, Stage, in_turn
+from fusiontools.stages.runtime import Runtime, Stage, in_turn, traced
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -137,10 +139,10 @@ class Chain:
         # An answer is heard from the step whose text it will be.
         heard = {last_answer, last_panel} if self.answers else set()
         run = in_turn(stages, [step.name for step in self.steps], heard)
-        if recipe.compact is None:
-            return run
-        readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
-        return compacting(run, recipe.compact, readers, recipe)
+        if recipe.compact is not None:
+            readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
+            run = compacting(run, recipe.compact, readers, recipe)
+        return traced(recipe.name, run, whole=True)
 
 
 def compose(*stages: Stage) -> Stage:
@@ -156,7 +158,7 @@ def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
     """
     module = import_module(f"fusiontools.stages.{name}")
     stage: Stage = getattr(module, name)(resolver.options_for(name, given))
-    return stage
+    return traced(name, stage)
 
 
 async def over(
@@ -271,6 +273,7 @@ async def open_runtime(
         offline=offline,
         redact=recipe.redact,
         tools=recipe.tools,
+        traces=open_traces("fusiontools", logging.getLogger("fusiontools").warning),
     )
     try:
         yield Runtime(client)
@@ -397,8 +400,9 @@ async def estimate_calls(
             whoever may be cut off is, at no cost.
 
     Else nobody agrees, and this is the dearest case; a router's rules decide as they would, its model says `fuse`, and
-    a router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
-    null. Whoever may use tools uses all of its runs, one after another; none of them is opened.
+    a router that is a shell command is not run, nor is a check: it passes no response (in the cheapest case, each).
+    The costs are list prices; where no list knows a model, `cost_usd` is null. Whoever may use tools uses all of its
+    runs, one after another; none of them is opened.
     """
     if "error" in record:
         return []
@@ -412,6 +416,9 @@ async def estimate_calls(
         recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined), tools=recipe.tools
     )
     client.opened[id(client.tools)] = tools
+    for step in steps:
+        if step.given.get("check"):
+            _imagine_check(client, recipe, step, record, passes=agreed)
     asked: Record = {**record, "calls": []}
     done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
     calls: list[Call] = [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
@@ -450,3 +457,11 @@ def _fewest(options: PanelOptions, asked: int) -> int:
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:
     method = step.given.get("method") or ("command" if step.given.get("command") else recipe.route.method)
     return step.name == "route" and method == "command"
+
+
+def _imagine_check(client: Client, recipe: Recipe, step: Step, record: Record, *, passes: bool) -> None:
+    from fusiontools.stages.pick_check import checker_key
+    from fusiontools.tools.check import ImaginedChecker
+
+    options: Any = Resolver(recipe, binding=True, offline=True).options_for("pick", step.given)(record)
+    client.opened[checker_key(options)] = ImaginedChecker(passes)

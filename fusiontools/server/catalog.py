@@ -12,7 +12,7 @@ from typing import Any
 from fusiontools.config.models import Endpoint, Model, require_ready
 from fusiontools.config.readiness import lacks
 from fusiontools.config.recipe import Recipe, Redact
-from fusiontools.config.recipe_yaml import default_choice, load_recipe, recipe_names
+from fusiontools.config.recipe_yaml import ALL, default_choice, load_offered, load_recipe, recipe_names
 from fusiontools.config.resolve import check_calls
 from fusiontools.config.tool_options import PROVIDER, WEB_TOOLS
 from fusiontools.errors import UsageError, install_line
@@ -23,8 +23,6 @@ from fusiontools.runs.chain import Chain
 from fusiontools.server.protocols.exchange import FUSION, ApiError
 from fusiontools.server.serve_options import ServeOptions
 
-#: As `--recipe`: every shipped one that has its keys.
-_ALL = "all"
 #: What OpenRouter calls the same thing.
 OPENROUTER = "openrouter/fusion"
 
@@ -140,14 +138,8 @@ def open_catalog(
     Raises:
         UsageError: a recipe that cannot be, or that cannot be asked here.
     """
-    first = load_recipe(config)
-    found = {first.name: first}
-    for choice in options.recipes:
-        recipe = first if choice == _ALL else load_recipe(choice)
-        if found.setdefault(recipe.name, recipe) != recipe:
-            raise UsageError(
-                f"--recipe {choice}: two recipes are called {recipe.name!r}; give one a `name:` of its own"
-            )
+    found = load_offered(config, options.recipes)
+    first = next(iter(found.values()))
     for recipe in map(load_recipe, recipe_names() if _offers_all(config, options) else ()):
         if _has_keys(recipe, options):
             found.setdefault(recipe.name, recipe)
@@ -204,7 +196,7 @@ def _own_chain(text: str) -> Chain:
 
 def _offers_all(config: str | None, options: ServeOptions) -> bool:
     """Return whether every shipped recipe is offered; whoever gives a file of their own wants that one and no other."""
-    return _ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
+    return ALL in options.recipes or (not options.recipes and (config or default_choice()) in recipe_names())
 
 
 def _require_what_it_needs(recipe: Recipe, *, keys_may_come: bool = False) -> None:

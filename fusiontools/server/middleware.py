@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -47,6 +47,9 @@ from fusiontools.server.request import (
 from fusiontools.server.result import refuse_for_today
 from fusiontools.server.serve_options import ServeOptions
 
+if TYPE_CHECKING:
+    from fusiontools.llm.spans import Traces
+
 #: Routes by which requests are counted; all else are pages.
 _ROUTES = {
     "/v1/chat/completions": "chat",
@@ -71,10 +74,14 @@ class RequestMiddleware:
         app: what answers.
         read_s: how long a request's head may take to come in; the connection asks for it.
         logs: whether each request is one line on standard error.
+        traces: where each request but those for pages is told.
     """
 
-    def __init__(self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool) -> None:
+    def __init__(
+        self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool, traces: Traces | None = None
+    ) -> None:
         self.read_s = read_s
+        self._traces = traces
         self.app = app
         self._access = access
         self._metrics = metrics
@@ -99,7 +106,12 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._checked(scope, receive, send_named)
+            if self._traces is None or scope["path"] not in _ROUTES:
+                await self._checked(scope, receive, send_named)
+            else:
+                with self._traces.request(scope, log.id) as span:
+                    await self._checked(scope, receive, send_named)
+                    span.end_with(log.status, log.outcome or _outcome(log.status), log.caller)
         finally:
             log.outcome = log.outcome or _outcome(log.status)
             route = _ROUTES.get(scope["path"], "pages")

@@ -15,7 +15,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.budget import NO_MONEY, Payment, RecordBudget, costs_nothing
 from fusiontools.llm.client import Client
-from fusiontools.llm.completion import Completion
+from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES
@@ -311,12 +311,19 @@ class Passthrough:
                 if len(kept) > BODY_LIMIT_BYTES:
                     raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
 
+        async def work_through() -> Ledger:
+            try:
+                return await self._inside(body, model, forwarding)
+            except CallFailed:
+                kept.clear()  # not when whoever waits for it is told: many may fail at once
+                raise
+
         refuse_other_models(body, model, self.server.catalog)
         streams = body.get("stream") is True
         budgets, redact = await self._budgets(max_cost_usd), self.server.catalog.redact
         forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
         self.server.runner.limiter.refuse_if_full()
-        work = asyncio.ensure_future(self._inside(body, model, forwarding))
+        work = asyncio.ensure_future(work_through())
         watch = asyncio.ensure_future(_wait_until_gone(self.receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -352,8 +359,16 @@ class Passthrough:
         return own if budget is None else (*own, budget)
 
     async def _inside(self, body: Mapping[str, Any], model: Model, forwarding: Forwarding) -> Ledger:
+        client = self.server.client
         async with self.server.runner.limiter:
-            return await forward(body, model, self.server.client, forwarding)
+            if client.traces is None:
+                return await forward(body, model, client, forwarding)
+            # What is hidden from the endpoint is hidden from a collector.
+            messages = () if forwarding.redact else body["messages"]
+            request = CompletionRequest(model.endpoint, model.model, messages, body)
+            streams = body.get("stream") is True
+            with client.traces.call(request, client.endpoints[model.endpoint], _SLOT, streams=streams):
+                return await forward(body, model, client, forwarding)
 
 
 def _last_words(refused: ApiError) -> bytes:

@@ -280,7 +280,7 @@ class Planner:
         return chain
 
     def _refuse_reaching_out(self, step: Step) -> None:
-        if step.given.get("command") or step.given.get("method") == "command":
+        if step.given.get("command") or step.given.get("check") or step.given.get("method") == "command":
             raise _bad("fusion.chain", "a request names no command", "override_not_allowed")
         if "tools" in step.given or "web_search" in step.given:
             raise _bad("fusion.chain", "a request turns no tool on", "override_not_allowed")

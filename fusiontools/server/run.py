@@ -29,6 +29,7 @@ from fusiontools.errors import FusionError, UsageError
 from fusiontools.llm.journal import Journal
 from fusiontools.llm.state.shared import State, open_kept
 from fusiontools.llm.state.store import KeptCalls
+from fusiontools.llm.traces import flush_traces, open_traces
 from fusiontools.server.chat_route import ChatRoute
 from fusiontools.server.completions_route import CompletionsRoute
 from fusiontools.server.mcp_route import McpRoute
@@ -73,6 +74,7 @@ def make_app(server: Server) -> App:
         server.metrics,
         server.options.read_s,
         server.options.log,
+        server.client.traces,
     )
 
 
@@ -85,6 +87,7 @@ def _lifespan(server: Server, mcp: McpRoute) -> Callable[[object], AbstractAsync
         if cut_off := [task for task in asyncio.all_tasks() if task.cancelling()]:
             await asyncio.wait(cut_off, timeout=_FAREWELL_S)
         await mcp.aclose()
+        await asyncio.to_thread(flush_traces)
 
     return lifespan
 
@@ -176,7 +179,9 @@ def _app(typed: ServerArguments) -> Any:
     # What lives as long as the process is never garbage: looking through it again and again took a tenth of a request.
     gc.freeze()
     gc.set_threshold(_GARBAGE, 20, 20)
-    return make_app(open_server(typed, *_shared(typed), _warn))
+    server = open_server(typed, *_shared(typed), _warn)
+    server.client.traces = open_traces("fuse-serve", _warn)
+    return make_app(server)
 
 
 def _silence_uvicorn() -> None:

@@ -109,6 +109,9 @@ async def _ask(path: Path, question: bytes) -> Outcome:
                 answer = (await reader.read()).decode()
             finally:
                 writer.close()
-            if answer == "stopped" or answer == "no member":
-                return answer
+                await writer.wait_closed()
+            if answer == "stopped":
+                return "stopped"
+            if answer == "no member":
+                return "no member"
     return "no run"

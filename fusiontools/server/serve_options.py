@@ -6,7 +6,7 @@ from fusiontools.config.options import Settings, option
 
 
 class ServeOptions(Settings):
-    """Where the server listens, what it offers, and what bounds it; limits of workers are shares of these."""
+    """Where the server listens, what it offers, and what bounds it; places of workers are shares of these."""
 
     host: str = option(
         "127.0.0.1", "--host", metavar="ADDRESS",
@@ -109,7 +109,7 @@ class ServeOptions(Settings):
         1, "--max-depth", minimum=1, metavar="N", help="How many fusion servers a request may go through."
     )
     workers: int = option(
-        1, "--workers", minimum=1, metavar="N", help="Processes that serve; each has an N-th of the limits."
+        1, "--workers", minimum=1, metavar="N", help="Processes that serve; each has an N-th of the places."
     )
     drain_s: float = option(
         30.0, "--drain", minimum=0, metavar="S", help="After SIGTERM, seconds for what is under way."

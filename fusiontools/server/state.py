@@ -125,8 +125,7 @@ def open_server(
         raise UsageError(f"--budget {budget}: say how much is in it: --max-cost-usd USD")
     # A day is that of all servers of a user, a server's money and what it learns of prices that of all its workers.
     shared = day_usd is not None or budget is not None or (limited and options.workers > 1)
-    store = None if state is None else state.store
-    purses = Purses(store=store) if store is not None else Purses(default_purses_path() if shared else None)
+    purses = Purses(default_purses_path() if shared else None) if state is None else state.purses()
     # Workers of one server keep to its limits together, wherever else anything is shared.
     beside = state or (machine_state(warn) if options.workers > 1 else None)
     client = Client(

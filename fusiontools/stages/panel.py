@@ -114,7 +114,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     scouted = options.scout is not None and len(outcomes) == options.scout
     why: Why = "call" if options.first_call else "scouts" if scouted else "majority"
-    return _with_spared(new, [_seat_of(call) for call in unasked], why)
+    return _with_spared(new, [call.seat for call in unasked], why)
 
 
 async def _ask_members(
@@ -181,7 +181,7 @@ async def _next_layer(record: Record, options: PanelOptions, runtime: Runtime) -
     else:
         planned = planner.layer()
         settled = await ask(planned, {}, runtime, ledger, Patience(options.quorum, options.grace_s))
-        outcomes = [(_seat_of(call), settled[i]) for i, call in enumerate(planned)]
+        outcomes = [(call.seat, settled[i]) for i, call in enumerate(planned)]
     return _replace_panel(record, outcomes, ledger, notes)
 
 
@@ -262,7 +262,7 @@ async def ask(
             continue
         recalled = None
         if call.wish is None:
-            recalled = runtime.client.recall(call.request, call.model, ledger, call.slot)
+            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot)
         if recalled is not None:
             outcomes[i] = recalled
             if on_delta is not None:
@@ -287,8 +287,8 @@ async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta
     def ask(draft: OnDelta) -> Awaitable[Completion]:
         return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
 
-    seat = _seat_of(call)
-    return await runtime.drafts.follow(call.slot.label or seat.model.name, seat.layer, ask)
+    seat = call.seat
+    return await runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
 
 
 def _both(one: OnDelta, other: OnDelta) -> OnDelta:
@@ -301,18 +301,20 @@ def _both(one: OnDelta, other: OnDelta) -> OnDelta:
 
 async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
     if call.wish is None:
-        return await runtime.client.complete(call.request, call.model, ledger, call.slot, on_delta)
+        return await runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
     from fusiontools.stages.tool_loop import Ask, complete_with_tools
 
-    return await complete_with_tools(Ask(call.request, call.model, call.slot, runtime, ledger), call.wish, on_delta)
+    return await complete_with_tools(
+        Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta
+    )
 
 
 async def _complete_cached(
     call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]
 ) -> Completion:
     """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
-    first = call.model.name not in warm
-    begun = warm.setdefault(call.model.name, asyncio.Event())
+    first = call.seat.model.name not in warm
+    begun = warm.setdefault(call.seat.model.name, asyncio.Event())
     if not first:
         await begun.wait()
         return await complete(call, runtime, ledger)
@@ -381,12 +383,8 @@ def _with_spared(record: Record, seats: list[Seat], why: Why) -> Record:
     return {**record, "spared": [*record.get("spared", []), *spared]}
 
 
-def _seat_of(call: PlannedCall) -> Seat:
-    return Seat(call.model, call.slot.sample or 0, call.slot.layer or 1)
-
-
 def _response_to(call: PlannedCall, outcome: Completion | CallFailed) -> Response:
-    return _response_of(_seat_of(call), outcome)
+    return _response_of(call.seat, outcome)
 
 
 def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:

@@ -32,13 +32,13 @@ class Seat:
     """A member's place in a layer.
 
     Args:
-        label: what a person is shown of it, where it is not the member's name alone.
+        slot: as its calls are entered and shown.
     """
 
     model: Model
     sample: int
     layer: int
-    label: str | None = None
+    slot: Slot
 
 
 class FirstLayer(NamedTuple):
@@ -52,8 +52,7 @@ class FirstLayer(NamedTuple):
 class PlannedCall:
     """One call that the panel will make."""
 
-    model: Model
-    slot: Slot
+    seat: Seat
     request: CompletionRequest
     wish: ToolWish | None = None
 
@@ -156,7 +155,7 @@ class PanelPlanner:
             model = replace(model, price_usd_per_mtok=same[0].price_usd_per_mtok if same else None)
         params = self._params(model, few_shot, model.temperature)
         wanted = select_params(self.record.get("params", {}), ANSWER)
-        return self._call(Seat(model, 0, 1), self._prompt(model, few_shot), params | wanted)
+        return self._call(_seat(model, 0, 1, 1), self._prompt(model, few_shot), params | wanted)
 
     def _call(
         self, seat: Seat, prompt: prompts.Prompt, params: dict[str, Any], shared: int | None = None
@@ -168,7 +167,6 @@ class PanelPlanner:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
-        slot = Slot(model.name, sample, layer, seat.label)
         wish = self._wish(model)
         if wish is not None:
             ruled = prompts.with_tool_rules(prompt.messages, self.options.template)
@@ -179,7 +177,7 @@ class PanelPlanner:
             cached = len(prompt.messages) if shared is None else shared
         marks = (prompt.mark,) if prompt.mark else ()
         request = self.runtime.client.request(model, prompt.messages, params, sample, cached, marks)
-        return PlannedCall(model, slot, request, wish)
+        return PlannedCall(seat, request, wish)
 
     def _wish(self, model: Model) -> ToolWish | None:
         """Return what tools a member may use: its own, else the panel's; the embedded model can use none."""
@@ -236,7 +234,8 @@ def _seats_of(options: PanelOptions, layer: int, *, short: bool = False) -> list
 
 def _seat(model: Model, sample: int, layer: int, times: int) -> Seat:
     """Return the seat of a member that is asked so many times."""
-    return Seat(model, sample, layer, f"{model.name}#{sample}" if sample or times > 1 else None)
+    label = f"{model.name}#{sample}" if sample or times > 1 else None
+    return Seat(model, sample, layer, Slot(model.name, sample, layer, label))
 
 
 def next_layer(record: Record) -> int:

@@ -2,8 +2,10 @@
 
 Reads   messages, panel, analysis (where there is one), recipe
 Adds    answer; calls
-Calls   none where the analysis has a ranking; else one completion; two for each pair for `--pairwise`, all at once
+Calls   none where the analysis has a ranking, or with `--check`; else one completion; two for each pair for
+        `--pairwise`, all at once; for `--check-retry N` up to N for each response
 Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer
+        (`check_failed` where `--check` passes none)
 Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (`--pairwise`: both orders of every pair); Chen et al.
         2023, universal self-consistency, arXiv:2311.17311 (`--consistent`)
 """
@@ -41,6 +43,10 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
     @reads_panel("pick")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
+        if options.check is not None:
+            from fusiontools.stages.pick_check import pick_checked  # which can run commands: seldom wanted
+
+            return await pick_checked(record, options, runtime)
         usable = [position for position, _ in usable_responses(record)]
         if len(usable) == 1:
             return copy_response(record, usable[0], sections.one_survivor(record, "pick"), by="pick")

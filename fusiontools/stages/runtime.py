@@ -233,6 +233,23 @@ def skips_failed(run: Stage) -> Stage:
     return guarded
 
 
+def traced(name: str, run: Stage, *, whole: bool = False) -> Stage:
+    """Return a stage that is a span, where its run is traced.
+
+    Args:
+        whole: it is a record's whole way through a tool or a chain.
+    """
+
+    async def told(record: Record, runtime: Runtime) -> Record:
+        traces = runtime.client.traces
+        if traces is None or "error" in record:
+            return await run(record, runtime)
+        with (traces.record if whole else traces.stage)(name, record) as span:
+            return span.end_with(await run(record, runtime))
+
+    return told
+
+
 def reads_panel(name: str) -> Callable[[Stage], Stage]:
     """Make a stage that reads a panel: failed and kept records pass, one without a usable response fails here.
 

@@ -220,10 +220,11 @@ def synth_messages(
     standing = [] if before is None else [_text_of(before)]
     shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
     mark = prompts.mark_for(asked, record, [*shown, *standing])
+    given = prompts.with_evidence(record, mark)
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
-        "conversation": prompts.conversation(prompts.with_evidence(record, mark)),
+        "conversation": prompts.conversation(given),
         "responses": prompts.fence_responses(panel, labels, mark),
         "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
         "best": panel[fused[0]].get("content", ""),
@@ -233,7 +234,7 @@ def synth_messages(
     system = sections[f"{asked} system"]
     if has_sources(record):
         system += "\n\n" + sections["synth sources"]
-    return prompts.Prompt([*prompts.with_system(prompts.with_evidence(record, mark), system), turn], mark)
+    return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
@@ -262,6 +263,7 @@ def _text_of(answer: Answer) -> str:
 
 
 def _params_for(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
+    asked = record.get("params")
     params = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
         "top_p": model.top_p,
@@ -269,7 +271,7 @@ def _params_for(record: Record, options: SynthOptions, model: Model, step: str, 
         "reasoning_effort": model.reasoning_effort,
         **(options.extra or {}),
         **model.extra,
-        **select_params(record.get("params", {}), ANSWER),
+        **(select_params(asked, ANSWER) if asked else {}),
     }
     endpoint = runtime.client.endpoints.get(model.endpoint)
     if endpoint is not None and endpoint.embedded:

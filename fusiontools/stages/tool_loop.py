@@ -12,6 +12,7 @@ import asyncio
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -88,7 +89,9 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     """
     own = _endpoints_search(ask, wish)
     box, names = await ask.runtime.open_tools([name for name in wish.names if name != "web_search" or own is None])
-    completion = await _ToolLoop(ask, wish, box, names, _context_of(ask, wish), own or {}).run()
+    loop, traces = _ToolLoop(ask, wish, box, names, _context_of(ask, wish), own or {}), ask.runtime.client.traces
+    with nullcontext() if traces is None else traces.member(ask.slot):
+        completion = await loop.run()
     if on_delta is not None and completion.content:
         say_whole(on_delta, completion.content, completion.reasoning_details)
     return completion
@@ -301,6 +304,8 @@ async def _enter(ask: Ask, run: ToolRun) -> None:
         replayed=not made,
         saved_usd=None if made else run.result.cost_usd,
     )
+    if (traces := ask.runtime.client.traces) is not None:
+        traces.tool(run, ask.slot)
     if made and run.result.cost_usd:
         for budget in ask.ledger.budgets:
             await budget.book(run.result.cost_usd)

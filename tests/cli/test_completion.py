@@ -10,7 +10,6 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -26,26 +25,24 @@ SCRIPTS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Typed after the Tab: to the start of the line, and print what stands there instead of running it.
 _PRINT = "\x01printf '<%s>' \r"
 
-Typed = Callable[[str], str]
-
-
-@pytest.fixture(params=SHELLS)
-def typed(request: pytest.FixtureRequest, env: dict[str, str], tmp_path: Path) -> Iterator[Typed]:
-    """Type the beginning of a line and Tab; return the words that then stand on the line."""
-    shell = request.param
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    (tmp_path / "records.jsonl").touch()
-    if shell == "fish":
-        yield partial(tab_in_fish, env, tmp_path)
-    else:
-        with on_a_terminal(shell, env, tmp_path) as type_in:
-            yield type_in
+#: The beginning of a line, and what stands there after Tab: what the tools say is the same in every shell.
+LINES = {
+    "fuse-panel --tempera": "fuse-panel --temperature",
+    "fuse-panel -c bud": "fuse-panel -c budget",
+    "fuse-panel -c rec": "fuse-panel -c records.jsonl",
+    "fuse-judge --swap rec": "fuse-judge --swap records.jsonl",
+}
+MORE_LINES = {
+    "fuse-serve --keepalive-i": "fuse-serve --keepalive-interval",
+    "fuse-judge --method lex": "fuse-judge --method lexical",
+    "fuse-vote --rejects rec": "fuse-vote --rejects records.jsonl",
+    "fuse-log pru": "fuse-log prune",
+}
 
 
 @contextmanager
-def on_a_terminal(shell: str, env: dict[str, str], cwd: Path) -> Iterator[Typed]:
-    """Run a shell that has read its one line; yield what types into it."""
+def on_a_terminal(shell: str, env: dict[str, str], cwd: Path) -> Iterator[Callable[[str], str]]:
+    """Run a shell that has read its one line; yield what types the beginning of a line and Tab into it."""
 
     def wait_for(pattern: str) -> str:
         seen = ""
@@ -72,32 +69,36 @@ def on_a_terminal(shell: str, env: dict[str, str], cwd: Path) -> Iterator[Typed]
             os.close(ours)
 
 
-def tab_in_fish(env: dict[str, str], cwd: Path, line: str) -> str:
-    """Ask fish what it would put there: it tells without a terminal."""
-    ask = f"fuse-ask --completion fish | source; complete --do-complete '{line}'"
+def needs(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+
+@pytest.mark.parametrize(("shell", "lines"), [("bash", {**LINES, **MORE_LINES}), ("zsh", LINES)], ids=["bash", "zsh"])
+def test_tab_completes_options_choices_recipes_and_files(
+    shell: str, lines: dict[str, str], env: dict[str, str], tmp_path: Path
+) -> None:
+    needs(shell)
+    (tmp_path / "records.jsonl").touch()
+
+    with on_a_terminal(shell, env, tmp_path) as type_in:
+        assert {line: type_in(line) for line in lines} == lines
+
+
+def test_fish_would_put_the_same_there(env: dict[str, str], tmp_path: Path) -> None:
+    """It tells without a terminal."""
+    needs("fish")
+    (tmp_path / "records.jsonl").touch()
+    ask = "fuse-ask --completion fish | source; for line in $argv; complete --do-complete $line; echo; end"
+
     shown = subprocess.run(
-        ["fish", "--no-config", "-c", ask], env=env, cwd=cwd, capture_output=True, text=True, check=True
+        ["fish", "--no-config", "-c", ask, *LINES], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    [candidate] = {row.split("\t")[0] for row in shown.stdout.splitlines()}
-    return f"{line.rpartition(' ')[0]} {candidate}"
 
-
-@pytest.mark.parametrize(
-    ("line", "completed"),
-    [
-        ("fuse-panel --tempera", "fuse-panel --temperature"),
-        ("fuse-serve --keepalive-i", "fuse-serve --keepalive-interval"),
-        ("fuse-panel -c bud", "fuse-panel -c budget"),
-        ("fuse-panel -c rec", "fuse-panel -c records.jsonl"),
-        ("fuse-judge --method lex", "fuse-judge --method lexical"),
-        ("fuse-judge --swap rec", "fuse-judge --swap records.jsonl"),
-        ("fuse-vote --rejects rec", "fuse-vote --rejects records.jsonl"),
-        ("fuse-log pru", "fuse-log prune"),
-    ],
-    ids=["option", "long-option", "recipe", "recipe-file", "choice", "file", "file-of-an-option", "command"],
-)
-def test_tab_completes_options_choices_recipes_and_files(line: str, completed: str, typed: Typed) -> None:
-    assert typed(line) == completed
+    said = shown.stdout.split("\n\n")
+    for line, candidates in zip(LINES, said, strict=False):
+        [candidate] = {row.split("\t")[0] for row in candidates.strip().splitlines()}
+        assert f"{line.rpartition(' ')[0]} {candidate}" == LINES[line]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ What repeats code (helps, tables, cards) is kept by `cog`; see docs/blocks.py. H
     ```console live  the same, but what comes is a model's words, and is not compared
     ```console fails the same as `console`, and every command must fail
     ```console clone typed by `make transcripts` only, in a fresh clone with an empty home
+    ```sh system     not run, for it needs root, systemd or a container engine: a shell reads it, its files are there
     ```sh install    not run; its lines are `make` targets, and ways to install
     ```yaml          a recipe: it loads
     ```python        runs
@@ -58,6 +59,7 @@ BLOCK = re.compile(r"^```(\w+(?: \w+)?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = {
     "sh",
     "sh install",
+    "sh system",
     "console",
     "console live",
     "console fails",
@@ -217,6 +219,15 @@ def test_lines_that_install_are_make_targets_or_ways_to_install(block: Block) ->
             assert done.returncode == 0, done.stderr
         else:
             assert re.fullmatch(r"(pip|pipx|uv tool) install (\.|'\.\[all\]')", line), line
+
+
+@pytest.mark.parametrize("block", blocks("sh system"), ids=name_of)
+def test_lines_that_need_a_whole_system_can_be_read_and_name_files_that_are_there(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    for named in re.findall(r"\bexamples/[\w./-]+", block.text):
+        assert (ROOT / named).exists(), named
 
 
 def test_record_that_is_shown_is_a_record() -> None:

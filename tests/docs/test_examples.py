@@ -31,17 +31,37 @@ def run_script(script: str, cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
+def own_recipe(folder: Path, upstream: Upstream) -> str:
+    """Write a recipe of one's own into another folder; its endpoint is known to nobody who is not given it."""
+    (folder / "my recipes").mkdir()
+    path = folder / "my recipes/mine.yaml"
+    path.write_text(
+        f"endpoint: lab\nendpoints: {{lab: {{base_url: '{upstream.url}'}}}}\n"
+        "panel: [fake/a, fake/b]\njudge: fake/judge\nsynth: fake/s\n"
+    )
+    return str(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.sh")))
-def test_script_runs_with_a_recipe_and_a_judge(
+def test_script_runs_with_a_recipe_of_ones_own_and_another_judge(
     script: str, env: dict[str, str], tmp_path: Path, upstream: Upstream
 ) -> None:
-    more = {"RECIPE": "budget", "JUDGE": "--method model -m openai/gpt-5.5@openrouter"}
+    work = tmp_path / "work"
+    work.mkdir()
+    more = {"RECIPE": own_recipe(tmp_path, upstream), "JUDGE": "--method model -m fake/other@lab"}
+    del env["FUSION_BASE_URL"], env["FUSION_API_KEY"]
 
-    out = run_script(script, tmp_path, {**env, **more})
+    out = run_script(script, work, {**env, **more})
 
+    asked_of = upstream.stats()["per_model"]
     assert out.strip()
-    assert upstream.stats()["per_model"]["google/gemini-3-flash"]
+    assert asked_of["fake/a"] > 0
+    assert asked_of["fake/a"] == asked_of["fake/b"]
+    if script != "one_panel_many_answers.sh":
+        assert asked_of["fake/s"] > 0
+    if script == "replay_with_another_judge.sh":
+        assert asked_of["fake/other"] == 1
     if script == "openai_batch.sh":
         asked = [json.loads(line)["custom_id"] for line in (EXAMPLES / "openai_batch.jsonl").read_text().splitlines()]
         assert [json.loads(line)["custom_id"] for line in out.splitlines()] == asked
@@ -70,8 +90,8 @@ def test_batch_resumes_and_judges_again_without_asking_the_panel_again(
 ) -> None:
     shutil.copytree(EXAMPLES / "batch", tmp_path / "batch")
 
-    def make(*words: str) -> str:
-        command = ["make", "RECIPE=budget", *words]
+    def make(*words: str, recipe: str = "budget") -> str:
+        command = ["make", f"RECIPE={recipe}", *words]
         return subprocess.run(
             command, cwd=tmp_path / "batch", env=env, check=True, capture_output=True, text=True
         ).stdout
@@ -87,6 +107,9 @@ def test_batch_resumes_and_judges_again_without_asking_the_panel_again(
     assert first
     assert upstream.stats()["per_model"]["google/gemini-3-flash"] == asked["google/gemini-3-flash"]
     assert upstream.stats()["per_model"]["openai/gpt-5.5"] == 3
+    make("clean")
+    make(recipe=own_recipe(tmp_path, upstream))
+    assert upstream.stats()["per_model"]["fake/s"] == 3
 
 
 def test_library_example_runs(run: Run) -> None:

@@ -33,6 +33,7 @@ HOMES = {
     "referencing": {"record.schemas"},
     "sqlite3": {"llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
     "redis": {"llm.state.redis_store"},
+    "psycopg": {"llm.state.postgres_store"},
     "xllamacpp": {"llm.local"},
     "genai_prices": {"llm.prices"},
     "rich": {"cli.code_view", "cli.markdown", "cli.progress", "cli.region", "cli.table", "cli.view"},
@@ -58,6 +59,7 @@ HOMES = {
     "pypdf": {"tools.page_text"},
     "trafilatura": {"tools.page_text"},
     "lxml": {"tools.page_text"},
+    "opentelemetry": {"llm.spans", "llm.traces"},
 }
 #: What all stages stand on: the outside world, and how a judge is asked.
 SHARED = {
@@ -86,6 +88,7 @@ HEAVY = {
     "lxml",
     "pypdf",
     "keyring",
+    "opentelemetry",
 }
 
 
@@ -204,8 +207,9 @@ def test_every_dependency_is_used_and_every_package_is_a_dependency() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     extras = [extra for name, extra in project["optional-dependencies"].items() if name != "all"]
     wanted = [*project["dependencies"], *(text for extra in extras for text in extra)]
-    names = {text.split(">")[0].split(";")[0].strip() for text in wanted}
+    names = {text.split(">")[0].split(";")[0].split("[")[0].strip() for text in wanted}
     imported = {"google-re2": "re2", "python-dotenv": "dotenv", "pyyaml": "yaml"}
+    imported |= {name: "opentelemetry" for name in names if name.startswith("opentelemetry-")}
 
     declared = {imported.get(name, name.replace("-", "_")) for name in names}
 
@@ -255,7 +259,8 @@ def test_only_one_place_waits_and_tries_again() -> None:
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
     # money for what others, who share it, have done; a call for another process that buys it.
-    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "llm.state.flights", "tools.search_limits"}
+    state = {f"llm.state.{name}" for name in ("flights", "blocks", "remote_journal")}
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"} | state
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:

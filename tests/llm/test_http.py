@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -141,6 +143,24 @@ def test_a_compressed_answer_is_read_and_a_broken_one_fails_by_name() -> None:
 
     assert whole.content == "Paris."
     assert broken.code == "connection"
+
+
+def test_what_a_failed_call_has_read_is_free_as_soon_as_it_has_failed() -> None:
+    """Not when Python next looks for cycles: until then many others may have failed alike."""
+    body = gzip.compress(b" " * (65 * 2**20), 1)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        failed, _ = over_http(
+            lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(body)), retries=0
+        )
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert "over 64 MiB" in failed.message
+    assert held < 8 * 2**20
 
 
 def test_a_move_is_not_followed() -> None:

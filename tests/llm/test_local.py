@@ -351,16 +351,18 @@ def test_importing_the_engine_loads_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
-def test_without_xllamacpp_the_extra_to_install_is_told() -> None:
-    code = f"""
+def test_without_xllamacpp_the_extra_to_install_is_told_and_no_model_is_fetched(tmp_path: Path) -> None:
+    code = """
 import asyncio, sys
 sys.modules["xllamacpp"] = None
 from fusiontools.llm.local import LocalEngine
 from fusiontools.llm.completion import CompletionRequest
-request = CompletionRequest("local", "smollm2", [{{"role": "user", "content": "Hello"}}])
-asyncio.run(LocalEngine({str(find_weights())!r}).complete(request))
+request = CompletionRequest("local", "smollm2", [{"role": "user", "content": "Hello"}])
+asyncio.run(LocalEngine().complete(request))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
 
+    assert "fetching" not in done.stderr
     assert "UsageError: the embedded engine is not installed: " in done.stderr
     assert "[local]" in done.stderr

@@ -124,7 +124,11 @@ def test_code_in_a_text_from_right_to_left_runs_from_left_to_right(desk: Desk) -
             prose(node, { text, done: true });
             const range = document.createRange();
             const code = node.querySelector('code').firstChild;
-            const at = (from, to) => (range.setStart(code, from), range.setEnd(code, to), range.getBoundingClientRect().x);
+            const at = (from, to) => {
+                range.setStart(code, from);
+                range.setEnd(code, to);
+                return range.getBoundingClientRect().x;
+            };
             return { number: at(0, 3), unit: at(4, 6), direction: getComputedStyle(node.firstChild).direction };
         }""",
         "طول الموجة `450 nm` هنا",

@@ -553,6 +553,7 @@ def test_a_model_that_is_not_offered_is_refused_with_what_there_is(
         {"chain": "panel --agree-model gpt-17 --stop-when-agreed | vote"},
         {"chain": "route --fast gpt-17 | panel | vote"},
         {"chain": "route --command 'touch here' | panel | vote"},
+        {"chain": "panel | pick --check 'touch here'"},
         {"chain": "route --method command | panel | vote"},
         {"chain": "panel | judge --template /etc/passwd | pick"},
         {"chain": "panel | judge --template ../default | pick"},

@@ -13,10 +13,25 @@ trap 'rm -rf "$work"' EXIT
 for package in "$work"/dist/*.whl "$work"/dist/*.tar.gz; do
     rm -rf "$work/env"
     "$python" -m venv "$work/env"
-    "$work/env/bin/pip" install --quiet --disable-pip-version-check "$package[local]"
+    "$work/env/bin/pip" install --quiet --disable-pip-version-check "$package"
     cd "$work"
     PATH="$work/env/bin:$PATH"
     export PATH
+    # Without extras the tools start, and say what is missing.
+    status=0
+    fuse-doctor -c local >"$work/said" || status=$?
+    test "$status" -eq 3
+    grep -q "fusiontools\[local\]" "$work/said"
+    fuse-log size >/dev/null
+    for words in "fuse-ask -c local hello" "fuse-mcp" "fuse-serve"; do
+        status=0
+        $words </dev/null 2>"$work/said" || status=$?
+        test "$status" -eq 2
+        grep -q "not installed: .*fusiontools\[" "$work/said"
+        test "$(wc -l <"$work/said")" -eq 1
+    done
+    "$work/env/bin/pip" install --quiet --disable-pip-version-check "$package[local]"
+    fuse-doctor -c local >/dev/null
     echo "What is the capital of France?" | fuse-panel -c local | fuse-judge | fuse-synth >"$work/answer.jsonl"
     "$work/env/bin/python" -c '
 import json, pathlib, sys, fusiontools

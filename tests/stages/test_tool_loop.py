@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from scripted import Scripted, model, open_door, said
 from stage_runs import ASKED
+from tracing import Spans
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
@@ -95,6 +96,26 @@ def test_a_member_calls_a_tool_reads_the_result_and_answers() -> None:
     assert [tool["function"]["name"] for tool in first.params["tools"]] == ["look"]
     assert second.messages[-2]["tool_calls"][0]["id"] == second.messages[-1]["tool_call_id"] == "c0"
     assert "about rain" in results_in(second)[0]
+
+
+def test_a_response_with_tools_is_a_span_over_its_calls_and_its_runs() -> None:
+    spans = Spans()
+    looks = Look(lambda q: ToolResult("SECRET", status="failed" if q == "snow" else "ok", cost_usd=0.005))
+
+    run(Scripted(m=[calls("rain", "snow"), "It rains."]), looks, traces=spans.traces)
+
+    [agent] = spans.named("invoke_agent m")
+    assert spans.tree() == [("invoke_agent m", ""), *[(span.name, "invoke_agent m") for span in spans.all[1:]]]
+    assert [span.name for span in spans.all if span.name.startswith("chat")] == ["chat m", "chat m"]
+    ran = {span.status.is_ok: dict(span.attributes or {}) for span in spans.named("execute_tool look")}
+    about = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "look", "gen_ai.tool.type": "function"}
+    about |= {"fusion.member": "m", "fusion.sample": 0, "fusion.layer": 1, "fusion.replayed": False}
+    assert ran == {
+        True: about | {"fusion.cost_usd": 0.005},
+        False: about | {"fusion.cost_usd": 0.005, "error.type": "failed"},
+    }
+    assert agent.attributes["gen_ai.operation.name"] == "invoke_agent"
+    assert "SECRET" not in spans.said()
 
 
 def test_what_a_tool_returns_stands_between_fences_that_it_cannot_close() -> None:

@@ -99,14 +99,14 @@ class RemoteJournal:
             self._writer.cancel()
         if lost := self._lost + len(self._waiting):
             self._lost, self._waiting = 0, {}
-            self._warn(f"warning: {lost} finished calls are not in the journal {self.place}: {self.broken}")
+            self._warn(f"warning: {lost} finished calls are not in the journal: {self.broken}")
 
     def say_away(self, reason: str) -> None:
         """Note that the store cannot be reached, and say so once; it is tried again until it can be."""
         if not self.broken:
             self._warn(
-                f"warning: the state {reason}; going on without its journal: finished calls wait in memory until it "
-                "can be reached, and are lost where this run ends before"
+                f"warning: the state {reason}; what is shared there is done without, but for money: finished calls "
+                "wait in memory until it can be reached, and are lost where this run ends before"
             )
         self.broken = reason
         self._begin_writing()

@@ -44,6 +44,10 @@ class State:
         """Where it is, for a person."""
         return self.store.place
 
+    def purses(self) -> Purses:
+        """Return the money that is counted there."""
+        return Purses(store=self.store, say_away=self.say_away)
+
     async def aclose(self) -> None:
         """Close all of it but the journal, which is closed first."""
         self.flights.close()
@@ -63,9 +67,15 @@ def open_state(url: str, warn: Callable[[str], None] | None = None, *, keeps: bo
     warn = warn or logging.getLogger("fusiontools").warning
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and colon:
-        from fusiontools.llm.state.sqlite_store import SqliteStore
+        from fusiontools.llm.state.sqlite_store import SqliteStore, network_of
 
         path = Path(rest).expanduser() if rest else default_path()
+        mounts = Path("/proc/self/mounts")
+        if mounts.exists() and (kind := network_of(path.absolute(), mounts.read_text(errors="replace"))):
+            warn(
+                f"warning: {path} lies on a network file system ({kind}), where SQLite loses what machines write at "
+                "the same time: share a state between machines with redis:// or postgresql://"
+            )
         file = Journal(path, warn) if keeps else None
         store = SqliteStore(path)
         say_away = _said_once(warn)
@@ -95,7 +105,7 @@ def _said_once(warn: Callable[[str], None]) -> Callable[[str], None]:
         nonlocal said
         if not said:
             said = True
-            warn(f"warning: {reason}; going on without what is shared there, but for money")
+            warn(f"warning: the state {reason}; what is shared there is done without, but for money")
 
     return say_away
 
@@ -151,8 +161,7 @@ def open_budget(name: str | None, limit_usd: float | None, state: State | None) 
         return Purses(), "run"
     if limit_usd is None:
         raise UsageError(f"--budget {name}: say how much is in it: --max-cost-usd USD")
-    purses = Purses(default_purses_path()) if state is None else Purses(store=state.store)
-    return purses, f"budget {name}"
+    return Purses(default_purses_path()) if state is None else state.purses(), f"budget {name}"
 
 
 def chosen_state(typed: str | None) -> str | None:

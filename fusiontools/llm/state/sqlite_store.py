@@ -6,6 +6,7 @@ has written in between.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import uuid
@@ -161,6 +162,22 @@ class SqliteStore(SqlitePurses):
                 yield self._db
         except (sqlite3.Error, OSError) as error:
             raise StateAway(f"{self.place}: {error}") from error
+
+
+#: File systems of other machines, on which SQLite's write-ahead mode does not work: each machine has its own memory.
+_NETWORKS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|beegfs|gpfs|gfs2|ocfs2|fuse\.sshfs|davfs")
+
+
+def network_of(path: Path, mounts: str) -> str | None:
+    """Return the kind of the network file system that a file lies on; None where it is this machine's own.
+
+    Args:
+        mounts: what `/proc/self/mounts` says.
+    """
+    rows = [line.split() for line in mounts.splitlines()]
+    homes = {Path(row[1].replace("\\040", " ")): row[2] for row in rows if len(row) > 2}
+    kind = next((homes[folder] for folder in (path, *path.parents) if folder in homes), "")
+    return kind if _NETWORKS.match(kind) else None
 
 
 def _until_free(earlier: list[tuple[str, int, float]], wanted: int) -> float:

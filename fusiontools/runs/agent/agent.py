@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,13 @@ class Agent:
         except OSError as error:
             raise UsageError(f"the work cannot begin: {_what_failed(error)}") from error
         work = Steps(self.options, space, self.session, self.log, self.runtime, self.watcher, asks=self.asks)
-        self._working = asyncio.create_task(work.run(task))
-        if self._stopped:
-            self._working.cancel()
-        await asyncio.wait({self._working})
+        traces = self.runtime.client.traces
+        told: Record = {"id": work.context.record, "messages": []}
+        with nullcontext() if traces is None else traces.record("fuse-code", told):
+            self._working = asyncio.create_task(work.run(task))
+            if self._stopped:
+                self._working.cancel()
+            await asyncio.wait({self._working})
         outcome: Outcome = "interrupted"
         if not self._working.cancelled():
             try:

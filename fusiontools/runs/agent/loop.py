@@ -273,6 +273,8 @@ class Steps:
             self.watcher.begins(name, arguments)
             run = await self.box.run(name, arguments, self.context)
             self.watcher.ran(run)
+            if (traces := self.runtime.client.traces) is not None:
+                traces.tool(run, Slot())
             self._repeats = self._repeats + 1 if run.repeats else 0
             text = self._masked(run.result.text)
             mark = prompts.mark_of("result", self.context.record, [text])

@@ -78,7 +78,13 @@ class TurnLog:
             self._open(os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, session.id)
             # Of a turn that the session could not take.
             os.ftruncate(self._fd, 0)  # type: ignore[arg-type]
-        self.note(about)
+            try:
+                self.note(about)
+            except OSError:
+                self.end()
+                raise
+        else:
+            self.note(about)
 
     def note(self, about: dict[str, Any]) -> None:
         """Write down what is to be known of the turn beside its steps."""

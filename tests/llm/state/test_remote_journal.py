@@ -70,7 +70,7 @@ def test_a_store_that_goes_away_is_said_once_and_gets_what_it_missed_when_it_is_
     assert (code, after, last) == ("budget", 0, "Paris.")
     assert "nothing more is bought" in message
     assert len(said_then) == 1
-    assert "going on without its journal" in said_then[0]
+    assert "is done without, but for money" in said_then[0]
     assert told[1:] == [f"the state {mortal.own('here')} is reached again, with the calls that waited for it"]
 
 
@@ -86,7 +86,7 @@ def test_what_waits_when_a_run_ends_is_said_to_be_lost() -> None:
     asyncio.run(work())
 
     assert len(told) == 2
-    assert told[1].startswith("warning: 1 finished calls are not in the journal redis://127.0.0.1:1")
+    assert told[1].startswith("warning: 1 finished calls are not in the journal: redis://127.0.0.1:1")
 
 
 def test_an_entry_that_cannot_be_read_counts_as_missing_and_is_said(redis_server: StoreServer) -> None:
