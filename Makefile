@@ -26,7 +26,7 @@ PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -138,8 +138,14 @@ accuracy: $(VENV)/.dev $(VENV)/.weights ## measure how often the embedded model 
 eval: $(VENV)/.dev $(VENV)/.weights ## evaluate the embedded model as examples/eval does
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/eval/run.sh
 
+tune: $(VENV)/.dev $(VENV)/.weights ## tune a panel of the embedded model as examples/tune does: under ten minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/tune/run.sh
+
+tuning: $(VENV)/.dev ## simulate what fuse-tune and fuse-calibrate promise, on panels of which the truth is known
+	@PYTHONPATH=tests/support $(BIN)/python tests/bench/tuning.py $(RUNS)
+
 wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an empty environment
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .venv-lock .venv-newest .axe .clients .eval dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lock .venv-newest .axe .clients .eval .tune dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -120,6 +120,7 @@ MEANINGS = {
     "judge.model": "One judge; short for `models`.",
     "synth.model": "The synthesizer; short for `models`.",
     "synth.extra": "Any other request parameters.",
+    "vote.learned": "What each member's vote counts with `weighing: learned`; `fuse-tune` writes it.",
     "pick.model": "Who compares; short for `models`.",
 }  # fmt: skip
 

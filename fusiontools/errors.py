@@ -32,7 +32,8 @@ EXITS: dict[int, str] = {
     EXIT_USAGE: "the command line, the recipe or the environment is wrong",
     EXIT_NOTHING_USABLE: "nothing usable came in or went out",
     EXIT_BUDGET: "stopped by `--max-cost-usd`",
-    EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds",
+    EXIT_CONDITION: "a `--fail-…` condition of `fuse-report` holds; nothing keeps to the limits of `fuse-tune`, or to "
+    "the risk of `fuse-calibrate`",
     EXIT_COME_AGAIN: "not yet: batch jobs are under way (`--batch`); come again",
     EXIT_INTERRUPTED: "interrupted (143: terminated)",
 }
@@ -92,6 +93,8 @@ StageCode = Literal[
     "check_failed",
     "nothing_to_count",
     "unknown_weight",
+    "abstained",
+    "threshold_void",
     "route_failed",
     "bad_route",
     "no_solo_model",
@@ -220,6 +223,10 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     ),
     "nothing_to_count": FailureCode("degraded", "Every response abstained from the vote: the best one is the answer."),
     "unknown_weight": FailureCode("degraded", "`--weight` names somebody who is not on the panel."),
+    "abstained": FailureCode("degraded", "`fuse-vote --threshold`: too few agree for the risk that is allowed."),
+    "threshold_void": FailureCode(
+        "degraded", "`fuse-vote --threshold`: fitted on another panel; nothing is answered until it is fitted anew."
+    ),
     "route_failed": FailureCode(
         "degraded",
         "The router's call failed, and its rules decided; or its command failed, and the question is fused.",

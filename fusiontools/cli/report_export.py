@@ -138,6 +138,18 @@ def _panel_data(panel: PanelSummary) -> dict[str, Any]:
             for names, pair in sorted(panel.pairs.items())
         ],
         "ranking": [{"n": rank.n, "score": _round(rank.score / rank.n)} for rank in panel.ranks if rank.n],
+        "votes_by_agreement": [
+            {
+                "low": part.low,
+                "high": part.high,
+                "votes": part.votes,
+                "agreement": _round(part.agreement),
+                "score": _round(part.score),
+                "score_low": _round(part.interval[0]),
+                "score_high": _round(part.interval[1]),
+            }
+            for part in panel.agreement
+        ],
         "by_lot": _round(panel.chance.score / panel.chance.n) if panel.chance.n else None,
     }
 
@@ -184,8 +196,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _markdown(summary: Summary) -> str:
     parts = [f"**{v.question}** {v.answer}. {v.why}" for v in words.verdicts(summary)]
     parts += [_systems(summary), _contests(summary), _categories(summary)]
-    said = [*words.ceiling_words(summary), *words.together_words(summary), *words.ranking_words(summary)]
-    said += [*summary.notes, words.method_words(summary)]
+    said = [*words.panel_words(summary), *summary.notes, words.method_words(summary)]
     return "\n\n".join([*(part.rstrip("\n") for part in parts if part), "\n".join(f"- {each}" for each in said)]) + "\n"
 
 

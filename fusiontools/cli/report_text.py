@@ -113,6 +113,15 @@ def together_words(summary: Summary) -> Iterator[str]:
         yield f"Their scores correlate at {mean:.2f}{by_pair}: the nearer to 1, the less a second member can add."
 
 
+def agreement_words(summary: Summary) -> Iterator[str]:
+    """Yield how often votes are right, by how many agree."""
+    parts = summary.panel.agreement
+    if len(parts) > 1:
+        word = "right" if summary.binary else "worth"
+        each = ", ".join(f"{100 * part.high:.0f}: {100 * part.score:.0f} ({part.votes:,})" for part in parts)
+        yield f"Where up to so many in 100 agree, a vote is {word} so often in 100 (of how many votes): {each}."
+
+
 def ranking_words(summary: Summary) -> Iterator[str]:
     """Yield how good the response is that the judge ranked first, second, …"""
     ranks = [rank for rank in summary.panel.ranks if rank.n][:_RANKS_SHOWN]
@@ -122,6 +131,12 @@ def ranking_words(summary: Summary) -> Iterator[str]:
         chance = summary.panel.chance
         by_lot = f"{100 * chance.score / chance.n:.1f}"
         yield f"How often the response that the judge ranked k-th is {word}, in %: {each}; one drawn by lot {by_lot}."
+
+
+def panel_words(summary: Summary) -> list[str]:
+    """Return what is said of the panel below the tables."""
+    said = (ceiling_words, together_words, agreement_words, ranking_words)
+    return [sentence for words in said for sentence in words(summary)]
 
 
 def method_words(summary: Summary) -> str:
@@ -234,7 +249,7 @@ def format_report(summary: Summary, colour: bool, width: int | None = None) -> s
         _systems(summary, page),
         _contests(summary, page),
         _categories(summary, page),
-        _wrap([*ceiling_words(summary), *together_words(summary), *ranking_words(summary)]),
+        _wrap(panel_words(summary)),
         _wrap([f"Note: {note}" for note in summary.notes]),
         _wrap([method_words(summary)]),
     ]

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from fusiontools.llm.completion import Delta
 from fusiontools.record.clean import CleanStream, clean
-from fusiontools.record.sections import display_names, question_text
+from fusiontools.record.sections import abstention_words, display_names, question_text
 from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def record_as_text(record: Record, verbose: bool, *, with_answer: bool = True) -
         parts.append(_analysis(record["analysis"]))
     if answer is not None and with_answer:
         heading = _rule(f"answer ({author(record)})") + "\n" if verbose else ""
-        parts.append(heading + _content(answer))
+        parts.append(heading + (abstention_words(answer) or _content(answer)))
         if notes := footnotes(record):
             parts.append(notes)
     return clean("\n\n".join(parts)) + "\n" if parts else ""
@@ -94,7 +94,7 @@ def answer_as_markdown(record: Record) -> str:
 
     file = io.StringIO()
     screen = MarkdownScreen(file)
-    screen.take(_content(record["answer"]))
+    screen.take(abstention_words(record["answer"]) or _content(record["answer"]))
     screen.close()
     notes = footnotes(record)
     return file.getvalue() + (f"\n{clean(notes)}\n" if notes else "")

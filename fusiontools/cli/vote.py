@@ -18,6 +18,9 @@ abstains.
 A tie goes to the answer whose voters were the most confident (where the engine gave log probabilities for all that
 are tied), else to the one the analysis ranks best, else to the one given first; `answer.vote.tie` says which it was.
 
+--threshold FILE answers only where so many of the panel agree as fuse-calibrate found necessary for a stated risk; else
+`answer.abstained` says how many do. --weights learned counts as fuse-tune has learned, by the recipe that it wrote.
+
 regex:RE searches the last 2,000 characters of a response with RE2, which always ends soon and has no look-around and no
 back-reference.
 """

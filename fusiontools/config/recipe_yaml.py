@@ -150,19 +150,30 @@ def imported_recipe(path: str) -> str:
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}") from error
     build_recipe(recipe, where, Path(path).stem)
-    comments = [f"From {Path(path).name}, a file of {program}.", *notes]
-    return "".join(f"# {_one_line(comment)}\n" for comment in comments) + _yaml_text(recipe)
+    return recipe_text(recipe, [f"From {Path(path).name}, a file of {program}.", *notes])
 
 
-def _yaml_text(recipe: Mapping[str, Any]) -> str:
-    """Return a recipe as YAML, its keys in their order."""
+def recipe_data(choice: str) -> dict[str, Any]:
+    """Return what a recipe says, by name or path.
+
+    Raises:
+        UsageError: as `load_recipe`.
+    """
+    load_recipe(choice)
+    data: dict[str, Any] = read_yaml(_locate(choice))
+    return data
+
+
+def recipe_text(recipe: Mapping[str, Any], comments: Sequence[str]) -> str:
+    """Return a recipe as YAML, its keys in their order, below lines of comment."""
     import yaml
 
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    return yaml.dump(recipe, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100)
+    written: str = yaml.dump(recipe, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100)
+    return "".join(f"# {_one_line(comment)}\n" for comment in comments) + written
 
 
 def _name_what_is_pulled(data: dict[str, Any]) -> None:

@@ -58,10 +58,15 @@ NEEDS = {
 }
 #: Options that mean another one, too: whoever names a model wants it asked, whatever the recipe would do without it.
 IMPLIES: dict[str, dict[str, dict[str, Any]]] = {
-    "route": {"models": {"method": "model"}, "command": {"method": "command"}},
+    "route": {
+        "models": {"method": "model"},
+        "command": {"method": "command"},
+        "table": {"method": "learned"},
+    },
     "panel": {"agree_models": {"agree": "judge"}},
     "judge": {"models": {"method": "model"}},
     "synth": {"models": {"method": "model"}, "guard_models": {"guard": True}},
+    "vote": {"weights": {"weighing": "given"}},
 }
 #: Fields whose models may be asked more than once: `MODEL*3`.
 _SAMPLED = ("members", "baselines")
@@ -405,6 +410,8 @@ def _refuse_route(options: RouteOptions) -> None:
         raise UsageError("--method model: no model is named that decides (-m, or `route: {model: …}` in a recipe)")
     if options.method == "command" and not options.command:
         raise UsageError("--method command: no --command is given")
+    if options.method == "learned" and not options.table:
+        raise UsageError("--method learned: no table is given (--table FILE, which fuse-tune writes)")
 
 
 def check_calls(recipe: Recipe) -> None:

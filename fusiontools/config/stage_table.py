@@ -56,8 +56,10 @@ class RouteOptions(StageOptions):
     """What `fuse-route` can be told."""
 
     method: str = option(
-        "heuristic", "--method", choices=("heuristic", "model", "command", "always", "never"),
-        help="Decide by rules, by a model, by a shell command, or always or never fuse.",
+        "heuristic", "--method",
+        choices=("heuristic", "model", "command", "learned", "abstained", "always", "never"),
+        help="Decide by rules, by a model, by a shell command, by a table of fuse-tune, by whether fuse-vote has "
+        "abstained, or always or never fuse.",
     )  # fmt: skip
     models: tuple[Model, ...] = option(
         (), "-m", "--model", multiple=True, most=1, model=True, metavar="MODEL[@ENDPOINT]",
@@ -66,6 +68,10 @@ class RouteOptions(StageOptions):
     command: str | None = option(
         None, "--command", minimum=1, metavar="SHELL", private=True,
         help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
+    )  # fmt: skip
+    table: str | None = option(
+        None, "--table", minimum=1, metavar="FILE", private=True,
+        help="What kind of question gets which treatment, as fuse-tune wrote it (--method learned).",
     )  # fmt: skip
     fast: Model | None = option(
         None, "--fast", model=True, metavar="MODEL[@ENDPOINT]", help="Who answers an easy question alone."
@@ -298,6 +304,15 @@ class VoteOptions(StageOptions):
     weights: Mapping[str, float] | None = option(
         None, "--weight", multiple=True, minimum=0, maximum=MOST_WEIGHT, metavar="MEMBER=W",
         help="What a member's vote counts; repeat for more.",
+    )  # fmt: skip
+    weighing: str = option(
+        "given", "--weights", choices=("given", "learned"),
+        help="Whose weights count: those of --weight, or those that fuse-tune has learned and its recipe brings.",
+    )  # fmt: skip
+    learned: Mapping[str, float] | None = option(None, minimum=0, maximum=MOST_WEIGHT)
+    threshold: str | None = option(
+        None, "--threshold", metavar="FILE", private=True, recipe=False,
+        help="Answer only where so many agree as fuse-calibrate found necessary; else say `abstained`.",
     )  # fmt: skip
 
 

@@ -109,6 +109,24 @@ def is_solo(record: Record) -> bool:
     return record.get("route", {}).get("to") == "solo"
 
 
+def abstention_words(answer: Answer) -> str:
+    """Return why a vote gave no answer; nothing where it gave one."""
+    said = answer.get("abstained")
+    if said is None:
+        return ""
+    return f"(no answer: {said['agreement']:.0%} of the votes agree, {said['threshold']:.0%} are asked for)"
+
+
+def is_kept(record: Record) -> bool:
+    """Return whether nothing more is to be done about a record's answer: the router has let it stand."""
+    return record.get("route", {}).get("to") == "keep"
+
+
+def is_voted_on(record: Record) -> bool:
+    """Return whether a vote answers a record, whoever else would compare and write."""
+    return record.get("route", {}).get("to") == "vote"
+
+
 def has_sources(record: Record) -> bool:
     """Return whether something was looked up for a response, or given with the question."""
     return "evidence" in record or bool([1 for response in record.get("panel", []) if "sources" in response])

@@ -155,7 +155,16 @@ class Vote(TypedDict):
     counts: dict[str, float]
     voters: NotRequired[dict[str, list[int]]]
     abstained: list[int]
+    weighing: NotRequired[str]
     tie: NotRequired[str]
+
+
+class Abstention(TypedDict):
+    """Why a vote gave no answer: the share of the votes that agree, and the share that is asked for at this risk."""
+
+    agreement: float
+    threshold: float
+    risk: float
 
 
 class Guard(TypedDict):
@@ -183,15 +192,16 @@ class Answer(TypedDict):
     sources: NotRequired[list[Source]]
     response: NotRequired[int]
     vote: NotRequired[Vote]
+    abstained: NotRequired[Abstention]
     pick: NotRequired[dict[str, Any]]
     draft: NotRequired[Answer]
     guard: NotRequired[Guard]
 
 
 class Route(TypedDict):
-    """Whether a record is fused or answered by one model alone, and why."""
+    """Whether a record is fused, voted on, answered by one model alone, or kept as it is answered, and why."""
 
-    to: Literal["fuse", "solo"]
+    to: Literal["fuse", "vote", "solo", "keep"]
     reason: str
     method: str
     tier: NotRequired[str]

@@ -284,6 +284,8 @@ class Planner:
             raise _bad("fusion.chain", "a request names no command", "override_not_allowed")
         if "tools" in step.given or "web_search" in step.given:
             raise _bad("fusion.chain", "a request turns no tool on", "override_not_allowed")
+        if step.given.get("table") or step.given.get("threshold"):
+            raise _bad("fusion.chain", "a request names no file", "override_not_allowed")
         template = step.given.get("template")
         if template is not None and (not is_template_name(template) or template not in template_names()):
             why = f"--template {template!r}: a request names no file{nearest(template, template_names())}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import Spending
+from fusiontools.record.sections import abstention_words
 from fusiontools.record.types import Call, Degraded, Record
 from fusiontools.server.protocols.chat import usage as openai_usage
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, is_done
@@ -43,7 +44,9 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     block = fusion_block(record, plan, calls, cached)
     sources, details = answer.get("sources", ()), answer.get("reasoning_details", ())
     reason = _finish_reason(answer)
-    return ChatResult(answer["content"], answer["tool_calls"], reason, spent, block, sources, details)
+    return ChatResult(
+        abstention_words(answer) or answer["content"], answer["tool_calls"], reason, spent, block, sources, details
+    )
 
 
 def _finish_reason(answer: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])
         seed, labels = prompts.blind_order(record["id"], usable)
-        if sections.is_settled(record):
+        if sections.is_settled(record) or sections.is_voted_on(record):
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
             by_code = await compare_apart(texts_of(record), "auto", _compare_by_code, record, usable, labels, seed)

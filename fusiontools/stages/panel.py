@@ -76,6 +76,8 @@ def panel(options_for: OptionsFor[PanelOptions]) -> Stage:
 
     @skips_failed
     async def run(record: Record, runtime: Runtime) -> Record:
+        if sections.is_kept(record):
+            return record
         options = options_for(record)
         if not options.members and not sections.is_solo(record):
             raise InputError(

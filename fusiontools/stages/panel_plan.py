@@ -41,7 +41,7 @@ class Seat:
     slot: Slot
 
 
-class _FirstLayer(NamedTuple):
+class FirstLayer(NamedTuple):
     #: Each with its temperature.
     seats: list[tuple[Seat, float]]
     #: For each system prompt of their own a member that has it.
@@ -75,7 +75,7 @@ class PanelPlanner:
             return [self._solo(few_shot)]
         planned = self.options.planned
         if short not in planned:
-            planned[short] = _seat_first(self.options, short)
+            planned[short] = seat_first(self.options, short)
         # Members without a system prompt of their own are asked the same.
         shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
         return [
@@ -219,11 +219,11 @@ class PanelPlanner:
         return {name: value for name, value in params.items() if value is not None}
 
 
-def _seat_first(options: PanelOptions, short: bool) -> _FirstLayer:
+def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
     """Return who is asked first; the same for every record, short or not, for which the same options hold."""
     seats = _seats_of(options, 1, short=short)
     heats = _spread_temperatures(seats, options, options.few_shot if short else None)
-    return _FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
+    return FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
 
 
 def _seats_of(options: PanelOptions, layer: int, *, short: bool = False) -> list[Seat]:

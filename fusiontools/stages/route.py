@@ -1,12 +1,12 @@
 """Decide whether a question is fused or answered by one model alone, and say why.
 
-Reads   messages, params
+Reads   messages, params; answer for `--method abstained`, which lets it stand where it is one
 Adds    route; calls
 Calls   none; one completion for `--method model`
 Fails   never: a classifier that fails leaves the decision to the rules (`route_failed`, `bad_route`); a command that
         fails (`route_failed`), or a solo route without a model for it (`no_solo_model`), is fused
 Source  Chen et al. 2023, FrugalGPT, arXiv:2305.05176; Ong et al. 2024, RouteLLM, arXiv:2406.18665 (route by what a
-        question needs); the rules of `heuristic` stand in route_rules.py
+        question needs); the rules of `heuristic` stand in route_rules.py, the table of `learned` in route_table.py
 
 A command of the user's (`--method command`) sees the whole environment, keys included. It gets the record as one line
 of JSON and prints `fuse`, `solo`, `solo TIER` or `TIER`, with the reason after it or on the lines below, or an object
@@ -24,19 +24,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusiontools.config.models import Model, plain_model
+from fusiontools.config.models import Model, model_from, plain_model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import RouteOptions
 from fusiontools.config.templates import load_template
-from fusiontools.errors import CallFailed, StageCode, StageFailed
+from fusiontools.errors import CallFailed, InputError, StageCode, StageFailed
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.record import jsonl
-from fusiontools.record.sections import text_of
+from fusiontools.record.sections import question_text, text_of
 from fusiontools.record.types import Degraded, Message, Record, Route
 from fusiontools.stages import prompts
 from fusiontools.stages.replies import find_object, said_in, unreadable
 from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
+from fusiontools.stages.route_table import load_route_table
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
 from fusiontools.stages.verdicts import ask, verdict_form
 
@@ -179,9 +180,30 @@ def route(options_for: OptionsFor[RouteOptions]) -> Stage:
     async def run(record: Record, runtime: Runtime) -> Record:
         # The recipe that a record brings along has no say: it may come from anywhere, and a command is run.
         own: Any = {key: value for key, value in record.items() if key != "recipe"}
-        return await _Routing(record, options_for(own), runtime, runtime.ledger("route", record)).finish()
+        options = options_for(own)
+        if options.method == "learned":
+            return with_section(record, "route", _look_up(record, options.table or ""))
+        if options.method == "abstained" and not _has_abstained(record):
+            kept: Route = {"to": "keep", "reason": "the vote has an answer", "method": options.method}
+            return {**record, "route": kept}
+        return await _Routing(record, options, runtime, runtime.ledger("route", record)).finish()
 
     return run
+
+
+def _look_up(record: Record, path: str) -> Route:
+    """Return what a learned table says of the question."""
+    treatment = load_route_table(path).treat(question_text(record))
+    section: Any = {"to": treatment.to, "reason": treatment.reason, "method": "learned"}
+    if treatment.model is not None:
+        section["model"] = plain_model(model_from(treatment.model))
+    return section  # type: ignore[no-any-return]
+
+
+def _has_abstained(record: Record) -> bool:
+    if "answer" not in record:
+        raise InputError("no `answer` in this record; `fuse-vote --threshold FILE` makes one, or abstains", "$")
+    return "abstained" in record["answer"]
 
 
 @dataclass(slots=True)
@@ -208,6 +230,9 @@ class _Routing:
             return method, Decision(SOLO, f"no question is fused (--method never): {self._ask_rules().reason}")
         if method == "command":
             return method, await self._ask_command()
+        if method == "abstained":
+            alone = any((self.options.fast, self.options.balanced, self.options.strong))
+            return method, Decision("strong" if alone else FUSE, "the vote abstained")
         decision = await self._ask_model() if method == "model" else None
         return ("heuristic", self._ask_rules()) if decision is None else (method, decision)
 
@@ -240,7 +265,7 @@ class _Routing:
             return {"to": "fuse", "reason": reason, "method": method}
         tier = self._find_tier() if decision.effort == SOLO else decision.effort
         # Nobody said that a weaker model than the tier asks for will do, unless one model was insisted on.
-        weaker = method in ("never", "command")
+        weaker = method in ("never", "command", "abstained")
         model = _find_model(tier, self.options, weaker=weaker)
         if model is None and _find_model(tier, self.options, weaker=True) is not None:
             return {"to": "fuse", "reason": f"{reason}: {tier} work, and no such model is named", "method": method}

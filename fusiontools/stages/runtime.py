@@ -12,7 +12,7 @@ from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.record.sections import DERIVED, has_sources, take_verbatim, usable_responses, with_error
+from fusiontools.record.sections import DERIVED, has_sources, is_kept, take_verbatim, usable_responses, with_error
 from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
 
@@ -254,7 +254,7 @@ def traced(name: str, run: Stage, *, whole: bool = False) -> Stage:
 
 
 def reads_panel(name: str) -> Callable[[Stage], Stage]:
-    """Make a stage that reads a panel: failed records pass, and one without a usable response fails here.
+    """Make a stage that reads a panel: failed and kept records pass, one without a usable response fails here.
 
     Args:
         name: what the record calls the stage.
@@ -262,7 +262,7 @@ def reads_panel(name: str) -> Callable[[Stage], Stage]:
 
     def decorate(run: Stage) -> Stage:
         async def guarded(record: Record, runtime: Runtime) -> Record:
-            if "error" in record:
+            if "error" in record or is_kept(record):
                 return record
             return await run(record, runtime) if usable_responses(record) else without_response(record, name)
 

@@ -3,7 +3,7 @@
 Reads   messages, params, panel, analysis (where there is one), route, recipe; answer for `--refine`
 Adds    answer; calls
 Calls   one completion; one more for `--refine`, two more for `--guard`; none where a response is copied, as it is where
-        scouts agreed
+        scouts agreed, or where the router has asked for a vote
 Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer;
         where a revision or the guard fails, what was written stays
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggregate and synthesize); Jiang et al.
@@ -19,6 +19,7 @@ from typing import Any
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
+from fusiontools.config.recipe import read_section
 from fusiontools.config.stage_table import ANSWERING, SynthOptions
 from fusiontools.config.templates import load_template
 from fusiontools.errors import CallFailed, StageCode
@@ -34,14 +35,17 @@ from fusiontools.record.sections import (
     has_sources,
     is_settled,
     is_solo,
+    is_voted_on,
     one_survivor,
     take_verbatim,
+    texts_of,
     usable_responses,
 )
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, labelled_as
-from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
+from fusiontools.stages.ballot import cast
+from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
@@ -55,6 +59,8 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return await _revise(record, options, runtime)
         if len(usable) == 1:
             return copy_response(record, usable[0][0], one_survivor(record, "synth"))
+        if is_voted_on(record):
+            return await compare_apart(texts_of(record), "auto", _vote, record)
         proposed = next((i for i, response in usable if response.get("tool_calls")), None)
         if options.method == "call" and proposed is not None:
             return copy_response(record, proposed, [])
@@ -66,6 +72,16 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finish()
 
     return run
+
+
+def _vote(record: Record) -> Record:
+    """Return the record with the answer of the vote that the router has asked for."""
+    carried: Any = record.get("recipe", {})
+    options: Any = read_section("vote", carried.get("vote", {}), limited=False)
+    ballot, position, notes = cast(record, options)
+    if ballot.tally is None:
+        return copy_response(record, position, notes)
+    return with_section(record, "answer", take_verbatim(record, position, "vote", vote=ballot.section()))
 
 
 async def _revise(record: Record, options: SynthOptions, runtime: Runtime) -> Record:

@@ -66,6 +66,8 @@ OTHERS = [
     "fuse-serve",
     "fuse-tasks",
     "fuse-report",
+    "fuse-tune",
+    "fuse-calibrate",
     "fuse-log",
     "fuse-doctor",
 ]

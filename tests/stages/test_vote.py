@@ -14,6 +14,7 @@ from workdir import Run, Upstream
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError
+from fusiontools.stages.threshold import Threshold, panel_digest
 from fusiontools.stages.vote import vote
 
 ASKED: Any = {"id": "q1", "messages": [{"role": "user", "content": "What is 6*7?"}]}
@@ -383,3 +384,86 @@ def test_the_answer_can_be_read_as_text(run: Run) -> None:
     result = run(["fuse-vote", "-o", "text"], lines([panel("41", "**42**", "42")]))
 
     assert (result.status, result.text) == (0, "**42**\n")
+
+
+# Learned weights and thresholds
+
+
+def ask_threshold(tmp_path: Path, record: Any, agreement: float, options: VoteOptions | None = None) -> Any:
+    options = options or VoteOptions()
+    digest = panel_digest(record, options)
+    fitted = Threshold(0.05, "asked", agreement, None, digest, 100, 0.5, 0.02)
+    path = tmp_path / "threshold.json"
+    path.write_bytes(fitted.as_bytes())
+    chosen = VoteOptions(threshold=str(path), weighing=options.weighing, learned=options.learned)
+    return run_stage(vote(fixed(chosen)), record)
+
+
+def test_a_vote_answers_from_its_threshold_on(tmp_path: Path) -> None:
+    answer = ask_threshold(tmp_path, panel("42", "42", "41"), 0.6)["answer"]
+
+    assert (answer["content"], answer["vote"]["votes"]) == ("42", 2)
+    assert "abstained" not in answer
+
+
+@pytest.mark.parametrize("texts", [("42", "41", "40"), ("42", "42", "I don't know."), ("I don't know.",) * 3])
+def test_below_it_a_vote_abstains_and_says_why(tmp_path: Path, texts: tuple[str, ...]) -> None:
+    result = ask_threshold(tmp_path, panel(*texts), 0.7)
+
+    assert (result["answer"]["content"], result["answer"]["by"]) == ("", "vote")
+    assert result["answer"]["abstained"]["threshold"] == 0.7
+    assert [note["code"] for note in result["degraded"]] == ["abstained"]
+
+
+def test_who_fails_is_no_support(tmp_path: Path) -> None:
+    bad = {"member": "", "sample": 0, "layer": 1, "error": {"code": "timeout", "message": "late"}}
+
+    answer = ask_threshold(tmp_path, panel("42", bad, bad), 0.5)["answer"]
+
+    assert answer["abstained"]["agreement"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_a_threshold_of_another_panel_answers_nothing(tmp_path: Path) -> None:
+    first = panel("42", "42", "42")
+    ask_threshold(tmp_path, first, 0.5)
+    options = VoteOptions(threshold=str(tmp_path / "threshold.json"))
+
+    other = run_stage(vote(fixed(options)), panel("42", "42", "42", "42"))
+    changed = run_stage(vote(fixed(options)), {**first, "recipe": {"panel": {"members": [], "temperature": 0.1}}})
+
+    for result in (other, changed):
+        assert result["answer"]["abstained"]["agreement"] == 1
+        assert [note["code"] for note in result["degraded"]] == ["threshold_void"]
+
+
+def test_who_answers_alone_by_the_router_needs_no_agreement(tmp_path: Path) -> None:
+    path = tmp_path / "threshold.json"
+    path.write_bytes(Threshold(0.05, "asked", 0.9, None, "x", 100, 0.5, 0.02).as_bytes())
+    model = {"name": "a", "model": "a", "endpoint": "local"}
+
+    routed = panel("42", route={"to": "solo", "reason": "easy", "model": model})
+
+    assert run_stage(vote(fixed(VoteOptions(threshold=str(path)))), routed)["answer"]["content"] == "42"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"kind": "else"}', '{"kind": "fusiontools threshold", "version": 2}'])
+def test_a_file_that_is_no_threshold_is_refused_by_name(tmp_path: Path, run: Run, text: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+
+    result = run(["fuse-vote", "--threshold", "t.json"], lines([panel("42", "42")]))
+
+    assert result.status == 2
+    assert result.err.startswith("fuse-vote: --threshold t.json: ")
+
+
+def test_learned_weights_count_where_they_are_asked_for_only() -> None:
+    learned = {"a": 3.0, "b": 1.0, "c": 1.0}
+    told = panel("42", "41", "41")
+
+    plain = run_stage(vote(fixed(VoteOptions(learned=learned))), told)["answer"]
+    weighted = run_stage(vote(fixed(VoteOptions(weighing="learned", learned=learned))), told)["answer"]
+
+    assert (plain["content"], weighted["content"]) == ("41", "42")
+    assert weighted["vote"]["weighing"] == "learned"
+    with pytest.raises(InputError, match="there are none"):
+        run_stage(vote(fixed(VoteOptions(weighing="learned"))), told)

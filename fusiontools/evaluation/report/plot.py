@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import UsageError, install_line
-from fusiontools.evaluation.report.statistics import Interval, wilson
+from fusiontools.evaluation.report.reliability import AgreementPart
+from fusiontools.evaluation.report.statistics import Interval, Mean, wilson
 from fusiontools.evaluation.report.summary import Category, Summary, SummaryRow
 from fusiontools.evaluation.report.systems import ORACLE
 
@@ -18,9 +20,20 @@ if TYPE_CHECKING:
 _FORMS = ("svg", "png", "pdf")
 _INK, _GREY, _PALE, _FAINT = "#1f3b57", "#5c5c5c", "#d5dce3", "#9a9a9a"
 #: Told apart without colour: by mark in the first panel, by lightness and hatching in the others.
-_MARKS = {"fusion": "*", "vote": "s", "pick": "D", "member": "o", "baseline": "^", "votes": "v"}
+_MARKS = {
+    "fusion": "*",
+    "answered": "P",
+    "learned": "X",
+    "vote": "s",
+    "pick": "D",
+    "member": "o",
+    "baseline": "^",
+    "votes": "v",
+}
 _KINDS = {
     "fusion": "fusion",
+    "answered": "fusion where it answers",
+    "learned": "vote with learned weights",
     "vote": "vote of the panel",
     "pick": "judge's pick",
     "member": "member alone",
@@ -37,6 +50,8 @@ _CLOSE, _RIGHTMOST, _LINE = 0.05, 0.7, 0.042
 _DODGE = 0.014
 #: Fixed, so that the same report gives the same file.
 _SALT = "fusiontools"
+_CALIBRATION_TITLE = "How often votes are right, by how many agree; intervals of 95 %"
+_FRONT_TITLE = "What nobody beats: score on unseen questions against cost, intervals of 95 %"
 
 
 def draw(summary: Summary, path: str) -> None:
@@ -45,6 +60,35 @@ def draw(summary: Summary, path: str) -> None:
     Raises:
         UsageError: no such form, no plotting library, or the file cannot be written.
     """
+    _save(lambda: _make_figure(summary), _title(summary), path)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMark:
+    """One way to an answer in a picture of those that nobody beats; `kind` is `chosen`, `best alone` or `front`."""
+
+    label: str
+    cost: float
+    score: Mean
+    seen: float
+    kind: str
+
+
+def draw_front(marks: Sequence[FrontMark], priced: bool, path: str) -> None:
+    """Draw what nobody beats into a file: score on unseen questions against cost; raises as `draw`."""
+    _save(lambda: _make_front(marks, priced), _FRONT_TITLE, path)
+
+
+def draw_calibration(parts: Sequence[AgreementPart], threshold: float | None, path: str) -> None:
+    """Draw how often votes of each agreement are right into a file; raises as `draw`.
+
+    Args:
+        threshold: from which agreement on is answered, where that was fitted.
+    """
+    _save(lambda: _make_calibration(parts, threshold), _CALIBRATION_TITLE, path)
+
+
+def _save(make: Callable[[], Any], title: str, path: str) -> None:
     form = Path(path).suffix.lower().removeprefix(".")
     if form not in _FORMS:
         raise UsageError(f"--plot {path}: the name must end in .svg, .png or .pdf")
@@ -55,9 +99,8 @@ def draw(summary: Summary, path: str) -> None:
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": _SALT, "font.family": "sans-serif", "font.size": 9}
     drawn = io.BytesIO()
     with mpl.rc_context(settings):
-        figure = _make_figure(summary)
         dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[form]
-        figure.savefig(drawn, format=form, dpi=150, metadata={"Title": _title(summary), **dates})
+        make().savefig(drawn, format=form, dpi=150, metadata={"Title": title, **dates})
     try:
         Path(path).write_bytes(drawn.getvalue())
     except OSError as error:
@@ -67,21 +110,96 @@ def draw(summary: Summary, path: str) -> None:
 def _make_figure(summary: Summary) -> Any:
     from matplotlib.figure import Figure
 
-    ranks = [rank for rank in summary.panel.ranks if rank.n]
-    beside = [bool(summary.categories), bool(ranks)]
-    figure = Figure(figsize=(10.5, 5.2 + 3.6 * any(beside)), layout="constrained")
+    below: list[tuple[int, Callable[[Axes], None]]] = []
+    if summary.categories:
+        below.append((3, lambda axes: _draw_categories(axes, summary)))
+    if any(rank.n for rank in summary.panel.ranks):
+        below.append((2, lambda axes: _draw_ranks(axes, summary)))
+    if len(summary.panel.agreement) > 1:
+        below.append((2, lambda axes: _draw_agreement(axes, summary)))
+    figure = Figure(figsize=(10.5, 5.2 + 3.6 * bool(below)), layout="constrained")
     figure.suptitle(_title(summary), fontsize=12, fontweight="bold", x=0.01, ha="left")
-    if not any(beside):
+    if not below:
         _draw_costs(figure.subplots(), summary)
         return figure
-    grid = figure.add_gridspec(2, 5, height_ratios=(5, 3.4))
+    grid = figure.add_gridspec(2, sum(width for width, _ in below), height_ratios=(5, 3.4))
     _draw_costs(figure.add_subplot(grid[0, :]), summary)
-    split = 3 if all(beside) else 5 if beside[0] else 0
-    if beside[0]:
-        _draw_categories(figure.add_subplot(grid[1, :split]), summary)
-    if beside[1]:
-        _draw_ranks(figure.add_subplot(grid[1, split:]), summary)
+    begun = 0
+    for width, draw_below in below:
+        draw_below(figure.add_subplot(grid[1, begun : begun + width]))
+        begun += width
     return figure
+
+
+def _draw_agreement(axes: Axes, summary: Summary) -> None:
+    _draw_reliability(axes, summary.panel.agreement)
+    axes.set_title("Votes: right, by how many agree", loc="left", fontsize=10)
+
+
+def _make_front(marks: Sequence[FrontMark], priced: bool) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure.suptitle(_FRONT_TITLE, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots()
+    front = sorted((mark for mark in marks if mark.kind == "front"), key=lambda mark: mark.cost)
+    axes.plot([m.cost for m in front], [100 * m.score.mean for m in front], color=_FAINT, linestyle="--", linewidth=1)
+    axes.plot([m.cost for m in front], [100 * m.seen for m in front], color=_FAINT, linestyle=":", linewidth=1)
+    styles = {"front": ("o", _GREY, "white"), "best alone": ("^", _GREY, "white"), "chosen": ("*", _INK, _INK)}
+    for mark in sorted(marks, key=lambda mark: list(styles).index(mark.kind)):
+        sign, colour, fill = styles[mark.kind]
+        axes.errorbar(
+            mark.cost,
+            100 * mark.score.mean,
+            yerr=_make_whiskers([(mark.score.mean, mark.score.interval)]),
+            fmt=sign,
+            color=colour,
+            markerfacecolor=fill,
+            markersize=13 if mark.kind == "chosen" else 7,
+            capsize=3,
+            linewidth=1,
+        )
+    for mark in {mark.label: mark for mark in marks}.values():
+        axes.annotate(mark.label, (mark.cost, 100 * mark.score.mean), (6, -10), textcoords="offset points", fontsize=7)
+    if min(m.cost for m in marks) > 0 and max(m.cost for m in marks) > _WIDE * min(m.cost for m in marks):
+        axes.set_xscale("log")
+    axes.set_xlabel("cost of a question (USD)" if priced else "calls for a question")
+    axes.set_ylabel("score on unseen questions, points of 100 (dotted: as chosen)")
+    _clear_frame(axes)
+    return figure
+
+
+def _make_calibration(parts: Sequence[AgreementPart], threshold: float | None) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    figure.suptitle(_CALIBRATION_TITLE, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    _draw_reliability(figure.subplots(), parts, threshold)
+    return figure
+
+
+def _draw_reliability(axes: Axes, parts: Sequence[AgreementPart], threshold: float | None = None) -> None:
+    axes.plot([0, 100], [0, 100], color=_FAINT, linewidth=1, linestyle=":", label="as often as they agree")
+    axes.errorbar(
+        [100 * part.agreement for part in parts],
+        [100 * part.score for part in parts],
+        yerr=_make_whiskers([(part.score, part.interval) for part in parts]),
+        fmt="o",
+        color=_INK,
+        capsize=3,
+        linewidth=1,
+    )
+    for part in parts:
+        place = (100 * part.agreement, 100 * part.score)
+        axes.annotate(f"{part.votes:,}", place, (5, 4), textcoords="offset points", fontsize=7)
+    if threshold is not None and threshold <= 1:
+        axes.axvline(100 * threshold, color=_GREY, linewidth=1, linestyle="--", label="answered from here on")
+    axes.set_xlim(0, 104)
+    axes.set_ylim(0, 104)
+    axes.set_xlabel("share of the panel that agrees, %")
+    axes.set_ylabel("right, %")
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    _clear_frame(axes)
 
 
 def _title(summary: Summary) -> str:

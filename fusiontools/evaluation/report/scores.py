@@ -16,13 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.evaluation.report.systems import (
+    ANSWERED,
     FUSION,
+    LEARNED,
     ORACLE,
     PICK,
     VOTE,
     Outcome,
     System,
+    agreement_of,
     find_equal,
+    has_abstained,
     outcomes,
 )
 from fusiontools.record.types import Grade, Record
@@ -171,7 +175,10 @@ class ScoreTable:
     #: How many records have a ranking.
     ranked: int = 0
     answers: int = 0
+    abstained: int = 0
     keys: int = 0
+    #: Of each vote, which share of the panel agrees, and the score of its answer.
+    agreements: list[tuple[float, float]] = field(default_factory=list)
     #: Models, with their endpoints, that judged, that wrote, and that were asked alone as this or that system.
     judges: set[tuple[str, str]] = field(default_factory=set)
     writers: set[tuple[str, str]] = field(default_factory=set)
@@ -205,6 +212,9 @@ class ScoreTable:
         if (equal := find_equal(record)) is not None:
             self.equal = equal if self.equal is None else self.equal & equal
         self.answers += any(grade["of"] == "answer" for grade in grades)
+        self.abstained += has_abstained(record)
+        if (vote := agreement_of(record)) is not None:
+            self.agreements.append(vote)
         self.keys += any(grade["key"] for grade in grades)
         self._name_models(record)
         ranking = record.get("analysis", {}).get("ranking", [])
@@ -215,13 +225,15 @@ class ScoreTable:
         """Fill in what is missing: 0 where a record failed as a whole, and no system that nobody is."""
         if not self.answers:
             self.columns.pop(FUSION, None)
+        if not self.answers or not self.abstained or self.abstained == self.records:
+            self.columns.pop(ANSWERED, None)
         if not self.ranked:
             self.columns.pop(PICK, None)
         if not self.keys:
-            for system in [system for system in self.columns if system == VOTE or system.votes]:
+            for system in [system for system in self.columns if system in (VOTE, LEARNED) or system.votes]:
                 del self.columns[system]
         if ORACLE in self.columns and not self.panel.has_choice:
-            for system in (ORACLE, VOTE, PICK):
+            for system in (ORACLE, VOTE, LEARNED, PICK):
                 self.columns.pop(system, None)
         for column in self.columns.values():
             column.fill(self.records)
@@ -261,7 +273,7 @@ class ScoreTable:
     def labels(self) -> dict[System, str]:
         """Return a name for each system: its model's, unless two would be called the same."""
         labels: dict[System, str] = {}
-        taken = {*_WORDS, *(system.kind for system in (FUSION, VOTE, PICK, ORACLE))}
+        taken = {*_WORDS, *(system.kind for system in (FUSION, ANSWERED, VOTE, LEARNED, PICK, ORACLE))}
         for system in sorted(self.columns, key=lambda s: (s.model != "", s.kind != "member", s.model, s.votes)):
             name = system.model + (f"*{system.votes}" if system.votes else "") if system.model else system.kind
             if system.model and name in taken:

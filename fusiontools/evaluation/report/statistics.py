@@ -137,15 +137,15 @@ class PairedDifference:
     binary: bool
     #: The mean of the squared differences: for 0 and 1, the share of tasks on which the two differ.
     squared: float
-    _drawn: Sequence[float] = field(repr=False, compare=False)
+    drawn: Sequence[float] = field(repr=False, compare=False)
 
     def lower(self, tail: float = TAIL) -> float:
         """Return the bound below which a share `tail` of the resampled means lies."""
-        return self._drawn[_rank(tail, len(self._drawn))]
+        return self.drawn[_rank(tail, len(self.drawn))]
 
     def upper(self, tail: float = TAIL) -> float:
         """Return the bound above which a share `tail` of the resampled means lies."""
-        return self._drawn[-1 - _rank(tail, len(self._drawn))]
+        return self.drawn[-1 - _rank(tail, len(self.drawn))]
 
     @property
     def interval(self) -> Interval:

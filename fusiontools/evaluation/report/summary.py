@@ -13,9 +13,10 @@ from typing import Literal
 
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
+from fusiontools.evaluation.report.reliability import AgreementPart, sort_by_agreement
 from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable, is_binary, present
 from fusiontools.evaluation.report.statistics import Draws, Mean, PairedDifference, compare_paired, means, quantile
-from fusiontools.evaluation.report.systems import FUSION, ORACLE, PICK, VOTE, System
+from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, VOTE, System
 
 Measure = Literal["usd", "calls"]
 #: How far a cost may lie from the fusion's and still be called the same: the half, or twice as much.
@@ -122,6 +123,13 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
         yield f"{_count_records(table.errors)} failed as a whole and count 0 for everybody who has no grade there."
     if table.ungraded:
         yield f"{_count_records(table.ungraded)} without any grade: counted 0 for every system (fuse-grade them)."
+    if table.abstained:
+        yield (
+            f"{_count_records(table.abstained)} without an answer, because the vote abstained: 0 for fusion; "
+            "`answered` is its score on the others."
+        )
+    if LEARNED in table.columns:
+        yield "`learned` counts votes by weights that the recipe brings: learned from these records, it looks too good."
     if table.repeated:
         yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
     if len(table.tasks) < _FEW:
@@ -166,7 +174,7 @@ def _count_records(count: int) -> str:
     return f"{count:,} record{'s' if count > 1 else ''}"
 
 
-_ORDER = {"fusion": 0, "vote": 1, "pick": 2, "member": 3, "baseline": 4, "oracle": 6}
+_ORDER = {"fusion": 0, "answered": 0.5, "learned": 0.7, "vote": 1, "pick": 2, "member": 3, "baseline": 4, "oracle": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,8 @@ class PanelSummary:
     recovered: float | None
     ranks: list[Rank]
     chance: Rank
+    #: How often votes are right, by how many agree.
+    agreement: list[AgreementPart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +366,7 @@ class SummaryBuilder:
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
         }
         asked |= self._find_part_rivals()
-        asked |= {system.kind: [system] for system in (VOTE, PICK) if system in self.labels}
+        asked |= {system.kind: [system] for system in (VOTE, LEARNED, PICK) if system in self.labels}
         same = self.table.same_as(self.subject)
         wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
         found = compare_paired(
@@ -417,8 +427,9 @@ class SummaryBuilder:
         recovered = None
         if ceiling is not None and best is not None and self.subject != ORACLE:
             recovered = self._find_recovered(self.systems[best.rival])
+        agreement = sort_by_agreement(self.table.agreements)
         co_failure = 1 - ceiling.mean if ceiling is not None and tally.is_binary else None
-        return PanelSummary(tally.pairs, ceiling, co_failure, recovered, tally.ranks, tally.chance)
+        return PanelSummary(tally.pairs, ceiling, co_failure, recovered, tally.ranks, tally.chance, agreement)
 
     def _find_recovered(self, best: System) -> float | None:
         """Return how much of the way from the best member to the ceiling the subject goes, where all have a score."""

@@ -78,6 +78,8 @@ class System(NamedTuple):
 
 
 FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), System("oracle")
+#: The fusion where it did not abstain; and the vote with the weights that the record's recipe brings.
+ANSWERED, LEARNED = System("answered"), System("learned")
 
 
 @dataclass(slots=True)
@@ -103,12 +105,16 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
-    found |= _alone("member", _first_layer(grades), calls.members, _confidence(record, "panel"))
+    if not has_abstained(record):
+        found[ANSWERED] = found[FUSION]
+    found |= _alone("member", first_layer(grades), calls.members, _confidence(record, "panel"))
     baselines = [grade for grade in grades if grade["of"] == "baseline"]
     found |= _alone("baseline", baselines, calls.baselines, _confidence(record, "baselines"))
     if not panel:
         return found
     found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
+    if weights := _learned_weights(record):
+        found[LEARNED] = _outcome(_counted_in(record, panel, weights), panel, calls.panel)
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
@@ -125,14 +131,18 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
     if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
         return None
     equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
+    if _is_weighted(record) and not has_abstained(record):
+        equal.add((FUSION, LEARNED))
     alone = {grade["member"] for grade in panel}
-    if len(alone) == 1 and len(panel) > 1 and _first_layer(grades) == panel:
+    if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
     return equal
 
 
 def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
     """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
+    if stage == "vote" and (_is_weighted(record) or has_abstained(record)):
+        return False
     by = record["answer"].get("by") if "answer" in record else None
     could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))
     return by == stage or (by == "panel" and could_not)
@@ -152,10 +162,41 @@ def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
     """Return the grade of the response that `fuse-vote` takes: the one that it took, where it made the answer."""
     if (taken := _taken(record, "vote", panel)) is not None:
         return taken
+    return _counted_in(record, panel)
+
+
+def _counted_in(record: Record, panel: Sequence[Grade], weights: Mapping[str, float] | None = None) -> Grade:
+    """Return the grade of the response that wins the vote, a tie broken by the ranking."""
     ranking = record.get("analysis", {}).get("ranking", [])
     ranked = [panel[place] for place in ranking if place < len(panel)]
     first = {id(grade) for grade in ranked}
-    return voted([*ranked, *(g for g in panel if id(g) not in first)], _confidence(record, "panel"))
+    return voted([*ranked, *(g for g in panel if id(g) not in first)], _confidence(record, "panel"), weights)
+
+
+def agreement_of(record: Record) -> tuple[float, float] | None:
+    """Return which share of the panel's responses the plain vote's answer has, and its score; None without a vote."""
+    panel = [grade for grade in record.get("grades") or [] if grade["of"] == "panel"]
+    if len(panel) < 2 or not any(grade["key"] for grade in panel):
+        return None
+    winner = _counted_in(record, panel)
+    votes = sum(grade["key"] == winner["key"] for grade in panel) if winner["key"] else 0
+    return votes / len(panel), winner["score"]
+
+
+def has_abstained(record: Record) -> bool:
+    """Return whether a record's vote has given no answer."""
+    return "abstained" in record.get("answer", {})
+
+
+def _is_weighted(record: Record) -> bool:
+    return bool(record.get("answer", {}).get("vote", {}).get("weighing") == "learned")
+
+
+def _learned_weights(record: Record) -> Mapping[str, float]:
+    recipe: Any = record.get("recipe") or {}
+    vote = recipe.get("vote")
+    learned = vote.get("learned") if isinstance(vote, dict) else None
+    return learned if isinstance(learned, dict) else {}
 
 
 def _confidence(record: Record, section: Literal["panel", "baselines"]) -> dict[tuple[int, str, int], float | None]:
@@ -168,17 +209,22 @@ def _confidence(record: Record, section: Literal["panel", "baselines"]) -> dict[
     }
 
 
-def voted(grades: Sequence[Grade], sure: Mapping[tuple[int, str, int], float | None] | None = None) -> Grade:
+def voted(
+    grades: Sequence[Grade],
+    sure: Mapping[tuple[int, str, int], float | None] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Grade:
     """Return the grade that stands for the majority.
 
     A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
     """
     confidence = [sure.get((g["layer"], g["member"], g["sample"])) for g in grades] if sure else None
-    tally = count_votes([grade["key"] for grade in grades], confidence=confidence)
+    counts = [weights.get(grade["member"], 1.0) for grade in grades] if weights else None
+    tally = count_votes([grade["key"] for grade in grades], counts, confidence)
     return _earliest(grades) if tally is None else grades[tally.winner]
 
 
-def _first_layer(grades: Sequence[Grade]) -> list[Grade]:
+def first_layer(grades: Sequence[Grade]) -> list[Grade]:
     """Return the grades of what members answered alone, before they saw each other's responses."""
     earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
     return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]

@@ -1,0 +1,1 @@
+"""Learn from graded panels: which sub-panel, how many samples, whose vote counts how much, what is worth a panel."""
