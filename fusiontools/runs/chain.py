@@ -400,8 +400,9 @@ async def estimate_calls(
             whoever may be cut off is, at no cost.
 
     Else nobody agrees, and this is the dearest case; a router's rules decide as they would, its model says `fuse`, and
-    a router that is a shell command is not run. The costs are list prices; where no list knows a model, `cost_usd` is
-    null. Whoever may use tools uses all of its runs, one after another; none of them is opened.
+    a router that is a shell command is not run, nor is a check: it passes no response (in the cheapest case, each).
+    The costs are list prices; where no list knows a model, `cost_usd` is null. Whoever may use tools uses all of its
+    runs, one after another; none of them is opened.
     """
     if "error" in record:
         return []
@@ -415,6 +416,9 @@ async def estimate_calls(
         recipe.endpoints, LimitOptions(), backends=dict.fromkeys(recipe.endpoints, imagined), tools=recipe.tools
     )
     client.opened[id(client.tools)] = tools
+    for step in steps:
+        if step.given.get("check"):
+            _imagine_check(client, recipe, step, record, passes=agreed)
     asked: Record = {**record, "calls": []}
     done = await Chain(chain.text, steps).bind(recipe, offline=True)(asked, Runtime(client))
     calls: list[Call] = [{**call, "latency_s": 0.0} for call in done.get("calls", [])]
@@ -452,4 +456,12 @@ def _fewest(options: PanelOptions, asked: int) -> int:
 
 def _runs_a_command(step: Step, recipe: Recipe) -> bool:
     method = step.given.get("method") or ("command" if step.given.get("command") else recipe.route.method)
-    return (step.name == "route" and method == "command") or bool(step.given.get("check"))
+    return step.name == "route" and method == "command"
+
+
+def _imagine_check(client: Client, recipe: Recipe, step: Step, record: Record, *, passes: bool) -> None:
+    from fusiontools.stages.pick_check import checker_key
+    from fusiontools.tools.check import ImaginedChecker
+
+    options: Any = Resolver(recipe, binding=True, offline=True).options_for("pick", step.given)(record)
+    client.opened[checker_key(options)] = ImaginedChecker(passes)

@@ -26,7 +26,7 @@ from fusiontools.record.params import MEMBER, select_params
 from fusiontools.record.types import Degraded, Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.runtime import Runtime, copy_response, with_section
-from fusiontools.tools.check import Checker, CheckVerdict, open_checker
+from fusiontools.tools.check import Checker, CheckVerdict, ImaginedChecker, open_checker
 from fusiontools.tools.opening import secrets_here
 
 
@@ -40,10 +40,15 @@ async def pick_checked(record: Record, options: PickOptions, runtime: Runtime) -
     return await _Checking(record, options, runtime, checker, runtime.ledger("pick", record)).finish()
 
 
-async def _open(options: PickOptions, runtime: Runtime) -> Checker:
+def checker_key(options: PickOptions) -> int:
+    """Return the key under which a run's client has what runs this check."""
+    return hash((options.check, options.check_files, options.check_s))
+
+
+async def _open(options: PickOptions, runtime: Runtime) -> Checker | ImaginedChecker:
     """Return what runs the check, opened once for a run."""
     opened = runtime.client.opened
-    key = hash((options.check, options.check_files, options.check_s))
+    key = checker_key(options)
     if key not in opened:
         assert options.check is not None  # noqa: S101 - the caller has looked
         made = await asyncio.to_thread(
@@ -56,7 +61,7 @@ async def _open(options: PickOptions, runtime: Runtime) -> Checker:
         )
         opened.setdefault(key, made)  # others may have opened it meanwhile
     checker = opened[key]
-    assert isinstance(checker, Checker)  # noqa: S101 - nobody else opens anything under this key
+    assert isinstance(checker, Checker | ImaginedChecker)  # noqa: S101 - nobody else opens anything under this key
     return checker
 
 
@@ -73,7 +78,7 @@ class _Checking:
     record: Record
     options: PickOptions
     runtime: Runtime
-    checker: Checker
+    checker: Checker | ImaginedChecker
     ledger: Ledger
     notes: list[Degraded] = field(default_factory=list)
     _known: dict[str, asyncio.Task[CheckVerdict]] = field(default_factory=dict)

@@ -33,6 +33,24 @@ class CheckVerdict:
     said: str
 
 
+@dataclass(frozen=True, slots=True)
+class ImaginedChecker:
+    """Runs nothing: what an estimate holds a response against.
+
+    Args:
+        passes: whether each response passes; else as much is said of each as may be.
+    """
+
+    passes: bool
+
+    async def check(self, texts: Mapping[str, str], given: str) -> CheckVerdict:
+        """Return the verdict that is taken for granted."""
+        return CheckVerdict(True, "") if self.passes else CheckVerdict(False, "no " * (_SAID_CHARS // 3))
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
 @dataclass(slots=True)
 class Checker:
     """Runs one command on one text after the other, as many at once as there are processors.

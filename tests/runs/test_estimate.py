@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,18 @@ def test_an_estimate_is_prompt_and_answer_at_the_listed_price() -> None:
 
     assert foreseen["usage"]["prompt_tokens"] == 14
     assert foreseen["cost_usd"] == pytest.approx((14 * 1.0 + 100 * 10.0) / 1e6)
+
+
+def test_tries_after_a_check_are_foreseen_and_no_check_is_run(tmp_path: Path) -> None:
+    recipe = Recipe("r", stages={"panel": PanelOptions((priced("a"), priced("b")))})
+    steps = Chain.parse(f"panel | pick --check 'touch {tmp_path}/run' --check-retry 2")
+
+    most = asyncio.run(chain.estimate_calls(recipe, steps, ASKED, 100))
+    least = asyncio.run(chain.estimate_calls(recipe, steps, ASKED, 100, agreed=True))
+
+    assert [call["stage"] for call in most] == ["panel"] * 2 + ["pick"] * 4
+    assert [call["stage"] for call in least] == ["panel"] * 2
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
