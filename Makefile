@@ -50,6 +50,12 @@ $(VENV)/.weights: $(VENV)/.installed fusiontools/llm/weights.py
 	@$(BIN)/python -m fusiontools.llm.weights >/dev/null
 	@touch $@
 
+# Ray is a third of a gigabyte, which only the tests and measurements of fuse-ray need.
+$(VENV)/.ray: $(VENV)/.dev requirements/ray.txt
+	@echo "installing Ray …" >&2
+	@$(BIN)/python $(PIP) install -r requirements/ray.txt
+	@touch $@
+
 demo: $(VENV)/.weights ## fuse a question on the embedded model; Q="…" asks your own
 	@DEMO_BIN="$(CURDIR)/$(BIN)" PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
@@ -60,7 +66,7 @@ test: $(VENV)/.dev $(VENV)/.weights ## run the tests, but for the slow ones; ARG
 .axe/.installed:
 	@npm install --silent --no-audit --no-fund --prefix .axe axe-core@4.11 && touch $@ || echo "make: npm does not get axe-core: the page is not held against it" >&2
 
-test-slow: $(VENV)/.dev $(VENV)/.weights .axe/.installed ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
+test-slow: $(VENV)/.ray $(VENV)/.weights .axe/.installed ## run the slow ones: embedded model, the documents' commands, wheels, clients, fuzzing, workers
 	@$(PYTEST) -n auto --dist worksteal -m slow
 
 test-all: test test-slow ## run all tests
@@ -75,7 +81,7 @@ faults: $(VENV)/.dev ## kill, feed with rubbish, race for money, wear out: a qua
 test-newest: $(VENV)/.weights ## run all tests with the newest of every dependency
 	@test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
 	@$(NEWEST)/python $(PIP) install --upgrade pip
-	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all]' --group dev
+	@$(NEWEST)/python $(PIP) install --upgrade --upgrade-strategy eager -e '.[all,ray]' --group dev
 	@$(NEWEST)/python -m pytest $(ARGS) -n auto --dist worksteal
 
 # Heavy, and of other people's making: gigabytes of clients, from PyPI and npm.
@@ -113,7 +119,8 @@ transcripts: $(VENV)/.dev $(VENV)/.weights ## write into the documents what thei
 RESOLVE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 lock: .venv-lock/bin/uv ## write requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest of everything
-	@$(RESOLVE) --all-extras --group dev --output-file requirements/dev.txt pyproject.toml
+	@$(RESOLVE) --extra all --group dev --output-file requirements/dev.txt pyproject.toml
+	@$(RESOLVE) --extra all --extra ray --group dev --constraint requirements/dev.txt --output-file requirements/ray.txt pyproject.toml
 	@$(RESOLVE) --extra local --group backend --constraint requirements/dev.txt --output-file requirements/demo.txt pyproject.toml
 	@$(RESOLVE) $(IMAGE_EXTRAS:%=--extra %) --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
 

@@ -110,7 +110,7 @@ StageCode = Literal[
     "interrupted",
 ]
 #: Why a record has no answer.
-RecordCode = Literal["all_failed", "budget", "bug", "interrupted"]
+RecordCode = Literal["all_failed", "budget", "bug", "interrupted", "bad_record"]
 
 
 class FailureCode(NamedTuple):
@@ -172,6 +172,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
         "A batch job ended without this call: it expired, was cancelled or refused, or lost it. Sent again.",
     ),
     "all_failed": FailureCode("error", "No member gave anything usable."),
+    "bad_record": FailureCode("error", "`fuse-ray`: what the record says itself cannot be, such as its recipe."),
     "bug": FailureCode("error", "A bug in fusiontools; where it is stands on standard error, once. The run goes on."),
     "member_failed": FailureCode("degraded", "A member failed; `detail` says which and why."),
     "one_survivor": FailureCode("degraded", "One response came of several: nothing to compare, and it is the answer."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fusiontools.cli.command import complain
 from fusiontools.cli.text import money
+from fusiontools.runs.counts import RunCounts
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -27,20 +28,22 @@ _DETAIL_CHARS = 300
 
 
 class Progress:
-    """The progress of one tool; of how many records is known once its input has ended."""
+    """The progress of one tool; of how many records is known once its input has ended.
 
-    def __init__(self, tool: str, *, quiet: bool) -> None:
+    Args:
+        alone: nothing goes to standard output that a bar could land among.
+    """
+
+    def __init__(self, tool: str, *, quiet: bool, alone: bool = False) -> None:
         self._tool = tool
         self._shown = not quiet and os.isatty(2)
         # Answers on a terminal are their own progress; a bar would land among them.
-        self._last = not stat.S_ISFIFO(os.fstat(1).st_mode) and not os.isatty(1)
-        self._arrived = self._done = self._failed = 0
+        self._last = alone or (not stat.S_ISFIFO(os.fstat(1).st_mode) and not os.isatty(1))
+        self._arrived = 0
         self._quiet = quiet
-        self._degraded = 0
-        #: For each code of a note of this tool: on how many records it stands, and what it said first.
-        self._notes: dict[str, tuple[int, str]] = {}
-        self._cost_usd = 0.0
-        self._unknown_cost = False
+        self.counts = RunCounts()
+        self._expected: int | None = None
+        self._seen = 0
         self._bar: Live | None = None
         self._drawn = 0.0
         self._started = time.monotonic()
@@ -91,23 +94,32 @@ class Progress:
     @property
     def degraded(self) -> int:
         """How many records this tool has degraded."""
-        return self._degraded
+        return self.counts.degraded
+
+    def begin(self, expected: int) -> None:
+        """Show a batch of so many records, whose counts come in parts (`add`)."""
+        self._arrived = self._expected = expected
+        self._started = time.monotonic()
+        if self.draws_bar:
+            self._bar = _make_bar()
+            self._bar.start()
+            self._draw(self._bar)
+
+    def show(self, done: int) -> None:
+        """Show that so many are done, of which not all are counted yet."""
+        self._seen = done
+        if self._bar is not None:
+            self._draw(self._bar)
+
+    def add(self, counts: RunCounts) -> None:
+        """Add what a part of the batch came to."""
+        self.counts.merge(counts)
+        if self._bar is not None:
+            self._draw(self._bar)
 
     def finished(self, record: Record, *, passed_on: bool = False) -> None:
         """Count a record that leaves; what stands in one that is only passed on is no work of this tool."""
-        self._done += 1
-        stage = self._tool.removeprefix("fuse-")
-        own = [note for note in record.get("degraded", []) if note.get("stage") == stage and not passed_on]
-        self._degraded += bool(own)
-        for code, detail in {note.get("code", ""): note.get("detail", "") for note in reversed(own)}.items():
-            count, first = self._notes.get(code, (0, detail))
-            self._notes[code] = count + 1, first
-        self._failed += "error" in record
-        for call in record.get("calls", []):
-            if not call.get("replayed"):
-                cost = call.get("cost_usd")
-                self._cost_usd += cost or 0.0
-                self._unknown_cost |= cost is None
+        self.counts.add(record, (self._tool.removeprefix("fuse-"),), passed_on=passed_on)
         if self._bar is not None:
             self._draw(self._bar)
         elif self._shown and self._arrived <= 1:
@@ -124,12 +136,12 @@ class Progress:
         """Say what was degraded, terminal or not; under `-q` only what has failed on every record."""
         if self._said_each:
             return
-        for code, (count, detail) in self._notes.items():
-            if self._quiet and not (count == self._done and code.endswith("_failed")):
+        for code, (count, detail) in self.counts.notes.items():
+            if self._quiet and not (count == self.counts.done and code.endswith("_failed")):
                 continue
             first = f"{detail[:_DETAIL_CHARS]}…" if len(detail) > _DETAIL_CHARS else detail
-            plural = "" if self._done == 1 else "s"
-            complain(self._tool, f"{count:,} of {self._done:,} record{plural}: {code} ({first})")
+            plural = "" if self.counts.done == 1 else "s"
+            complain(self._tool, f"{count:,} of {self.counts.done:,} record{plural}: {code} ({first})")
 
     def _draw(self, bar: Live, *, last: bool = False) -> None:
         now = time.monotonic()
@@ -140,15 +152,18 @@ class Progress:
 
     def _describe(self, elapsed_s: float) -> str:
         """Return how far the batch is, and what it has cost."""
-        total = (self.source.count or self.source.expected) if self.source else None
-        rate = self._done / elapsed_s if elapsed_s else 0.0
-        left = f"{clock((total - self._done) / rate)} left  " if total and rate and total > self._done else ""
+        counts, total = self.counts, self._expected
+        if self.source is not None:
+            total = self.source.count or self.source.expected
+        done = max(counts.done, self._seen)
+        rate = done / elapsed_s if elapsed_s else 0.0
+        left = f"{clock((total - done) / rate)} left  " if total and rate and total > done else ""
         of_total = f" of {total:,}" if total else ""
-        degraded = f"{self._degraded:,} degraded, " if self._degraded else ""
-        known = "≥ " if self._unknown_cost else ""
+        degraded = f"{counts.degraded:,} degraded, " if counts.degraded else ""
+        known = "≥ " if counts.unknown_cost else ""
         return (
-            f"{self._done:,}{of_total} done  {clock(elapsed_s)}  {left}{rate:.2f}/s, "
-            f"{self._failed:,} failed, {degraded}{known}{money(self._cost_usd)}"
+            f"{done:,}{of_total} done  {clock(elapsed_s)}  {left}{rate:.2f}/s, "
+            f"{counts.failed:,} failed, {degraded}{known}{money(counts.cost_usd)}"
         )
 
     def _note(self, record: Record) -> None:

@@ -63,6 +63,7 @@ OTHERS = [
     "fuse-code",
     "fuse-diff",
     "fuse-mcp",
+    "fuse-ray",
     "fuse-serve",
     "fuse-tasks",
     "fuse-report",

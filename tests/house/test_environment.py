@@ -14,6 +14,8 @@ from workdir import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ROOT / "requirements"
+#: Those that the tests are made with; Ray is too big to be one of them.
+EXTRAS = [name for name in PROJECT["project"]["optional-dependencies"] if name != "ray"]
 
 
 def locked(name: str) -> dict[str, list[Requirement]]:
@@ -38,7 +40,8 @@ def wanted(extras: list[str], groups: list[str]) -> list[Requirement]:
     ("lock", "extras", "groups"),
     [
         ("demo.txt", ["local"], ["backend"]),
-        ("dev.txt", list(PROJECT["project"]["optional-dependencies"]), list(PROJECT["dependency-groups"])),
+        ("dev.txt", EXTRAS, list(PROJECT["dependency-groups"])),
+        ("ray.txt", [*EXTRAS, "ray"], list(PROJECT["dependency-groups"])),
     ],
 )
 def test_what_the_project_asks_for_is_locked(lock: str, extras: list[str], groups: list[str]) -> None:
@@ -52,15 +55,16 @@ def test_what_the_project_asks_for_is_locked(lock: str, extras: list[str], group
             assert requirement.specifier.contains(exact.version, prereleases=True), f"{pin}: `make lock`"
 
 
-def test_the_demos_packages_are_those_of_the_tests() -> None:
-    demo, dev = locked("demo.txt"), locked("dev.txt")
+@pytest.mark.parametrize(("smaller", "larger"), [("demo.txt", "dev.txt"), ("dev.txt", "ray.txt")])
+def test_the_packages_of_a_smaller_environment_are_those_of_the_larger(smaller: str, larger: str) -> None:
+    some, more = locked(smaller), locked(larger)
 
-    assert {name: [str(pin.specifier) for pin in pins] for name, pins in demo.items()} == {
-        name: [str(pin.specifier) for pin in dev[name]] for name in demo
+    assert {name: [str(pin.specifier) for pin in pins] for name, pins in some.items()} == {
+        name: [str(pin.specifier) for pin in more[name]] for name in some
     }
 
 
-@pytest.mark.parametrize("lock", ["demo.txt", "dev.txt"])
+@pytest.mark.parametrize("lock", ["demo.txt", "dev.txt", "ray.txt"])
 def test_a_lock_names_no_registry_and_knows_every_file_by_its_hash(lock: str) -> None:
     text = (LOCKS / lock).read_text()
 

@@ -1,0 +1,1 @@
+"""Run a chain over files of records, in many processes on many machines."""
