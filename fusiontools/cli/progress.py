@@ -101,7 +101,7 @@ class Progress:
         self._arrived = self._expected = expected
         self._started = time.monotonic()
         if self.draws_bar:
-            self._bar = _make_bar()
+            self._bar = make_bar()
             self._bar.start()
             self._draw(self._bar)
 
