@@ -62,6 +62,8 @@ EXTRAS = {
     "redis": ("redis", "state that machines share, in Redis or Valkey"),
     "postgres": ("psycopg", "state that machines share, in PostgreSQL"),
     "keyring": ("keyring", "keys in the system's keyring"),
+    "otel": ("opentelemetry", "traces"),
+    "ray": ("ray", "fuse-ray"),
 }
 
 

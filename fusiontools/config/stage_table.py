@@ -69,10 +69,6 @@ class RouteOptions(StageOptions):
         None, "--command", minimum=1, metavar="SHELL", private=True,
         help="A shell command that reads the record and prints `fuse`, `solo` or `solo TIER` (--method command).",
     )  # fmt: skip
-    table: str | None = option(
-        None, "--table", minimum=1, metavar="FILE", private=True,
-        help="What kind of question gets which treatment, as fuse-tune wrote it (--method learned).",
-    )  # fmt: skip
     fast: Model | None = option(
         None, "--fast", model=True, metavar="MODEL[@ENDPOINT]", help="Who answers an easy question alone."
     )
@@ -85,6 +81,10 @@ class RouteOptions(StageOptions):
     min_chars: int = option(
         280, "--min-chars", minimum=1, metavar="N", help="A longer question is fused (--method heuristic)."
     )
+    table: str | None = option(
+        None, "--table", minimum=1, metavar="FILE", private=True,
+        help="What kind of question gets which treatment, as fuse-tune wrote it (--method learned).",
+    )  # fmt: skip
 
 
 class PanelOptions(StageOptions):

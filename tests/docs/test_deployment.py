@@ -165,7 +165,7 @@ def test_the_proxy_asks_the_servers_of_the_example(services: dict[str, Any]) -> 
 @pytest.mark.parametrize("domain", ["localhost", "fusion.example.org"])
 def test_caddy_takes_its_file(domain: str, tmp_path: Path) -> None:
     command = ["caddy", "validate", "--adapter", "caddyfile", "--config", str(COMPOSE / "Caddyfile")]
-    env = {**os.environ, "FUSION_DOMAIN": domain, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    env = {**os.environ, "SITE_DOMAIN": domain, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
 
     done = subprocess.run(command, capture_output=True, text=True, env=env)
 

@@ -30,6 +30,7 @@ KNOWN = {
     "route user": {"nonce", "conversation"},
     "criterion user": {"nonce", "conversation", "response", "criterion"},
     "compact user": {"nonce", "conversation"},
+    "check failed": {"output"},
     "agent system": {"root", "network", "check"},
     "second opinion": {"question"},
     "comparison": {"question"},

@@ -167,8 +167,8 @@ def test_the_doctor_says_where_the_state_is_and_whether_it_answers(
 
 
 def test_a_file_system_of_other_machines_is_known() -> None:
-    mounts = "disk / ext4 rw 0 0\nthere:/home /home nfs4 rw 0 0\nx /home/me/my\\040own ext4 rw 0 0\n"
+    mounts = "disk / ext4 rw 0 0\nthere:/srv /srv nfs4 rw 0 0\nx /srv/me/my\\040own ext4 rw 0 0\n"
 
-    assert network_of(Path("/home/me/journal.db"), mounts) == "nfs4"
-    assert network_of(Path("/home/me/my own/journal.db"), mounts) is None
+    assert network_of(Path("/srv/me/journal.db"), mounts) == "nfs4"
+    assert network_of(Path("/srv/me/my own/journal.db"), mounts) is None
     assert network_of(Path("/var/journal.db"), mounts) is None
