@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
+from fusiontools.llm.state.store import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,8 +203,7 @@ class Pace:
 
     async def aclose(self) -> None:
         """Give back what is held of limits that others share."""
-        if self._refilling is not None:
-            self._refilling.cancel()
+        await end_tasks(self._refilling)
         if self._blocks is not None:
             await self._blocks.aclose()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.state.sqlite_purses import BUSY_S, SqlitePurses
-from fusiontools.llm.state.store import Purchase, PurseStore, Reservation, Settlement, Shortage, StateAway
+from fusiontools.llm.state.store import Purchase, PurseStore, Reservation, Settlement, Shortage, StateAway, end_tasks
 
 #: How long what a process has reserved is in flight after its last sign of life.
 _LEASE_S = 15.0
@@ -191,8 +191,7 @@ class Purses:
 
     async def aclose(self) -> None:
         """Write what is due, and close the file where it is our own."""
-        for task in self._tasks.values():
-            task.cancel()
+        await end_tasks(*self._tasks.values())
         with suppress(StateAway):
             if self._due:
                 await self._flush()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fusiontools.llm.state.store import Counters, StateAway
+from fusiontools.llm.state.store import Counters, StateAway, end_tasks
 
 WINDOW_S, VALID_S = 60.0, 2.0
 _LEASE_S = 6.0
@@ -111,8 +111,7 @@ class Blocks:
 
     async def aclose(self) -> None:
         """Give everything back."""
-        if self._tending is not None:
-            self._tending.cancel()
+        await end_tasks(self._tending)
         self._busy = self._waiting = 0
         with suppress(StateAway):
             await self._give_back(always=True)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
-from fusiontools.llm.state.store import Done, Held, Lease, Leases, StateAway
+from fusiontools.llm.state.store import Done, Held, Lease, Leases, StateAway, end_tasks
 
 _LEASE_S = 15.0
 #: How soon, and at the latest, a call that waits looks again.
@@ -70,7 +70,6 @@ class Flights:
                 await self._leases.renew(tuple(self._held), self._lease_s)
         self._renewing = None
 
-    def close(self) -> None:
-        """Put off no lease any more."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+    async def aclose(self) -> None:
+        """Put off no lease any more; what was being said to the store is over, so that it can be closed."""
+        await end_tasks(self._renewing)

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal import WAITING_BYTES, kept_call, read_body
-from fusiontools.llm.state.store import CallStore, Found, KeptCall, Lease, StateAway
+from fusiontools.llm.state.store import CallStore, Found, KeptCall, Lease, StateAway, end_tasks
 
 _RETRY_S = 1.0
 #: So many entries go in one step.
@@ -96,7 +96,7 @@ class RemoteJournal:
                         await self._try_again()
                     else:
                         await asyncio.shield(self._writer)
-            self._writer.cancel()
+        await end_tasks(self._writer, self._reader)
         if lost := self._lost + len(self._waiting):
             self._lost, self._waiting = 0, {}
             self._warn(f"warning: {lost} finished calls are not in the journal: {self.broken}")

@@ -50,7 +50,7 @@ class State:
 
     async def aclose(self) -> None:
         """Close all of it but the journal, which is closed first."""
-        self.flights.close()
+        await self.flights.aclose()
         await self.store.aclose()
 
 

@@ -6,6 +6,7 @@ nothing is locked while a model is asked. Times are the store's, where it has a 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,15 @@ KEPT_S, TRUSTED_S = 31 * _DAY_S, _DAY_S
 
 class StateAway(Exception):
     """The store cannot be reached, or does not do what it is asked; the message names no password."""
+
+
+async def end_tasks(*tasks: asyncio.Task[None] | None) -> None:
+    """End what speaks to a store beside the calls, and wait for it: a store is closed when nobody speaks to it."""
+    under_way = [task for task in tasks if task is not None and not task.done()]
+    for task in under_way:
+        task.cancel()
+    if under_way:
+        await asyncio.wait(under_way)
 
 
 class KeptCall(NamedTuple):

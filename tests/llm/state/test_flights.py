@@ -91,6 +91,7 @@ def test_who_waits_keeps_to_its_own_deadline(state_url: str) -> None:
         with pytest.raises(CallFailed) as failed:
             await ask(other, ledger=ledger)
         bought.cancel()
+        await asyncio.gather(bought, return_exceptions=True)
         return failed.value.code
 
     assert play(state_url, [first, second], work) == "deadline"
