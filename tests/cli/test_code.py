@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -326,7 +327,7 @@ def test_without_a_task_it_asks_for_one_after_the_other(
 ) -> None:
     upstream.script(CODER, behaviour(MEND), behaviour(FINISH), "text=It%20adds.")
     person, shown = os.openpty()
-    talk = [("task>", b"mend it\r"), ("calls,", b""), ("task>", b"what is it?\r"), ("calls,", b""), ("task>", b"\x04")]
+    talk = [("task>", b"mend it\r"), ("calls,", b""), ("task>", b"what is it?\r"), ("call,", b""), ("task>", b"\x04")]
     with on_a_terminal(code(), {**env, "PROMPT_TOOLKIT_NO_CPR": "1"}, tmp_path, stdin=shown) as (ours, process):
         os.close(shown)
         screen = type_when(ours, person, talk)
@@ -343,6 +344,7 @@ def type_when(ours: int, person: int, script: list[tuple[str, bytes]]) -> str:
     screen, at = "", 0
     for awaited, typed in script:
         while (found := without_controls(screen).find(awaited, at)) < 0:
+            assert select.select([ours], [], [], 30)[0], f"{awaited!r} does not come: {screen[at:]}"
             screen += os.read(ours, 1 << 16).decode(errors="replace")
         at = found + len(awaited)
         os.write(person, typed)
