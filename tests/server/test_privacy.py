@@ -63,7 +63,7 @@ def test_an_operator_may_show_recipes_whole(serve: Serve, recipe: str) -> None:
 
 
 #: Options that hold free text, and nothing that anybody keeps to themselves.
-PUBLIC = {"weights", "key", "agree", "tools"}
+PUBLIC = {"weights", "learned", "key", "agree", "tools"}
 
 
 def test_every_option_that_holds_free_text_is_private_or_known_to_be_harmless() -> None:
