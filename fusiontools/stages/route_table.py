@@ -14,9 +14,9 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from fusiontools.config.learned_file import read_learned
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
 
@@ -93,14 +93,7 @@ def load_route_table(path: str) -> RouteTable:
     Raises:
         UsageError: it cannot be read, or is none.
     """
-    try:
-        data = jsonl.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UsageError(f"--table {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"--table {path}: not JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("kind") != _KIND:
-        raise UsageError(f"--table {path}: no table of routes; `fuse-tune --table FILE` writes one")
+    data = read_learned("--table", path, _KIND, "no table of routes; `fuse-tune --table FILE` writes one")
     if (data.get("version"), data.get("dimensions")) != (VERSION, DIMENSIONS):
         raise UsageError(f"--table {path}: of another version; let fuse-tune write it anew")
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
+from fusiontools.config.learned_file import read_learned
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
@@ -55,14 +55,7 @@ def load_threshold(path: str) -> Threshold:
     Raises:
         UsageError: it cannot be read, or is none.
     """
-    try:
-        data = jsonl.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UsageError(f"--threshold {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"--threshold {path}: not JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("kind") != _KIND:
-        raise UsageError(f"--threshold {path}: no threshold; fuse-calibrate writes one")
+    data = read_learned("--threshold", path, _KIND, "no threshold; fuse-calibrate writes one")
     names = [each.name for each in fields(Threshold)]
     if data.get("version") != 1 or not data.keys() >= {*names} or not _is_number(data["agreement"]):
         raise UsageError(f"--threshold {path}: of another version, or changed by hand; fit it anew")
