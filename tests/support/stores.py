@@ -10,6 +10,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -45,7 +46,7 @@ class StoreServer:
                 [*_as_user(self.user), *self.command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         give_up = time.monotonic() + _START_S
-        while not self.answers():
+        while not self.serves():
             if self.process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"{self.command[0]} does not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
@@ -66,13 +67,16 @@ class StoreServer:
                     time.sleep(0.02)
 
     def kill(self) -> None:
-        """Kill it as a power cut would; its children follow."""
+        """Kill it as a power cut would, with its children: one that has not yet noticed goes on to answer."""
         if self.process is not None:
-            self.process.kill()
+            doomed = [self.process.pid, *_children(self.process.pid)]
+            for pid in doomed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
-        give_up = time.monotonic() + _START_S
-        while self.answers() and time.monotonic() < give_up:
-            time.sleep(0.02)
+            give_up = time.monotonic() + _START_S
+            while any(_lives(pid) for pid in doomed) and time.monotonic() < give_up:
+                time.sleep(0.01)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -83,7 +87,14 @@ class StoreServer:
                 self.process.kill()
                 self.process.wait()
 
-    def answers(self) -> bool:
+    def serves(self) -> bool:
+        """Return whether it takes orders; PostgreSQL listens before it has mended what a cut has left."""
+        if self.url.startswith("postgresql:"):
+            import psycopg
+
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
+                return True
+            return False
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.2):
             return True
         return False
@@ -173,6 +184,19 @@ def _folder(user: str | None = None) -> Iterator[Path]:
             entry = pwd.getpwnam(user)
             os.chown(name, entry.pw_uid, entry.pw_gid)
         yield Path(name)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process, as the kernel lists them."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _servant() -> str | None:
