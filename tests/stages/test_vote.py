@@ -547,3 +547,17 @@ def test_agreement_is_a_share_of_what_counts() -> None:
     assert count_ballot(record, VoteOptions()).agreement == 0.5
     assert count_ballot(record, VoteOptions(drop_lowest=0.5)).agreement == pytest.approx(1 / 3)
     assert count_ballot(record, VoteOptions(weighing="logprob")).agreement == pytest.approx(2.4904 / 4, abs=1e-4)
+
+
+def test_a_pipeline_counts_by_what_endpoints_say_and_a_replay_counts_the_same(run: Run, upstream: Upstream) -> None:
+    members = ["-m", "fake/a+text=41+logprobs=-3", "-m", "fake/b+text=42+logprobs=-0.1+nologprobs"]
+    asked = run(["fuse-panel", "-q", "--samples", "2", "--logprobs", *members], stdin=lines(ASKED))
+    replayed = run(["fuse-panel", "-q", "--samples", "2", "--offline", *members], stdin=lines(ASKED))
+    found = run(["fuse-vote", "-q", "--drop-lowest", "0.5"], stdin=asked.out)
+
+    [record], [again], [voted] = asked.records, replayed.records, found.records
+    assert [r.get("mean_logprob") for r in record["panel"]] == [-3.0, -3.0, None, None]
+    assert again["panel"] == record["panel"]
+    assert (voted["answer"]["content"], voted["answer"]["vote"]["dropped"]) == ("42", [1])
+    assert [note["code"] for note in voted["degraded"]] == ["not_weighed"]
+    assert [body.get("logprobs") for body in upstream.bodies(members[1])] == [True, True]
