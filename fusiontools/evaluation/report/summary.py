@@ -14,8 +14,17 @@ from typing import Literal
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
 from fusiontools.evaluation.report.reliability import AgreementPart, sort_by_agreement
-from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable, is_binary, present
-from fusiontools.evaluation.report.statistics import Draws, Mean, PairedDifference, compare_paired, means, quantile
+from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable
+from fusiontools.evaluation.report.statistics import (
+    Draws,
+    Mean,
+    PairedDifference,
+    compare_paired,
+    is_binary,
+    means,
+    present,
+    quantile,
+)
 from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, VOTE, System
 
 Measure = Literal["usd", "calls"]
