@@ -143,7 +143,7 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
         some = f" in {_count_records(table.weighable)}" if table.weighable < table.records else ""
         yield (
             f"`logprob` counts votes by how sure a member was beside its other responses{some}, `surer` leaves out its "
-            "least sure ones: the share that the recipe says, else half."
+            "least sure ones: those that the vote left out, or the share that the recipe says, else half."
         )
     if table.repeated:
         yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
