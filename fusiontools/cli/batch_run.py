@@ -112,10 +112,10 @@ class BatchRun:
             complain(self.tool, f"{failure.message}{again}")
             return EXIT_COME_AGAIN if failure.retryable else EXIT_SOME_FAILED
 
-    def ended(self, waiting: int, out: int) -> int | None:
+    async def ended(self, waiting: int, out: int) -> int | None:
         """Say what still waits, now that what is done is out; returns the exit status, None where nothing waits."""
         if not waiting:
-            self.desk.forget_failed()
+            await self.desk.forget_failed()
             return None
         jobs, unsent = self.desk.jobs(), len(self.desk.spool) + len(self.desk.held)
         waits = (

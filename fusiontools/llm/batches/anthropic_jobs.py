@@ -18,7 +18,7 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 _BATCHES = "/messages/batches"
 #: What the API's errors are called, and the HTTP status that each has outside of jobs.

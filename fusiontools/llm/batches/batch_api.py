@@ -11,7 +11,7 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.llm.batches.batch_http import BatchHttp
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 #: The kinds of end that a job has.
 COMPLETED, EXPIRED, CANCELLED, REFUSED = "completed", "expired", "cancelled", "refused"

@@ -22,7 +22,8 @@ from fusiontools.llm import prices
 from fusiontools.llm.batches.batch_lines import BatchLines, digest
 from fusiontools.llm.batches.batch_money import BatchMoney
 from fusiontools.llm.batches.dispatch import Dispatch, Spool, SpooledCall, reason_of
-from fusiontools.llm.batches.job_store import BatchJob, JobStore, KnownCall, failure_of, kept_failure
+from fusiontools.llm.batches.job_file import BatchJob, JobFile, KnownCall, failure_of, kept_failure
+from fusiontools.llm.batches.job_store import JobStore
 from fusiontools.llm.budget import costs_nothing
 from fusiontools.llm.completion import say_whole
 from fusiontools.llm.failures import read_failure
@@ -198,9 +199,10 @@ class Desk:
         terms = [e.batch_terms for e in self.endpoints.values() if e.name in named or not named]
         return min((each.poll_s for each in terms if each is not None), default=BatchTerms().poll_s)
 
-    def forget_failed(self) -> None:
+    async def forget_failed(self) -> None:
         """Forget what has failed for good, now that every record has been told: who asks again has it sent anew."""
-        self.store.forget(self._failed)
+        if self._failed:
+            await self.store.write(JobFile.forget, sorted(self._failed))
 
     async def take(self, call: DeskCall) -> Completion | None:
         """Return the completion of a call, or wait for it until the record is put aside.
@@ -257,7 +259,7 @@ class Desk:
         watch = _WATCH.get()
         with watch.work() if watch is not None else nullcontext():
             completion = await at_once()
-        self._note_bought(call)
+        await self._note_bought(call)
         return completion
 
     def recall(self, call: DeskCall, completion: Completion) -> bool:
@@ -268,13 +270,14 @@ class Desk:
         self._enter(call, known, completion)
         return True
 
-    def _note_bought(self, call: DeskCall) -> None:
+    async def _note_bought(self, call: DeskCall) -> None:
         """Keep what a call has cost that was just made at once: the rounds that follow find it in the journal."""
         slot = (call.slot.member, call.slot.sample, call.slot.layer, call.slot.step)
         of_slot = (c for c in reversed(call.ledger.calls) if tuple(map(c.get, _SLOT)) == slot)
         made = next(of_slot)
         if made["status"] == "ok" and not made["replayed"]:
-            self.store.set_bought(call.key, "", made["cost_usd"], made["cost_source"], made["latency_s"])
+            paid_as = made["cost_usd"], made["cost_source"], made["latency_s"]
+            await self.store.write(JobFile.set_bought, call.key, "", *paid_as, time.time())
 
     async def aclose(self) -> None:
         """Close the connections and the notes."""
@@ -300,15 +303,15 @@ class Desk:
             if known.status is not None and known.status >= _REFUSED:
                 kept["refusal"] = [known.status, known.body[:_KEPT_BYTES].decode("utf-8", "replace")]
                 kept["adapted"] = await lines.learn(call.request, known.sent, known.status, known.body)
-            self.store.set_failed(call.key, [*known.failures, kept])
-            await self.money.settle(known.bound_usd, kept["cost_usd"])
+            if await self.store.write(JobFile.set_failed, call.key, [*known.failures, kept]):
+                await self.money.settle(known.bound_usd, kept["cost_usd"])
             return None
         paid_usd, source = paid_for(call.endpoint, call.model, completion)
         if source == "table" and paid_usd is not None:
             paid_usd, source = paid_usd * terms.price_factor, "batch"
         await self.journal.put(call.key, call.request, completion, paid_usd)
-        self.store.set_bought(call.key, known.job, paid_usd, source, round(latency_s, 4))
-        if known.state == "answered":
+        paid_as = paid_usd, source, round(latency_s, 4)
+        if await self.store.write(JobFile.set_bought, call.key, known.job, *paid_as, time.time()):
             await self.money.settle(known.bound_usd, paid_usd)
         bought = self.store.find(call.key)
         assert bought is not None  # noqa: S101 - it has just been noted

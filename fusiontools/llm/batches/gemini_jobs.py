@@ -18,7 +18,7 @@ from fusiontools.record.sections import text_of
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 ENDS = {
     "SUCCEEDED": COMPLETED,

@@ -26,7 +26,7 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 _COMPLETIONS = "/v1/chat/completions"
 #: Under which name ours stands in a job's metadata.

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batching import CREATES, PATHS, Provider, kill_at, questions, recipe
-from workdir import Result, Run
+from batching import CREATES, PATHS, Batch, Provider, kill_at, questions, recipe
+from workdir import Run
 
-Batch = Callable[..., Result]
 PRICED = {"model": "fake/a+nocost", "price_usd_per_mtok": {"prompt": 1, "completion": 2}}
 TWO = ("fake/a", "fake/b")
 APIS = [pytest.param(api, marks=[] if api == "openai" else pytest.mark.slow) for api in PATHS]
-
-
-@pytest.fixture
-def there(env: dict[str, str]) -> dict[str, str]:
-    """The environment without a server that stands in for every endpoint."""
-    kept = {name: value for name, value in env.items() if name not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
-    return {**kept, "FAKE_KEY": "test-key"}
-
-
-@pytest.fixture
-def batch(run: Run, provider: Provider, there: dict[str, str], tmp_path: Path) -> Batch:
-    """Run a pipeline over questions, with a recipe whose calls go to the provider."""
-
-    def batch(command: str, count: int = 3, stdin: str | None = None, **settings: Any) -> Result:
-        (tmp_path / "fusion.yaml").write_text(recipe(provider, **settings))
-        return run(command, questions(count) if stdin is None else stdin, env=there)
-
-    return batch
 
 
 def statuses(record: dict[str, Any]) -> list[str]:

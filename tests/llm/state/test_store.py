@@ -10,17 +10,19 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import MESSAGES, said
+from stores import StoreServer
 
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.state.shared import State, open_state
 from fusiontools.llm.state.sqlite_store import SqliteStore
 from fusiontools.llm.state.store import (
+    CallStore,
     Done,
     Grant,
     Held,
@@ -481,3 +483,45 @@ def test_no_window_sees_more_than_the_limit_however_they_ask(
 
     for begin, _ in used:
         assert sum(count for at, count in used if begin <= at < begin + window_s) <= limit
+
+
+# --- Notes for all machines ---
+
+
+@pytest.fixture(params=["redis", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cluster", "postgres"))])
+def noting_url(request: pytest.FixtureRequest) -> str:
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
+    return server.own()
+
+
+def test_notes_stand_in_one_order_for_all(noting_url: str) -> None:
+    async def work(*states: State) -> Any:
+        stores = [cast("CallStore", state.store) for state in states]
+        written = await asyncio.gather(
+            *(s.note("x", b"%d %d" % (i, n), 60) for n in range(20) for i, s in enumerate(stores))
+        )
+        read = [await each.notes_after("x", 0, 1000) for each in stores]
+        rest = await stores[0].notes_after("x", read[0][29][0], 7)
+        return [written, read, rest, await stores[0].notes_after("y", 0, 9)]
+
+    written, read, rest, others = play(noting_url, work, 3)
+
+    assert read[0] == read[1] == read[2]
+    assert [number for number, _ in read[0]] == sorted(set(written))
+    assert {note for _, note in read[0]} == {b"%d %d" % (i, n) for n in range(20) for i in range(3)}
+    assert (rest, others) == (read[0][30:37], [])
+
+
+def test_notes_go_when_they_are_old(noting_url: str) -> None:
+    async def work(state: State) -> Any:
+        store = cast("CallStore", state.store)
+        for number in range(300):  # Redis forgets them by the hundred
+            await store.note("x", b"%d" % number, 60)
+        await asyncio.sleep(0.02)
+        await store.note("x", b"last", 0.01)
+        return [note for _, note in await store.notes_after("x", 0, 1000)]
+
+    kept = play(noting_url, work)
+
+    assert kept[-1] == b"last"
+    assert b"0" not in kept
