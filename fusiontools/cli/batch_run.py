@@ -79,12 +79,17 @@ def _readable(lines: Sequence[Line], read: Callable[[Line], Record]) -> Iterator
 
 @dataclass(slots=True)
 class BatchRun:
-    """`--batch` in one run of a tool."""
+    """`--batch` in one run of a tool.
+
+    Args:
+        writes: whether records leave to standard output, so that nothing is to be waited for once nobody reads it.
+    """
 
     tool: str
     options: BatchOptions
     quiet: bool
     client: Any
+    writes: bool = True
     #: Records that wait, after a round that sends nothing.
     waiting: int = 0
     desk: Desk = field(init=False)
@@ -147,7 +152,7 @@ class BatchRun:
         bar = make_bar() if os.isatty(2) and not self.quiet else None
 
         def tell(progress: BatchProgress) -> None:
-            if _nobody_reads():
+            if self.writes and _nobody_reads():
                 raise BrokenPipeError  # not in a day, when the first record leaves
             if bar is not None:
                 bar.update(one_line(describe(progress)), refresh=True)

@@ -144,6 +144,7 @@ class Desk:
         store: where jobs are noted.
         say: tells a person what goes on.
         or_buy_s: how long a job may take; what it then lacks is bought at once. None waits as long as it takes.
+        moneyless: why no call is sent that is in no job yet; it fails so.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -153,6 +154,7 @@ class Desk:
     store: JobStore
     say: Callable[[str], None]
     or_buy_s: float | None = None
+    moneyless: str | None = None
     dispatch: Dispatch = field(init=False)
     #: Of this round: the calls to send, the jobs that records wait for, and the calls for which there is no money yet.
     spool: Spool = field(default_factory=Spool, init=False)
@@ -236,6 +238,8 @@ class Desk:
                 raise failure_of(known.failures[-1])
             if self.or_buy_s is not None and time.time() - known.asked_s >= self.or_buy_s:
                 return None
+        if self.moneyless is not None:
+            raise CallFailed("budget", self.moneyless)
         with watch.work():
             async with self._turn:
                 await self._spool(call, known, terms)
