@@ -20,7 +20,7 @@ from fusiontools.config.models import BatchTerms
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.batches.batch_lines import BatchLines, digest
-from fusiontools.llm.batches.batch_money import BatchMoney
+from fusiontools.llm.batches.batch_money import BatchMoney, in_a_job
 from fusiontools.llm.batches.dispatch import Dispatch, Spool, SpooledCall, reason_of
 from fusiontools.llm.batches.job_file import BatchJob, JobFile, KnownCall, failure_of, kept_failure
 from fusiontools.llm.batches.job_store import JobStore
@@ -310,9 +310,7 @@ class Desk:
             if await self.store.write(JobFile.set_failed, call.key, [*known.failures, kept]):
                 await self.money.settle(known.bound_usd, kept["cost_usd"])
             return None
-        paid_usd, source = paid_for(call.endpoint, call.model, completion)
-        if source == "table" and paid_usd is not None:
-            paid_usd, source = paid_usd * terms.price_factor, "batch"
+        paid_usd, source = in_a_job(*paid_for(call.endpoint, call.model, completion), terms)
         await self.journal.put(call.key, call.request, completion, paid_usd)
         paid_as = paid_usd, source, round(latency_s, 4)
         if await self.store.write(JobFile.set_bought, call.key, known.job, *paid_as, time.time()):
@@ -359,8 +357,7 @@ class Desk:
     ) -> tuple[float | None, str | None]:
         if failure.usage is not None or failure.cost_usd is not None:
             usage: Any = failure.usage
-            cost_usd, source = paid(call.endpoint, call.model, usage, failure.cost_usd)
-            return (cost_usd * terms.price_factor, "batch") if source == "table" and cost_usd else (cost_usd, source)
+            return in_a_job(*paid(call.endpoint, call.model, usage, failure.cost_usd), terms)
         free = call.endpoint.free or failure.code == "not_run" or costs_nothing(failure)
         return (0.0, "free") if free else (None, None)
 
