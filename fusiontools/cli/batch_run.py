@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fusiontools.stages.runtime import Stage
 
 _AT_ONCE = 64
+#: So many failures of calls are shown.
+_SHOWN = 10
 
 
 class LineSpool:
@@ -106,7 +108,7 @@ class BatchRun:
         rounds = BatchRounds(self.client, self.desk, stage, records, at_once)
         try:
             if self.options.batch == "submit":
-                return self._submitted(await rounds.submit())
+                return self._submitted(await rounds.submit_and_check())
             if self.options.batch == "collect":
                 self.waiting = (await rounds.collect()).waiting
             else:
@@ -136,12 +138,18 @@ class BatchRun:
     def _submitted(self, standing: BatchStanding) -> int | None:
         if not standing.records:
             return None  # which is said as ever
+        failures = self.desk.failures()
+        for failure in failures[:_SHOWN]:
+            complain(self.tool, failure)
+        if len(failures) > _SHOWN:
+            complain(self.tool, f"and {len(failures) - _SHOWN:,} more")
         if not standing.waiting and self.client.budget.stopped:
             complain(self.tool, "the cost limit has no room for the calls that are left; nothing is submitted")
             return EXIT_BUDGET
         if not standing.waiting:
-            complain(self.tool, "every call has been made; `--batch collect` gives the records")
-            return EXIT_OK
+            made = "no call is left to send" if failures else "every call has been made"
+            complain(self.tool, f"{made}; `--batch collect` gives the records")
+            return EXIT_SOME_FAILED if failures else EXIT_OK
         jobs = f"{counted(standing.jobs, 'batch job')} with {counted(standing.calls, 'call')}"
         unsent = f" ({counted(standing.unsent, 'call')} not sent yet)" if standing.unsent else ""
         waiting = f"{counted(standing.waiting, 'record')} {_wait(standing.waiting)}"

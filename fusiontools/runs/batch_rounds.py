@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.batches.batch_api import REFUSED
 from fusiontools.llm.batches.batch_money import BatchMoney
 from fusiontools.llm.batches.desk import Desk, waits
 from fusiontools.llm.batches.job_file import BatchJob
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: A job is looked at again after this share of the time that it has taken, so the first looks come sooner.
 _SHARE, _SOONEST_S = 0.1, 1.0
+#: So often is a job looked at that its provider still checks, a second after each other.
+_CHECKS = 60
 #: The name of a budget that no other run shares.
 OWN_RUN = "run"
 
@@ -97,6 +100,41 @@ class BatchRounds:
         async with self.desk.store.alone():
             unsent = await self.desk.submit()
         return self._standing(unsent)
+
+    async def submit_and_check(self) -> BatchStanding:
+        """Submit, and wait for some time until the providers have looked through what they were sent.
+
+        What they refuse is sent again without the calls at fault.
+
+        Raises:
+            CallFailed: a provider refuses a job, or cannot be asked.
+        """
+        began_s = time.time()
+        standing = await self.submit()
+        for _ in range(self.client.limits.retries + 1):
+            if not await self._some_refused(began_s):
+                break
+            standing = await self.submit()
+        return standing
+
+    async def _some_refused(self, since_s: float) -> bool:
+        """Return whether a job that was sent since then is refused; one that is checked for too long is left."""
+        jobs = {job.id: job for job in self.desk.jobs() if job.made_s >= since_s}
+        refused = False
+        for _ in range(_CHECKS):
+            for job in list(jobs.values()):
+                standing = await self.desk.dispatch.look(job)
+                if standing is not None and not standing.checking:
+                    refused |= standing.end == REFUSED
+                    del jobs[job.id]
+            if not jobs:
+                return refused
+            await asyncio.sleep(min(_SOONEST_S, self.desk.poll_s(jobs.values())))
+        for job in jobs.values():
+            self.desk.say(
+                f"{job.endpoint} still checks {job.remote}; the next `--batch collect` says whether it is taken"
+            )
+        return refused
 
     async def collect(self) -> BatchStanding:
         """Fetch what is ready, and send nothing.

@@ -34,6 +34,7 @@ class FakeJob:
     made_s: float
     state: str = "under way"
     looks: int = 0
+    checking: bool = True
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
@@ -239,7 +240,7 @@ class OpenAI:
             "endpoint": COMPLETIONS,
             "input_file_id": job.said["input_file_id"],
             "completion_window": "24h",
-            "status": "validating" if not job.looks else self.states.get(job.state, job.state),
+            "status": "validating" if job.checking else self.states.get(job.state, job.state),
             "errors": {"object": "list", "data": job.faults} if job.state == "failed" else None,
             **(files if job.state not in self.states else dict.fromkeys(files)),
             "created_at": int(job.made_s),
@@ -399,7 +400,7 @@ class OpenRouter(OpenAI):
             "object": "batch",
             "endpoint": COMPLETIONS,
             "model": job.said["model"],
-            "status": "validating" if not job.looks else self.states.get(job.state, job.state),
+            "status": "validating" if job.checking else self.states.get(job.state, job.state),
             "completion_window": "24h",
             "created_at": int(job.made_s),
             "expires_at": None,

@@ -35,12 +35,14 @@ class Standing:
         done: calls that have been made, failed ones too; None where nobody counts.
         ends_s: Unix time at which it expires.
         faults: why it was refused.
+        checking: whether the provider says that it looks through the calls, and may refuse them yet.
     """
 
     end: str | None = None
     done: int | None = None
     ends_s: float | None = None
     faults: Sequence[LineFault] = ()
+    checking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

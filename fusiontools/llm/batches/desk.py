@@ -161,7 +161,7 @@ class Desk:
     under_way: set[str] = field(default_factory=set, init=False)
     held: set[bytes] = field(default_factory=set, init=False)
     #: The calls that have failed for good.
-    _failed: set[bytes] = field(default_factory=set, init=False)
+    _failed: dict[bytes, str] = field(default_factory=dict, init=False)
     _lines: dict[str, BatchLines] = field(default_factory=dict, init=False)
     #: Of equal calls one is read and one is sent, and room for one is not taken by two.
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -175,7 +175,7 @@ class Desk:
         """Forget what the last round has found."""
         self.spool.close()
         self.spool, self.under_way, self.held = Spool(), set(), set()
-        self._failed = set()
+        self._failed = {}
         self.money.begin_round()
 
     async def submit(self) -> int:
@@ -200,6 +200,10 @@ class Desk:
         named = {job.endpoint for job in jobs}
         terms = [e.batch_terms for e in self.endpoints.values() if e.name in named or not named]
         return min((each.poll_s for each in terms if each is not None), default=BatchTerms().poll_s)
+
+    def failures(self) -> list[str]:
+        """Return why calls of this round have failed for good, each with its record."""
+        return list(self._failed.values())
 
     async def forget_failed(self) -> None:
         """Forget what has failed for good, now that every record has been told: who asks again has it sent anew."""
@@ -234,8 +238,9 @@ class Desk:
         if known is not None and known.state == "failed":
             self._enter_failures(call, known.failures)
             if not self._goes_again(call, known):
-                self._failed.add(call.key)
-                raise failure_of(known.failures[-1])
+                failure = failure_of(known.failures[-1])
+                self._failed[call.key] = f"{call.ledger.record_id}: {failure.code}: {failure.message}"
+                raise failure
             if self.or_buy_s is not None and time.time() - known.asked_s >= self.or_buy_s:
                 return None
         if self.moneyless is not None:

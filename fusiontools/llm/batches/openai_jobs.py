@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _COMPLETIONS = "/v1/chat/completions"
 #: Under which name ours stands in a job's metadata.
 _OURS = "fusiontools_job"
+#: What a job is while its calls are looked through.
+_CHECKING = "validating"
 _ENDS = {
     "completed": COMPLETED,
     "success": COMPLETED,
@@ -94,6 +96,7 @@ class OpenAIJobs:
             (counts.get("completed") or 0) + (counts.get("failed") or 0),
             said.get("expires_at"),
             [LineFault(str(e.get("code")), str(e.get("message")), e.get("line")) for e in errors],
+            said.get("status") == _CHECKING,
         )
 
     async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
@@ -195,7 +198,8 @@ class OpenRouterJobs(OpenAIJobs):
         fault = (said.get("error") or {}).get("message")
         done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
         faults = [LineFault("refused", str(fault))] if fault else []
-        return Standing(_ENDS.get(str(said.get("status")).lower()), done, said.get("expires_at"), faults)
+        end, checking = _ENDS.get(str(said.get("status")).lower()), said.get("status") == _CHECKING
+        return Standing(end, done, said.get("expires_at"), faults, checking)
 
     async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the results, page by page; where there are no pages, those that stand in the job itself."""

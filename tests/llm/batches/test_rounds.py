@@ -229,6 +229,39 @@ def test_a_job_that_is_refused_says_which_call_was_wrong(batch: Batch, provider:
     assert provider.jobs() == [3, 2]
 
 
+def test_submit_says_what_a_provider_finds_wrong_and_sends_the_rest(batch: Batch, provider: Provider) -> None:
+    provider.set(faults=[{"code": "invalid_request", "message": "line 2 is wrong", "line": 2}], checks=3)
+
+    sent = batch("fuse-panel --batch submit")
+    provider.end()
+    done = batch("fuse-panel --batch collect")
+
+    assert sent.status == 75
+    assert "fuse-panel: q1: bad_request: HTTP 400: line 2 is wrong\n" in sent.err
+    assert "2 records wait for 1 batch job with 2 calls; come again" in sent.err
+    assert provider.jobs() == [3, 2]
+    assert (done.status, len(done.records)) == (1, 3)
+
+
+def test_a_job_that_is_refused_as_a_whole_is_said_when_it_is_submitted(batch: Batch, provider: Provider) -> None:
+    provider.set(faults=[{"code": "model_not_found", "message": "no such model", "line": None}])
+
+    sent = batch("fuse-panel --batch submit")
+
+    assert (sent.status, provider.jobs()) == (1, [3])
+    assert sent.err.count("no such model") == 3
+    assert sent.err.endswith("no call is left to send; `--batch collect` gives the records\n")
+
+
+def test_a_job_that_is_checked_for_long_is_left(batch: Batch, provider: Provider) -> None:
+    provider.set(checks=1000)
+
+    sent = batch("fuse-panel --batch submit")
+
+    assert sent.status == 75
+    assert "there still checks batch_00000000; the next `--batch collect` says whether it is taken" in sent.err
+
+
 def test_a_queue_without_room_is_filled_in_parts(batch: Batch, provider: Provider) -> None:
     provider.set(queue=4)
 
