@@ -41,7 +41,7 @@ try:
     import redis.asyncio as redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, RedisError
+    from redis.exceptions import MovedError, NoScriptError, RedisError
 except ImportError as error:
     raise UsageError(f"a state in Redis needs redis-py: {install_line('redis')}") from error
 
@@ -53,6 +53,8 @@ _CONNECTIONS = 4
 _AT_ONCE = 500
 #: Notes of one millisecond: two to this are more than can be.
 _OF_A_MS = 20
+#: Of a cluster of more than one node, which answers each key at one of them only.
+_NODE = "is one node of a Redis Cluster, whose other nodes are not asked: name a single Redis, or a proxy before them"
 #: What would end a hash tag.
 _BRACES = re.compile(r"[{}]")
 
@@ -294,6 +296,8 @@ class RedisStore:
         try:
             async with self._turns:
                 yield
+        except MovedError:
+            raise StateAway(f"{self.place}: {_NODE}") from None
         except (RedisError, OSError) as error:
             raise StateAway(f"{self.place}: {masked(str(error)) or type(error).__name__}") from None
 
