@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -253,6 +254,68 @@ def test_calls_in_flight_keep_to_the_limit_however_many_workers_there_are(
 
     assert done.status == 0, done.err
     assert cluster.upstream.stats()["max_in_flight"] <= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "4", "8"])
+def test_an_endpoints_limit_is_that_of_the_state_however_many_workers_there_are(
+    cluster: Cluster, tmp_path: Path, redis_server: StoreServer, workers: str
+) -> None:
+    write(tmp_path / "q.jsonl", asked(80))
+    there = {"base_url": cluster.upstream.url, "api_key_env": "FUSION_API_KEY", "max_concurrency": 8}
+    member = {"model": "fake/a+slow=0.05", "endpoint": "there"}
+    (tmp_path / "r.yaml").write_text(json.dumps({"endpoints": {"there": there}, "panel": [member], "chain": "panel"}))
+    command = ["-c", "./r.yaml", "q.jsonl", "-o", "out", "--block", "5", "-j", "50", "--workers", workers]
+
+    done = cluster.run(*command, "--state", redis_server.own())
+
+    assert done.status == 0, done.err
+    assert len(cluster.records("out")) == 80
+    assert cluster.upstream.stats()["requests"] == 80
+    assert cluster.upstream.stats()["max_in_flight"] <= 8
+
+
+FUSED = """
+import pickle, sys
+import ray
+from ray.data import ActorPoolStrategy
+from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.runs.cluster.chain_actor import ChainActor, ChainJob
+from fusiontools.runs.cluster.output_folder import OutputFolder
+from fusiontools.runs.cluster.record_blocks import index_file, plan_tasks
+from fusiontools.runs.cluster.record_files import locate
+
+file = locate("q.jsonl")
+tasks = plan_tasks([file], list(index_file(0, file, 2, None, 2**20)), {})
+lines = open("q.jsonl", "rb").read().splitlines()
+rows = [{"task": pickle.dumps(task), "at": 2 * at} for at, task in enumerate(tasks)]
+output = OutputFolder(locate("out"), "jsonl")
+job = ChainJob("panel -m fake/a", load_recipe("budget"), output, True, {}, {}, {}, "r", 2, 4)
+
+def before(row):
+    return {"task": row["task"], "lines": b"\n".join(lines[row["at"] : row["at"] + 2])}
+
+def after(row):
+    return {"answered": pickle.loads(row["report"]).counts.done}
+
+ray.init(log_to_driver=False)
+pool = ActorPoolStrategy(size=2, max_concurrent_calls_per_actor=2)
+reports = ray.data.from_items(rows, override_num_blocks=len(rows)).map(before)
+reports = reports.map(ChainActor, fn_constructor_args=(job,), compute=pool, num_cpus=0.5).map(after)
+print(sum(row["answered"] for row in reports.iter_rows()))
+"""
+
+
+@pytest.mark.slow
+def test_the_stage_stands_between_stages_that_are_not_asynchronous(cluster: Cluster, tmp_path: Path) -> None:
+    write(tmp_path / "q.jsonl", asked(9))
+
+    done = subprocess.run(
+        [sys.executable, "-c", FUSED], cwd=tmp_path, env=cluster.env, capture_output=True, timeout=300, text=True
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["9"], done.stderr[-2000:]
+    assert len(cluster.records("out")) == 9
 
 
 @dataclass

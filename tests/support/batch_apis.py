@@ -703,7 +703,7 @@ def book_job(book: Any, api: str, said: dict[str, Any], lines: list[Any], faults
 def job_of(book: Any, api: str, job_id: str) -> Any:
     if job_id not in book.jobs or book.jobs[job_id].api != api or book.settings.absent > 0:
         book.settings.absent -= 1
-        raise refuse(f"No batch found with id '{job_id}'.", 404)
+        raise refuse(f"No batch found with id '{job_id}'.", book.settings.absent_status)
     return book.jobs[job_id]
 
 

@@ -57,6 +57,8 @@ class Settings:
     cancelling: int = 1
     #: So many looks find no job.
     absent: int = 0
+    #: The status with which these are told so.
+    absent_status: int = 404
     #: So many jobs are in no list.
     unlisted: int = 0
     max_lines: int = 50_000

@@ -88,7 +88,7 @@ class OpenAIJobs:
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batches/{job.remote}")
+        said = shown(await self.http.get(f"/batches/{job.remote}"), "status")
         counts = said.get("request_counts") or {}
         errors = (said.get("errors") or {}).get("data") or []
         return Standing(
@@ -143,7 +143,7 @@ class MistralJobs(OpenAIJobs):
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batch/jobs/{job.remote}")
+        said = shown(await self.http.get(f"/batch/jobs/{job.remote}"), "status")
         faults = [LineFault("refused", str(each.get("message"))) for each in said.get("errors") or []]
         return Standing(_ENDS.get(str(said.get("status")).lower()), said.get("completed_requests"), None, faults)
 
@@ -193,7 +193,7 @@ class OpenRouterJobs(OpenAIJobs):
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batches/{job.remote}")
+        said = shown(await self.http.get(f"/batches/{job.remote}"), "status")
         counts = said.get("request_counts") or {}
         fault = (said.get("error") or {}).get("message")
         done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
@@ -270,6 +270,17 @@ def id_of(said: Any) -> str:
     if not isinstance(found, str) or not found:
         raise CallFailed("bad_response", "the provider says no id of what it has made")
     return found
+
+
+def shown(said: Any, field: str) -> Any:
+    """Return the job that an answer shows; where a job is gone, some answer with an error that has HTTP's status 200.
+
+    Args:
+        field: what every job has.
+    """
+    if isinstance(said, dict) and said.get(field):
+        return said
+    raise CallFailed("not_found", "the provider shows no job there", status=404)
 
 
 def _time_of(said: Mapping[str, Any]) -> float:

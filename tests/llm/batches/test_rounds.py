@@ -274,6 +274,23 @@ def test_a_queue_without_room_is_filled_in_parts(batch: Batch, provider: Provide
     assert once(provider, 6)
 
 
+def test_what_has_no_room_in_a_queue_waits_for_the_next_submit_in_another_process(
+    batch: Batch, provider: Provider
+) -> None:
+    provider.set(looks=0)
+    first = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+    sent = provider.jobs()
+    again = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+    unchanged = provider.jobs() == sent
+    provider.end()
+    rest = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+
+    assert (first.status, again.status, rest.status) == (75, 75, 75)
+    assert "not sent yet)" in first.err
+    assert unchanged
+    assert sum(sent) < sum(provider.jobs()) <= 6
+
+
 def test_a_provider_that_is_busy_is_asked_again(batch: Batch, provider: Provider) -> None:
     provider.set(refusals=[[429, "slow down"]])
 
@@ -283,15 +300,18 @@ def test_a_provider_that_is_busy_is_asked_again(batch: Batch, provider: Provider
     assert once(provider, 3)
 
 
-def test_a_provider_may_forget_a_job_for_a_while(batch: Batch, provider: Provider) -> None:
-    provider.set(absent=3)
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("status", [404, 200])
+def test_a_provider_may_forget_a_job_for_a_while(batch: Batch, provider: Provider, api: str, status: int) -> None:
+    provider.set(absent=3, absent_status=status)
 
-    assert batch("fuse-panel --batch").status == 0
+    assert batch("fuse-panel --batch", api=api).status == 0
     assert provider.jobs() == [3]
 
 
-def test_a_job_that_is_gone_is_given_up_and_sent_anew(batch: Batch, provider: Provider) -> None:
-    provider.set(absent=1000, looks=0)
+@pytest.mark.parametrize("status", [404, 200])
+def test_a_job_that_is_gone_is_given_up_and_sent_anew(batch: Batch, provider: Provider, status: int) -> None:
+    provider.set(absent=1000, looks=0, absent_status=status)
     batch("fuse-panel --batch submit")
     assert batch("fuse-panel --batch collect").status == 75
     provider.set(looks=1)
