@@ -275,7 +275,7 @@ def test_an_endpoints_limit_is_that_of_the_state_however_many_workers_there_are(
     assert cluster.upstream.stats()["max_in_flight"] <= 8
 
 
-FUSED = """
+FUSED = r"""
 import pickle, sys
 import ray
 from ray.data import ActorPoolStrategy
