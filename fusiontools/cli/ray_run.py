@@ -12,7 +12,6 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from fusiontools.cli.batch_run import BatchRun
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Flood
 from fusiontools.cli.progress import Progress
@@ -189,6 +188,8 @@ class RayRun:
                 for task, lines in read_blocks(files[number], list(of_file), self._most_bytes):
                     kept = kept_of(task, self._output)
                     yield [record for record in records_of(task, lines) if record["id"] not in kept]
+
+        from fusiontools.cli.batch_run import BatchRun
 
         async def go() -> BatchRun:
             client = open_client(self._job, partial(complain, _TOOL), pursed=False)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from fusiontools.config.models import BatchTerms
 from fusiontools.errors import CallFailed, UsageError
@@ -163,8 +164,9 @@ class Desk:
     #: The calls that have failed for good.
     _failed: dict[bytes, str] = field(default_factory=dict, init=False)
     _lines: dict[str, BatchLines] = field(default_factory=dict, init=False)
-    #: Of equal calls one is read and one is sent, and room for one is not taken by two.
+    #: Of equal calls one is sent, and room for one is not taken by two; of equal answers one is read.
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _reading: WeakValueDictionary[bytes, asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
     _lessons: set[tuple[str, str, str]] = field(default_factory=set, init=False)
 
@@ -225,7 +227,7 @@ class Desk:
             return None
         call = self._bounded(call)
         with watch.work():
-            async with self._turn:
+            async with self._reading.setdefault(call.key, asyncio.Lock()):
                 known = self.store.find(call.key)
                 if known is not None and known.body is not None and known.state in ("answered", "bought"):
                     if (completion := await self._read(call, known, terms)) is not None:

@@ -21,7 +21,6 @@ from fusiontools.config.models import Endpoint
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import CallFailed, FusionError, InputError, UsageError, __version__
-from fusiontools.llm.batches.desk import attempt
 from fusiontools.llm.client import Client
 from fusiontools.llm.ledger import Event
 from fusiontools.llm.state.address import VARIABLE
@@ -29,7 +28,6 @@ from fusiontools.llm.state.shared import chosen_state, open_budget, open_kept
 from fusiontools.record import jsonl
 from fusiontools.record.sections import with_error
 from fusiontools.record.types import Call, Record
-from fusiontools.runs.batch_rounds import open_desk
 from fusiontools.runs.chain import Chain
 from fusiontools.runs.cluster.output_folder import FAILED, OutputFolder
 from fusiontools.runs.cluster.record_blocks import BlockTask, numbered_id
@@ -226,6 +224,8 @@ class ChainActor:
         job = self._job
         client = open_client(job, self._warnings.append)
         if job.batched:
+            from fusiontools.runs.batch_rounds import open_desk
+
             open_desk(client, self._warnings.append).moneyless = job.moneyless
         return _OpenChain(job.bind(), client, asyncio.Semaphore(job.jobs))
 
@@ -244,6 +244,8 @@ class ChainActor:
             try:
                 runtime = Runtime(opened.client, on_call=calls.append, notify=hear)
                 if self._job.batched:
+                    from fusiontools.llm.batches.desk import attempt
+
                     made = await attempt(lambda: opened.stage(record, runtime))
                 else:
                     made = await opened.stage(record, runtime)
