@@ -105,10 +105,10 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                 dearest = await estimate_calls(recipe, chain, record, options.tokens)
                 if options.batch:
                     at_once.add({**record, "calls": dearest})
+                    singly += sum(not _goes_by_job(call, recipe.endpoints) for call in dearest)
                     cheapest, dearest = (_as_jobs(calls, recipe.endpoints) for calls in (cheapest, dearest))
                 least.add({**record, "calls": cheapest})
                 record = {**record, "calls": dearest}
-                singly += sum(not _goes_by_job(call, recipe.endpoints) for call in dearest)
             costs.add(record)
             if options.tee:
                 write_or_leave(_TOOL, line.data.rstrip(b"\r\n") + b"\n")

@@ -270,7 +270,7 @@ class Desk:
         watch = _WATCH.get()
         with watch.work() if watch is not None else nullcontext():
             completion = await at_once()
-        await self._note_bought(call)
+            await self._note_bought(call)
         return completion
 
     def recall(self, call: DeskCall, completion: Completion) -> bool:
