@@ -23,7 +23,11 @@ _INK, _GREY, _PALE, _FAINT = "#1f3b57", "#5c5c5c", "#d5dce3", "#9a9a9a"
 _MARKS = {
     "fusion": "*",
     "answered": "P",
+    "checked": "d",
+    "given": "<",
     "learned": "X",
+    "logprob": ">",
+    "surer": "h",
     "vote": "s",
     "pick": "D",
     "member": "o",
@@ -33,7 +37,11 @@ _MARKS = {
 _KINDS = {
     "fusion": "fusion",
     "answered": "fusion where it answers",
+    "checked": "fusion where a check picked",
+    "given": "vote with given weights",
     "learned": "vote with learned weights",
+    "logprob": "vote weighted by log probability",
+    "surer": "vote without the least sure",
     "vote": "vote of the panel",
     "pick": "judge's pick",
     "member": "member alone",

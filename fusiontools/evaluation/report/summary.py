@@ -126,10 +126,16 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
     if table.abstained:
         yield (
             f"{_count_records(table.abstained)} without an answer, because the vote abstained: 0 for fusion; "
-            "`answered` is its score on the others."
+            f"`answered` is its score on the others (coverage {100 * (1 - table.abstained / table.records):.1f} %)."
         )
     if LEARNED in table.columns:
         yield "`learned` counts votes by weights that the recipe brings: learned from these records, it looks too good."
+    if table.weighable:
+        some = f" in {_count_records(table.weighable)}" if table.weighable < table.records else ""
+        yield (
+            f"`logprob` counts votes by how sure a member was beside its other responses{some}, `surer` leaves out its "
+            "least sure ones: the share that the recipe says, else half."
+        )
     if table.repeated:
         yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
     if len(table.tasks) < _FEW:
@@ -174,7 +180,10 @@ def _count_records(count: int) -> str:
     return f"{count:,} record{'s' if count > 1 else ''}"
 
 
-_ORDER = {"fusion": 0, "answered": 0.5, "learned": 0.7, "vote": 1, "pick": 2, "member": 3, "baseline": 4, "oracle": 6}
+_ORDER = {
+    "fusion": 0, "answered": 0.5, "checked": 0.6, "vote": 1, "given": 1.1, "learned": 1.2, "logprob": 1.3,
+    "surer": 1.4, "pick": 2, "member": 3, "baseline": 4, "oracle": 6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
