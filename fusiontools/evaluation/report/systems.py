@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+from fusiontools.answers.certainty import rounds_until_sure
 from fusiontools.evaluation.report.votes import confidence_of, counted_in, earliest, voted, weighting_of, weightings
 from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Grade, Record
@@ -84,6 +86,10 @@ ANSWERED, CHECKED = System("answered"), System("checked")
 #: each was, and of the surer alone.
 GIVEN, LEARNED, LOGPROB, SURER = (System(kind) for kind in ("given", "learned", "logprob", "surer"))
 WEIGHTED = (GIVEN, LEARNED, LOGPROB, SURER)
+#: The vote of as many responses of the panel as make sure what most say.
+UNTIL = System("until")
+#: How sure that is, where the record's recipe does not say.
+SURE = 0.95
 
 
 @dataclass(slots=True)
@@ -123,6 +129,8 @@ def outcomes(record: Record) -> dict[System, Outcome]:
         found[System(kind)] = _outcome(counted_in(record, panel, weights), panel, calls.panel)
     # Where nobody knows how sure they were, all count the same.
     found = {LOGPROB: found[VOTE], SURER: found[VOTE]} | found
+    is_whole = is_asked_until(record) or bool(record.get("layers"))
+    found[UNTIL] = found[VOTE] if is_whole else _until_sure(record, panel, calls)
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
@@ -143,6 +151,8 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
         equal.add((FUSION, System(str(weighting))))
     if _is_checked(record):
         equal.add((FUSION, CHECKED))
+    if is_asked_until(record):
+        equal.add((VOTE, UNTIL))
     alone = {grade["member"] for grade in panel}
     if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
@@ -175,6 +185,25 @@ def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
     if (taken := _taken(record, "vote", panel)) is not None:
         return taken
     return counted_in(record, panel)
+
+
+def _until_sure(record: Record, panel: Sequence[Grade], calls: Calls) -> Outcome:
+    """Return the vote of the first responses that make sure what most say, members in turn, asked in rounds."""
+    in_turn = sorted(panel, key=lambda grade: grade["sample"])
+    rounds = rounds_until_sure([grade["key"] or None for grade in in_turn], SURE)
+    heard = in_turn[: rounds[-1]]
+    paid = [calls.members.get((grade["member"], grade["sample"]), []) for grade in heard]
+    lasted = [wall_clock(call for own in paid[begun:ended] for call in own) for begun, ended in pairwise([0, *rounds])]
+    every = [call for own in paid for call in own]
+    outcome = _outcome(voted(heard, confidence_of(record, "panel")), heard, every)
+    return replace(outcome, latency_s=sum(lasted))
+
+
+def is_asked_until(record: Record) -> bool:
+    """Return whether the panel was asked until it was sure."""
+    recipe: Any = record.get("recipe") or {}
+    panel = recipe.get("panel")
+    return isinstance(panel, dict) and panel.get("until") is not None
 
 
 def agreement_of(record: Record) -> tuple[float, float] | None:
