@@ -327,6 +327,13 @@ def test_the_vote_of_a_panel_that_was_asked_until_it_was_sure_is_that_vote() -> 
     assert "until" in str(data([asked])["systems"])
 
 
+def test_the_rounds_of_a_panel_that_was_asked_until_it_was_sure_come_one_after_the_other() -> None:
+    asked = one_member("wtttttt", recipe={"name": "x", "panel": {"until": 0.95}})
+
+    assert outcome_of(asked, VOTE).latency_s == 4 + 7
+    assert outcome_of(one_member("wtttttt"), VOTE).latency_s == 7
+
+
 def test_a_report_says_what_a_vote_until_it_is_sure_would_have_spared() -> None:
     told = data([one_member("t" * 10), {**one_member("w" + "t" * 9), "id": "r"}])
 

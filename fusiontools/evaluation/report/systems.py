@@ -56,13 +56,14 @@ def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
 def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
     """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
 
-    A seat's attempts come one after the other. NaN where there is no call, or one was replayed: nobody measured.
+    A seat's attempts come one after the other, and so do the rounds of a panel that was asked until it was sure. NaN
+    where there is no call, or one was replayed: nobody measured.
     """
     groups: dict[tuple[Any, ...], dict[Seat, float]] = {}
     for call in calls:
         if call.get("replayed"):
             return math.nan
-        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step")), {})
+        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step"), call.get("round")), {})
         seat = (call.get("member", ""), call.get("sample", 0))
         lanes[seat] = lanes.get(seat, 0.0) + call.get("latency_s", 0.0)
     return sum(max(lanes.values()) for lanes in groups.values()) if groups else math.nan
@@ -112,8 +113,8 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
     """
     grades = record.get("grades") or []
-    calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
+    calls = sorted_out(_in_rounds(record, panel))
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
     if not has_abstained(record):
         found[ANSWERED] = found[FUSION]
@@ -199,11 +200,29 @@ def _until_sure(record: Record, panel: Sequence[Grade], calls: Calls) -> Outcome
     return replace(outcome, latency_s=sum(lasted))
 
 
+def _in_rounds(record: Record, panel: Sequence[Grade]) -> list[Mapping[str, Any]]:
+    """Return a record's calls, those of a panel that was asked until it was sure with the number of their round."""
+    calls: list[Mapping[str, Any]] = [*record.get("calls", [])]
+    if not is_asked_until(record) or record.get("layers"):
+        return calls
+    asked: Any = record["recipe"]["panel"]
+    rounds = rounds_until_sure([grade["key"] or None for grade in panel], asked["until"], asked.get("at_once", 1))
+    numbers = {
+        (grade["member"], grade["sample"]): sum(ended <= place for ended in rounds) for place, grade in enumerate(panel)
+    }
+    seats = [(call.get("member", ""), call.get("sample", 0)) for call in calls]
+    return [
+        {**call, "round": numbers[seat]} if call["stage"] == "panel" and seat in numbers else call
+        for call, seat in zip(calls, seats, strict=True)
+    ]
+
+
 def is_asked_until(record: Record) -> bool:
     """Return whether the panel was asked until it was sure."""
     recipe: Any = record.get("recipe") or {}
     panel = recipe.get("panel")
-    return isinstance(panel, dict) and panel.get("until") is not None
+    until = panel.get("until") if isinstance(panel, dict) else None
+    return isinstance(until, float) and 0.5 <= until < 1
 
 
 def agreement_of(record: Record) -> tuple[float, float] | None:
