@@ -208,7 +208,7 @@ def _draw_reliability(axes: Axes, parts: Sequence[AgreementPart], threshold: flo
     axes.set_ylim(0, 104)
     axes.set_xlabel("share of the panel that agrees, %")
     axes.set_ylabel("right, %")
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8, frameon=False)
     _clear_frame(axes)
 
 

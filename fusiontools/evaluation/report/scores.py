@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -332,13 +332,3 @@ class ScoreTable:
             elif stage in ("panel", "baseline") and "step" not in call and "member" in call:
                 kind = "member" if stage == "panel" else "baseline"
                 self.models.setdefault(System(kind, call["member"]), set()).add(identity)
-
-
-def present(scores: Iterable[float]) -> list[float]:
-    """Return the numbers among numbers and NaNs."""
-    return [score for score in scores if score == score]
-
-
-def is_binary(scores: Sequence[float]) -> bool:
-    """Return whether every text is either right or wrong."""
-    return all(score in (0.0, 1.0) for score in scores)

@@ -14,8 +14,17 @@ from typing import Literal
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
 from fusiontools.evaluation.report.reliability import AgreementPart, sort_by_agreement
-from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable, is_binary, present
-from fusiontools.evaluation.report.statistics import Draws, Mean, PairedDifference, compare_paired, means, quantile
+from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable
+from fusiontools.evaluation.report.statistics import (
+    Draws,
+    Mean,
+    PairedDifference,
+    compare_paired,
+    is_binary,
+    means,
+    present,
+    quantile,
+)
 from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, SURE, UNTIL, VOTE, System
 
 Measure = Literal["usd", "calls"]
@@ -134,7 +143,7 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
         some = f" in {_count_records(table.weighable)}" if table.weighable < table.records else ""
         yield (
             f"`logprob` counts votes by how sure a member was beside its other responses{some}, `surer` leaves out its "
-            "least sure ones: the share that the recipe says, else half."
+            "least sure ones: those that the vote left out, or the share that the recipe says, else half."
         )
     if UNTIL in table.columns and VOTE not in table.same_as(UNTIL):
         yield (

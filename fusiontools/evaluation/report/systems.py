@@ -148,7 +148,7 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
     if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
         return None
     equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
-    if (weighting := weighting_of(record)) not in (None, "plain"):
+    if (weighting := weighting_of(record, panel)) not in (None, "plain"):
         equal.add((FUSION, System(str(weighting))))
     if _is_checked(record):
         equal.add((FUSION, CHECKED))
@@ -164,7 +164,7 @@ def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
     """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
     if has_abstained(record) or (stage == "pick" and _is_checked(record)):
         return False
-    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record) != "plain":
+    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record, panel) != "plain":
         return False
     by = record["answer"].get("by") if "answer" in record else None
     could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))

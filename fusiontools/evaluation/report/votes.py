@@ -32,8 +32,8 @@ def weightings(record: Record, panel: Sequence[Grade]) -> dict[Weighting, list[f
     members, known = [grade["member"] for grade in panel], _each(record, panel, "mean_logprob")
     if is_comparable(members, known):
         found["logprob"] = weigh_by_confidence(members, known)
-        least = find_least_confident(members, _each(record, panel, "lowest_window_logprob"), dropped_share(record))
-        found["surer"] = [float(place not in least) for place in range(len(panel))]
+        left_out = _least_sure(record, panel)
+        found["surer"] = [float(place not in left_out) for place in range(len(panel))]
     return found
 
 
@@ -43,25 +43,24 @@ def is_weighable(record: Record) -> bool:
     return is_comparable([each["member"] for each in panel], [each.get("mean_logprob") for each in panel])
 
 
-def weighting_of(record: Record) -> Weighting | Literal["plain"] | None:
-    """Return which vote the record's own answer was; None where it is another one, or no vote."""
+def weighting_of(record: Record, panel: Sequence[Grade]) -> Weighting | Literal["plain"] | None:
+    """Return which vote the record's own answer was; None where it is another one, or no vote.
+
+    What was typed stands in no record: a vote by one of these rules that is not this one has another winner somewhere.
+    """
     vote: Mapping[str, Any] = record.get("answer", {}).get("vote") or {}
     if not vote or "abstained" in record.get("answer", {}):
         return None
     weighing, dropped = vote.get("weighing", "given"), "dropped" in vote
-    has_weights = bool(_vote_section(record).get("weights"))
-    if dropped:
-        return "surer" if weighing == "given" and not has_weights else None
-    if weighing == "logprob":
-        return None if has_weights else "logprob"
-    if weighing == "learned":
-        return "learned"
-    return "given" if has_weights else "plain"
-
-
-def dropped_share(record: Record) -> float:
-    """Return which share of each member's responses the vote of the surer leaves out."""
-    return _number(_vote_section(record).get("drop_lowest"), 0.0) or HALF
+    if dropped and weighing != "given":
+        return None
+    kind: Weighting = "surer" if dropped else weighing
+    if kind == "given" and not _vote_section(record).get("weights"):
+        return "plain"
+    place, weights = record["answer"].get("response"), weightings(record, panel).get(kind)
+    if weights is None or place is None or place >= len(panel):
+        return None
+    return kind if counted_in(record, panel, weights)["key"] == panel[place]["key"] else None
 
 
 def counted_in(record: Record, panel: Sequence[Grade], weights: Sequence[float] | None = None) -> Grade:
@@ -101,6 +100,16 @@ def confidence_of(record: Record, section: Literal["panel", "baselines"]) -> dic
     return {
         (r.get("layer", 1), r["member"], r.get("sample", 0)): r["mean_logprob"] for r in every if "mean_logprob" in r
     }
+
+
+def _least_sure(record: Record, panel: Sequence[Grade]) -> list[int]:
+    """Return the places that the vote of the surer leaves out: those that the record's own left out, where it did."""
+    vote: Mapping[str, Any] = record.get("answer", {}).get("vote") or {}
+    if "dropped" in vote:
+        return list(vote["dropped"])
+    share = _number(_vote_section(record).get("drop_lowest"), 0.0) or HALF
+    members = [grade["member"] for grade in panel]
+    return find_least_confident(members, _each(record, panel, "lowest_window_logprob"), share)
 
 
 def _each(
