@@ -26,7 +26,7 @@ PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning until until-real wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -151,8 +151,14 @@ tune: $(VENV)/.dev $(VENV)/.weights ## tune a panel of the embedded model as exa
 tuning: $(VENV)/.dev ## simulate what fuse-tune and fuse-calibrate promise, on panels of which the truth is known
 	@PYTHONPATH=tests/support $(BIN)/python tests/bench/tuning.py $(RUNS)
 
+until: $(VENV)/.dev ## simulate what asking until it is sure loses and spares
+	@$(BIN)/python tests/bench/until.py $(QUESTIONS)
+
+until-real: $(VENV)/.dev $(VENV)/.weights ## ask the embedded model until it is sure, as examples/until does: a quarter of an hour
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/until/run.sh
+
 wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an empty environment
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .venv-lock .venv-newest .axe .clients .eval .tune dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lock .venv-newest .axe .clients .eval .tune .until dist build .demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

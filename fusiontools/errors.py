@@ -102,6 +102,7 @@ StageCode = Literal[
     "kept_earlier",
     "layer_failed",
     "fold_cut",
+    "not_sure",
     "no_target",
     "bad_task",
     "bad_verdict",
@@ -246,6 +247,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "bad_task": FailureCode("degraded", "`fuse-grade`: `meta` cannot be read as a task; it is not graded."),
     "bad_verdict": FailureCode("degraded, grade", "A grading judge's reply says neither yes nor no."),
     "fold_cut": FailureCode("degraded", "`--sequential` broke off: the fold lacks some of the responses."),
+    "not_sure": FailureCode("degraded", "`--until`: all were asked, and it is not sure enough what most say."),
     "no_tools": FailureCode(
         "degraded", "Tools were asked for whom they cannot be given, or by a record, which turns none on."
     ),

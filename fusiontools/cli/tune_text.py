@@ -192,6 +192,7 @@ def _choice_data(choice: Choice) -> dict[str, Any]:
         "members": list(way.members),
         "samples": way.samples if way.how != "routed" else 1,
         "scouts": way.scouts,
+        "until": way.until or None,
         "score": mean.mean,
         "low": mean.interval[0],
         "high": mean.interval[1],

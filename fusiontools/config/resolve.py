@@ -48,6 +48,8 @@ EXCLUSIVE = {
         *((layer, "scout") for layer in LAYER_STEPS),
         ("sequential", "quorum"),
         *(("first_call", other) for other in (*LAYER_STEPS, "quorum", "scout", "stop_when_agreed")),
+        *(("until", other) for other in (*LAYER_STEPS, "quorum", "stop_when_agreed", "first_call")),
+        ("samples", "max_samples"),
     ),
     "pick": (("pairwise", "consistent"), ("check", "pairwise"), ("check", "consistent")),
 }
@@ -120,7 +122,9 @@ def merge(section: str, options: Options, typed: Mapping[str, Any]) -> Options:
     """
     gone = {other for pair in EXCLUSIVE.get(section, ()) for other in pair if any(typed.get(name) for name in pair)}
     if adds_layer(section, typed):
-        gone |= {"scout", "stop_when_agreed", "quorum"}
+        gone |= {"scout", "stop_when_agreed", "quorum", "until"}
+    if "until" in gone and not typed.get("until"):
+        gone |= {"max_samples", "at_once"}
     if gone:
         options = replace(options, **{f.name: f.default for f in fields(options) if f.name in gone})
     if isinstance(options, PanelOptions) and options.few_shot is not None:
@@ -389,12 +393,33 @@ def check(section: str, options: StageOptions) -> None:
 
 
 def _refuse_panel(options: PanelOptions) -> None:
+    if options.until is None and (options.max_samples is not None or options.at_once > 1):
+        raise UsageError(f"{'--max-samples' if options.max_samples else '--at-once'} goes with --until")
+    if options.until is not None:
+        _refuse_until(options, options.until)
     if options.agree != "judge":
         return
     if not options.agree_models:
         raise UsageError("--agree judge: no judge is named; give --agree-model, or a recipe with a judge")
     if options.stop_when_agreed and not options.adds_layer:
         raise UsageError("--agree judge contradicts --stop-when-agreed: a judge cannot be asked at every answer")
+
+
+def _refuse_until(options: PanelOptions, until: float) -> None:
+    from fusiontools.answers.certainty import votes_to_be_sure
+
+    if options.agree == "judge":
+        raise UsageError("--agree judge contradicts --until: votes are counted, and a judge does not vote")
+    if options.max_samples is not None and options.samples > 1:
+        raise UsageError(
+            "--samples contradicts --max-samples: the one is each member's, the other that of all together"
+        )
+    fewest = votes_to_be_sure(0, until)
+    if options.members and options.most_responses < fewest:
+        raise UsageError(
+            f"--until {until:g} takes at least {fewest:,} responses, and this panel has {options.most_responses:,}: "
+            "allow more with --max-samples"
+        )
 
 
 def _refuse_synth(options: SynthOptions) -> None:

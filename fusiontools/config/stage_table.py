@@ -20,6 +20,8 @@ KEY_HELP = "How answers are made comparable: auto, number, choice, text, json:PA
 MOST_CALLS = 10_000
 MOST_WEIGHT = 1_000_000
 MOST_TOOL_CALLS = 64
+#: How sure `--until` may want to be.
+MOST_CERTAIN = 0.9999
 
 
 class StageOptions(Settings):
@@ -142,6 +144,19 @@ class PanelOptions(StageOptions):
         False, "--stop-when-agreed",
         help="Cut off who still answers once nobody can change the majority; add no layer to a panel that agrees.",
     )  # fmt: skip
+    until: float | None = option(
+        None, "--until", minimum=0.5, maximum=MOST_CERTAIN, metavar="P",
+        help="Ask on, member by member, the cheapest first, until the answer with the most votes is the most frequent "
+        "one with this probability.",
+    )  # fmt: skip
+    max_samples: int | None = option(
+        None, "--max-samples", minimum=2, maximum=MOST_CALLS, metavar="N",
+        help="The most responses that --until asks for; else each member as often as --samples says.",
+    )  # fmt: skip
+    at_once: int = option(
+        1, "--at-once", minimum=1, maximum=MOST_CALLS, metavar="K",
+        help="How many responses --until asks for at a time, at the least: more of them are quicker and spare less.",
+    )  # fmt: skip
     agree: str = option(
         "auto", "--agree", minimum=1, metavar="HOW",
         help="What counts as agreement: a key of fuse-vote (auto, number, choice, text, json:PATH, regex:RE) or judge.",
@@ -190,7 +205,9 @@ class PanelOptions(StageOptions):
         return {}
 
     def times_asked(self, member: Model, *, short: bool = False) -> int:
-        """Return how many responses a member gives in a first layer."""
+        """Return how many responses a member gives in a first layer, at most."""
+        if self.max_samples is not None:
+            return -(-self.max_samples * member.samples // sum(each.samples for each in self.members))
         return member.samples * (self.short_samples if short else self.samples)
 
     @cached_property
@@ -201,7 +218,7 @@ class PanelOptions(StageOptions):
     @property
     def most_responses(self) -> int:
         """How many responses a first layer has, at most."""
-        return sum(member.samples for member in self.members) * self._most_samples
+        return self.max_samples or sum(member.samples for member in self.members) * self._most_samples
 
     @property
     def most_calls(self) -> int:

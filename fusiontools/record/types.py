@@ -213,8 +213,8 @@ class Route(TypedDict):
 class Spared(TypedDict):
     """A planned call that was not made, or was cut off, because enough of the others agreed.
 
-    `why`: the `scouts` agreed, the `majority` was safe, the whole panel agreed and got no further `layer`, or
-    another response proposed a tool `call`.
+    `why`: the `scouts` agreed, the `majority` was safe, the whole panel agreed and got no further `layer`, another
+    response proposed a tool `call`, or it was sure enough what most say (`until`).
     """
 
     member: str
@@ -222,7 +222,7 @@ class Spared(TypedDict):
     layer: int
     model: str
     endpoint: str
-    why: Literal["scouts", "majority", "layer", "call"]
+    why: Literal["scouts", "majority", "layer", "call", "until"]
 
 
 class Call(TypedDict):

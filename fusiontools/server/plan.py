@@ -53,7 +53,7 @@ def answer_with_tools(steps: tuple[Step, ...], style: str) -> tuple[Step, ...]:
         return steps
     made = next(i for i, step in enumerate(steps) if step.name == "panel")
     if style == "first":
-        waiting = ("quorum", "grace_s", "scout", "stop_when_agreed")
+        waiting = ("quorum", "grace_s", "scout", "stop_when_agreed", "until", "max_samples", "at_once")
         given = {name: value for name, value in steps[made].given.items() if name not in waiting}
         hasty = replace(steps[made], given={**given, "first_call": True})
         return (*steps[:made], hasty, Step("synth", {"method": "call"}, 1))
@@ -66,6 +66,8 @@ _KEPT = 1024
 #: The most steps of a chain that a client writes; `--max-calls` bounds the panel alone.
 _MOST_STEPS = 12
 _NO_NUMBER = 2**63
+#: Overrides that are whole numbers.
+_COUNTS = ("samples", "max_samples", "layers")
 #: Shapes of the three recipes that OpenRouter's presets stand for.
 _PRESETS = {"general-high": "quality", "general-budget": "budget", "general-fast": "budget"}
 #: What other servers of this kind call the same override; whoever compares in them writes the answer, too.
@@ -235,7 +237,7 @@ class Planner:
             path, reason = schemas.explain("fusion", fusion)
             raise _bad(f"fusion{path.removeprefix('$')}", reason)
         # 2.0 is an integer to JSON Schema, and none to `range`.
-        fusion |= {name: int(fusion[name]) for name in ("samples", "layers") if name in fusion}
+        fusion |= {name: int(fusion[name]) for name in _COUNTS if name in fusion}
         if fusion.get("web_search") is False and "web_search" not in allowed:
             del fusion["web_search"]  # nobody has to be allowed to want none
         for key in fusion:
@@ -313,8 +315,8 @@ class Planner:
         if "panel" in fusion:
             self._refuse_strangers(fusion["panel"], "fusion.panel")
             steps = with_options(steps, "panel", members=tuple(fusion["panel"]))
-        if "samples" in fusion:
-            steps = with_options(steps, "panel", samples=fusion["samples"])
+        if asked := {name: fusion[name] for name in ("samples", "until", "max_samples") if name in fusion}:
+            steps = with_options(steps, "panel", **asked)
         if "judge" in fusion:
             judges = (fusion["judge"],) if isinstance(fusion["judge"], str) else tuple(fusion["judge"])
             self._refuse_strangers(judges, "fusion.judge")

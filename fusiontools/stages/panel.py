@@ -1,34 +1,41 @@
 """Ask every panel member the same question; or, where a panel stands, let its members answer anew: the next layer.
 
 Reads   messages, params, route; recipe and panel for a later layer
-Adds    panel: [Response × members × samples], recipe order; recipe; layers; spared; calls; baselines: like members, and
-        seen by nobody who compares or writes, their calls under the stage `baseline`
+Adds    panel: [Response × members × samples], recipe order, for `--until` as they were asked; recipe; layers; spared;
+        calls; baselines: like members, and seen by nobody who compares or writes, their calls under the stage
+        `baseline`
 Calls   members × samples completions at once, baselines beside them, one for a solo record; in a later layer one for
-        each response, for `--sequential` (responses - 1) / (window - 1) for each member, one after the other; wall
-        clock ≤ deadline_s
-Fails   all_failed when nobody answers; one member's failure is data in its response. In a later layer whoever fails
-        keeps the earlier response, and where all fail the earlier panel stands
+        each response, for `--sequential` (responses - 1) / (window - 1) for each member, one after the other; for
+        `--until` in rounds, cheapest members first, at most max_samples: until the answer with the most votes is the
+        most frequent one with this probability, by the Beta rule: P(x > 1/2) for x of Beta(v1 + 1, v2 + 1), v1 and v2
+        the votes of the two leading answers, the prior Beta(1, 1); wall clock ≤ deadline_s
+Fails   all_failed when nobody answers; one member's failure is data in its response; not_sure in `degraded` where
+        `--until` ends without certainty. In a later layer whoever fails keeps the earlier response, and where all fail
+        the earlier panel stands
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692; Li et al. 2025, Self-MoA and Self-MoA-Seq,
         arXiv:2502.00674; Du et al. 2023, multiagent debate, arXiv:2305.14325; Chen et al. 2023, FrugalGPT,
-        arXiv:2305.05176 (ask the cheap ones first)
+        arXiv:2305.05176 (ask the cheap ones first); Aggarwal et al. 2023, Adaptive-Consistency, arXiv:2305.11860
+        (`--until`)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any, Literal, NamedTuple
 
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
 from fusiontools.errors import CallFailed, InputError, RecordCode
-from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
+from fusiontools.stages.panel_calls import Outcomes, Patience, ask, complete
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import (
     Runtime,
@@ -40,23 +47,21 @@ from fusiontools.stages.runtime import (
     without_response,
 )
 
-Why = Literal["scouts", "majority", "layer", "call"]
-#: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
-Outcomes = dict[int, Completion | CallFailed]
+Why = Literal["scouts", "majority", "layer", "call", "until"]
+#: So many calls in a row that gave no answer, some of them to every member, are not followed by more (`--until`).
+_IN_VAIN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long calls are waited for.
+class _Asked(NamedTuple):
+    """What came of asking a panel.
 
     Args:
-        quorum: once so many have answered, the rest get `grace_s` more; None waits for all.
-        enough: says of the outcomes so far whether nothing that is still to come matters.
+        why: why some calls of the plan were not made; None where none was spared.
     """
 
-    quorum: int | None = None
-    grace_s: float = 0.0
-    enough: Callable[[Outcomes], Awaitable[bool]] | None = None
+    outcomes: Outcomes
+    why: Why | None
+    notes: list[Degraded]
 
 
 async def ask_baselines(
@@ -66,7 +71,8 @@ async def ask_baselines(
     if not options.baselines:
         return [], []
     ledger = runtime.ledger("baseline", record)
-    planned = PanelPlanner(record, replace(options, members=options.baselines), runtime).first()
+    alone = replace(options, members=options.baselines, until=None, max_samples=None)
+    planned = PanelPlanner(record, alone, runtime).first()
     outcomes = await ask(planned, {}, replace(runtime, on_delta=None, drafts=None), ledger, Patience())
     return [(call, outcomes[i]) for i, call in enumerate(planned)], ledger.calls
 
@@ -96,11 +102,11 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     ledger = runtime.ledger("panel", record)
     planned = PanelPlanner(record, options, runtime).first()
     if options.baselines and not sections.is_solo(record):
-        (outcomes, notes), beside = await asyncio.gather(
+        (outcomes, why, notes), beside = await asyncio.gather(
             _ask_members(record, planned, options, runtime, ledger), ask_baselines(record, options, runtime)
         )
     else:
-        (outcomes, notes), beside = await _ask_members(record, planned, options, runtime, ledger), ([], [])
+        (outcomes, why, notes), beside = await _ask_members(record, planned, options, runtime, ledger), ([], [])
     places = sorted(outcomes)
     responses = [_response_to(planned[i], outcomes[i]) for i in places]
     failed = _note_failed(responses)
@@ -112,25 +118,69 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     if beside[0]:
         new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
-    scouted = options.scout is not None and len(outcomes) == options.scout
-    why: Why = "call" if options.first_call else "scouts" if scouted else "majority"
     return _with_spared(new, [call.seat for call in unasked], why)
 
 
 async def _ask_members(
     record: Record, planned: list[PlannedCall], options: PanelOptions, runtime: Runtime, ledger: Ledger
-) -> tuple[Outcomes, list[Degraded]]:
-    """Return the outcomes of all calls, or of the scouts alone where those agree."""
-    patience = _patience_for(record, planned, options)
-    if options.scout is None or options.scout >= len(planned):
-        return await ask(planned, {}, runtime, ledger, patience), []
-    from fusiontools.stages.panel_agreement import agree
+) -> _Asked:
+    """Ask all, or the scouts alone where those agree, or until it is sure what most say."""
+    heard: Outcomes = {}
+    notes: list[Degraded] = []
+    if options.scout is not None and options.scout < len(planned):
+        from fusiontools.stages.panel_agreement import agree
 
-    scouts = planned[: options.scout]
-    outcomes = await ask(scouts, {}, runtime, ledger, Patience())
-    heard = [_response_to(call, outcomes[i]) for i, call in enumerate(scouts)]
-    agreed, notes = await agree(record, heard, options, runtime, ledger)
-    return (outcomes if agreed else await ask(planned, outcomes, runtime, ledger, patience)), notes
+        scouts = planned[: options.scout]
+        heard = await ask(scouts, {}, runtime, ledger, Patience())
+        responses = [_response_to(call, heard[i]) for i, call in enumerate(scouts)]
+        agreed, notes = await agree(record, responses, options, runtime, ledger)
+        if agreed:
+            return _Asked(heard, "scouts", notes)
+    if options.until is not None and len(planned) > 1:
+        return await _ask_until(record, planned, _Asked(heard, None, notes), options, runtime, ledger)
+    outcomes = await ask(planned, heard, runtime, ledger, _patience_for(record, planned, options))
+    return _Asked(outcomes, "call" if options.first_call else "majority", notes)
+
+
+async def _ask_until(
+    record: Record, planned: list[PlannedCall], asked: _Asked, options: PanelOptions, runtime: Runtime, ledger: Ledger
+) -> _Asked:
+    """Ask on, in rounds of which each is waited for, until it is sure what most say or all have been asked.
+
+    What is asked next goes by what was answered and never by who was quicker: a replay asks the same.
+    """
+    from fusiontools.answers.certainty import mode_probability, still_needed
+    from fusiontools.stages.panel_agreement import leading_votes
+
+    assert options.until is not None  # noqa: S101 - asked only where somebody wants to be sure
+    # What one of many writes is not the answer.
+    quiet = replace(runtime, on_delta=None)
+    outcomes = asked.outcomes
+    while True:
+        responses = [_response_to(planned[i], outcomes[i]) for i in sorted(outcomes)]
+        texts = [response.get("content", "") for response in responses]
+        question = question_text(record)
+        votes = await compare_apart(texts, options.agree, leading_votes, question, responses, options.agree)
+        if not (more := still_needed(votes, options.until)):
+            return _Asked(outcomes, "until", asked.notes)
+        if len(outcomes) == len(planned) or _are_in_vain(planned, outcomes):
+            break
+        heard = min(len(planned), len(outcomes) + max(more, options.at_once))
+        outcomes = await ask(planned[:heard], outcomes, quiet, ledger, Patience())
+    detail = (
+        f"{votes[0]} of {len(outcomes)} say the same, {votes[1]} the next: {mode_probability(*votes):.1%} sure, where "
+        f"{options.until:.4g} was asked for"
+    )
+    if unasked := len(planned) - len(outcomes):
+        detail += f"; {unasked} more were not asked, for nobody answers"
+    return _Asked(outcomes, None, [*asked.notes, {"stage": "panel", "code": "not_sure", "detail": detail}])
+
+
+def _are_in_vain(planned: Sequence[PlannedCall], outcomes: Outcomes) -> bool:
+    """Return whether the last calls, some of them to every member, have all failed."""
+    failed = list(takewhile(lambda i: isinstance(outcomes[i], CallFailed), sorted(outcomes, reverse=True)))
+    everybody = {call.seat.model.name for call in planned}
+    return len(failed) >= _IN_VAIN and {planned[i].seat.model.name for i in failed} == everybody
 
 
 def _patience_for(record: Record, planned: Sequence[PlannedCall], options: PanelOptions) -> Patience:
@@ -245,117 +295,6 @@ def _replace_panel(
     return {**new, **kept}
 
 
-async def ask(
-    planned: Sequence[PlannedCall], known: Outcomes, runtime: Runtime, ledger: Ledger, patience: Patience
-) -> Outcomes:
-    """Return the outcomes of a plan, of which some may be known.
-
-    What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
-    handed on as it is written.
-    """
-    outcomes = dict(known)
-    tasks: dict[asyncio.Task[Completion], int] = {}
-    warm: dict[str, asyncio.Event] = {}
-    on_delta = runtime.on_delta if len(planned) == 1 else None
-    for i, call in enumerate(planned):
-        if i in known:
-            continue
-        recalled = None
-        if call.wish is None:
-            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot)
-        if recalled is not None:
-            outcomes[i] = recalled
-            if on_delta is not None:
-                say_whole(on_delta, recalled.content, recalled.reasoning_details)
-        elif call.request.cached_messages:
-            tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
-        else:
-            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
-    try:
-        await _settle(tasks, outcomes, patience)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return outcomes
-
-
-async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
-    """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
-    if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
-        return await _complete(call, runtime, ledger, on_delta)
-
-    def ask(draft: OnDelta) -> Awaitable[Completion]:
-        return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
-
-    seat = call.seat
-    return await runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
-
-
-def _both(one: OnDelta, other: OnDelta) -> OnDelta:
-    def hear(delta: Delta) -> None:
-        one(delta)
-        other(delta)
-
-    return hear
-
-
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
-    if call.wish is None:
-        return await runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
-    from fusiontools.stages.tool_loop import Ask, complete_with_tools
-
-    return await complete_with_tools(
-        Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta
-    )
-
-
-async def _complete_cached(
-    call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]
-) -> Completion:
-    """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
-    first = call.seat.model.name not in warm
-    begun = warm.setdefault(call.seat.model.name, asyncio.Event())
-    if not first:
-        await begun.wait()
-        return await complete(call, runtime, ledger)
-    try:
-        return await complete(call, runtime, ledger, lambda _: begun.set())
-    finally:
-        begun.set()
-
-
-async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outcomes, patience: Patience) -> None:
-    """Wait for all calls, for the quorum and its grace, or until enough is known; cancel the rest, sockets and all."""
-    pending = set(tasks)
-    cut_at: float | None = None
-    clock = asyncio.get_running_loop().time
-    while pending:
-        answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
-        if patience.enough is not None and await patience.enough(outcomes):
-            await _cancel(pending)
-            return
-        if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
-            cut_at = clock() + patience.grace_s
-        left_s = None if cut_at is None else max(0.0, cut_at - clock())
-        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            failure = task.exception()
-            if failure is not None and not isinstance(failure, CallFailed):
-                raise failure
-            outcomes[tasks[task]] = failure if failure is not None else task.result()
-        if not done and pending:
-            await _cancel(pending)
-            cut = CallFailed("cut", f"not in {patience.grace_s:g} s after {answered} had answered (--quorum)")
-            outcomes.update({tasks[task]: cut for task in pending})
-            return
-
-
-async def _cancel(pending: set[asyncio.Task[Completion]]) -> None:
-    for task in pending:
-        task.cancel()
-    await asyncio.wait(pending)
-
-
 def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record:
     """Return the record with its panel as it stands, what was paid for since, and what there is to say of it."""
     kept: dict[str, Any] = dict(record)
@@ -366,8 +305,8 @@ def _with_calls(record: Record, ledger: Ledger, notes: list[Degraded]) -> Record
     return kept  # type: ignore[return-value]
 
 
-def _with_spared(record: Record, seats: list[Seat], why: Why) -> Record:
-    if not seats:
+def _with_spared(record: Record, seats: list[Seat], why: Why | None) -> Record:
+    if not seats or why is None:
         return record
     spared: list[Spared] = [
         {

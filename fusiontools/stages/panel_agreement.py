@@ -27,18 +27,23 @@ def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
     return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
 
 
+def leading_votes(question: str, responses: Sequence[Response], key: str) -> tuple[int, int]:
+    """Return the votes of the two answers with the most; who fails, abstains or cannot be told apart has none."""
+    from fusiontools.answers.certainty import leading
+    from fusiontools.answers.keys import read_responses
+
+    votes = read_responses([response for response in responses if "error" not in response], key, question)
+    return leading([None if at in votes.vague else own for at, own in enumerate(votes.keys)])
+
+
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:
     """Return whether no answer that is still to come can change which key has the most votes."""
+    from fusiontools.answers.certainty import leading
     from fusiontools.answers.keys import vote_keys
 
     if not texts:
         return False
-    keys = vote_keys(texts, key, question)[1]
-    counts: dict[str, int] = {}
-    for found in keys:
-        if found is not None:
-            counts[found] = counts.get(found, 0) + 1
-    first, second = sorted([*counts.values(), 0, 0], reverse=True)[:2]
+    first, second = leading(vote_keys(texts, key, question)[1])
     return first > second + outstanding
 
 

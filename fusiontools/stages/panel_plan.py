@@ -6,8 +6,11 @@ own. A record that was routed to one model alone has one call, with the paramete
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusiontools.config.models import Model, model_from
@@ -15,6 +18,7 @@ from fusiontools.config.stage_table import FewShot, PanelOptions
 from fusiontools.config.templates import load_template
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.ledger import Slot
+from fusiontools.llm.prices import per_token_usd
 from fusiontools.record.params import ANSWER, MEMBER, select_params
 from fusiontools.record.sections import digest, is_solo, question_text
 from fusiontools.record.types import Message, Record
@@ -68,20 +72,33 @@ class PanelPlanner:
     memory: dict[bytes, ToolResult] = field(default_factory=dict)
 
     def first(self) -> list[PlannedCall]:
-        """Return the calls of the first layer, in recipe order; the one call of a solo record."""
+        """Return the calls of the first layer, in recipe order (`--until`: in turns); the one call of a solo record."""
         short = _is_short(self.record, self.options.few_shot)
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
         planned = self.options.planned
         if short not in planned:
-            planned[short] = seat_first(self.options, short)
+            planned[short] = seat_first(self._cheapest_first(), short)
         # Members without a system prompt of their own are asked the same.
         shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
         return [
             self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
             for seat, temperature in planned[short].seats
         ]
+
+    def _cheapest_first(self) -> PanelOptions:
+        """Return the options, for `--until` with the members by what their tokens cost; unknown prices come last."""
+        if self.options.until is None:
+            return self.options
+        known = self.runtime.client.endpoints
+
+        def price(member: Model) -> float:
+            endpoint = known.get(member.endpoint)
+            costs = per_token_usd(endpoint, member) if endpoint is not None else None
+            return math.inf if costs is None else sum(costs.values())
+
+        return replace(self.options, members=tuple(sorted(self.options.members, key=price)))
 
     def layer(self) -> list[PlannedCall]:
         """Return the calls of the next layer: whoever sits on the panel is asked again, with the responses so far."""
@@ -223,9 +240,40 @@ class PanelPlanner:
 
 def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
     """Return who is asked first; the same for every record, short or not, for which the same options hold."""
+    if options.until is not None:
+        return _seat_in_turns(options, short)
     seats = _seats_of(options, 1, short=short)
     heats = _spread_temperatures(seats, options, options.few_shot if short else None)
     return FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
+
+
+def _seat_in_turns(options: PanelOptions, short: bool) -> FirstLayer:
+    """Return who is asked one after the other: every member once, then every member again.
+
+    A sample's temperature goes by its number alone, and the first few are spread like all of them: a member asked on
+    is asked nothing that it would not have been asked otherwise, and the journal knows its samples whatever the most
+    is.
+    """
+    turn = [member for member in options.members for _ in range(member.samples)]
+    count = options.max_samples or len(turn) * (options.short_samples if short else options.samples)
+    asked = list(islice(cycle(turn), count))
+    middle, jitter = _heat(options, options.few_shot if short else None)
+    times = Counter(member.name for member in asked)
+    numbers: Counter[str] = Counter()
+    seats = []
+    for member in asked:
+        sample = numbers[member.name]
+        numbers[member.name] += 1
+        own = middle if member.temperature is None else member.temperature
+        temperature = own + jitter * (2 * _spread_point(sample + 1) - 1)
+        seats.append((_seat(member, sample, 1, times[member.name]), _as_temperature(temperature)))
+    return FirstLayer(seats, {seat.model.system: seat.model for seat, _ in seats})
+
+
+def _spread_point(number: int) -> float:
+    """Return the numbers from 1 on as points between 0 and 1, the first few spread like all: 1/2, 1/4, 3/4, 1/8, …"""
+    mirrored = f"{number:b}"[::-1]
+    return int(mirrored, 2) / (1 << len(mirrored))
 
 
 def _seats_of(options: PanelOptions, layer: int, *, short: bool = False) -> list[Seat]:
@@ -250,10 +298,7 @@ def _spread_temperatures(seats: list[Seat], options: PanelOptions, few_shot: Few
 
     A member with a temperature of its own keeps it; its further samples spread around it.
     """
-    middle = few_shot.temperature if few_shot and few_shot.temperature is not None else options.temperature
-    jitter = few_shot.jitter if few_shot and few_shot.jitter is not None else options.jitter
-    if not options.diversity:
-        jitter = 0.0
+    middle, jitter = _heat(options, few_shot)
     free = [i for i, seat in enumerate(seats) if seat.model.temperature is None]
     temperatures = dict(zip(free, _spread_evenly(middle, jitter, len(free)), strict=True))
     for model in {s.model.name: s.model for s in seats if s.model.temperature is not None}.values():
@@ -262,11 +307,22 @@ def _spread_temperatures(seats: list[Seat], options: PanelOptions, few_shot: Few
     return [temperatures[i] for i in range(len(seats))]
 
 
+def _heat(options: PanelOptions, few_shot: FewShot | None) -> tuple[float, float]:
+    """Return the middle of the temperatures, and how far they reach to each side."""
+    middle = few_shot.temperature if few_shot and few_shot.temperature is not None else options.temperature
+    jitter = few_shot.jitter if few_shot and few_shot.jitter is not None else options.jitter
+    return middle, jitter if options.diversity else 0.0
+
+
+def _as_temperature(heat: float) -> float:
+    return round(min(2.0, max(0.0, heat)), 4)
+
+
 def _spread_evenly(middle: float, jitter: float, count: int) -> list[float]:
     if count < 2:
         return [round(middle, 4)] * count
     step = 2 * jitter / (count - 1)
-    return [round(min(2.0, max(0.0, middle - jitter + i * step)), 4) for i in range(count)]
+    return [_as_temperature(middle - jitter + i * step) for i in range(count)]
 
 
 def _is_short(record: Record, few_shot: FewShot | None) -> bool:

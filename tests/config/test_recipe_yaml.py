@@ -78,7 +78,8 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
         route: {method: model, model: m, command: "true", fast: m, balanced: m, strong: m, min_chars: 3}
         panel: {members: [m, {model: e/f, name: second}], samples: 3, temperature: 0.1, diversity: false, jitter: 0.2,
                 max_tokens: 9, system: Hi., quorum: 1, grace_s: 0, extra: {top_k: 3}, window: 4, scout: 2,
-                stop_when_agreed: true, agree: judge, agree_models: [m], template: creative, prompt_cache: true,
+                stop_when_agreed: true, until: 0.95, max_samples: 24, at_once: 4,
+                agree: judge, agree_models: [m], template: creative, prompt_cache: true,
                 few_shot: {turns: [[q, a]], unless: [why], max_chars: 5}}
         judge: {models: [m], swap: true, template: creative, temperature: 0.5, max_tokens: 11}
         synth: {model: m, method: auto, top: 2, refine: true, guard: true, guard_models: [m], template: creative,
@@ -113,6 +114,9 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
                 window=4,
                 scout=2,
                 stop_when_agreed=True,
+                until=0.95,
+                max_samples=24,
+                at_once=4,
                 agree="judge",
                 agree_models=(m,),
                 template="creative",

@@ -149,7 +149,12 @@ panel: {{members: [fake/a, fake/b, fake/c]}}
 judge: fake/judge
 synth: fake/s
 """
-RUNS = [*(f"sh {path.relative_to(EXAMPLES)}" for path in sorted(EXAMPLES.glob("*.sh"))), "sh eval/run.sh", "make"]
+RUNS = [
+    *(f"sh {path.relative_to(EXAMPLES)}" for path in sorted(EXAMPLES.glob("*.sh"))),
+    "sh eval/run.sh",
+    "sh until/run.sh",
+    "make",
+]
 
 
 @pytest.mark.slow

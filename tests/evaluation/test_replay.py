@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from graded import call
 from grading import run_grade
-from scripted import model
+from scripted import Scripted, model
 from simulated import panels_of
 from stage_runs import run_stage
 
 from fusiontools.answers.tally import count_votes
 from fusiontools.config.options import fixed
-from fusiontools.config.stage_table import PickOptions, VoteOptions
+from fusiontools.config.stage_table import PanelOptions, PickOptions, VoteOptions
+from fusiontools.errors import CallFailed
 from fusiontools.evaluation.tune.panels import Panels
 from fusiontools.evaluation.tune.replay import Replay, Way
+from fusiontools.stages.panel import panel
 from fusiontools.stages.pick import pick
 from fusiontools.stages.vote import vote
 
@@ -120,6 +122,51 @@ def test_scouts_that_agree_spare_the_others_and_those_that_do_not_cost_a_second_
         assert columns.cost[row, 0] == pytest.approx(0.003 if agree else 0.01)
         assert columns.latency[row, 0] == pytest.approx(2 if agree else 2 + 4)
         assert columns.score[row, 0] == (first["score"] if agree else columns.score[row, 1])
+
+
+@pytest.mark.parametrize(("until", "samples"), [(0.8, 2), (0.95, 3)])
+def test_a_vote_until_it_is_sure_is_what_the_panel_asks_and_fuse_vote_answers(until: float, samples: int) -> None:
+    panels = panels_of(records := sampled_panels(30, samples))
+    members = ("a", "b")
+
+    columns = Replay(panels).columns([Way("until", members, samples, until=until)])
+
+    for row, record in enumerate(in_order(panels, records)):
+        by_seat = {(each["member"], each["sample"]): each for each in record["panel"]}
+        backend = Scripted(**{name: [_step(by_seat[name, n]) for n in range(samples)] for name in members})
+        asked = PanelOptions(members=tuple(model(name) for name in members), samples=samples, until=until)
+        question = {key: record[key] for key in ("id", "messages", "meta")}
+        result = run_stage(vote(fixed(VoteOptions())), run_stage(panel(fixed(asked)), question, backend))
+        grades = {(each["member"], each["sample"]): each["score"] for each in record["grades"] if each["of"] == "panel"}
+        taken = result["panel"][result["answer"]["response"]] if "answer" in result else None
+        assert columns.score[row, 0] == (grades[taken["member"], taken["sample"]] if taken else 0)
+        assert columns.cost[row, 0] == pytest.approx(0.001 * len(result["panel"]))
+        assert columns.latency[row, 0] >= (2 if len(result["panel"]) > 4 else 1)
+
+
+def sampled_panels(count: int, samples: int) -> list[Any]:
+    """Return graded records of two members that were asked so often, turn by turn; some responses fail or abstain."""
+    source = random.Random(count)
+    records = []
+    for i in range(count):
+        likely = source.choice(TEXTS[:4])
+        responses, calls = [], []
+        for member in ("a", "b"):
+            for n in range(samples):
+                head = {"member": member, "sample": n, "layer": 1}
+                text = likely if source.random() < 0.6 else source.choice(TEXTS)
+                said = {"content": text, "finish_reason": "stop", "tool_calls": []}
+                failed = {"error": {"code": "empty", "message": "the reply is empty"}}
+                responses.append({**head, **(failed if source.random() < 0.1 else said)})
+                calls.append(call("panel", member, 0.001, sample=n, latency_s=1.0))
+        asked = [{"role": "user", "content": f"What is 17 * 23? Puzzle {source.getrandbits(40)}."}]
+        record = {"id": f"q{i}", "messages": asked, "meta": {"target": 391}, "panel": responses, "calls": calls}
+        records.append(run_grade(record))
+    return records
+
+
+def _step(response: Any) -> Any:
+    return response["content"] if "content" in response else CallFailed("empty", "the reply is empty")
 
 
 def test_the_first_that_answers_is_as_quick_as_the_quickest_that_does() -> None:

@@ -24,6 +24,7 @@ from fusiontools.evaluation.report.systems import (
     ORACLE,
     PICK,
     SURER,
+    UNTIL,
     VOTE,
     Outcome,
     System,
@@ -300,3 +301,53 @@ def test_what_is_abstained_on_is_said_as_coverage() -> None:
 
     assert (system(found, "answered")["score"], system(found, "fusion")["score"]) == (1, 0.75)
     assert any("coverage 75.0 %" in note for note in found["notes"])
+
+
+def one_member(keys: str, **more: Any) -> dict[str, Any]:
+    """Return a record of which one member gave a response for each letter; `t` is right. Each took a second more."""
+    grades = [grade("panel", "a", float(key == "t"), key, sample=n) for n, key in enumerate(keys)]
+    calls = [call("panel", "a", 0.01, sample=n, latency_s=1.0 + n) for n in range(len(keys))]
+    return {**record("q", grades, calls), **more}
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked", "score", "seconds"),
+    [("tttttttt", 4, 1, 4), ("wtttttttww", 7, 1, 4 + 7), ("wwwwtttttt", 4, 0, 4), ("twtw", 4, 1, 4)],
+)
+def test_a_vote_until_it_is_sure_hears_and_pays_the_first_responses_alone(
+    keys: str, asked: int, score: float, seconds: float
+) -> None:
+    found = outcome_of(one_member(keys), UNTIL)
+
+    assert (found.spent.calls, found.score, found.latency_s) == (asked, score, seconds)
+    assert found.spent.cost_usd == pytest.approx(0.01 * asked)
+
+
+def test_members_are_heard_in_turn() -> None:
+    ones = [grade("panel", "a", 0, "w", sample=n) for n in range(4)]
+    others = [grade("panel", "b", 1, "t", sample=n) for n in range(4)]
+
+    assert outcome_of(record("q", [*ones, *others]), UNTIL).score == 0
+    assert outcome_of(record("q", [*ones, *others, grade("panel", "c", 1, "t")]), UNTIL).score == 1
+
+
+def test_the_vote_of_a_panel_that_was_asked_until_it_was_sure_is_that_vote() -> None:
+    small, asked = one_member("tttt"), one_member("tttt", recipe={"name": "x", "panel": {"until": 0.8}})
+
+    assert "until" not in [row["system"] for row in data([small])["systems"]]
+    assert outcome_of(asked, UNTIL) == outcome_of(asked, VOTE)
+    assert "until" in str(data([asked])["systems"])
+
+
+def test_the_rounds_of_a_panel_that_was_asked_until_it_was_sure_come_one_after_the_other() -> None:
+    asked = one_member("wtttttt", recipe={"name": "x", "panel": {"until": 0.95}})
+
+    assert outcome_of(asked, VOTE).latency_s == 4 + 7
+    assert outcome_of(one_member("wtttttt"), VOTE).latency_s == 7
+
+
+def test_a_report_says_what_a_vote_until_it_is_sure_would_have_spared() -> None:
+    told = data([one_member("t" * 10), {**one_member("w" + "t" * 9), "id": "r"}])
+
+    assert system(told, "until")["calls_per_task"] == (4 + 7) / 2 < system(told, "vote")["calls_per_task"] == 10
+    assert any("`until` is the vote of the panel's first responses" in note for note in told["notes"])

@@ -103,6 +103,15 @@ def test_every_member_may_be_asked_several_times(open_server: Server, upstream: 
     assert asked(open_server, upstream, fusion={"samples": 2}) == ONCE | dict.fromkeys(PANEL, 2)
 
 
+def test_a_request_may_be_asked_on_until_it_is_sure(open_server: Server, upstream: Upstream) -> None:
+    fusion = {"panel": ["fake/a+text=4"], "chain": "panel | vote", "until": 0.95, "max_samples": 24.0}
+
+    reply = open_server.chat(fusion=fusion)
+
+    assert fusion_of(reply)["chain"] == "panel -m fake/a+text=4 --until 0.95 --max-samples 24 | vote"
+    assert upstream.stats()["requests"] == 4
+
+
 def test_another_judge_may_be_named(open_server: Server, upstream: Upstream) -> None:
     per_model = asked(open_server, upstream, fusion={"judge": "fake/judge2"})
 
@@ -495,6 +504,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
         ({"samples": 0}, "fusion.samples"),
         ({"samples": "2"}, "fusion.samples"),
         ({"layers": 9}, "fusion.layers"),
+        ({"until": 1}, "fusion.until"),
+        ({"max_samples": 65}, "fusion.max_samples"),
+        ({"until": 0.95}, "fusion"),
+        ({"max_samples": 24}, "fusion"),
         ({"refine": "yes"}, "fusion.refine"),
         ({"max_cost_usd": -1}, "fusion.max_cost_usd"),
         ({"tool_fusion": "fused"}, "fusion.tool_fusion"),

@@ -291,6 +291,7 @@ def test_an_estimate_knows_the_prices_that_are_known(serve: Serve) -> None:
     ("fusion", "least"),
     [
         ({"panel": ["fake/a*5"], "chain": "panel --stop-when-agreed | vote"}, 3),
+        ({"panel": ["fake/a"], "chain": "panel --until 0.95 --max-samples 24 | vote"}, 4),
         ({"panel": ["fake/a*4"], "chain": "panel --quorum 2 | judge | synth"}, 4),
         ({"panel": ["fake/a*6"], "chain": "panel --scout 2 --stop-when-agreed | vote"}, 2),
         ({"panel": ["fake/a", "fake/b"], "chain": "panel | panel --debate --stop-when-agreed | vote"}, 2),

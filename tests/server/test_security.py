@@ -854,6 +854,7 @@ MANY = {
     "members": {"chain": "panel -m fake/a*9999 | synth"}, "samples": {"chain": "panel --samples 9999 | synth"},
     "a later layer": {"chain": "panel -m fake/a | panel --revise -m fake/b*500 | synth"},
     "layers": {"chain": "panel" + " | panel --revise" * 50 + " | synth"}, "panel": {"panel": ["fake/a*9999"]},
+    "as many as make sure": {"chain": "panel -m fake/a --until 0.95 --max-samples 9999 | vote"},
     "panel and samples": {"panel": ["fake/a*9"], "samples": 9},
     "panel and layers": {"panel": ["fake/a*9"], "layers": 8},
 }  # fmt: skip

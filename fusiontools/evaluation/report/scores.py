@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.systems import (
     ANSWERED,
     CHECKED,
@@ -22,7 +23,9 @@ from fusiontools.evaluation.report.systems import (
     LOGPROB,
     ORACLE,
     PICK,
+    SURE,
     SURER,
+    UNTIL,
     VOTE,
     WEIGHTED,
     Outcome,
@@ -30,11 +33,14 @@ from fusiontools.evaluation.report.systems import (
     agreement_of,
     find_equal,
     has_abstained,
+    is_asked_until,
     outcomes,
 )
 from fusiontools.evaluation.report.votes import is_weighable
 from fusiontools.record.types import Grade, Record
 
+#: So many responses of a panel are twice what makes sure at the least: of fewer, hardly any is spared.
+_AMPLE = 2 * votes_to_be_sure(0, SURE)
 #: More members are not compared with each other: the pairs grow with their square.
 _MOST = 12
 
@@ -180,6 +186,8 @@ class ScoreTable:
     ranked: int = 0
     answers: int = 0
     abstained: int = 0
+    #: Whether asking until it is sure was, or would have been, worth it: nothing can be spared of a small panel.
+    is_ample: bool = False
     #: How many records say how sure two responses of one member were.
     weighable: int = 0
     keys: int = 0
@@ -220,6 +228,7 @@ class ScoreTable:
         self.answers += any(grade["of"] == "answer" for grade in grades)
         self.abstained += has_abstained(record)
         self.weighable += is_weighable(record)
+        self.is_ample |= sum(grade["of"] == "panel" for grade in grades) >= _AMPLE or is_asked_until(record)
         if (vote := agreement_of(record)) is not None:
             self.agreements.append(vote)
         self.keys += any(grade["key"] for grade in grades)
@@ -236,14 +245,16 @@ class ScoreTable:
             self.columns.pop(ANSWERED, None)
         if not self.ranked:
             self.columns.pop(PICK, None)
+        if not self.is_ample:
+            self.columns.pop(UNTIL, None)
         if not self.weighable:
             for system in (LOGPROB, SURER):
                 self.columns.pop(system, None)
         if not self.keys:
-            for system in [system for system in self.columns if system in (VOTE, *WEIGHTED) or system.votes]:
+            for system in [system for system in self.columns if system in (VOTE, UNTIL, *WEIGHTED) or system.votes]:
                 del self.columns[system]
         if ORACLE in self.columns and not self.panel.has_choice:
-            for system in (ORACLE, VOTE, *WEIGHTED, PICK):
+            for system in (ORACLE, VOTE, UNTIL, *WEIGHTED, PICK):
                 self.columns.pop(system, None)
         for column in self.columns.values():
             column.fill(self.records)
@@ -283,7 +294,10 @@ class ScoreTable:
     def labels(self) -> dict[System, str]:
         """Return a name for each system: its model's, unless two would be called the same."""
         labels: dict[System, str] = {}
-        taken = {*_WORDS, *(system.kind for system in (FUSION, ANSWERED, CHECKED, VOTE, *WEIGHTED, PICK, ORACLE))}
+        taken = {
+            *_WORDS,
+            *(system.kind for system in (FUSION, ANSWERED, CHECKED, VOTE, UNTIL, *WEIGHTED, PICK, ORACLE)),
+        }
         for system in sorted(self.columns, key=lambda s: (s.model != "", s.kind != "member", s.model, s.votes)):
             name = system.model + (f"*{system.votes}" if system.votes else "") if system.model else system.kind
             if system.model and name in taken:

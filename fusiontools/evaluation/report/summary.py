@@ -25,7 +25,7 @@ from fusiontools.evaluation.report.statistics import (
     present,
     quantile,
 )
-from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, VOTE, System
+from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, SURE, UNTIL, VOTE, System
 
 Measure = Literal["usd", "calls"]
 #: How far a cost may lie from the fusion's and still be called the same: the half, or twice as much.
@@ -145,6 +145,11 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
             f"`logprob` counts votes by how sure a member was beside its other responses{some}, `surer` leaves out its "
             "least sure ones: those that the vote left out, or the share that the recipe says, else half."
         )
+    if UNTIL in table.columns and VOTE not in table.same_as(UNTIL):
+        yield (
+            f"`until` is the vote of the panel's first responses, members in turn: of as many as make {100 * SURE:g} % "
+            "sure what most say (`fuse-panel --until`)."
+        )
     if table.repeated:
         yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
     if len(table.tasks) < _FEW:
@@ -190,8 +195,8 @@ def _count_records(count: int) -> str:
 
 
 _ORDER = {
-    "fusion": 0, "answered": 0.5, "checked": 0.6, "vote": 1, "given": 1.1, "learned": 1.2, "logprob": 1.3,
-    "surer": 1.4, "pick": 2, "member": 3, "baseline": 4, "oracle": 6,
+    "fusion": 0, "answered": 0.5, "checked": 0.6, "vote": 1, "given": 1.1, "learned": 1.2, "logprob": 1.3, "surer": 1.4,
+    "until": 1.5, "pick": 2, "member": 3, "baseline": 4, "oracle": 6,
 }  # fmt: skip
 
 
@@ -384,7 +389,7 @@ class SummaryBuilder:
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
         }
         asked |= self._find_part_rivals()
-        asked |= {system.kind: [system] for system in (VOTE, LEARNED, PICK) if system in self.labels}
+        asked |= {system.kind: [system] for system in (VOTE, UNTIL, LEARNED, PICK) if system in self.labels}
         same = self.table.same_as(self.subject)
         wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
         found = compare_paired(

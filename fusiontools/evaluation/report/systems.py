@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+from fusiontools.answers.certainty import rounds_until_sure
 from fusiontools.evaluation.report.votes import confidence_of, counted_in, earliest, voted, weighting_of, weightings
 from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Grade, Record
@@ -54,13 +56,14 @@ def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
 def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
     """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
 
-    A seat's attempts come one after the other. NaN where there is no call, or one was replayed: nobody measured.
+    A seat's attempts come one after the other, and so do the rounds of a panel that was asked until it was sure. NaN
+    where there is no call, or one was replayed: nobody measured.
     """
     groups: dict[tuple[Any, ...], dict[Seat, float]] = {}
     for call in calls:
         if call.get("replayed"):
             return math.nan
-        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step")), {})
+        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step"), call.get("round")), {})
         seat = (call.get("member", ""), call.get("sample", 0))
         lanes[seat] = lanes.get(seat, 0.0) + call.get("latency_s", 0.0)
     return sum(max(lanes.values()) for lanes in groups.values()) if groups else math.nan
@@ -84,6 +87,10 @@ ANSWERED, CHECKED = System("answered"), System("checked")
 #: each was, and of the surer alone.
 GIVEN, LEARNED, LOGPROB, SURER = (System(kind) for kind in ("given", "learned", "logprob", "surer"))
 WEIGHTED = (GIVEN, LEARNED, LOGPROB, SURER)
+#: The vote of as many responses of the panel as make sure what most say.
+UNTIL = System("until")
+#: How sure that is, where the record's recipe does not say.
+SURE = 0.95
 
 
 @dataclass(slots=True)
@@ -106,8 +113,8 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
     """
     grades = record.get("grades") or []
-    calls = sorted_out(record.get("calls", []))
     panel = [grade for grade in grades if grade["of"] == "panel"]
+    calls = sorted_out(_in_rounds(record, panel))
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
     if not has_abstained(record):
         found[ANSWERED] = found[FUSION]
@@ -125,6 +132,8 @@ def outcomes(record: Record) -> dict[System, Outcome]:
         found[System(kind)] = _outcome(taken or counted_in(record, panel, weights), panel, calls.panel)
     # Where nobody knows how sure they were, all count the same.
     found = {LOGPROB: found[VOTE], SURER: found[VOTE]} | found
+    is_whole = is_asked_until(record) or bool(record.get("layers"))
+    found[UNTIL] = found[VOTE] if is_whole else _until_sure(record, panel, calls)
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
@@ -145,6 +154,8 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
         equal.add((FUSION, System(str(weighting))))
     if _is_checked(record):
         equal.add((FUSION, CHECKED))
+    if is_asked_until(record):
+        equal.add((VOTE, UNTIL))
     alone = {grade["member"] for grade in panel}
     if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
@@ -180,6 +191,43 @@ def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
     if (taken := _taken(record, "vote", panel)) is not None:
         return taken
     return counted_in(record, panel)
+
+
+def _until_sure(record: Record, panel: Sequence[Grade], calls: Calls) -> Outcome:
+    """Return the vote of the first responses that make sure what most say, members in turn, asked in rounds."""
+    in_turn = sorted(panel, key=lambda grade: grade["sample"])
+    rounds = rounds_until_sure([grade["key"] or None for grade in in_turn], SURE)
+    heard = in_turn[: rounds[-1]]
+    paid = [calls.members.get((grade["member"], grade["sample"]), []) for grade in heard]
+    lasted = [wall_clock(call for own in paid[begun:ended] for call in own) for begun, ended in pairwise([0, *rounds])]
+    every = [call for own in paid for call in own]
+    outcome = _outcome(voted(heard, confidence_of(record, "panel")), heard, every)
+    return replace(outcome, latency_s=sum(lasted))
+
+
+def _in_rounds(record: Record, panel: Sequence[Grade]) -> list[Mapping[str, Any]]:
+    """Return a record's calls, those of a panel that was asked until it was sure with the number of their round."""
+    calls: list[Mapping[str, Any]] = [*record.get("calls", [])]
+    if not is_asked_until(record) or record.get("layers"):
+        return calls
+    asked: Any = record["recipe"]["panel"]
+    rounds = rounds_until_sure([grade["key"] or None for grade in panel], asked["until"], asked.get("at_once", 1))
+    numbers = {
+        (grade["member"], grade["sample"]): sum(ended <= place for ended in rounds) for place, grade in enumerate(panel)
+    }
+    seats = [(call.get("member", ""), call.get("sample", 0)) for call in calls]
+    return [
+        {**call, "round": numbers[seat]} if call["stage"] == "panel" and seat in numbers else call
+        for call, seat in zip(calls, seats, strict=True)
+    ]
+
+
+def is_asked_until(record: Record) -> bool:
+    """Return whether the panel was asked until it was sure."""
+    recipe: Any = record.get("recipe") or {}
+    panel = recipe.get("panel")
+    until = panel.get("until") if isinstance(panel, dict) else None
+    return isinstance(until, float) and 0.5 <= until < 1
 
 
 def agreement_of(record: Record) -> tuple[float, float] | None:

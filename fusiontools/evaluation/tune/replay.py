@@ -1,8 +1,8 @@
 """What any selection of seats would have answered, cost and taken, replayed on all records at once.
 
-The rules are those of `fuse-vote`, `fuse-pick` and `fuse-panel --scout`, written over matrices of vote keys, for a
-thousand selections of ten thousand records are ten million votes. A test holds them against `count_votes` and against
-the stage itself.
+The rules are those of `fuse-vote`, `fuse-pick`, `fuse-panel --scout` and `--until`, written over matrices of vote keys,
+for a thousand selections of ten thousand records are ten million votes. A test holds them against `count_votes` and
+against the stages themselves.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.statistics import load_numpy
 from fusiontools.evaluation.tune.panels import LAST, Panels
 
-How = Literal["solo", "vote", "weighted", "first", "pick", "scouts", "fuse", "routed"]
+How = Literal["solo", "vote", "weighted", "first", "pick", "scouts", "until", "fuse", "routed"]
 #: In what part weights are exact: they are multiples of it.
 WEIGHT_PART = 1000
 #: How many cells of `records × seats × selections` are worked on at a time.
@@ -23,6 +24,10 @@ _CELLS = 4_000_000
 #: Beyond so many members not every sub-panel is looked at: those that vote best are grown by one member at a time.
 MOST_EXHAUSTIVE = 12
 _BEAM = 12
+#: How sure it may have to be what most say before nobody else is asked; samples are replayed as they were recorded.
+_SURE = (0.8, 0.95)
+#: So many votes that ways begin with are remembered: those of one sub-panel come one after the other.
+_MOST_BEGUN = 64
 #: Up to so many sub-panels the rarer ways are tried on each of them; beyond, on those of few members.
 _MOST_SUBPANELS, _FEW = 300, 4
 
@@ -34,12 +39,14 @@ class Way(NamedTuple):
         members: as they are asked, one after the other.
         samples: how often each is asked.
         scouts: how many responses of the first are waited for alone; where they agree nobody else is asked.
+        until: how sure it must be what most say for nobody else to be asked; members take turns.
     """
 
     how: How
     members: tuple[str, ...] = ()
     samples: int = 1
     scouts: int = 0
+    until: float = 0.0
 
     @property
     def label(self) -> str:
@@ -54,6 +61,8 @@ class Way(NamedTuple):
             return f"routed by kind of question ({self.samples} kinds)"
         if self.how == "scouts":
             return f"vote, {self.scouts} scouts: {who}"
+        if self.how == "until":
+            return f"vote until {100 * self.until:g} % sure: {who}"
         return f"{_WORDS[self.how]}: {who}"
 
 
@@ -83,6 +92,8 @@ class Replay:
         self._sure = bool(np.isfinite(panels.confidence).any())
         self._cheap_first = self._order_by_cost()
         self._timed = bool(np.isfinite(panels.latencies).all())
+        #: The scores of votes that several ways begin with.
+        self._begun: dict[tuple[int, ...], Any] = {}
 
     def seats_of(self, way: Way, weights: Mapping[str, float] | None = None) -> list[int]:
         """Return the places of the seats that a way asks, in their order; whose vote counts nothing is not asked."""
@@ -109,6 +120,7 @@ class Replay:
     def _rarer(self, subpanel: tuple[str, ...], samples: int, size: int) -> list[Way]:
         cheap = tuple(sorted(subpanel, key=self._cheap_first.index))
         found = [Way("scouts", cheap, samples, scouts) for scouts in (2, 3) if scouts < size]
+        found += [Way("until", cheap, samples, until=until) for until in _SURE if votes_to_be_sure(0, until) < size]
         if samples == 1 and self._timed:
             found.append(Way("first", subpanel))
         if self.panels.judge is not None:
@@ -208,10 +220,56 @@ class Replay:
         taken = latencies[:, first].max(axis=1) + np.where(agreed, 0.0, latencies[:, rest].max(axis=1))
         return np.where(agreed, own, voted), cost, taken
 
-    def _unvoted(self, way: Way) -> tuple[Any, Any, Any]:
-        """Return score, cost and seconds on each record of a way that counts no votes."""
+    def _until(self, way: Way) -> tuple[Any, Any, Any]:
+        """Return score, cost and seconds of each record's vote where members are asked in turn until it is sure."""
         np = load_numpy()
         panels = self.panels
+        own = [panels.seats_of(member)[: way.samples] for member in way.members]
+        seats = [seat for turn in itertools.zip_longest(*own) for seat in turn if seat is not None]
+        size = len(seats)
+        needed = np.array([votes_to_be_sure(second, way.until) for second in range(size + 1)])
+        asked = np.zeros(len(panels.keys), dtype=np.int64)
+        taken = np.zeros(len(panels.keys))
+        for heard in range(size):
+            rows = np.flatnonzero(asked == heard)
+            first, second = self._leading(rows, seats[:heard])
+            wanted = np.minimum(size, heard + np.maximum(0, needed[second] - first))
+            asked[rows] = wanted
+            for more in set(wanted.tolist()) - {heard}:
+                late = rows[wanted == more]
+                taken[late] += panels.latencies[late][:, seats[heard:more]].max(axis=1)
+        score = np.zeros(len(asked))
+        for heard in set(asked.tolist()):
+            rows = asked == heard
+            score[rows] = self._scores_begun(tuple(seats[:heard]))[rows]
+        cost = np.cumsum(panels.usd[:, seats], axis=1)[np.arange(len(asked)), asked - 1]
+        return score, cost, taken
+
+    def _leading(self, rows: Any, seats: Sequence[int]) -> tuple[Any, Any]:
+        """Return the votes of the two answers with the most on some records, as whole numbers."""
+        np = load_numpy()
+        if not seats:
+            return np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+        same = self.same[rows][:, seats][:, :, seats]
+        votes = same.sum(axis=2)
+        leader = votes.argmax(axis=1)
+        others = np.where(same[np.arange(len(rows)), leader] > 0, 0, votes)
+        return votes.max(axis=1).astype(np.int64), others.max(axis=1).astype(np.int64)
+
+    def _scores_begun(self, seats: tuple[int, ...]) -> Any:
+        """Return the scores of the vote of these seats, which other ways may begin with, too."""
+        if seats not in self._begun:
+            if len(self._begun) >= _MOST_BEGUN:
+                self._begun.clear()
+            self._begun[seats] = self._scores_of(self.elect([seats]))[:, 0]
+        return self._begun[seats]
+
+    def _unvoted(self, way: Way) -> tuple[Any, Any, Any]:
+        """Return score, cost and seconds on each record of a way that counts no votes, or only those it needs."""
+        np = load_numpy()
+        panels = self.panels
+        if way.how == "until":
+            return self._until(way)
         if way.how == "fuse":
             return panels.fusion[:, 0], panels.fusion[:, 1], panels.fusion[:, 2]
         if way.how == "solo":

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from fusiontools.evaluation.tune.selection import Choice
 
 #: What of the recorded panel says who was asked and when, and not how.
-_CHOSEN = ("members", "samples", "baselines", "scout", "stop_when_agreed", "quorum", "grace_s")
+_CHOSEN = (
+    *("members", "samples", "baselines", "scout", "stop_when_agreed", "quorum", "grace_s"),
+    *("until", "max_samples", "at_once"),
+)
 #: What a recipe says besides its stages, and a tuned one goes on saying.
 _KEPT = (
     *("endpoints", "limits", "redact", "compact", "log"),
@@ -91,8 +94,9 @@ def recipe_of(
     if own := {member: weights[member] for member in members if member in weights}:
         vote |= {"weighing": "learned"} if way.how == "weighted" else {}
         vote["learned"] = own
-    if way.how == "scouts":
-        panel |= {"scout": way.scouts} | ({"agree": vote["key"]} if "key" in vote else {})
+    if way.how in ("scouts", "until"):
+        early = {"scout": way.scouts} if way.how == "scouts" else {"until": way.until}
+        panel |= early | ({"agree": vote["key"]} if "key" in vote else {})
     if way.how == "first":
         panel |= {"quorum": 1, "grace_s": 0}
     home = asked.recipe.get("endpoint") or asked.members[members[0]]["endpoint"]

@@ -79,6 +79,17 @@ def test_a_chain_takes_a_round_for_each_of_its_steps(batch: Batch, provider: Pro
     assert provider.jobs() == [1, 1, 1, 1]
 
 
+def test_asking_until_it_is_sure_takes_a_job_for_each_of_its_rounds(batch: Batch, provider: Provider) -> None:
+    words = "--until 0.95 --max-samples 9 --batch"
+    unsure = batch(f"fuse-panel -m fake/a+text=4 -m fake/b+text=5 {words}", count=2)
+    sure = batch(f"fuse-panel -m fake/a+text=4 {words}", count=2)
+
+    assert [len(record["panel"]) for record in (*unsure.records, *sure.records)] == [9, 9, 4, 4]
+    # A job for each model: of two records the first four, and then the five that may still make sure.
+    assert provider.jobs() == [4, 4, 6, 4]
+    assert once(provider, 18)
+
+
 def test_submit_says_when_nothing_is_left_to_send(batch: Batch, provider: Provider) -> None:
     batch("fuse-panel --batch")
 

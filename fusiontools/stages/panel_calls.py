@@ -1,0 +1,143 @@
+"""Make the calls of a panel's plan, all at the same time, and cut off those that do not matter any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fusiontools.errors import CallFailed
+from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
+from fusiontools.llm.ledger import Ledger
+from fusiontools.stages.panel_plan import PlannedCall
+from fusiontools.stages.runtime import Runtime
+
+#: The outcome of each call by its place in the plan; a call that was cut because the others agree has none.
+Outcomes = dict[int, Completion | CallFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long calls are waited for.
+
+    Args:
+        quorum: once so many have answered, the rest get `grace_s` more; None waits for all.
+        enough: says of the outcomes so far whether nothing that is still to come matters.
+    """
+
+    quorum: int | None = None
+    grace_s: float = 0.0
+    enough: Callable[[Outcomes], Awaitable[bool]] | None = None
+
+
+async def ask(
+    planned: Sequence[PlannedCall], known: Outcomes, runtime: Runtime, ledger: Ledger, patience: Patience
+) -> Outcomes:
+    """Return the outcomes of a plan, of which some may be known.
+
+    What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
+    handed on as it is written.
+    """
+    outcomes = dict(known)
+    tasks: dict[asyncio.Task[Completion], int] = {}
+    warm: dict[str, asyncio.Event] = {}
+    on_delta = runtime.on_delta if len(planned) == 1 else None
+    for i, call in enumerate(planned):
+        if i in known:
+            if isinstance(known[i], Completion):
+                warm.setdefault(call.seat.model.name, asyncio.Event()).set()
+            continue
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot)
+        if recalled is not None:
+            outcomes[i] = recalled
+            if on_delta is not None:
+                say_whole(on_delta, recalled.content, recalled.reasoning_details)
+        elif call.request.cached_messages:
+            tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
+        else:
+            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
+    try:
+        await _settle(tasks, outcomes, patience)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return outcomes
+
+
+async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+    """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
+    if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
+        return await _complete(call, runtime, ledger, on_delta)
+
+    def ask(draft: OnDelta) -> Awaitable[Completion]:
+        return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
+
+    seat = call.seat
+    return await runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
+
+
+def _both(one: OnDelta, other: OnDelta) -> OnDelta:
+    def hear(delta: Delta) -> None:
+        one(delta)
+        other(delta)
+
+    return hear
+
+
+async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
+    if call.wish is None:
+        return await runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+    from fusiontools.stages.tool_loop import Ask, complete_with_tools
+
+    return await complete_with_tools(
+        Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta
+    )
+
+
+async def _complete_cached(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, warm: dict[str, asyncio.Event]
+) -> Completion:
+    """Make a call whose prompt its endpoint keeps: the first sample begins to answer before the others are asked."""
+    first = call.seat.model.name not in warm
+    begun = warm.setdefault(call.seat.model.name, asyncio.Event())
+    if not first:
+        await begun.wait()
+        return await complete(call, runtime, ledger)
+    try:
+        return await complete(call, runtime, ledger, lambda _: begun.set())
+    finally:
+        begun.set()
+
+
+async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outcomes, patience: Patience) -> None:
+    """Wait for all calls, for the quorum and its grace, or until enough is known; cancel the rest, sockets and all."""
+    pending = set(tasks)
+    cut_at: float | None = None
+    clock = asyncio.get_running_loop().time
+    while pending:
+        answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
+        if patience.enough is not None and await patience.enough(outcomes):
+            await _cancel(pending)
+            return
+        if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
+            cut_at = clock() + patience.grace_s
+        left_s = None if cut_at is None else max(0.0, cut_at - clock())
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            failure = task.exception()
+            if failure is not None and not isinstance(failure, CallFailed):
+                raise failure
+            outcomes[tasks[task]] = failure if failure is not None else task.result()
+        if not done and pending:
+            await _cancel(pending)
+            cut = CallFailed("cut", f"not in {patience.grace_s:g} s after {answered} had answered (--quorum)")
+            outcomes.update({tasks[task]: cut for task in pending})
+            return
+
+
+async def _cancel(pending: set[asyncio.Task[Completion]]) -> None:
+    for task in pending:
+        task.cancel()
+    await asyncio.wait(pending)
