@@ -191,7 +191,7 @@ class Http1Response(httpx.AsyncByteStream):
         self._parser = HttpResponseParser(self)
         self._head_bytes = 0  # with the interim heads before it
         self._pieces: list[bytes] = []
-        self._unread_bytes = 0
+        self.size = self._unread_bytes = 0  # of the body
         self._paused = self._whole = False
         self._reusable = self._released = False  # ended where the next response can begin; let go of
         self._fault: BaseException | None = None
@@ -217,7 +217,8 @@ class Http1Response(httpx.AsyncByteStream):
         """
         if self._pieces:
             take(self._take_pieces())
-        self._take, self._context = take, copy_context()
+        if not self._whole:
+            self._take, self._context = take, copy_context()
         while not self._whole:
             await self._wait()
 
@@ -275,6 +276,7 @@ class Http1Response(httpx.AsyncByteStream):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
+        self.size += len(body)
         self._unread_bytes += len(body)
         if self._unread_bytes > _UNREAD_LIMIT_BYTES and not self._paused:
             self._paused = True
