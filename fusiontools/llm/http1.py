@@ -191,7 +191,8 @@ class Http1Response(httpx.AsyncByteStream):
         self._parser = HttpResponseParser(self)
         self._head_bytes = 0  # with the interim heads before it
         self._pieces: list[bytes] = []
-        self.size = self._unread_bytes = 0  # of the body
+        self.size = 0  # of the body, as far as it has been taken
+        self._unread_bytes = 0
         self._paused = self._whole = False
         self._reusable = self._released = False  # ended where the next response can begin; let go of
         self._fault: BaseException | None = None
@@ -276,7 +277,6 @@ class Http1Response(httpx.AsyncByteStream):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self.size += len(body)
         self._unread_bytes += len(body)
         if self._unread_bytes > _UNREAD_LIMIT_BYTES and not self._paused:
             self._paused = True
@@ -322,6 +322,7 @@ class Http1Response(httpx.AsyncByteStream):
     def _take_pieces(self) -> bytes:
         data = b"".join(self._pieces)
         self._pieces.clear()
+        self.size += len(data)
         self._unread_bytes = 0
         if self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
