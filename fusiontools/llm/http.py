@@ -51,6 +51,7 @@ from fusiontools.record import jsonl
 
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
 _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
+_DEPTH_NAME = DEPTH_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,15 +316,15 @@ class HttpBackend:
         return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
 
     async def _send(self, content: bytes, mask: KeyMask) -> HttpReply:
-        more = {DEPTH_HEADER: str(depth)} if (depth := DEPTH.get()) else {}
-        if (traced := TRACED.get()) is not None:
-            more.update(traced.headers)
-        transport = self._transport()
+        depth, traced, transport = DEPTH.get(), TRACED.get(), self._transport()
+        more = {} if traced is None else traced.headers
         if isinstance(transport, Http1Transport):
-            head, more_lines = self._head_with(mask), _header_lines(more) if more else b""
-            sent = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, more_lines, len(content), content)
+            hops = b"%b: %d\r\n" % (_DEPTH_NAME, depth) if depth else b""
+            lines = b"%b%b%b" % (self._head_with(mask), hops, _header_lines(more) if more else b"")
+            sent = b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content)
             return HttpReply(await transport.exchange(sent), mask, self._room)
-        headers = {**self._headers, **self._key_header(mask), **more, "content-length": str(len(content))}
+        hop = {DEPTH_HEADER: str(depth)} if depth else {}
+        headers = {**self._headers, **self._key_header(mask), **hop, **more, "content-length": str(len(content))}
         request = httpx.Request("POST", self._url, headers=headers, content=content)
         return HttpReply(_HttpxBody(await transport.handle_async_request(request)), mask, self._room)
 
