@@ -260,21 +260,36 @@ class Client:
             on_delta(delta)  # type: ignore[misc]
 
         hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
-        for name in (request.model, *model.fallbacks):
-            asked, priced = request, model
-            if name != request.model:
-                # The recipe's price is the first model's own.
-                asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
-            recalled = None if self.journal is None else await self._find(asked, model, ledger, slot)
-            if recalled is not None:
-                if on_delta is not None:
-                    say_whole(on_delta, recalled.content, recalled.reasoning_details)
-                return recalled
+        left = [(request, model)]
+        # The recipe's price is the first model's own.
+        left += [
+            (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
+            for name in model.fallbacks
+        ]
+        hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
+        while left:
+            turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
+            for asked, _ in turn:
+                recalled = None if self.journal is None else await self._find(asked, model, ledger, slot)
+                if recalled is not None:
+                    if on_delta is not None:
+                        say_whole(on_delta, recalled.content, recalled.reasoning_details)
+                    return recalled
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                ask = self._join_or_buy if self.batch is None else self._buy_by_batch
-                completion = await ask(asked, priced, ledger, slot, hear)
+                buy = self._join_or_buy if self.batch is None else self._buy_by_batch
+                calls = [partial(buy, *each, ledger, slot) for each in turn]
+                if hedge_s is None or len(calls) == 1:
+                    completion = await calls[0](hear)
+                else:
+                    from fusiontools.llm.hedge import Hedged
+
+                    hedged = Hedged(*calls)
+                    try:
+                        completion = await hedged.complete(hedge_s, hear)
+                    finally:
+                        left = left if hedged.asked_second else [turn[1], *left]
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
