@@ -231,11 +231,16 @@ class Client:
             del self._marks[next(iter(self._marks))]
         return marks
 
-    async def _complete(
+    def _complete(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Coroutine[Any, Any, Completion]:
+        ask = self._ask_in_turn if self.traces is None else self._ask_traced
+        return ask(request, model, ledger, slot, on_delta)
+
+    async def _ask_traced(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
-        if self.traces is None:
-            return await self._ask_in_turn(request, model, ledger, slot, on_delta)
+        assert self.traces is not None  # noqa: S101 - only then it is called
         endpoint = self.endpoints.get(request.endpoint)
         with self.traces.call(request, endpoint, slot, streams=on_delta is not None) as span:
             return span.end_with(await self._ask_in_turn(request, model, ledger, slot, on_delta))
@@ -265,7 +270,8 @@ class Client:
         while left:
             turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
             for asked, _ in turn:
-                if (recalled := await self._find(asked, model, ledger, slot)) is not None:
+                recalled = None if self.journal is None else await self._find(asked, model, ledger, slot)
+                if recalled is not None:
                     if on_delta is not None:
                         say_whole(on_delta, recalled.content, recalled.reasoning_details)
                     return recalled

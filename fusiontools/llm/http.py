@@ -18,9 +18,10 @@ import os
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from traceback import clear_frames
 from typing import Any
 
@@ -42,7 +43,7 @@ from fusiontools.llm.completion import (
 )
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
-from fusiontools.llm.key_mask import KeyMask, current_key
+from fusiontools.llm.key_mask import BodyMask, KeyMask, current_key
 from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.rewrite import restore_names
@@ -50,6 +51,7 @@ from fusiontools.record import jsonl
 
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
 _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
+_DEPTH_NAME = DEPTH_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +76,91 @@ class ApiFormat:
 OPENAI = ApiFormat()
 
 
-@dataclass(frozen=True, slots=True)
 class HttpReply:
-    """An endpoint's reply: its head, and its body as it comes, as an iterator or handed to a function."""
+    """An endpoint's reply: its head, and its body as it comes, inflated and without our key.
 
-    status: int
-    headers: Mapping[str, str]
-    chunks: AsyncIterator[bytes]
-    close: Callable[[], Awaitable[None]]
-    each: Callable[[OnBytes], Awaitable[None]]
+    Args:
+        body: the response, of either transport.
+        mask: takes our key out: the one place where what an endpoint says comes in.
+        room: what bodies that are inflated may have together.
+    """
+
+    def __init__(self, body: Http1Response | _HttpxBody, mask: KeyMask, room: Room) -> None:
+        self.status = body.status
+        #: The client's own names of the tools that went out under short ones.
+        self.own_names: Mapping[str, str] = {}
+        self._body, self._room = body, room
+        self._mask = mask
+        self._masked = BodyMask(mask) if mask.key else None
+        self._codings = b", ".join([value for name, value in body.headers if name.lower() == b"content-encoding"])
+        self._inflater: Inflater | None = None
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The head, its names in lower case."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._body.headers}
+        return self._mask.hide_headers(headers) if self._mask.key else headers
+
+    @property
+    def size(self) -> int:
+        """How many bytes have been read, and made of them."""
+        return self._body.size + (self._inflater.taken if self._inflater is not None else 0)
+
+    async def each(self, take: OnBytes) -> None:
+        """Hand on the body piece by piece as it is read; returns at its end."""
+        if self._codings:
+            async for piece in self._pieces():
+                take(piece)
+        elif (masked := self._masked) is None:
+            await self._body.each(take)
+        else:
+            await self._body.each(lambda piece: take(masked.take(piece)))
+            take(masked.finish())
+
+    async def whole(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            CallFailed: it is longer than anything that is read.
+        """
+        pieces: list[bytes] = []
+        size = 0
+
+        def add(piece: bytes) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > BODY_LIMIT_BYTES:
+                raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
+            pieces.append(piece)
+
+        await self.each(add)
+        return b"".join(pieces)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Return the body as it comes, to whoever waits between its pieces."""
+        return _renamed(self._pieces(), self.own_names) if self.own_names else self._pieces()
+
+    async def aclose(self) -> None:
+        """Let go of the body, read or not."""
+        if self._inflater is not None:
+            self._inflater.close()
+        await self._body.aclose()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        async for piece in self._inflated() if self._codings else self._body:
+            if shown := piece if self._masked is None else self._masked.take(piece):
+                yield shown
+        if self._masked is not None and (rest := self._masked.finish()):
+            yield rest
+
+    async def _inflated(self) -> AsyncIterator[bytes]:
+        """Yield what the endpoint has compressed without being asked; others are served between the pieces of a lot."""
+        self._inflater = Inflater(self._codings.decode("latin-1"), self._room)
+        async for chunk in self._body:
+            for i, piece in enumerate(self._inflater.feed(chunk)):
+                if i:
+                    await asyncio.sleep(0)
+                yield piece
 
 
 class HttpBackend:
@@ -108,7 +186,9 @@ class HttpBackend:
             **api.headers,
             **endpoint.headers,
         }
-        self._head = b""  # written when it is first needed
+        #: What begins every request, and the key for which it was written.
+        self._head = b""
+        self._head_for: KeyMask | None = None
         self._quirks: dict[str, Quirks] = {}
         #: Models that were seen to close thoughts which they had not opened: their streams are held until then.
         self._waits: set[str] = set()
@@ -165,13 +245,14 @@ class HttpBackend:
                 try:
                     failure = await _failure_of(reply)
                 finally:
-                    await reply.close()
+                    await self._close(reply)
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
                     raise failure
+            reply.own_names = own_names
             try:
-                yield replace(reply, chunks=_renamed(reply.chunks, own_names)) if own_names else reply
+                yield reply
             finally:
-                await reply.close()
+                await self._close(reply)
         except CallFailed as failure:
             _let_go(failure)
             raise
@@ -216,13 +297,13 @@ class HttpBackend:
                     reader = self._reader(body, streamed=True)
                     completion = await read_stream(reply.each, reader, show, started)
                 else:
-                    content = await _whole_body(reply)
+                    content = await reply.whole()
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
                     reader = self._reader(body, streamed=False)
                     completion = reader.read(content)
             finally:
-                await reply.close()
+                await self._close(reply)
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
             raise self._call_failed(error, retryable=not shown) from error
         if reader.closes_unopened:
@@ -235,50 +316,40 @@ class HttpBackend:
         return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
 
     async def _send(self, content: bytes, mask: KeyMask) -> HttpReply:
-        own = {"content-length": str(len(content))}
-        if mask.of:
-            name, before = self._api.key_header
-            own[name] = before + mask.of
-        if depth := DEPTH.get():
-            own[DEPTH_HEADER] = str(depth)
-        if (traced := TRACED.get()) is not None:
-            own.update(traced.headers)
-        transport = self._transport()
+        depth, traced, transport = DEPTH.get(), TRACED.get(), self._transport()
+        more = {} if traced is None else traced.headers
         if isinstance(transport, Http1Transport):
-            self._head = self._head or b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, _header_lines(self._headers))
-            sent = b"%b%b\r\n%b" % (self._head, _header_lines(own), content)
-            reply = self._weighed(_raw_reply(await transport.exchange(sent), self._room))
-            return _hide_key(reply, mask) if mask.key else reply
-        request = httpx.Request("POST", self._url, headers={**self._headers, **own}, content=content)
-        reply = self._weighed(_reply(await transport.handle_async_request(request), self._room))
-        return _hide_key(reply, mask) if mask.key else reply
+            hops = b"%b: %d\r\n" % (_DEPTH_NAME, depth) if depth else b""
+            lines = b"%b%b%b" % (self._head_with(mask), hops, _header_lines(more) if more else b"")
+            sent = b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content)
+            return HttpReply(await transport.exchange(sent), mask, self._room)
+        hop = {DEPTH_HEADER: str(depth)} if depth else {}
+        headers = {**self._headers, **self._key_header(mask), **hop, **more, "content-length": str(len(content))}
+        request = httpx.Request("POST", self._url, headers=headers, content=content)
+        return HttpReply(_HttpxBody(await transport.handle_async_request(request)), mask, self._room)
 
-    def _weighed(self, reply: HttpReply) -> HttpReply:
-        """Return the reply, and see to it that what failed is freed once much has been read.
+    def _head_with(self, mask: KeyMask) -> bytes:
+        """Return what begins every request with this key: it is written once."""
+        if self._head_for is not mask:
+            lines = _header_lines({**self._headers, **self._key_header(mask)})
+            self._head, self._head_for = b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, lines), mask
+        return self._head
+
+    def _key_header(self, mask: KeyMask) -> dict[str, str]:
+        name, before = self._api.key_header
+        return {name: before + mask.of} if mask.of else {}
+
+    async def _close(self, reply: HttpReply) -> None:
+        """Let go of a reply, and see to it that what failed is freed once much has been read.
 
         The traceback of a failure holds on to what was read, in a cycle, and Python looks for cycles by the number of
         objects, whatever their size: a few large bodies would stay for hours.
         """
-
-        async def chunks() -> AsyncIterator[bytes]:
-            async for chunk in reply.chunks:
-                self._read_bytes += len(chunk)
-                yield chunk
-
-        async def each(take: OnBytes) -> None:
-            def weigh(chunk: bytes) -> None:
-                self._read_bytes += len(chunk)
-                take(chunk)
-
-            await reply.each(weigh)
-
-        async def close() -> None:
-            await reply.close()
-            if self._read_bytes > _COLLECTED_BYTES:
-                self._read_bytes = 0
-                asyncio.get_running_loop().call_later(_COLLECT_S, gc.collect)
-
-        return replace(reply, chunks=chunks(), each=each, close=close)
+        self._read_bytes += reply.size
+        await reply.aclose()
+        if self._read_bytes > _COLLECTED_BYTES:
+            self._read_bytes = 0
+            asyncio.get_running_loop().call_later(_COLLECT_S, gc.collect)
 
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
@@ -375,72 +446,29 @@ def _proxy_address(url: httpx.URL) -> str | None:
     return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
 
 
-def _raw_reply(response: Http1Response, room: Room) -> HttpReply:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-    reply = HttpReply(response.status, headers, aiter(response), response.aclose, response.each)
-    return _inflated(reply, room) if "content-encoding" in headers else reply
+class _HttpxBody:
+    """The response of one of httpx's own transports, as `Http1Response` is one of ours."""
 
+    def __init__(self, response: httpx.Response) -> None:
+        self.status, self.headers, self.size = response.status_code, response.headers.raw, 0
+        self._response = response
+        if response.is_stream_consumed:  # what a transport has read already it has inflated, too
+            self.headers = [(name, value) for name, value in self.headers if name.lower() != b"content-encoding"]
 
-def _reply(response: httpx.Response, room: Room) -> HttpReply:
-    # What a transport has read already it has inflated, too.
-    here = response.is_stream_consumed
-    chunks = response.aiter_bytes() if here else response.aiter_raw()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        response = self._response
+        async for chunk in response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw():
+            self.size += len(chunk)
+            yield chunk
 
-    async def each(take: OnBytes) -> None:
-        async for chunk in chunks:
+    async def each(self, take: OnBytes) -> None:
+        """Hand on the body as it comes."""
+        async for chunk in self:
             take(chunk)
 
-    reply = HttpReply(response.status_code, response.headers, chunks, response.aclose, each)
-    return _inflated(reply, room) if "content-encoding" in response.headers and not here else reply
-
-
-def _inflated(reply: HttpReply, room: Room) -> HttpReply:
-    """Return a reply whose endpoint has compressed it without being asked, inflated within bounds."""
-    inflater: Inflater | None = None
-
-    def inflate(chunk: bytes) -> Iterator[bytes]:
-        nonlocal inflater
-        inflater = inflater or Inflater(reply.headers["content-encoding"], room)
-        return inflater.feed(chunk)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        async for chunk in reply.chunks:
-            for piece in inflate(chunk):
-                yield piece
-
-    async def each(take: OnBytes) -> None:
-        def take_inflated(chunk: bytes) -> None:
-            for piece in inflate(chunk):
-                take(piece)
-
-        await reply.each(take_inflated)
-
-    async def close() -> None:
-        if inflater is not None:
-            inflater.close()
-        await reply.close()
-
-    return replace(reply, chunks=chunks(), each=each, close=close)
-
-
-def _hide_key(reply: HttpReply, mask: KeyMask) -> HttpReply:
-    """Return the reply without our key: the one place where what an endpoint says comes in."""
-
-    async def each(take: OnBytes) -> None:
-        rest = b""
-
-        def hide(piece: bytes) -> None:
-            nonlocal rest
-            whole, rest = mask.split_open(rest + piece)
-            if whole:
-                take(whole)
-
-        await reply.each(hide)
-        if rest:
-            take(mask.hide(rest))
-
-    headers, chunks = mask.hide_headers(reply.headers), mask.hide_in_chunks(reply.chunks)
-    return HttpReply(reply.status, headers, chunks, reply.close, each)
+    async def aclose(self) -> None:
+        """Close it, read or not."""
+        await self._response.aclose()
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:
@@ -455,18 +483,7 @@ async def _failure_of(reply: HttpReply) -> CallFailed:
     # Most runs meet none, and its table takes longer to load than a call.
     from fusiontools.llm.failures import read_failure
 
-    return read_failure(reply.status, await _whole_body(reply), reply.headers)
-
-
-async def _whole_body(reply: HttpReply) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in reply.chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
-    return b"".join(parts)
+    return read_failure(reply.status, await reply.whole(), reply.headers)
 
 
 def _naming_url(failure: CallFailed, url: httpx.URL) -> CallFailed:

@@ -191,6 +191,7 @@ class Http1Response(httpx.AsyncByteStream):
         self._parser = HttpResponseParser(self)
         self._head_bytes = 0  # with the interim heads before it
         self._pieces: list[bytes] = []
+        self.size = 0  # of the body, as far as it has been taken
         self._unread_bytes = 0
         self._paused = self._whole = False
         self._reusable = self._released = False  # ended where the next response can begin; let go of
@@ -217,7 +218,8 @@ class Http1Response(httpx.AsyncByteStream):
         """
         if self._pieces:
             take(self._take_pieces())
-        self._take, self._context = take, copy_context()
+        if not self._whole:
+            self._take, self._context = take, copy_context()
         while not self._whole:
             await self._wait()
 
@@ -320,6 +322,7 @@ class Http1Response(httpx.AsyncByteStream):
     def _take_pieces(self) -> bytes:
         data = b"".join(self._pieces)
         self._pieces.clear()
+        self.size += len(data)
         self._unread_bytes = 0
         if self._paused and not self._transport.is_closing():
             self._transport.resume_reading()

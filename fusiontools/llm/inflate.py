@@ -62,7 +62,8 @@ class Inflater:
         # What was applied last is undone first.
         self._steps = [_Step(name) for name in reversed(names)]
         self._room = room
-        self._taken = 0
+        #: The bytes that it has inflated to.
+        self.taken = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what bytes inflate to.
@@ -72,16 +73,16 @@ class Inflater:
             zlib.error: it is not of the coding that the head says.
         """
         for piece in self._inflate(data, 0):
-            self._taken += len(piece)
+            self.taken += len(piece)
             self._room.take(len(piece))
-            if self._taken > BODY_LIMIT_BYTES:
+            if self.taken > BODY_LIMIT_BYTES:
                 raise CallFailed("bad_response", f"the endpoint's answer inflates to over {BODY_LIMIT_BYTES >> 20} MiB")
             yield piece
 
     def close(self) -> None:
         """Give back the room."""
-        self._room.give(self._taken)
-        self._taken = 0
+        self._room.give(self.taken)
+        self.taken = 0
 
     def _inflate(self, data: bytes, step: int) -> Iterator[bytes]:
         if step == len(self._steps):

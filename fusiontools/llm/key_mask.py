@@ -10,7 +10,7 @@ import asyncio
 import base64
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,15 +106,22 @@ class KeyMask:
         kept = max(len(data.rstrip(self._letters)), len(data) - self._longest)
         return data[:kept], data[kept:]
 
-    async def hide_in_chunks(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield a body without the key, also where that was cut in two."""
-        rest = b""
-        async for chunk in chunks:
-            whole, rest = self.split_open(rest + chunk)
-            if whole:
-                yield whole
-        if rest:
-            yield self.hide(rest)
+
+class BodyMask:
+    """Takes the key out of a body that comes in pieces: the last word of each waits, for the key may begin there."""
+
+    def __init__(self, mask: KeyMask) -> None:
+        self._mask = mask
+        self._rest = b""
+
+    def take(self, piece: bytes) -> bytes:
+        """Add bytes; returns what can be shown by now."""
+        shown, self._rest = self._mask.split_open(self._rest + piece)
+        return shown
+
+    def finish(self) -> bytes:
+        """Return what waited."""
+        return self._mask.hide(self._rest)
 
 
 def _in_base64(plain: bytes) -> list[bytes]:

@@ -33,6 +33,8 @@ _MOST_USD = 1000.0
 #: What xAI counts in.
 _TICKS_PER_USD = 1e10
 _DEEPEST = 8
+#: How some servers count, beside the details, what came from a cache.
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 _TOTALS = ("total_cost", "total")
 
 
@@ -286,14 +288,14 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     if tokens is None:
         return None, _cost_usd(said)
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
-    cached = (_count(prompt, "cached_tokens"), _count(said, "prompt_cache_hit_tokens"), _count(said, "cached_tokens"))
+    cached = [_count(prompt, "cached_tokens"), *[_count(said, name) for name in _CACHED if name in said]]
     usage: Usage = {
         "prompt_tokens": tokens[0],
         "completion_tokens": tokens[1],
         "cached_tokens": max(cached),
         "reasoning_tokens": _count(completion, "reasoning_tokens"),
     }
-    if written := _count(prompt, "cache_write_tokens"):
+    if prompt and (written := _count(prompt, "cache_write_tokens")):
         usage["cache_write_tokens"] = written
     return usage, _cost_usd(said)
 

@@ -48,6 +48,14 @@ _BESIDE_TEXT = (
 )
 #: What an answer may hold beside its message.
 _BESIDE_MESSAGE = ("citations", "search_results")
+#: What a piece of a stream, and the choice in it, may hold where it brings text and nothing else.
+_OF_A_PIECE = frozenset(
+    (
+        *("id", "object", "created", "model", "choices", "usage"),
+        *("provider", "system_fingerprint", "service_tier", "obfuscation"),
+    )
+)
+_OF_ITS_CHOICE = frozenset(("index", "delta", "finish_reason", "native_finish_reason", "logprobs"))
 #: What reading a value raises that is not of the kind that it must be.
 _ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -184,15 +192,19 @@ class ReplyReader:
         if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
             shown = _shown(events.start)
             raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
-        with _WELL_FORMED:
+        try:
             completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
+        except _ILL_FORMED as error:
+            raise _ill_formed() from error
         self.left += left
         return completion
 
     def _take(self, event: dict[str, Any]) -> list[Delta]:
-        with _WELL_FORMED:
+        try:
             said = event if event is DONE or self._translate is None else self._translate(event)
             return self._reply.take(said) if said is not None else []
+        except _ILL_FORMED as error:
+            raise _ill_formed() from error
 
 
 class Reply:
@@ -238,6 +250,8 @@ class Reply:
 
     def take(self, event: dict[str, Any]) -> list[Delta]:
         """Add an event; returns what it brings of the visible answer."""
+        if text := self._text_alone_in(event):
+            return self._with_thoughts(self._add_text(text))
         # Some servers give no other sign that the answer is complete.
         self._done = self._done or event is DONE
         if usage := find_usage(event):
@@ -321,6 +335,39 @@ class Reply:
         )
         return completion, self._with_thoughts(left)
 
+    def _text_alone_in(self, event: dict[str, Any]) -> str:
+        """Return the text of a piece that brings nothing else, as most do; nothing, where there is more to be read."""
+        if not (self._in_pieces and "model" in self._data):
+            return ""
+        try:
+            [choice] = event["choices"]
+            delta = choice["delta"]
+            text = delta["content"]
+        except (LookupError, TypeError, ValueError):
+            return ""
+        if not (
+            event.keys() <= _OF_A_PIECE and choice.keys() <= _OF_ITS_CHOICE and choice.get("index") == self._choice
+        ):
+            return ""
+        if (
+            event.get("usage")
+            or choice.get("finish_reason")
+            or choice.get("logprobs")
+            or event.get("object") == "error"
+        ):
+            return ""
+        if len(delta) > 1 and [name for name, value in delta.items() if value and name not in ("role", "content")]:
+            return ""
+        return text if type(text) is str else ""
+
+    def _add_text(self, content: str) -> list[Delta]:
+        text = self._joiner.join(content)
+        if not text:
+            return []
+        self._content.append(text)
+        visible = self._text_filter().take(text) if self._streamed else ""
+        return [visible] if visible else []
+
     def _add(self, delta: dict[str, Any]) -> list[Delta]:
         content, thought = _content(delta.get("content"))
         # Some servers give the same thoughts under two names.
@@ -333,11 +380,7 @@ class Reply:
             self._details += details
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
-        brought: list[Delta] = []
-        if content and (text := self._joiner.join(content)):
-            self._content.append(text)
-            if self._streamed and (visible := self._text_filter().take(text)):
-                brought.append(visible)
+        brought = self._add_text(content) if content else []
         if proposed := _proposed(delta):
             self._called = True
             if pieces := self._calls.take(proposed):
@@ -375,19 +418,10 @@ class Reply:
         return f"{self._model} {self._data.get('model', '')}"
 
 
-class _WellFormed:
-    """Fails by name where a value is not of the kind that it must be: what an endpoint sends is not ours to trust."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, _ILL_FORMED):
-            what = "a value in it is not of the kind that it must be"
-            raise CallFailed("bad_response", f"the endpoint's answer cannot be read: {what}") from error
-
-
-_WELL_FORMED = _WellFormed()
+def _ill_formed() -> CallFailed:
+    """Return the failure of a value that is not of the kind that it must be: what an endpoint sends is not ours."""
+    what = "a value in it is not of the kind that it must be"
+    return CallFailed("bad_response", f"the endpoint's answer cannot be read: {what}")
 
 
 def _base_failure(event: dict[str, Any]) -> dict[str, Any] | None:

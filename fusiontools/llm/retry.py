@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 _LONGEST_WAIT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """How and for whom attempts are made."""
 
     backend: Backend

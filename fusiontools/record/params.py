@@ -76,6 +76,8 @@ ANSWER = tuple(name for name, whose in POLICY.items() if whose in (BOTH, WRITER)
 
 def find_refused(said: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the first parameter that cannot be honoured, and why; None where all can."""
+    if REFUSALS.keys().isdisjoint(said):
+        return None
     for name, why in REFUSALS.items():
         value = said.get(name)
         harmless = value in (None, 1, [], ["text"], {}) and value is not True

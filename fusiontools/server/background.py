@@ -18,7 +18,7 @@ from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
 from fusiontools.server.protocols.responses_reply import ResponsesWriter, fail_response, start_response, whole
 from fusiontools.server.request import Receive, Send, encode_headers, keepalive_of, send_json
-from fusiontools.server.result import answer_to, error_of, sum_spending
+from fusiontools.server.result import answer_to, cost_of, error_of
 from fusiontools.server.streaming import STREAM_HEADERS, Stream
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class BackgroundResponse:
             return
         record: Any = task.result()
         log.outcome = "ok" if "answer" in record else error_of(record).code
-        log.cost_usd = 0.0 if self.cached else sum_spending(record.get("calls", [])).cost_usd
+        log.cost_usd = 0.0 if self.cached else cost_of(record.get("calls", []))
 
     def _stream(self, send: Send, writer: StreamWriter) -> Stream:
         events = bool(self.exchange.plan.fusion.get("events"))

@@ -29,7 +29,7 @@ from fusiontools.server.request import (
     send_json,
 )
 from fusiontools.server.response_store import with_turn
-from fusiontools.server.result import answer_to, sum_spending
+from fusiontools.server.result import answer_to, cost_of
 from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class ChatRoute:
             ApiError: it has none.
         """
         cached, exchange.job.paid = exchange.job.paid, True
-        exchange.log.cost_usd = 0.0 if cached else sum_spending(record.get("calls", [])).cost_usd
+        exchange.log.cost_usd = 0.0 if cached else cost_of(record.get("calls", []))
         return answer_to(exchange.request, record, exchange.plan, self.server.options.usage, cached=cached)
 
     async def wait(self, exchange: Exchange, receive: Receive) -> ChatResult | None:

@@ -12,7 +12,7 @@ from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult
 from fusiontools.server.request import Receive, Send, keepalive_of
-from fusiontools.server.result import answer_to, notes_of, sum_spending
+from fusiontools.server.result import answer_to, cost_of, notes_of
 from fusiontools.server.scrubbing import scrub_record
 from fusiontools.server.streaming import Stream
 
@@ -86,7 +86,7 @@ async def say_run(exchange: Exchange, given: Mapping[str, Any], server: Server, 
     log, writer = exchange.log, FuseWriter(exchange.meta.id)
 
     def settle(record: Record) -> ChatResult:
-        log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
+        log.cost_usd = cost_of(record.get("calls", []))
         writer.record = show(record, exchange.request, exchange.plan, given, server)
         return answer_to(exchange.request, record, exchange.plan, server.options.usage)
 

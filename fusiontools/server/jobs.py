@@ -393,6 +393,7 @@ class JobRunner:
         limits = [usd for usd in (self.max_request_cost_usd, plan.fusion.get("max_cost_usd")) if usd is not None]
         return Runtime(
             self.client,
+            deadline=time.monotonic() + plan.recipe.limits.deadline_s,
             limits=plan.recipe.limits,
             tools=plan.recipe.tools,
             on_delta=job.say if followed else None,

@@ -17,7 +17,7 @@ from fusiontools.llm.completion import DEPTH
 from fusiontools.server.jobs import Job, Note
 from fusiontools.server.protocols.exchange import FUSION, ApiError, ChatRequest
 from fusiontools.server.request import Receive, RequestLog, Send, depth_of, read_bytes, report_bug
-from fusiontools.server.result import sum_spending
+from fusiontools.server.result import cost_of
 from fusiontools.server.scrubbing import scrub_record
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ServedModels:
         job = Job(server.runner.work(chat, plan, budget, asked))
         job.join(_StepTeller(job, tell))
         record: Any = await job.task
-        log.cost_usd = sum_spending(record.get("calls", [])).cost_usd
+        log.cost_usd = cost_of(record.get("calls", []))
         return scrub_record(record, whole=self.server.options.show_recipes)  # type: ignore[return-value]
 
 

@@ -232,7 +232,7 @@ class Access:
         Raises:
             ApiError: who may not come in, and why.
         """
-        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+        if [name for name, _ in scope["headers"]].count(b"host") > 1:
             raise ApiError(400, "invalid_request", "a request names one host: one `Host`, and none else in its target")
         headers = _headers(scope)
         origin = headers.get(b"origin")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,8 @@ async def forward(body: Mapping[str, Any], model: Model, client: Client, forward
             begun = True
             first.reschedule(None)  # what has begun may take long, as agents' streams do
             await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
-            usage, reported_usd = await _copy(_restored(reply, hidden, sent), forwarding.write, _hides_usage(body))
+            chunks = _restored(reply, hidden, sent)
+            usage, reported_usd = await _copy(chunks, _streams(reply), forwarding.write, _hides_usage(body))
             noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
             payment.answered = True
             payment.paid_usd, source = paid_for(endpoint, model, noted)
@@ -174,12 +175,14 @@ def _hide(sent: dict[str, Any], endpoint: Endpoint, redact: Redact) -> tuple[dic
     return {**hidden.hide(sent), "model": sent["model"]}, hidden
 
 
-def _restored(reply: HttpReply, hidden: Hidden | None, sent: Mapping[str, Any]) -> HttpReply:
+def _streams(reply: HttpReply) -> bool:
+    return "text/event-stream" in reply.headers.get("content-type", "")
+
+
+def _restored(reply: HttpReply, hidden: Hidden | None, sent: Mapping[str, Any]) -> AsyncIterator[bytes]:
     if hidden is None:
-        return reply
-    streams = "text/event-stream" in reply.headers.get("content-type", "")
-    chunks = restore_chunks(reply.chunks, hidden, streams=streams, in_json=wants_json(sent))
-    return replace(reply, chunks=chunks)
+        return reply.chunks()
+    return restore_chunks(reply.chunks(), hidden, streams=_streams(reply), in_json=wants_json(sent))
 
 
 def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
@@ -204,15 +207,14 @@ def _hides_usage(body: Mapping[str, Any]) -> bool:
 
 
 async def _copy(
-    reply: HttpReply, write: Callable[[bytes], Awaitable[None]], hides_usage: bool
+    chunks: AsyncIterator[bytes], streams: bool, write: Callable[[bytes], Awaitable[None]], hides_usage: bool
 ) -> tuple[Usage | None, float | None]:
     """Hand on all bytes, of a stream whole events only; returns the tokens and the cost that are said in them."""
-    streams = "text/event-stream" in reply.headers.get("content-type", "")
     events = EventBuffer(
         (lambda event: b'"choices":[]' not in event.replace(b" ", b"")) if hides_usage else (lambda _: True)
     )
     reading = _UsageReader()
-    async for chunk in reply.chunks:
+    async for chunk in chunks:
         if data := events.take(chunk) if streams else chunk:
             await write(data)
         if len(events.last()) > _EVENT_LIMIT_BYTES:

@@ -133,7 +133,7 @@ async def _read_some(receive: Receive) -> Any:
 
 def speaks_anthropic(scope: Any) -> bool:
     """Return whether a client speaks Anthropic's protocol, on the paths that other clients ask too."""
-    return scope["path"].startswith("/v1/messages") or any(name == b"anthropic-version" for name, _ in scope["headers"])
+    return scope["path"].startswith("/v1/messages") or b"anthropic-version" in [name for name, _ in scope["headers"]]
 
 
 def check_size(request: ChatRequest, options: ServeOptions) -> None:

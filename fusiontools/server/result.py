@@ -40,8 +40,9 @@ def result_of(record: Record, plan: Plan, usage: str, *, cached: bool = False) -
     if "error" in record or answer is None:
         raise error_of(record)
     calls = () if cached else record.get("calls", [])
-    spent = sum_spending(calls) if usage == "total" else _sum_answer_spending(record, calls)
-    block = fusion_block(record, plan, calls, cached)
+    whole = sum_spending(calls)
+    spent = whole if usage == "total" else _sum_answer_spending(record, whole)
+    block = fusion_block(record, plan, calls, whole, cached)
     sources, details = answer.get("sources", ()), answer.get("reasoning_details", ())
     reason = _finish_reason(answer)
     return ChatResult(
@@ -83,9 +84,15 @@ def sum_spending(calls: Sequence[Call]) -> Spending:
     return Spending.of(call for call in calls if not call["replayed"])
 
 
-def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> Spending:
+def cost_of(calls: Sequence[Call]) -> float | None:
+    """Return what a response cost; None where nobody knows it of a call."""
+    costs = [call["cost_usd"] for call in calls if not call["replayed"]]
+    return None if None in costs else round(sum((usd for usd in costs if usd), 0.0), 10)
+
+
+def _sum_answer_spending(record: Record, whole: Spending) -> Spending:
     """Return the tokens of the call that wrote the answer, whenever it was made, and what all calls cost now."""
-    whole, answer = sum_spending(calls), record["answer"]
+    answer = record["answer"]
     answered = [call for call in record.get("calls", []) if call["status"] == "ok"]
     written = [call for call in answered if call["stage"] == "synth" and call.get("step") != "guard"]
     if "response" in answer:
@@ -96,28 +103,32 @@ def _sum_answer_spending(record: Record, calls: Sequence[Call]) -> Spending:
     return replace(own, calls=whole.calls, unknown=whole.unknown, known_usd=whole.known_usd)
 
 
-def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], cached: bool) -> dict[str, Any]:
-    """Return the response's `fusion` object; what is long is in it where the client asked for it."""
+def fusion_block(record: Record, plan: Plan, calls: Sequence[Call], spent: Spending, cached: bool) -> dict[str, Any]:
+    """Return the response's `fusion` object; what is long is in it where the client asked for it.
+
+    Args:
+        spent: the sum of the calls.
+    """
     include = plan.fusion.get("include", ())
     show = scrub_response if "panel" in include else _summarize
-    spent: dict[str, Spending] = {}
+    known: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for call in calls:
-        stage = call["stage"]
+        stage, usd = call["stage"], call["cost_usd"]
         seconds[stage] = max(seconds.get(stage, 0.0), call["latency_s"])
-        spent.setdefault(stage, Spending()).add(call)
-    costs = {stage: round(own.known_usd, 10) for stage, own in spent.items() if own.unknown < own.calls}
-    unknown = sum(own.unknown for own in spent.values())
+        if usd is not None or call["replayed"]:
+            known[stage] = known.get(stage, 0.0) + (usd or 0.0)
+    costs = {stage: round(usd, 10) for stage, usd in known.items()}
     block: dict[str, Any] = {
         "recipe": plan.recipe.name,
         "chain": plan.chain,
         "panel": [show(response) for response in record.get("panel", [])],
         "by": record["answer"]["by"] if "answer" in record else None,
         "model": record["answer"].get("model") if "answer" in record else None,
-        "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": unknown, "by_stage_usd": costs},
+        "cost": {"known_usd": round(sum(costs.values()), 10), "unknown_calls": spent.unknown, "by_stage_usd": costs},
         "timings": {f"{stage}_s": s for stage, s in seconds.items()},
         "calls": len(calls),
-        "usage": openai_usage(sum_spending(calls)),
+        "usage": openai_usage(spent),
         "cached": cached,
     }
     if "degraded" in record:

@@ -43,7 +43,7 @@ from fusiontools.server.request import (
     send_json,
     speaks_anthropic,
 )
-from fusiontools.server.result import error_of, sum_spending
+from fusiontools.server.result import cost_of, error_of, sum_spending
 
 if TYPE_CHECKING:
     from fusiontools.server.state import Server
@@ -287,7 +287,7 @@ class Routes:
             status, headers = refused.status, {**headers, **refused.headers}
         log.outcome, log.cost_usd = (
             ("ok" if status == 200 else "failed"),
-            sum_spending(record.get("calls", [])).cost_usd,
+            cost_of(record.get("calls", [])),
         )
         await send_json(send, status, show(record, request, plan, body, server), {**headers, **log.cost_header()})
 
@@ -376,7 +376,7 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call], least: list[Call]) ->
     stages: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(call["stage"] for call in calls):
         own = [call for call in calls if call["stage"] == stage]
-        stages[stage] = {"calls": len(own), "cost_usd": sum_spending(own).cost_usd}
+        stages[stage] = {"calls": len(own), "cost_usd": cost_of(own)}
     return {
         "recipe": recipe.name,
         "chain": chain,
@@ -385,7 +385,7 @@ def _sum_up(recipe: Recipe, chain: str, calls: list[Call], least: list[Call]) ->
         "input_tokens": spent.prompt_tokens,
         "max_output_tokens": spent.completion_tokens,
         "cost_usd": spent.cost_usd,
-        "least": {"calls": len(least), "cost_usd": sum_spending(least).cost_usd},
+        "least": {"calls": len(least), "cost_usd": cost_of(least)},
         "stages": stages,
     }
 

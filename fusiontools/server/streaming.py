@@ -162,24 +162,30 @@ class Stream:
         return self._opening
 
     def _write(self, piece: Piece) -> bytes:
-        self._open()
+        if self._opening is None:
+            self._open()
+        if isinstance(piece, str):
+            if self.first is not None:
+                self._note_first()
+            self._text.append(piece)
+            return self.writer.text(piece)
         if isinstance(piece, Note):
             data = self.writer.progress(piece.words) if piece.words else self._draft(piece.event)
             return data + (self.writer.event(piece.event) if self.events else b"")
-        if self.first is not None:
-            self.first()
-            self.first = None
+        self._note_first()
         if isinstance(piece, Thoughts):
             self._thought = True
             return self.writer.thoughts(piece.details)
-        if isinstance(piece, str):
-            self._text.append(piece)
-            return self.writer.text(piece)
         for delta in piece:
             begun = self._calls.setdefault(delta["index"], StartedToolCall(delta.get("id", "")))
             begun.name += delta["function"].get("name", "")
             begun.arguments += delta["function"].get("arguments", "")
         return self.writer.calls(piece)
+
+    def _note_first(self) -> None:
+        if self.first is not None:
+            self.first()
+            self.first = None
 
     def _draft(self, event: Mapping[str, Any]) -> bytes:
         """Return what of the draft is said that is shown as thoughts: that of the member who begins first."""

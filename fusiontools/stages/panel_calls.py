@@ -116,6 +116,9 @@ async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outco
     pending = set(tasks)
     cut_at: float | None = None
     clock = asyncio.get_running_loop().time
+    # Where all are waited for, one that fails unexpectedly is all that ends the wait early.
+    wakes = patience.quorum is not None or patience.enough is not None
+    when = asyncio.FIRST_COMPLETED if wakes else asyncio.FIRST_EXCEPTION
     while pending:
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
         if patience.enough is not None and await patience.enough(outcomes):
@@ -124,7 +127,7 @@ async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outco
         if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
             cut_at = clock() + patience.grace_s
         left_s = None if cut_at is None else max(0.0, cut_at - clock())
-        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=when)
         for task in done:
             failure = task.exception()
             if failure is not None and not isinstance(failure, CallFailed):

@@ -52,20 +52,23 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
 
     Every placeholder is replaced once and what comes in is not looked at again.
     """
-    pieces: list[Piece] = []
-    # Text and names of placeholders in turns.
-    for i, part in enumerate(_split_template(text)):
-        value = values.get(part, f"{{{{{part}}}}}") if i % 2 else part
+    first, named = _split_template(text)
+    pieces: list[Piece] = [first]
+    for name, after in named:
+        value = values.get(name, f"{{{{{name}}}}}")
         if isinstance(value, str):
             pieces.append(value)
         else:
-            pieces.extend(value)
+            pieces += value
+        pieces.append(after)
     return "".join(pieces) if _is_text(pieces) else _parts(pieces)
 
 
 @functools.lru_cache(maxsize=256)
-def _split_template(text: str) -> tuple[str, ...]:
-    return tuple(_PLACEHOLDER.split(text))
+def _split_template(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the text before the first placeholder, and each placeholder's name with the text behind it."""
+    first, *rest = _PLACEHOLDER.split(text)
+    return first, tuple(zip(rest[::2], rest[1::2], strict=True))
 
 
 def _is_text(pieces: list[Piece]) -> TypeGuard[list[str]]:

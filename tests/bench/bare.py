@@ -1,4 +1,5 @@
-"""The least that such a server does, on Starlette and aiohttp: three calls at once, then one, and no feature.
+"""The least that such a server does, on Starlette and aiohttp: three calls at once, then one, and no feature; what is
+for a member by name goes there and back as it came.
 
 python tests/bench/bare.py URL      the upstream's URL; prints where it listens
 """
@@ -33,6 +34,8 @@ class Fusion:
         asked = orjson.loads(await request.body())
         if self.session is None:
             self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        if asked["model"] in MEMBERS:
+            return await self.passed(await request.body(), asked)
         panel = await asyncio.gather(*[self.call(member, asked["messages"]) for member in MEMBERS])
         texts = [reply["choices"][0]["message"]["content"] for reply in panel]
         prompt = [{"role": "user", "content": "\n\n".join([asked["messages"][-1]["content"], *texts])}]
@@ -42,6 +45,18 @@ class Fusion:
         counts = [reply["usage"] for reply in (*panel, last)]
         usage = {name: sum(count[name] for count in counts) for name in ("prompt_tokens", "completion_tokens")}
         return Response(orjson.dumps({**last, "model": "fusion", "usage": usage}), media_type="application/json")
+
+    async def passed(self, data: bytes, asked: dict[str, Any]) -> Response:
+        if asked.get("stream"):
+            return StreamingResponse(self.passing(data), media_type="text/event-stream")
+        async with self.session.post(self.url, **posting(data)) as response:
+            kind = response.headers["Content-Type"]
+            return Response(await response.read(), response.status, media_type=kind)
+
+    async def passing(self, data: bytes) -> AsyncIterator[bytes]:
+        async with self.session.post(self.url, **posting(data)) as response:
+            async for piece in response.content.iter_any():
+                yield piece
 
     async def call(self, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
         async with self.session.post(self.url, **body(model, messages)) as response:
@@ -56,7 +71,10 @@ class Fusion:
 
 
 def body(model: str, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    data = orjson.dumps({"model": model, "messages": messages, **more})
+    return posting(orjson.dumps({"model": model, "messages": messages, **more}))
+
+
+def posting(data: bytes) -> dict[str, Any]:
     return {"data": data, "headers": {"Content-Type": "application/json"}}
 
 

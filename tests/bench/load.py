@@ -30,7 +30,12 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TEXT = re.compile(rb'"content": ?"[^"]')
 STAMP = re.compile(rb"@(\d{16})@")
 STAMP_BYTES = 18
-PATHS = {"panel": ("fake/a", "fake/b", "fake/c"), "judge": ("fake/judge",), "synth": ("fake/synth",)}
+PATHS = {
+    "panel": ("fake/a", "fake/b", "fake/c"),
+    "judge": ("fake/judge",),
+    "synth": ("fake/synth",),
+    "by_name": ("fake/a",),
+}
 
 
 @dataclass(slots=True)

@@ -145,6 +145,29 @@ def test_a_compressed_answer_is_read_and_a_broken_one_fails_by_name() -> None:
     assert broken.code == "connection"
 
 
+def test_others_are_served_while_much_is_inflated() -> None:
+    pieces = 64  # of 256 KiB, in one read of 16 KiB
+    body = gzip.compress(ok("a" * (pieces * 2**18)).content)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def work() -> Any:
+        compressed = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(body))
+        client = http_client(lambda _: compressed, ENDPOINT)
+        beside = asyncio.create_task(others())
+        completion = await ask(client, M, ledger=client.ledger("panel", "1"))
+        beside.cancel()
+        return completion
+
+    assert len(asyncio.run(work()).content) == pieces * 2**18
+    assert turns > pieces // 2
+
+
 def test_what_a_failed_call_has_read_is_free_as_soon_as_it_has_failed() -> None:
     """Not when Python next looks for cycles: until then many others may have failed alike."""
     body = gzip.compress(b" " * (65 * 2**20), 1)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, Delta
 from fusiontools.llm.http import HttpBackend
-from fusiontools.llm.key_mask import KeyMask
+from fusiontools.llm.key_mask import BodyMask, KeyMask
 
 KEY = 'sk-or/v1+0123"4567=89abcdef'
 KEYS = st.text(st.sampled_from('abcXYZ019-_/+=."\\ '), min_size=8, max_size=40).filter(lambda key: key.strip() == key)
@@ -60,14 +60,8 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def read_in_pieces(mask: KeyMask, pieces: list[bytes]) -> bytes:
-    async def chunks() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
-
-    async def read() -> bytes:
-        return b"".join([piece async for piece in mask.hide_in_chunks(chunks())])
-
-    return asyncio.run(read())
+    masked = BodyMask(mask)
+    return b"".join([*(masked.take(piece) for piece in pieces), masked.finish()])
 
 
 @given(KEYS, st.sampled_from(SPELLINGS), st.lists(st.integers(0, 10**6), max_size=6))

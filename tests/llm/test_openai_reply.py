@@ -576,6 +576,44 @@ def test_a_plain_answer_is_read_as_the_reader_of_all_answers_reads_it(
     assert read_completion(body, "m") == ReplyReader("m").read(body)
 
 
+BESIDE_A_PIECE: tuple[dict[str, Any], ...] = (
+    *({}, {"usage": None}, {"usage": USAGE}, {"object": "error"}, {"error": {"message": "no"}}, {"provider": "p"}),
+    *({"citations": ["https://a.example/"]}, {"choices": []}, {"choices": "x"}, {"model": None}),
+)
+IN_A_CHOICE: tuple[dict[str, Any], ...] = (
+    *({}, {"index": 0}, {"index": 1}, {"logprobs": None}, {"finish_reason": "stop"}, {"error": {"message": "no"}}),
+    *({"delta": None}, {"message": {"content": "whole"}}),
+)
+IN_A_DELTA: tuple[dict[str, Any], ...] = (
+    *({}, {}, {}, {"role": "assistant"}, {"reasoning": None}, {"reasoning": "hm"}, {"refusal": "no"}),
+    *({"tool_calls": [CALL]}, {"content": None}, {"content": [{"type": "text", "text": "part"}]}),
+)
+TEXTS = ("Par", "is.", "<think>", "</think>", " ", "\ud83d", "\ude00", "")
+
+
+@given(
+    st.lists(
+        st.tuples(*(st.sampled_from(kind) for kind in (BESIDE_A_PIECE, IN_A_CHOICE, IN_A_DELTA, TEXTS))),
+        max_size=6,
+    )
+)
+def test_a_piece_that_is_text_alone_says_what_it_says_beside_anything_else(said: list[Any]) -> None:
+    def read(more: dict[str, Any]) -> Any:
+        events = [
+            {"model": "m", "choices": [{"delta": {"content": text, **delta}, **choice}], **beside, **more}
+            for beside, choice, delta, text in said
+        ]
+        reader, shown = ReplyReader("m", streamed=True), []
+        try:
+            for event in events:
+                shown += reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+            return reader.finish(), shown, reader.left
+        except CallFailed as failure:
+            return failure.code, failure.retryable, shown  # the message shows the event itself
+
+    assert read({}) == read({"a key that nobody knows": None})
+
+
 def test_pieces_of_another_choice_are_no_part_of_the_answer() -> None:
     def chunk(*said: tuple[int, str]) -> bytes:
         choices = [{"index": index, "delta": {"content": text}, "finish_reason": None} for index, text in said]

@@ -68,6 +68,6 @@ def forward(backend: HttpBackend, body: dict[str, Any]) -> bytes:
 
     async def work() -> bytes:
         async with backend.forwarded(body) as reply:
-            return b"".join([chunk async for chunk in reply.chunks])
+            return b"".join([chunk async for chunk in reply.chunks()])
 
     return asyncio.run(work())
