@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
-from fusiontools.answers.tally import count_votes
-from fusiontools.llm.ledger import Spending
+from fusiontools.answers.tally import count_votes, winner_of
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.
@@ -51,19 +51,12 @@ def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
     return sorted_calls
 
 
-def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
+def wall_clock(calls: Sequence[Mapping[str, Any]]) -> float:
     """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
 
     A seat's attempts come one after the other. NaN where there is no call, or one was replayed: nobody measured.
     """
-    groups: dict[tuple[Any, ...], dict[Seat, float]] = {}
-    for call in calls:
-        if call.get("replayed"):
-            return math.nan
-        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step")), {})
-        seat = (call.get("member", ""), call.get("sample", 0))
-        lanes[seat] = lanes.get(seat, 0.0) + call.get("latency_s", 0.0)
-    return sum(max(lanes.values()) for lanes in groups.values()) if groups else math.nan
+    return took(calls).latency_s
 
 
 class System(NamedTuple):
@@ -82,17 +75,26 @@ FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), S
 ANSWERED, LEARNED = System("answered"), System("learned")
 
 
-@dataclass(slots=True)
-class Outcome:
+class Took(NamedTuple):
+    """What some calls took, together: how many they are, what they were worth as far as that is known, how long."""
+
+    calls: int
+    usd: float
+    #: How many calls nobody knows the cost of.
+    unknown: int
+    tokens: int
+    latency_s: float
+
+
+class Outcome(NamedTuple):
     """How a system fared on one record; `failed` is the share of its texts that are failures.
 
-    `spent` is what all its `samples` took together; its score and its time on the wall are those of one on average.
+    `took` is what all its `samples` took together; its score and its time on the wall are those of one on average.
     """
 
     score: float
     failed: float
-    spent: Spending
-    latency_s: float
+    took: Took
     samples: int = 1
 
 
@@ -112,11 +114,12 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     found |= _alone("baseline", baselines, calls.baselines, _confidence(record, "baselines"))
     if not panel:
         return found
-    found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
+    # Who chooses from the panel needs the calls of all of it, whatever is chosen.
+    found[VOTE] = whole = _outcome(_voted_in(record, panel), panel, calls.panel)
     if weights := _learned_weights(record):
-        found[LEARNED] = _outcome(_counted_in(record, panel, weights), panel, calls.panel)
+        found[LEARNED] = whole._replace(score=_counted_in(record, panel, weights)["score"])
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
-    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
+    found[ORACLE] = whole._replace(score=max([grade["score"] for grade in panel]))
     return found
 
 
@@ -218,9 +221,13 @@ def voted(
 
     A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
     """
+    keys = [grade["key"] for grade in grades]
+    if not sure and not weights:
+        winner = winner_of(keys)
+        return _earliest(grades) if winner is None else grades[winner]
     confidence = [sure.get((g["layer"], g["member"], g["sample"])) for g in grades] if sure else None
     counts = [weights.get(grade["member"], 1.0) for grade in grades] if weights else None
-    tally = count_votes([grade["key"] for grade in grades], counts, confidence)
+    tally = count_votes(keys, counts, confidence)
     return _earliest(grades) if tally is None else grades[tally.winner]
 
 
@@ -233,18 +240,63 @@ def first_layer(grades: Sequence[Grade]) -> list[Grade]:
 def _of_answer(grades: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
     answer = next((grade for grade in grades if grade["of"] == "answer"), None)
     if answer is None:
-        return Outcome(0.0, 1.0, Spending.of(calls), wall_clock(calls))
+        return Outcome(0.0, 1.0, took(calls))
     return _outcome(answer, [answer], calls)
 
 
 def _outcome(grade: Grade, texts: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
-    failed = all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), _spent_on(calls, failed=failed), wall_clock(calls))
+    failed = "error" in texts[0] and all("error" in text for text in texts)
+    return Outcome(grade["score"], float(failed), took(calls, failed=failed))
 
 
-def _spent_on(calls: Sequence[Mapping[str, Any]], *, failed: bool) -> Spending:
-    """Return what a text took: one that came though no call is known of was not free for that."""
-    return Spending.of(calls) if calls or failed else Spending(unknown=1)
+def took(calls: Iterable[Mapping[str, Any]], *, failed: bool = True) -> Took:
+    """Return what calls took: a text that came though no call is known of was not free for that."""
+    meter = Meter()
+    for call in calls:
+        meter.add(call)
+    return meter.read(failed=failed)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What calls take, added up in one go through them: a report does that a dozen times for each record."""
+
+    calls: int = 0
+    usd: float = 0.0
+    unknown: int = 0
+    tokens: int = 0
+    is_measured: bool = True
+    #: For each stage, layer and step, which come one after the other, how long each seat works.
+    lanes: dict[tuple[Any, ...], dict[Seat, float]] = field(default_factory=dict)
+
+    def add(self, call: Mapping[str, Any]) -> None:
+        """Add a call: what it was worth when it was bought, its tokens, and its seconds."""
+        self.calls += 1
+        replayed = call.get("replayed")
+        worth_usd = call.get("saved_usd" if replayed else "cost_usd")
+        if worth_usd is None:
+            self.unknown += 1
+        else:
+            self.usd += worth_usd
+        if usage := call.get("usage"):
+            self.tokens += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        if replayed:
+            self.is_measured = False
+            return
+        group = (call["stage"], call.get("layer"), call.get("step"))
+        seat = (call.get("member", ""), call.get("sample", 0))
+        if (seats := self.lanes.get(group)) is None:
+            self.lanes[group] = {seat: call.get("latency_s", 0.0)}
+        else:
+            seats[seat] = seats.get(seat, 0.0) + call.get("latency_s", 0.0)
+
+    def read(self, *, failed: bool) -> Took:
+        """Return what all calls until now took; of a text that came, none is no knowledge."""
+        unknown = self.unknown if self.calls or failed else 1
+        latency_s = math.nan
+        if self.lanes and self.is_measured:
+            latency_s = sum([max(seats.values()) for seats in self.lanes.values()])
+        return Took(self.calls, self.usd, unknown, self.tokens, latency_s)
 
 
 def _picked_in(record: Record, panel: Sequence[Grade]) -> Grade:
@@ -268,18 +320,25 @@ def _alone(
 ) -> dict[System, Outcome]:
     """Return each model by itself: one answer of it, and the votes of its first samples."""
     graded: dict[str, list[Grade]] = {}
-    for grade in sorted(grades, key=lambda grade: grade["sample"]):
+    numbers: dict[str, set[int]] = {}
+    for grade in sorted(grades, key=itemgetter("sample")):
         graded.setdefault(grade["member"], []).append(grade)
+        numbers.setdefault(grade["member"], set()).add(grade["sample"])
+    for model, number in calls:
+        numbers.setdefault(model, set()).add(number)
     found: dict[System, Outcome] = {}
-    for model in dict.fromkeys([*graded, *(model for model, _ in calls)]):
+    for model, asked in numbers.items():
         samples = graded.get(model, [])
-        asked = sorted({*(grade["sample"] for grade in samples), *(n for name, n in calls if name == model)})
-        each = [calls.get((model, number), []) for number in asked]
+        each = [calls.get((model, number), []) for number in sorted(asked)]
         found[System(kind, model)] = _on_average(samples, each)
-        for votes in range(2, len(samples) + 1):
-            first = samples[:votes]
-            together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
-            found[System(kind, model, votes)] = _outcome(voted(first, sure), first, together)
+        together, failed = Meter(), True
+        for votes, grade in enumerate(samples if len(samples) > 1 else (), 1):
+            for call in calls.get((model, grade["sample"]), []):
+                together.add(call)
+            failed &= "error" in grade
+            if votes > 1:
+                score = voted(samples[:votes], sure)["score"]
+                found[System(kind, model, votes)] = Outcome(score, float(failed), together.read(failed=failed))
     return found
 
 
@@ -287,9 +346,9 @@ def _on_average(samples: Sequence[Grade], each: Sequence[Sequence[Mapping[str, A
     """Return how one answer of a model fares: the mean of its samples, each with its calls."""
     score, failed = math.nan, 0.0
     if samples:
-        score = sum(grade["score"] for grade in samples) / len(samples)
-        failed = sum("error" in grade for grade in samples) / len(samples)
-    calls = [call for own in each for call in own]
-    spent = _spent_on(calls, failed=failed == 1 or not samples)
-    latency_s = sum(map(wall_clock, each)) / len(each)
-    return Outcome(score, failed, spent, latency_s, len(each) if calls else 1)
+        score = sum([grade["score"] for grade in samples]) / len(samples)
+        failed = sum(["error" in grade for grade in samples]) / len(samples)
+    alone = [took(calls, failed=True) for calls in each]
+    calls, usd, unknown, tokens, latency_s = map(sum, zip(*alone, strict=True))
+    unknown = unknown if calls or failed == 1 or not samples else 1
+    return Outcome(score, failed, Took(calls, usd, unknown, tokens, latency_s / len(each)), len(each) if calls else 1)
