@@ -111,7 +111,7 @@ class GroupedCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def get_help(self, ctx: click.Context) -> str:
-        """Return the help; its width is found here, because click asks `shutil`, which loads every compression first."""
+        """Return the help; its width is found here, for click asks `shutil`, which loads every compression first."""
         ctx.terminal_width = max(_NARROWEST, min(_screen_columns(), ctx.max_content_width or _WIDEST) - 2)
         return super().get_help(ctx)
 
