@@ -7,6 +7,7 @@ own. A record that was routed to one model alone has one call, with the paramete
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,8 +43,8 @@ class Seat:
 
 
 class FirstLayer(NamedTuple):
-    #: Each with its temperature.
-    seats: list[tuple[Seat, float]]
+    #: Each with its temperature, and with what it is sent where the record has no parameters of its own.
+    seats: list[tuple[Seat, float, dict[str, Any]]]
     #: For each system prompt of their own a member that has it.
     asked: dict[str | None, Model]
 
@@ -78,9 +79,14 @@ class PanelPlanner:
             planned[short] = seat_first(self.options, short)
         # Members without a system prompt of their own are asked the same.
         shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
+        asked = self.record.get("params")
         return [
-            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
-            for seat, temperature in planned[short].seats
+            self._call(
+                seat,
+                shown[seat.model.system],
+                self._params(seat.model, few_shot, temperature) if asked else dict(params),
+            )
+            for seat, temperature, params in planned[short].seats
         ]
 
     def layer(self) -> list[PlannedCall]:
@@ -206,24 +212,36 @@ class PanelPlanner:
         return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
-        asked = self.record.get("params")
-        params: dict[str, Any] = {
-            "temperature": temperature,
-            "top_p": model.top_p,
-            "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
-            "reasoning_effort": model.reasoning_effort,
-            **(select_params(asked, MEMBER) if asked else {}),
-            **(self.options.extra or {}),
-            **model.extra,
-        }
-        return {name: value for name, value in params.items() if value is not None}
+        return params_of(self.options, model, few_shot, temperature, self.record.get("params"))
+
+
+def params_of(
+    options: PanelOptions,
+    model: Model,
+    few_shot: FewShot | None,
+    temperature: float | None,
+    asked: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of a member's call, of which a record may have `asked` for some."""
+    params: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": model.top_p,
+        "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or options.max_tokens,
+        "reasoning_effort": model.reasoning_effort,
+        **(select_params(asked, MEMBER) if asked else {}),
+        **(options.extra or {}),
+        **model.extra,
+    }
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
     """Return who is asked first; the same for every record, short or not, for which the same options hold."""
     seats = _seats_of(options, 1, short=short)
-    heats = _spread_temperatures(seats, options, options.few_shot if short else None)
-    return FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
+    few_shot = options.few_shot if short else None
+    heats = _spread_temperatures(seats, options, few_shot)
+    sent = [params_of(options, seat.model, few_shot, heat) for seat, heat in zip(seats, heats, strict=True)]
+    return FirstLayer(list(zip(seats, heats, sent, strict=True)), {seat.model.system: seat.model for seat in seats})
 
 
 def _seats_of(options: PanelOptions, layer: int, *, short: bool = False) -> list[Seat]:
