@@ -152,6 +152,21 @@ def memory() -> Iterator[Row]:
             yield Row(f"{name}, peak over 10,000", peaks[1], "MiB", peaks[0], "1,000 records")
             met = peaks[2] <= 1.2 * peaks[0]
             yield Row(f"{name}, peak over 100,000", peaks[2], "MiB", peaks[0], "1,000 records", "≤ 1.2", met)
+            if name == JUDGE:
+                few, many = (
+                    here.run(tool(JUDGE, "--method", "lexical"), source=with_own_recipes(path, count)).peak_mib
+                    for count in (1_000, 100_000)
+                )
+                met = many <= 1.2 * few
+                yield Row("100,000 recipes, judged by code", many, "MiB", few, "1,000 recipes", "≤ 1.2", met)
+
+
+def with_own_recipes(path: Path, count: int) -> Iterator[bytes]:
+    """Yield so many records of a file, of which no two bring along the same recipe."""
+    for number, line in enumerate(lines_of(path, count), 1):
+        record = json.loads(line)
+        record["recipe"]["judge"]["max_tokens"] = number
+        yield json.dumps(record).encode() + b"\n"
 
 
 def soak() -> Iterator[Row]:
