@@ -281,7 +281,7 @@ async def ask(
 
 async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
     """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
-    if runtime.drafts is None:
+    if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
         return await _complete(call, runtime, ledger, on_delta)
 
     def ask(draft: OnDelta) -> Awaitable[Completion]:
@@ -399,6 +399,8 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
         response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
+    if outcome.lowest_window_logprob is not None:
+        response["lowest_window_logprob"] = round(outcome.lowest_window_logprob, 4)
     if outcome.sources:
         response["sources"] = list(outcome.sources)
     if outcome.tool_runs:
