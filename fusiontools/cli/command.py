@@ -132,7 +132,7 @@ class GroupedCommand(click.Command):
 def _screen_columns() -> int:
     """Return how wide the screen is, by the rules of `shutil.get_terminal_size`."""
     said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and int(said):
+    if said.isdecimal() and int(said):
         return int(said)
     try:
         return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 from fusiontools.errors import __version__
 
@@ -72,16 +73,19 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 def completion_script(shell: str) -> str:
     """Return what a shell evaluates to complete all tools."""
-    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tool_names()))
+    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tool_names(sys.path)))
 
 
-def tool_names() -> list[str]:
+def tool_names(folders: Iterable[str]) -> list[str]:
     """Return the tools of this installation, as its metadata list them.
 
     A shell waits for this each time it starts: `importlib.metadata`, which reads the same file, takes longer than all
     else, and is asked only where the file is not where it should be.
+
+    Args:
+        folders: where packages are installed.
     """
-    for folder in sys.path:
+    for folder in folders:
         path = os.path.join(folder, f"fusiontools-{__version__}.dist-info", "entry_points.txt")  # noqa: PTH118
         try:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123
