@@ -23,7 +23,7 @@ from workdir import SUPPORT, Result, Run, Serve, Upstream, hermetic, start_upstr
 
 # A busy machine is no failure: no example is held to a time. By default a run repeats the run before it, example by
 # example; `make fuzz` looks for new ones, and keeps those that failed.
-settings.register_profile("steady", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.register_profile("steady", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 

@@ -50,7 +50,7 @@ CONTRAST = compile_later(r", (?:and )?not [^,.;]{1,40}")
 INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
-FORMULA = compile_later(r"\w+ ?[-+*/^<>=] ?\w+")
+FORMULA = compile_later(r"\b\w++ ?[-+*/^<>=] ?\w+")
 FORMULA_SIGN = compile_later(r"[-+*/^<>=]")
 
 

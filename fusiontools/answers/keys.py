@@ -285,7 +285,7 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
         return _number(result, asked)
     for piece in dict.fromkeys(filter(normalize.DIGIT.search, result.all_pieces)):
         # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
-        if PROSE.search(piece) and "=" not in piece and not numbers.CUE.search(piece):
+        if not numbers.may_conclude(piece) and PROSE.search(piece):
             continue
         found = numbers.read(piece, asked.words, stated=False)
         is_line = piece in (result.pieces[-1], result.first)

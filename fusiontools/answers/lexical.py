@@ -11,7 +11,7 @@ Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -293,14 +293,14 @@ def _by_sentence(
     """Analyse long answers: who makes which point, in the words of the best ranked who makes it."""
     analysis = _empty()
     points = points_of(answers, told)
-    disputes, contested = _disputes(names, points)
+    near = neighbours(points)
+    disputes, contested = _disputes(names, points, near)
     analysis["contradictions"] = _results(question, names, answers, votes, told) + disputes
     placed: set[Point] = set()
-    near = neighbours(points)
-    for lead in points:
+    for lead, others in zip(points, near, strict=True):
         if lead in placed:
             continue
-        group = [lead, *(point for point in near(lead) if point not in placed and alike(lead, point))]
+        group = [lead, *(point for point in others if point not in placed and alike(lead, point))]
         placed.update(group)
         owners = sorted({point.owner for point in group})
         if len(owners) > 1 and 2 * len(owners) > len(told):
@@ -316,21 +316,22 @@ def _by_sentence(
     return analysis
 
 
-def neighbours(points: list[Point]) -> Callable[[Point], list[Point]]:
-    """Return what gives the other points, in order, that share enough words with one to be alike or opposed."""
+def neighbours(points: list[Point]) -> list[list[Point]]:
+    """Return of each point the others, in order, that share enough words with it to be alike or opposed."""
     holders: dict[str, list[int]] = {}
     for at, point in enumerate(points):
         for word in point.words:
             holders.setdefault(word, []).append(at)
-    short = [point for point in points if len(point.words) < MIN_WORDS]
-
-    def near(point: Point) -> list[Point]:
-        if len(point.words) < MIN_WORDS:
-            return [other for other in short if other is not point]
-        shared = Counter(chain.from_iterable([holders[word] for word in point.words]))
-        found = sorted([at for at, count in shared.items() if count >= MIN_WORDS])
-        return [points[at] for at in found if points[at] is not point]
-
+    short = [at for at, point in enumerate(points) if len(point.words) < MIN_WORDS]
+    near = []
+    for at, point in enumerate(points):
+        found = short
+        if len(point.words) >= MIN_WORDS:
+            # Most words are in one sentence alone.
+            held = [holders[word] for word in point.words]
+            shared = Counter(chain.from_iterable([places for places in held if len(places) > 1]))
+            found = sorted([other for other, count in shared.items() if count >= MIN_WORDS])
+        near.append([points[other] for other in found if other != at])
     return near
 
 
@@ -344,13 +345,14 @@ def _in_turn(insights: list[dict[str, str]]) -> list[dict[str, str]]:
     return [insight for _, insight in sorted(numbered, key=lambda entry: entry[0])]
 
 
-def _disputes(names: Sequence[str], points: list[Point]) -> tuple[list[dict[str, Any]], set[Point]]:
+def _disputes(
+    names: Sequence[str], points: list[Point], near: list[list[Point]]
+) -> tuple[list[dict[str, Any]], set[Point]]:
     """Return the contradictions between sentences, and the sentences that take part in one."""
     disputes: list[dict[str, Any]] = []
     contested: set[Point] = set()
-    near = neighbours(points)
-    for lead in points:
-        against = [] if lead in contested else [point for point in near(lead) if opposed(lead, point)]
+    for lead, others in zip(points, near, strict=True):
+        against = [] if lead in contested else [point for point in others if opposed(lead, point)]
         if not against:
             continue
         stances: dict[int, str] = {}

@@ -229,7 +229,7 @@ def stated(folded: str) -> str | None:
     _, mark, tail = folded.rpartition("####")
     if mark and is_number_like(tail):
         return tail.strip()
-    if not any(hint in folded for hint in HINTS):
+    if not any(map(folded.__contains__, HINTS)):
         return None
     value = None
     for match in MARKED.finditer(folded):

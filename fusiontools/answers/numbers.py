@@ -128,6 +128,22 @@ CUE = compile_later(
     r"\b(?:leav(?:es?|ing)|so|thus|hence|therefore|giv(?:es?|ing)|mak(?:es?|ing)|but|rather|instead|equals|then"
     r"|total of|totall?ing|result(?:s|ing)? in)\b"
 )
+#: One of these stands in every piece in which the pattern finds something.
+CUE_HINTS: tuple[str, ...] = (
+    "leav",
+    "so",
+    "thus",
+    "hence",
+    "therefore",
+    "giv",
+    "mak",
+    "but",
+    "rather",
+    "instead",
+    "equals",
+    "then",
+)
+CUE_HINTS += ("total", "result")
 DENIED = compile_later(r"\bnot (?:just |only )?(?=¤)")
 #: Words with which a question asks for a year, or a date: nothing is counted there.
 WHEN = frozenset({"when", "year"})
@@ -136,6 +152,11 @@ THING = "?"
 NOON = 12
 #: Units that no bare number takes from others.
 NEVER_ASSUMED = frozenset({"", "%", "era"})
+
+
+def may_conclude(piece: str) -> bool:
+    """Say whether a folded piece may say what it comes to: most of them do not, and plain searches tell."""
+    return "=" in piece or (any(map(piece.__contains__, CUE_HINTS)) and CUE.search(piece) is not None)
 
 
 class Quantity(NamedTuple):

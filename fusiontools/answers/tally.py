@@ -26,6 +26,21 @@ class Tally:
     tie: str | None
 
 
+def winner_of(keys: Sequence[str | None]) -> int | None:
+    """Return the position that `count_votes` gives where every vote counts the same and nobody is more confident.
+
+    A report asks for that, and for nothing else, some times for every record.
+    """
+    counts: dict[str, int] = {}
+    for key in keys:
+        if key:
+            counts[key] = counts.get(key, 0) + 1
+    if not counts:
+        return None
+    most = max(counts.values())
+    return keys.index(next(key for key in counts if counts[key] == most))
+
+
 def count_votes(
     keys: Sequence[str | None],
     weights: Sequence[float] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,9 @@ def main(
     journal: dict[str, Any],
     batch: dict[str, Any],
 ) -> None:
+    options = AskOptions(**ask)
+    _print_and_leave(options)
+
     import asyncio
 
     from fusiontools.cli.ask_run import Asking, ask_once
@@ -126,8 +130,6 @@ def main(
     from fusiontools.cli.setup import batch_options, keeps_nothing, make_client, named_recipe, run_keeper
     from fusiontools.config.resolve import check_calls, missing_keys
 
-    options = AskOptions(**ask)
-    _print_and_leave(options)
     recipe = named_recipe(config, _TOOL, journal, typed=bool(options.models or options.chain), quiet=options.quiet)
     check_calls(recipe)
     offline = bool(journal.get("offline"))
@@ -184,13 +186,15 @@ def continued(question: Any, session: Any) -> Any:
 def _print_and_leave(options: AskOptions) -> None:
     """Print what is asked of the tool and not of a model, and leave; return where it is a question."""
     from fusiontools.cli.command import leave
-    from fusiontools.cli.io import write_or_leave
 
     if options.completion:
         from fusiontools.cli.completion import completion_script
 
-        text = completion_script(options.completion)
-    elif options.show_list:
+        # A shell waits for it each time it starts: nothing is loaded for it.
+        sys.stdout.write(completion_script(options.completion))
+        sys.stdout.flush()
+        leave(0)
+    if options.show_list:
         from fusiontools.cli.listing import listing
 
         text = listing()
@@ -200,6 +204,8 @@ def _print_and_leave(options: AskOptions) -> None:
         text = imported_recipe(options.import_file)
     else:
         return
+    from fusiontools.cli.io import write_or_leave
+
     write_or_leave(_TOOL, text.encode())
     leave(0)
 

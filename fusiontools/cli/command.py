@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -30,6 +28,8 @@ _CONFIG_HELP = (
 )
 
 _NAMES_WIDTH = 30
+#: How wide help is, as click has it: at most, at least, and where nobody knows how wide the screen is.
+_WIDEST, _NARROWEST, _COLUMNS = 100, 50, 80
 
 
 def command(
@@ -70,7 +70,7 @@ def command(
             callback=callback,
             params=[click.Argument(["files"], nargs=-1, metavar=arguments, shell_complete=words)],
             help=help,
-            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
         )
         for group in groups:
             is_own = group_name(group) == name.removeprefix("fuse-")
@@ -110,6 +110,11 @@ class GroupedCommand(click.Command):
                 args[at] = f"{word}={param.flag_value}"  # type: ignore[attr-defined]
         return super().parse_args(ctx, args)
 
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help; its width is found here, for click asks `shutil`, which loads every compression first."""
+        ctx.terminal_width = max(_NARROWEST, min(_screen_columns(), ctx.max_content_width or _WIDEST) - 2)
+        return super().get_help(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups, aligned with each other; `--help` stands in the last one."""
         *groups, (last, others) = self._groups
@@ -122,6 +127,17 @@ class GroupedCommand(click.Command):
             with formatter.section(heading):
                 gap = width - _name_width(name for name, _ in rows) + 2
                 formatter.write_dl(rows, col_max=_NAMES_WIDTH, col_spacing=gap)
+
+
+def _screen_columns() -> int:
+    """Return how wide the screen is, by the rules of `shutil.get_terminal_size`."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return _COLUMNS
 
 
 def _may_be_bare(param: click.Parameter) -> bool:
@@ -185,6 +201,8 @@ def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
 
 def _hint_at_dashes(name: str, option: str) -> str:
     """Return what to do where a text that begins with a dash was taken for an option."""
+    import shlex
+
     for word in sys.argv[1:]:
         if word.startswith(option) and (" " in word or option[1:2].isdigit()):
             return f"; what begins with a dash and is no option comes after `--`: {name} -- {shlex.quote(word)}"
@@ -242,6 +260,7 @@ def report_bug(name: str, place: str, error: Exception, known: set[str], then: s
         then: what happens now, for a person.
     """
     import traceback
+    from pathlib import Path
 
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
@@ -255,7 +274,8 @@ def report_bug(name: str, place: str, error: Exception, known: set[str], then: s
 
 def load_dotenv() -> None:
     """Let a `.env` in the working directory fill in variables that the environment lacks."""
-    if Path(".env").is_file():
+    # `pathlib`, which brings along all of `urllib.parse`, would be a fourteenth of what `--help` takes.
+    if os.path.isfile(".env"):  # noqa: PTH113
         import dotenv
 
         try:

@@ -6,7 +6,11 @@ option needs no new script. click's own scripts are one per tool, and in bash th
 
 from __future__ import annotations
 
-from importlib.metadata import distribution
+import os
+import sys
+from collections.abc import Iterable
+
+from fusiontools.errors import __version__
 
 # bash splits `--option=value` at the `=`, and may be so old (3.2 on macOS) that it has neither ${x^^} nor compopt.
 _BASH = r"""_fuse_complete() {
@@ -69,5 +73,26 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 def completion_script(shell: str) -> str:
     """Return what a shell evaluates to complete all tools."""
-    tools = [entry.name for entry in distribution("fusiontools").entry_points if entry.group == "console_scripts"]
-    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tools))
+    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tool_names(sys.path)))
+
+
+def tool_names(folders: Iterable[str]) -> list[str]:
+    """Return the tools of this installation, as its metadata list them.
+
+    A shell waits for this each time it starts: `importlib.metadata`, which reads the same file, takes longer than all
+    else, and is asked only where the file is not where it should be.
+
+    Args:
+        folders: where packages are installed.
+    """
+    for folder in folders:
+        path = os.path.join(folder, f"fusiontools-{__version__}.dist-info", "entry_points.txt")  # noqa: PTH118
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123
+                _, _, listed = file.read().partition("[console_scripts]\n")
+        except OSError:
+            continue
+        return [line.split(" = ")[0] for line in listed.partition("[")[0].splitlines() if " = " in line]
+    from importlib.metadata import distribution
+
+    return [entry.name for entry in distribution("fusiontools").entry_points if entry.group == "console_scripts"]

@@ -134,7 +134,8 @@ class _Filter:
         self.progress.source = source
         self.sink = Sink()
         self.client = self.plan.client()
-        self.client.notify = self.progress.settled
+        # Where nobody watches, what nobody sees is not even put together, call by call.
+        self.client.notify = self.progress.settled if self.progress.shows_calls else None
         self._screen = self._make_screen()
         self.progress.answer_is_live = self._screen is not None
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -62,6 +62,11 @@ class Progress:
         return self._shown and self._last
 
     @property
+    def shows_calls(self) -> bool:
+        """Whether somebody is told of each call of a single question."""
+        return self._shown
+
+    @property
     def is_batch(self) -> bool:
         """Whether more than one record has come in."""
         return self._arrived > 1

@@ -319,10 +319,13 @@ def read_body(data: bytes) -> tuple[Completion, float | None]:
     body = jsonl.loads(data)
     if type(body) is not dict:
         raise TypeError("no object")
-    kept = {name: value for name, value in body.items() if name in _KEPT}
-    for name, value in kept.items():
-        if type(value) not in _KEPT[name]:
+    kept: dict[str, Any] = {}
+    for name, value in body.items():
+        if (kinds := _KEPT.get(name)) is None:
+            continue
+        if type(value) not in kinds:
             raise TypeError(f"`{name}` is of no kind that is kept")
+        kept[name] = value
     return Completion(**kept), body.get("paid_usd")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,8 +47,8 @@ class Seat:
 
 
 class FirstLayer(NamedTuple):
-    #: Each with its temperature.
-    seats: list[tuple[Seat, float]]
+    #: Each with its temperature, and with what it is sent where the record has no parameters of its own.
+    seats: list[tuple[Seat, float, dict[str, Any]]]
     #: For each system prompt of their own a member that has it.
     asked: dict[str | None, Model]
 
@@ -82,9 +83,14 @@ class PanelPlanner:
             planned[short] = seat_first(self._cheapest_first(), short)
         # Members without a system prompt of their own are asked the same.
         shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
+        asked = self.record.get("params")
         return [
-            self._call(seat, shown[seat.model.system], self._params(seat.model, few_shot, temperature))
-            for seat, temperature in planned[short].seats
+            self._call(
+                seat,
+                shown[seat.model.system],
+                self._params(seat.model, few_shot, temperature) if asked else dict(params),
+            )
+            for seat, temperature, params in planned[short].seats
         ]
 
     def _cheapest_first(self) -> PanelOptions:
@@ -225,17 +231,27 @@ class PanelPlanner:
         return prompts.Prompt(with_system([*turns, *asked], system), mark)
 
     def _params(self, model: Model, few_shot: FewShot | None, temperature: float | None) -> dict[str, Any]:
-        asked = self.record.get("params")
-        params: dict[str, Any] = {
-            "temperature": temperature,
-            "top_p": model.top_p,
-            "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or self.options.max_tokens,
-            "reasoning_effort": model.reasoning_effort,
-            **(select_params(asked, MEMBER) if asked else {}),
-            **(self.options.extra or {}),
-            **model.extra,
-        }
-        return {name: value for name, value in params.items() if value is not None}
+        return params_of(self.options, model, few_shot, temperature, self.record.get("params"))
+
+
+def params_of(
+    options: PanelOptions,
+    model: Model,
+    few_shot: FewShot | None,
+    temperature: float | None,
+    asked: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of a member's call, of which a record may have `asked` for some."""
+    params: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": model.top_p,
+        "max_tokens": model.max_tokens or (few_shot.max_tokens if few_shot else None) or options.max_tokens,
+        "reasoning_effort": model.reasoning_effort,
+        **(select_params(asked, MEMBER) if asked else {}),
+        **(options.extra or {}),
+        **model.extra,
+    }
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
@@ -243,8 +259,10 @@ def seat_first(options: PanelOptions, short: bool) -> FirstLayer:
     if options.until is not None:
         return _seat_in_turns(options, short)
     seats = _seats_of(options, 1, short=short)
-    heats = _spread_temperatures(seats, options, options.few_shot if short else None)
-    return FirstLayer(list(zip(seats, heats, strict=True)), {seat.model.system: seat.model for seat in seats})
+    few_shot = options.few_shot if short else None
+    heats = _spread_temperatures(seats, options, few_shot)
+    sent = [params_of(options, seat.model, few_shot, heat) for seat, heat in zip(seats, heats, strict=True)]
+    return FirstLayer(list(zip(seats, heats, sent, strict=True)), {seat.model.system: seat.model for seat in seats})
 
 
 def _seat_in_turns(options: PanelOptions, short: bool) -> FirstLayer:
@@ -257,7 +275,8 @@ def _seat_in_turns(options: PanelOptions, short: bool) -> FirstLayer:
     turn = [member for member in options.members for _ in range(member.samples)]
     count = options.max_samples or len(turn) * (options.short_samples if short else options.samples)
     asked = list(islice(cycle(turn), count))
-    middle, jitter = _heat(options, options.few_shot if short else None)
+    few_shot = options.few_shot if short else None
+    middle, jitter = _heat(options, few_shot)
     times = Counter(member.name for member in asked)
     numbers: Counter[str] = Counter()
     seats = []
@@ -265,9 +284,10 @@ def _seat_in_turns(options: PanelOptions, short: bool) -> FirstLayer:
         sample = numbers[member.name]
         numbers[member.name] += 1
         own = middle if member.temperature is None else member.temperature
-        temperature = own + jitter * (2 * _spread_point(sample + 1) - 1)
-        seats.append((_seat(member, sample, 1, times[member.name]), _as_temperature(temperature)))
-    return FirstLayer(seats, {seat.model.system: seat.model for seat, _ in seats})
+        heat = _as_temperature(own + jitter * (2 * _spread_point(sample + 1) - 1))
+        sent = params_of(options, member, few_shot, heat)
+        seats.append((_seat(member, sample, 1, times[member.name]), heat, sent))
+    return FirstLayer(seats, {member.system: member for member in asked})
 
 
 def _spread_point(number: int) -> float:

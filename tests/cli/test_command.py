@@ -78,3 +78,13 @@ def test_an_interrupt_in_the_midst_of_the_imports_ends_the_tool_without_a_word(
     result = run([tool, "--help"], env={**env, "PYTHONPATH": str(tmp_path)})
 
     assert (result.status, result.out, result.err) == (130, b"", "")
+
+
+@pytest.mark.parametrize("columns", ["60", "200", "no number", "-3", "20", ""])
+def test_help_is_as_wide_as_click_makes_it(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    cli = import_module("fusiontools.cli.panel").main.command
+
+    ours, clicks = (click.Context(cli, info_name="fuse-panel", **cli.context_settings) for _ in range(2))
+
+    assert cli.get_help(ours) == click.Command.get_help(cli, clicks)

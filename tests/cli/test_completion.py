@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from workdir import ROOT, Run
 
+from fusiontools.cli.completion import tool_names
 from fusiontools.record import jsonl
 
 TERMINALS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
@@ -147,6 +149,10 @@ def test_one_script_knows_every_tool(shell: str, run: Run) -> None:
 
     assert (result.status, result.err) == (0, "")
     assert all(re.search(rf"\b{tool}\b", result.text) for tool in SCRIPTS)
+
+
+def test_the_tools_are_those_of_the_metadata_wherever_their_file_is() -> None:
+    assert sorted(tool_names(sys.path)) == sorted(tool_names([])) == SCRIPTS
 
 
 def test_a_shell_nobody_knows_is_refused(run: Run) -> None:

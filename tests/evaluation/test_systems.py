@@ -53,9 +53,9 @@ def test_members_alone_are_of_the_first_layer_where_there_are_layers() -> None:
     graded = record("q", [second, grade("layer", "a", 0)], [call("panel", "a"), call("panel", "a", layer=2)])
 
     assert outcome_of(graded, A).score == 0
-    assert outcome_of(graded, A).spent.calls == 1
+    assert outcome_of(graded, A).took.calls == 1
     assert outcome_of(graded, VOTE).score == 1
-    assert outcome_of(graded, VOTE).spent.calls == 2
+    assert outcome_of(graded, VOTE).took.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_each_system_pays_for_the_calls_that_it_needs() -> None:
     grades = [grade("answer", "s", 1), grade("panel", "a", 1), grade("panel", "b", 0), grade("baseline", "m", 1)]
     graded = record("q", grades, calls, analysis=analysis([0, 1]))
 
-    spent = {name: outcome.spent.worth_usd / outcome.samples for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
+    spent = {name: outcome.took.usd / outcome.samples for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
 
     assert spent[FUSION] == 15.75
     assert (spent[A], spent[B], spent[System("baseline", "m")]) == (1.0, 2.0, 16.0)
@@ -115,8 +115,8 @@ def test_a_replayed_call_costs_what_it_cost_when_it_was_bought_and_took_nobody_k
     replayed = call("panel", "a", 0.0, replayed=True, saved_usd=0.5)
     outcome = outcome_of(record("q", [grade("answer", "a", 1)], [replayed]), FUSION)
 
-    assert outcome.spent.worth_usd == 0.5
-    assert math.isnan(outcome.latency_s)
+    assert outcome.took.usd == 0.5
+    assert math.isnan(outcome.took.latency_s)
 
 
 def test_a_cost_that_nobody_said_is_unknown_and_never_0() -> None:
@@ -234,7 +234,7 @@ def test_each_vote_is_told_from_the_record_as_fuse_vote_counts_it(told: Any, kin
     found = outcomes(whole)
 
     assert found[kind].score == found[FUSION].score == taken["score"]
-    assert found[kind].spent.calls == 5
+    assert found[kind].took.calls == 5
     assert read([whole]).same_as(FUSION) == [FUSION, *([kind] if kind != VOTE else [VOTE, System("member", "m", 5)])]
     assert found[VOTE].score == 0
 

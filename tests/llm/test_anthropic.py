@@ -1108,7 +1108,7 @@ PARAMS = st.fixed_dictionaries(
     cached=st.integers(0, 8),
     traits=st.sets(st.sampled_from(sorted(anthropic_rules.TRAITS))),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_whatever_openais_wire_accepts_the_api_accepts_once_it_has_taught_its_lessons(
     conversation: list[Any], params: dict[str, Any], cached: int, traits: set[str]
 ) -> None:

@@ -45,7 +45,7 @@ def test_both_validators_accept_a_good_record(whole: Any) -> None:
     assert REFERENCE.is_valid(whole)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(damaged())
 def test_both_validators_agree_on_a_damaged_record(whole: Any) -> None:
     accepted = schemas.check_of("record")(whole)

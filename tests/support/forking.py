@@ -38,6 +38,8 @@ _BIN = Path(sys.executable).parent
 _READ_AT_START = ("PYTHON", "COVERAGE_", "LC_", "LANG", "LD_", "PROMETHEUS_")
 #: Other programs, what runs in them, and what is loaded for few tools only.
 _NOT_LOADED = ("evaluation.sandbox", "llm.local", "llm.weights", "__main__")
+#: What tools import where they use it, and need so often that a fork that has it takes half of the time.
+_LOADED = ("genai_prices", "json_repair", "jsonschema", "matplotlib.figure", "numpy", "re2", "uvloop")
 
 
 class Forked:
@@ -180,35 +182,54 @@ def _read(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-_forkers: list[tuple[socket.socket, subprocess.Popen[bytes]]] = []
+_forkers: list[socket.socket] = []
 
 
 def _forker() -> socket.socket:
-    """Return the connection to the process that tools are forked off, started at the first call."""
-    if not _forkers:
-        ours, its = socket.socketpair()
-        env = {
-            "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",
-            "LANG": "C.UTF-8",
-            "HOME": "/nonexistent",
-            "PYTHONDONTWRITEBYTECODE": "",
-        }
-        with its:
-            process = subprocess.Popen(
-                [sys.executable, __file__, str(its.fileno())],
-                pass_fds=[its.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=env,
-                start_new_session=True,
-            )
-        _forkers.append((ours, process))
-        atexit.register(_end, ours, process)
-    return _forkers[0][0]
+    """Return the connection to the process that tools are forked off, one for all workers of a run of the tests."""
+    while not _forkers:
+        name = f"\0fusiontools-forker-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+        with socket.socket(socket.AF_UNIX) as listener:
+            try:
+                listener.bind(name)  # whoever is first starts it
+                listener.listen()
+            except OSError:
+                pass
+            else:
+                _start(listener)
+        connection = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            connection.connect(name)
+            if connection.recv(1):
+                _forkers.append(connection)
+                atexit.register(connection.close)
+                return connection
+        # It was about to end, because nobody needed it.
+        connection.close()
+        time.sleep(0.01)
+    return _forkers[0]
 
 
-def _end(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    connection.close()
-    process.wait()
+def _start(listener: socket.socket) -> None:
+    """Start the process; it ends when the last worker has."""
+    env = {
+        "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",
+        "LANG": "C.UTF-8",
+        "HOME": "/nonexistent",
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+        # A thread of numpy's would not survive the fork.
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(listener.fileno())],
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=env,
+        start_new_session=True,
+    )
+    # Before that, our own connection is closed: what is registered last is done first.
+    atexit.register(process.wait)
 
 
 # --- In the process that is forked ---
@@ -216,41 +237,58 @@ def _end(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Import everything, then fork whenever it is asked for; in the forked process, be the tool."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[1]))
     sys.argv = ["fuse-forked"]  # `fusiontools.cli` prepares for Ctrl-C in a tool only
     import fusiontools
 
     for found in pkgutil.walk_packages(fusiontools.__path__, "fusiontools."):
         if not any(part in found.name for part in _NOT_LOADED):
             importlib.import_module(found.name)
+    for name in _LOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    from fusiontools.record import schemas
+
+    for name in ("record", "recipe"):
+        schemas.check_of(name)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread does not survive a fork"
     gc.freeze()
-    job = _serve(control)
+    job = _serve(listener)
     if job is not None:
         _be(*job)
 
 
-def _serve(control: socket.socket) -> tuple[socket.socket, list[int]] | None:
-    """Fork until the connection ends: None then, and in a forked process its connection and streams."""
+def _serve(listener: socket.socket) -> tuple[socket.socket, list[int]] | None:
+    """Fork until every connection has ended: None then, and in a forked process its connection and streams."""
     running: dict[int, tuple[int, socket.socket]] = {}
-    while True:
-        for ready in select.select([control, *running], [], [])[0]:
-            if ready is not control:
+    workers: set[socket.socket] = set()
+    begun = False
+    while workers or not begun:
+        for ready in select.select([listener, *workers, *running], [], [])[0]:
+            if ready is listener:
+                worker, _ = listener.accept()
+                worker.sendall(b"\0")
+                workers.add(worker)
+                begun = True
+            elif ready in workers:
+                _, fds, _, _ = socket.recv_fds(ready, 1, 4)
+                if not fds:
+                    workers.remove(ready)
+                    ready.close()
+                    continue
+                told = socket.socket(fileno=fds[0])
+                if not (pid := os.fork()):
+                    return told, fds[1:]
+                running[os.pidfd_open(pid)] = pid, told
+                for descriptor in fds[1:]:
+                    os.close(descriptor)
+            else:
                 pid, told = running.pop(ready)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 with contextlib.suppress(OSError), told:
                     told.sendall(status.to_bytes(4, "big", signed=True))
                 os.close(ready)
-                continue
-            _, fds, _, _ = socket.recv_fds(control, 1, 4)
-            if not fds:
-                return None
-            told = socket.socket(fileno=fds[0])
-            if not (pid := os.fork()):
-                return told, fds[1:]
-            running[os.pidfd_open(pid)] = pid, told
-            for descriptor in fds[1:]:
-                os.close(descriptor)
+    return None
 
 
 def _be(told: socket.socket, streams: list[int]) -> None:

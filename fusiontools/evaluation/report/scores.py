@@ -155,20 +155,21 @@ class Column:
     def put(self, row: int, outcome: Outcome) -> None:
         """Enter what happened on a record; those before it that are missing were not asked."""
         self.fill(row)
+        took, samples = outcome.took, outcome.samples
         self.scores.append(outcome.score)
-        self.latencies.append(outcome.latency_s)
-        self.calls.append(outcome.spent.calls / outcome.samples)
-        self.usd.append(outcome.spent.worth_usd / outcome.samples)
-        self.unknown += outcome.spent.worth_unknown / outcome.samples
-        self.tokens += (outcome.spent.prompt_tokens + outcome.spent.completion_tokens) / outcome.samples
+        self.latencies.append(took.latency_s)
+        self.calls.append(took.calls / samples)
+        self.usd.append(took.usd / samples)
+        self.unknown += took.unknown / samples
+        self.tokens += took.tokens / samples
         self.failed += outcome.failed
 
     def fill(self, rows: int) -> None:
         """Enter that it was not asked on what is missing up to so many records."""
-        missing = rows - len(self.scores)
-        self.scores.extend([math.nan] * missing)
-        self.calls.extend([0.0] * missing)
-        self.usd.extend([0.0] * missing)
+        if missing := rows - len(self.scores):
+            self.scores.extend([math.nan] * missing)
+            self.calls.extend([0.0] * missing)
+            self.usd.extend([0.0] * missing)
 
 
 @dataclass(slots=True)
@@ -219,10 +220,10 @@ class ScoreTable:
         if failed or not grades:
             self._lost[row] = failed
         for system, outcome in outcomes(record).items():
-            if not grades and not failed:
-                # Nobody knows whether it failed: nobody looked.
-                outcome.failed = 0.0
-            self.columns.setdefault(system, Column()).put(row, outcome)
+            if system not in self.columns:
+                self.columns[system] = Column()
+            # Without grades nobody knows whether it failed: nobody looked.
+            self.columns[system].put(row, outcome if grades or failed else outcome._replace(failed=0.0))
         if (equal := find_equal(record)) is not None:
             self.equal = equal if self.equal is None else self.equal & equal
         self.answers += any(grade["of"] == "answer" for grade in grades)

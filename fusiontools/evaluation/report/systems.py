@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from fusiontools.answers.certainty import rounds_until_sure
 from fusiontools.evaluation.report.votes import confidence_of, counted_in, earliest, voted, weighting_of, weightings
-from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Grade, Record
 
 #: Stages that no system pays for: they measure.
@@ -53,20 +53,13 @@ def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
     return sorted_calls
 
 
-def wall_clock(calls: Iterable[Mapping[str, Any]]) -> float:
+def wall_clock(calls: Sequence[Mapping[str, Any]]) -> float:
     """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
 
     A seat's attempts come one after the other, and so do the rounds of a panel that was asked until it was sure. NaN
     where there is no call, or one was replayed: nobody measured.
     """
-    groups: dict[tuple[Any, ...], dict[Seat, float]] = {}
-    for call in calls:
-        if call.get("replayed"):
-            return math.nan
-        lanes = groups.setdefault((call["stage"], call.get("layer"), call.get("step"), call.get("round")), {})
-        seat = (call.get("member", ""), call.get("sample", 0))
-        lanes[seat] = lanes.get(seat, 0.0) + call.get("latency_s", 0.0)
-    return sum(max(lanes.values()) for lanes in groups.values()) if groups else math.nan
+    return took(calls).latency_s
 
 
 class System(NamedTuple):
@@ -93,17 +86,26 @@ UNTIL = System("until")
 SURE = 0.95
 
 
-@dataclass(slots=True)
-class Outcome:
+class Took(NamedTuple):
+    """What some calls took, together: how many they are, what they were worth as far as that is known, how long."""
+
+    calls: int
+    usd: float
+    #: How many calls nobody knows the cost of.
+    unknown: int
+    tokens: int
+    latency_s: float
+
+
+class Outcome(NamedTuple):
     """How a system fared on one record; `failed` is the share of its texts that are failures.
 
-    `spent` is what all its `samples` took together; its score and its time on the wall are those of one on average.
+    `took` is what all its `samples` took together; its score and its time on the wall are those of one on average.
     """
 
     score: float
     failed: float
-    spent: Spending
-    latency_s: float
+    took: Took
     samples: int = 1
 
 
@@ -125,17 +127,18 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     found |= _alone("baseline", baselines, calls.baselines, confidence_of(record, "baselines"))
     if not panel:
         return found
-    found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
+    # Who chooses from the panel needs the calls of all of it, whatever is chosen.
+    found[VOTE] = whole = _outcome(_voted_in(record, panel), panel, calls.panel)
     own = weighting_of(record)
     for kind, weights in weightings(record, panel).items():
         taken = _copied(record, panel) if kind == own else None
-        found[System(kind)] = _outcome(taken or counted_in(record, panel, weights), panel, calls.panel)
+        found[System(kind)] = whole._replace(score=(taken or counted_in(record, panel, weights))["score"])
     # Where nobody knows how sure they were, all count the same.
-    found = {LOGPROB: found[VOTE], SURER: found[VOTE]} | found
+    found = {LOGPROB: whole, SURER: whole} | found
     is_whole = is_asked_until(record) or bool(record.get("layers"))
-    found[UNTIL] = found[VOTE] if is_whole else _until_sure(record, panel, calls)
+    found[UNTIL] = whole if is_whole else _until_sure(record, panel, calls)
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
-    found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
+    found[ORACLE] = whole._replace(score=max([grade["score"] for grade in panel]))
     return found
 
 
@@ -199,10 +202,12 @@ def _until_sure(record: Record, panel: Sequence[Grade], calls: Calls) -> Outcome
     rounds = rounds_until_sure([grade["key"] or None for grade in in_turn], SURE)
     heard = in_turn[: rounds[-1]]
     paid = [calls.members.get((grade["member"], grade["sample"]), []) for grade in heard]
-    lasted = [wall_clock(call for own in paid[begun:ended] for call in own) for begun, ended in pairwise([0, *rounds])]
+    lasted = [
+        wall_clock([call for own in paid[begun:ended] for call in own]) for begun, ended in pairwise([0, *rounds])
+    ]
     every = [call for own in paid for call in own]
     outcome = _outcome(voted(heard, confidence_of(record, "panel")), heard, every)
-    return replace(outcome, latency_s=sum(lasted))
+    return outcome._replace(took=outcome.took._replace(latency_s=sum(lasted)))
 
 
 def _in_rounds(record: Record, panel: Sequence[Grade]) -> list[Mapping[str, Any]]:
@@ -260,18 +265,63 @@ def first_layer(grades: Sequence[Grade]) -> list[Grade]:
 def _of_answer(grades: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
     answer = next((grade for grade in grades if grade["of"] == "answer"), None)
     if answer is None:
-        return Outcome(0.0, 1.0, Spending.of(calls), wall_clock(calls))
+        return Outcome(0.0, 1.0, took(calls))
     return _outcome(answer, [answer], calls)
 
 
 def _outcome(grade: Grade, texts: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
-    failed = all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), _spent_on(calls, failed=failed), wall_clock(calls))
+    failed = "error" in texts[0] and all("error" in text for text in texts)
+    return Outcome(grade["score"], float(failed), took(calls, failed=failed))
 
 
-def _spent_on(calls: Sequence[Mapping[str, Any]], *, failed: bool) -> Spending:
-    """Return what a text took: one that came though no call is known of was not free for that."""
-    return Spending.of(calls) if calls or failed else Spending(unknown=1)
+def took(calls: Iterable[Mapping[str, Any]], *, failed: bool = True) -> Took:
+    """Return what calls took: a text that came though no call is known of was not free for that."""
+    meter = Meter()
+    for call in calls:
+        meter.add(call)
+    return meter.read(failed=failed)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What calls take, added up in one go through them: a report does that a dozen times for each record."""
+
+    calls: int = 0
+    usd: float = 0.0
+    unknown: int = 0
+    tokens: int = 0
+    is_measured: bool = True
+    #: For each stage, layer, step and round, which come one after the other, how long each seat works.
+    lanes: dict[tuple[Any, ...], dict[Seat, float]] = field(default_factory=dict)
+
+    def add(self, call: Mapping[str, Any]) -> None:
+        """Add a call: what it was worth when it was bought, its tokens, and its seconds."""
+        self.calls += 1
+        replayed = call.get("replayed")
+        worth_usd = call.get("saved_usd" if replayed else "cost_usd")
+        if worth_usd is None:
+            self.unknown += 1
+        else:
+            self.usd += worth_usd
+        if usage := call.get("usage"):
+            self.tokens += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        if replayed:
+            self.is_measured = False
+            return
+        group = (call["stage"], call.get("layer"), call.get("step"), call.get("round"))
+        seat = (call.get("member", ""), call.get("sample", 0))
+        if (seats := self.lanes.get(group)) is None:
+            self.lanes[group] = {seat: call.get("latency_s", 0.0)}
+        else:
+            seats[seat] = seats.get(seat, 0.0) + call.get("latency_s", 0.0)
+
+    def read(self, *, failed: bool) -> Took:
+        """Return what all calls until now took; of a text that came, none is no knowledge."""
+        unknown = self.unknown if self.calls or failed else 1
+        latency_s = math.nan
+        if self.lanes and self.is_measured:
+            latency_s = sum([max(seats.values()) for seats in self.lanes.values()])
+        return Took(self.calls, self.usd, unknown, self.tokens, latency_s)
 
 
 def _picked_in(record: Record, panel: Sequence[Grade]) -> Grade:
@@ -291,18 +341,25 @@ def _alone(
 ) -> dict[System, Outcome]:
     """Return each model by itself: one answer of it, and the votes of its first samples."""
     graded: dict[str, list[Grade]] = {}
-    for grade in sorted(grades, key=lambda grade: grade["sample"]):
+    numbers: dict[str, set[int]] = {}
+    for grade in sorted(grades, key=itemgetter("sample")):
         graded.setdefault(grade["member"], []).append(grade)
+        numbers.setdefault(grade["member"], set()).add(grade["sample"])
+    for model, number in calls:
+        numbers.setdefault(model, set()).add(number)
     found: dict[System, Outcome] = {}
-    for model in dict.fromkeys([*graded, *(model for model, _ in calls)]):
+    for model, asked in numbers.items():
         samples = graded.get(model, [])
-        asked = sorted({*(grade["sample"] for grade in samples), *(n for name, n in calls if name == model)})
-        each = [calls.get((model, number), []) for number in asked]
+        each = [calls.get((model, number), []) for number in sorted(asked)]
         found[System(kind, model)] = _on_average(samples, each)
-        for votes in range(2, len(samples) + 1):
-            first = samples[:votes]
-            together = [call for grade in first for call in calls.get((model, grade["sample"]), [])]
-            found[System(kind, model, votes)] = _outcome(voted(first, sure), first, together)
+        together, failed = Meter(), True
+        for votes, grade in enumerate(samples if len(samples) > 1 else (), 1):
+            for call in calls.get((model, grade["sample"]), []):
+                together.add(call)
+            failed &= "error" in grade
+            if votes > 1:
+                score = voted(samples[:votes], sure)["score"]
+                found[System(kind, model, votes)] = Outcome(score, float(failed), together.read(failed=failed))
     return found
 
 
@@ -310,9 +367,9 @@ def _on_average(samples: Sequence[Grade], each: Sequence[Sequence[Mapping[str, A
     """Return how one answer of a model fares: the mean of its samples, each with its calls."""
     score, failed = math.nan, 0.0
     if samples:
-        score = sum(grade["score"] for grade in samples) / len(samples)
-        failed = sum("error" in grade for grade in samples) / len(samples)
-    calls = [call for own in each for call in own]
-    spent = _spent_on(calls, failed=failed == 1 or not samples)
-    latency_s = sum(map(wall_clock, each)) / len(each)
-    return Outcome(score, failed, spent, latency_s, len(each) if calls else 1)
+        score = sum([grade["score"] for grade in samples]) / len(samples)
+        failed = sum(["error" in grade for grade in samples]) / len(samples)
+    alone = [took(calls, failed=True) for calls in each]
+    calls, usd, unknown, tokens, latency_s = map(sum, zip(*alone, strict=True))
+    unknown = unknown if calls or failed == 1 or not samples else 1
+    return Outcome(score, failed, Took(calls, usd, unknown, tokens, latency_s / len(each)), len(each) if calls else 1)

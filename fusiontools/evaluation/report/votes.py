@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fusiontools.answers.confidence import find_least_confident, is_comparable, weigh_by_confidence
-from fusiontools.answers.tally import count_votes
+from fusiontools.answers.tally import count_votes, winner_of
 from fusiontools.record.types import Grade, Record
 
 #: What the vote of the surer leaves out where the record's recipe does not say.
@@ -78,9 +78,13 @@ def voted(
 
     A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
     """
-    confidence = [sure.get(_place_of(grade)) for grade in grades] if sure else None
-    tally = count_votes([grade["key"] for grade in grades], weights, confidence)
-    return earliest(grades) if tally is None else grades[tally.winner]
+    keys = [grade["key"] for grade in grades]
+    if not sure and weights is None:
+        winner = winner_of(keys)
+    else:
+        tally = count_votes(keys, weights, [sure.get(_place_of(grade)) for grade in grades] if sure else None)
+        winner = None if tally is None else tally.winner
+    return earliest(grades) if winner is None else grades[winner]
 
 
 def earliest(grades: Sequence[Grade]) -> Grade:

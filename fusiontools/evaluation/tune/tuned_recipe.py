@@ -166,7 +166,7 @@ def _as_asked(options: PanelOptions, models: Sequence[Model]) -> dict[str, dict[
     seats = seat_first(_with_members(options, models), short=False).seats
     for model in models:
         own = {key: value for key, value in plain_model(model).items() if key != "samples"}
-        heats = [heat for seat, heat in seats if seat.model.name == model.name]
+        heats = [heat for seat, heat, _ in seats if seat.model.name == model.name]
         if model.temperature is None and options.few_shot is None and heats:
             own["temperature"] = round(sum(heats) / len(heats), 4)
         found[model.name] = own
