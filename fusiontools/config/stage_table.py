@@ -379,6 +379,10 @@ class LimitOptions(Settings):
     deadline_s: float = option(600.0, "--deadline", minimum=0.001, metavar="S", help="Longest time for one record.")
     retries: int = option(2, "--retries", minimum=0, metavar="N", help="Tries after the first, where a retry can help.")
     backoff_s: float = option(0.5, "--backoff", minimum=0, metavar="S", help="First wait between tries; it doubles.")
+    hedge_s: float | None = option(
+        None, "--hedge", minimum=0, metavar="S",
+        help="Ask a model's first fallback too where it has not begun to answer after S seconds; the first one wins.",
+    )  # fmt: skip
     max_concurrency: int = option(
         256, "--max-concurrency", minimum=1, metavar="N", help="Calls in flight at once, over all records."
     )

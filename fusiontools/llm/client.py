@@ -1,7 +1,7 @@
 """The one way to a model: `Client.complete`, before the journal, the retries, the ledger and the endpoint.
 
 A request is looked up in the journal (`replay`), joined to an identical one under way (single flight), or bought and
-then kept. Cancelling whoever asked cancels the call, socket and all; who has waited for it then buys it.
+then kept. Cancelling whoever asked cancels the call, socket and all.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.purses import Budget, Purses
-from fusiontools.llm.retry import Caller, call_with_retries, deadline_failure
-from fusiontools.llm.state.store import Done, Found, KeptCalls, Lease
+from fusiontools.llm.retry import Caller, call_with_retries
+from fusiontools.llm.single_flight import Shared, SingleFlight
+from fusiontools.llm.state.store import Found, KeptCalls, Lease
 
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
@@ -90,13 +91,14 @@ class Client:
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict, init=False)
-    _flights: dict[bytes, asyncio.Future[Completion]] = field(default_factory=dict, init=False)
+    _flights: SingleFlight = field(init=False)
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.purses, self.run, self.limits.max_cost_usd)
         self._slots = asyncio.Semaphore(self.limits.max_concurrency)
         self._embedded_slot = asyncio.Semaphore(1)
+        self._flights = SingleFlight(self.journal, self.state)
         if self.redact:
             from fusiontools.llm.sensitive import finder_for
 
@@ -167,9 +169,9 @@ class Client:
             pass  # it is entered as it was bought
         elif self.traces is not None and TRACED.get() is None:
             with self.traces.call(request, self._endpoint(request.endpoint), slot, streams=False) as span:
-                self._enter_replayed(span.end_with(completion), request, ledger, slot, saved_usd)
+                ledger.enter_replayed(slot, request.endpoint, span.end_with(completion), saved_usd)
         else:
-            self._enter_replayed(completion, request, ledger, slot, saved_usd)
+            ledger.enter_replayed(slot, request.endpoint, completion, saved_usd)
         _note_unmet(completion, model, ledger, slot)
         self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
@@ -253,20 +255,35 @@ class Client:
             on_delta(delta)  # type: ignore[misc]
 
         hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
-        for name in (request.model, *model.fallbacks):
-            asked, priced = request, model
-            if name != request.model:
-                # The recipe's price is the first model's own.
-                asked, priced = replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None)
-            if (recalled := await self._find(asked, model, ledger, slot)) is not None:
-                if on_delta is not None:
-                    say_whole(on_delta, recalled.content, recalled.reasoning_details)
-                return recalled
+        left = [(request, model)]
+        # The recipe's price is the first model's own.
+        left += [
+            (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
+            for name in model.fallbacks
+        ]
+        hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
+        while left:
+            turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
+            for asked, _ in turn:
+                if (recalled := await self._find(asked, model, ledger, slot)) is not None:
+                    if on_delta is not None:
+                        say_whole(on_delta, recalled.content, recalled.reasoning_details)
+                    return recalled
             try:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
-                ask = self._join_or_buy if self.batch is None else self._buy_by_batch
-                completion = await ask(asked, priced, ledger, slot, hear)
+                buy = self._join_or_buy if self.batch is None else self._buy_by_batch
+                calls = [partial(buy, *each, ledger, slot) for each in turn]
+                if hedge_s is None or len(calls) == 1:
+                    completion = await calls[0](hear)
+                else:
+                    from fusiontools.llm.hedge import Hedged
+
+                    hedged = Hedged(*calls)
+                    try:
+                        completion = await hedged.complete(hedge_s, hear)
+                    finally:
+                        left = left if hedged.asked_second else [turn[1], *left]
             except CallFailed as failure:
                 first = first or failure
                 if shown or failure.code in _OWN_LIMITS:
@@ -335,78 +352,20 @@ class Client:
     async def _join_or_buy(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
-        """Buy the call, or wait for the identical one that is under way."""
-        if not self.shares and self.journal is None:
-            return await self._buy(request, b"", model, ledger, slot, on_delta)
-        key = self._key(request, ledger)
+        """Buy the call, or have what an identical one brings that is under way."""
         if not self.shares:
+            key = b"" if self.journal is None else self._key(request, ledger)
             return await self._buy(request, key, model, ledger, slot, on_delta)
-        while (flight := self._flights.get(key)) is not None:
-            try:
-                async with asyncio.timeout(ledger.remaining_s()):
-                    completion = await asyncio.shield(flight)
-            except TimeoutError:
-                raise deadline_failure(ledger.limits or self.limits) from None
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if not flight.cancelled() or (task is not None and task.cancelling()):
-                    raise
-                # Whoever was buying it has been cut off; it is our turn, or the next waiter's.
-                continue
-            except CallFailed as failure:
-                # Another record's deadline or money is not ours; the run's money is everybody's.
-                if failure.code not in ("deadline", "record_budget", "caller_budget"):
-                    raise
-                continue
-            self._enter_replayed(completion, request, ledger, slot, None)
-            if on_delta is not None:
-                say_whole(on_delta, completion.content, completion.reasoning_details)
-            return completion
-        flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        try:
-            buy = self._buy if self.state is None or self.journal is None else self._buy_alone
-            completion = await buy(request, key, model, ledger, slot, on_delta)
-            flight.set_result(completion)
-            return completion
-        except CallFailed as failure:
-            flight.set_exception(failure)
-            flight.exception()  # nobody may be waiting
-            raise
-        finally:
-            flight.cancel()
-            del self._flights[key]
-
-    async def _buy_alone(
-        self, request: CompletionRequest, key: bytes, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
-    ) -> Completion:
-        """Buy the call while no other process does, or take what that has bought."""
-        assert self.state is not None  # noqa: S101 - whoever calls has looked
-        assert self.journal is not None  # noqa: S101
-        flights, replays = self.state.flights, self.replay
-        while True:
-            try:
-                async with asyncio.timeout(ledger.remaining_s()):
-                    turn = await flights.enter(key, replays=replays)
-            except TimeoutError:
-                raise deadline_failure(ledger.limits or self.limits) from None
-            if isinstance(turn, Done):
-                found = await self.journal.find(key)
-                if found is None:
-                    replays = False  # it has been forgotten since, or cannot be read
-                    continue
-                self._enter_replayed(found[0], request, ledger, slot, found[1])
-                if on_delta is not None:
-                    say_whole(on_delta, found[0].content, found[0].reasoning_details)
-                return found[0]
-            if turn is None:
-                return await self._buy(request, key, model, ledger, slot, on_delta)
-            bought = False
-            try:
-                completion = await self._buy(request, key, model, ledger, slot, on_delta, turn)
-                bought = True
-                return completion
-            finally:
-                await flights.leave(turn, bought=bought)
+        key = self._key(request, ledger)
+        buy = partial(self._buy, request, key, model, ledger, slot, on_delta)
+        limits = ledger.limits or self.limits
+        shared = await self._flights.join_or_buy(key, buy, ledger.remaining_s, limits, replays=self.replay)
+        if not isinstance(shared, Shared):
+            return shared
+        ledger.enter_replayed(slot, request.endpoint, shared.completion, shared.saved_usd)
+        if on_delta is not None:
+            say_whole(on_delta, shared.completion.content, shared.completion.reasoning_details)
+        return shared.completion
 
     async def _buy(
         self,
@@ -448,21 +407,6 @@ class Client:
         if endpoint.name not in self.backends:
             self.backends[endpoint.name] = _make_backend(endpoint)
         return self.backends[endpoint.name]
-
-    def _enter_replayed(
-        self, completion: Completion, request: CompletionRequest, ledger: Ledger, slot: Slot, saved_usd: float | None
-    ) -> None:
-        ledger.enter(
-            slot,
-            attempt=1,
-            model=completion.model,
-            endpoint=request.endpoint,
-            usage=completion.usage,
-            cost_usd=0.0,
-            cost_source="free",
-            replayed=True,
-            saved_usd=saved_usd,
-        )
 
     def _send_event(
         self,

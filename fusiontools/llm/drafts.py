@@ -41,9 +41,14 @@ class MemberDraft:
 
 
 class Drafts:
-    """The drafts of one record, by the member's label: `gpt`, `gpt#1`."""
+    """The drafts of one record, by the member's label: `gpt`, `gpt#1`.
 
-    def __init__(self, on_text: OnText) -> None:
+    Args:
+        twice: whether a draft that is heard as the answer already is told as a draft too.
+    """
+
+    def __init__(self, on_text: OnText, *, twice: bool = True) -> None:
+        self.twice = twice
         self._on_text = on_text
         self._writing: dict[str, asyncio.Future[Completion]] = {}
         self._stopped: set[str] = set()

@@ -139,6 +139,24 @@ class Ledger:
             self.on_call(call)
         return call
 
+    def enter_replayed(self, slot: Slot, endpoint: str, completion: Completion, saved_usd: float | None) -> None:
+        """Write down an answer that somebody else has paid for, or that was paid for before.
+
+        Args:
+            saved_usd: what it cost then; None where nobody knows.
+        """
+        self.enter(
+            slot,
+            attempt=1,
+            model=completion.model,
+            endpoint=endpoint,
+            usage=completion.usage,
+            cost_usd=0.0,
+            cost_source="free",
+            replayed=True,
+            saved_usd=saved_usd,
+        )
+
     def remaining_s(self) -> float:
         """Return the seconds left until the deadline."""
         return self.deadline - time.monotonic()
@@ -244,6 +262,11 @@ def paid(
 
     listed = prices.listed_usd(endpoint, model, usage)
     return (listed, "table") if listed is not None else (None, None)
+
+
+def deadline_failure(limits: LimitOptions) -> CallFailed:
+    """Return the failure of a call that has no more time."""
+    return CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)")
 
 
 def paid_for(endpoint: Endpoint, model: Model, completion: Completion) -> tuple[float | None, str | None]:

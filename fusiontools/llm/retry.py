@@ -20,7 +20,7 @@ from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
 from fusiontools.llm.budget import Payment, costs_nothing
 from fusiontools.llm.drafts import MemberDraft
-from fusiontools.llm.ledger import Ledger, Slot, paid, paid_for
+from fusiontools.llm.ledger import Ledger, Slot, deadline_failure, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
 
 if TYPE_CHECKING:
@@ -123,11 +123,6 @@ async def _take_slot(caller: Caller) -> None:
     if caller.ledger.remaining_s() <= 0:
         caller.slots.release()
         raise deadline_failure(caller.limits)
-
-
-def deadline_failure(limits: LimitOptions) -> CallFailed:
-    """Return the failure of a call that has no more time."""
-    return CallFailed("deadline", f"the record's {limits.deadline_s:g} s were over (--deadline)")
 
 
 def _wait_s(failure: CallFailed, retried: int, limits: LimitOptions) -> float:

@@ -92,7 +92,8 @@ class BackgroundResponse:
 
     def _stream(self, send: Send, writer: StreamWriter) -> Stream:
         events = bool(self.exchange.plan.fusion.get("events"))
-        return Stream(send, writer, self.settle, events, in_band=True)
+        drafts = self.server.options.progress == "draft"
+        return Stream(send, writer, self.settle, events, drafts, in_band=True)
 
 
 async def make_in_background(exchange: Exchange, server: Server, receive: Receive, send: Send) -> None:
@@ -158,6 +159,9 @@ class _ResumedWriter:
 
     def progress(self, words: str) -> bytes:
         return self._new(self._writer.progress(words))
+
+    def draft(self, text: str) -> bytes:
+        return self._new(self._writer.draft(text))
 
     def alive(self) -> bytes:
         return self._writer.alive()

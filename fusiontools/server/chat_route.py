@@ -198,5 +198,6 @@ class ChatRoute:
         settle = functools.partial(self.settle, exchange)
         # Codex asks six times again after most statuses, and once after a failure said in the stream.
         in_band = self.route == "responses"
-        stream = Stream(send, writer, settle, bool(exchange.plan.fusion.get("events")), note_first, in_band)
+        events, drafts = bool(exchange.plan.fusion.get("events")), server.options.progress == "draft"
+        stream = Stream(send, writer, settle, events, drafts, note_first, in_band)
         await stream.follow(exchange.job, receive, keepalive_of(server.options), log)

@@ -55,6 +55,10 @@ class FuseWriter:
         """Say nothing: the events say more."""
         return b""
 
+    def draft(self, text: str) -> bytes:
+        """Say nothing: the events say more."""
+        return b""
+
     def alive(self) -> bytes:
         """Keep the line open."""
         return _ALIVE

@@ -353,6 +353,8 @@ class JobRunner:
     max_request_cost_usd: float | None = None
     #: Whether others may join a job: then it says what it writes, whoever asked first.
     joined: bool = False
+    #: Whether streams show the first member's draft.
+    drafts: bool = False
 
     def work(
         self, request: ChatRequest, plan: Plan, budget: Budget | None, named: Mapping[str, Any] | None = None
@@ -386,6 +388,8 @@ class JobRunner:
         followed = request.stream or self.joined
         if followed and (request.reads_along or plan.fusion.get("events") == "text"):
             job.drafts = Drafts(functools.partial(_say_text, job))
+        elif followed and self.drafts:
+            job.drafts = Drafts(functools.partial(_say_text, job), twice=False)
         limits = [usd for usd in (self.max_request_cost_usd, plan.fusion.get("max_cost_usd")) if usd is not None]
         return Runtime(
             self.client,
@@ -418,7 +422,7 @@ class _Stages:
         """Say the analysis; to who reads along, every section that the stage has made."""
         if stage == "judge" and "analysis" in record:
             self._job.say(Note("", {"type": "analysis", "stage": stage, "analysis": record["analysis"]}))
-        if self._job.drafts is not None:
+        if self._job.drafts is not None and self._job.drafts.twice:
             last: Any = self._last
             made = {name: value for name, value in record.items() if last.get(name) is not value and name != "recipe"}
             self._job.say(Note("", {"type": "stage", "stage": stage, "record": scrub_record(made)}))  # type: ignore[arg-type]

@@ -47,8 +47,9 @@ class ServeOptions(Settings):
         15.0, "--keepalive-interval", minimum=0.01, metavar="S", help="After how many silent seconds."
     )
     progress: str = option(
-        "comment", "--progress", choices=("comment", "reasoning", "off"),
-        help="How a stream says what goes on: as comments, as the model's thoughts, or not at all.",
+        "comment", "--progress", choices=("comment", "reasoning", "draft", "off"),
+        help="How a stream says what goes on: as comments, as the model's thoughts, with the first member's draft as "
+        "these, or not at all.",
     )  # fmt: skip
     # Agents take `usage` for the length of the conversation and cut it when that nears the window. Which client does so
     # cannot be told: most say the name of the library that they are built on.

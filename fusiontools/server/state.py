@@ -147,7 +147,14 @@ def open_server(
     return Server(
         options=options,
         planner=Planner(catalog, options, limited),
-        runner=JobRunner(client, limiter, metrics, options.max_request_cost_usd, joined=options.cache_s > 0),
+        runner=JobRunner(
+            client,
+            limiter,
+            metrics,
+            options.max_request_cost_usd,
+            joined=options.cache_s > 0,
+            drafts=options.progress == "draft",
+        ),
         rate_limiter=RateLimiter(
             options.rate_per_min,
             state=beside,

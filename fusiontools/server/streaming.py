@@ -39,6 +39,7 @@ class Stream:
     Args:
         settle: makes what is said in the end; raises `ApiError` where there is no answer.
         events: whether the client asked for richer events.
+        drafts: whether the first member's draft is shown.
         first: called when the first piece of the answer goes out.
     """
 
@@ -46,6 +47,7 @@ class Stream:
     writer: StreamWriter
     settle: Callable[[Any], ChatResult]
     events: bool = False
+    drafts: bool = False
     first: Callable[[], None] | None = None
     #: Whether a failure before anything was said is said in the stream too.
     in_band: bool = False
@@ -53,6 +55,7 @@ class Stream:
     #: How the stream begins; made before all else that is said, for events are numbered in the order they are made.
     _opening: bytes | None = None
     _thought: bool = False
+    _drafter: str = ""
     _text: list[str] = field(default_factory=list)
     _calls: dict[int, StartedToolCall] = field(default_factory=dict)
 
@@ -161,7 +164,7 @@ class Stream:
     def _write(self, piece: Piece) -> bytes:
         self._open()
         if isinstance(piece, Note):
-            data = self.writer.progress(piece.words) if piece.words else b""
+            data = self.writer.progress(piece.words) if piece.words else self._draft(piece.event)
             return data + (self.writer.event(piece.event) if self.events else b"")
         if self.first is not None:
             self.first()
@@ -177,6 +180,15 @@ class Stream:
             begun.name += delta["function"].get("name", "")
             begun.arguments += delta["function"].get("arguments", "")
         return self.writer.calls(piece)
+
+    def _draft(self, event: Mapping[str, Any]) -> bytes:
+        """Return what of the draft is said that is shown as thoughts: that of the member who begins first."""
+        if not self.drafts or event["type"] not in ("text", "text.reset") or event["layer"] != 1:
+            return b""
+        self._drafter = self._drafter or event["model"]
+        if event["model"] != self._drafter:
+            return b""
+        return self.writer.draft(event.get("text", "\n\n"))
 
     async def _put(self, data: bytes, *, more: bool = True) -> None:
         if not self.begun:

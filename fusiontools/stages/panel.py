@@ -281,7 +281,7 @@ async def ask(
 
 async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
     """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
-    if runtime.drafts is None:
+    if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
         return await _complete(call, runtime, ledger, on_delta)
 
     def ask(draft: OnDelta) -> Awaitable[Completion]:

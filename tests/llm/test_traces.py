@@ -24,6 +24,9 @@ panel: [fake/a, fake/b]
 judge: fake/judge
 synth: fake/synth
 """
+#: How long an exporter alone would try: far beyond what a busy machine makes of our own few seconds.
+PATIENCE_S = 120
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": str(PATIENCE_S)}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -118,7 +121,7 @@ def test_what_is_under_way_at_an_interrupt_arrives(
 def test_a_program_that_uses_the_library_waits_a_little_for_its_last_spans(
     traced: dict[str, str], collector: Collector, tmp_path: Path, gone: bool
 ) -> None:
-    env = {**traced, **({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"} if gone else {})}
+    env = {**traced, **PATIENT, **({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"} if gone else {})}
     began = time.monotonic()
     code = "import fusiontools; print(fusiontools.fuse_sync('Why?', 'recipe.yaml')['answer']['by'])"
 
@@ -126,7 +129,7 @@ def test_a_program_that_uses_the_library_waits_a_little_for_its_last_spans(
 
     assert (done.returncode, done.stdout) == (0, "synth\n")
     assert [span["name"] for span in collector.spans()][:1] == ([] if gone else ["invoke_workflow recipe"])
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < PATIENCE_S / 2
 
 
 @pytest.mark.slow
@@ -135,7 +138,7 @@ def test_a_collector_that_is_gone_or_refuses_is_said_once_and_changes_nothing(
     run: Run, traced: dict[str, str], status: str
 ) -> None:
     def fuse(url: str) -> Any:
-        return run(f"{PANEL} --lines -q", "Why?\nWho?\n", env={**traced, "OTEL_EXPORTER_OTLP_ENDPOINT": url})
+        return run(f"{PANEL} --lines -q", "Why?\nWho?\n", env={**traced, **PATIENT, "OTEL_EXPORTER_OTLP_ENDPOINT": url})
 
     began = time.monotonic()
     if status:
@@ -147,7 +150,7 @@ def test_a_collector_that_is_gone_or_refuses_is_said_once_and_changes_nothing(
     assert (done.status, len(done.records)) == (0, 2)
     assert done.err.startswith("fuse-panel: warning: traces: " + ("" if status else "no collector at 127.0.0.1:9: "))
     assert done.err.count("\n") == 1
-    assert time.monotonic() - began < 9  # the exporter alone would try for ten seconds
+    assert time.monotonic() - began < PATIENCE_S / 2
 
 
 def test_without_a_word_in_the_environment_nothing_of_it_is_imported(env: dict[str, str], tmp_path: Path) -> None:

@@ -462,6 +462,25 @@ def test_progress_may_be_told_as_the_models_thoughts(serve: Serve) -> None:
     assert stream.text.startswith("fake/synth says ")
 
 
+def test_the_draft_of_the_member_that_begins_first_may_be_told_as_thoughts(serve: Serve) -> None:
+    stream = serve("--progress", "draft", "--allow-model", "fake/*").chat_stream(
+        fusion={"panel": ["fake/a+slow=0.4", "fake/b"]}
+    )
+
+    thoughts = "".join(delta["reasoning_content"] for delta in deltas_of(stream) if "reasoning_content" in delta)
+    assert thoughts.startswith("fake/b says ")
+    assert "fake/a" not in thoughts
+    assert stream.comments[0] == "panel 1/2"
+    assert stream.text.startswith("fake/synth says ")
+
+
+def test_what_one_model_answers_alone_is_told_once(serve: Serve) -> None:
+    stream = serve("--progress", "draft").chat_stream(model="fake/a")
+
+    assert not [delta for delta in deltas_of(stream) if "reasoning_content" in delta]
+    assert stream.text.startswith("fake/a says ")
+
+
 def test_progress_may_be_left_out(serve: Serve) -> None:
     stream = serve("--progress", "off").chat_stream()
 

@@ -823,6 +823,17 @@ def test_progress_can_be_thoughts_that_end_signed_before_the_text() -> None:
     assert answer == text("Yes.")
 
 
+def test_a_draft_is_a_thought_as_it_is_written_and_progress_beside_it_a_comment() -> None:
+    said = writer(progress="draft")
+    assert said.progress("panel 1/2") == b": panel 1/2\n"
+
+    stream = said.open() + said.draft("One.\n\n") + said.draft(" Two.") + said.text("Yes.")
+
+    thought, answer = heard(stream + said.close(done()))["content"]
+    assert (thought["thinking"], answer) == ("One.\n\n Two.", text("Yes."))
+    assert said.draft("late") == b""
+
+
 def test_thoughts_that_come_back_are_left_out() -> None:
     said = writer(progress="reasoning")
     thought, *_ = heard(said.open() + said.progress("panel 1/2") + said.text("Yes.") + said.close(done()))["content"]

@@ -1109,6 +1109,17 @@ def test_progress_is_a_comment_unless_told_otherwise() -> None:
     assert writer(progress="off").progress("panel 2/3") == b""
 
 
+def test_a_draft_is_reasoning_as_it_is_written_and_progress_beside_it_a_comment() -> None:
+    said = writer(progress="draft")
+    assert said.progress("panel 1/2") == b": panel 1/2\n"
+
+    stream = said.open() + said.draft("One.\n\n") + said.draft(" Two.") + said.text("Hi") + said.close(done("Hi"))
+
+    thoughts, _ = events(stream)[-1]["response"]["output"]
+    assert thoughts["summary"] == [{"type": "summary_text", "text": "One.\n\n Two."}]
+    assert said.draft("late") == b""
+
+
 def test_progress_as_reasoning_is_an_item_that_ends_before_the_message() -> None:
     said = writer(progress="reasoning")
 

@@ -156,7 +156,11 @@ class ChatWriter:
         """Say what goes on."""
         if self._style.progress == "reasoning":
             return self._chunk({"reasoning_content": f"{words}\n"})
-        return sse.comment(words) if self._style.progress == "comment" else b""
+        return b"" if self._style.progress == "off" else sse.comment(words)
+
+    def draft(self, text: str) -> bytes:
+        """Say a piece of a draft as the model's thoughts."""
+        return self._chunk({"reasoning_content": text})
 
     def alive(self) -> bytes:
         """Keep the line open."""

@@ -117,6 +117,10 @@ class CompletionsWriter:
         """Say what goes on."""
         return b"" if self.style.progress == "off" else sse.comment(words)
 
+    def draft(self, text: str) -> bytes:
+        """Say nothing: a completion has no thoughts."""
+        return b""
+
     def alive(self) -> bytes:
         """Keep the line open."""
         if self.style.keepalive == "chunk":

@@ -253,6 +253,10 @@ class StreamWriter(Protocol):
         """Say what goes on, to who does not read it a comment: `panel 2/3`."""
         ...
 
+    def draft(self, text: str) -> bytes:
+        """Say a piece of a draft as the model's thoughts, where the protocol has a place for them."""
+        ...
+
     def alive(self) -> bytes:
         """Keep the line open while nothing happens."""
         ...
@@ -274,7 +278,8 @@ class StreamStyle:
 
     Args:
         keepalive: `comment`, `chunk` (an event that says nothing) or `off`.
-        progress: `comment`, `reasoning` (as the model's thoughts, where the protocol has a place for them) or `off`.
+        progress: `comment`, `reasoning` (as the model's thoughts, where the protocol has a place for them), `draft` (as
+            comments, with what the first member writes as the model's thoughts) or `off`.
     """
 
     keepalive: str = "comment"

@@ -156,10 +156,16 @@ class MessagesWriter:
         line = " ".join(words.split())
         if self._style.progress == "off" or not line:
             return b""
-        if self._style.progress == "comment" or self._answering:
+        if self._style.progress != "reasoning" or self._answering:
             return sse.comment(line)
+        return self.draft(f"{line}\n")
+
+    def draft(self, text: str) -> bytes:
+        """Say a piece of a draft as a thought; only before the answer, which it would cut in two."""
+        if self._answering:
+            return b""
         begun = b"" if self._kind == "thinking" else self._begin("thinking", thinking="", signature="")
-        return begun + self._delta("thinking_delta", thinking=f"{line}\n")
+        return begun + self._delta("thinking_delta", thinking=text)
 
     def alive(self) -> bytes:
         """Keep the line open."""

@@ -349,17 +349,26 @@ class ResponsesWriter:
         line = " ".join(words.split())
         if self._style.progress == "off" or not line:
             return b""
-        part = self._alone
-        if self._style.progress == "comment" or (self._parts and (part is None or part.kind != "reasoning")):
+        if self._style.progress != "reasoning" or not self._may_think():
             return sse.comment(line)
-        opening = b""
+        begun = self._alone is not None and bool(self._alone.pieces)
+        return self.draft(f"\n{line}" if begun else line)
+
+    def _may_think(self) -> bool:
+        """Return whether nothing has been said yet but thoughts: these would cut the answer in two."""
+        return not self._parts or (self._alone is not None and self._alone.kind == "reasoning")
+
+    def draft(self, text: str) -> bytes:
+        """Say a piece of a draft as reasoning; only before the answer."""
+        if not self._may_think():
+            return b""
+        part, opening = self._alone, b""
         if part is None:
             part = self._alone = Part("reasoning", self._about.id)
             opening = self._open_part(part)
             opening += self._say(
                 "response.reasoning_summary_part.added", **part.place, summary_index=0, part=summary_part("")
             )
-        text = f"\n{line}" if part.pieces else line
         part.pieces.append(text)
         return opening + self._say("response.reasoning_summary_text.delta", **part.place, summary_index=0, delta=text)
 
