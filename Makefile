@@ -26,7 +26,7 @@ PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning checked wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -150,6 +150,9 @@ tune: $(VENV)/.dev $(VENV)/.weights ## tune a panel of the embedded model as exa
 
 tuning: $(VENV)/.dev ## simulate what fuse-tune and fuse-calibrate promise, on panels of which the truth is known
 	@PYTHONPATH=tests/support $(BIN)/python tests/bench/tuning.py $(RUNS)
+
+checked: $(VENV)/.dev ## measure how near a pick by a check comes to the best of scripted panels
+	@PYTHONPATH=tests/support $(BIN)/python tests/bench/checked.py $(TASKS)
 
 wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an empty environment
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"

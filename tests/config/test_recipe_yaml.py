@@ -80,9 +80,9 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
                 max_tokens: 9, system: Hi., quorum: 1, grace_s: 0, extra: {top_k: 3}, window: 4, scout: 2,
                 stop_when_agreed: true, agree: judge, agree_models: [m], template: creative, prompt_cache: true,
                 few_shot: {turns: [[q, a]], unless: [why], max_chars: 5}}
-        judge: {models: [m], swap: true, template: creative, temperature: 0.5, max_tokens: 11}
-        synth: {model: m, method: auto, top: 2, refine: true, guard: true, guard_models: [m], template: creative,
-                temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
+        judge: {models: [m], swap: true, claims: true, template: creative, temperature: 0.5, max_tokens: 11}
+        synth: {model: m, method: auto, top: 2, min_support: 3, refine: true, guard: true, guard_models: [m],
+                template: creative, temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
         vote: {key: number, weights: {m: 2}}
         pick: {model: m, pairwise: true, consistent: false, template: creative, temperature: 0.7, max_tokens: 13}
         limits: {timeout_s: 1, deadline_s: 2, retries: 0, backoff_s: 0, max_concurrency: 1, max_cost_usd: 0,
@@ -119,8 +119,8 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
                 prompt_cache=True,
             ),
             "route": RouteOptions("model", (m,), "true", m, m, m, 3),
-            "judge": JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
-            "synth": SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
+            "judge": JudgeOptions((m,), swap=True, claims=True, template="creative", temperature=0.5, max_tokens=11),
+            "synth": SynthOptions((m,), "auto", 2, 3, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
             "vote": VoteOptions("number", {"m": 2}),
             "pick": PickOptions((m,), True, False, "creative", 0.7, 13),
         },
