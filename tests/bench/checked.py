@@ -1,8 +1,7 @@
 """How near a pick by a check comes to the best of the panel: real tools, scripted members, tasks as in HumanEval.
 
-Usage: PYTHONPATH=tests/support python tests/bench/checked.py [TASKS] (`make checked`). Prints what fuse-report says of
-two picks from the panels of one `fuse-panel`: by the examples that stand in the question, and without a check, the one
-that agrees most with the others.
+Usage: PYTHONPATH=tests/support python tests/bench/checked.py [TASKS] (`make checked`). Prints rows of what fuse-report
+says of picks by the examples that stand in the question, from panels that one `fuse-panel` has asked.
 
 A question shows a stub with examples; the tests that grade a program are shown to nobody. Each member has the right
 program with its own chance; a wrong one fails the examples, or is wrong in a corner that they do not show.
@@ -51,13 +50,12 @@ MEMBERS = {"fake/small": 0.35, "fake/middle": 0.5, "fake/other": 0.5, "fake/larg
 #: Which share of the wrong programs passes the examples: what a check can tell, and what it cannot.
 CORNERS = (0.0, 0.25, 0.5)
 PICK = f"fuse-pick -q --check 'python3 check_examples.py' --check-with {ROOT}/examples/check_examples.py"
-GRADE = "fuse-grade -q | fuse-report -o json"
 
 
 class Scores(NamedTuple):
-    """The rows of reports that compare: each a score from 0 to 1 and the interval around it."""
+    """Rows of a report: each a score from 0 to 1 and the interval around it."""
 
-    without: tuple[float, float, float]
+    vote: tuple[float, float, float]
     checked: tuple[float, float, float]
     best_member: tuple[float, float, float]
     oracle: tuple[float, float, float]
@@ -88,7 +86,7 @@ def tasks_and_programs(count: int, corner: float) -> tuple[list[dict[str, object
 
 
 def measure(count: int, corner: float, upstream: Upstream, folder: Path) -> Scores:
-    """Return what picks from the same panels are worth, with the check and without, and what the panels held."""
+    """Return what the picks by the check are worth, and the rows of the report beside them."""
     env = hermetic(upstream, folder)
     records, said = tasks_and_programs(count, corner)
     (folder / "tasks.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
@@ -97,10 +95,9 @@ def measure(count: int, corner: float, upstream: Upstream, folder: Path) -> Scor
     asking = " ".join(f"-m {member}" for member in MEMBERS)
     # One record at a time: a member's programs are handed out in the order in which it is asked.
     shell(f"fuse-panel -q -j 1 {asking} tasks.jsonl > panel.jsonl", env, folder)
-    checked = rows(shell(f"{PICK} panel.jsonl | {GRADE}", env, folder))
-    without = rows(shell(f"fuse-judge -q --method lexical panel.jsonl | fuse-pick -q | {GRADE}", env, folder))
-    best = max((checked[member] for member in MEMBERS), key=lambda row: row[0])
-    return Scores(without["fusion"], checked["fusion"], best, checked["oracle"])
+    found = rows(shell(f"{PICK} panel.jsonl | fuse-grade -q | fuse-report -o json", env, folder))
+    best = max((found[member] for member in MEMBERS), key=lambda row: row[0])
+    return Scores(found["vote"], found["fusion"], best, found["oracle"])
 
 
 def rows(report: str) -> dict[str, tuple[float, float, float]]:
@@ -116,13 +113,13 @@ def shell(line: str, env: Mapping[str, str], folder: Path) -> str:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     print(
-        "| wrong, and passes the examples | without a check | with it | best member | oracle |\n|--:|--:|--:|--:|--:|"
+        "| wrong programs that pass the example | vote | pick by the check | best member | oracle |\n|--:|--:|--:|--:|--:|"
     )
     for corner in CORNERS:
         with tempfile.TemporaryDirectory() as folder, start_upstream() as upstream:
             found = measure(count, corner, upstream, Path(folder))
         cells = [f"{100 * score:.1f} ({100 * low:.0f}-{100 * high:.0f})" for score, low, high in found]
-        print(f"| {100 * corner:.0f} % of the wrong | {' | '.join(cells)} |", flush=True)
+        print(f"| {100 * corner:.0f} % | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
