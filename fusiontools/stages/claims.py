@@ -28,6 +28,7 @@ _BEHIND = ("supporters", "support", "supported_by", "for", "held_by", "models")
 _AGAINST = ("opponents", "oppose", "opposed_by", "against", "contradicted_by")
 _MODEL = ("model", "response", "label", "member", "name")
 _QUOTE = ("quote", "words", "text", "evidence", "where", "stance")
+_NOBODY = frozenset({"", "none", "nobody", "no one", "n/a", "-", "null"})
 _QUOTATION_MARKS = "\"'“”‘’«»„… "
 
 
@@ -45,8 +46,12 @@ def claims_schema() -> dict[str, Any]:
     return {"type": "array", "items": strict_object(claim=text, supporters=holders, opponents=holders)}
 
 
-def read_claims(reply: str, labels: Mapping[str, int]) -> ReadClaims:
-    """Return the claims of a judge's reply, naming labels."""
+def read_claims(reply: str, labels: Mapping[str, int], names: Mapping[str, str]) -> ReadClaims:
+    """Return the claims of a judge's reply, which names labels.
+
+    Args:
+        names: what the response behind each label is called.
+    """
     said = object_in(reply, "claims").get("claims")
     items = said if isinstance(said, list) else [said] if said else []
     if not items:
@@ -55,7 +60,8 @@ def read_claims(reply: str, labels: Mapping[str, int]) -> ReadClaims:
     empty = 0
     found: list[PanelClaim] = []
     for item in items:
-        words = " ".join(str(_first_of(item, _CLAIM)).split()) if isinstance(item, dict) else ""
+        said = _first_of(item, _CLAIM) if isinstance(item, dict) else ""
+        words = " ".join(said.split()) if isinstance(said, str) else ""
         behind, against = (
             _read_holders(_first_of(item, called), labels, unknown) if words else [] for called in (_BEHIND, _AGAINST)
         )
@@ -71,7 +77,7 @@ def read_claims(reply: str, labels: Mapping[str, int]) -> ReadClaims:
         problems.append(
             f"{_count(len(torn), 'claim', 'with a response on both sides, counted against it')}: {torn[0]!r}"
         )
-    kept, too_many = bounded(merged)
+    kept, too_many = bounded(renamed(merged, names))
     return ReadClaims(kept, problems + too_many)
 
 
@@ -243,7 +249,9 @@ class Weighed:
 
     def told_in(self, record: Record) -> Record:
         """Return the record, whose answer was written by it, with what was left out or marked, and who held it."""
-        notes = [*record.get("degraded", []), *self.notes, *self._dissent()]
+        told = record.get("degraded", [])
+        # A revision takes over what was said of the answer that it revises.
+        notes = [*told, *(note for note in (*self.notes, *self._dissent()) if note not in told)]
         new: Any = {**record, "answer": {**record["answer"], "support": self.section()}}
         return new | {"degraded": notes} if notes else new  # type: ignore[no-any-return]
 
@@ -268,7 +276,10 @@ def weigh(record: Record, asked: int) -> Weighed:
         notes.append({"stage": "synth", "code": code, "detail": f"--min-support {asked}: {detail}"})
 
     if least < asked:
-        note("few_responses", f"{len(present)} responses came; what all of them hold is kept")
+        came = "one response" if len(present) == 1 else f"{len(present)} responses"
+        note("few_responses", f"{came} came; what all of them hold is kept")
+    if len(present) == 1:
+        return Weighed(least, 1, "code", [], [], notes)
     analysis: Any = record.get("analysis")
     agreed: list[PanelClaim] = []
     source: Literal["claims", "analysis", "code"]
@@ -328,7 +339,7 @@ def _named(said: Any, labels: Mapping[str, int]) -> Iterator[tuple[list[str], st
             # `{"A": "its words"}`
             for name, words in said.items():
                 yield [label_in(name, labels)], words if isinstance(words, str) else ""
-    elif said:
+    elif said and str(said).strip().casefold() not in _NOBODY:
         yield labels_in(str(said), labels), ""
 
 

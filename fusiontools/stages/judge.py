@@ -37,7 +37,6 @@ from fusiontools.stages.claims import (
     located,
     merge_claims,
     read_claims,
-    renamed,
 )
 from fusiontools.stages.replies import unreadable
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, note_no_tools, reads_panel, with_section
@@ -187,17 +186,17 @@ def _read_reply(
     """Return a reading's analysis with members' names in it, and what is wrong with it."""
     if isinstance(reply, CallFailed):
         return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{reading.who}: {reply.message}"}]
-    claims = read_claims(reply, reading.labels) if with_claims else ReadClaims([], [])
+    names = display_names(record["panel"])
+    by_label = {label: names[position] for label, position in reading.labels.items()}
+    claims = read_claims(reply, reading.labels, by_label) if with_claims else ReadClaims([], [])
     found = read_analysis(reply, reading.labels)
     if found is None and not claims.claims:
         detail = f"{reading.who}: {unreadable(reply, 'is no analysis')}"
         return None, [{"stage": "judge", "code": "bad_analysis", "detail": detail}]
     found = found or {key: [] for key in (*FIVE, "ranking")}
-    names = display_names(record["panel"])
-    by_label = {label: names[position] for label, position in reading.labels.items()}
     named = labelled_as(found, by_label)
     if with_claims:
-        named["claims"] = renamed(claims.claims, by_label)
+        named["claims"] = claims.claims
     problems = [*_ranking_problems(reply, found, reading), *claims.problems]
     return named, _note_partial(reading.who, problems)
 

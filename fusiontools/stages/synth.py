@@ -85,11 +85,15 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
 
 async def _weigh(record: Record, options: SynthOptions) -> Weighed | None:
     """Return which claims enough responses hold; None where that is not asked, or nobody writes by it."""
-    if options.min_support is None or is_solo(record) or is_voted_on(record):
+    asked = options.min_support
+    if asked is None and options.refine:
+        # A revision keeps to what the answer that it revises was built on.
+        asked = record.get("answer", {}).get("support", {}).get("min_support")
+    if asked is None or is_solo(record) or is_voted_on(record):
         return None
     from fusiontools.stages.claims import weigh
 
-    return await compare_apart(texts_of(record), "auto", weigh, record, options.min_support)
+    return await compare_apart(texts_of(record), "auto", weigh, record, asked)
 
 
 def _vote(record: Record) -> Record:

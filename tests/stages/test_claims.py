@@ -99,10 +99,11 @@ def test_who_does_not_ask_for_claims_asks_and_gets_what_he_always_did() -> None:
         ({"claim": "x", "supporters": ["A"]}, [claimed("x", "A")]),
         ([{"claim": "x.", "supporters": ["A"]}, {"claim": "X", "supporters": ["B"]}], [claimed("x.", "AB")]),
         ([{"claim": "x", "supporters": {"A": ""}, "opponents": None}], [claimed("x", "A")]),
+        ([{"claim": "x", "supporters": "A", "opponents": "None"}], [claimed("x", "A")]),
     ],
 )
 def test_claims_are_read_in_every_spelling(said: Any, read: Any) -> None:
-    assert read_claims(json.dumps({"claims": said}), AB) == (read, [])
+    assert read_claims(json.dumps({"claims": said}), AB, {}) == (read, [])
 
 
 @pytest.mark.parametrize(
@@ -110,13 +111,17 @@ def test_claims_are_read_in_every_spelling(said: Any, read: Any) -> None:
     [
         ([{"claim": "x", "supporters": ["A", "Z"]}], [claimed("x", "A")], "1 name in the claims of no response: 'Z'"),
         ([{"claim": "x", "supporters": ["A", "B"], "opponents": ["A"]}], [claimed("x", "B", "A")], "on both sides"),
-        ([{"claim": " ", "supporters": ["A"]}, {"claim": "x"}, "x", 3], [], "4 claims without words, or held"),
+        (
+            [{"claim": " ", "supporters": ["A"]}, {"claim": ["x"], "supporters": "A"}, {"claim": "x"}, "x", 3],
+            [],
+            "5 claims w",
+        ),
         ([], [], "no claims"),
         (None, [], "no claims"),
     ],
 )
 def test_what_cannot_be_told_counts_for_no_claim_and_is_said(said: Any, read: Any, problem: str) -> None:
-    found = read_claims(json.dumps({"claims": said}), AB)
+    found = read_claims(json.dumps({"claims": said}), AB, {})
 
     assert found.claims == read
     assert problem in "; ".join(found.problems)
@@ -125,11 +130,11 @@ def test_what_cannot_be_told_counts_for_no_claim_and_is_said(said: Any, read: An
 def test_of_hundreds_of_claims_those_that_somebody_contradicts_stay_and_the_rest_is_said_to_be_left_out() -> None:
     many = [{"claim": f"n{i} holds", "supporters": ["A"], "opponents": ["B"] if i > 240 else []} for i in range(250)]
 
-    found = read_claims(json.dumps({"claims": many}), AB)
+    found = read_claims(json.dumps({"claims": many}), AB, {"A": "x/y"})
 
     assert len(found.claims) == MOST_CLAIMS
     assert [each["claim"] for each in found.claims[-9:]] == [f"n{i} holds" for i in range(241, 250)]
-    assert found.problems == ["250 claims: 186 are left out, of A"]
+    assert found.problems == ["250 claims: 186 are left out, of x/y"]
 
 
 def test_a_reply_that_holds_claims_alone_is_an_analysis_and_one_without_them_says_so() -> None:
@@ -218,6 +223,26 @@ def test_what_fewer_hold_is_marked_in_the_prompt_and_named_with_its_holders_in_t
     assert [each["supporters"] for each in shown["contested_claims"]] == [[LABEL[2]]]
     assert [each["opponents"] for each in shown["kept_claims"]] == [[], [LABEL[2]]]
     assert shown["min_support"] == 2
+
+
+def test_a_revision_keeps_to_the_support_that_its_answer_was_built_on_and_says_nothing_twice() -> None:
+    written = ask_synth(SYNTH, judged(HELD, ALONE), Scripted(s="First."))
+    backend = Scripted(s="Better.")
+
+    result = ask_synth(SynthOptions((model("s"),), refine=True), written, backend)
+
+    assert result["answer"]["content"] == "Better."
+    assert result["answer"]["support"] == written["answer"]["support"]
+    assert codes(result) == ["contested"]
+    assert "contested_claims" in json.dumps(backend.requests[0].messages)
+
+
+@pytest.mark.parametrize(("panel", "noted"), [([says("a")], []), ([says("a"), failed("b")], ["one_survivor"])])
+def test_one_response_has_nobody_to_support_it(panel: Any, noted: list[str]) -> None:
+    result = ask_synth(SYNTH, answered(*panel))
+
+    assert codes(result) == [*noted, "few_responses"]
+    assert result["answer"]["support"]["contested"] == []
 
 
 def test_without_min_support_nothing_is_weighed() -> None:
