@@ -110,7 +110,7 @@ async def _go_by_batch(question: Any, stage: Any, client: Any, asking: Asking) -
     assert asking.batch is not None  # noqa: S101 - only then it is called
     run = BatchRun(asking.tool, asking.batch, asking.quiet, client)
     status = await run.go(stage, records)
-    return run.ended(run.waiting, 0) if status is None else status
+    return await run.ended(run.waiting, 0) if status is None else status
 
 
 async def run_turn(turn: ChatTurn, stage: Any, client: Any, view: Any, tool: str) -> tuple[Any, int]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fusiontools.stages.runtime import Stage
 
 _AT_ONCE = 64
+#: So many failures of calls are shown.
+_SHOWN = 10
 
 
 class LineSpool:
@@ -79,12 +81,17 @@ def _readable(lines: Sequence[Line], read: Callable[[Line], Record]) -> Iterator
 
 @dataclass(slots=True)
 class BatchRun:
-    """`--batch` in one run of a tool."""
+    """`--batch` in one run of a tool.
+
+    Args:
+        writes: whether records leave to standard output, so that nothing is to be waited for once nobody reads it.
+    """
 
     tool: str
     options: BatchOptions
     quiet: bool
     client: Any
+    writes: bool = True
     #: Records that wait, after a round that sends nothing.
     waiting: int = 0
     desk: Desk = field(init=False)
@@ -101,7 +108,7 @@ class BatchRun:
         rounds = BatchRounds(self.client, self.desk, stage, records, at_once)
         try:
             if self.options.batch == "submit":
-                return self._submitted(await rounds.submit())
+                return self._submitted(await rounds.submit_and_check())
             if self.options.batch == "collect":
                 self.waiting = (await rounds.collect()).waiting
             else:
@@ -112,10 +119,10 @@ class BatchRun:
             complain(self.tool, f"{failure.message}{again}")
             return EXIT_COME_AGAIN if failure.retryable else EXIT_SOME_FAILED
 
-    def ended(self, waiting: int, out: int) -> int | None:
+    async def ended(self, waiting: int, out: int) -> int | None:
         """Say what still waits, now that what is done is out; returns the exit status, None where nothing waits."""
         if not waiting:
-            self.desk.forget_failed()
+            await self.desk.forget_failed()
             return None
         jobs, unsent = self.desk.jobs(), len(self.desk.spool) + len(self.desk.held)
         waits = (
@@ -131,12 +138,18 @@ class BatchRun:
     def _submitted(self, standing: BatchStanding) -> int | None:
         if not standing.records:
             return None  # which is said as ever
+        failures = self.desk.failures()
+        for failure in failures[:_SHOWN]:
+            complain(self.tool, failure)
+        if len(failures) > _SHOWN:
+            complain(self.tool, f"and {len(failures) - _SHOWN:,} more")
         if not standing.waiting and self.client.budget.stopped:
             complain(self.tool, "the cost limit has no room for the calls that are left; nothing is submitted")
             return EXIT_BUDGET
         if not standing.waiting:
-            complain(self.tool, "every call has been made; `--batch collect` gives the records")
-            return EXIT_OK
+            made = "no call is left to send" if failures else "every call has been made"
+            complain(self.tool, f"{made}; `--batch collect` gives the records")
+            return EXIT_SOME_FAILED if failures else EXIT_OK
         jobs = f"{counted(standing.jobs, 'batch job')} with {counted(standing.calls, 'call')}"
         unsent = f" ({counted(standing.unsent, 'call')} not sent yet)" if standing.unsent else ""
         waiting = f"{counted(standing.waiting, 'record')} {_wait(standing.waiting)}"
@@ -147,7 +160,7 @@ class BatchRun:
         bar = make_bar() if os.isatty(2) and not self.quiet else None
 
         def tell(progress: BatchProgress) -> None:
-            if _nobody_reads():
+            if self.writes and _nobody_reads():
                 raise BrokenPipeError  # not in a day, when the first record leaves
             if bar is not None:
                 bar.update(one_line(describe(progress)), refresh=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import InputOptions
+
+if TYPE_CHECKING:
+    from fusiontools.config.models import Endpoint
+    from fusiontools.record.types import Call
 
 _TOOL = "fuse-cost"
 _FORESEEN = ("calls", "tokens in", "tokens out", "cost")
@@ -39,6 +43,7 @@ class CostOptions:
     chain: str | None = option(
         None, "--chain", metavar="TEXT", help="The chain to estimate.  [default: the recipe's own]"
     )
+    batch: bool = option(False, "--batch", help="Estimate the calls as batch jobs, at their price.")
     tokens: int = option(800, "--tokens", minimum=1, metavar="N", help="Length of an answer, for --estimate.")
 
 
@@ -52,6 +57,8 @@ def main(files: tuple[str, ...], config: str | None, cost: dict[str, Any], input
     options, inputs = CostOptions(**cost), InputOptions(**input)
     if options.chain is not None and not options.estimate:
         raise UsageError("--chain goes with --estimate")
+    if options.batch and not options.estimate:
+        raise UsageError("--batch goes with --estimate")
     if options.tokens > _MOST_TOKENS:
         raise UsageError(f"--tokens {options.tokens}: no answer is longer than {_MOST_TOKENS:,} tokens")
     with asyncio.Runner() as runner:
@@ -74,13 +81,13 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
-    costs, least = Costs(_parse_groups(options.by)), Costs([])
+    costs, least, at_once = Costs(_parse_groups(options.by)), Costs([]), Costs([])
     recipe = load_recipe(config) if options.estimate else None
     chain = read_chain(options.chain, recipe) if recipe else None
     form = "text" if inputs.text else "lines" if inputs.lines else "auto" if options.estimate else "jsonl"
     if not files and os.isatty(0):
         complain(_TOOL, "reads records on stdin; press Ctrl-D to end (--help explains)")
-    bad, flood = 0, Flood(_TOOL)
+    bad, singly, flood = 0, 0, Flood(_TOOL)
     async for batch in Input(files, form, int(StreamOptions().max_line_mib * 2**20)).batches():
         for line in batch:
             try:
@@ -95,8 +102,13 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
                 continue
             if recipe is not None and chain is not None:
                 cheapest = await estimate_calls(recipe, chain, record, options.tokens, agreed=True)
+                dearest = await estimate_calls(recipe, chain, record, options.tokens)
+                if options.batch:
+                    at_once.add({**record, "calls": dearest})
+                    singly += sum(not _goes_by_job(call, recipe.endpoints) for call in dearest)
+                    cheapest, dearest = (_as_jobs(calls, recipe.endpoints) for calls in (cheapest, dearest))
                 least.add({**record, "calls": cheapest})
-                record = {**record, "calls": await estimate_calls(recipe, chain, record, options.tokens)}
+                record = {**record, "calls": dearest}
             costs.add(record)
             if options.tee:
                 write_or_leave(_TOOL, line.data.rstrip(b"\r\n") + b"\n")
@@ -104,13 +116,17 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     if costs.records == 0:
         complain(_TOOL, "nothing came in: no records")
         return EXIT_NOTHING_USABLE
-    text = format_costs(costs, options.output, foreseen=options.estimate, least=least if options.estimate else None)
+    cases = {"least": least} if options.estimate else {}
+    cases |= {"at_once": at_once} if options.batch else {}
+    text = format_costs(costs, options.output, cases, foreseen=options.estimate)
     write_or_leave(_TOOL, text.encode(), 2 if options.tee else 1)
     if options.output in _TABLES:
         for saving in _describe_savings(costs):
             complain(_TOOL, saving)
         if options.estimate and least.total.calls < costs.total.calls:
             complain(_TOOL, _describe_least(costs, least))
+        if options.batch:
+            complain(_TOOL, _describe_at_once(at_once, singly))
     if costs.total.unknown and options.output in _TABLES:
         complain(_TOOL, _describe_unknown(costs.total.unknown))
     return EXIT_SOME_FAILED if bad else EXIT_OK
@@ -127,12 +143,12 @@ def _parse_groups(by: str) -> list[str]:
     return groups
 
 
-def format_costs(costs: Any, form: str, *, foreseen: bool, least: Any = None) -> str:
+def format_costs(costs: Any, form: str, cases: Mapping[str, Any] | None = None, *, foreseen: bool) -> str:
     """Return the costs as they are printed.
 
     Args:
         foreseen: whether the table leaves out what only calls that were made have.
-        least: of an estimate, the cheapest case; JSON shows it.
+        cases: of an estimate, what else it may come to; JSON shows it.
     """
     rows = sorted(costs.rows.items(), key=lambda row: (-row[1].known_usd, row[0]))
     if form == "json":
@@ -143,7 +159,7 @@ def format_costs(costs: Any, form: str, *, foreseen: bool, least: Any = None) ->
             "solo": costs.solo,
             "spared": {"calls": costs.spared, "saved_usd": _spared_usd(costs)},
             "total": _sums_of(costs.total),
-            **({} if least is None else {"least": _sums_of(least.total)}),
+            **{name: _sums_of(case.total) for name, case in (cases or {}).items()},
             "rows": [{**dict(zip(costs.by, key, strict=True)), **_sums_of(row)} for key, row in rows],
         }
         return jsonl.dumps(data).decode() + "\n"
@@ -221,6 +237,35 @@ def _describe_least(costs: Any, least: Any) -> str:
     tools = ", and each to use all of its runs of tools (max_tool_calls)" if costs.tool_runs else ""
     usd = "" if least.total.unknown else f", ${least.total.known_usd:.4f}"
     return f"this is the most: responses are taken to differ{tools}; the least is {least.total.calls:,} calls{usd}"
+
+
+def _describe_at_once(at_once: Any, singly: int) -> str:
+    """Return in words what an estimate of batch jobs compares with."""
+    usd = "of unknown cost" if at_once.total.nothing_known else f"${at_once.total.known_usd:.4f}"
+    rest = ""
+    if singly:
+        go, its = ("calls go", "their") if singly > 1 else ("call goes", "its")
+        rest = f"; {singly:,} {go} to endpoints without batch jobs, at {its} full price"
+    return f"an estimate by what providers say a job costs; made at once, the same calls are {usd}{rest}"
+
+
+def _goes_by_job(call: Call, endpoints: Mapping[str, Endpoint]) -> bool:
+    endpoint = endpoints.get(call["endpoint"] or "")
+    return endpoint is not None and (endpoint.free or endpoint.batch_terms is not None)
+
+
+def _as_jobs(calls: Sequence[Call], endpoints: Mapping[str, Endpoint]) -> list[Call]:
+    """Return calls at what they cost in batch jobs, where they can go so."""
+    from fusiontools.llm.batches.batch_money import in_a_job
+
+    priced = []
+    for call in calls:
+        endpoint = endpoints.get(call["endpoint"] or "")
+        if endpoint is not None and endpoint.batch_terms is not None:
+            usd, source = in_a_job(call["cost_usd"], call["cost_source"], endpoint.batch_terms)
+            call = cast("Call", {**call, "cost_usd": usd, "cost_source": source})
+        priced.append(call)
+    return priced
 
 
 def _spared_usd(costs: Any) -> float | None:

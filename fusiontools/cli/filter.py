@@ -155,7 +155,7 @@ class _Filter:
         if self.sink.closed.is_set():
             return self._end_without_output()
         if self._batch is not None and self._batch_status is None:
-            self._batch_status = self._batch.ended(self.waiting, self.answered + self.failed)
+            self._batch_status = await self._batch.ended(self.waiting, self.answered + self.failed)
         await self.client.aclose()
         self.progress.close()
         self._flood.sum_up()

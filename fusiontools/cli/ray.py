@@ -6,7 +6,7 @@ from typing import Any
 
 from fusiontools.cli.command import command
 from fusiontools.config.ray_options import RayOptions
-from fusiontools.config.stage_table import JournalOptions, LimitOptions
+from fusiontools.config.stage_table import BatchOptions, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 
 _TOOL = "fuse-ray"
@@ -24,17 +24,19 @@ done: failed records once more, and no finished call twice, for calls that the j
 """
 
 
-@command(_TOOL, RayOptions, ToolOptions, LimitOptions, JournalOptions, help=HELP, arguments="FILE...")
+@command(_TOOL, RayOptions, ToolOptions, LimitOptions, BatchOptions, JournalOptions, help=HELP, arguments="FILE...")
 def main(
     files: tuple[str, ...],
     config: str | None,
     ray: dict[str, Any],
     tool: dict[str, Any],
     limit: dict[str, Any],
+    batch: dict[str, Any],
     journal: dict[str, Any],
 ) -> None:
     from fusiontools.cli.command import leave
     from fusiontools.cli.ray_run import RayRun
+    from fusiontools.cli.setup import batch_options
     from fusiontools.errors import UsageError
 
     options = RayOptions(**ray)
@@ -42,4 +44,4 @@ def main(
         raise UsageError("name the files of records, or the folders that they are in")
     if options.output is None:
         raise UsageError("-o FOLDER: where do the records go?")
-    leave(RayRun(options, config, tool, limit, journal).run(files))
+    leave(RayRun(options, config, tool, limit, journal, batch_options(batch)).run(files))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Flood
@@ -26,14 +28,16 @@ from fusiontools.errors import (
 )
 from fusiontools.llm.state.shared import chosen_state
 from fusiontools.runs.cluster import ray_run
-from fusiontools.runs.cluster.chain_actor import BlockReport, ChainJob
+from fusiontools.runs.cluster.chain_actor import BlockReport, ChainJob, kept_of, open_client, records_of
 from fusiontools.runs.cluster.output_folder import FAILED, OutputFolder
-from fusiontools.runs.cluster.record_blocks import BlockTask, FileBlock
+from fusiontools.runs.cluster.record_blocks import BlockTask, FileBlock, read_blocks
 from fusiontools.runs.cluster.record_files import Location, find_files, locate
 from fusiontools.runs.cluster.resume import claim_output, drop_retried, find_left
 
 if TYPE_CHECKING:
     from fusiontools.config.ray_options import RayOptions
+    from fusiontools.config.stage_table import BatchOptions
+    from fusiontools.record.types import Record
 
 _TOOL = "fuse-ray"
 _FAILURES_SHOWN = 10
@@ -49,8 +53,13 @@ class RayRun:
         tools: Mapping[str, Any],
         limits: Mapping[str, Any],
         journal: Mapping[str, Any],
+        batch: BatchOptions | None = None,
     ) -> None:
         self.options = options
+        self._batch = batch
+        #: The status that batch jobs end the run with; and the records that wait for them.
+        self._batch_status: int | None = None
+        self._waiting = 0
         self._most_bytes = int(options.max_line_mib * 2**20)
         self._recipe = named_recipe(config, _TOOL, journal, typed=bool(options.chain), quiet=options.quiet)
         check_calls(self._recipe)
@@ -68,6 +77,7 @@ class RayRun:
             purse=f"{_TOOL} {uuid.uuid4().hex}",
             workers=1,
             jobs=options.jobs,
+            batched=batch is not None,
             # A file is shared by the processes of one machine only.
             shares_state=not (chosen_state(journal.get("state")) or "sqlite:").startswith("sqlite:"),
         )
@@ -96,7 +106,8 @@ class RayRun:
             self._run(files)
         finally:
             self._progress.close()
-        self._sum_up()
+        if self._batch is None or self._batch.batch != "submit":
+            self._sum_up()
         return self._exit_status()
 
     def _run(self, files: Sequence[Location]) -> None:
@@ -108,10 +119,12 @@ class RayRun:
             left = find_left(self._output, files, blocks, partial(ray_run.keys_done, most_bytes=self._most_bytes))
             if left.repeated:
                 self._warn_of_repeated(left.repeated)
-            if left.tasks:
-                self._job = replace(self._job, workers=min(workers, len(left.tasks)))
-                self._work(files, left.tasks)
-            if left.unknown and not self._stopped:
+            if left.tasks and self._batch is not None:
+                with asyncio.Runner() as runner:
+                    self._go_by_batch(runner, files, left.tasks, workers)
+            elif left.tasks:
+                self._work(files, left.tasks, workers)
+            if left.unknown and not (self._stopped or self._batch_status):
                 drop_retried(self._output, left.unknown, blocks)
 
     def _check_places(self, files: Sequence[Location]) -> None:
@@ -126,6 +139,8 @@ class RayRun:
             )
         if self._job.shares_state:
             return
+        if self._batch is not None:
+            raise UsageError(f"--batch: {machines} machines know of the same jobs where they share a state: --state")
         if self._limits.max_cost_usd is not None:
             raise UsageError(f"--max-cost-usd: {machines} machines have one limit where they share a state: --state")
         if not self._job.journal.get("no_journal"):
@@ -160,7 +175,41 @@ class RayRun:
         what = f"{repeated:,} records have ids that were" if repeated > 1 else "1 record has an id that was"
         complain(_TOOL, f"warning: {what} seen before: numbered, so that the second `q1` is `q1#2`")
 
-    def _work(self, files: Sequence[Location], tasks: Sequence[BlockTask]) -> None:
+    def _go_by_batch(
+        self, runner: asyncio.Runner, files: Sequence[Location], tasks: Sequence[BlockTask], workers: int
+    ) -> None:
+        """Send and fetch what the blocks need as batch jobs, from here; then let the workers make of it what is made.
+
+        The workers find answers in the journal, and failures beside it, and send nothing.
+        """
+
+        async def records() -> AsyncIterator[list[Record]]:
+            for number, of_file in groupby(tasks, lambda task: task.block.file):
+                for task, lines in read_blocks(files[number], list(of_file), self._most_bytes):
+                    kept = kept_of(task, self._output)
+                    yield [record for record in records_of(task, lines) if record["id"] not in kept]
+
+        from fusiontools.cli.batch_run import BatchRun
+
+        async def go() -> BatchRun:
+            client = open_client(self._job, partial(complain, _TOOL), pursed=False)
+            run = BatchRun(_TOOL, cast("BatchOptions", self._batch), self.options.quiet, client, writes=False)
+            self._batch_status = await run.go(self._job.bind(), records, self.options.jobs)
+            return run
+
+        run = runner.run(go())
+        try:
+            if self._batch_status is None:
+                if run.client.budget.stopped:
+                    self._stopped = True
+                    self._job = replace(self._job, moneyless="the cost limit has no room for it")
+                self._work(files, tasks, workers)
+                self._batch_status = runner.run(run.ended(self._waiting, self._progress.counts.done))
+        finally:
+            runner.run(run.client.aclose())
+
+    def _work(self, files: Sequence[Location], tasks: Sequence[BlockTask], workers: int) -> None:
+        self._job = replace(self._job, workers=min(workers, len(tasks)))
         self._planned = sum(task.left for task in tasks)
         self._progress.begin(self._planned)
         for report in ray_run.run_tasks(self._job, files, tasks, self._most_bytes):
@@ -187,6 +236,7 @@ class RayRun:
             complain(_TOOL, f"{report.broken}; finished calls are in the journal: the same command goes on")
             leave(EXIT_SOME_FAILED)
         self._stopped |= report.stopped
+        self._waiting += report.waiting
         for reason, count in report.reasons.items():
             if reason not in self._reasons and len(self._reasons) < _FAILURES_SHOWN:
                 complain(_TOOL, f"{report.examples[reason][:80]}: {reason}")
@@ -214,7 +264,7 @@ class RayRun:
         if self.options.quiet:
             return
         # Where all that was planned has been seen to, what was not made now is there of a block that had failures.
-        before = self._records - (self._planned if self._stopped else counts.done)
+        before = self._records - (self._planned if self._stopped or self._waiting else counts.done)
         left = self._records - counts.done - before
         parts = [f"{counts.done - counts.failed:,} answered", f"{before:,} before" if before else ""]
         parts += [f"{left:,} left" if left else ""]
@@ -228,6 +278,8 @@ class RayRun:
 
     def _exit_status(self) -> int:
         counts = self._progress.counts
+        if self._batch_status is not None:
+            return self._batch_status
         if self._stopped:
             complain(_TOOL, "stopped by --max-cost-usd; the same command with a higher limit goes on")
             return EXIT_BUDGET

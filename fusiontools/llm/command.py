@@ -23,7 +23,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.answer_form import hold_to
 from fusiontools.llm.command_output import ProgramAnswer, failure_in, read_paths, read_text
 from fusiontools.llm.command_prompt import MOST_ARGUMENT_BYTES, ProgramPrompt, fill, names_in, write_prompt
-from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+from fusiontools.llm.completion import TRACED, Completion, CompletionRequest, OnDelta
 from fusiontools.llm.key_mask import KeyMask, current_key
 from fusiontools.llm.processes import ENDED_WITHIN_S, begin, kill
 from fusiontools.llm.programs import MOST_SYSTEM_BYTES, PROGRAMS, Asked, Program, asked_model
@@ -165,6 +165,9 @@ class CommandBackend:
         ours = {name: value for name, value in os.environ.items() if name in named or name.startswith("LC_")}
         if self._endpoint.api_key_env and key:
             ours[self._endpoint.api_key_env] = key
+        if (traced := TRACED.get()) is not None:
+            # As OpenTelemetry names a span to a process that another one starts.
+            ours |= {name.upper(): value for name, value in traced.headers.items()}
         return ours | dict(self._program.set_env if self._program is not None else ())
 
     def _secrets(self) -> Iterator[str]:

@@ -8,15 +8,18 @@ not grow with their number.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fusiontools.errors import CallFailed, UsageError
+from fusiontools.llm.batches.batch_api import REFUSED
 from fusiontools.llm.batches.batch_money import BatchMoney
 from fusiontools.llm.batches.desk import Desk, waits
-from fusiontools.llm.batches.job_store import BatchJob, JobStore
+from fusiontools.llm.batches.job_file import BatchJob
+from fusiontools.llm.batches.job_store import JobStore
 from fusiontools.llm.journal import Journal, default_path
 from fusiontools.record.types import Record
 from fusiontools.runs.chain import over
@@ -24,9 +27,12 @@ from fusiontools.stages.runtime import Runtime, Stage
 
 if TYPE_CHECKING:
     from fusiontools.llm.client import Client
+    from fusiontools.llm.state.store import CallStore
 
 #: A job is looked at again after this share of the time that it has taken, so the first looks come sooner.
 _SHARE, _SOONEST_S = 0.1, 1.0
+#: So often is a job looked at that its provider still checks, a second after each other.
+_CHECKS = 60
 #: The name of a budget that no other run shares.
 OWN_RUN = "run"
 
@@ -95,6 +101,41 @@ class BatchRounds:
             unsent = await self.desk.submit()
         return self._standing(unsent)
 
+    async def submit_and_check(self) -> BatchStanding:
+        """Submit, and wait for some time until the providers have looked through what they were sent.
+
+        What they refuse is sent again without the calls at fault.
+
+        Raises:
+            CallFailed: a provider refuses a job, or cannot be asked.
+        """
+        began_s = time.time()
+        standing = await self.submit()
+        for _ in range(self.client.limits.retries + 1):
+            if not await self._some_refused(began_s):
+                break
+            standing = await self.submit()
+        return standing
+
+    async def _some_refused(self, since_s: float) -> bool:
+        """Return whether a job that was sent since then is refused; one that is checked for too long is left."""
+        jobs = {job.id: job for job in self.desk.jobs() if job.made_s >= since_s}
+        refused = False
+        for _ in range(_CHECKS):
+            for job in list(jobs.values()):
+                standing = await self.desk.dispatch.look(job)
+                if standing is not None and not standing.checking:
+                    refused |= standing.end == REFUSED
+                    del jobs[job.id]
+            if not jobs:
+                return refused
+            await asyncio.sleep(min(_SOONEST_S, self.desk.poll_s(jobs.values())))
+        for job in jobs.values():
+            self.desk.say(
+                f"{job.endpoint} still checks {job.remote}; the next `--batch collect` says whether it is taken"
+            )
+        return refused
+
     async def collect(self) -> BatchStanding:
         """Fetch what is ready, and send nothing.
 
@@ -145,6 +186,7 @@ class BatchRounds:
         raise AssertionError  # the last try returns or raises
 
     async def _round(self) -> None:
+        await self.desk.store.catch_up()
         self.desk.begin_round()
         self._records = self._waiting = 0
         # Nobody is told of calls that are told of again when the records leave.
@@ -164,6 +206,7 @@ class BatchRounds:
 
     async def _look(self, job: BatchJob, standings: dict[str, BatchProgress] | None = None) -> bool:
         """Look at a job; returns whether it has ended, and all that came of it is kept."""
+        await self.desk.store.catch_up()
         current = self.desk.store.job(job.id)
         if current is not None and current.state == "open" and self.desk.or_buy_s is not None:
             await self.desk.dispatch.cut_late(current, self.desk.or_buy_s)
@@ -206,7 +249,7 @@ def _sum(each: Iterable[BatchProgress], jobs: int) -> BatchProgress:
 
 
 def open_desk(client: Client, say: Callable[[str], None], or_buy_s: float | None = None) -> Desk:
-    """Open the batch jobs of a client, and have its calls go there; they are noted beside its journal.
+    """Open the batch jobs of a client, and have its calls go there; they are noted beside its journal, or in its state.
 
     Args:
         say: tells a person what goes on.
@@ -218,9 +261,12 @@ def open_desk(client: Client, say: Callable[[str], None], or_buy_s: float | None
     journal = client.journal
     if journal is None:
         raise UsageError("--batch needs the journal, in which the answers are kept; leave --no-journal out")
-    # Where calls are kept elsewhere, jobs are still noted on this machine, which is the one to fetch them.
-    path = journal.path if isinstance(journal, Journal) else default_path()
-    store = JobStore(path.with_suffix(".batches.db"))
+    state = client.state
+    if state is None or isinstance(journal, Journal):
+        store = JobStore((journal.path if isinstance(journal, Journal) else default_path()).with_suffix(".batches.db"))
+    else:
+        place = hashlib.sha256(state.place.encode()).hexdigest()[:12]
+        store = JobStore(default_path().with_name(f"{place}.batches.db"), cast("CallStore", state.store), state.flights)
     money = BatchMoney(client.budget, client.run != OWN_RUN and client.limits.max_cost_usd is not None)
     client.batch = Desk(client.endpoints, client.limits, money, journal, store, say, or_buy_s)
     client.replay = True

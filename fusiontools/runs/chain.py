@@ -28,14 +28,14 @@ from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, named_models, require_members, suited_to
-from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions
+from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions, VoteOptions
 from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.client import Client
 from fusiontools.llm.dry_run import DryRun, DryRunAgreed
-from fusiontools.llm.journal import Journal, default_path
 from fusiontools.llm.ledger import Spending
+from fusiontools.llm.state.shared import open_budget, open_kept
 from fusiontools.llm.traces import open_traces
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
@@ -123,6 +123,10 @@ class Chain:
         made = self.first_panel
         if made is not None and not binding:
             recipe = suited_to(recipe, self.steps[made].given)
+        if made is not None and any(
+            VoteOptions(**step.given).wants_logprobs for step in self.steps[made:] if step.name == "vote"
+        ):
+            recipe = replace(recipe, stages={**recipe.stages, "panel": replace(recipe.panel, logprobs=True)})
         stages = []
         for i, step in enumerate(self.steps):
             chosen = binding and (made is None or i <= made)
@@ -250,30 +254,47 @@ def chain_of(recipe: Recipe) -> Stage:
 
 @asynccontextmanager
 async def open_runtime(
-    recipe: Recipe, *, journal: Path | None = None, keep: bool = True, replay: bool = False, offline: bool = False
+    recipe: Recipe,
+    *,
+    journal: Path | None = None,
+    state: str | None = None,
+    budget: str | None = None,
+    keep: bool = True,
+    replay: bool = False,
+    offline: bool = False,
 ) -> AsyncIterator[Runtime]:
     """Open what stages need, and close it again.
 
     Args:
         recipe: whose endpoints and limits hold.
         journal: the journal's file; the user's own where none is given.
+        state: the URL of a state that is shared with other processes, as `--state`; that of `FUSION_STATE` where none
+            is given.
+        budget: counts the recipe's `max_cost_usd` together with all runs that name this budget.
         keep: False keeps nothing on disk.
         replay: answer from the journal what it holds.
         offline: answer from the journal only.
 
     Raises:
-        UsageError: the journal cannot be opened.
+        UsageError: what contradicts itself, or a journal or state that was named and cannot be opened.
     """
-    opened = Journal(journal or default_path()) if keep else None
+    warn = logging.getLogger("fusiontools").warning
+    named = {"journal": str(journal) if journal else None, "state": state}
+    said = {"no_journal": not keep, "replay": replay, "offline": offline}
+    kept, shared = open_kept({name: value for name, value in (named | said).items() if value}, warn)
+    purses, run = open_budget(budget, recipe.limits.max_cost_usd, shared)
     client = Client(
         recipe.endpoints,
         recipe.limits,
-        opened,
+        kept,
+        shared,
         replay=replay,
         offline=offline,
         redact=recipe.redact,
         tools=recipe.tools,
-        traces=open_traces("fusiontools", logging.getLogger("fusiontools").warning),
+        purses=purses,
+        run=run,
+        traces=open_traces("fusiontools", warn),
     )
     try:
         yield Runtime(client)
@@ -285,20 +306,24 @@ def fuse_sync(
     asked: str | Sequence[Message] | Mapping[str, Any],
     recipe: Recipe | str | None = None,
     chain: Chain | str | None = None,
+    *,
+    state: str | None = None,
 ) -> Record:
     """Do what `fuse` does, and return when it is done; also where an event loop runs already, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(fuse(asked, recipe, chain))
+        return asyncio.run(fuse(asked, recipe, chain, state=state))
     with ThreadPoolExecutor(1, "fuse") as thread:
-        return thread.submit(asyncio.run, fuse(asked, recipe, chain)).result()
+        return thread.submit(asyncio.run, fuse(asked, recipe, chain, state=state)).result()
 
 
 async def fuse(
     asked: str | Sequence[Message] | Mapping[str, Any],
     recipe: Recipe | str | None = None,
     chain: Chain | str | None = None,
+    *,
+    state: str | None = None,
 ) -> Record:
     """Take one question through a chain.
 
@@ -306,6 +331,7 @@ async def fuse(
         asked: text, chat messages, or a record, a prompt or a chat request as a mapping.
         recipe: a recipe, its name or its path; by default the one the command line would take.
         chain: by default the recipe's own.
+        state: the URL of a state that is shared with other processes; that of `FUSION_STATE` where none is given.
 
     Returns:
         The record, with `answer`, or with `error` where nobody answered.
@@ -317,7 +343,7 @@ async def fuse(
     record = question(asked)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     steps = chain if isinstance(chain, Chain) else Chain.parse(chain or chosen.chain)
-    async with open_runtime(chosen) as runtime:
+    async with open_runtime(chosen, state=state) as runtime:
         return await steps.bind(chosen, binding=recipe is not None, offline=True)(record, runtime)
 
 

@@ -148,7 +148,7 @@ def measure(records: int, workers: list[int], jobs: int, latency_s: float, *, sh
 def journal(here: Stand, which: int) -> tuple[str, str]:
     """Return where a run keeps its calls, which no other run has made."""
     if state := os.environ.get("FUSION_STATE"):
-        return "--state", f"{state}?namespace=bench-{os.getpid()}-{which}"
+        return "--state", f"{state}?namespace=bench_{os.getpid()}_{which}"
     return "--journal", str(here.folder / f"{which}.db")
 
 

@@ -121,6 +121,42 @@ def named(state: State, mark: str) -> dict[str, Callable[[int], Awaitable[Any]]]
     }
 
 
+async def of_redis(url: str) -> list[Row]:
+    """Return what a call takes of Redis itself over its whole life: a look-up, a lease, and an entry that ends it."""
+    from redis.asyncio import Redis
+
+    told, state = Redis.from_url(url.partition("?")[0]), open_state(url, print)
+    journal = state.journal
+    assert journal is not None
+
+    async def call(number: int) -> None:
+        key = b"c%d" % number
+        await journal.find(key)
+        turn = await state.store.acquire(key, 15.0)
+        assert isinstance(turn, Lease)
+        await journal.put(key, REQUEST, ANSWER, 0.01, turn)
+
+    async def used() -> tuple[float, int]:
+        said = await told.info()
+        return said["used_cpu_user"] + said["used_cpu_sys"], said["used_memory"]
+
+    cpu_s, memory = await used()
+    for begin in range(0, COUNT, AT_ONCE):
+        await asyncio.gather(*(call(number) for number in range(begin, begin + AT_ONCE)))
+    cpu_after_s, memory_after = await used()
+    await journal.aclose()
+    await state.aclose()
+    await told.aclose()
+    return [
+        Row(f"redis: of its core for a call, {AT_ONCE} at once", 1e6 * (cpu_after_s - cpu_s) / COUNT, "µs"),
+        Row(
+            f"redis: of its memory for a call, an answer of {len(ANSWER.content):,} characters",
+            (memory_after - memory) / COUNT,
+            "bytes",
+        ),
+    ]
+
+
 def race(url: str, store: str) -> Row:
     """Let processes spend one budget; return by how much they passed it."""
     with tempfile.TemporaryDirectory() as name, start_upstream() as upstream:
@@ -162,6 +198,7 @@ def main(parts: list[str]) -> None:
         with url_of(store) as url:
             if parts != ["race"]:
                 rows += asyncio.run(steps(url, store))
+                rows += asyncio.run(of_redis(url)) if store == "redis" else []
             if not parts or "race" in parts:
                 rows.append(race(url, store))
     print("\n".join(table(rows)))

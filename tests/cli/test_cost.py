@@ -223,6 +223,28 @@ def test_an_estimate_is_of_all_runs_of_tools_and_starts_none(run: Run, tmp_path:
     assert "this is the most" in run(["fuse-cost", "--estimate", "-c", "r.yaml"], "Why?").err
 
 
+def test_an_estimate_of_batch_jobs_has_their_price_where_an_endpoint_takes_them(run: Run, tmp_path: Path) -> None:
+    price = {"price_usd_per_mtok": {"prompt": 100, "completion": 100}}
+    there = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "KEY"}
+    recipe = {
+        "endpoints": {"jobs": {**there, "batch": {"api": "openai", "price_factor": 0.4}}, "none": there},
+        "panel": [{"model": "a", "endpoint": "jobs", **price}, {"model": "b", "endpoint": "none", **price}],
+        "chain": "panel",
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    command = ["fuse-cost", "--estimate", "-c", "r.yaml", "--by", "model"]
+
+    full, jobs = (json.loads(run([*command, *more, "-o", "json"], "Why?").out) for more in ([], ["--batch"]))
+    said = run([*command, "--batch"], "Why?").err
+
+    costs = [{row["model"]: row["cost_usd"] for row in data["rows"]} for data in (full, jobs)]
+    assert costs[1] == {"a": pytest.approx(0.4 * costs[0]["a"]), "b": costs[0]["b"]}
+    assert jobs["at_once"]["cost_usd"] == full["total"]["cost_usd"]
+    assert "at_once" not in full
+    assert f"made at once, the same calls are ${full['total']['cost_usd']:.4f}" in said
+    assert "1 call goes to endpoints without batch jobs, at its full price" in said
+
+
 def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str]) -> None:
     del env["FUSION_API_KEY"]
     env["FUSION_BASE_URL"] = "http://127.0.0.1:9/v1"
@@ -240,6 +262,7 @@ def test_an_estimate_needs_no_key_and_makes_no_call(run: Run, env: dict[str, str
         ("--estimate --tokens 99999999999999999999999", "no answer is longer than 1,000,000 tokens"),
         ("--estimate --chain 'panel --samples 9999 -m a*999999 | vote'", "calls for one record, more than 10,000"),
         ("--chain 'panel | vote'", "--chain goes with --estimate"),
+        ("--batch", "--batch goes with --estimate"),
     ],
 )
 def test_what_would_never_end_or_says_nothing_is_refused(options: str, said: str, run: Run) -> None:

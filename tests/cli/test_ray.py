@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batching import Provider, recipe
+from stores import StoreServer
 from workdir import Result, Run, Upstream, hermetic, start_upstream
 
 CHAIN = "panel -m fake/a -m fake/b | judge -m fake/judge | synth -m fake/s"
@@ -254,6 +257,161 @@ def test_calls_in_flight_keep_to_the_limit_however_many_workers_there_are(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "4", "8"])
+def test_an_endpoints_limit_is_that_of_the_state_however_many_workers_there_are(
+    cluster: Cluster, tmp_path: Path, redis_server: StoreServer, workers: str
+) -> None:
+    write(tmp_path / "q.jsonl", asked(80))
+    there = {"base_url": cluster.upstream.url, "api_key_env": "FUSION_API_KEY", "max_concurrency": 8}
+    member = {"model": "fake/a+slow=0.05", "endpoint": "there"}
+    (tmp_path / "r.yaml").write_text(json.dumps({"endpoints": {"there": there}, "panel": [member], "chain": "panel"}))
+    command = ["-c", "./r.yaml", "q.jsonl", "-o", "out", "--block", "5", "-j", "50", "--workers", workers]
+
+    done = cluster.run(*command, "--state", redis_server.own())
+
+    assert done.status == 0, done.err
+    assert len(cluster.records("out")) == 80
+    assert cluster.upstream.stats()["requests"] == 80
+    assert cluster.upstream.stats()["max_in_flight"] <= 8
+
+
+FUSED = r"""
+import pickle, sys
+import ray
+from ray.data import ActorPoolStrategy
+from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.runs.cluster.chain_actor import ChainActor, ChainJob
+from fusiontools.runs.cluster.output_folder import OutputFolder
+from fusiontools.runs.cluster.record_blocks import index_file, plan_tasks
+from fusiontools.runs.cluster.record_files import locate
+
+file = locate("q.jsonl")
+tasks = plan_tasks([file], list(index_file(0, file, 2, None, 2**20)), {})
+lines = open("q.jsonl", "rb").read().splitlines()
+rows = [{"task": pickle.dumps(task), "at": 2 * at} for at, task in enumerate(tasks)]
+output = OutputFolder(locate("out"), "jsonl")
+job = ChainJob("panel -m fake/a", load_recipe("budget"), output, True, {}, {}, {}, "r", 2, 4)
+
+def before(row):
+    return {"task": row["task"], "lines": b"\n".join(lines[row["at"] : row["at"] + 2])}
+
+def after(row):
+    return {"answered": pickle.loads(row["report"]).counts.done}
+
+ray.init(log_to_driver=False)
+pool = ActorPoolStrategy(size=2, max_concurrent_calls_per_actor=2)
+reports = ray.data.from_items(rows, override_num_blocks=len(rows)).map(before)
+reports = reports.map(ChainActor, fn_constructor_args=(job,), compute=pool, num_cpus=0.5).map(after)
+print(sum(row["answered"] for row in reports.iter_rows()))
+"""
+
+
+@pytest.mark.slow
+def test_the_stage_stands_between_stages_that_are_not_asynchronous(cluster: Cluster, tmp_path: Path) -> None:
+    write(tmp_path / "q.jsonl", asked(9))
+
+    done = subprocess.run(
+        [sys.executable, "-c", FUSED], cwd=tmp_path, env=cluster.env, capture_output=True, timeout=300, text=True
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["9"], done.stderr[-2000:]
+    assert len(cluster.records("out")) == 9
+
+
+@dataclass
+class BatchCluster:
+    """A cluster whose models are a provider's that takes batch jobs."""
+
+    cluster: Cluster
+    provider: Provider
+    state: str
+
+    def run(self, *given: str, machine: str = "one", members: Sequence[Any] = ("fake/a",), **terms: Any) -> Result:
+        (self.cluster.folder / "r.yaml").write_text(recipe(self.provider, members=members, **terms))
+        env = {"FAKE_KEY": "test-key", "FUSION_BASE_URL": "", "XDG_STATE_HOME": str(self.cluster.folder / machine)}
+        common = ["-c", "./r.yaml", "q.jsonl", "-o", "out", "--block", "2", "--workers", "2", "--state", self.state]
+        return self.cluster.run(*common, *given, env=env)
+
+
+@pytest.fixture
+def batched(cluster: Cluster, provider: Provider, redis_server: StoreServer) -> BatchCluster:
+    return BatchCluster(cluster, provider, redis_server.own())
+
+
+@pytest.mark.slow
+def test_jobs_are_sent_and_fetched_for_all_workers_by_whichever_machine_comes(
+    batched: BatchCluster, tmp_path: Path
+) -> None:
+    write(tmp_path / "q.jsonl", asked(5))
+    provider, cluster = batched.provider, batched.cluster
+    provider.set(looks=0)
+    sent = batched.run("--chain", "panel", "--batch", "submit")
+    early = batched.run("--chain", "panel", "--batch", "collect", machine="other")
+    before = cluster.records("out")
+    provider.end()
+
+    done = batched.run("--chain", "panel", "--batch", "collect", machine="other")
+
+    assert (sent.status, early.status, before) == (75, 75, []), sent.err + early.err
+    assert "5 records wait for 1 batch job with 5 calls; come again with `--batch collect`" in sent.err
+    assert "0 records out; 5 records wait for 1 batch job (5 calls); come again" in early.err
+    assert done.status == 0, done.err
+    assert [record["id"] for record in cluster.records("out")] == [f"q{i}" for i in range(5)]
+    assert (provider.jobs(), set(provider.made.values()), provider.direct) == ([5], {1}, {})
+
+
+@pytest.mark.slow
+def test_a_whole_chain_goes_by_jobs_and_blocks_that_are_complete_leave(batched: BatchCluster, tmp_path: Path) -> None:
+    cluster, chain = batched.cluster, ("--chain", "panel | judge | synth")
+    write(tmp_path / "q.jsonl", asked(4))
+    first = batched.run(*chain, "--batch", members=["fake/a", "fake/b"])
+    write(tmp_path / "q.jsonl", asked(7))
+    batched.provider.set(looks=0)
+    batched.run(*chain, "--batch", "submit", members=["fake/a", "fake/b"])
+
+    second = batched.run(*chain, "--batch", "collect", members=["fake/a", "fake/b"])
+
+    assert first.status == 0, first.err
+    assert second.status == 75, second.err
+    assert "7 records: 0 answered, 4 before, 3 left" in second.err
+    assert all(record["answer"]["by"] == "synth" for record in cluster.records("out"))
+    assert len(cluster.records("out")) == 4
+    assert batched.provider.direct == {}
+
+
+@pytest.mark.slow
+def test_what_a_job_could_not_make_fails_with_its_reason_and_is_not_bought(
+    batched: BatchCluster, tmp_path: Path
+) -> None:
+    write(tmp_path / "q.jsonl", asked(3))
+    member = [{"model": "fake/a+status=400"}]
+
+    done = batched.run("--chain", "panel", "--batch", members=member)
+
+    assert done.status == 3, done.err
+    failed = batched.cluster.records("out", "failed")
+    assert [record["error"]["code"] for record in failed] == ["all_failed"] * 3
+    assert {call["status"] for record in failed for call in record["calls"]} == {"bad_request"}
+    assert batched.provider.direct == {}
+
+
+@pytest.mark.slow
+def test_a_cost_limit_holds_for_jobs_and_more_of_it_goes_on(batched: BatchCluster, tmp_path: Path) -> None:
+    """What a call may cost is reserved: 4096 tokens of an answer at half the price are $0.0041."""
+    write(tmp_path / "q.jsonl", asked(4))
+    priced = [{"model": "fake/a+nocost", "price_usd_per_mtok": {"prompt": 1, "completion": 2}}]
+
+    poor = batched.run("--chain", "panel", "--batch", "--max-cost-usd", "0.001", members=priced)
+    bought = batched.provider.jobs()
+    rich = batched.run("--chain", "panel", "--batch", "--max-cost-usd", "1", members=priced)
+
+    assert (poor.status, bought) == (4, []), poor.err
+    assert rich.status == 0, rich.err
+    assert len(batched.cluster.records("out")) == 4
+    assert batched.cluster.records("out", "failed") == []
+
+
+@pytest.mark.slow
 def test_paths_of_one_machine_are_refused_on_two(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     write(tmp_path / "q.jsonl", asked(2))
@@ -264,10 +422,13 @@ def test_paths_of_one_machine_are_refused_on_two(tmp_path: Path) -> None:
             command = ["--chain", "panel -m fake/a", "q.jsonl", "-o", "out"]
             refused = cluster.run(*command)
             shared = cluster.run(*command, "--shared-paths")
+            unknown = cluster.run(*command, "--shared-paths", "--batch", "submit")
 
     assert refused.status == 2
     assert refused.err.startswith("fuse-ray: q.jsonl: a cluster of 2 machines")
     assert (shared.status, len(cluster.records("out"))) == (0, 2), shared.err
+    assert unknown.status == 2
+    assert "--batch: 2 machines know of the same jobs where they share a state: --state" in unknown.err
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> None:

@@ -31,7 +31,7 @@ HOMES = {
     "jsonschema": {"record.schemas"},
     "jsonschema_rs": {"record.schemas"},
     "referencing": {"record.schemas"},
-    "sqlite3": {"llm.batches.job_store", "llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
+    "sqlite3": {"llm.batches.job_file", "llm.journal", "llm.state.sqlite_purses", "llm.state.sqlite_store"},
     "redis": {"llm.state.redis_store"},
     "psycopg": {"llm.state.postgres_store"},
     "xllamacpp": {"llm.local"},
@@ -265,7 +265,8 @@ def test_only_one_place_waits_and_tries_again() -> None:
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
     # money for what others, who share it, have done; a call for another process that buys it.
-    batches = {"llm.batches.desk", "llm.batches.dispatch", "llm.batches.job_store", "runs.batch_rounds"}  # for a job
+    batches = {f"llm.batches.{name}" for name in ("desk", "dispatch", "job_file", "job_store")}  # for a job
+    batches |= {"runs.batch_rounds"}
     state = {f"llm.state.{name}" for name in ("flights", "blocks", "remote_journal")}
     assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"} | state | batches
 

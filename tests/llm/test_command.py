@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import pytest
 from fake_program import programs, script
 from scripted import MESSAGES, model
+from tracing import Spans
 from workdir import ROOT, Run
 
 from fusiontools.config.models import CommandOutput, Endpoint, require_ready
@@ -469,3 +470,28 @@ def test_the_example_is_a_recipe_of_programs() -> None:
     recipe = load_recipe(str(ROOT / "examples" / "subscriptions.yaml"))
 
     assert {recipe.endpoints[member.endpoint].program for member in recipe.panel.members} == {"claude", "codex"}
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_program_hears_of_its_span_where_calls_are_traced_and_never_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, traced: bool
+) -> None:
+    outer = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for name, value in {"TRACEPARENT": outer, "TRACESTATE": "a=b", "BAGGAGE": "mine=1"}.items():
+        monkeypatch.setenv(name, value)
+    spans = Spans({"TRACEPARENT": outer, "TRACESTATE": "a=b"})
+    client = Client({"there": own("env")}, LimitOptions(retries=0), traces=spans.traces if traced else None)
+
+    async def work() -> str:
+        request = client.request(model("m"), MESSAGES, {})
+        return (await client.complete(request, model("m"), client.ledger("panel", "1"), Slot("m"))).content
+
+    seen = dict(line.split("=", 1) for line in asyncio.run(work()).splitlines() if "=" in line)
+
+    [told] = spans.all or [None]
+    context = told and told.context
+    expected = f"00-{context.trace_id:032x}-{context.span_id:016x}-01" if context else None
+    assert seen.get("TRACEPARENT") == expected
+    assert seen.get("TRACESTATE") == ("a=b" if traced else None)
+    assert "BAGGAGE" not in seen
+    assert expected is None or expected[3:35] == outer[3:35]

@@ -34,6 +34,7 @@ class FakeJob:
     made_s: float
     state: str = "under way"
     looks: int = 0
+    checking: bool = True
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
@@ -239,7 +240,7 @@ class OpenAI:
             "endpoint": COMPLETIONS,
             "input_file_id": job.said["input_file_id"],
             "completion_window": "24h",
-            "status": "validating" if not job.looks else self.states.get(job.state, job.state),
+            "status": "validating" if job.checking else self.states.get(job.state, job.state),
             "errors": {"object": "list", "data": job.faults} if job.state == "failed" else None,
             **(files if job.state not in self.states else dict.fromkeys(files)),
             "created_at": int(job.made_s),
@@ -399,7 +400,7 @@ class OpenRouter(OpenAI):
             "object": "batch",
             "endpoint": COMPLETIONS,
             "model": job.said["model"],
-            "status": "validating" if not job.looks else self.states.get(job.state, job.state),
+            "status": "validating" if job.checking else self.states.get(job.state, job.state),
             "completion_window": "24h",
             "created_at": int(job.made_s),
             "expires_at": None,
@@ -702,7 +703,7 @@ def book_job(book: Any, api: str, said: dict[str, Any], lines: list[Any], faults
 def job_of(book: Any, api: str, job_id: str) -> Any:
     if job_id not in book.jobs or book.jobs[job_id].api != api or book.settings.absent > 0:
         book.settings.absent -= 1
-        raise refuse(f"No batch found with id '{job_id}'.", 404)
+        raise refuse(f"No batch found with id '{job_id}'.", book.settings.absent_status)
     return book.jobs[job_id]
 
 

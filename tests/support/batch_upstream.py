@@ -40,6 +40,8 @@ class Settings:
 
     #: The look at a job at which it has ended; 0 is none.
     looks: int = 1
+    #: So many looks find a job that is being checked, where an API has a word for that.
+    checks: int = 1
     #: How: completed, expired, cancelled, or failed.
     how: str = "completed"
     #: The share of the calls that are made by then, and how many of these are in no result.
@@ -55,6 +57,8 @@ class Settings:
     cancelling: int = 1
     #: So many looks find no job.
     absent: int = 0
+    #: The status with which these are told so.
+    absent_status: int = 404
     #: So many jobs are in no list.
     unlisted: int = 0
     max_lines: int = 50_000
@@ -122,11 +126,12 @@ class Book:
     def look(self, job: FakeJob) -> None:
         """Count a look; end the job where it is time."""
         job.looks += 1
+        job.checking = job.looks < self.settings.checks
         if job.state == "cancelling":
             self.settings.cancelling -= 1
         if job.state == "cancelling" and self.settings.cancelling <= 0:
             self.end(job, Settings(how="cancelled", share=self.settings.share))
-        elif job.state == "under way" and self.settings.looks and job.looks >= self.settings.looks:
+        elif job.state == "under way" and not job.checking and self.settings.looks and job.looks >= self.settings.looks:
             self.end(job, self.settings)
 
     def end(self, job: FakeJob, settings: Settings) -> None:

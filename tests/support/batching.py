@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workdir import SUPPORT
+from workdir import SUPPORT, Result
 
+#: Runs a pipeline over questions, with a recipe whose calls go to a provider.
+Batch = Callable[..., Result]
 PATHS = {
     "openai": "/openai/v1",
     "mistral": "/mistral/v1",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.errors import CallFailed
 from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, LineAnswer, Standing, unmade
 from fusiontools.llm.batches.batch_http import BatchHttp
-from fusiontools.llm.batches.openai_jobs import PAGES, SKEW_S, id_of, listed, with_list
+from fusiontools.llm.batches.openai_jobs import PAGES, SKEW_S, id_of, listed, shown, with_list
 from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 _BATCHES = "/messages/batches"
 #: What the API's errors are called, and the HTTP status that each has outside of jobs.
@@ -81,7 +81,7 @@ class AnthropicJobs:
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is; nothing is counted before all of it has ended."""
-        said = await self.http.get(f"{_BATCHES}/{job.remote}")
+        said = shown(await self.http.get(f"{_BATCHES}/{job.remote}"), "processing_status")
         ended = said.get("processing_status") == "ended"
         end = (CANCELLED if said.get("cancel_initiated_at") else COMPLETED) if ended else None
         expires = said.get("expires_at")

@@ -11,7 +11,7 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.llm.batches.batch_http import BatchHttp
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 #: The kinds of end that a job has.
 COMPLETED, EXPIRED, CANCELLED, REFUSED = "completed", "expired", "cancelled", "refused"
@@ -35,12 +35,14 @@ class Standing:
         done: calls that have been made, failed ones too; None where nobody counts.
         ends_s: Unix time at which it expires.
         faults: why it was refused.
+        checking: whether the provider says that it looks through the calls, and may refuse them yet.
     """
 
     end: str | None = None
     done: int | None = None
     ends_s: float | None = None
     faults: Sequence[LineFault] = ()
+    checking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

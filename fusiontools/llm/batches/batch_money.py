@@ -16,6 +16,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.budget import RecordBudget
 
 if TYPE_CHECKING:
+    from fusiontools.config.models import BatchTerms
     from fusiontools.llm.purses import Budget
 
 
@@ -106,6 +107,14 @@ class BatchMoney:
         self.count_pending(what, usd, budgets)
         self._unsent_usd += usd
         return True
+
+
+def in_a_job(usd: float | None, source: str | None, terms: BatchTerms) -> tuple[float | None, str | None]:
+    """Return what a call costs in a job, and how that is known: a price of the list is another one there.
+
+    What a provider says of a call that went in a job is what that cost.
+    """
+    return (usd * terms.price_factor, "batch") if source == "table" and usd is not None else (usd, source)
 
 
 def _of_record(budgets: Sequence[Any]) -> list[RecordBudget]:

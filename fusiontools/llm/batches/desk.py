@@ -15,14 +15,16 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from fusiontools.config.models import BatchTerms
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm import prices
 from fusiontools.llm.batches.batch_lines import BatchLines, digest
-from fusiontools.llm.batches.batch_money import BatchMoney
+from fusiontools.llm.batches.batch_money import BatchMoney, in_a_job
 from fusiontools.llm.batches.dispatch import Dispatch, Spool, SpooledCall, reason_of
-from fusiontools.llm.batches.job_store import BatchJob, JobStore, KnownCall, failure_of, kept_failure
+from fusiontools.llm.batches.job_file import BatchJob, JobFile, KnownCall, failure_of, kept_failure
+from fusiontools.llm.batches.job_store import JobStore
 from fusiontools.llm.budget import costs_nothing
 from fusiontools.llm.completion import say_whole
 from fusiontools.llm.failures import read_failure
@@ -143,6 +145,7 @@ class Desk:
         store: where jobs are noted.
         say: tells a person what goes on.
         or_buy_s: how long a job may take; what it then lacks is bought at once. None waits as long as it takes.
+        moneyless: why no call is sent that is in no job yet; it fails so.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -152,16 +155,18 @@ class Desk:
     store: JobStore
     say: Callable[[str], None]
     or_buy_s: float | None = None
+    moneyless: str | None = None
     dispatch: Dispatch = field(init=False)
     #: Of this round: the calls to send, the jobs that records wait for, and the calls for which there is no money yet.
     spool: Spool = field(default_factory=Spool, init=False)
     under_way: set[str] = field(default_factory=set, init=False)
     held: set[bytes] = field(default_factory=set, init=False)
     #: The calls that have failed for good.
-    _failed: set[bytes] = field(default_factory=set, init=False)
+    _failed: dict[bytes, str] = field(default_factory=dict, init=False)
     _lines: dict[str, BatchLines] = field(default_factory=dict, init=False)
-    #: Of equal calls one is read and one is sent, and room for one is not taken by two.
+    #: Of equal calls one is sent, and room for one is not taken by two; of equal answers one is read.
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _reading: WeakValueDictionary[bytes, asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
     _lessons: set[tuple[str, str, str]] = field(default_factory=set, init=False)
 
@@ -172,7 +177,7 @@ class Desk:
         """Forget what the last round has found."""
         self.spool.close()
         self.spool, self.under_way, self.held = Spool(), set(), set()
-        self._failed = set()
+        self._failed = {}
         self.money.begin_round()
 
     async def submit(self) -> int:
@@ -198,9 +203,14 @@ class Desk:
         terms = [e.batch_terms for e in self.endpoints.values() if e.name in named or not named]
         return min((each.poll_s for each in terms if each is not None), default=BatchTerms().poll_s)
 
-    def forget_failed(self) -> None:
+    def failures(self) -> list[str]:
+        """Return why calls of this round have failed for good, each with its record."""
+        return list(self._failed.values())
+
+    async def forget_failed(self) -> None:
         """Forget what has failed for good, now that every record has been told: who asks again has it sent anew."""
-        self.store.forget(self._failed)
+        if self._failed:
+            await self.store.write(JobFile.forget, sorted(self._failed))
 
     async def take(self, call: DeskCall) -> Completion | None:
         """Return the completion of a call, or wait for it until the record is put aside.
@@ -217,7 +227,7 @@ class Desk:
             return None
         call = self._bounded(call)
         with watch.work():
-            async with self._turn:
+            async with self._reading.setdefault(call.key, asyncio.Lock()):
                 known = self.store.find(call.key)
                 if known is not None and known.body is not None and known.state in ("answered", "bought"):
                     if (completion := await self._read(call, known, terms)) is not None:
@@ -230,10 +240,13 @@ class Desk:
         if known is not None and known.state == "failed":
             self._enter_failures(call, known.failures)
             if not self._goes_again(call, known):
-                self._failed.add(call.key)
-                raise failure_of(known.failures[-1])
+                failure = failure_of(known.failures[-1])
+                self._failed[call.key] = f"{call.ledger.record_id}: {failure.code}: {failure.message}"
+                raise failure
             if self.or_buy_s is not None and time.time() - known.asked_s >= self.or_buy_s:
                 return None
+        if self.moneyless is not None:
+            raise CallFailed("budget", self.moneyless)
         with watch.work():
             async with self._turn:
                 await self._spool(call, known, terms)
@@ -257,7 +270,7 @@ class Desk:
         watch = _WATCH.get()
         with watch.work() if watch is not None else nullcontext():
             completion = await at_once()
-        self._note_bought(call)
+            await self._note_bought(call)
         return completion
 
     def recall(self, call: DeskCall, completion: Completion) -> bool:
@@ -268,13 +281,14 @@ class Desk:
         self._enter(call, known, completion)
         return True
 
-    def _note_bought(self, call: DeskCall) -> None:
+    async def _note_bought(self, call: DeskCall) -> None:
         """Keep what a call has cost that was just made at once: the rounds that follow find it in the journal."""
         slot = (call.slot.member, call.slot.sample, call.slot.layer, call.slot.step)
         of_slot = (c for c in reversed(call.ledger.calls) if tuple(map(c.get, _SLOT)) == slot)
         made = next(of_slot)
         if made["status"] == "ok" and not made["replayed"]:
-            self.store.set_bought(call.key, "", made["cost_usd"], made["cost_source"], made["latency_s"])
+            paid_as = made["cost_usd"], made["cost_source"], made["latency_s"]
+            await self.store.write(JobFile.set_bought, call.key, "", *paid_as, time.time())
 
     async def aclose(self) -> None:
         """Close the connections and the notes."""
@@ -300,15 +314,13 @@ class Desk:
             if known.status is not None and known.status >= _REFUSED:
                 kept["refusal"] = [known.status, known.body[:_KEPT_BYTES].decode("utf-8", "replace")]
                 kept["adapted"] = await lines.learn(call.request, known.sent, known.status, known.body)
-            self.store.set_failed(call.key, [*known.failures, kept])
-            await self.money.settle(known.bound_usd, kept["cost_usd"])
+            if await self.store.write(JobFile.set_failed, call.key, [*known.failures, kept]):
+                await self.money.settle(known.bound_usd, kept["cost_usd"])
             return None
-        paid_usd, source = paid_for(call.endpoint, call.model, completion)
-        if source == "table" and paid_usd is not None:
-            paid_usd, source = paid_usd * terms.price_factor, "batch"
+        paid_usd, source = in_a_job(*paid_for(call.endpoint, call.model, completion), terms)
         await self.journal.put(call.key, call.request, completion, paid_usd)
-        self.store.set_bought(call.key, known.job, paid_usd, source, round(latency_s, 4))
-        if known.state == "answered":
+        paid_as = paid_usd, source, round(latency_s, 4)
+        if await self.store.write(JobFile.set_bought, call.key, known.job, *paid_as, time.time()):
             await self.money.settle(known.bound_usd, paid_usd)
         bought = self.store.find(call.key)
         assert bought is not None  # noqa: S101 - it has just been noted
@@ -352,8 +364,7 @@ class Desk:
     ) -> tuple[float | None, str | None]:
         if failure.usage is not None or failure.cost_usd is not None:
             usage: Any = failure.usage
-            cost_usd, source = paid(call.endpoint, call.model, usage, failure.cost_usd)
-            return (cost_usd * terms.price_factor, "batch") if source == "table" and cost_usd else (cost_usd, source)
+            return in_a_job(*paid(call.endpoint, call.model, usage, failure.cost_usd), terms)
         free = call.endpoint.free or failure.code == "not_run" or costs_nothing(failure)
         return (0.0, "free") if free else (None, None)
 

@@ -29,7 +29,8 @@ from fusiontools.llm.batches.batch_api import (
     Standing,
     unmade,
 )
-from fusiontools.llm.batches.job_store import BatchJob, JobStore, NewCall
+from fusiontools.llm.batches.job_file import BatchJob, JobFile, NewCall
+from fusiontools.llm.batches.job_store import JobStore
 from fusiontools.record import jsonl
 
 _AT_ONCE = 500
@@ -154,10 +155,10 @@ class Dispatch:
                 continue  # another recipe's
             if job.state == "creating" and (found := await self._find(job, _terms(endpoint))) is not None:
                 remote, guessed = found
-                self.store.set_job(job, state="open", remote=remote, guessed=guessed)
+                await self.store.write(JobFile.set_job, job, state="open", remote=remote, guessed=guessed)
                 self.say(f"a job at {job.endpoint} that was left behind is found: {remote}, {job.calls:,} calls")
             else:
-                self.store.drop(job)  # what another run had set aside for it stays set aside
+                await self.store.write(JobFile.drop, job)  # what another run had set aside for it stays set aside
 
     async def _find(self, job: BatchJob, terms: BatchTerms) -> tuple[str, bool] | None:
         api = self._api_of(job)
@@ -230,16 +231,19 @@ class Dispatch:
         """Send a job; None where the provider has no room for it now."""
         api, name = self.api(endpoint.name), endpoint.name
         job = BatchJob(uuid.uuid4().hex, name, endpoint.identity, model, len(calls), tokens, time.time())
-        await self.reserve(sum(call.bound_usd for call in calls))
-        self.store.make(job, calls)
+        bound_usd = sum(call.bound_usd for call in calls)
+        await self.reserve(bound_usd)
+        if not await self.store.write(JobFile.make, job, calls):
+            await self.reserve(-bound_usd)
+            raise CallFailed("not_run", "another process has sent some of these calls meanwhile", retryable=True)
         try:
             uploaded = await api.upload(job, path)
-            self.store.set_job(job, state="creating", made_s=time.time())
+            await self.store.write(JobFile.set_job, job, state="creating", made_s=time.time())
             remote = await api.create(job, path, uploaded)
         except CallFailed as failure:
             refused = failure.status is not None and 400 <= failure.status < 500
             if refused and failure.status not in (408, 409, 425):
-                await self.reserve(-self.store.drop(job))
+                await self.reserve(-await self.store.write(JobFile.drop, job))
             if failure.code == "rate_limited":
                 return None
             failure.message = (
@@ -247,7 +251,7 @@ class Dispatch:
                 + (_INSTEAD if failure.code in ("bad_request", "not_found") else "")
             )
             raise
-        self.store.set_job(job, state="open", remote=remote)
+        await self.store.write(JobFile.set_job, job, state="open", remote=remote)
         self.say(f"{counted(job.calls, 'call')} to {model} submitted to {name}: {remote}")
         return job
 
@@ -261,13 +265,13 @@ class Dispatch:
             standing = await self._api_of(job).look(job)
             self._silent.discard(job.id)
             if job.absent_s is not None:
-                self.store.set_job(job, absent_s=None)
+                await self.store.write(JobFile.set_job, job, absent_s=None)
             if standing.end is not None:
                 await self._fetch(job, standing)
             return standing
         except CallFailed as failure:
             if failure.status in (404, 410):
-                return self._note_absent(job)
+                return await self._note_absent(job)
             if failure.code in ("auth", "payment", "unknown_endpoint"):
                 raise
             if job.id not in self._silent:
@@ -275,15 +279,15 @@ class Dispatch:
                 self.say(f"{job.endpoint} says nothing of job {job.remote} now: {failure.message}")
             return None
 
-    def _note_absent(self, job: BatchJob) -> Standing | None:
+    async def _note_absent(self, job: BatchJob) -> Standing | None:
         """Note that its provider does not know a job; after some time it is given up."""
         endpoint = self._endpoint_of(job)
         assert endpoint is not None  # noqa: S101 - it has just been asked
         now = time.time()
         if job.absent_s is None:
-            self.store.set_job(job, absent_s=now)
+            await self.store.write(JobFile.set_job, job, absent_s=now)
         elif now - job.absent_s >= _LOOKS_IN_VAIN * _terms(endpoint).poll_s:
-            self._end(job, COMPLETED, (), f"{job.endpoint} does not know the job {job.remote} any more")
+            await self._end(job, COMPLETED, (), f"{job.endpoint} does not know the job {job.remote} any more")
             return Standing(COMPLETED)
         return None
 
@@ -295,21 +299,21 @@ class Dispatch:
             if (kept := _kept(answer)) is not None:
                 batch.append(kept)
             if len(batch) >= _AT_ONCE:
-                found += self.store.answer(job, batch)
+                found += await self.store.write(JobFile.answer, job, batch)
                 batch = []
-        found += self.store.answer(job, batch)
+        found += await self.store.write(JobFile.answer, job, batch)
         if job.guessed and not found and standing.end != REFUSED:
-            self.store.disown(job)
+            await self.store.write(JobFile.disown, job)
             return
         faults = standing.faults
         if standing.end == REFUSED and any(fault.code in _QUEUE_CODES for fault in faults):
-            self.store.learn_queue(job)
+            await self.store.write(JobFile.learn_queue, job)
             self.say(f"{job.endpoint} has no room for {job.calls:,} calls to {job.model} at once; they go in parts")
-            await self.reserve(-self.store.drop(job))
+            await self.reserve(-await self.store.write(JobFile.drop, job))
             return
-        self._end(job, standing.end, faults, "")
+        await self._end(job, standing.end, faults, "")
 
-    def _end(self, job: BatchJob, end: str, faults: Sequence[LineFault], why: str) -> None:
+    async def _end(self, job: BatchJob, end: str, faults: Sequence[LineFault], why: str) -> None:
         """End a job; of each call that it did not make is kept why."""
         at_line = {fault.line: fault for fault in faults if fault.line is not None}
         general = "; ".join(f"{fault.message}" for fault in faults if fault.line is None)
@@ -326,7 +330,7 @@ class Dispatch:
                 left.append((key, 400, jsonl.dumps({"error": said})))
             else:
                 left.append((key, 0, unmade("", f"{why} ({job.endpoint}: {job.remote})").body))
-        self.store.end(job, left)
+        await self.store.write(JobFile.end, job, left)
 
     async def cut_late(self, job: BatchJob, after_s: float) -> None:
         """Have a job end that is late; where nothing can cancel it, it is given up."""
@@ -337,14 +341,14 @@ class Dispatch:
             if job.cancelled_s is None:
                 with suppress(CallFailed):  # it may just have ended, which the next look says
                     await api.cancel(job)
-                self.store.set_job(job, cancelled_s=time.time())
+                await self.store.write(JobFile.set_job, job, cancelled_s=time.time())
                 self.say(f"job {job.remote} at {job.endpoint} is late and cancelled; what it lacks is bought at once")
             return
         self.say(
             f"warning: job {job.remote} at {job.endpoint} is late and cannot be cancelled; its {job.calls:,} calls are "
             "bought at once, and what it still makes of them may be billed, too"
         )
-        self._end(job, CANCELLED, (), "the job was late and given up")
+        await self._end(job, CANCELLED, (), "the job was late and given up")
 
     def api(self, name: str) -> BatchApi:
         """Return the batch API of an endpoint."""

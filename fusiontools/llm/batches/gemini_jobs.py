@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from fusiontools.errors import CallFailed
 from fusiontools.llm.batches.batch_api import CANCELLED, COMPLETED, EXPIRED, REFUSED, LineAnswer, LineFault, Standing
 from fusiontools.llm.batches.batch_http import BatchHttp
-from fusiontools.llm.batches.openai_jobs import PAGES
+from fusiontools.llm.batches.openai_jobs import PAGES, shown
 from fusiontools.record import jsonl
 from fusiontools.record.sections import text_of
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 ENDS = {
     "SUCCEEDED": COMPLETED,
@@ -40,7 +40,7 @@ _CONFIG = {
 }
 #: Those that say nothing that matters here, or are read elsewhere in this file.
 _ELSEWHERE = ("model", "messages", "stop", "response_format", "reasoning_effort", "tools", "tool_choice")
-_IGNORED = ("parallel_tool_calls", "user", "store", "metadata", "service_tier")
+_IGNORED = ("parallel_tool_calls", "user", "store", "metadata", "service_tier", "logprobs")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 #: How many tokens of thought an effort is, for models that count them; later ones take its name.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
@@ -105,7 +105,7 @@ class GeminiJobs:
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/v1beta/{job.remote}")
+        said = shown(await self.http.get(f"/v1beta/{job.remote}"), "name")
         about = said.get("metadata") or {}
         state = str(about.get("state", "")).removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_")
         stats = about.get("batchStats") or {}

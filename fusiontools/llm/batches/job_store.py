@@ -1,307 +1,141 @@
-"""What is known of batch jobs and of the calls in them, on disk beside the journal: a machine may be switched off.
+"""The notes of batch jobs as a run uses them: a file of this machine, or one that follows the notes of all machines.
 
-A SQLite file. A job is noted before anything of it leaves (`made`), again before it is created (`creating`), and with
-the provider's id (`open`). Whoever finds one that was left in between knows how far it may have come. What a call
-brought is kept as it came until the record that asked reads it into the journal.
+Where machines share a state, every change is a note there, in one order for all, and each machine's file makes the
+changes in that order, its own among them: so all files hold the same, and what a change finds is found alike by all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import dataclasses
 import fcntl
+import hashlib
+import json
 import os
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from fusiontools.errors import CallFailed, UsageError
-from fusiontools.record import jsonl
+from fusiontools.errors import CallFailed
+from fusiontools.llm.batches.job_file import BatchJob, JobFile, NewCall
+from fusiontools.llm.state.store import KEPT_S, Lease, StateAway
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS job (
-    id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, place TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL,
-    calls INTEGER NOT NULL, tokens INTEGER NOT NULL, made_s REAL NOT NULL, remote TEXT, guessed INTEGER NOT NULL,
-    cancelled_s REAL, absent_s REAL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS call (
-    key BLOB PRIMARY KEY, job TEXT NOT NULL, line INTEGER NOT NULL, state TEXT NOT NULL, asked_s REAL NOT NULL,
-    sent BLOB NOT NULL, bound_usd REAL NOT NULL, status INTEGER, body BLOB, failures BLOB NOT NULL,
-    paid_usd REAL, source TEXT, latency_s REAL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS call_of_job ON call (job);
-CREATE TABLE IF NOT EXISTS queue (
-    place TEXT NOT NULL, model TEXT NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (place, model)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS strange (remote TEXT PRIMARY KEY) WITHOUT ROWID;
-"""
-_BUSY_S = 30.0
+if TYPE_CHECKING:
+    from fusiontools.llm.state.flights import Flights
+    from fusiontools.llm.state.store import Notes
+
+_NAME = "batches"
 #: How soon somebody who waits for another process looks again.
-_LOOK_S = 0.05
-#: How long what is over is remembered: so long it says what a call has cost.
-_KEPT_S = 31 * 86_400
-#: How long an answer is kept beside the journal, which a power cut may set back a little.
-_READ_S = 3 * 86_400
-JobState = Literal["made", "creating", "open", "ended"]
-CallState = Literal["open", "answered", "bought", "failed"]
+_LOOK_S, _SOON_S = 0.05, 0.002
+#: So many notes are read in one go.
+_AT_ONCE = 100
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (BatchJob, NewCall)}
+_CHANGES = ("make", "set_job", "drop", "answer", "end", "set_bought", "set_failed", "forget", "learn_queue", "disown")
+
+Told = ParamSpec("Told")
+Outcome = TypeVar("Outcome")
 
 
-@dataclass(frozen=True, slots=True)
-class BatchJob:
-    """One job at one endpoint for one model.
-
-    Args:
-        id: ours, by which the provider is asked for it.
-        place: the endpoint's identity.
-        made_s: Unix time at which it was noted.
-        remote: the provider's id.
-        guessed: that id was found by the job's size and time alone, for want of a name.
-        cancelled_s: when it was told to end.
-        absent_s: since when its provider does not know it.
-    """
-
-    id: str
-    endpoint: str
-    place: str
-    model: str
-    calls: int
-    tokens: int
-    made_s: float
-    state: JobState = "made"
-    remote: str = ""
-    guessed: bool = False
-    cancelled_s: float | None = None
-    absent_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewCall:
-    """A call that goes into a job: under the journal's key, and by what it may cost; `sent` tells its body apart."""
-
-    key: bytes
-    sent: bytes
-    bound_usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCall:
-    """What is known of a call.
+class JobStore(JobFile):
+    """The open file. What it holds is read from it; a change goes through `write`.
 
     Args:
-        line: its place in the job, from 1.
-        asked_s: when it was first put into a job.
-        status: that of the answer, as HTTP has it; 0 where the job ended without one.
-        body: the answer, until it has long been read.
-        failures: what came of it before, oldest first.
-        source: how it is known what it has cost.
-    """
-
-    key: bytes
-    job: str
-    line: int
-    state: CallState
-    asked_s: float
-    sent: bytes
-    bound_usd: float
-    status: int | None
-    body: bytes | None
-    failures: tuple[Mapping[str, Any], ...]
-    paid_usd: float | None
-    source: str | None
-    latency_s: float | None
-
-
-class JobStore:
-    """The open file.
+        path: the file.
+        notes: where the changes of all machines stand; None where only this one sends jobs.
+        flights: the turns at calls, by which one process at a time sends.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)
-            self._db = _open(path)
-            self._forget_old()
-        except (sqlite3.Error, OSError) as error:
-            raise UsageError(f"{path}, where batch jobs are noted, cannot be written: {error}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+    def __init__(self, path: Path, notes: Notes | None = None, flights: Flights | None = None) -> None:
+        super().__init__(path)
+        self._notes, self._flights = notes, flights
+        self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Let nobody else send anything meanwhile; waits for who does. A process that dies lets go."""
-        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        """Let nobody else send anything meanwhile; waits for who does. A process that dies lets go.
+
+        Raises:
+            CallFailed: the state cannot be reached.
+        """
+        if self._flights is None:
+            async with self._locked(".lock", _LOOK_S):
+                yield
+            return
+        turn = await self._flights.enter(hashlib.sha256(_NAME.encode()).digest(), replays=False)
+        if not isinstance(turn, Lease):
+            raise _away("nobody can know who sends batch jobs now")
+        try:
+            await self.catch_up()
+            yield
+        finally:
+            await self._flights.leave(turn, bought=False)
+
+    async def write(
+        self, change: Callable[Concatenate[Any, Told], Outcome], *told: Told.args, **named: Told.kwargs
+    ) -> Outcome:
+        """Make a change, one of `JobFile`'s, for all who share the notes; returns what it returns.
+
+        Raises:
+            CallFailed: the state cannot be reached; whether it has the change is heard later.
+        """
+        if self._notes is None:
+            return change(self, *told, **named)
+        said = [change.__name__, told, named]
+        packed = zlib.compress(json.dumps(said, default=_as_json).encode())
+        async with self._writing, self._locked(".hearing", _SOON_S):
+            try:
+                number = await self._notes.note(_NAME, packed, KEPT_S)
+            except StateAway as away:
+                raise _away(str(away)) from None
+            outcome: Outcome = await self._hear(self._notes, number)
+            return outcome
+
+    async def catch_up(self) -> None:
+        """Make the changes of others.
+
+        Raises:
+            CallFailed: the state cannot be reached.
+        """
+        if self._notes is not None:
+            async with self._writing, self._locked(".hearing", _SOON_S):
+                await self._hear(self._notes)
+
+    async def _hear(self, notes: Notes, mine: int | None = None) -> Any:
+        """Make the changes that are not made yet; returns what came of the one with this number."""
+        outcome = None
+        while True:
+            try:
+                found = await notes.notes_after(_NAME, self.heard, _AT_ONCE)
+            except StateAway as away:
+                raise _away(str(away)) from None
+            for number, packed in found:
+                change, told, named = json.loads(zlib.decompress(packed), object_hook=_from_json)
+                if change not in _CHANGES:
+                    raise CallFailed(
+                        "bad_response", f"{self.path}: a newer fusiontools notes batch jobs here: {change}"
+                    )
+                with self.hearing(number):
+                    made = getattr(self, change)(*told, **named)
+                outcome = made if number == mine else outcome
+            if len(found) < _AT_ONCE:
+                return outcome
+
+    @asynccontextmanager
+    async def _locked(self, suffix: str, look_s: float) -> AsyncIterator[None]:
+        """Keep the other processes of this machine out."""
+        lock = os.open(self.path.with_name(self.path.name + suffix), os.O_CREAT | os.O_RDWR, 0o600)
         try:
             while not _locks(lock):  # noqa: ASYNC110 - another process tells nobody when it lets go
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(look_s)
             yield
         finally:
             os.close(lock)
-
-    def find(self, key: bytes) -> KnownCall | None:
-        """Return what is known of a call."""
-        row = self._db.execute("SELECT * FROM call WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        known = KnownCall(*row)
-        return replace(known, failures=tuple(jsonl.loads(known.failures)))  # type: ignore[arg-type]
-
-    def jobs(self, *states: JobState) -> list[BatchJob]:
-        """Return the jobs in these states, oldest first."""
-        marks = ",".join("?" * len(states))
-        query = f"SELECT * FROM job WHERE state IN ({marks}) ORDER BY made_s"  # noqa: S608 - question marks
-        return [_job_of(row) for row in self._db.execute(query, states)]
-
-    def job(self, job_id: str) -> BatchJob | None:
-        """Return one job."""
-        row = self._db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
-        return None if row is None else _job_of(row)
-
-    def make(self, job: BatchJob, calls: Sequence[NewCall]) -> None:
-        """Note a job and its calls, before anything of it leaves."""
-        with self._transaction():
-            row = (job.id, job.endpoint, job.place, job.model, "made", job.calls, job.tokens, job.made_s)
-            self._db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, NULL, NULL)", row)
-            self._db.executemany(
-                "INSERT INTO call VALUES (?, ?, ?, 'open', ?, ?, ?, NULL, NULL, '[]', NULL, NULL, NULL) "
-                "ON CONFLICT (key) DO UPDATE SET job = excluded.job, line = excluded.line, state = 'open', "
-                "sent = excluded.sent, bound_usd = excluded.bound_usd, status = NULL, body = NULL, paid_usd = NULL, "
-                # What was bought once and has gone from the journal begins anew.
-                "failures = CASE state WHEN 'bought' THEN '[]' ELSE failures END, "
-                "asked_s = CASE state WHEN 'bought' THEN excluded.asked_s ELSE asked_s END",
-                [
-                    (call.key, job.id, line, job.made_s, call.sent, call.bound_usd)
-                    for line, call in enumerate(calls, start=1)
-                ],
-            )
-
-    def set_job(self, job: BatchJob, **values: Any) -> None:
-        """Change what is noted of a job."""
-        names = ", ".join(f"{name} = ?" for name in values)
-        with self._transaction(durable=True):
-            self._db.execute(f"UPDATE job SET {names} WHERE id = ?", (*values.values(), job.id))  # noqa: S608 - our names
-
-    def drop(self, job: BatchJob) -> float:
-        """Forget a job that was never created: its calls are as they were before. Returns what they might have cost."""
-        query = "SELECT SUM(bound_usd) FROM call WHERE job = ?"
-        bound_usd = float(self._db.execute(query, (job.id,)).fetchone()[0] or 0.0)
-        with self._transaction():
-            # Those that failed in an earlier job have that to be remembered.
-            self._db.execute("UPDATE call SET state = 'failed' WHERE job = ? AND failures != '[]'", (job.id,))
-            self._db.execute("DELETE FROM call WHERE job = ? AND failures = '[]'", (job.id,))
-            self._db.execute("DELETE FROM job WHERE id = ?", (job.id,))
-        return bound_usd
-
-    def answer(self, job: BatchJob, answers: Iterable[tuple[bytes, int, bytes]]) -> int:
-        """Keep what came of calls, as (key, status, body); returns how many of them the job has."""
-        with self._transaction():
-            return sum(
-                self._db.execute(
-                    "UPDATE call SET state = 'answered', status = ?, body = ? WHERE key = ? AND job = ? "
-                    "AND state IN ('open', 'answered')",
-                    (status, body, key, job.id),
-                ).rowcount
-                for key, status, body in answers
-            )
-
-    def end(self, job: BatchJob, left: Sequence[tuple[bytes, int, bytes]]) -> None:
-        """Note that a job is over, with what became of the calls that it did not answer."""
-        with self._transaction():
-            self._db.executemany(
-                "UPDATE call SET state = 'answered', status = ?, body = ? WHERE key = ? AND state = 'open'",
-                [(status, body, key) for key, status, body in left],
-            )
-            self._db.execute("UPDATE job SET state = 'ended' WHERE id = ?", (job.id,))
-
-    def unanswered(self, job: BatchJob) -> list[tuple[bytes, int]]:
-        """Return the calls of a job of which nothing has come, each with its line."""
-        query = "SELECT key, line FROM call WHERE job = ? AND state = 'open' ORDER BY line"
-        return self._db.execute(query, (job.id,)).fetchall()
-
-    def set_bought(self, key: bytes, job: str, paid_usd: float | None, source: str | None, latency_s: float) -> None:
-        """Note that a call is in the journal, and what it has cost; `job` is empty where it was bought at once."""
-        self._db.execute(
-            "INSERT INTO call VALUES (?, ?, 0, 'bought', ?, '', 0, NULL, NULL, '[]', ?, ?, ?) ON CONFLICT (key) DO "
-            "UPDATE SET state = 'bought', paid_usd = excluded.paid_usd, source = excluded.source, "
-            "latency_s = excluded.latency_s",
-            (key, job, time.time(), paid_usd, source, latency_s),
-        )
-
-    def set_failed(self, key: bytes, failures: Sequence[Mapping[str, Any]]) -> None:
-        """Note that a call has failed, with all that came of it until now."""
-        self._db.execute(
-            "UPDATE call SET state = 'failed', body = NULL, failures = ? WHERE key = ?",
-            (jsonl.dumps(list(failures)), key),
-        )
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        """Forget calls that have failed for good: who asks for them again has them sent anew."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM call WHERE key = ? AND state = 'failed'", [(key,) for key in keys])
-
-    def queue_tokens(self, place: str, model: str) -> int | None:
-        """Return how many tokens of prompts may wait at an endpoint for a model, where it has once refused more."""
-        row = self._db.execute("SELECT tokens FROM queue WHERE place = ? AND model = ?", (place, model)).fetchone()
-        return None if row is None else int(row[0])
-
-    def learn_queue(self, job: BatchJob) -> None:
-        """Note that a job was longer than may wait: the next ones are half of it."""
-        tokens = max(1, job.tokens // 2)
-        self._db.execute("INSERT OR REPLACE INTO queue VALUES (?, ?, ?)", (job.place, job.model, tokens))
-
-    def is_strange(self, remote: str) -> bool:
-        """Return whether a provider's job is none of ours, or another one of ours."""
-        query = "SELECT 1 FROM strange WHERE remote = ? UNION SELECT 1 FROM job WHERE remote = ?"
-        return self._db.execute(query, (remote, remote)).fetchone() is not None
-
-    def disown(self, job: BatchJob) -> None:
-        """Note that the provider's job which was taken for this one is none of ours."""
-        with self._transaction():
-            self._db.execute("INSERT OR IGNORE INTO strange VALUES (?)", (job.remote,))
-            self._db.execute("UPDATE job SET state = 'creating', remote = NULL, guessed = 0 WHERE id = ?", (job.id,))
-
-    @contextmanager
-    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """Write all of it or nothing; `durable` is what a power cut must not take either."""
-        if durable:
-            self._db.execute("PRAGMA synchronous=FULL")
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-        if durable:
-            self._db.execute("PRAGMA synchronous=NORMAL")
-
-    def _forget_old(self) -> None:
-        now = time.time()
-        over = now - _KEPT_S
-        with self._transaction():
-            self._db.execute("UPDATE call SET body = NULL WHERE state = 'bought' AND asked_s < ?", (now - _READ_S,))
-            self._db.execute(
-                "DELETE FROM call WHERE asked_s < ? AND job NOT IN (SELECT id FROM job WHERE state != 'ended')", (over,)
-            )
-            self._db.execute("DELETE FROM job WHERE state = 'ended' AND made_s < ?", (over,))
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    give_up = time.monotonic() + _BUSY_S
-    while True:
-        try:
-            db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
-            return db
-        except sqlite3.OperationalError as error:
-            # Switching to write-ahead mode does not wait for other processes by itself.
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(_LOOK_S)
 
 
 def _locks(lock: int) -> bool:
@@ -312,31 +146,20 @@ def _locks(lock: int) -> bool:
     return True
 
 
-def _job_of(row: Sequence[Any]) -> BatchJob:
-    job_id, endpoint, place, model, state, calls, tokens, made_s, remote, guessed, cancelled_s, absent_s = row
-    return BatchJob(
-        job_id, endpoint, place, model, calls, tokens, made_s, state, remote or "", bool(guessed), cancelled_s, absent_s
-    )
+def _away(reason: str) -> CallFailed:
+    return CallFailed("connect", f"the state, where batch jobs are noted, is away: {reason}", retryable=True)
 
 
-def kept_failure(failure: CallFailed) -> dict[str, Any]:
-    """Return a failure as it is kept."""
-    return {
-        "code": failure.code,
-        "message": failure.message,
-        "status": failure.status,
-        "retryable": failure.retryable,
-        "usage": failure.usage,
-    }
+def _as_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    kind = type(value).__name__
+    return {"kind": kind, "with": [getattr(value, field.name) for field in dataclasses.fields(_KINDS[kind])]}
 
 
-def failure_of(kept: Mapping[str, Any]) -> CallFailed:
-    """Return a failure that was kept."""
-    return CallFailed(
-        kept["code"],
-        kept["message"],
-        status=kept["status"],
-        retryable=kept["retryable"],
-        usage=kept["usage"],
-        cost_usd=kept["cost_usd"],
-    )
+def _from_json(said: dict[str, Any]) -> Any:
+    if said.keys() == {"bytes"}:
+        return base64.b64decode(said["bytes"])
+    if said.keys() == {"kind", "with"}:
+        return _KINDS[said["kind"]](*said["with"])
+    return said

@@ -26,11 +26,13 @@ from fusiontools.record import jsonl
 
 if TYPE_CHECKING:
     from fusiontools.config.models import BatchTerms, Endpoint
-    from fusiontools.llm.batches.job_store import BatchJob
+    from fusiontools.llm.batches.job_file import BatchJob
 
 _COMPLETIONS = "/v1/chat/completions"
 #: Under which name ours stands in a job's metadata.
 _OURS = "fusiontools_job"
+#: What a job is while its calls are looked through.
+_CHECKING = "validating"
 _ENDS = {
     "completed": COMPLETED,
     "success": COMPLETED,
@@ -86,7 +88,7 @@ class OpenAIJobs:
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batches/{job.remote}")
+        said = shown(await self.http.get(f"/batches/{job.remote}"), "status")
         counts = said.get("request_counts") or {}
         errors = (said.get("errors") or {}).get("data") or []
         return Standing(
@@ -94,6 +96,7 @@ class OpenAIJobs:
             (counts.get("completed") or 0) + (counts.get("failed") or 0),
             said.get("expires_at"),
             [LineFault(str(e.get("code")), str(e.get("message")), e.get("line")) for e in errors],
+            said.get("status") == _CHECKING,
         )
 
     async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
@@ -140,7 +143,7 @@ class MistralJobs(OpenAIJobs):
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batch/jobs/{job.remote}")
+        said = shown(await self.http.get(f"/batch/jobs/{job.remote}"), "status")
         faults = [LineFault("refused", str(each.get("message"))) for each in said.get("errors") or []]
         return Standing(_ENDS.get(str(said.get("status")).lower()), said.get("completed_requests"), None, faults)
 
@@ -190,12 +193,13 @@ class OpenRouterJobs(OpenAIJobs):
 
     async def look(self, job: BatchJob) -> Standing:
         """Return how far the job is."""
-        said = await self.http.get(f"/batches/{job.remote}")
+        said = shown(await self.http.get(f"/batches/{job.remote}"), "status")
         counts = said.get("request_counts") or {}
         fault = (said.get("error") or {}).get("message")
         done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
         faults = [LineFault("refused", str(fault))] if fault else []
-        return Standing(_ENDS.get(str(said.get("status")).lower()), done, said.get("expires_at"), faults)
+        end, checking = _ENDS.get(str(said.get("status")).lower()), said.get("status") == _CHECKING
+        return Standing(end, done, said.get("expires_at"), faults, checking)
 
     async def answers(self, job: BatchJob) -> AsyncIterator[LineAnswer]:
         """Yield the results, page by page; where there are no pages, those that stand in the job itself."""
@@ -266,6 +270,17 @@ def id_of(said: Any) -> str:
     if not isinstance(found, str) or not found:
         raise CallFailed("bad_response", "the provider says no id of what it has made")
     return found
+
+
+def shown(said: Any, field: str) -> Any:
+    """Return the job that an answer shows; where a job is gone, some answer with an error that has HTTP's status 200.
+
+    Args:
+        field: what every job has.
+    """
+    if isinstance(said, dict) and said.get(field):
+        return said
+    raise CallFailed("not_found", "the provider shows no job there", status=404)
 
 
 def _time_of(said: Mapping[str, Any]) -> float:

@@ -61,7 +61,15 @@ class Flights:
                 await self._leases.release(lease)
 
     async def _acquire(self, key: bytes, waited: int, replays: bool) -> Lease | Held | Done:
-        return await self._leases.acquire(key, self._lease_s, waited=waited, replays=replays)
+        asked = asyncio.ensure_future(self._leases.acquire(key, self._lease_s, waited=waited, replays=replays))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Whoever has left cannot end it.
+            with suppress(StateAway):
+                if isinstance(turn := await asked, Lease):
+                    await self._leases.release(turn)
+            raise
 
     async def _renew(self) -> None:
         while self._held:

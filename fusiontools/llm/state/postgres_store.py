@@ -187,6 +187,16 @@ class PostgresStore:
         """
         await self._ask(query, [name, name, value, keep_s])
 
+    async def note(self, name: str, note: bytes, keep_s: float) -> int:
+        """Add a note after all that are there; returns its number, which is greater than theirs."""
+        [number] = await self._one(_call("noting", "text", "bytea", "float8"), name, note, keep_s)
+        return int(number)
+
+    async def notes_after(self, name: str, number: int, most: int) -> list[tuple[int, bytes]]:
+        """Return the first notes after this number, each with its own."""
+        query = "SELECT number, body FROM NS.note WHERE name = %s AND number > %s ORDER BY number LIMIT %s"
+        return [(number, bytes(body)) for number, body in await self._ask(query, [name, number, most], self._bulk)]
+
     async def count_before(self, before_s: float) -> int:
         """Return how many finished calls are older than a moment, in Unix time."""
         [count] = await self._one("SELECT count(*) FROM NS.completion WHERE created_s < %s", before_s)

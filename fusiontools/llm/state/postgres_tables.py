@@ -5,7 +5,7 @@ from __future__ import annotations
 from fusiontools.llm.state.store import DONE_S, KEPT_S, TRUSTED_S
 
 #: Of the tables and functions below; another one makes them anew.
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS NS.completion (
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS NS.model (
     PRIMARY KEY (endpoint, name)
 );
 CREATE SEQUENCE IF NOT EXISTS NS.changes;
+CREATE TABLE IF NOT EXISTS NS.note (name text, number bigint, body bytea NOT NULL, PRIMARY KEY (name, number));
 CREATE TABLE IF NOT EXISTS NS.version (number int NOT NULL);
 """
 _CALLS = """
@@ -93,6 +94,18 @@ BEGIN
                 ON CONFLICT DO NOTHING;
         END IF;
     END LOOP;
+END $$;
+CREATE OR REPLACE FUNCTION NS.noting(called text, said bytea, keep_s float8) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE now_ bigint; made bigint;
+BEGIN
+    -- One after another, so that nobody reads a later one before an earlier one is there. A number is a time in
+    -- microseconds, so that a schema that is made anew goes on behind the old one.
+    PERFORM pg_advisory_xact_lock(hashtextextended('NS note ' || called, 0));
+    now_ := floor(extract(epoch FROM clock_timestamp()) * 1e6);
+    made := greatest(now_, 1 + coalesce((SELECT max(n.number) FROM NS.note n WHERE n.name = called), 0));
+    INSERT INTO NS.note VALUES (called, made, said);
+    DELETE FROM NS.note n WHERE n.name = called AND n.number < now_ - keep_s * 1e6;
+    RETURN made;
 END $$;
 CREATE OR REPLACE FUNCTION NS.granting(
     made text, limited text, who text, fewest bigint, most bigint, lim bigint, window_s float8, valid_s float8,

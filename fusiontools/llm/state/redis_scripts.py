@@ -43,6 +43,15 @@ local made = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 19), '^%S+
 if made and made < tonumber(ARGV[1]) then return redis.call('DEL', KEYS[1]) end
 return 0
 """
+NOTE = (
+    _NOW
+    + """
+local oldest = string.format('%.0f', now * 1000 - tonumber(ARGV[2]))
+local number = redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', '', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return number
+"""
+)
 # Of what is granted: when each part comes back, how much it is, who was granted any, and the sum.
 GRANT = (
     _NOW

@@ -41,7 +41,7 @@ try:
     import redis.asyncio as redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, RedisError
+    from redis.exceptions import MovedError, NoScriptError, RedisError
 except ImportError as error:
     raise UsageError(f"a state in Redis needs redis-py: {install_line('redis')}") from error
 
@@ -51,6 +51,10 @@ _ANSWER_S, _CONNECT_S = 5.0, 2.0
 _CONNECTIONS = 4
 #: So many entries are looked at in one go, where old ones are forgotten.
 _AT_ONCE = 500
+#: Notes of one millisecond: two to this are more than can be.
+_OF_A_MS = 20
+#: Of a cluster of more than one node, which answers each key at one of them only.
+_NODE = "is one node of a Redis Cluster, whose other nodes are not asked: name a single Redis, or a proxy before them"
 #: What would end a hash tag.
 _BRACES = re.compile(r"[{}]")
 
@@ -208,6 +212,17 @@ class RedisStore:
         async with self._asking():
             await self._redis.set(f"{self._namespace}:value:{name}", value, px=max(1, int(keep_s * 1000)))
 
+    async def note(self, name: str, note: bytes, keep_s: float) -> int:
+        """Add a note after all that are there; returns its number, which is greater than theirs."""
+        return _number_of(await self._run(scripts.NOTE, [self._notes(name)], note, int(keep_s * 1000)))
+
+    async def notes_after(self, name: str, number: int, most: int) -> list[tuple[int, bytes]]:
+        """Return the first notes after this number, each with its own."""
+        after = f"({number >> _OF_A_MS}-{number & (1 << _OF_A_MS) - 1}"
+        async with self._asking():
+            found: Any = await self._redis.xrange(self._notes(name), min=after, count=most)
+        return [(_number_of(said), fields[b""]) for said, fields in found]
+
     async def count_before(self, before_s: float) -> int:
         """Return how many finished calls are older than a moment, in Unix time."""
         count = 0
@@ -253,6 +268,9 @@ class RedisStore:
     def _lease(self, key: bytes) -> str:
         return f"{self._namespace}:{{{key.hex()}}}:lease"
 
+    def _notes(self, name: str) -> str:
+        return f"{self._namespace}:notes:{{{name}}}"
+
     def _limit(self, name: str, *parts: str) -> list[str]:
         name = _BRACES.sub("_", name)
         return [f"{self._namespace}:limit:{{{name}}}:{part}" for part in parts]
@@ -278,8 +296,16 @@ class RedisStore:
         try:
             async with self._turns:
                 yield
+        except MovedError:
+            raise StateAway(f"{self.place}: {_NODE}") from None
         except (RedisError, OSError) as error:
             raise StateAway(f"{self.place}: {masked(str(error)) or type(error).__name__}") from None
+
+
+def _number_of(said: bytes) -> int:
+    """Return the number of a note from what Redis calls it: its time in milliseconds, and which one of these it is."""
+    at_ms, _, which = said.partition(b"-")
+    return int(at_ms) << _OF_A_MS | int(which)
 
 
 @functools.cache

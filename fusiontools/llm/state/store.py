@@ -312,6 +312,27 @@ class Values(Protocol):
         """
 
 
+class Notes(Protocol):
+    """Notes that stand one after another, in one order for all who read them."""
+
+    async def note(self, name: str, note: bytes, keep_s: float) -> int:
+        """Add a note after all that are there; returns its number, which is greater than theirs.
+
+        Args:
+            keep_s: for how long it may be read; a longer time is no harm.
+
+        Raises:
+            StateAway: it cannot be known whether it is there.
+        """
+
+    async def notes_after(self, name: str, number: int, most: int) -> list[tuple[int, bytes]]:
+        """Return the first notes after this number, each with its own.
+
+        Raises:
+            StateAway: nobody can know.
+        """
+
+
 class Store(Leases, Counters, PurseStore, Values, Protocol):
     """All of it, in one place.
 
@@ -346,8 +367,8 @@ class Store(Leases, Counters, PurseStore, Values, Protocol):
         """Close its connections."""
 
 
-class CallStore(Store, Protocol):
-    """A store that keeps finished calls itself, where no file does."""
+class CallStore(Store, Notes, Protocol):
+    """A store that keeps finished calls itself, and notes for all machines, where no file does."""
 
     async def fetch(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the bodies of finished calls.

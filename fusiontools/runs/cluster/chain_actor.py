@@ -12,7 +12,7 @@ import pickle
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from fusiontools.config.models import Endpoint
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.stage_table import STAGES
-from fusiontools.errors import FusionError, InputError, UsageError, __version__
+from fusiontools.errors import CallFailed, FusionError, InputError, UsageError, __version__
 from fusiontools.llm.client import Client
 from fusiontools.llm.ledger import Event
 from fusiontools.llm.state.address import VARIABLE
@@ -50,6 +50,8 @@ class ChainJob:
         purse: whose money it is.
         workers: how many there are.
         jobs: how many records each works on at once.
+        batched: whether calls went as batch jobs: none is sent from here, and a block in which one waits is left.
+        moneyless: why calls that are in no job are not sent.
         shares_state: whether all have one state; a worker that knows of none would count by itself.
         watcher: an actor of Ray's that hears what goes on.
         version: of who asks.
@@ -65,6 +67,8 @@ class ChainJob:
     purse: str
     workers: int
     jobs: int
+    batched: bool = False
+    moneyless: str | None = None
     shares_state: bool = False
     watcher: Any = None
     version: str = __version__
@@ -95,6 +99,7 @@ class BlockReport:
         refused: what would be the same for every record, so that the run ends.
         bugs: what nobody expected, with its traceback.
         stopped: whether the money is spent; the block may be left as it was.
+        waiting: how many records it has, where one of them waits for a batch job; then the block is left as it was.
     """
 
     name: str
@@ -106,6 +111,46 @@ class BlockReport:
     bugs: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     stopped: bool = False
+    waiting: int = 0
+
+
+def open_client(job: ChainJob, warn: Callable[[str], None], *, pursed: bool = True) -> Client:
+    """Return a client for one of the workers of a run, or for whoever does all of its work.
+
+    Args:
+        pursed: whether the run has a purse of its own, where its money is limited.
+
+    Raises:
+        UsageError: options that cannot be, a journal or a state that cannot be opened.
+    """
+    limits = replace(job.recipe.limits, **job.limits)
+    journal, state = open_kept(job.journal, warn)
+    # One purse of all workers, where there is a limit: the one that was named, else the run's own.
+    own = job.purse if pursed and limits.max_cost_usd is not None else None
+    purses, run = open_budget(job.journal.get("budget") or own, limits.max_cost_usd, state)
+    return Client(
+        # Who shares state shares the limits there; else each has an even part of them.
+        endpoints=job.recipe.endpoints if state else _parts(job.recipe.endpoints, job.workers),
+        state=state,
+        limits=replace(limits, max_concurrency=max(1, limits.max_concurrency // job.workers)),
+        journal=journal,
+        replay=True,
+        offline=bool(job.journal.get("offline")),
+        tools=replace(job.recipe.tools, **job.tools) if job.tools else job.recipe.tools,
+        redact=job.recipe.redact,
+        purses=purses,
+        run=run,
+    )
+
+
+def _parts(endpoints: Mapping[str, Endpoint], workers: int) -> dict[str, Endpoint]:
+    """Return endpoints with one worker's part of their limits."""
+    parts = {}
+    for name, endpoint in endpoints.items():
+        limits = (endpoint.max_concurrency, endpoint.rpm, endpoint.tpm)
+        at_once, rpm, tpm = (limit and max(1, limit // workers) for limit in limits)
+        parts[name] = replace(endpoint, max_concurrency=at_once, rpm=rpm, tpm=tpm)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +179,8 @@ class ChainActor:
         report = BlockReport(task.name)
         try:
             await self._work_on(task, row["lines"].split(b"\n"), report)
+        except CallFailed as failure:
+            report.broken = failure.message
         except FusionError as error:
             report.refused = error.message
         except OSError as error:
@@ -153,11 +200,13 @@ class ChainActor:
             return
         if self._job.watcher is not None:
             self._job.watcher.begin.remote(task.name)
-        records = await asyncio.to_thread(_records_of, task, lines)
-        kept = await asyncio.to_thread(self._kept, task)
+        records = await asyncio.to_thread(records_of, task, lines)
+        kept = await asyncio.to_thread(kept_of, task, self._job.output)
         opened = self._opened = self._opened or self._open()
         self._under_way += 1
         try:
+            if opened.client.batch is not None:
+                await opened.client.batch.store.catch_up()
             wanted = [record for record in records if record["id"] not in kept]
             done = await asyncio.gather(*(self._take_through(record, opened, report) for record in wanted))
         finally:
@@ -166,46 +215,19 @@ class ChainActor:
             if not self._under_way:
                 self._opened = None
                 await opened.client.aclose()
-        if report.refused is None:
+        if report.waiting:
+            report.waiting, report.counts = len(wanted), RunCounts()
+        elif report.refused is None:
             await asyncio.to_thread(self._write, task, [record["id"] for record in records], kept, done)
-
-    def _kept(self, task: BlockTask) -> dict[str, bytes]:
-        """Return the records of the block that are in the output under its name, by their ids.
-
-        An earlier run may have written them, or a worker that died before it could say so.
-        """
-        return {jsonl.loads(line)["id"]: line for line in self._job.output.read(task.name)}
 
     def _open(self) -> _OpenChain:
         job = self._job
-        limits = replace(job.recipe.limits, **job.limits)
-        journal, state = open_kept(job.journal, self._warnings.append)
-        # One purse of all workers, where there is a limit: the one that was named, else the run's own.
-        name = job.journal.get("budget") or (job.purse if limits.max_cost_usd is not None else None)
-        purses, run = open_budget(name, limits.max_cost_usd, state)
-        client = Client(
-            # Who shares state shares the limits there; else each has an even part of them.
-            endpoints=job.recipe.endpoints if state else self._parts(job.recipe.endpoints),
-            state=state,
-            limits=replace(limits, max_concurrency=max(1, limits.max_concurrency // job.workers)),
-            journal=journal,
-            replay=True,
-            offline=bool(job.journal.get("offline")),
-            tools=replace(job.recipe.tools, **job.tools) if job.tools else job.recipe.tools,
-            redact=job.recipe.redact,
-            purses=purses,
-            run=run,
-        )
-        return _OpenChain(job.bind(), client, asyncio.Semaphore(job.jobs))
+        client = open_client(job, self._warnings.append)
+        if job.batched:
+            from fusiontools.runs.batch_rounds import open_desk
 
-    def _parts(self, endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-        """Return endpoints with this worker's part of their limits."""
-        parts = {}
-        for name, endpoint in endpoints.items():
-            limits = (endpoint.max_concurrency, endpoint.rpm, endpoint.tpm)
-            at_once, rpm, tpm = (limit and max(1, limit // self._job.workers) for limit in limits)
-            parts[name] = replace(endpoint, max_concurrency=at_once, rpm=rpm, tpm=tpm)
-        return parts
+            open_desk(client, self._warnings.append).moneyless = job.moneyless
+        return _OpenChain(job.bind(), client, asyncio.Semaphore(job.jobs))
 
     async def _take_through(self, record: Record, opened: _OpenChain, report: BlockReport) -> Record:
         """Take one record through the chain; what cannot be is a failed record."""
@@ -220,7 +242,17 @@ class ChainActor:
             if report.refused is not None:
                 return record
             try:
-                result = await opened.stage(record, Runtime(opened.client, on_call=calls.append, notify=hear))
+                runtime = Runtime(opened.client, on_call=calls.append, notify=hear)
+                if self._job.batched:
+                    from fusiontools.llm.batches.desk import attempt
+
+                    made = await attempt(lambda: opened.stage(record, runtime))
+                else:
+                    made = await opened.stage(record, runtime)
+                if made is None:
+                    report.waiting += 1
+                    return record
+                result = made
             except InputError as error:
                 result = with_error(record, "ray", "bad_record", error.message, calls)
             except UsageError as error:
@@ -272,7 +304,15 @@ class ChainActor:
             output.write(task.name, failures, FAILED)
 
 
-def _records_of(task: BlockTask, lines: Sequence[bytes]) -> list[Record]:
+def kept_of(task: BlockTask, output: OutputFolder) -> dict[str, bytes]:
+    """Return the records of a block that are in the output under its name, by their ids.
+
+    An earlier run may have written them, or a worker that died before it could say so.
+    """
+    return {jsonl.loads(line)["id"]: line for line in output.read(task.name)}
+
+
+def records_of(task: BlockTask, lines: Sequence[bytes]) -> list[Record]:
     """Return the records of a block that are not done elsewhere, each under its own id."""
     records = []
     for position, line in enumerate(lines):

@@ -8,6 +8,7 @@ that has died given to another. What is done is known by the files of the output
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import pickle
@@ -19,8 +20,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fusiontools.errors import UsageError
@@ -40,6 +42,8 @@ _TRIES = 10
 _KNOCK_S = 10.0
 #: How soon what the workers do is looked at again.
 _LOOK_S = 1.0
+#: Ray's sockets want a short path.
+_SHORT, _FOLDERS, _LOCK = Path("/tmp"), "fuse-ray-", "fuse-ray.lock"  # noqa: S108 - mkdtemp makes the name
 #: Ray tells neither a person nor its makers anything; what it has to say of errors comes as exceptions.
 _SILENCE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -75,7 +79,7 @@ def open_ray(workers: int | None) -> Iterator[tuple[int, str | None]]:
             if address and address != "local":
                 ray.init(address=address, **quiet)
             else:
-                folder = tempfile.mkdtemp(prefix="fuse-ray-", dir="/tmp")  # sockets want a short path
+                folder = own_folder(_SHORT)
                 cpus = os.cpu_count() or 1
                 ray.init(
                     address="local",
@@ -94,6 +98,27 @@ def open_ray(workers: int | None) -> Iterator[tuple[int, str | None]]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_folder(within: Path) -> str:
+    """Make a folder for what Ray writes, and remove those of processes that were killed.
+
+    A process holds a lock in its folder for as long as it lives; one without has only just been made.
+    """
+    for lock in within.glob(f"{_FOLDERS}*/{_LOCK}"):
+        with suppress(OSError):  # another user's, held, or just removed
+            held = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(held)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=within))
+    unheld = folder / f"{_LOCK}.new"
+    # Held until the process ends: nobody closes it.
+    fcntl.flock(os.open(unheld, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
+    unheld.rename(folder / _LOCK)
+    return str(folder)
 
 
 def _knock(address: str) -> None:

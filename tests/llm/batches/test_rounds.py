@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batching import CREATES, PATHS, Provider, kill_at, questions, recipe
-from workdir import Result, Run
+from batching import CREATES, PATHS, Batch, Provider, kill_at, questions, recipe
+from workdir import Run
 
-Batch = Callable[..., Result]
 PRICED = {"model": "fake/a+nocost", "price_usd_per_mtok": {"prompt": 1, "completion": 2}}
 TWO = ("fake/a", "fake/b")
 APIS = [pytest.param(api, marks=[] if api == "openai" else pytest.mark.slow) for api in PATHS]
-
-
-@pytest.fixture
-def there(env: dict[str, str]) -> dict[str, str]:
-    """The environment without a server that stands in for every endpoint."""
-    kept = {name: value for name, value in env.items() if name not in ("FUSION_BASE_URL", "FUSION_API_KEY")}
-    return {**kept, "FAKE_KEY": "test-key"}
-
-
-@pytest.fixture
-def batch(run: Run, provider: Provider, there: dict[str, str], tmp_path: Path) -> Batch:
-    """Run a pipeline over questions, with a recipe whose calls go to the provider."""
-
-    def batch(command: str, count: int = 3, stdin: str | None = None, **settings: Any) -> Result:
-        (tmp_path / "fusion.yaml").write_text(recipe(provider, **settings))
-        return run(command, questions(count) if stdin is None else stdin, env=there)
-
-    return batch
 
 
 def statuses(record: dict[str, Any]) -> list[str]:
@@ -249,6 +229,39 @@ def test_a_job_that_is_refused_says_which_call_was_wrong(batch: Batch, provider:
     assert provider.jobs() == [3, 2]
 
 
+def test_submit_says_what_a_provider_finds_wrong_and_sends_the_rest(batch: Batch, provider: Provider) -> None:
+    provider.set(faults=[{"code": "invalid_request", "message": "line 2 is wrong", "line": 2}], checks=3)
+
+    sent = batch("fuse-panel --batch submit")
+    provider.end()
+    done = batch("fuse-panel --batch collect")
+
+    assert sent.status == 75
+    assert "fuse-panel: q1: bad_request: HTTP 400: line 2 is wrong\n" in sent.err
+    assert "2 records wait for 1 batch job with 2 calls; come again" in sent.err
+    assert provider.jobs() == [3, 2]
+    assert (done.status, len(done.records)) == (1, 3)
+
+
+def test_a_job_that_is_refused_as_a_whole_is_said_when_it_is_submitted(batch: Batch, provider: Provider) -> None:
+    provider.set(faults=[{"code": "model_not_found", "message": "no such model", "line": None}])
+
+    sent = batch("fuse-panel --batch submit")
+
+    assert (sent.status, provider.jobs()) == (1, [3])
+    assert sent.err.count("no such model") == 3
+    assert sent.err.endswith("no call is left to send; `--batch collect` gives the records\n")
+
+
+def test_a_job_that_is_checked_for_long_is_left(batch: Batch, provider: Provider) -> None:
+    provider.set(checks=1000)
+
+    sent = batch("fuse-panel --batch submit")
+
+    assert sent.status == 75
+    assert "there still checks batch_00000000; the next `--batch collect` says whether it is taken" in sent.err
+
+
 def test_a_queue_without_room_is_filled_in_parts(batch: Batch, provider: Provider) -> None:
     provider.set(queue=4)
 
@@ -261,6 +274,23 @@ def test_a_queue_without_room_is_filled_in_parts(batch: Batch, provider: Provide
     assert once(provider, 6)
 
 
+def test_what_has_no_room_in_a_queue_waits_for_the_next_submit_in_another_process(
+    batch: Batch, provider: Provider
+) -> None:
+    provider.set(looks=0)
+    first = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+    sent = provider.jobs()
+    again = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+    unchanged = provider.jobs() == sent
+    provider.end()
+    rest = batch("fuse-panel --batch submit", count=6, max_tokens=20)
+
+    assert (first.status, again.status, rest.status) == (75, 75, 75)
+    assert "not sent yet)" in first.err
+    assert unchanged
+    assert sum(sent) < sum(provider.jobs()) <= 6
+
+
 def test_a_provider_that_is_busy_is_asked_again(batch: Batch, provider: Provider) -> None:
     provider.set(refusals=[[429, "slow down"]])
 
@@ -270,15 +300,18 @@ def test_a_provider_that_is_busy_is_asked_again(batch: Batch, provider: Provider
     assert once(provider, 3)
 
 
-def test_a_provider_may_forget_a_job_for_a_while(batch: Batch, provider: Provider) -> None:
-    provider.set(absent=3)
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("status", [404, 200])
+def test_a_provider_may_forget_a_job_for_a_while(batch: Batch, provider: Provider, api: str, status: int) -> None:
+    provider.set(absent=3, absent_status=status)
 
-    assert batch("fuse-panel --batch").status == 0
+    assert batch("fuse-panel --batch", api=api).status == 0
     assert provider.jobs() == [3]
 
 
-def test_a_job_that_is_gone_is_given_up_and_sent_anew(batch: Batch, provider: Provider) -> None:
-    provider.set(absent=1000, looks=0)
+@pytest.mark.parametrize("status", [404, 200])
+def test_a_job_that_is_gone_is_given_up_and_sent_anew(batch: Batch, provider: Provider, status: int) -> None:
+    provider.set(absent=1000, looks=0, absent_status=status)
     batch("fuse-panel --batch submit")
     assert batch("fuse-panel --batch collect").status == 75
     provider.set(looks=1)

@@ -15,7 +15,7 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.journal import request_key
 from fusiontools.llm.state.flights import Flights
 from fusiontools.llm.state.shared import State, open_state
-from fusiontools.llm.state.store import Held
+from fusiontools.llm.state.store import Held, Lease
 
 
 class Watched(Flights):
@@ -96,6 +96,43 @@ def test_where_whoever_buys_fails_or_is_cut_off_somebody_who_waits_buys(state_ur
         return (await waiting).content
 
     assert play(state_url, [first, second], work) == "Lyon."
+
+
+class Slow:
+    """The turns of a store, of which each is told of late."""
+
+    def __init__(self, leases: Any) -> None:
+        self._leases = leases
+        self.taken, self.told = asyncio.Event(), asyncio.Event()
+
+    async def acquire(self, *asked: Any, **more: Any) -> Any:
+        turn = await self._leases.acquire(*asked, **more)
+        self.taken.set()
+        await self.told.wait()
+        return turn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._leases, name)
+
+
+def test_whoever_is_cut_off_while_it_takes_its_turn_leaves_it_to_others(state_url: str) -> None:
+    async def work(one: Client, other: Client) -> Any:
+        assert one.state is not None
+        assert other.state is not None
+        slow = Slow(one.state.store)
+        entering = asyncio.create_task(Flights(slow, pytest.fail, 60.0).enter(b"k" * 16, replays=False))
+        await slow.taken.wait()
+        entering.cancel()
+        held = await other.state.store.acquire(b"k" * 16, 60.0)
+        slow.told.set()
+        await asyncio.gather(entering, return_exceptions=True)
+        return [entering.cancelled(), held, await other.state.store.acquire(b"k" * 16, 60.0)]
+
+    cancelled, held, free = play(state_url, [Scripted(), Scripted()], work)
+
+    assert cancelled
+    assert isinstance(held, Held)
+    assert isinstance(free, Lease)
 
 
 def test_who_waits_keeps_to_its_own_deadline(state_url: str) -> None:

@@ -57,6 +57,36 @@ def test_what_one_machine_bought_another_replays(run: Run, upstream: Upstream, r
     assert [r["calls"][0]["replayed"] for r in second.records] == [True] * 4
 
 
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_programs_in_python_share_a_state_and_a_budget_with_the_tools(
+    run: Run, upstream: Upstream, redis_server: StoreServer, env: dict[str, str], tmp_path: Path, by: str
+) -> None:
+    url = redis_server.own()
+    run([*PANEL, "--state", url, "--budget", "team", "--max-cost-usd", "3"], QUESTIONS)
+    limited = RECIPE + "limits: {max_cost_usd: 3}\nchain: panel --max-tokens 1000\n"
+    (tmp_path / "limited.yaml").write_text(limited)
+    (tmp_path / "own.py").write_text(
+        "import asyncio, json, sys, fusiontools\n"
+        "async def main():\n"
+        "    recipe = fusiontools.load_recipe('limited.yaml')\n"
+        "    options = json.loads(sys.argv[1])\n"
+        "    async with fusiontools.open_runtime(recipe, budget='team', replay=True, **options) as runtime:\n"
+        "        for text in ('Question 0?', 'Another?'):\n"
+        "            record = await fusiontools.chain_of(recipe)(fusiontools.question(text), runtime)\n"
+        "            print([call['replayed'] for call in record.get('calls', [])], record['panel'][0].get('error'))\n"
+        "asyncio.run(main())\n"
+    )
+    told = {"state": url} if by == "argument" else {}
+    around = env if by == "argument" else {**env, "FUSION_STATE": url}
+
+    done = run([sys.executable, "own.py", json.dumps(told)], env=around)
+
+    found, refused = done.text.splitlines()
+    assert found == "[True] None", done.err
+    assert "'budget'" in refused
+    assert upstream.stats()["requests"] == 3
+
+
 def test_runs_at_the_same_time_make_a_call_once(run: Run, upstream: Upstream, state_url: str, tmp_path: Path) -> None:
     (tmp_path / "priced.yaml").write_text(RECIPE.replace("fake/a", "fake/a+slow=0.3"))
     (tmp_path / "q.jsonl").write_text(QUESTIONS)

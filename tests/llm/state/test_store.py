@@ -6,21 +6,27 @@ Each `State` here stands for a process of its own: it has its own connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 from scripted import MESSAGES, said
+from stores import StoreServer
 
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.state.shared import State, open_state
 from fusiontools.llm.state.sqlite_store import SqliteStore
 from fusiontools.llm.state.store import (
+    CallStore,
     Done,
     Grant,
     Held,
@@ -29,6 +35,7 @@ from fusiontools.llm.state.store import (
     Reservation,
     Settlement,
     Shortage,
+    StateAway,
     Store,
 )
 
@@ -481,3 +488,143 @@ def test_no_window_sees_more_than_the_limit_however_they_ask(
 
     for begin, _ in used:
         assert sum(count for at, count in used if begin <= at < begin + window_s) <= limit
+
+
+# --- Machines ---
+
+
+@pytest.fixture(params=["redis", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cluster", "postgres"))])
+def remote_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty state that several machines may use."""
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
+    return server.own()
+
+
+def test_machines_whose_clocks_are_apart_keep_to_the_same_limits_and_leases(
+    remote_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times are the store's own."""
+    right, apart = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: right() + apart[0])
+
+    async def work(late: State, early: State) -> list[Any]:
+        said: list[Any] = []
+        for state, apart[0] in ((late, -90.0), (early, 90.0), (late, -90.0)):
+            granted = await state.store.grant("calls", str(apart[0]), 1, 4, 10, 60.0, 60.0)
+            said.append(granted.count)
+        for state, apart[0] in ((early, 90.0), (late, -90.0), (early, 90.0)):
+            said.append(await state.store.hold("places", str(apart[0]), 0, 6, 8, LONG_S))
+        apart[0] = -90.0
+        lease = await take(late)
+        place = await late.store.reserve(Purchase((("p", 1.0),), "there", "m", 0.6), LONG_S)
+        apart[0] = 90.0
+        said.append(type(await early.store.acquire(KEY, LONG_S)))
+        said.append(await early.store.reserve(Purchase((("p", 1.0),), "there", "n", 0.6), LONG_S))
+        await late.store.keep_value("v", b"kept", LONG_S)
+        said.append(await early.store.value_of("v"))
+        assert isinstance(place, Reservation)
+        await late.store.release(lease)
+        return said
+
+    granted, held, rest = (lambda said: (said[:3], said[3:6], said[6:]))(play(remote_url, work, 2))
+
+    assert sum(granted) <= 10
+    assert granted[:2] == [4, 4]
+    assert held[1] + held[2] <= 8
+    assert rest == [Held, None, b"kept"]
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_many_leases(state_url: str) -> None:
+    """Keys for fences that had no end once piled up to 25 millions."""
+    calls = 1_000 if state_url.startswith("postgres") else 10_000
+
+    async def work(state: State) -> int:
+        async def one(number: int) -> None:
+            key = number.to_bytes(16, "big")
+            lease = await state.store.acquire(key, LONG_S)
+            assert isinstance(lease, Lease)
+            await state.store.release(lease)
+
+        for begin in range(0, calls, 100):
+            await asyncio.gather(*(one(number) for number in range(begin, begin + 100)))
+        return await _leases_in(state_url)
+
+    assert play(state_url, work) == 0
+
+
+async def _leases_in(url: str) -> int:
+    """Return how many leases a store remembers, as it keeps them."""
+    place, _, namespace = url.partition("?namespace=")
+    if url.startswith("sqlite:"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:"))) as db:
+            return int(db.execute("SELECT COUNT(*) FROM lease").fetchone()[0])
+    if url.startswith("redis:"):
+        redis = Redis.from_url(place)
+        try:
+            return len([key async for key in redis.scan_iter(f"{namespace}:*", count=5_000)])
+        finally:
+            await redis.aclose()
+    async with await psycopg.AsyncConnection.connect(place, prepare_threshold=None) as pg:
+        found = await pg.execute(f"SELECT COUNT(*) FROM {namespace}.lease")  # noqa: S608 - our own name
+        row = await found.fetchone()
+        return int(row[0]) if row else -1
+
+
+def test_one_node_of_a_cluster_of_redis_is_refused_in_words() -> None:
+    """It answers for a part of the keys only, and says where the others are."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while line := await reader.readline():
+                for _ in range(int(line[1:])):
+                    await reader.readexactly(int((await reader.readline())[1:]) + 2)
+                writer.write(b"-MOVED 3999 127.0.0.1:6381\r\n")
+        writer.close()
+
+    async def work() -> str:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        state = open_state(f"redis://127.0.0.1:{port}", lambda _: None)
+        try:
+            with pytest.raises(StateAway) as away:
+                await state.store.acquire(KEY, LONG_S)
+            return str(away.value)
+        finally:
+            await state.aclose()
+            server.close()
+
+    assert "is one node of a Redis Cluster, whose other nodes are not asked" in asyncio.run(work())
+
+
+def test_notes_stand_in_one_order_for_all(remote_url: str) -> None:
+    async def work(*states: State) -> Any:
+        stores = [cast("CallStore", state.store) for state in states]
+        written = await asyncio.gather(
+            *(s.note("x", b"%d %d" % (i, n), 60) for n in range(20) for i, s in enumerate(stores))
+        )
+        read = [await each.notes_after("x", 0, 1000) for each in stores]
+        rest = await stores[0].notes_after("x", read[0][29][0], 7)
+        return [written, read, rest, await stores[0].notes_after("y", 0, 9)]
+
+    written, read, rest, others = play(remote_url, work, 3)
+
+    assert read[0] == read[1] == read[2]
+    assert [number for number, _ in read[0]] == sorted(set(written))
+    assert {note for _, note in read[0]} == {b"%d %d" % (i, n) for n in range(20) for i in range(3)}
+    assert (rest, others) == (read[0][30:37], [])
+
+
+def test_notes_go_when_they_are_old(remote_url: str) -> None:
+    async def work(state: State) -> Any:
+        store = cast("CallStore", state.store)
+        for number in range(300):  # Redis forgets them by the hundred
+            await store.note("x", b"%d" % number, 60)
+        await asyncio.sleep(0.02)
+        await store.note("x", b"last", 0.01)
+        return [note for _, note in await store.notes_after("x", 0, 1000)]
+
+    kept = play(remote_url, work)
+
+    assert kept[-1] == b"last"
+    assert b"0" not in kept
