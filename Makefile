@@ -26,7 +26,7 @@ PAGES := README.md docs/*.md docs/tools/*.md docs/protocols/*.md
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning until until-real wheel clean
+.PHONY: help demo test test-slow test-all test-newest test-clients fuzz faults check format schemas docs transcripts screenshots lock image system bench accuracy eval tune tuning checked until until-real wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -156,6 +156,9 @@ until: $(VENV)/.dev ## simulate what asking until it is sure loses and spares
 
 until-real: $(VENV)/.dev $(VENV)/.weights ## ask the embedded model until it is sure, as examples/until does: a quarter of an hour
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/until/run.sh
+
+checked: $(VENV)/.dev ## measure how near a pick by a check comes to the best of scripted panels
+	@PYTHONPATH=tests/support $(BIN)/python tests/bench/checked.py $(TASKS)
 
 wheel: $(VENV)/.dev $(VENV)/.weights ## build wheel and sdist and try each in an empty environment
 	@sh tests/slow/wheel.sh "$(CURDIR)/$(BIN)/python"

@@ -85,6 +85,9 @@ StageCode = Literal[
     "refine_failed",
     "guard_failed",
     "no_ranking",
+    "contested",
+    "few_responses",
+    "no_claims",
     "order_sensitive",
     "pick_failed",
     "bad_pick",
@@ -194,7 +197,7 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     ),
     "partial_analysis": FailureCode(
         "degraded",
-        "A judge's reply has no ranking; it may have been cut off by `--max-tokens`.",
+        "A judge's reply has no ranking or no claims, or parts of them cannot be read; it may have been cut off.",
     ),
     "bad_analysis": FailureCode("degraded", "A judge's reply could not be read."),
     "judge_on_panel": FailureCode("degraded", "A judge also sits on the panel; models prefer their own words."),
@@ -205,6 +208,17 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     "synth_failed": FailureCode("degraded", "The synthesizer gave nothing: a panel response stands in."),
     "refine_failed": FailureCode("degraded", "The revision of `--refine` failed: the answer stays as it was."),
     "guard_failed": FailureCode("degraded", "The judge of `--guard` gave no verdict: the written answer stays."),
+    "contested": FailureCode(
+        "degraded",
+        "`--min-support`: fewer hold some claims; `answer.support` says which, who holds and who contradicts.",
+    ),
+    "few_responses": FailureCode(
+        "degraded", "`--min-support` asks for more than have answered: what all of those hold is kept."
+    ),
+    "no_claims": FailureCode(
+        "degraded",
+        "`--min-support`, and the analysis has no claims: they were taken from its other findings, or by code.",
+    ),
     "no_ranking": FailureCode(
         "degraded",
         "`--top` without a judge's ranking: the longest finished responses are fused.",

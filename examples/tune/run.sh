@@ -4,13 +4,13 @@
 # `make tune` runs this, in WORK.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-N=${N:-120}
+N=${N:-100}
 recipe=${RECIPE:-$here/members.yaml}
 work=${WORK:-.tune}
 mkdir -p "$work"
 
 fuse-tasks short -n "$N" --seed 1 > "$work/tasks.jsonl"
-fuse-panel -c "$recipe" --journal "$work/journal.db" --replay -q "$work/tasks.jsonl" > "$work/panel.jsonl"
+fuse-panel -c "$recipe" --journal "$work/journal.db" --replay --deadline 3600 -q "$work/tasks.jsonl" > "$work/panel.jsonl"
 fuse-vote -q "$work/panel.jsonl" | fuse-grade -q > "$work/graded.jsonl"
 
 echo "## What is chosen"

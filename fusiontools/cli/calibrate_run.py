@@ -7,11 +7,10 @@ import signal
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Flood, is_colour_welcome, write_or_leave
+from fusiontools.cli.io import Flood, is_colour_welcome, write_or_leave, write_whole
 from fusiontools.cli.report_text import bar, points, span
 from fusiontools.cli.table import screen_width, table_text
 from fusiontools.config.evaluation_options import CalibrateOptions
@@ -95,10 +94,7 @@ def _tell(calibration: Calibration, threshold: Threshold, options: CalibrateOpti
 
         draw_calibration(calibration.parts(), threshold.agreement, options.plot)
     if options.output:
-        try:
-            Path(options.output).write_bytes(threshold.as_bytes())
-        except OSError as error:
-            raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from error
+        write_whole(options.output, threshold.as_bytes())
     text = _as_json(calibration, threshold) if options.as_json else _as_text(calibration, threshold)
     write_or_leave(_TOOL, text.encode("utf-8", "replace"))
     if threshold.agreement >= NEVER:

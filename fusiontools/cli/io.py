@@ -10,12 +10,14 @@ import errno
 import os
 import queue
 import re
+import secrets
 import select
 import stat
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.values import ObjectReader, is_undecided, spans_lines
@@ -311,6 +313,34 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             select.select([], [fd], [])
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file so that it is the old one or the new one, whatever ends this process: never half of it.
+
+    What is no regular file (a pipe, a device) is written to as it is.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    target = Path(path).resolve()
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                beside.chmod(target.stat().st_mode & 0o7777)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_or_leave(tool: str, data: bytes, fd: int = 1) -> None:

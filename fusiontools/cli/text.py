@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from fusiontools.llm.completion import Delta
 from fusiontools.record.clean import CleanStream, clean
 from fusiontools.record.sections import abstention_words, display_names, question_text
-from fusiontools.record.types import Analysis, Contradiction, Record, Response, Route, Source
+from fusiontools.record.types import Analysis, Contradiction, PanelClaim, Record, Response, Route, Source
 
 if TYPE_CHECKING:
     from fusiontools.cli.markdown import MarkdownScreen
@@ -151,6 +151,7 @@ def _analysis(analysis: Analysis) -> str:
     )
     lines += _list("unique insights", [f"{u['insight']} ({u['model']})" for u in analysis["unique_insights"]])
     lines += _list("blind spots", analysis["blind_spots"])
+    lines += _list("claims", [_claim(item) for item in analysis.get("claims", [])])
     return "\n".join(lines)
 
 
@@ -165,6 +166,13 @@ def _contradiction(item: Contradiction) -> str:
         holders.setdefault(stance["stance"], []).append(stance["model"])
     stances = [f"\n      {', '.join(filter(None, names))}: {stance}" for stance, names in holders.items()]
     return item["topic"] + "".join(stances)
+
+
+def _claim(claim: PanelClaim) -> str:
+    """Return a claim, with those who hold it and those who contradict it."""
+    sides = [("held by", claim["supporters"]), ("contradicted by", claim["opponents"])]
+    told = [f"{how} {', '.join(holder['model'] for holder in side)}" for how, side in sides if side]
+    return f"{claim['claim']} ({'; '.join(told)})"
 
 
 def _list(title: str, items: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fusiontools.cli import tune_text
 from fusiontools.cli.command import complain, leave
-from fusiontools.cli.io import Flood, Input, is_colour_welcome, write_or_leave
+from fusiontools.cli.io import Flood, Input, is_colour_welcome, write_or_leave, write_whole
 from fusiontools.cli.table import screen_width
 from fusiontools.config.evaluation_options import TuneOptions
 from fusiontools.config.recipe_yaml import build_recipe, recipe_data, recipe_text
@@ -131,11 +131,7 @@ def _write(panels: Panels, tuner: Tuner, tuning: Tuning, options: TuneOptions, b
     table = options.table or f"{Path(options.output).with_suffix('')}.routes.json"
     data = recipe_of(panels, chosen, asked, base, tuner.weights_for(chosen), table)
     build_recipe(data, options.output, "tuned")
-    files = {options.output: recipe_text(data, tune_text.comments_of(panels, tuning)).encode()}
+    # The recipe last: it names no table that is not there.
     if chosen.way.how == "routed":
-        files[table] = write_route_table(route_table_of(panels, chosen, asked))
-    for path, content in files.items():
-        try:
-            Path(path).write_bytes(content)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        write_whole(table, write_route_table(route_table_of(panels, chosen, asked)))
+    write_whole(options.output, recipe_text(data, tune_text.comments_of(panels, tuning)).encode())

@@ -268,6 +268,10 @@ class JudgeOptions(StageOptions):
     swap: bool = option(
         False, "--swap", help="Let every judge read the responses in both orders; say where its verdicts differ."
     )
+    claims: bool = option(
+        False, "--claims/--no-claims",
+        help="Take the responses apart into claims, too: who holds each, in which words, and who contradicts it.",
+    )  # fmt: skip
     template: str = option("default", "--template", metavar="NAME|PATH", private=True, help=TEMPLATE_HELP)
     temperature: float = option(0.0, "--temperature", minimum=0, metavar="T", help="The judge's temperature.")
     max_tokens: int | None = option(None, "--max-tokens", minimum=1, metavar="N", help="Longest analysis, in tokens.")
@@ -291,6 +295,10 @@ class SynthOptions(StageOptions):
         "or copy short responses and write long ones.",
     )  # fmt: skip
     top: int | None = option(None, "--top", minimum=1, metavar="K", help="Fuse the K best responses only.")
+    min_support: int | None = option(
+        None, "--min-support", minimum=1, maximum=MOST_CALLS, metavar="K",
+        help="Build on claims that K responses hold, and mark the others as contested (see fuse-judge --claims).",
+    )  # fmt: skip
     refine: bool = option(
         False,
         "--refine/--no-refine",

@@ -18,8 +18,8 @@ ASKED = (
     *("judge", "synth", "revise", "debate", "refine", "duel", "pick", "consistent", "agree", "route", "compact"),
     "criterion",
 )
-#: What is added to a system section where somebody may look things up, or has.
-ADDED = ("member tools", "judge sources", "synth sources")
+#: What is added to a system section where somebody may look things up, or has; where claims are asked for, or weighed.
+ADDED = ("member tools", "judge sources", "synth sources", "judge claims", "synth support")
 #: What an agent reads first, and what those who advise it do.
 AGENT = ("agent system", "agent plan", "agent advice", "agent adviser")
 #: How an agent's question is put to the panel, where it is about answers that are there already.

@@ -127,6 +127,22 @@ class UniqueInsight(TypedDict):
     insight: str
 
 
+class Holder(TypedDict):
+    """A response that holds or contradicts a claim; `at` is where its words begin in it, in characters."""
+
+    model: str
+    quote: NotRequired[str]
+    at: NotRequired[int]
+
+
+class PanelClaim(TypedDict):
+    """A sentence that can be true or false by itself, who says it, and who says what cannot be true beside it."""
+
+    claim: str
+    supporters: list[Holder]
+    opponents: list[Holder]
+
+
 class Analysis(TypedDict):
     """The structure of the panel's answers: OpenRouter Fusion's five keys, then our own."""
 
@@ -140,6 +156,7 @@ class Analysis(TypedDict):
     labels: dict[str, int]
     seed: int
     judges: list[str]
+    claims: NotRequired[list[PanelClaim]]
     supporters: NotRequired[dict[str, list[list[str]]]]
     said: NotRequired[list[dict[str, Any]]]
     sources: NotRequired[list[Source]]
@@ -167,6 +184,24 @@ class Abstention(TypedDict):
     agreement: float
     threshold: float
     risk: float
+
+
+class NamedClaim(TypedDict):
+    """A claim and, by name, who holds and who contradicts it."""
+
+    claim: str
+    supporters: list[str]
+    opponents: list[str]
+
+
+class Support(TypedDict):
+    """On which claims an answer was built: those that `min_support` of the `of` responses hold; and the others."""
+
+    min_support: int
+    of: int
+    source: Literal["claims", "analysis", "code"]
+    kept: list[NamedClaim]
+    contested: list[NamedClaim]
 
 
 class Guard(TypedDict):
@@ -198,6 +233,7 @@ class Answer(TypedDict):
     pick: NotRequired[dict[str, Any]]
     draft: NotRequired[Answer]
     guard: NotRequired[Guard]
+    support: NotRequired[Support]
 
 
 class Route(TypedDict):

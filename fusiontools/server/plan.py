@@ -68,6 +68,8 @@ _MOST_STEPS = 12
 _NO_NUMBER = 2**63
 #: Overrides that are whole numbers.
 _COUNTS = ("samples", "max_samples", "layers")
+#: Options of a stage that a request names by themselves.
+_SAID_OF = {"claims": "judge", "min_support": "synth", "refine": "synth", "guard": "synth"}
 #: Shapes of the three recipes that OpenRouter's presets stand for.
 _PRESETS = {"general-high": "quality", "general-budget": "budget", "general-fast": "budget"}
 #: What other servers of this kind call the same override; whoever compares in them writes the answer, too.
@@ -324,9 +326,9 @@ class Planner:
         if "synth" in fusion:
             self._refuse_strangers((fusion["synth"],), "fusion.synth")
             steps = with_options(steps, "synth", models=(fusion["synth"],))
-        for name in ("refine", "guard"):
-            if fusion.get(name) or (name in fusion and any(step.name == "synth" for step in steps)):
-                steps = with_options(steps, "synth", **{name: fusion[name]})
+        for name, stage in _SAID_OF.items():
+            if fusion.get(name) or (name in fusion and any(step.name == stage for step in steps)):
+                steps = with_options(steps, stage, **{name: fusion[name]})
         if "web_search" in fusion:
             tools = {"web_search": True} if fusion["web_search"] else {"tools": ()}
             steps = with_options(steps, "panel", **tools)

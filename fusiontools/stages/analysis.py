@@ -26,8 +26,12 @@ _UNSAID = compile_later(
 )
 
 
-def analysis_schema() -> dict[str, Any]:
-    """Return the JSON schema that a judge's reply is constrained to: reasoning first, verdict after it."""
+def analysis_schema(**more: Any) -> dict[str, Any]:
+    """Return the JSON schema that a judge's reply is constrained to: reasoning first, verdict after it.
+
+    Args:
+        more: the schemas of what else it shall report, behind all of that: a reply that is cut off loses it first.
+    """
     text: dict[str, Any] = {"type": "string"}
     return strict_object(
         reasoning=text,
@@ -37,6 +41,7 @@ def analysis_schema() -> dict[str, Any]:
         unique_insights=_array(strict_object(model=text, insight=text)),
         blind_spots=_array(text),
         ranking=_array(text),
+        **more,
     )
 
 

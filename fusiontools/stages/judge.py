@@ -2,7 +2,8 @@
 
 Reads   messages, panel, recipe
 Adds    analysis; calls
-Calls   one completion for each judge, two with `--swap`, all at once; none for `--method lexical`
+Calls   one completion for each judge, two with `--swap`, all at once; none for `--method lexical`; no more for
+        `--claims`
 Fails   never: without a readable analysis the record goes on with `bad_analysis` or `judge_failed` in `degraded`
 Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (blind, order drawn by lot; both orders for `--swap`);
         Verga et al. 2024, juries of small judges, arXiv:2404.18796 (several judges merged)
@@ -26,9 +27,17 @@ from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, texts_of, usable_responses
 from fusiontools.record.sources import merge_sources
-from fusiontools.record.types import Analysis, Degraded, Record, Source, ToolUse
+from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Source, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
+from fusiontools.stages.claims import (
+    ReadClaims,
+    claims_by_code,
+    claims_schema,
+    located,
+    merge_claims,
+    read_claims,
+)
 from fusiontools.stages.replies import unreadable
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, note_no_tools, reads_panel, with_section
 from fusiontools.stages.verdicts import ask, form, on_panel, verdict_request, with_settings
@@ -63,7 +72,12 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
             return with_section(record, "analysis", None)
         if options.method == "lexical" or not options.models:
             by_code = await compare_apart(texts_of(record), "auto", _compare_by_code, record, usable, labels, seed)
-            return with_section(record, "analysis", by_code, degraded=_note_no_judge(options))
+            claims = ReadClaims([], [])
+            if options.claims:
+                claims = await compare_apart(texts_of(record), "auto", claims_by_code, record)
+                by_code = _with_claims(by_code, claims.claims)
+            notes = [*_note_no_judge(options), *_note_partial("code", claims.problems)]
+            return with_section(record, "analysis", by_code, degraded=notes)
         return await _ask_judges(record, options, runtime, labels, seed)
 
     return run
@@ -81,7 +95,7 @@ async def _ask_judges(
     replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
     heard: list[tuple[_Reading, dict[str, Any]]] = []
     for reading, reply in zip(readings, replies, strict=True):
-        found, notes = _read_reply(record, reading, reply)
+        found, notes = _read_reply(record, reading, reply, with_claims=options.claims)
         degraded += notes
         heard += [(reading, found)] if found else []
     if not heard:
@@ -89,6 +103,12 @@ async def _ask_judges(
     degraded += _note_order_sensitive(record, heard) if options.swap else []
     votes = await compare_apart(texts_of(record), "auto", _votes, record)
     section = _complete_section(_merge_readings(heard), votes, labels, seed)
+    if options.claims:
+        names = display_names(record["panel"])
+        texts = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
+        section = _with_claims(
+            section, await compare_apart(list(texts.values()), "auto", located, section["claims"], texts)
+        )
     return with_section(record, "analysis", looked_up.add_to(section), ledger.calls, degraded)
 
 
@@ -129,10 +149,10 @@ async def _ask(
     ledger: Ledger,
     looked_up: _LookedUp,
 ) -> str | CallFailed:
-    prompt = judge_messages(record, options.template, reading.labels)
+    prompt = judge_messages(record, options.template, reading.labels, with_claims=options.claims)
     endpoint = runtime.client.endpoints.get(reading.model.endpoint)
     if not options.tools or (endpoint is not None and endpoint.embedded):
-        return await ask(_analysis_form(), prompt, reading.model, runtime, ledger, reading.slot)
+        return await ask(_analysis_form(options.claims), prompt, reading.model, runtime, ledger, reading.slot)
     from fusiontools.stages.tool_loop import Ask
 
     prompt = prompts.Prompt(prompts.with_tool_rules(prompt.messages, options.template), prompt.mark)
@@ -142,9 +162,9 @@ async def _ask(
 
 
 @functools.cache
-def _analysis_form() -> dict[str, Any]:
+def _analysis_form(with_claims: bool) -> dict[str, Any]:
     """Return the `response_format` of an analysis; the same for every call, and changed by nobody."""
-    return form("analysis", analysis_schema())
+    return form("analysis", analysis_schema(claims=claims_schema()) if with_claims else analysis_schema())
 
 
 def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
@@ -161,37 +181,52 @@ def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Re
 
 
 def _read_reply(
-    record: Record, reading: _Reading, reply: str | CallFailed
+    record: Record, reading: _Reading, reply: str | CallFailed, *, with_claims: bool
 ) -> tuple[dict[str, Any] | None, list[Degraded]]:
     """Return a reading's analysis with members' names in it, and what is wrong with it."""
     if isinstance(reply, CallFailed):
         return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{reading.who}: {reply.message}"}]
+    names = display_names(record["panel"])
+    by_label = {label: names[position] for label, position in reading.labels.items()}
+    claims = read_claims(reply, reading.labels, by_label) if with_claims else ReadClaims([], [])
     found = read_analysis(reply, reading.labels)
-    if found is None:
+    if found is None and not claims.claims:
         detail = f"{reading.who}: {unreadable(reply, 'is no analysis')}"
         return None, [{"stage": "judge", "code": "bad_analysis", "detail": detail}]
-    names = display_names(record["panel"])
-    named = labelled_as(found, {label: names[position] for label, position in reading.labels.items()})
+    found = found or {key: [] for key in (*FIVE, "ranking")}
+    named = labelled_as(found, by_label)
+    if with_claims:
+        named["claims"] = claims.claims
+    problems = [*_ranking_problems(reply, found, reading), *claims.problems]
+    return named, _note_partial(reading.who, problems)
+
+
+def _ranking_problems(reply: str, found: dict[str, Any], reading: _Reading) -> list[str]:
     unread = unread_places(reply, reading.labels) if len(found["ranking"]) < len(reading.labels) else []
-    if found["ranking"] and not unread:
-        return named, []
-    what = "the analysis has no ranking; its reply may have been cut off"
     if unread:
         count = f"{len(unread)} place{'s' if len(unread) > 1 else ''}"
-        what = f"{count} of the ranking name{'' if len(unread) > 1 else 's'} no single response: {unread[0][:80]!r}"
-    return named, [{"stage": "judge", "code": "partial_analysis", "detail": f"{reading.who}: {what}"}]
+        return [f"{count} of the ranking name{'' if len(unread) > 1 else 's'} no single response: {unread[0][:80]!r}"]
+    return [] if found["ranking"] else ["the analysis has no ranking; its reply may have been cut off"]
+
+
+def _note_partial(who: str, problems: Sequence[str]) -> list[Degraded]:
+    return [{"stage": "judge", "code": "partial_analysis", "detail": f"{who}: {problem}"} for problem in problems]
 
 
 def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
     """Return what all readings found; where there are several, with what each of them said."""
     judges = [reading.model.name for reading, _ in heard]
     whole = {**merge_analyses([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
+    if len(heard) > 1 and "claims" in heard[0][1]:
+        whole["claims"], behind = merge_claims([found["claims"] for _, found in heard], judges)
+        if "supporters" in whole:
+            whole["supporters"]["claims"] = behind
     if len(heard) > 1:
         whole["said"] = [
             {
                 "judge": reading.model.name,
                 "order": list(reading.labels.values()),
-                **{key: found[key] for key in (*FIVE, "ranking")},
+                **{key: found[key] for key in (*FIVE, "ranking", "claims") if key in found},
             }
             for reading, found in heard
         ]
@@ -215,9 +250,11 @@ def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[s
     ]
 
 
-def judge_messages(record: Record, template: str, labels: Mapping[str, int]) -> prompts.Prompt:
+def judge_messages(
+    record: Record, template: str, labels: Mapping[str, int], *, with_claims: bool = False
+) -> prompts.Prompt:
     """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
-    return prompts.about_responses(record, "judge", template, labels)
+    return prompts.about_responses(record, "judge", template, labels, ["judge claims"] if with_claims else [])
 
 
 def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:
@@ -252,11 +289,17 @@ def _complete_section(found: dict[str, Any], votes: Votes, labels: Mapping[str, 
         "seed": seed,
         "judges": found["judges"],
     }
+    if "claims" in found:
+        section["claims"] = found["claims"]
     if "supporters" in found:
         section["supporters"] = found["supporters"]
     if "said" in found:
         section["said"] = found["said"]
     return section
+
+
+def _with_claims(section: Analysis, claims: list[PanelClaim]) -> Analysis:
+    return {**section, "claims": claims}
 
 
 def _note_no_judge(options: JudgeOptions) -> list[Degraded]:

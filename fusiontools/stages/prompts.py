@@ -195,12 +195,15 @@ def fence(title: str, body: str, mark: str) -> str:
     return f"<<<{title} {mark}>>>\n{body}\n<<<END {title} {mark}>>>"
 
 
-def about_responses(record: Record, asked: str, template: str, labels: Mapping[str, int], **more: str) -> Prompt:
+def about_responses(
+    record: Record, asked: str, template: str, labels: Mapping[str, int], added: Sequence[str] = (), **more: str
+) -> Prompt:
     """Return what somebody reads who compares responses: its rules, then the conversation and the fenced responses.
 
     Args:
         asked: one of `ASKED`.
         labels: from label to panel position, in the order shown.
+        added: sections of the template that its rules end with.
         more: what else the user section names.
     """
     sections = load_template(choose_template(template, record))
@@ -212,9 +215,8 @@ def about_responses(record: Record, asked: str, template: str, labels: Mapping[s
         "responses": fence_responses(record["panel"], labels, mark),
         **more,
     }
-    rules = sections[f"{asked} system"]
-    if has_sources(record):
-        rules += "\n\n" + sections["judge sources"]
+    added = [*added, *(["judge sources"] if has_sources(record) else [])]
+    rules = "\n\n".join(sections[name] for name in (f"{asked} system", *added))
     system: Message = {"role": "system", "content": rules}
     return Prompt([system, {"role": "user", "content": fill(sections[f"{asked} user"], values)}], mark)
 

@@ -5,7 +5,8 @@ Adds    answer; calls
 Calls   one completion; one more for `--refine`, two more for `--guard`; none where a response is copied, as it is where
         scouts agreed, or where the router has asked for a vote
 Fails   never with a panel that answered: the best ranked response, else the longest finished one, is the answer;
-        where a revision or the guard fails, what was written stays
+        where a revision or the guard fails, what was written stays; what fewer than `--min-support` hold is named
+        in `answer.support` and in `degraded`, with those who hold it
 Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggregate and synthesize); Jiang et al.
         2023, LLM-Blender, arXiv:2306.02561 (rank, then fuse the top); Madaan et al. 2023, Self-Refine,
         arXiv:2303.17651
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
@@ -47,6 +48,9 @@ from fusiontools.stages.analysis import FIVE, labelled_as
 from fusiontools.stages.ballot import cast
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 
+if TYPE_CHECKING:
+    from fusiontools.stages.claims import Weighed
+
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
     """Return the stage."""
@@ -54,9 +58,14 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
     @reads_panel("synth")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
+        support = await _weigh(record, options)
+        answered = await answer(record, options, runtime, support)
+        return answered if support is None else support.told_in(answered)
+
+    async def answer(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
         usable = usable_responses(record)
         if options.refine and "answer" in record and not is_solo(record):
-            return await _revise(record, options, runtime)
+            return await _revise(record, options, runtime, support)
         if len(usable) == 1:
             return copy_response(record, usable[0][0], one_survivor(record, "synth"))
         if is_voted_on(record):
@@ -69,9 +78,22 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
-        return await _Writing(record, options, runtime, runtime.ledger("synth", record)).finish()
+        return await _Writing(record, options, runtime, runtime.ledger("synth", record), support).finish()
 
     return run
+
+
+async def _weigh(record: Record, options: SynthOptions) -> Weighed | None:
+    """Return which claims enough responses hold; None where that is not asked, or nobody writes by it."""
+    asked = options.min_support
+    if asked is None and options.refine:
+        # A revision keeps to what the answer that it revises was built on.
+        asked = record.get("answer", {}).get("support", {}).get("min_support")
+    if asked is None or is_solo(record) or is_voted_on(record):
+        return None
+    from fusiontools.stages.claims import weigh
+
+    return await compare_apart(texts_of(record), "auto", weigh, record, asked)
 
 
 def _vote(record: Record) -> Record:
@@ -84,13 +106,13 @@ def _vote(record: Record) -> Record:
     return with_section(record, "answer", take_verbatim(record, position, "vote", vote=ballot.section()))
 
 
-async def _revise(record: Record, options: SynthOptions, runtime: Runtime) -> Record:
+async def _revise(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
     """Return the record with the answer that stands revised; it stays where nobody can do that."""
     standing = [n for n in record.get("degraded", []) if n.get("stage") in ANSWERING]
     if not options.models:
         notes = [*standing, _note_nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
-    writing = _Writing(record, options, runtime, runtime.ledger("synth", record), standing)
+    writing = _Writing(record, options, runtime, runtime.ledger("synth", record), support, standing)
     return await writing.finish(record["answer"])
 
 
@@ -106,6 +128,7 @@ class _Writing:
     options: SynthOptions
     runtime: Runtime
     ledger: Ledger
+    support: Weighed | None
     notes: list[Degraded] = field(default_factory=list)
     heard: bool = False
 
@@ -123,7 +146,8 @@ class _Writing:
 
     async def _write(self) -> Answer:
         positions = self._choose_fused()
-        messages = synth_messages(self.record, prompts.choose_template(self.options.template, self.record), positions)
+        template = prompts.choose_template(self.options.template, self.record)
+        messages = synth_messages(self.record, template, positions, support=self.support)
         try:
             return _answer_of(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
@@ -132,7 +156,7 @@ class _Writing:
 
     async def _refine(self, before: Answer) -> Answer:
         template = prompts.choose_template(self.options.template, self.record)
-        messages = synth_messages(self.record, template, self._choose_fused(), before)
+        messages = synth_messages(self.record, template, self._choose_fused(), before, self.support)
         try:
             after = _answer_of(await self._ask(messages, "refine", is_last=True))
         except CallFailed as failure:
@@ -203,13 +227,18 @@ class _Writing:
 
 
 def synth_messages(
-    record: Record, template: str, positions: list[int] | None = None, before: Answer | None = None
+    record: Record,
+    template: str,
+    positions: list[int] | None = None,
+    before: Answer | None = None,
+    support: Weighed | None = None,
 ) -> prompts.Prompt:
     """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis.
 
     Args:
         positions: the responses that are fused, best first; all usable ones by default.
         before: the answer that is to be revised; None asks for a first one.
+        support: which claims enough responses hold, where that counts.
     """
     sections, asked = load_template(template), "synth" if before is None else "refine"
     panel, analysis = record["panel"], record.get("analysis")
@@ -226,7 +255,7 @@ def synth_messages(
         "labels": ", ".join(labels),
         "conversation": prompts.conversation(given),
         "responses": prompts.fence_responses(panel, labels, mark),
-        "analysis": _analysis_text(analysis, panel, everyone) if analysis else "(none)",
+        "analysis": _analysis_text(analysis, panel, everyone, support) if analysis or support else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
     }
@@ -234,6 +263,8 @@ def synth_messages(
     system = sections[f"{asked} system"]
     if has_sources(record):
         system += "\n\n" + sections["synth sources"]
+    if support is not None:
+        system += "\n\n" + sections["synth support"]
     return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
 
 
@@ -279,11 +310,14 @@ def _params_for(record: Record, options: SynthOptions, model: Model, step: str, 
     return {name: value for name, value in params.items() if value is not None}
 
 
-def _analysis_text(analysis: Mapping[str, Any], panel: Any, labels: Mapping[str, int]) -> str:
-    """Return the analysis as JSON with labels in the place of names."""
+def _analysis_text(
+    analysis: Mapping[str, Any] | None, panel: Any, labels: Mapping[str, int], support: Weighed | None
+) -> str:
+    """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
-    blind = labelled_as({key: analysis[key] for key in FIVE}, {names[i]: label for label, i in labels.items()})
-    return jsonl.dumps(blind).decode()
+    by_name = {names[i]: label for label, i in labels.items()}
+    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
+    return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 
 def _best_is_short(record: Record) -> bool:

@@ -23,7 +23,7 @@ from fusiontools.evaluation.report.statistics import Draws, wilson
 from fusiontools.evaluation.tune.replay import Replay
 from fusiontools.evaluation.tune.selection import Rule, Tuner, Tuning
 
-DRAWS = Draws(resamples=400)
+DRAWS = Draws(resamples=1000)
 WORLDS: dict[str, tuple[Mapping[str, Member], dict[str, Any]]] = {
     "equal": ({f"m{i}": Member(0.5) for i in range(6)}, {"wrong": 1}),
     "copies": ({f"m{i}": Member(0.6, copies=1.0) for i in range(4)}, {}),

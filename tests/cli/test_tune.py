@@ -23,7 +23,15 @@ def tunable(members: Any, questions: int, **world: Any) -> list[Any]:
     return [{**record, "recipe": recipe} for record in simulate(members, questions, 5, **world)]
 
 
+def heard(record: Any) -> Any:
+    """Return a graded record with what its members said."""
+    said = {"sample": 0, "layer": 1, "finish_reason": "stop"}
+    return {**record, "panel": [{"member": g["member"], "content": g["key"], **said} for g in record["grades"]]}
+
+
 GRADED = lines(tunable(MEMBERS, 120))
+#: What fuse-calibrate reads, too.
+CALIBRATED = lines([heard(record) for record in tunable(MEMBERS, 120)])
 
 
 def test_a_recipe_is_written_that_loads_and_asks_who_was_chosen(run: Run, tmp_path: Path) -> None:
@@ -121,3 +129,61 @@ def test_ten_thousand_records_of_eight_members_take_under_a_minute_of_a_processo
     assert run(["fuse-tune", "--json"], lines(tunable(members, 10_000)), timeout=600).status == 0
 
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
+
+
+@pytest.mark.parametrize("tool", ["fuse-tune", "fuse-calibrate --risk 0.3"])
+def test_what_cannot_be_written_whole_leaves_the_old_file_and_nothing_beside_it(
+    run: Run, tmp_path: Path, tool: str
+) -> None:
+    (tmp_path / "kept").write_text("old")
+
+    result = run(f"ulimit -f 0; {tool} -o kept", CALIBRATED)
+
+    assert (result.status, result.text) == (2, "")
+    assert result.err.endswith("kept: cannot be written: File too large\n")
+    assert (tmp_path / "kept").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".kept")] == []
+
+
+@pytest.mark.parametrize("tool", ["fuse-tune", "fuse-calibrate --risk 0.3"])
+def test_a_reader_that_has_left_is_no_error_and_a_full_disk_is_one(run: Run, tool: str) -> None:
+    closed = run(f"{tool} | true", CALIBRATED, pipefail=True)
+    full = run(f"{tool} > /dev/full", CALIBRATED)
+    device = run(f"{tool} -o /dev/full", CALIBRATED)
+
+    assert (closed.status, closed.err) == (0, "")
+    assert (full.status, full.err) == (1, f"{tool.split()[0]}: stdout: No space left on device\n")
+    assert (device.status, device.err) == (
+        2,
+        f"{tool.split()[0]}: /dev/full: cannot be written: No space left on device\n",
+    )
+
+
+def test_a_recipe_that_is_written_anew_keeps_its_permissions_and_stays_where_its_link_leads(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "real.yaml").write_text("old")
+    (tmp_path / "real.yaml").chmod(0o640)
+    (tmp_path / "link.yaml").symlink_to("real.yaml")
+
+    run(["fuse-tune", "-o", "link.yaml"], GRADED)
+
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert (tmp_path / "real.yaml").stat().st_mode & 0o777 == 0o640
+    assert load_recipe(str(tmp_path / "real.yaml")).panel.members
+
+
+@pytest.mark.parametrize("tool", [["fuse-tune"], ["fuse-calibrate", "--risk", "0.3"]])
+def test_a_record_that_cannot_be_used_is_told_with_file_and_line(run: Run, tmp_path: Path, tool: list[str]) -> None:
+    bad = [{"grades": 3}, {"panel": "x"}, {"calls": [{}]}, {"grades": [{"of": "panel", "score": 7}]}]
+    first = json.loads(CALIBRATED.splitlines()[0])
+    (tmp_path / "bad.jsonl").write_text(
+        lines([{**first, "id": f"b{i}", **each} for i, each in enumerate(bad)]) + "{x\n"
+    )
+    (tmp_path / "good.jsonl").write_text(CALIBRATED)
+
+    result = run([*tool, "bad.jsonl", "good.jsonl"])
+
+    assert result.status == 1
+    places = [line.split(": ")[1] for line in result.err.splitlines()]
+    assert places == [f"bad.jsonl:{n}" for n in range(1, 6)]

@@ -81,9 +81,9 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
                 stop_when_agreed: true, until: 0.95, max_samples: 24, at_once: 4,
                 agree: judge, agree_models: [m], template: creative, prompt_cache: true,
                 few_shot: {turns: [[q, a]], unless: [why], max_chars: 5}}
-        judge: {models: [m], swap: true, template: creative, temperature: 0.5, max_tokens: 11}
-        synth: {model: m, method: auto, top: 2, refine: true, guard: true, guard_models: [m], template: creative,
-                temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
+        judge: {models: [m], swap: true, claims: true, template: creative, temperature: 0.5, max_tokens: 11}
+        synth: {model: m, method: auto, top: 2, min_support: 3, refine: true, guard: true, guard_models: [m],
+                template: creative, temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
         vote: {key: number, weights: {m: 2}, weighing: logprob, drop_lowest: 0.5}
         pick: {model: m, pairwise: true, consistent: false, template: creative, temperature: 0.7, max_tokens: 13}
         limits: {timeout_s: 1, deadline_s: 2, retries: 0, backoff_s: 0, max_concurrency: 1, max_cost_usd: 0,
@@ -123,8 +123,8 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
                 prompt_cache=True,
             ),
             "route": RouteOptions("model", (m,), "true", m, m, m, 3),
-            "judge": JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
-            "synth": SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
+            "judge": JudgeOptions((m,), swap=True, claims=True, template="creative", temperature=0.5, max_tokens=11),
+            "synth": SynthOptions((m,), "auto", 2, 3, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
             "vote": VoteOptions("number", {"m": 2}, "logprob", drop_lowest=0.5),
             "pick": PickOptions((m,), True, False, "creative", 0.7, 13),
         },

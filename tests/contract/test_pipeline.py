@@ -51,6 +51,32 @@ def test_golden(case: Path, run: Run, env: dict[str, str], upstream: Upstream) -
         check_record(record)
 
 
+# --- Claims ---
+
+
+def test_claims_compose_with_layers_and_evidence_and_are_replayed_for_nothing(
+    run: Run, upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("The bridge opened in 1932.")
+    line = (
+        "fuse-panel -m fake/a -m fake/b --evidence notes.txt | fuse-panel --debate | fuse-judge -m fake/judge --claims"
+        " | fuse-synth -m fake/s --min-support 2"
+    )
+
+    [first] = run(line, "Why?").records
+    bought = upstream.stats()["requests"]
+    [again] = run(line.replace(" |", " --offline |") + " --offline", "Why?").records
+
+    assert [len(side) for side in (first["answer"]["support"]["kept"], first["answer"]["support"]["contested"])] == [
+        1,
+        1,
+    ]
+    # Nobody on this panel says what the judge quotes, so it is said to stand nowhere.
+    assert not [holder for claim in first["analysis"]["claims"] for holder in claim["supporters"] if "at" in holder]
+    assert {**again, "calls": 0} == {**first, "calls": 0}
+    assert upstream.stats()["requests"] == bought
+
+
 # --- Coming in anywhere ---
 
 

@@ -65,7 +65,7 @@ HOMES = {
 #: What all stages stand on: the outside world, and how a judge is asked.
 SHARED = {
     f"stages.{name}" for name in ("runtime", "verdicts", "replies", "pairwise", "prompts", "analysis", "tool_loop")
-} | {"stages.ballot", "stages.threshold"}
+} | {"stages.ballot", "stages.threshold", "stages.claims"}
 #: What `--help` can do without.
 HEAVY = {
     "asyncio",

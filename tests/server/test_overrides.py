@@ -218,6 +218,7 @@ def test_other_overrides_hold_in_a_chain_that_is_written_anew(open_server: Serve
         ({"layers": 2, "samples": 2}, "panel --samples 2 | panel --revise | judge | synth"),
         ({"refine": True, "guard": False}, "panel | judge | synth --refine --no-guard"),
         ({"judge": ["fake/x", "fake/y"], "guard": True}, "panel | judge -m fake/x -m fake/y | synth --guard"),
+        ({"claims": True, "min_support": 2}, "panel | judge --claims | synth --min-support 2"),
         ({"panel": ["fake/a*2"], "synth": "fake/z"}, "panel -m fake/a*2 | judge | synth -m fake/z"),
     ],
 )

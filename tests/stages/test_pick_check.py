@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.checked import measure
 from boxes import boxed_only
 from samples import judged, panelled, response
 from scripted import Scripted, model
 from stage_runs import run_stage
-from workdir import ROOT, Run
+from workdir import ROOT, Run, Upstream
 
 from fusiontools.config.options import fixed
 from fusiontools.config.recipe import from_summary
@@ -208,3 +209,13 @@ def test_picking_by_the_examples_in_a_question_reaches_the_oracle_of_the_panel(r
     assert answers[:2] == oracle[:2] == [1, 1]
     # No program of the last task passes its hidden check: no check can pick what nobody wrote.
     assert (answers[2], oracle[2]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_from_a_panel_that_was_asked_over_http_the_pick_reaches_the_oracle_where_the_examples_tell(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    found = measure(6, 0.0, upstream, tmp_path)
+
+    assert found.checked == found.oracle
+    assert found.checked[0] > found.best_member[0]

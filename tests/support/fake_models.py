@@ -116,7 +116,16 @@ def analysis(a: Answer) -> str:
         "blind_spots": ["Nobody gives a source."],
         "ranking": labels,
     }
+    if "`claims`" in prompt:
+        verdict["claims"] = [
+            {"claim": "The question can be answered.", "supporters": who_says(labels), "opponents": []},
+            {"claim": "The order matters.", "supporters": who_says(labels[:1]), "opponents": who_says(labels[1:])},
+        ]
     return orjson.dumps(verdict).decode()
+
+
+def who_says(labels: list[str]) -> list[dict[str, str]]:
+    return [{"model": label, "quote": "answers."} for label in labels]
 
 
 def tool_call(a: Answer) -> dict[str, Any]:

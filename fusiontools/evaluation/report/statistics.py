@@ -68,6 +68,21 @@ def signed_sums(columns: Columns, draws: Draws) -> list[list[float]]:
     return _draw_by_length(columns, draws, _draw_sums)
 
 
+def draw_together(columns: Any, draws: Draws) -> Any:
+    """Return by how many standard errors each mean may be above its truth: `draws × columns`, drawn for all at once.
+
+    Every task's deviation has its sign drawn by lot, the same for all columns, so that what they share is kept.
+
+    Args:
+        columns: `tasks × columns`; one in which nothing differs is never off.
+    """
+    np = load_numpy()
+    off = columns - columns.mean(axis=0)
+    length = np.sqrt((off * off).sum(axis=0))
+    off = off / np.where(length > 0, length, 1.0)
+    return np.concatenate(list(_draw_sums(off, draws)))
+
+
 def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Iterator[Any]]) -> list[list[float]]:
     """Return what is drawn from each column; those of one length share their draws."""
     np = load_numpy()

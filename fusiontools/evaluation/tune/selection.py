@@ -7,9 +7,15 @@ fifths, and is compared there with what need not be by a split of its own.
 
 A question is one observation; the same one, or nearly, is never on both sides of a split (`groups.py`).
 
-Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Nadeau and Bengio 2003, Machine Learning
-        52, 239-281 (how much wider its intervals are); Breiman et al. 1984, section 3.4.3 (of all that are within a
-        standard error of the best, the cheapest)
+The folds share their questions, though: where chance favours one way on all of them, each fold chooses it and each
+other one confirms it. So a score's interval is not that of the held-out scores but a band that holds, at once, for
+every way that might have been chosen: it reaches as far down as the luckiest of them is above its truth.
+
+Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Romano and Wolf 2005, Econometrica 73,
+        1237-1282 (the band, by resampling); Andrews and Soares 2010, Econometrica 78, 119-157 (who might have been
+        chosen: within √(ln n) standard errors); Nadeau and Bengio 2003, Machine Learning 52, 239-281 (how much wider
+        the interval of a difference is); Breiman et al. 1984, section 3.4.3 (of all that are within a standard error
+        of the best, the cheapest)
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from fusiontools.evaluation.report.statistics import (
     PairedDifference,
     compare_paired,
     difference_seen,
+    draw_together,
     load_numpy,
     means,
     tasks_needed,
@@ -113,25 +120,46 @@ class Offer:
         """Return the place of the way that a rule chooses; the cheapest one where none keeps to its limits."""
         np = load_numpy()
         score, cost, latency = np.round(self.score, 6), np.round(self.cost, 9), self.latency
-        allowed = np.array([not rule.solo or way.how == "solo" for way in self.ways])
-        within = allowed & (cost <= _SLACK * rule.max_cost)
-        if rule.max_latency_s < math.inf:
-            within &= latency <= _SLACK * rule.max_latency_s
+        allowed, within = self._allowed(rule)
         if not within.any():
             return int(min(np.flatnonzero(allowed), key=lambda i: (cost[i], latency[i], i)))
         places = np.flatnonzero(within)
         if rule.min_score is not None:
-            errors = self._scores(places).std(axis=0) / math.sqrt(np.count_nonzero(self.train))
+            errors = self.scores_of(places).std(axis=0) / math.sqrt(np.count_nonzero(self.train))
             enough = places[score[places] - errors >= rule.min_score]
             if len(enough):
                 return int(min(enough, key=lambda i: (cost[i], -score[i], i)))
         best = min(places, key=lambda i: (-score[i], cost[i], i))
         if not rule.frugal or rule.min_score is not None:
             return int(best)
-        behind = self._scores(np.array([best])) - self._scores(places)
-        error = behind.std(axis=0) / math.sqrt(len(behind))
-        near = places[behind.mean(axis=0) <= error + _DUST]
+        near = self._near(int(best), places, 1.0)
         return int(min(near, key=lambda i: (cost[i], -score[i], i)))
+
+    def contenders(self, rule: Rule, place: int, luck: Any) -> Any:
+        """Return the places of the ways that a rule might have chosen in the place of this one.
+
+        Args:
+            luck: by how many standard errors each way is above its truth, in each draw.
+        """
+        np = load_numpy()
+        within = np.flatnonzero(self._allowed(rule)[1])
+        return self._near(place, within, luckiest(luck[:, within]))
+
+    def _allowed(self, rule: Rule) -> tuple[Any, Any]:
+        """Return for each way whether a rule may choose it, and whether it keeps to the rule's limits, too."""
+        np = load_numpy()
+        allowed = np.array([not rule.solo or way.how == "solo" for way in self.ways])
+        within = allowed & (np.round(self.cost, 9) <= _SLACK * rule.max_cost)
+        if rule.max_latency_s < math.inf:
+            within &= self.latency <= _SLACK * rule.max_latency_s
+        return allowed, within
+
+    def _near(self, place: int, places: Any, errors: float) -> Any:
+        """Return those of some ways that are at most so many standard errors behind one."""
+        np = load_numpy()
+        behind = self.scores_of(np.array([place])) - self.scores_of(places)
+        error = errors * behind.std(axis=0) / math.sqrt(len(behind))
+        return places[behind.mean(axis=0) <= error + _DUST]
 
     def front(self) -> list[int]:
         """Return the ways that nobody beats in score, cost and time at once, the cheapest first."""
@@ -144,7 +172,7 @@ class Offer:
                 found.append(i)
         return found
 
-    def _scores(self, places: Any) -> Any:
+    def scores_of(self, places: Any) -> Any:
         """Return the scores of some ways on the groups: `groups × ways`."""
         np = load_numpy()
         columns = np.empty((int(np.count_nonzero(self.train)), len(places)), dtype=np.float32)
@@ -160,7 +188,7 @@ class Choice:
 
     Args:
         seen: the score on the questions that it was chosen on: too good.
-        held_out: the score of the rule.
+        held_out: the score of the rule; its interval is one of the choice's, and holds whichever way was chosen.
         cost: of one question, in dollars or calls; `latency_s` None where nobody measured.
         tried: among how many ways it was chosen.
         unsteady: in which share of the folds the rule chooses another way.
@@ -357,12 +385,15 @@ class Tuner:
                     known[way] = self._apply(way, self._learn(way, offer.train, offer.centres))[0]
                 column[test] = (base.score[:, place] if place < offer.base else known[way])[test]
         scores = [[round(value, 6) for value in column.tolist()] for column in held]
+        places = [self.all.choose(rule) for rule in rules]
+        seen = [[round(value, 6) for value in column] for column in self.all.scores_of(np.array(places)).T.tolist()]
+        luck = draw_together(self.all.scores_of(np.arange(len(self.all.ways))), self.draws)
         found = []
-        for rule, own, mean, each in zip(rules, scores, means(scores, self.draws), chosen, strict=True):
-            assert mean is not None  # noqa: S101 - every question is held out once
-            place = self.all.choose(rule)
+        for rule, place, own, mean, each in zip(rules, places, scores, means(seen, self.draws), chosen, strict=True):
+            assert mean is not None  # noqa: S101 - every question has a score
+            band = _reach_down(mean, luckiest(luck[:, self.all.contenders(rule, place, luck)]))
             unsteady = sum(way != self.all.ways[place] for way in each) / len(each)
-            found.append(self._choice(place, own, _widen(mean, unsteady), unsteady))
+            found.append(self._choice(place, own, _including(math.fsum(own) / len(own), band), unsteady))
         return found
 
     def _choice(self, place: int, held_out: list[float], mean: Mean, unsteady: float) -> Choice:
@@ -404,10 +435,24 @@ def _factor(unsteady: float) -> float:
     return math.sqrt(1 + unsteady * _OUTER / (_OUTER - 1))
 
 
-def _widen(mean: Mean, unsteady: float) -> Mean:
-    factor = _factor(unsteady)
-    low, high = (mean.mean + factor * (bound - mean.mean) for bound in mean.interval)
-    return replace(mean, interval=(max(0.0, low), min(1.0, high)))
+def luckiest(luck: Any) -> float:
+    """Return by how many standard errors the luckiest of several ways is above its truth at most, but for a `TAIL`."""
+    np = load_numpy()
+    usual = NormalDist().inv_cdf(1 - TAIL)
+    return max(usual, round(float(np.quantile(luck.max(axis=1, initial=0.0), 1 - TAIL)), 3))
+
+
+def _reach_down(seen: Mean, errors: float) -> Mean:
+    """Return a mean with an interval that reaches down by so many standard errors."""
+    low, high = seen.interval
+    usual = NormalDist().inv_cdf(1 - TAIL)
+    return replace(seen, interval=(max(0.0, seen.mean - errors / usual * (seen.mean - low)), high))
+
+
+def _including(held_out: float, seen: Mean) -> Mean:
+    """Return the score of a rule with the interval of what it chose, which holds that score, too."""
+    low, high = seen.interval
+    return Mean(seen.tasks, held_out, (min(held_out, low), max(held_out, high)))
 
 
 def _widen_difference(pair: PairedDifference, unsteady: float) -> PairedDifference:
