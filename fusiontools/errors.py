@@ -93,6 +93,7 @@ StageCode = Literal[
     "check_failed",
     "nothing_to_count",
     "unknown_weight",
+    "not_weighed",
     "abstained",
     "threshold_void",
     "route_failed",
@@ -224,6 +225,11 @@ FAILURE_CODES: Mapping[CallStatus | StageCode | RecordCode, FailureCode] = {
     ),
     "nothing_to_count": FailureCode("degraded", "Every response abstained from the vote: the best one is the answer."),
     "unknown_weight": FailureCode("degraded", "`--weight` names somebody who is not on the panel."),
+    "not_weighed": FailureCode(
+        "degraded",
+        "`fuse-vote --weights logprob` or `--drop-lowest`: of some responses, or of all, nobody said how likely their "
+        "tokens were, or no member has two to compare; they count as without.",
+    ),
     "abstained": FailureCode("degraded", "`fuse-vote --threshold`: too few agree for the risk that is allowed."),
     "threshold_void": FailureCode(
         "degraded", "`fuse-vote --threshold`: fitted on another panel; nothing is answered until it is fitted anew."

@@ -21,6 +21,10 @@ are tied), else to the one the analysis ranks best, else to the one given first;
 --threshold FILE answers only where so many of the panel agree as fuse-calibrate found necessary for a stated risk; else
 `answer.abstained` says how many do. --weights learned counts as fuse-tune has learned, by the recipe that it wrote.
 
+--weights logprob and --drop-lowest go by how sure a member was of its own words, beside its other responses to the same
+question: it must have been asked more than once, and with fuse-panel --logprobs. Where that is not known, `degraded`
+says so (`not_weighed`), and all count the same.
+
 regex:RE searches the last 2,000 characters of a response with RE2, which always ends soon and has no look-around and no
 back-reference.
 """

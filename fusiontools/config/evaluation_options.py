@@ -100,7 +100,7 @@ class CalibrateOptions(Settings):
     weighing: str | None = option(
         None,
         "--weights",
-        choices=("given", "learned"),
+        choices=("given", "learned", "logprob"),
         help="Whose weights count.  [default: the recipe's, else given]",
     )
     output: str | None = option(None, "-o", "--output", metavar="FILE", help="Write the threshold to FILE.")

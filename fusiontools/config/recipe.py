@@ -92,7 +92,9 @@ class Recipe:
         for name in self.stages:
             if name not in STAGES:
                 raise UsageError(f"no stage is called {name!r}{nearest(name, list(STAGES))}")
-        filled = {name: self.stages.get(name) or spec.options() for name, spec in STAGES.items()}
+        filled: dict[str, Any] = {name: self.stages.get(name) or spec.options() for name, spec in STAGES.items()}
+        if filled["vote"].wants_logprobs and not filled["panel"].logprobs:
+            filled["panel"] = replace(filled["panel"], logprobs=True)
         object.__setattr__(self, "stages", filled)
 
     def options(self, kind: type[Kind]) -> Kind:

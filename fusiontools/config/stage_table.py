@@ -167,6 +167,10 @@ class PanelOptions(StageOptions):
     prompt_cache: bool = option(
         False, "--prompt-cache", help="Let the first sample warm the endpoint's prompt cache before the rest start."
     )
+    logprobs: bool = option(
+        False, "--logprobs",
+        help="Ask how likely each token was, for `fuse-vote --weights logprob` and --drop-lowest; not all can say.",
+    )  # fmt: skip
     few_shot: FewShot | None = option(None, private=True)
     extra: Mapping[str, Any] | None = option(None, private=True)
 
@@ -306,14 +310,24 @@ class VoteOptions(StageOptions):
         help="What a member's vote counts; repeat for more.",
     )  # fmt: skip
     weighing: str = option(
-        "given", "--weights", choices=("given", "learned"),
-        help="Whose weights count: those of --weight, or those that fuse-tune has learned and its recipe brings.",
+        "given", "--weights", choices=("given", "learned", "logprob"),
+        help="What counts: --weight; what fuse-tune has learned and its recipe brings; or --weight times how sure a "
+        "member was, beside its other responses.",
     )  # fmt: skip
     learned: Mapping[str, float] | None = option(None, minimum=0, maximum=MOST_WEIGHT)
+    drop_lowest: float = option(
+        0.0, "--drop-lowest", minimum=0, maximum=0.99, metavar="SHARE",
+        help="Leave out this share of each member's responses, those of which it was least sure.",
+    )  # fmt: skip
     threshold: str | None = option(
         None, "--threshold", metavar="FILE", private=True, recipe=False,
         help="Answer only where so many agree as fuse-calibrate found necessary; else say `abstained`.",
     )  # fmt: skip
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether it counts by log probabilities, which the panel must have asked for."""
+        return self.weighing == "logprob" or self.drop_lowest > 0
 
 
 class PickOptions(StageOptions):

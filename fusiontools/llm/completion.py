@@ -57,6 +57,8 @@ class CompletionRequest:
             it decides nothing about the answer and is no part of the journal's key.
         marks: the marks of the fences in the messages; they say nothing, differ from installation to installation, and
             are no part of the journal's key.
+        logprobs: whether an endpoint that can is to say how likely each token was; that decides nothing about the
+            answer either, and is no part of the key: an answer that was kept without it is one without.
     """
 
     endpoint: str
@@ -66,6 +68,7 @@ class CompletionRequest:
     sample: int = 0
     cached_messages: int = 0
     marks: tuple[str, ...] = ()
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,10 @@ class Completion:
     cost_usd: float | None = None
     #: What was asked for and is not in the answer, for a person.
     unmet: str | None = None
-    #: Mean log probability per token (natural log), where the engine gives it: a measure of its confidence.
+    #: How sure the model was, where that is given: the mean log probability of its tokens (natural logarithm), and the
+    #: lowest mean of a window (`llm/logprobs.py`).
     mean_logprob: float | None = None
+    lowest_window_logprob: float | None = None
     #: What the endpoint itself looked up for it; where tools were run here, what they found, too.
     sources: Sequence[Source] = ()
     #: The turn as its endpoint wrote it, where it must come back just so before the conversation goes on; and whether

@@ -47,6 +47,7 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "usage": (dict,),
     "cost_usd": (int, float),
     "mean_logprob": (int, float),
+    "lowest_window_logprob": (int, float),
     "unmet": (str,),
     "sources": (list,),
     "native": (list,),

@@ -25,6 +25,7 @@ from fusiontools.errors import CallFailed, FusionError, UsageError, install_line
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import usage_of
+from fusiontools.llm.logprobs import read_logprobs, sum_up
 from fusiontools.llm.thoughts import ThoughtFilter, split_thoughts
 from fusiontools.llm.weights import find_weights
 from fusiontools.record.clean import is_visible
@@ -211,7 +212,7 @@ def read_chunks(
         finish_reason=finish_reason,
         reasoning=reasoning or thought or None,
         usage=usage,
-        mean_logprob=_mean_logprob(choices),
+        **sum_up([logprob for choice in choices for logprob in read_logprobs(choice.get("logprobs"))]),
         ttft_s=ttft_s,
         latency_s=latency_s,
     )
@@ -345,11 +346,6 @@ def _refuse_ignored_schema(content: str) -> None:
     except ValueError as error:
         message = "llama.cpp cannot turn this response_format into a grammar"
         raise CallFailed("bad_request", message, status=400, param="response_format") from error
-
-
-def _mean_logprob(choices: Sequence[dict[str, Any]]) -> float | None:
-    tokens = [token for choice in choices for token in (choice.get("logprobs") or {}).get("content", [])]
-    return sum(token["logprob"] for token in tokens) / len(tokens) if tokens else None
 
 
 def _call_failed(error: dict[str, Any]) -> CallFailed:

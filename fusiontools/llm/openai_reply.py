@@ -18,6 +18,7 @@ from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
 from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import find_usage, usage_of
+from fusiontools.llm.logprobs import read_logprobs, sum_up
 from fusiontools.llm.provider_search import read_citations
 from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
@@ -96,6 +97,8 @@ def read_plain(body: bytes, model: str) -> Completion | None:
     if _may_hold_thoughts(content) and split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
     tokens, cost = usage_of(data)
+    if said := choice.get("logprobs"):
+        return Completion(content, named, reason, [], usage=tokens, cost_usd=cost, **sum_up(read_logprobs(said)))
     return Completion(content, named, reason, [], usage=tokens, cost_usd=cost)
 
 
@@ -217,6 +220,7 @@ class Reply:
         self._in_pieces = self._whole = False
         self._sources: list[Source] = []
         self._native: list[dict[str, Any]] | None = None
+        self._logprobs: list[float] = []
         self._calls = CallMerger(tools)
         self._called = False
         #: The whole message, of a plain answer or repeated at a stream's end: it counts where no pieces came.
@@ -259,6 +263,8 @@ class Reply:
         if choice.get("error"):
             _refuse_error(mend_all(choice), self._data, shown=self.shown)
         self._ended = choice.get("finish_reason") or self._ended
+        if said := choice.get("logprobs"):
+            self._logprobs += read_logprobs(said)
         delta = choice.get("delta")
         self._sources += read_citations(event, choice.get("message") or delta or {})
         if message := choice.get("message"):
@@ -310,6 +316,7 @@ class Reply:
             sources=tuple(merge_sources(self._sources)),
             native=self._native,
             paused=paused,
+            **sum_up(self._logprobs),
             **cost,
         )
         return completion, self._with_thoughts(left)

@@ -173,6 +173,8 @@ class Quirks:
         """Return the JSON body of the request as this endpoint wants it."""
         asked: dict[str, Any] = {"model": request.model, "messages": request.messages}
         asked |= {name: value for name, value in request.params.items() if name not in _OURS}
+        if request.logprobs:
+            asked.setdefault("logprobs", True)
         instruction = None
         if isinstance(form := asked.get("response_format"), dict) and form:
             asked["response_format"], in_words = self._format(form)
@@ -388,7 +390,8 @@ def prompt_bytes(messages: Any, params: Mapping[str, Any]) -> int:
 def _teaches(failure: CallFailed) -> bool:
     """Return whether this is a refusal that may have a lesson in it."""
     if failure.code in _TEACH_NOTHING:
-        return False
+        # OpenAI forbids them for its reasoning models, as if the key were not allowed to.
+        return failure.status == 403 and "logprobs" in failure.message.lower()
     return failure.status in _REFUSALS or _is_of_a_template(failure)
 
 

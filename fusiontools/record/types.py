@@ -92,6 +92,7 @@ class Response(TypedDict):
     tool_calls: NotRequired[list[ToolCall]]
     reasoning_details: NotRequired[list[dict[str, Any]]]
     mean_logprob: NotRequired[float]
+    lowest_window_logprob: NotRequired[float]
     sources: NotRequired[list[Source]]
     tool_runs: NotRequired[list[ToolUse]]
     stopped: NotRequired[Literal["calls", "repeats"]]
@@ -156,6 +157,7 @@ class Vote(TypedDict):
     voters: NotRequired[dict[str, list[int]]]
     abstained: list[int]
     weighing: NotRequired[str]
+    dropped: NotRequired[list[int]]
     tie: NotRequired[str]
 
 

@@ -28,7 +28,7 @@ from fusiontools.config.models import ENDPOINTS, Model
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe
 from fusiontools.config.resolve import Resolver, named_models, require_members, suited_to
-from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions
+from fusiontools.config.stage_table import ANSWERING, LimitOptions, PanelOptions, VoteOptions
 from fusiontools.config.tool_options import TOOLS_ENDPOINT
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm import prices
@@ -123,6 +123,10 @@ class Chain:
         made = self.first_panel
         if made is not None and not binding:
             recipe = suited_to(recipe, self.steps[made].given)
+        if made is not None and any(
+            VoteOptions(**step.given).wants_logprobs for step in self.steps[made:] if step.name == "vote"
+        ):
+            recipe = replace(recipe, stages={**recipe.stages, "panel": replace(recipe.panel, logprobs=True)})
         stages = []
         for i, step in enumerate(self.steps):
             chosen = binding and (made is None or i <= made)

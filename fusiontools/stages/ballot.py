@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from fusiontools.answers.confidence import find_least_confident, is_comparable, weigh_by_confidence
 from fusiontools.answers.tally import Tally, count_votes
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.record import sections
@@ -32,10 +33,12 @@ class Ballot:
     weights: dict[int, float]
     tally: Tally | None
     usable: dict[int, Response]
-    #: The weight of all responses, usable or not.
+    #: The weight of all responses, usable or not, without those that were dropped.
     whole: float
     #: Whose weights counted.
     weighing: str
+    #: The positions of the least sure, which do not count; None where all do.
+    dropped: list[int] | None = None
 
     @property
     def winner(self) -> int:
@@ -62,8 +65,9 @@ class Ballot:
             "voters": {key: [i for i, own in self.keys.items() if own == key] for key in tally.counts},
             "abstained": tally.abstained,
         }
-        learned = {"weighing": self.weighing} if self.weighing == "learned" else {}
-        return section | learned | ({"tie": tally.tie} if tally.tie else {})
+        weighing = {} if self.weighing == "given" else {"weighing": self.weighing}
+        dropped = {} if self.dropped is None else {"dropped": self.dropped}
+        return section | weighing | dropped | ({"tie": tally.tie} if tally.tie else {})
 
 
 def count_ballot(record: Record, options: VoteOptions) -> Ballot:
@@ -73,12 +77,29 @@ def count_ballot(record: Record, options: VoteOptions) -> Ballot:
     usable = dict(usable_responses(record))
     votes = read_responses(list(usable.values()), options.key, question_text(record))
     keys = dict(zip(usable, votes.keys, strict=True))
+    dropped = least_sure(usable, options) if options.drop_lowest else None
+    for position in dropped or ():
+        del usable[position], keys[position]
     given = weights_of(options)
     weights = {i: given.get(response["member"], 1.0) for i, response in usable.items()}
-    whole = math.fsum(given.get(response["member"], 1.0) for response in record["panel"])
-    return Ballot(
-        votes.kind, keys, weights, _count_responses(record, usable, keys, weights), usable, whole, options.weighing
-    )
+    if options.weighing == "logprob":
+        factors = weigh_by_confidence([r["member"] for r in usable.values()], _each(usable, "mean_logprob"))
+        weights = {i: weight * factor for (i, weight), factor in zip(weights.items(), factors, strict=True)}
+    counted = [i for i in range(len(record["panel"])) if i not in (dropped or ())]
+    whole = math.fsum(weights.get(i, given.get(record["panel"][i]["member"], 1.0)) for i in counted)
+    tally = _count_responses(record, usable, keys, weights)
+    return Ballot(votes.kind, keys, weights, tally, usable, whole, options.weighing, dropped)
+
+
+def least_sure(usable: Mapping[int, Response], options: VoteOptions) -> list[int]:
+    """Return the positions of the responses that are left out as the least sure."""
+    places = list(usable)
+    members, windows = [response["member"] for response in usable.values()], _each(usable, "lowest_window_logprob")
+    return [places[at] for at in find_least_confident(members, windows, options.drop_lowest)]
+
+
+def _each(usable: Mapping[int, Response], name: Literal["mean_logprob", "lowest_window_logprob"]) -> list[float | None]:
+    return [response.get(name) for response in usable.values()]
 
 
 def weights_of(options: VoteOptions) -> Mapping[str, float]:
@@ -94,6 +115,24 @@ def note_unknown_weights(record: Record, options: VoteOptions) -> list[Degraded]
         for name in weights_of(options)
         if name not in members
     ]
+
+
+def note_not_weighed(record: Record, options: VoteOptions) -> list[Degraded]:
+    """Say for which responses log probabilities were to count, and could not."""
+    if not options.wants_logprobs:
+        return []
+    usable = dict(usable_responses(record))
+    known = _each(usable, "mean_logprob" if options.weighing == "logprob" else "lowest_window_logprob")
+    missing = known.count(None)
+    if missing == len(known):
+        detail = "no response says how likely its tokens were: all count the same; `fuse-panel --logprobs` asks for it"
+    elif not is_comparable([response["member"] for response in usable.values()], known):
+        detail = "no member has two responses with log probabilities, and those of several models cannot be compared"
+    elif missing:
+        detail = f"{missing} of {len(known)} responses have no log probabilities: each counts as one of its member's"
+    else:
+        return []
+    return [{"stage": "vote", "code": "not_weighed", "detail": detail}]
 
 
 def cast(record: Record, options: VoteOptions) -> tuple[Ballot, int, list[Degraded]]:

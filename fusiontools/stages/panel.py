@@ -399,6 +399,8 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
         response["reasoning_details"] = [dict(each) for each in outcome.reasoning_details]
     if outcome.mean_logprob is not None:
         response["mean_logprob"] = round(outcome.mean_logprob, 4)
+    if outcome.lowest_window_logprob is not None:
+        response["lowest_window_logprob"] = round(outcome.lowest_window_logprob, 4)
     if outcome.sources:
         response["sources"] = list(outcome.sources)
     if outcome.tool_runs:

@@ -177,6 +177,8 @@ class PanelPlanner:
             cached = len(prompt.messages) if shared is None else shared
         marks = (prompt.mark,) if prompt.mark else ()
         request = self.runtime.client.request(model, prompt.messages, params, sample, cached, marks)
+        if self.options.logprobs:
+            request = replace(request, logprobs=True)
         return PlannedCall(seat, request, wish)
 
     def _wish(self, model: Model) -> ToolWish | None:

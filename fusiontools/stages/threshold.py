@@ -16,7 +16,7 @@ from fusiontools.stages.ballot import weights_of
 
 _KIND = "fusiontools threshold"
 #: What of a panel's options changes nothing about who says what.
-_BESIDE = ("baselines", "quorum", "grace_s", "prompt_cache")
+_BESIDE = ("baselines", "quorum", "grace_s", "prompt_cache", "logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ def panel_digest(record: Record, options: VoteOptions) -> str:
     else:
         said = sorted(f"{each['member']}#{each['sample']}" for each in record.get("panel", []))
     how = {"panel": said, "key": options.key, "weights": dict(sorted(weights_of(options).items()))}
+    if options.wants_logprobs:
+        how |= {"weighing": options.weighing, "drop_lowest": options.drop_lowest}
     return hashlib.sha256(jsonl.canonical(how)).hexdigest()[:16]
 
 

@@ -5,8 +5,9 @@ Adds    answer, with the count in `answer.vote`; for `--threshold`, `answer.abst
 Calls   none
 Fails   all_failed when no response is usable; where nobody can be counted, the best response is the answer, and
         `nothing_to_count` stands in `degraded`; `abstained` and `threshold_void` say why there is no answer
-Source  Wang et al. 2022, self-consistency, arXiv:2203.11171; Angelopoulos et al. 2022, conformal risk control,
-        arXiv:2208.02814 (`--threshold`)
+Source  Wang et al. 2022, self-consistency, arXiv:2203.11171 (the vote, and `--weights logprob`); Fu et al. 2025,
+        DeepConf, arXiv:2508.15260 (`--drop-lowest`); Angelopoulos et al. 2022, conformal risk control, arXiv:2208.02814
+        (`--threshold`)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fusiontools.errors import InputError, UsageError
 from fusiontools.record import sections
 from fusiontools.record.sections import is_solo, texts_of, usable_responses
 from fusiontools.record.types import Degraded, Record
-from fusiontools.stages.ballot import Ballot, cast, note_unknown_weights
+from fusiontools.stages.ballot import Ballot, cast, note_not_weighed, note_unknown_weights
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 from fusiontools.stages.threshold import Threshold, load_threshold, panel_digest
 
@@ -50,7 +51,7 @@ def vote(options_for: OptionsFor[VoteOptions]) -> Stage:
 
 
 def _voted(record: Record, options: VoteOptions, threshold: Threshold | None) -> Record:
-    notes = note_unknown_weights(record, options)
+    notes = [*note_unknown_weights(record, options), *note_not_weighed(record, options)]
     ballot, position, uncounted = cast(record, options)
     if threshold is not None and (why := _why_not(record, options, ballot, threshold)):
         return with_section(record, "answer", _abstention(ballot, threshold), degraded=[*notes, *why])

@@ -43,7 +43,7 @@ def test_quotes_hold_blanks_and_separators_together() -> None:
 def test_every_flag_of_every_stage_is_read_as_the_shell_reads_it() -> None:
     for name, spec in STAGES.items():
         for field, flag in flags_of(spec.options).items():
-            value = flag.choices[0] if flag.choices else "3"
+            value = flag.choices[0] if flag.choices else "3" if flag.maximum is None or flag.maximum > 3 else "0.5"
             words = [flag.names[-1].partition("/")[0], *([] if kinds_of(spec.options)[field] is bool else [value])]
             [*_, step] = parse(("panel | " if spec.needs else "") + f"{name} {shlex.join(words)}")
 

@@ -39,7 +39,7 @@ def test_what_options_do_not_have_and_what_they_lack_is_refused() -> None:
     with pytest.raises(TypeError, match="FewShot needs turns"):
         FewShot(samples=2)
     with pytest.raises(TypeError, match="VoteOptions has no so many fields"):
-        VoteOptions("auto", None, "given", None, None, 1)  # type: ignore[call-arg]
+        VoteOptions("auto", None, "given", None, 0.0, None, 1)  # type: ignore[call-arg]
 
 
 def test_each_has_its_own_of_what_is_made_for_it() -> None:

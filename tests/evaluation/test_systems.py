@@ -8,13 +8,22 @@ from typing import Any
 
 import pytest
 from graded import analysis, answer, call, grade, record, scored
-from reporting import data, summed, system
+from reporting import data, read, summed, system
+from scripted import Scripted
+from stage_runs import run_stage
 
 from fusiontools.cli.report_text import format_report
+from fusiontools.config.options import fixed
+from fusiontools.config.stage_table import VoteOptions
 from fusiontools.evaluation.report.systems import (
+    CHECKED,
     FUSION,
+    GIVEN,
+    LEARNED,
+    LOGPROB,
     ORACLE,
     PICK,
+    SURER,
     VOTE,
     Outcome,
     System,
@@ -22,6 +31,7 @@ from fusiontools.evaluation.report.systems import (
     wall_clock,
 )
 from fusiontools.record import jsonl
+from fusiontools.stages.vote import vote
 
 A, B = System("member", "a"), System("member", "b")
 
@@ -182,3 +192,114 @@ def test_what_the_fusion_took_is_what_its_stage_takes(by: str, notes: list[Any],
     assert {system: found[system].score for system in (VOTE, PICK)} == {
         system: float(system == taken) for system in (VOTE, PICK)
     }
+
+
+# Votes in which not all count the same
+
+#: What each sample of one member says, and how sure it is: the plain vote is wrong, the surest two are right.
+SAMPLES = [("x", -3.0), ("t", -0.1), ("x", -2.0), ("t", -0.2), ("x", -1.0)]
+
+
+def sampled(name: str = "q", said: Any = SAMPLES, recipe: Any = None) -> dict[str, Any]:
+    """A record of one member's samples, with a grade for each."""
+    grades = [grade("panel", "m", float(text == "t"), text, sample=n) for n, (text, _) in enumerate(said)]
+    panel = [
+        {"member": "m", "sample": n, "layer": 1, "content": text, "finish_reason": "stop", "tool_calls": []}
+        | ({} if sure is None else {"mean_logprob": sure, "lowest_window_logprob": sure})
+        for n, (text, sure) in enumerate(said)
+    ]
+    return record(name, grades, [call("panel", "m", sample=n) for n in range(len(said))], panel=panel) | (
+        {"recipe": recipe} if recipe else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ({"weighing": "logprob"}, LOGPROB),
+        ({"drop_lowest": 0.5}, SURER),
+        ({"drop_lowest": 0.2}, SURER),
+        ({"weights": {"m": 3.0}}, GIVEN),
+        ({"weighing": "learned", "learned": {"m": 0.5}}, LEARNED),
+        ({}, VOTE),
+    ],
+)
+def test_each_vote_is_told_from_the_record_as_fuse_vote_counts_it(told: Any, kind: System) -> None:
+    graded: Any = sampled(recipe={"vote": told})
+    voted = run_stage(vote(fixed(VoteOptions(key="text", **told))), graded, Scripted())
+    taken = graded["grades"][voted["answer"]["response"]]
+    whole = {**voted, "grades": [*graded["grades"], grade("answer", "m", taken["score"], taken["key"])]}
+
+    found = outcomes(whole)
+
+    assert found[kind].score == found[FUSION].score == taken["score"]
+    assert found[kind].spent.calls == 5
+    assert read([whole]).same_as(FUSION) == [FUSION, *([kind] if kind != VOTE else [VOTE, System("member", "m", 5)])]
+    assert found[VOTE].score == 0
+
+
+def test_what_was_typed_is_told_from_what_the_vote_left_out_and_a_claim_that_does_not_hold_is_none() -> None:
+    typed: Any = sampled()
+    dropping = run_stage(vote(fixed(VoteOptions(key="text", drop_lowest=0.2))), typed, Scripted())
+    weighed = run_stage(vote(fixed(VoteOptions(key="text", weighing="logprob"))), typed, Scripted())
+    other = {**weighed, "answer": {**weighed["answer"], "response": 0}}
+
+    equal = [
+        read([{**each, "grades": [*typed["grades"], grade("answer", "m", 0)]}]).same_as(FUSION)
+        for each in (dropping, weighed, other)
+    ]
+
+    assert dropping["answer"]["vote"]["dropped"] == [0]
+    assert equal == [[FUSION, SURER], [FUSION, LOGPROB], [FUSION]]
+
+
+def test_without_a_word_of_the_recipe_the_surer_are_the_better_half() -> None:
+    found = outcomes(sampled())  # type: ignore[arg-type]
+
+    assert (found[VOTE].score, found[LOGPROB].score, found[SURER].score) == (0, 1, 1)
+    assert (GIVEN in found, LEARNED in found) == (False, False)
+
+
+def test_a_vote_counted_by_two_rules_is_none_of_these_rows() -> None:
+    graded: Any = sampled(recipe={"vote": {"weighing": "logprob", "drop_lowest": 0.2}})
+    voted = run_stage(vote(fixed(VoteOptions(weighing="logprob", drop_lowest=0.2))), graded, Scripted())
+
+    equal = read([{**voted, "grades": [*graded["grades"], grade("answer", "m", 1)]}]).equal
+
+    assert equal is not None
+    assert not any(FUSION in pair for pair in equal)
+
+
+def test_where_no_response_says_how_sure_it_is_no_row_claims_it() -> None:
+    unknown = [(text, None) for text, _ in SAMPLES]
+    nobody, partly = data([sampled(said=unknown)]), data([sampled(), sampled("r", unknown)])
+
+    assert {"logprob", "surer"}.isdisjoint(row["system"] for row in nobody["systems"])
+    assert (system(partly, "logprob")["score"], system(partly, "vote")["score"]) == (0.5, 0)
+    assert any("in 1 record" in note for note in partly["notes"])
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_what_a_check_picked_is_no_pick_of_the_judge(passed: bool) -> None:
+    """The judge would pick the first; the check passes the second, or none, and then the first stands in."""
+    grades = [grade("answer", "b", float(passed)), grade("panel", "a", 0, "a"), grade("panel", "b", 1, "b")]
+    note = [] if passed else [{"stage": "pick", "code": "check_failed", "detail": "…"}]
+    how = {"pick": {"method": "check", "checked": 2, "passed": [1]}} if passed else {}
+    picked = {"answer": {**answer("pick"), "response": int(passed), **how}, "degraded": note}
+    graded = record("q", grades, analysis=analysis([0, 1]), **picked)
+
+    assert outcome_of(graded, CHECKED).score == outcome_of(graded, FUSION).score == float(passed)
+    assert outcome_of(graded, PICK).score == 0
+    assert read([graded]).same_as(FUSION) == [FUSION, CHECKED]
+
+
+def test_what_is_abstained_on_is_said_as_coverage() -> None:
+    silent = {
+        "answer": {**answer("vote"), "content": "", "abstained": {"agreement": 0.3, "threshold": 0.5, "risk": 0.1}}
+    }
+    answered = [record(str(i), [grade("answer", "a", 1), grade("panel", "a", 1)], answer=answer()) for i in range(3)]
+
+    found = data([*answered, record("x", [grade("answer", "a", 0), grade("panel", "a", 0)], **silent)])
+
+    assert (system(found, "answered")["score"], system(found, "fusion")["score"]) == (1, 0.75)
+    assert any("coverage 75.0 %" in note for note in found["notes"])

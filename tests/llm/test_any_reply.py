@@ -60,6 +60,7 @@ PLAIN = {
     "id": "1", "object": "chat.completion", "model": "m", "usage": USAGE, "x_groq": {"usage": USAGE},
     "choices": [{
         "index": 0, "finish_reason": "stop", "usage": USAGE,
+        "logprobs": {"content": [{"token": "P", "logprob": -0.5, "bytes": [80], "top_logprobs": []}], "refusal": None},
         "message": {
             "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Paris."}],
             "tool_calls": [{**CALL, "extra_content": {"google": {"s": "x"}}}],
@@ -69,7 +70,7 @@ PLAIN = {
 }  # fmt: skip
 CHUNKS = [
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "reasoning": "hm"}}], "model": "m"},
-    {"choices": [{"index": 0, "delta": {"content": "Paris."}}]},
+    {"choices": [{"index": 0, "delta": {"content": "Paris."}, "logprobs": {"content": [{"logprob": -0.5}]}}]},
     {"choices": [{"index": 0, "delta": {"tool_calls": [{**CALL, "thought_signature": "x"}]}}]},
     {"choices": [{"index": 0, "delta": {"function_call": {"name": "g", "arguments": "{}"}}}]},
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": USAGE},

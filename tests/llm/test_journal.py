@@ -103,6 +103,10 @@ def test_the_mark_of_fences_decides_nothing_and_what_stands_between_them_does() 
     assert key("1" * 32, "2" * 32) != key("1" * 32, "3" * 32)
 
 
+def test_how_sure_a_model_was_is_no_part_of_what_is_asked() -> None:
+    assert request_key(replace(REQUEST, logprobs=True), WHERE) == KEY
+
+
 def test_the_order_of_keys_decides_nothing() -> None:
     assert request_key(replace(REQUEST, params={"max_tokens": 9, "temperature": 0.5}), WHERE) == KEY
 
@@ -125,7 +129,7 @@ def test_no_two_requests_share_a_key_by_the_way_they_are_written_down(one: Any, 
     [
         ANSWER,
         said("", tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
-        said("x", reasoning="hm", mean_logprob=-0.25, finish_reason="length"),
+        said("x", reasoning="hm", mean_logprob=-0.25, lowest_window_logprob=-0.5, finish_reason="length"),
         said("x", usage=None, cost_usd=None),
         said("ünïcödé\0\n", cost_usd=0.0),
     ],

@@ -69,6 +69,7 @@ def test_it_answers_and_counts_tokens_and_confidence(engine: LocalEngine) -> Non
     assert answer.usage["completion_tokens"] > 3
     assert answer.mean_logprob is not None
     assert -3 < answer.mean_logprob < 0
+    assert answer.lowest_window_logprob == answer.mean_logprob  # so short a text is one window
 
 
 @pytest.mark.slow
@@ -208,10 +209,14 @@ def test_a_thought_in_the_text_is_no_part_of_the_answer_and_a_cut_answer_stays_c
         {"choices": [{"delta": {"content": piece}, "finish_reason": None}]}
         for piece in ("<think>", "Hm.</think>", "Yes")
     ]
+    chunks[0]["choices"][0]["logprobs"], chunks[2]["choices"][0]["logprobs"] = (
+        {"content": [{"logprob": value}]} for value in (-2.0, -1.0)
+    )
     chunks.append({"choices": [{"delta": {}, "finish_reason": "limit"}]})
 
     answer = read_chunks("other", chunks, {}, None, 0.1)
 
+    assert (answer.mean_logprob, answer.lowest_window_logprob) == (-1.5, -1.5)
     assert (answer.content, answer.reasoning, answer.finish_reason) == ("Yes", "Hm.", "length")
 
 

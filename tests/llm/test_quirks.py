@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +40,22 @@ def test_nothing_is_known_beforehand() -> None:
     assert Quirks().body(request_with(), stream=True) == {
         "model": "m", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
+
+
+def test_log_probabilities_are_asked_for_where_they_are_wanted_and_never_again_where_they_are_refused() -> None:
+    wanted = replace(request_with(temperature=0), logprobs=True)
+
+    assert Quirks().body(wanted, stream=False)["logprobs"] is True
+    assert "logprobs" not in Quirks().body(request_with(), stream=False)
+    for refused in (
+        refusal("logprobs is not supported with this model"),
+        refusal("Logprobs is not enabled for models/gemini-2.5-pro"),
+        refusal("[{'type': 'extra_forbidden', 'loc': ['body', 'logprobs'], 'msg': 'Extra inputs are not permitted'}]"),
+        CallFailed("auth", "HTTP 403: You are not allowed to request logprobs from this model", status=403),
+    ):
+        body, learned = taught(wanted, refused)
+        assert (body, learned) == ({"model": "m", "messages": MESSAGES, "temperature": 0}, [True])
+    assert taught(request_with(), CallFailed("auth", "HTTP 403: no logprobs for you", status=403))[1] == [False]
 
 
 def instruction(body: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from workdir import Run, Upstream
 import fusiontools
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.recipe_yaml import load_recipe, recipe_names
-from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions
+from fusiontools.config.stage_table import JudgeOptions, PanelOptions, SynthOptions, VoteOptions
 from fusiontools.errors import UsageError
 from fusiontools.record.types import Record
 from fusiontools.runs.chain import Chain
@@ -81,6 +82,29 @@ def test_the_text_is_heard_from_the_step_that_has_the_last_word() -> None:
     record = run_chain("panel | synth | synth --refine", backend, heard=heard)
 
     assert "".join(heard) == record["answer"]["content"] == "Final."
+
+
+@pytest.mark.parametrize(
+    ("chain", "weighing", "is_asked"),
+    [
+        ("panel | vote", "given", False),
+        ("panel --logprobs | vote", "given", True),
+        ("panel | vote --weights logprob", "given", True),
+        ("panel | vote --drop-lowest 0.4", "given", True),
+        ("panel | panel --revise | vote --drop-lowest 0.4", "given", True),
+        ("panel | vote", "logprob", True),
+        ("panel", "logprob", True),
+    ],
+)
+def test_a_panel_asks_how_likely_tokens_are_where_it_is_told_or_a_vote_of_its_chain_or_recipe_counts_by_it(
+    chain: str, weighing: str, is_asked: bool
+) -> None:
+    backend = Scripted()
+    recipe = replace(RECIPE, stages={"panel": RECIPE.panel, "vote": VoteOptions(weighing=weighing)})
+
+    asyncio.run(Chain.parse(chain).bind(recipe)(ASKED, Runtime(open_door(backend))))
+
+    assert {request.logprobs for request in backend.requests} == {is_asked}
 
 
 def test_one_deadline_holds_for_the_whole_chain() -> None:

@@ -52,7 +52,8 @@ def temperatures(options: PanelOptions, record: Any = ASKED) -> dict[str, list[f
 
 def test_everybody_is_asked_and_answers_stand_in_the_order_of_the_recipe() -> None:
     backend = Scripted(
-        a=[asyncio.Event(), "unreachable"], c=said("c says.", "c", finish_reason="length", mean_logprob=-0.12345)
+        a=[asyncio.Event(), "unreachable"],
+        c=said("c says.", "c", finish_reason="length", mean_logprob=-0.12345, lowest_window_logprob=-0.5),
     )
     backend.script("a", said("a says.", "real/a"))
 
@@ -60,7 +61,11 @@ def test_everybody_is_asked_and_answers_stand_in_the_order_of_the_recipe() -> No
 
     assert without_calls(result) == {
         **ASKED,
-        "panel": [says("a"), says("b"), says("c", finish_reason="length", mean_logprob=-0.1235)],
+        "panel": [
+            says("a"),
+            says("b"),
+            says("c", finish_reason="length", mean_logprob=-0.1235, lowest_window_logprob=-0.5),
+        ],
     }
     assert entries(result) == [entry("panel", "a", model="real/a"), entry("panel", "b"), entry("panel", "c")]
 

@@ -14,6 +14,7 @@ from workdir import Run, Upstream
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import InputError
+from fusiontools.stages.ballot import count_ballot
 from fusiontools.stages.threshold import Threshold, panel_digest
 from fusiontools.stages.vote import vote
 
@@ -467,3 +468,96 @@ def test_learned_weights_count_where_they_are_asked_for_only() -> None:
     assert weighted["vote"]["weighing"] == "learned"
     with pytest.raises(InputError, match="there are none"):
         run_stage(vote(fixed(VoteOptions(weighing="learned"))), told)
+
+
+# Who was sure
+
+
+def sure(content: str, logprob: float | None, member: str = "m", **more: Any) -> dict[str, Any]:
+    known = {} if logprob is None else {"mean_logprob": logprob, "lowest_window_logprob": logprob}
+    return response(content, member, **{**known, **more})
+
+
+def counted(record: Any, **options: Any) -> tuple[Any, list[str]]:
+    """Return the answer's vote, and what is said of it."""
+    result = run_stage(vote(fixed(VoteOptions(**options))), record, Scripted())
+    return result["answer"]["vote"], [note["detail"] for note in result.get("degraded", [])]
+
+
+def test_votes_count_by_how_sure_their_member_was() -> None:
+    record = panel(sure("41", -3.0), sure("41", -3.0), sure("42", -0.1))
+
+    found, notes = counted(record, weighing="logprob")
+
+    assert (found["key"], found["weighing"], notes) == ("42", "logprob", [])
+    assert found["counts"] == {"42": 2.70259, "41": 0.29741}
+    assert counted(record)[0]["key"] == "41"
+
+
+def test_weights_that_are_given_and_how_sure_a_member_was_are_multiplied() -> None:
+    record = panel(sure("41", -0.1, "a"), sure("41", -0.1, "a"), sure("42", -0.1, "b"), sure("43", -0.1, "b"))
+
+    assert counted(record, weighing="logprob", weights={"b": 3.0})[0]["counts"] == {"42": 3, "43": 3, "41": 2}
+
+
+def test_the_least_sure_are_left_out_and_named() -> None:
+    record = panel(sure("41", -3.0), sure("41", -2.0), sure("42", -0.1), sure("42", -0.2), sure("41", -0.3))
+
+    found, notes = counted(record, drop_lowest=0.5)
+
+    assert (found["key"], found["counts"], found["dropped"], notes) == ("42", {"42": 2, "41": 1}, [0, 1], [])
+    assert counted(record, drop_lowest=0.1)[0]["dropped"] == []
+    assert "dropped" not in counted(record)[0]
+
+
+def test_leaving_out_and_weights_go_together_whosever_they_are() -> None:
+    record = panel(sure("41", -3.0), sure("41", -0.1), sure("42", -0.1), sure("42", -0.1, "b"), sure("41", -0.1, "b"))
+
+    found, _ = counted(record, drop_lowest=0.4, weighing="learned", learned={"b": 0.5})
+    both, _ = counted(record, drop_lowest=0.4, weighing="logprob")
+
+    assert (found["counts"], found["dropped"], found["weighing"]) == ({"41": 1.5, "42": 1.5}, [0], "learned")
+    assert (both["counts"], both["dropped"], both["weighing"]) == ({"41": 2, "42": 2}, [0], "logprob")
+
+
+def test_where_responses_do_not_say_how_sure_they_are_that_is_said_and_they_count_the_same() -> None:
+    partly = panel(sure("41", None), sure("41", -0.1), sure("42", -2.0))
+    nobody = panel(sure("41", None), sure("41", None), sure("42", None))
+    strangers = panel(sure("41", -5.0, "a"), sure("41", -5.0, "b"), sure("42", -0.1, "c"))
+
+    for options in ({"weighing": "logprob"}, {"drop_lowest": 0.5}):
+        found, notes = counted(partly, **options)
+        assert (found["key"], notes) == (
+            "41", ["1 of 3 responses have no log probabilities: each counts as one of its member's"],
+        )  # fmt: skip
+        for record, said in ((nobody, "no response says how likely"), (strangers, "no member has two responses")):
+            found, [note] = counted(record, **options)
+            assert found["counts"] == {"41": 2, "42": 1}
+            assert note.startswith(said)
+
+
+def test_agreement_is_a_share_of_what_counts() -> None:
+    record = panel(
+        sure("41", -3.0),
+        sure("41", -2.0),
+        sure("42", -0.1),
+        {**sure("", None), "error": {"code": "empty", "message": ""}},
+    )
+
+    assert count_ballot(record, VoteOptions()).agreement == 0.5
+    assert count_ballot(record, VoteOptions(drop_lowest=0.5)).agreement == pytest.approx(1 / 3)
+    assert count_ballot(record, VoteOptions(weighing="logprob")).agreement == pytest.approx(2.4904 / 4, abs=1e-4)
+
+
+def test_a_pipeline_counts_by_what_endpoints_say_and_a_replay_counts_the_same(run: Run, upstream: Upstream) -> None:
+    members = ["-m", "fake/a+text=41+logprobs=-3", "-m", "fake/b+text=42+logprobs=-0.1+nologprobs"]
+    asked = run(["fuse-panel", "-q", "--samples", "2", "--logprobs", *members], stdin=lines(ASKED))
+    replayed = run(["fuse-panel", "-q", "--samples", "2", "--offline", *members], stdin=lines(ASKED))
+    found = run(["fuse-vote", "-q", "--drop-lowest", "0.5"], stdin=asked.out)
+
+    [record], [again], [voted] = asked.records, replayed.records, found.records
+    assert [r.get("mean_logprob") for r in record["panel"]] == [-3.0, -3.0, None, None]
+    assert again["panel"] == record["panel"]
+    assert (voted["answer"]["content"], voted["answer"]["vote"]["dropped"]) == ("42", [1])
+    assert [note["code"] for note in voted["degraded"]] == ["not_weighed"]
+    assert [body.get("logprobs") for body in upstream.bodies(members[1])] == [True, True]

@@ -41,6 +41,7 @@ class Answer:
     text: str | None = None
     finish_reason: str = "stop"
     extra: dict[str, Any] = field(default_factory=dict)  # more keys of the message: reasoning, refusal, tool_calls
+    logprobs: tuple[float, ...] = ()  # of the tokens one after the other, over and over; only where they are asked for
     choices: bool = True
     usage: bool = True
     cost: float | None = 0.001
@@ -292,6 +293,11 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     # =STATUS,WORDS: an error in these words
     "wording": lambda a, s: fail(int(s.partition(",")[0]), unquote(s.partition(",")[2])),
     "nousageopt": lambda a, _: unsupported(a, "stream_options"),
+    "nologprobs": lambda a, status: (  # =N: the status, 403 where none is given, as OpenAI's reasoning models
+        fail(int(status or 403), "You are not allowed to request logprobs from this model")
+        if "logprobs" in a.request
+        else {}
+    ),
     # Answers that are none
     "html": lambda a, _: page(200, "Welcome"),
     "html502": lambda a, _: page(502, "Bad Gateway"),
@@ -322,6 +328,7 @@ BEHAVIOURS: dict[str, Callable[[Answer, str], dict[str, Any]]] = {
     # Texts
     "text": lambda a, s: {"text": unquote(s)},
     "echo": lambda a, _: {"text": a.last_user_text()},
+    "logprobs": lambda a, s: {"logprobs": tuple(map(float, s.split(",")))},  # =L,L,…: those of its tokens
     "big": lambda a, n: {"text": prose(a, int(n))},
     "reasoning": lambda a, _: thoughts(a),
     "details": lambda a, kind: {
@@ -430,10 +437,19 @@ def usage(a: Answer) -> dict[str, Any]:
 def completion(a: Answer) -> dict[str, Any]:
     message = {"role": "assistant", "content": a.text, **a.extra}
     choice = {"index": 0, "message": message, "finish_reason": a.finish_reason}
+    choice |= logprobs_of(a, 0, tokens(a.text or ""))
     if a.midfail:
         message["content"] = (a.text or "")[: len(a.text or "") // 2]
         choice |= {"finish_reason": "error"} | broken(a)
     return frame(a, "chat.completion") | {"choices": [choice] * a.choices} | ({"usage": usage(a)} if a.usage else {})
+
+
+def logprobs_of(a: Answer, start: int, count: int) -> dict[str, Any]:
+    """Return what a choice says of how likely so many tokens from this one on were."""
+    if not (a.logprobs and a.request.get("logprobs")):
+        return {}
+    values = [a.logprobs[at % len(a.logprobs)] for at in range(start, start + count)]
+    return {"logprobs": {"content": [{"token": "x", "logprob": value, "top_logprobs": []} for value in values]}}
 
 
 def broken(a: Answer) -> dict[str, Any]:
@@ -444,8 +460,9 @@ def events(a: Answer) -> Iterator[tuple[float, bytes]]:
     """Yield a stream as OpenAI writes it: the role, the pieces, the finish, the usage where asked for, [DONE]."""
     base = frame(a, "chat.completion.chunk")
 
-    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        choices = [{"index": 0, "delta": delta, "finish_reason": finish}] * a.choices
+    def event(delta: dict[str, Any], finish: str | None = None, at: int | None = None, **more: Any) -> bytes:
+        sure = {} if at is None else logprobs_of(a, at, 1)
+        choices = [{"index": 0, "delta": delta, "finish_reason": finish, **sure}] * a.choices
         return b"data: " + orjson.dumps({**base, "choices": choices, **more}) + b"\n\n"
 
     deltas = list(pieces_of(a))
@@ -456,7 +473,7 @@ def events(a: Answer) -> Iterator[tuple[float, bytes]]:
         if a.midfail and i >= len(deltas) // 2:
             yield a.itl, event({"content": ""}, "error", **broken(a))
             return
-        yield a.itl if i else 0.0, event(delta)
+        yield a.itl if i else 0.0, event(delta, at=i)
     yield 0.0, event({}, a.finish_reason)
     if a.usage and (a.request.get("stream_options") or {}).get("include_usage"):
         yield 0.0, b"data: " + orjson.dumps({**base, "choices": [], "usage": usage(a)}) + b"\n\n"

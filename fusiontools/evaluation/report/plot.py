@@ -23,7 +23,11 @@ _INK, _GREY, _PALE, _FAINT = "#1f3b57", "#5c5c5c", "#d5dce3", "#9a9a9a"
 _MARKS = {
     "fusion": "*",
     "answered": "P",
+    "checked": "d",
+    "given": "<",
     "learned": "X",
+    "logprob": ">",
+    "surer": "h",
     "vote": "s",
     "pick": "D",
     "member": "o",
@@ -33,7 +37,11 @@ _MARKS = {
 _KINDS = {
     "fusion": "fusion",
     "answered": "fusion where it answers",
+    "checked": "fusion where a check picked",
+    "given": "vote with given weights",
     "learned": "vote with learned weights",
+    "logprob": "vote weighted by log probability",
+    "surer": "vote without the least sure",
     "vote": "vote of the panel",
     "pick": "judge's pick",
     "member": "member alone",
@@ -198,7 +206,7 @@ def _draw_reliability(axes: Axes, parts: Sequence[AgreementPart], threshold: flo
     axes.set_ylim(0, 104)
     axes.set_xlabel("share of the panel that agrees, %")
     axes.set_ylabel("right, %")
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8, frameon=False)
     _clear_frame(axes)
 
 

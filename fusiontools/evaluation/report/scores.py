@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.evaluation.report.systems import (
     ANSWERED,
+    CHECKED,
     FUSION,
-    LEARNED,
+    LOGPROB,
     ORACLE,
     PICK,
+    SURER,
     VOTE,
+    WEIGHTED,
     Outcome,
     System,
     agreement_of,
@@ -29,6 +32,7 @@ from fusiontools.evaluation.report.systems import (
     has_abstained,
     outcomes,
 )
+from fusiontools.evaluation.report.votes import is_weighable
 from fusiontools.record.types import Grade, Record
 
 #: More members are not compared with each other: the pairs grow with their square.
@@ -176,6 +180,8 @@ class ScoreTable:
     ranked: int = 0
     answers: int = 0
     abstained: int = 0
+    #: How many records say how sure two responses of one member were.
+    weighable: int = 0
     keys: int = 0
     #: Of each vote, which share of the panel agrees, and the score of its answer.
     agreements: list[tuple[float, float]] = field(default_factory=list)
@@ -213,6 +219,7 @@ class ScoreTable:
             self.equal = equal if self.equal is None else self.equal & equal
         self.answers += any(grade["of"] == "answer" for grade in grades)
         self.abstained += has_abstained(record)
+        self.weighable += is_weighable(record)
         if (vote := agreement_of(record)) is not None:
             self.agreements.append(vote)
         self.keys += any(grade["key"] for grade in grades)
@@ -229,11 +236,14 @@ class ScoreTable:
             self.columns.pop(ANSWERED, None)
         if not self.ranked:
             self.columns.pop(PICK, None)
+        if not self.weighable:
+            for system in (LOGPROB, SURER):
+                self.columns.pop(system, None)
         if not self.keys:
-            for system in [system for system in self.columns if system in (VOTE, LEARNED) or system.votes]:
+            for system in [system for system in self.columns if system in (VOTE, *WEIGHTED) or system.votes]:
                 del self.columns[system]
         if ORACLE in self.columns and not self.panel.has_choice:
-            for system in (ORACLE, VOTE, LEARNED, PICK):
+            for system in (ORACLE, VOTE, *WEIGHTED, PICK):
                 self.columns.pop(system, None)
         for column in self.columns.values():
             column.fill(self.records)
@@ -273,7 +283,7 @@ class ScoreTable:
     def labels(self) -> dict[System, str]:
         """Return a name for each system: its model's, unless two would be called the same."""
         labels: dict[System, str] = {}
-        taken = {*_WORDS, *(system.kind for system in (FUSION, ANSWERED, VOTE, LEARNED, PICK, ORACLE))}
+        taken = {*_WORDS, *(system.kind for system in (FUSION, ANSWERED, CHECKED, VOTE, *WEIGHTED, PICK, ORACLE))}
         for system in sorted(self.columns, key=lambda s: (s.model != "", s.kind != "member", s.model, s.votes)):
             name = system.model + (f"*{system.votes}" if system.votes else "") if system.model else system.kind
             if system.model and name in taken:
@@ -308,13 +318,3 @@ class ScoreTable:
             elif stage in ("panel", "baseline") and "step" not in call and "member" in call:
                 kind = "member" if stage == "panel" else "baseline"
                 self.models.setdefault(System(kind, call["member"]), set()).add(identity)
-
-
-def present(scores: Iterable[float]) -> list[float]:
-    """Return the numbers among numbers and NaNs."""
-    return [score for score in scores if score == score]
-
-
-def is_binary(scores: Sequence[float]) -> bool:
-    """Return whether every text is either right or wrong."""
-    return all(score in (0.0, 1.0) for score in scores)

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from types import ModuleType
 from typing import Any
 
 from fusiontools.errors import UsageError, install_line
-from fusiontools.evaluation.report.scores import is_binary, present
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
 _CHUNK = 1 << 17
@@ -34,6 +33,16 @@ class Draws:
 
     seed: int = 0
     resamples: int = 2000
+
+
+def present(scores: Iterable[float]) -> list[float]:
+    """Return the numbers among numbers and NaNs."""
+    return [score for score in scores if score == score]
+
+
+def is_binary(scores: Sequence[float]) -> bool:
+    """Return whether every text is either right or wrong."""
+    return all(score in (0.0, 1.0) for score in scores)
 
 
 def load_numpy() -> ModuleType:

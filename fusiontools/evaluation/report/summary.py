@@ -14,8 +14,17 @@ from typing import Literal
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
 from fusiontools.evaluation.report.reliability import AgreementPart, sort_by_agreement
-from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable, is_binary, present
-from fusiontools.evaluation.report.statistics import Draws, Mean, PairedDifference, compare_paired, means, quantile
+from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable
+from fusiontools.evaluation.report.statistics import (
+    Draws,
+    Mean,
+    PairedDifference,
+    compare_paired,
+    is_binary,
+    means,
+    present,
+    quantile,
+)
 from fusiontools.evaluation.report.systems import FUSION, LEARNED, ORACLE, PICK, VOTE, System
 
 Measure = Literal["usd", "calls"]
@@ -126,10 +135,16 @@ def _note_records(table: ScoreTable) -> Iterator[str]:
     if table.abstained:
         yield (
             f"{_count_records(table.abstained)} without an answer, because the vote abstained: 0 for fusion; "
-            "`answered` is its score on the others."
+            f"`answered` is its score on the others (coverage {100 * (1 - table.abstained / table.records):.1f} %)."
         )
     if LEARNED in table.columns:
         yield "`learned` counts votes by weights that the recipe brings: learned from these records, it looks too good."
+    if table.weighable:
+        some = f" in {_count_records(table.weighable)}" if table.weighable < table.records else ""
+        yield (
+            f"`logprob` counts votes by how sure a member was beside its other responses{some}, `surer` leaves out its "
+            "least sure ones: those that the vote left out, or the share that the recipe says, else half."
+        )
     if table.repeated:
         yield f"{_count_records(table.repeated)} with an id that came before: counted as repetitions of one task."
     if len(table.tasks) < _FEW:
@@ -174,7 +189,10 @@ def _count_records(count: int) -> str:
     return f"{count:,} record{'s' if count > 1 else ''}"
 
 
-_ORDER = {"fusion": 0, "answered": 0.5, "learned": 0.7, "vote": 1, "pick": 2, "member": 3, "baseline": 4, "oracle": 6}
+_ORDER = {
+    "fusion": 0, "answered": 0.5, "checked": 0.6, "vote": 1, "given": 1.1, "learned": 1.2, "logprob": 1.3,
+    "surer": 1.4, "pick": 2, "member": 3, "baseline": 4, "oracle": 6,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from fusiontools.answers.tally import count_votes
+from fusiontools.evaluation.report.votes import confidence_of, counted_in, earliest, voted, weighting_of, weightings
 from fusiontools.llm.ledger import Spending
 from fusiontools.record.types import Grade, Record
 
@@ -78,8 +78,12 @@ class System(NamedTuple):
 
 
 FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), System("oracle")
-#: The fusion where it did not abstain; and the vote with the weights that the record's recipe brings.
-ANSWERED, LEARNED = System("answered"), System("learned")
+#: The fusion where it did not abstain, and where a check picked its answer.
+ANSWERED, CHECKED = System("answered"), System("checked")
+#: Votes in which not all count the same: by the weights that the record's recipe gives or brings along, by how sure
+#: each was, and of the surer alone.
+GIVEN, LEARNED, LOGPROB, SURER = (System(kind) for kind in ("given", "learned", "logprob", "surer"))
+WEIGHTED = (GIVEN, LEARNED, LOGPROB, SURER)
 
 
 @dataclass(slots=True)
@@ -107,14 +111,18 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
     if not has_abstained(record):
         found[ANSWERED] = found[FUSION]
-    found |= _alone("member", first_layer(grades), calls.members, _confidence(record, "panel"))
+    if _is_checked(record):
+        found[CHECKED] = found[FUSION]
+    found |= _alone("member", first_layer(grades), calls.members, confidence_of(record, "panel"))
     baselines = [grade for grade in grades if grade["of"] == "baseline"]
-    found |= _alone("baseline", baselines, calls.baselines, _confidence(record, "baselines"))
+    found |= _alone("baseline", baselines, calls.baselines, confidence_of(record, "baselines"))
     if not panel:
         return found
     found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
-    if weights := _learned_weights(record):
-        found[LEARNED] = _outcome(_counted_in(record, panel, weights), panel, calls.panel)
+    for kind, weights in weightings(record, panel).items():
+        found[System(kind)] = _outcome(counted_in(record, panel, weights), panel, calls.panel)
+    # Where nobody knows how sure they were, all count the same.
+    found = {LOGPROB: found[VOTE], SURER: found[VOTE]} | found
     found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
     found[ORACLE] = _outcome(max(panel, key=lambda grade: grade["score"]), panel, calls.panel)
     return found
@@ -131,8 +139,10 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
     if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
         return None
     equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
-    if _is_weighted(record) and not has_abstained(record):
-        equal.add((FUSION, LEARNED))
+    if (weighting := weighting_of(record, panel)) not in (None, "plain"):
+        equal.add((FUSION, System(str(weighting))))
+    if _is_checked(record):
+        equal.add((FUSION, CHECKED))
     alone = {grade["member"] for grade in panel}
     if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
@@ -141,7 +151,9 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
 
 def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
     """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
-    if stage == "vote" and (_is_weighted(record) or has_abstained(record)):
+    if has_abstained(record) or (stage == "pick" and _is_checked(record)):
+        return False
+    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record, panel) != "plain":
         return False
     by = record["answer"].get("by") if "answer" in record else None
     could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))
@@ -162,15 +174,7 @@ def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
     """Return the grade of the response that `fuse-vote` takes: the one that it took, where it made the answer."""
     if (taken := _taken(record, "vote", panel)) is not None:
         return taken
-    return _counted_in(record, panel)
-
-
-def _counted_in(record: Record, panel: Sequence[Grade], weights: Mapping[str, float] | None = None) -> Grade:
-    """Return the grade of the response that wins the vote, a tie broken by the ranking."""
-    ranking = record.get("analysis", {}).get("ranking", [])
-    ranked = [panel[place] for place in ranking if place < len(panel)]
-    first = {id(grade) for grade in ranked}
-    return voted([*ranked, *(g for g in panel if id(g) not in first)], _confidence(record, "panel"), weights)
+    return counted_in(record, panel)
 
 
 def agreement_of(record: Record) -> tuple[float, float] | None:
@@ -178,50 +182,20 @@ def agreement_of(record: Record) -> tuple[float, float] | None:
     panel = [grade for grade in record.get("grades") or [] if grade["of"] == "panel"]
     if len(panel) < 2 or not any(grade["key"] for grade in panel):
         return None
-    winner = _counted_in(record, panel)
+    winner = counted_in(record, panel)
     votes = sum(grade["key"] == winner["key"] for grade in panel) if winner["key"] else 0
     return votes / len(panel), winner["score"]
+
+
+def _is_checked(record: Record) -> bool:
+    """Return whether a check picked the answer, or passed none so that the best ranked response stands in."""
+    pick: Any = record.get("answer", {}).get("pick") or {}
+    return pick.get("method") == "check" or any(note["code"] == "check_failed" for note in record.get("degraded", []))
 
 
 def has_abstained(record: Record) -> bool:
     """Return whether a record's vote has given no answer."""
     return "abstained" in record.get("answer", {})
-
-
-def _is_weighted(record: Record) -> bool:
-    return bool(record.get("answer", {}).get("vote", {}).get("weighing") == "learned")
-
-
-def _learned_weights(record: Record) -> Mapping[str, float]:
-    recipe: Any = record.get("recipe") or {}
-    vote = recipe.get("vote")
-    learned = vote.get("learned") if isinstance(vote, dict) else None
-    return learned if isinstance(learned, dict) else {}
-
-
-def _confidence(record: Record, section: Literal["panel", "baselines"]) -> dict[tuple[int, str, int], float | None]:
-    """Return how sure each response was, by layer, member and sample."""
-    responses = record.get(section) or []
-    layers = record.get("layers") or [] if section == "panel" else []
-    every = [*(response for layer in layers for response in layer), *responses]
-    return {
-        (r.get("layer", 1), r["member"], r.get("sample", 0)): r["mean_logprob"] for r in every if "mean_logprob" in r
-    }
-
-
-def voted(
-    grades: Sequence[Grade],
-    sure: Mapping[tuple[int, str, int], float | None] | None = None,
-    weights: Mapping[str, float] | None = None,
-) -> Grade:
-    """Return the grade that stands for the majority.
-
-    A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
-    """
-    confidence = [sure.get((g["layer"], g["member"], g["sample"])) for g in grades] if sure else None
-    counts = [weights.get(grade["member"], 1.0) for grade in grades] if weights else None
-    tally = count_votes([grade["key"] for grade in grades], counts, confidence)
-    return _earliest(grades) if tally is None else grades[tally.winner]
 
 
 def first_layer(grades: Sequence[Grade]) -> list[Grade]:
@@ -253,11 +227,7 @@ def _picked_in(record: Record, panel: Sequence[Grade]) -> Grade:
         return taken
     ranking = record.get("analysis", {}).get("ranking", [])
     first = next((i for i in ranking if i < len(panel) and "error" not in panel[i]), None)
-    return _earliest(panel) if first is None else panel[first]
-
-
-def _earliest(grades: Sequence[Grade]) -> Grade:
-    return next((grade for grade in grades if "error" not in grade), grades[0])
+    return earliest(panel) if first is None else panel[first]
 
 
 def _alone(

@@ -40,7 +40,7 @@ _CONFIG = {
 }
 #: Those that say nothing that matters here, or are read elsewhere in this file.
 _ELSEWHERE = ("model", "messages", "stop", "response_format", "reasoning_effort", "tools", "tool_choice")
-_IGNORED = ("parallel_tool_calls", "user", "store", "metadata", "service_tier")
+_IGNORED = ("parallel_tool_calls", "user", "store", "metadata", "service_tier", "logprobs")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 #: How many tokens of thought an effort is, for models that count them; later ones take its name.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
