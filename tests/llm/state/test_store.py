@@ -178,10 +178,10 @@ def test_who_comes_late_takes_nobodys_place(state_url: str) -> None:
 
 def test_whoever_gives_signs_of_life_keeps_the_lease(state_url: str) -> None:
     async def work(one: State, other: State) -> list[Any]:
-        lease, seen = await take(one, 0.2), []
-        until = time.monotonic() + 0.5
+        lease, seen = await take(one, 1.0), []
+        until = time.monotonic() + 1.2
         while time.monotonic() < until:
-            await one.store.renew([lease], 0.2)
+            await one.store.renew([lease], 1.0)
             seen.append(await other.store.acquire(KEY, LONG_S) == Held(lease.fence))
             await asyncio.sleep(0.02)
         return [all(seen), isinstance(await take(other), Lease)]
@@ -217,14 +217,15 @@ async def grant(store: Store, name: str, least: int, most: int, limit: int, **mo
 def test_what_is_granted_in_a_window_is_at_most_the_limit_whoever_asks(state_url: str) -> None:
     limit, window_s = 40, 0.15
 
-    async def work(*states: State) -> list[tuple[float, int]]:
-        granted: list[tuple[float, int]] = []
+    async def work(*states: State) -> list[tuple[float, float, int]]:
+        granted: list[tuple[float, float, int]] = []
 
         async def ask(state: State, owner: str) -> None:
             until = time.monotonic() + 0.4
             while time.monotonic() < until:
+                asked = time.monotonic()
                 made = await state.store.grant("there {x}", owner, 1, 8, limit, window_s, 0.03)
-                granted.append((time.monotonic(), made.count))
+                granted.append((asked, time.monotonic(), made.count))
                 await asyncio.sleep(0.002 if made.count else 0.01)
 
         await asyncio.gather(*(ask(state, str(i)) for i, state in enumerate(states)))
@@ -232,10 +233,11 @@ def test_what_is_granted_in_a_window_is_at_most_the_limit_whoever_asks(state_url
 
     granted = play(state_url, work, 3)
 
-    # Seen from here a grant is late by the journey, so a window is a little shorter.
-    for begin, _ in granted:
-        assert sum(count for at, count in granted if begin <= at < begin + window_s * 0.9) <= limit
-    assert sum(count for _, count in granted) >= limit
+    # When a part was granted nobody knows but that it was between the asking and the telling.
+    for begin, _, _ in granted:
+        within = [count for asked, told, count in granted if begin <= asked and told < begin + window_s]
+        assert sum(within) <= limit
+    assert sum(count for _, _, count in granted) >= limit
 
 
 def test_what_is_given_back_may_be_had_again(state_url: str) -> None:
@@ -379,11 +381,11 @@ def test_what_the_dead_had_reserved_counts_as_spent_until_it_is_known_what_it_wa
 
 def test_whoever_lives_keeps_what_is_reserved(state_url: str) -> None:
     async def work(one: State, other: State) -> list[Any]:
-        made = await one.store.reserve(buying(4.0), 0.2)
+        made = await one.store.reserve(buying(4.0), 1.0)
         assert isinstance(made, Reservation)
-        until, seen = time.monotonic() + 0.4, []
+        until, seen = time.monotonic() + 1.2, []
         while time.monotonic() < until:
-            await one.store.renew_reservations([made.id], 0.2)
+            await one.store.renew_reservations([made.id], 1.0)
             seen.append(await other.store.reserve(buying(0.5), LONG_S))
             await asyncio.sleep(0.03)
         return [set(seen)]
