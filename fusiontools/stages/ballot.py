@@ -85,8 +85,9 @@ def count_ballot(record: Record, options: VoteOptions) -> Ballot:
     if options.weighing == "logprob":
         factors = weigh_by_confidence([r["member"] for r in usable.values()], _each(usable, "mean_logprob"))
         weights = {i: weight * factor for (i, weight), factor in zip(weights.items(), factors, strict=True)}
-    counted = [i for i in range(len(record["panel"])) if i not in (dropped or ())]
-    whole = math.fsum(weights.get(i, given.get(record["panel"][i]["member"], 1.0)) for i in counted)
+    left_out = set(dropped or ())
+    counted = [(i, response["member"]) for i, response in enumerate(record["panel"]) if i not in left_out]
+    whole = math.fsum(weights.get(i, given.get(member, 1.0)) for i, member in counted)
     tally = _count_responses(record, usable, keys, weights)
     return Ballot(votes.kind, keys, weights, tally, usable, whole, options.weighing, dropped)
 

@@ -84,7 +84,7 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
         judge: {models: [m], swap: true, template: creative, temperature: 0.5, max_tokens: 11}
         synth: {model: m, method: auto, top: 2, refine: true, guard: true, guard_models: [m], template: creative,
                 temperature: 0.6, max_tokens: 12, extra: {top_k: 4}}
-        vote: {key: number, weights: {m: 2}}
+        vote: {key: number, weights: {m: 2}, weighing: logprob, drop_lowest: 0.5}
         pick: {model: m, pairwise: true, consistent: false, template: creative, temperature: 0.7, max_tokens: 13}
         limits: {timeout_s: 1, deadline_s: 2, retries: 0, backoff_s: 0, max_concurrency: 1, max_cost_usd: 0,
                  max_record_cost_usd: 3}
@@ -125,7 +125,7 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
             "route": RouteOptions("model", (m,), "true", m, m, m, 3),
             "judge": JudgeOptions((m,), swap=True, template="creative", temperature=0.5, max_tokens=11),
             "synth": SynthOptions((m,), "auto", 2, True, True, (m,), "creative", 0.6, 12, {"top_k": 4}),
-            "vote": VoteOptions("number", {"m": 2}),
+            "vote": VoteOptions("number", {"m": 2}, "logprob", drop_lowest=0.5),
             "pick": PickOptions((m,), True, False, "creative", 0.7, 13),
         },
         limits=LimitOptions(1, 2, 0, 0, None, 1, 0, 3),

@@ -239,19 +239,16 @@ def test_each_vote_is_told_from_the_record_as_fuse_vote_counts_it(told: Any, kin
     assert found[VOTE].score == 0
 
 
-def test_what_was_typed_is_told_from_what_the_vote_left_out_and_a_claim_that_does_not_hold_is_none() -> None:
+def test_a_vote_that_was_typed_is_told_from_the_answer_and_is_what_that_took() -> None:
+    """The third response is what another way of reading the answers would take: the row follows the answer."""
     typed: Any = sampled()
-    dropping = run_stage(vote(fixed(VoteOptions(key="text", drop_lowest=0.2))), typed, Scripted())
-    weighed = run_stage(vote(fixed(VoteOptions(key="text", weighing="logprob"))), typed, Scripted())
-    other = {**weighed, "answer": {**weighed["answer"], "response": 0}}
+    for options, kind in (({"drop_lowest": 0.2}, SURER), ({"weighing": "logprob"}, LOGPROB)):
+        voted = run_stage(vote(fixed(VoteOptions(key="text", **options))), typed, Scripted())
+        voted = {**voted, "answer": {**voted["answer"], "response": 2}}
+        whole = {**voted, "grades": [*typed["grades"], grade("answer", "m", 0)]}
 
-    equal = [
-        read([{**each, "grades": [*typed["grades"], grade("answer", "m", 0)]}]).same_as(FUSION)
-        for each in (dropping, weighed, other)
-    ]
-
-    assert dropping["answer"]["vote"]["dropped"] == [0]
-    assert equal == [[FUSION, SURER], [FUSION, LOGPROB], [FUSION]]
+        assert outcomes(whole)[kind].score == 0
+        assert read([whole]).same_as(FUSION) == [FUSION, kind]
 
 
 def test_without_a_word_of_the_recipe_the_surer_are_the_better_half() -> None:

@@ -549,6 +549,16 @@ def test_agreement_is_a_share_of_what_counts() -> None:
     assert count_ballot(record, VoteOptions(weighing="logprob")).agreement == pytest.approx(2.4904 / 4, abs=1e-4)
 
 
+def test_a_threshold_holds_for_votes_that_are_counted_alike_whether_or_not_log_probabilities_were_asked_for() -> None:
+    asked, unasked = (
+        {**panel("41", "42"), "recipe": {"panel": {"members": ["a"], **more}}} for more in ({"logprobs": True}, {})
+    )
+
+    assert panel_digest(asked, VoteOptions()) == panel_digest(unasked, VoteOptions())
+    told = [VoteOptions(), VoteOptions(weighing="logprob"), VoteOptions(drop_lowest=0.5), VoteOptions(drop_lowest=0.4)]
+    assert len({panel_digest(asked, options) for options in told}) == 4
+
+
 def test_a_pipeline_counts_by_what_endpoints_say_and_a_replay_counts_the_same(run: Run, upstream: Upstream) -> None:
     members = ["-m", "fake/a+text=41+logprobs=-3", "-m", "fake/b+text=42+logprobs=-0.1+nologprobs"]
     asked = run(["fuse-panel", "-q", "--samples", "2", "--logprobs", *members], stdin=lines(ASKED))

@@ -126,8 +126,10 @@ def outcomes(record: Record) -> dict[System, Outcome]:
     if not panel:
         return found
     found[VOTE] = _outcome(_voted_in(record, panel), panel, calls.panel)
+    own = weighting_of(record)
     for kind, weights in weightings(record, panel).items():
-        found[System(kind)] = _outcome(counted_in(record, panel, weights), panel, calls.panel)
+        taken = _copied(record, panel) if kind == own else None
+        found[System(kind)] = _outcome(taken or counted_in(record, panel, weights), panel, calls.panel)
     # Where nobody knows how sure they were, all count the same.
     found = {LOGPROB: found[VOTE], SURER: found[VOTE]} | found
     is_whole = is_asked_until(record) or bool(record.get("layers"))
@@ -148,7 +150,7 @@ def find_equal(record: Record) -> set[tuple[System, System]] | None:
     if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
         return None
     equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
-    if (weighting := weighting_of(record, panel)) not in (None, "plain"):
+    if (weighting := weighting_of(record)) not in (None, "plain"):
         equal.add((FUSION, System(str(weighting))))
     if _is_checked(record):
         equal.add((FUSION, CHECKED))
@@ -164,7 +166,7 @@ def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
     """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
     if has_abstained(record) or (stage == "pick" and _is_checked(record)):
         return False
-    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record, panel) != "plain":
+    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record) != "plain":
         return False
     by = record["answer"].get("by") if "answer" in record else None
     could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))
@@ -173,8 +175,11 @@ def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
 
 def _taken(record: Record, stage: str, panel: Sequence[Grade]) -> Grade | None:
     """Return the grade of what this stage took, where it made the answer."""
-    if not _answers(record, stage, panel):
-        return None
+    return _copied(record, panel) if _answers(record, stage, panel) else None
+
+
+def _copied(record: Record, panel: Sequence[Grade]) -> Grade | None:
+    """Return the grade of the response that the answer is, else the answer's own."""
     place = record["answer"].get("response")
     if place is not None and place < len(panel):
         return panel[place]

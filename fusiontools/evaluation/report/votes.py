@@ -43,24 +43,20 @@ def is_weighable(record: Record) -> bool:
     return is_comparable([each["member"] for each in panel], [each.get("mean_logprob") for each in panel])
 
 
-def weighting_of(record: Record, panel: Sequence[Grade]) -> Weighting | Literal["plain"] | None:
+def weighting_of(record: Record) -> Weighting | Literal["plain"] | None:
     """Return which vote the record's own answer was; None where it is another one, or no vote.
 
-    What was typed stands in no record: a vote by one of these rules that is not this one has another winner somewhere.
+    It goes by what stands in the record: a `--weight` that was typed does not.
     """
     vote: Mapping[str, Any] = record.get("answer", {}).get("vote") or {}
     if not vote or "abstained" in record.get("answer", {}):
         return None
-    weighing, dropped = vote.get("weighing", "given"), "dropped" in vote
-    if dropped and weighing != "given":
-        return None
-    kind: Weighting = "surer" if dropped else weighing
-    if kind == "given" and not _vote_section(record).get("weights"):
-        return "plain"
-    place, weights = record["answer"].get("response"), weightings(record, panel).get(kind)
-    if weights is None or place is None or place >= len(panel):
-        return None
-    return kind if counted_in(record, panel, weights)["key"] == panel[place]["key"] else None
+    weighing, has_weights = vote.get("weighing", "given"), bool(_vote_section(record).get("weights"))
+    if "dropped" in vote:
+        return "surer" if weighing == "given" and not has_weights else None
+    if weighing == "logprob":
+        return None if has_weights else "logprob"
+    return "learned" if weighing == "learned" else "given" if has_weights else "plain"
 
 
 def counted_in(record: Record, panel: Sequence[Grade], weights: Sequence[float] | None = None) -> Grade:
