@@ -264,11 +264,12 @@ def test_only_one_place_waits_and_tries_again() -> None:
 
     assert "llm.retry" in sleepers
     # Opening the journal waits for other processes, by itself and in milliseconds; a search for its engine's turn;
-    # money for what others, who share it, have done; a call for another process that buys it.
+    # money for what others, who share it, have done; a call for another process that buys it. Inflating a body lets
+    # others in between, and waits for nothing.
     batches = {f"llm.batches.{name}" for name in ("desk", "dispatch", "job_file", "job_store")}  # for a job
     batches |= {"runs.batch_rounds"}
     state = {f"llm.state.{name}" for name in ("flights", "blocks", "remote_journal")}
-    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits"} | state | batches
+    assert sleepers <= {"llm.retry", "llm.journal", "llm.purses", "tools.search_limits", "llm.http"} | state | batches
 
 
 def test_no_module_is_called_by_a_name_that_says_nothing() -> None:
