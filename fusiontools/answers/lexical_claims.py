@@ -45,19 +45,18 @@ def _results(names: Sequence[str], answers: Sequence[str], votes: Votes, told: S
 def _points(names: Sequence[str], answers: Sequence[str], told: Sequence[int]) -> list[Any]:
     """Return the sentences of the answers as claims: those alike are one, those opposed are on its other side."""
     points = lexical.points_of(answers, told)
-    near = lexical.neighbours(points)
     placed: set[lexical.Point] = set()
     found = []
-    for lead in points:
+    for lead, near in zip(points, lexical.neighbours(points), strict=True):
         if lead in placed:
             continue
-        group = [lead, *(point for point in near(lead) if point not in placed and lexical.alike(lead, point))]
+        group = [lead, *(point for point in near if point not in placed and lexical.alike(lead, point))]
         placed.update(group)
         behind: dict[int, str] = {}
         for point in group:
             behind.setdefault(point.owner, point.text)
         against: dict[int, str] = {}
-        for point in near(lead):
+        for point in near:
             if lexical.opposed(lead, point) and point.owner not in behind:
                 against.setdefault(point.owner, point.text)
         found.append(_claim(names, lead.text, behind, against))
