@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from graded import lines
-from simulated import Member, simulate
+from simulated import Member, panels_of, simulate
 from workdir import Run
 
-from fusiontools.config.recipe_yaml import load_recipe
+from fusiontools.config.recipe_yaml import build_recipe, load_recipe
+from fusiontools.evaluation.tune.replay import Way
+from fusiontools.evaluation.tune.tuned_recipe import how_asked, recipe_of
 
 MEMBERS = {"a": Member(0.7, 0.001), "b": Member(0.7, 0.001), "c": Member(0.65, 0.001)}
 
@@ -45,6 +48,20 @@ def test_a_recipe_is_written_that_loads_and_asks_who_was_chosen(run: Run, tmp_pa
     assert recipe.chain == "panel | vote"
     assert [part["member"] for part in found["explain"]] == ["a", "b", "c"]
     assert found["chosen"]["low"] <= found["chosen"]["score"] <= found["chosen"]["high"]
+
+
+def test_the_recipe_of_a_vote_until_it_is_sure_asks_as_it_was_replayed() -> None:
+    panels = panels_of(tunable(MEMBERS, 40))
+    choice: Any = SimpleNamespace(
+        way=Way("until", ("c", "a", "b"), 2, until=0.8), learned=SimpleNamespace(weights=None)
+    )
+
+    data = recipe_of(panels, choice, how_asked(panels), {}, {}, "")
+
+    panel = build_recipe(data, "tuned.yaml", "tuned").panel
+    assert (panel.until, panel.samples, panel.max_samples) == (0.8, 2, None)
+    assert [member.name for member in panel.members] == ["c", "a", "b"]
+    assert data["chain"] == "panel | vote"
 
 
 def test_the_answer_comes_first_and_the_same_records_give_the_same_text(run: Run) -> None:
