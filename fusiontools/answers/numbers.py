@@ -129,21 +129,8 @@ CUE = compile_later(
     r"|total of|totall?ing|result(?:s|ing)? in)\b"
 )
 #: One of these stands in every piece in which the pattern finds something.
-CUE_HINTS: tuple[str, ...] = (
-    "leav",
-    "so",
-    "thus",
-    "hence",
-    "therefore",
-    "giv",
-    "mak",
-    "but",
-    "rather",
-    "instead",
-    "equals",
-    "then",
-)
-CUE_HINTS += ("total", "result")
+CUE_HINTS_TEXT = "leav so thus hence therefore giv mak but rather instead equals then total result"
+CUE_HINTS = tuple(CUE_HINTS_TEXT.split())
 DENIED = compile_later(r"\bnot (?:just |only )?(?=¤)")
 #: Words with which a question asks for a year, or a date: nothing is counted there.
 WHEN = frozenset({"when", "year"})

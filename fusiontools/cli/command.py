@@ -112,7 +112,8 @@ class GroupedCommand(click.Command):
 
     def get_help(self, ctx: click.Context) -> str:
         """Return the help; its width is found here, for click asks `shutil`, which loads every compression first."""
-        ctx.terminal_width = max(_NARROWEST, min(_screen_columns(), ctx.max_content_width or _WIDEST) - 2)
+        if ctx.terminal_width is None:
+            ctx.terminal_width = max(_NARROWEST, min(_screen_columns(), ctx.max_content_width or _WIDEST) - 2)
         return super().get_help(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

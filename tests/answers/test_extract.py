@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from votes import OPTIONS, key_of
 
+from fusiontools.answers import extract, normalize, numbers
 from fusiontools.answers.keys import vote_keys
 
 
@@ -48,3 +51,22 @@ def test_what_the_question_offers_is_an_answer_also_where_it_sounds_like_a_refus
     question = "How many? A) 5 B) 6 C) Cannot be determined"
 
     assert vote_keys(["Cannot be determined", "C"], "auto", question) == ("choice", ["C", "C"])
+
+
+@given(
+    st.lists(st.sampled_from(["on", "a1", "3", "1,000", "two", "million", "x-1", "_", "don't", "über"]), max_size=45),
+    st.sampled_from([" ", ", ", "\n"]),
+)
+def test_a_text_is_long_from_so_many_tokens_on_however_they_are_counted(words: list[str], between: str) -> None:
+    folded = normalize.fold(between.join(words))
+
+    assert extract.is_long(folded) == (
+        len(folded) > extract.SHORT_CHARS or len(normalize.tokens(folded)) > extract.SHORT_WORDS
+    )
+
+
+@given(st.lists(st.sampled_from(["so", "also", "this gives", "total of", "totals", "resulting in", "=", "river"])))
+def test_what_may_conclude_is_what_the_pattern_finds_or_an_equation(words: list[str]) -> None:
+    piece = " ".join(words)
+
+    assert numbers.may_conclude(piece) == ("=" in piece or numbers.CUE.search(piece) is not None)
