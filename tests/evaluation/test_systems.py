@@ -319,8 +319,8 @@ def test_a_vote_until_it_is_sure_hears_and_pays_the_first_responses_alone(
 ) -> None:
     found = outcome_of(one_member(keys), UNTIL)
 
-    assert (found.spent.calls, found.score, found.latency_s) == (asked, score, seconds)
-    assert found.spent.cost_usd == pytest.approx(0.01 * asked)
+    assert (found.took.calls, found.score, found.took.latency_s) == (asked, score, seconds)
+    assert found.took.usd == pytest.approx(0.01 * asked)
 
 
 def test_members_are_heard_in_turn() -> None:
@@ -342,8 +342,8 @@ def test_the_vote_of_a_panel_that_was_asked_until_it_was_sure_is_that_vote() -> 
 def test_the_rounds_of_a_panel_that_was_asked_until_it_was_sure_come_one_after_the_other() -> None:
     asked = one_member("wtttttt", recipe={"name": "x", "panel": {"until": 0.95}})
 
-    assert outcome_of(asked, VOTE).latency_s == 4 + 7
-    assert outcome_of(one_member("wtttttt"), VOTE).latency_s == 7
+    assert outcome_of(asked, VOTE).took.latency_s == 4 + 7
+    assert outcome_of(one_member("wtttttt"), VOTE).took.latency_s == 7
 
 
 def test_a_report_says_what_a_vote_until_it_is_sure_would_have_spared() -> None:

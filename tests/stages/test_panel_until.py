@@ -188,7 +188,7 @@ def test_baselines_are_asked_as_ever() -> None:
 
 def test_a_samples_temperature_goes_by_its_number_whatever_the_most_is() -> None:
     few, many = (
-        [heat for _, heat in seat_first(PanelOptions(members=(A,), until=0.95, max_samples=most), short=False).seats]
+        [seat[1] for seat in seat_first(PanelOptions(members=(A,), until=0.95, max_samples=most), short=False).seats]
         for most in (5, 12)
     )
     own = seat_first(PanelOptions(members=(model("a", temperature=0),), until=0.95, max_samples=5), short=False).seats
