@@ -124,7 +124,7 @@ def test_every_setting_of_a_recipe_arrives_in_its_options() -> None:
             "vote": VoteOptions("number", {"m": 2}),
             "pick": PickOptions((m,), True, False, "creative", 0.7, 13),
         },
-        limits=LimitOptions(1, 2, 0, 0, 1, 0, 3),
+        limits=LimitOptions(1, 2, 0, 0, None, 1, 0, 3),
     )
 
 
