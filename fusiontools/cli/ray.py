@@ -24,7 +24,7 @@ done: failed records once more, and no finished call twice, for calls that the j
 """
 
 
-@command(_TOOL, RayOptions, ToolOptions, LimitOptions, BatchOptions, JournalOptions, help=HELP, arguments="FILE...")
+@command(_TOOL, RayOptions, ToolOptions, LimitOptions, JournalOptions, BatchOptions, help=HELP, arguments="FILE...")
 def main(
     files: tuple[str, ...],
     config: str | None,

@@ -181,6 +181,7 @@ def test_no_line_however_odd_ends_the_run(tool: list[str], run: Run, tmp_path: P
         assert len(result.records) + rejected == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--by", "record,stage,model"], ["--estimate", "-c", "frontier"]], ids=str)
 def test_no_line_however_odd_ends_the_sums(options: list[str], run: Run) -> None:
     result = run(["fuse-cost", *options, "-o", "json"], lines(odd_records(300)))

@@ -162,6 +162,7 @@ def test_what_cannot_be_written_whole_leaves_the_old_file_and_nothing_beside_it(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".kept")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["fuse-tune", "fuse-calibrate --risk 0.3"])
 def test_a_reader_that_has_left_is_no_error_and_a_full_disk_is_one(run: Run, tool: str) -> None:
     closed = run(f"{tool} | true", CALIBRATED, pipefail=True)

@@ -99,6 +99,7 @@ def test_records_with_equal_recipes_share_their_options() -> None:
     assert different.system == "y"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_recipes_that_differ() -> None:
     options_for = Resolver(None).options_for("panel", {})
 

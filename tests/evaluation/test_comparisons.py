@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
+import pytest
 from graded import World
 from paired import FEW, as_scores, pair, rate
 
@@ -37,6 +38,7 @@ def test_better_than_the_best_is_better_than_every_one_and_worse_is_worse_than_a
     assert worse == 2 * pair(as_scores(awful), as_scores(members["good"])).p
 
 
+@pytest.mark.slow
 def test_the_choice_of_the_best_finds_nothing_where_nothing_is() -> None:
     """Twelve members and a fusion, all of the same skill: whoever leads does so by luck."""
     world = World({f"m{i}": 0.5 for i in range(13)}, together=0.0)

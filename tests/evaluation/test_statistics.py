@@ -291,6 +291,7 @@ def test_signs_by_lot_find_nothing_where_nothing_is() -> None:
     assert rate(found) >= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "world", [World(mended=0.35, broken=0.1), World(mended=0.3, broken=0.05), World(mended=0.4, broken=0.2)]
 )

@@ -60,8 +60,8 @@ def most_memory(server: Server) -> int:
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
-        ("fake/a", "application/json"),
         ("fusion", "text/event-stream"),
+        pytest.param("fake/a", "application/json", marks=pytest.mark.slow),
         pytest.param("fake/a", "text/event-stream", marks=pytest.mark.slow),
         pytest.param("fusion", "application/json", marks=pytest.mark.slow),
     ],

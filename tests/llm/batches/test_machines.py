@@ -64,6 +64,7 @@ def test_what_failed_for_one_machine_has_failed_for_all_and_is_tried_as_often(
     assert provider.jobs() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_job_that_a_dead_machine_left_half_sent_is_found_by_another(
     batch: Batch, provider: Provider, machines: list[dict[str, str]], there: Mapping[str, str], tmp_path: Path
 ) -> None:

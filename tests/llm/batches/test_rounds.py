@@ -320,6 +320,7 @@ def test_a_provider_may_forget_a_job_for_a_while(batch: Batch, provider: Provide
     assert provider.jobs() == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 200])
 def test_a_job_that_is_gone_is_given_up_and_sent_anew(batch: Batch, provider: Provider, status: int) -> None:
     provider.set(absent=1000, looks=0, absent_status=status)
