@@ -4,7 +4,7 @@
 # `make tune` runs this, in WORK.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-N=${N:-100}
+N=${N:-70}
 recipe=${RECIPE:-$here/members.yaml}
 work=${WORK:-.tune}
 mkdir -p "$work"
