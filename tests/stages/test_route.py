@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rawhttp import eventually
 from scripted import HANG, Scripted, model, open_door
 from workdir import Run, Upstream
 
@@ -620,7 +621,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(limit: str, tmp_path: P
     assert result["route"]["to"] == "fuse"
     assert codes(result) == ["route_failed"]
     assert "the router command did not end within 0." in detail(result)
-    assert not alive(pids)
+    eventually(lambda: not alive(pids), "the end of a command with its children")
 
 
 def test_whoever_is_cancelled_ends_its_command_with_its_children(tmp_path: Path) -> None:
@@ -639,7 +640,7 @@ def test_whoever_is_cancelled_ends_its_command_with_its_children(tmp_path: Path)
     asyncio.run(work())
 
     assert pids.read_text().split()
-    assert not alive(pids)
+    eventually(lambda: not alive(pids), "the end of a command with its children")
 
 
 @pytest.mark.parametrize("turns", range(10))

@@ -62,7 +62,8 @@ def test_programs_in_python_share_a_state_and_a_budget_with_the_tools(
     run: Run, upstream: Upstream, redis_server: StoreServer, env: dict[str, str], tmp_path: Path, by: str
 ) -> None:
     url = redis_server.own()
-    run([*PANEL, "--state", url, "--budget", "team", "--max-cost-usd", "3"], QUESTIONS)
+    # One after the other, so that it is the last question for which there is no money.
+    run([*PANEL, "-j", "1", "--state", url, "--budget", "team", "--max-cost-usd", "3"], QUESTIONS)
     limited = RECIPE + "limits: {max_cost_usd: 3}\nchain: panel --max-tokens 1000\n"
     (tmp_path / "limited.yaml").write_text(limited)
     (tmp_path / "own.py").write_text(
