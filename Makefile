@@ -8,7 +8,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 NEWEST := .venv-newest/bin
 PIP := -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest $(ARGS)
-DEBIAN := bubblewrap chromium fish jq man-db pgbouncer postgresql procps redis-server zsh
+DEBIAN := bubblewrap caddy chromium fish jq man-db pgbouncer postgresql procps redis-server systemd zsh
 BUILDER := $(firstword $(shell which podman buildah docker 2>/dev/null))
 IMAGE ?= localhost/fusiontools:latest
 IMAGE_EXTRAS := serve prices mcp otel redis postgres
@@ -130,7 +130,7 @@ image: ## build the container of fuse-serve with podman, buildah or docker; BUIL
 	@$(BUILDER) build $(if $(filter docker,$(notdir $(BUILDER))),,--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) --file Containerfile --tag $(IMAGE) .
 
 system: ## install the Debian packages that some tests need and are skipped without
-	@{ which bwrap chromium fish jq man ps redis-server zsh && ls /usr/sbin/pgbouncer /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
+	@{ which bwrap caddy chromium fish jq man ps redis-server systemd-analyze zsh && ls /usr/sbin/pgbouncer /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(DEBIAN); }
 
 screenshots: $(VENV)/.dev ## take the pictures of docs/page.md anew
 	@FUSION_PICTURES="$(CURDIR)/docs/pictures" $(PYTEST) -m slow tests/page/test_looks.py
