@@ -15,7 +15,7 @@ from typing import Any
 
 from fusiontools.errors import UsageError, install_line
 from fusiontools.llm.state.address import masked, take_namespace
-from fusiontools.llm.state.postgres_tables import PRUNE, VERSION, in_schema, making
+from fusiontools.llm.state.postgres_tables import PRUNE, TURN, VERSION, in_schema, making
 from fusiontools.llm.state.store import (
     DONE_S,
     NANO,
@@ -240,20 +240,25 @@ class PostgresStore:
             connect_timeout=_CONNECT_S,
             application_name="fusiontools",
         )
-        made = False
         try:
-            found = await db.execute("SELECT to_regclass(%s)", [f"{self._schema}.version"])
-            if await found.fetchone() != (None,):
-                found = await db.execute(in_schema(self._schema, "SELECT max(number) FROM NS.version"))
-                [number] = await found.fetchone() or (None,)
-                made = (number or 0) >= VERSION
-            if not made:
-                await db.execute(making(self._schema))
-            made = True
-        finally:
-            if not made:
-                await db.close()
+            if not await self._is_made(db):
+                async with db.transaction():
+                    await db.execute(in_schema(self._schema, TURN))
+                    # Another may have made them meanwhile, and works: making them again would lock its tables.
+                    if not await self._is_made(db):
+                        await db.execute(making(self._schema))
+        except BaseException:
+            await db.close()
+            raise
         return db
+
+    async def _is_made(self, db: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+        found = await db.execute("SELECT to_regclass(%s)", [f"{self._schema}.version"])
+        if await found.fetchone() == (None,):
+            return False
+        found = await db.execute(in_schema(self._schema, "SELECT max(number) FROM NS.version"))
+        [number] = await found.fetchone() or (None,)
+        return (number or 0) >= VERSION
 
 
 class _Line:
@@ -265,11 +270,13 @@ class _Line:
         self._turn = asyncio.Lock()
 
     async def run(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run a statement; a connection that has gone since the last one is made anew."""
+        """Run a statement; one that a deadlock has undone, or that found its connection gone, is run once more."""
         async with self._turn:
             fresh = self._db is None
             try:
                 return await self._run(query, values)
+            except psycopg.errors.DeadlockDetected:
+                pass
             except psycopg.OperationalError:
                 if fresh or self._db is not None:
                     raise

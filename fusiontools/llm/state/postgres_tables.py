@@ -248,17 +248,18 @@ DELETE FROM NS.endpoint WHERE used < clock_timestamp() - make_interval(secs => :
 """
 
 
+#: Ends with the transaction: one at a time makes the tables.
+TURN = "SELECT pg_advisory_xact_lock(hashtextextended('NS tables', 0))"
+
+
 def making(schema: str) -> str:
-    """Return what makes the tables and functions, in one transaction that others wait for."""
+    """Return what makes the tables and functions, for a transaction that has the `TURN`."""
     return in_schema(
         schema,
         f"""
-        BEGIN;
-        SELECT pg_advisory_xact_lock(hashtextextended('NS tables', 0));
         DO $$ BEGIN IF to_regnamespace('NSname') IS NULL THEN CREATE SCHEMA NSname; END IF; END $$;
         {_TABLES} {_CALLS} {_MONEY}
         DELETE FROM NS.version; INSERT INTO NS.version VALUES ({VERSION});
-        COMMIT;
         """,  # noqa: S608 - a name of letters
     )
 
