@@ -195,7 +195,12 @@ def facts(long: str) -> Facts:
 
 def formulas(text: str) -> list[str]:
     """Return what is written with a sign of mathematics between words or numbers."""
-    return FORMULA.findall(text) if FORMULA_SIGN.search(text) else []
+    signs = [sign.start() for sign in FORMULA_SIGN.finditer(text)]
+    if not signs:
+        return []
+    # From the word before the first sign to the end of the one behind the last, each over one space at most.
+    start, end = text.rfind(" ", 0, max(0, signs[0] - 1)) + 1, text.find(" ", signs[-1] + 2)
+    return FORMULA.findall(text, start, len(text) if end < 0 else end)
 
 
 def contested(one: Facts, other: Facts) -> bool:

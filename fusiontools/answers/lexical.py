@@ -127,7 +127,7 @@ def capitalised(text: str) -> list[str]:
     if not text.isascii():
         return [word for word in WORD.findall(text) if word[0].isupper()]
     # Digits, capitals and the underscore come before all small letters.
-    found = [word.lstrip("0123456789_") for word in text.translate(normalize.WORDS_ONLY).split() if word < "a"]
+    found = [word.lstrip("0123456789_") for word in normalize.ascii_words(text) if word < "a"]
     return [word for word in found if word[:1].isupper()]
 
 

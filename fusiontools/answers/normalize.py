@@ -56,7 +56,7 @@ NUMBERS = compile_later("[0-9](?:[^0-9]{0,24}[0-9])*")
 #: Of a shorter text with numbers, cutting is not faster.
 SHORT_CHARS = 500
 #: All that is no part of a word, in ASCII, as spaces.
-WORDS_ONLY = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
+WORDS_ONLY = bytes(code if chr(code).isalnum() or chr(code) == "_" else ord(" ") for code in range(128)).ljust(256)
 NUMBER = compile_later(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
 #: The Indian way: 1,00,000.
 LAKH = compile_later(r"-?\D?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
@@ -127,7 +127,7 @@ def tokens(folded: str) -> list[str]:
     elif has_digit(folded):
         found, places = ascii_tokens(folded) if len(folded) > SHORT_CHARS else _all_tokens(folded, ASCII_TOKEN)
     else:
-        return folded.translate(WORDS_ONLY).split()
+        return ascii_words(folded)
     out: list[str] = []
     done = 0
     for at in places:
@@ -140,6 +140,11 @@ def tokens(folded: str) -> list[str]:
             number, done = canonical(number, SCALE[found[done]]), done + 1
         out.append(number)
     return out + found[done:]
+
+
+def ascii_words(text: str) -> list[str]:
+    """Return the words of a text in ASCII, numbers in digits among them; over bytes, in half the time."""
+    return text.encode().translate(WORDS_ONLY).decode().split()
 
 
 def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
@@ -157,12 +162,12 @@ def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
         end = _word_end(folded, numbers.end())
         while folded.startswith("000", end + 1):
             end = _word_end(folded, end + 1)
-        found += folded[done:start].translate(WORDS_ONLY).split()
+        found += ascii_words(folded[done:start])
         some = ASCII_TOKEN.findall(folded, start, end)
         places += [at for at, word in enumerate(some, len(found)) if word < ":"]
         found += some
         done = end
-    return found + folded[done:].translate(WORDS_ONLY).split(), places
+    return found + ascii_words(folded[done:]), places
 
 
 def _all_tokens(text: str, pattern: re.Pattern[str]) -> tuple[list[str], list[int]]:

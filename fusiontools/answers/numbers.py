@@ -128,9 +128,12 @@ CUE = compile_later(
     r"\b(?:leav(?:es?|ing)|so|thus|hence|therefore|giv(?:es?|ing)|mak(?:es?|ing)|but|rather|instead|equals|then"
     r"|total of|totall?ing|result(?:s|ing)? in)\b"
 )
-#: One of these stands in every piece in which the pattern finds something.
-CUE_HINTS_TEXT = "leav so thus hence therefore giv mak but rather instead equals then total result"
-CUE_HINTS = tuple(CUE_HINTS_TEXT.split())
+#: One of these words stands in every piece in ASCII in which the pattern finds something.
+CUE_WORDS_TEXT = """
+leave leaves leaving so thus hence therefore give gives giving make makes making but rather instead equals then total
+totaling totalling result results resulting
+"""
+CUE_WORDS = frozenset(CUE_WORDS_TEXT.split())
 DENIED = compile_later(r"\bnot (?:just |only )?(?=¤)")
 #: Words with which a question asks for a year, or a date: nothing is counted there.
 WHEN = frozenset({"when", "year"})
@@ -142,8 +145,11 @@ NEVER_ASSUMED = frozenset({"", "%", "era"})
 
 
 def may_conclude(piece: str) -> bool:
-    """Say whether a folded piece may say what it comes to: most of them do not, and plain searches tell."""
-    return "=" in piece or (any(map(piece.__contains__, CUE_HINTS)) and CUE.search(piece) is not None)
+    """Say whether a folded piece may say what it comes to: most of them do not, and their words tell."""
+    if "=" in piece:
+        return True
+    hinted = not piece.isascii() or not CUE_WORDS.isdisjoint(normalize.ascii_words(piece))
+    return hinted and CUE.search(piece) is not None
 
 
 class Quantity(NamedTuple):

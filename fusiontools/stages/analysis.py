@@ -191,7 +191,10 @@ def _string(item: Any) -> str:
 
 
 def _first_of(item: Mapping[str, Any], *keys: str) -> Any:
-    return next((item[key] for key in keys if item.get(key)), "")
+    for key in keys:
+        if found := item.get(key):
+            return found
+    return ""
 
 
 def _read_contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.answers import lexical
-from fusiontools.answers.keys import Votes, read_responses
+from fusiontools.answers.keys import Votes, read_responses, surely_vague
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import JudgeOptions
@@ -101,8 +101,8 @@ async def _ask_judges(
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     degraded += _note_order_sensitive(record, heard) if options.swap else []
-    votes = await compare_apart(texts_of(record), "auto", _votes, record)
-    section = _complete_section(_merge_readings(heard), votes, labels, seed)
+    agreement = await compare_apart(texts_of(record), "auto", _agreement, record)
+    section = _complete_section(_merge_readings(heard), agreement, labels, seed)
     if options.claims:
         names = display_names(record["panel"])
         texts = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
@@ -268,14 +268,24 @@ def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int
         votes,
     )
     told = {**found, "ranking": [usable[i] for i in found["ranking"]], "judges": ["lexical"]}
-    return _complete_section(told, votes, labels, seed)
+    return _complete_section(told, lexical.agreement_share(votes), labels, seed)
+
+
+def _agreement(record: Record) -> float | None:
+    """Return the share of responses that say what most say; None where code cannot tell."""
+    usable = [response for _, response in usable_responses(record)]
+    if not any(response.get("tool_calls") for response in usable):
+        texts = [response.get("content", "") for response in usable]
+        if surely_vague(texts, question_text(record)):
+            return None
+    return lexical.agreement_share(_votes(record))
 
 
 def _votes(record: Record) -> Votes:
     return read_responses([response for _, response in usable_responses(record)], question=question_text(record))
 
 
-def _complete_section(found: dict[str, Any], votes: Votes, labels: Mapping[str, int], seed: int) -> Analysis:
+def _complete_section(found: dict[str, Any], agreement: float | None, labels: Mapping[str, int], seed: int) -> Analysis:
     """Return the section in its written order, with what is computed by code."""
     section: Analysis = {
         "consensus": found["consensus"],
@@ -284,7 +294,7 @@ def _complete_section(found: dict[str, Any], votes: Votes, labels: Mapping[str, 
         "unique_insights": found["unique_insights"],
         "blind_spots": found["blind_spots"],
         "ranking": found["ranking"],
-        "agreement": lexical.agreement_share(votes),
+        "agreement": agreement,
         "labels": dict(labels),
         "seed": seed,
         "judges": found["judges"],

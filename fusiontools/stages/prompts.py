@@ -33,6 +33,7 @@ FENCE_VARIABLE = "FUSION_FENCE_SECRET"
 _SECRET_BYTES = 32
 #: What is shown of the title of a source: a stranger wrote it.
 _TITLE_CHARS = 200
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Prompt(NamedTuple):
@@ -55,7 +56,7 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
     first, named = _split_template(text)
     pieces: list[Piece] = [first]
     for name, after in named:
-        value = values.get(name, f"{{{{{name}}}}}")
+        value = values[name] if name in values else f"{{{{{name}}}}}"
         if isinstance(value, str):
             pieces.append(value)
         else:
@@ -91,7 +92,8 @@ def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
 def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str, int]]:
     """Return the seed and a map from label to panel position, in an order that the record's id alone decides."""
     seed = digest("order", record_id)
-    shuffled = sorted(positions, key=lambda position: digest(str(seed), str(position)))
+    drawn = str(seed)
+    shuffled = sorted(positions, key=lambda position: digest(drawn, str(position)))
     return seed, {label_of(i): position for i, position in enumerate(shuffled)}
 
 
@@ -307,9 +309,11 @@ def response_text(response: Response) -> str:
 
 def label_of(index: int) -> str:
     """Return A … Z, AA, AB, …"""
+    if index < len(_LETTERS):
+        return _LETTERS[index]
     letters = ""
     index += 1
     while index:
         index, rest = divmod(index - 1, 26)
-        letters = chr(ord("A") + rest) + letters
+        letters = _LETTERS[rest] + letters
     return letters

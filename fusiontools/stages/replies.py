@@ -164,6 +164,8 @@ def label_in(said: Any, labels: Mapping[str, int]) -> str:
     The field that names it, else the label it begins with, else the only one it speaks of; what names no response, or
     two, stays as it is.
     """
+    if isinstance(said, str) and said in labels:
+        return said  # as nearly all are given
     if isinstance(said, dict):
         named = [said[key] for key in _NAMES if isinstance(said.get(key), str)]
         if named:
@@ -246,6 +248,8 @@ def _places(said: Any) -> list[Any]:
     if isinstance(said, list) and len(said) == 1 and isinstance(said[0], str):
         said = said[0]
     if isinstance(said, list):
+        if not any(isinstance(item, dict) for item in said):
+            return said
         numbers = [item.get("rank", item.get("place")) if isinstance(item, dict) else None for item in said]
         numbered = all(isinstance(number, int) for number in numbers) and len(set(numbers)) == len(numbers)
         if not numbered:

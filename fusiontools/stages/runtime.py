@@ -81,9 +81,9 @@ class Runtime:
         ledger.limits = self.limits
         if self.deadline is not None:
             ledger.deadline = self.deadline
-        if self._record_usd is not None:
+        if (record_usd := self._record_usd) is not None:
             spent_usd = sum(call.get("cost_usd") or 0.0 for call in record.get("calls", []))
-            ledger.budgets = self.client.budgets(self._record_usd, spent_usd)
+            ledger.budgets = self.client.budgets(record_usd, spent_usd)
         if self.purse is not None:
             ledger.budgets = (*ledger.budgets, self.purse)
         ledger.epoch = record.get("epoch", 0)
@@ -131,8 +131,8 @@ class Runtime:
 
     @property
     def _record_usd(self) -> float | None:
-        limits = [usd for usd in (self._limits.max_record_cost_usd, self.max_cost_usd) if usd is not None]
-        return min(limits, default=None)
+        any_record, this = self._limits.max_record_cost_usd, self.max_cost_usd
+        return any_record if this is None else this if any_record is None else min(this, any_record)
 
     @property
     def _limits(self) -> LimitOptions:
