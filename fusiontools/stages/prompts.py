@@ -56,7 +56,7 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
     first, named = _split_template(text)
     pieces: list[Piece] = [first]
     for name, after in named:
-        value = values[name] if name in values else f"{{{{{name}}}}}"
+        value = values.get(name, f"{{{{{name}}}}}")
         if isinstance(value, str):
             pieces.append(value)
         else:
