@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from votes import KEYS, OPTIONS, TEXTS, key_of
 
 from fusiontools.answers import structured
-from fusiontools.answers.keys import check_key, vote_keys
+from fusiontools.answers.keys import check_key, read_votes, surely_vague, vote_keys
+from fusiontools.answers.lexical import agreement_share
 from fusiontools.answers.tally import count_votes
 from fusiontools.errors import UsageError
 
@@ -246,3 +247,22 @@ def test_no_text_makes_it_slow(piece: str, key: str) -> None:
     vote_keys([text, f"({text}", f"Answer: {text}"], key, text)
 
     assert time.process_time() - started < 5
+
+
+PROSE_TEXT = "so the river is 12 km wide not x+1 answer: yes (a) b) red [1] {2} = 7 3/4 é"
+LONG_PROSE = st.lists(st.sampled_from(PROSE_TEXT.split()), min_size=28, max_size=60).map(" ".join)
+ASKED = st.sampled_from(["", "Why?", "Is it wide?", "How wide is it?", "Which one: a) red b) blue?", "Tea or coffee?"])
+
+
+@given(st.lists(st.one_of(LONG_PROSE, TEXTS), min_size=2, max_size=5), ASKED)
+def test_what_is_surely_vague_has_no_share_of_agreement(texts: list[str], question: str) -> None:
+    if surely_vague(texts, question):
+        assert agreement_share(read_votes(texts, question=question)) is None
+
+
+def test_long_answers_that_differ_are_surely_vague_beside_one_that_is_short() -> None:
+    long = [f"{word} " + "rivers run to the sea and the sea is never full of them " * 3 for word in ("All", "Some")]
+
+    assert surely_vague([*long, "Yes."], "Why?")
+    assert not surely_vague([long[0], long[0], "Yes."], "Why?")
+    assert not surely_vague([*long, "Yes.", "No."], "Why?")
