@@ -96,12 +96,15 @@ def by_rank(record: Record) -> list[int]:
     """Return the positions of all usable responses, best first: as ranked, then the longest finished ones."""
     usable = dict(usable_responses(record))
     ranked = [position for position in record.get("analysis", {}).get("ranking", []) if position in usable]
+    ranked = list(dict.fromkeys(ranked))
+    if len(ranked) == len(usable):
+        return ranked
 
     def worth(i: int) -> tuple[bool, int, int]:
         return (usable[i].get("finish_reason") in ("stop", "tool_calls"), len(usable[i].get("content", "")), -i)
 
     rest = sorted(usable.keys() - set(ranked), key=worth, reverse=True)
-    return list(dict.fromkeys(ranked)) + rest
+    return ranked + rest
 
 
 def is_solo(record: Record) -> bool:
@@ -134,8 +137,10 @@ def has_sources(record: Record) -> bool:
 
 def is_settled(record: Record) -> bool:
     """Return whether the responses are known to agree, because the scouts were asked for just that: one is enough."""
+    if "spared" not in record:
+        return False
     layer = max((response.get("layer", 1) for response in record.get("panel", [])), default=1)
-    return any((s.get("why"), s.get("layer")) == ("scouts", layer) for s in record.get("spared", []))
+    return any((s.get("why"), s.get("layer")) == ("scouts", layer) for s in record["spared"])
 
 
 def take_verbatim(record: Record, position: int, by: str = "panel", **extra: Any) -> Answer:
