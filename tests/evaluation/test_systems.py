@@ -152,6 +152,16 @@ def test_members_answer_at_once_and_stages_one_after_the_other() -> None:
     assert math.isnan(add_up([]).fusion.latency_s)
 
 
+def test_a_sample_works_on_while_another_one_uses_its_tool() -> None:
+    grades = [grade("baseline", "m", 1, sample=n) for n in range(2)]
+    calls = [
+        *(call("baseline", "m", sample=n, latency_s=seconds) for n, seconds in enumerate((1, 3))),
+        *(call("baseline", "m", sample=n, latency_s=seconds, step="tool") for n, seconds in enumerate((5, 1))),
+    ]
+
+    assert outcome_of(record("q", grades, calls), System("baseline", "m", 2)).took.latency_s == 1 + 5
+
+
 def test_a_tie_is_broken_as_fuse_vote_breaks_it() -> None:
     grades = [{**grade("panel", name, float(name == "b")), "key": name} for name in "ab"]
     taken = {"answer": {"content": "b", "by": "vote", "response": 1}}
