@@ -18,12 +18,11 @@ import os
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from traceback import clear_frames
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -52,6 +51,7 @@ from fusiontools.record import jsonl
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
 _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 _DEPTH_NAME = DEPTH_HEADER.encode()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class HttpReply:
             pieces.append(piece)
 
         await self.each(add)
-        return b"".join(pieces)
+        return _replace_all(b"".join(pieces), _names_in(self.own_names))
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the body as it comes, to whoever waits between its pieces."""
@@ -226,33 +226,28 @@ class HttpBackend:
                 say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
 
-    @asynccontextmanager
-    async def forwarded(self, asked: Mapping[str, Any]) -> AsyncIterator[HttpReply]:
-        """Send a client's own body, as this endpoint has been found to understand it; gives the reply as it comes.
+    async def forward(self, asked: Mapping[str, Any], take: Callable[[HttpReply], Awaitable[T]]) -> T:
+        """Send a client's own body, as this endpoint has been found to understand it; returns what `take` makes of the
+        reply, which it may read as it comes.
 
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
         quirks, mask = self._quirks_of(str(asked.get("model"))), await self._mask()
-        own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
                 sent = quirks.adapt(asked)
-                own_names = quirks.own_tool_names(asked)
                 reply = await self._send(jsonl.dumps(sent), mask)
-                if reply.status < 300:
-                    break
                 try:
+                    if reply.status < 300:
+                        reply.own_names = quirks.own_tool_names(asked)
+                        return await take(reply)
                     failure = await _failure_of(reply)
                 finally:
                     await self._close(reply)
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
-                    raise failure
-            reply.own_names = own_names
-            try:
-                yield reply
-            finally:
-                await self._close(reply)
+                    break
+            raise failure
         except CallFailed as failure:
             _let_go(failure)
             raise
@@ -389,7 +384,7 @@ def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
 
 async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:
     """Yield a reply line by line, the tools in it under the client's own names; a short name is unlike any word."""
-    names = [(jsonl.dumps(short), jsonl.dumps(own)) for short, own in own_names.items()]
+    names = _names_in(own_names)
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -397,6 +392,11 @@ async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -
             yield _replace_all(b"\n".join([*lines, b""]), names)
     if rest:
         yield _replace_all(rest, names)
+
+
+def _names_in(own_names: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return short names of tools and the client's own, each as it stands in JSON."""
+    return [(jsonl.dumps(short), jsonl.dumps(own)) for short, own in own_names.items()]
 
 
 def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:

@@ -206,6 +206,30 @@ def report_bug(request_id: str, error: Exception) -> None:
     sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")
 
 
+class Departure:
+    """Tells those who work for a request that its client has left; each has one in its scope."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._told: list[Callable[[], object]] = []
+
+    def add(self, tell: Callable[[], object]) -> None:
+        """Have this called when the client leaves; at once where it has left."""
+        self._told.append(tell)
+        if self.gone:
+            tell()
+
+    def remove(self, tell: Callable[[], object]) -> None:
+        """Call this no more."""
+        self._told.remove(tell)
+
+    def note(self) -> None:
+        """Take note that the client has left."""
+        self.gone = True
+        for tell in list(self._told):
+            tell()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection, served by an app that says how long a head may take and counts who is turned away."""
 
@@ -229,6 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                cycle.scope["departure"].note()  # type: ignore[typeddict-item]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -270,6 +295,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         if (authority := _authority_of(self.url)) is not None and [authority] != _hosts_of(self.headers):
             self.headers.append((b"host", authority))  # who names two is refused
+        self.scope["departure"] = Departure()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self._under_way = [*(cycle for cycle in self._under_way if not cycle.response_complete), self.cycle]
         if 0 < len(self.pipeline) <= _MOST_WAITING:
@@ -281,6 +307,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_timer()
             self._await_head()
         super().on_message_complete()
+        if len(self.pipeline) <= _MOST_WAITING:
+            self.flow.resume_reading()  # a long body has stopped it
 
     def send_400_response(self, msg: str) -> None:
         self._refused = True
