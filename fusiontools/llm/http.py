@@ -276,13 +276,7 @@ class HttpBackend:
     async def _call(self, body: dict[str, Any], mask: KeyMask, on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
         api = self._api
-        shown = False
-
-        def show(delta: Delta) -> None:
-            nonlocal shown
-            shown = True
-            on_delta(delta)  # type: ignore[misc]
-
+        reader: ReplyReader | None = None
         try:
             reply = await self._send(jsonl.dumps(body), mask)
             try:
@@ -290,7 +284,7 @@ class HttpBackend:
                     raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
                     reader = self._reader(body, streamed=True)
-                    completion = await read_stream(reply.each, reader, show, started)
+                    completion = await read_stream(reply.each, reader, on_delta, started)
                 else:
                     content = await reply.whole()
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
@@ -300,7 +294,7 @@ class HttpBackend:
             finally:
                 await self._close(reply)
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
-            raise self._call_failed(error, retryable=not shown) from error
+            raise self._call_failed(error, retryable=reader is None or reader.ttft_s is None) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
         return completion
