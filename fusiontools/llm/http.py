@@ -134,7 +134,8 @@ class HttpReply:
             pieces.append(piece)
 
         await self.each(add)
-        return _replace_all(b"".join(pieces), _names_in(self.own_names))
+        body = b"".join(pieces)
+        return _replace_all(body, _names_in(self.own_names)) if self.own_names else body
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the body as it comes, to whoever waits between its pieces."""

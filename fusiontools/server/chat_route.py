@@ -63,7 +63,7 @@ class ChatRoute:
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         log: RequestLog = scope["log"]
         departure: Departure = scope["departure"]
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         if self.route == "responses":
             turn = self.server.responses.open_turn(log.caller, body)
             body = turn.body

@@ -31,7 +31,7 @@ class CompletionsRoute:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(receive, self.asked.server.options)
+            body = await read_body(scope, receive, self.asked.server.options)
             with ExitStack() as held:
                 exchanges = await self._begin(body, scope, held)
                 await self._answer(exchanges, scope, send)

@@ -21,6 +21,7 @@ from fusiontools.llm.ledger import Ledger, Slot, find_usage, paid, usage_of
 from fusiontools.llm.purses import Budget
 from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
+from fusiontools.record import jsonl
 from fusiontools.record.types import Usage
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
@@ -123,6 +124,12 @@ def _hides_usage(body: Mapping[str, Any]) -> bool:
 
 def _usage_in(data: bytes) -> tuple[Usage | None, float | None]:
     """Return the tokens and the cost that a whole answer reports."""
+    try:
+        answer = jsonl.loads(data)
+    except ValueError:
+        answer = None  # what endpoints send beyond JSON is read like a stream
+    if isinstance(answer, dict):
+        return usage_of(answer)
     reading = _UsageReader()
     reading.take(data)
     return reading.finish()

@@ -82,13 +82,13 @@ class RequestLog:
         return {} if self.cost_usd is None else {"x-fusion-cost-usd": f"{self.cost_usd:.8f}"}
 
 
-async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
+async def read_body(scope: Any, receive: Receive, options: ServeOptions) -> dict[str, Any]:
     """Return a request's body.
 
     Raises:
         ApiError: too large, too slow, not JSON.
     """
-    data = await read_bytes(receive, options)
+    data = await read_bytes(scope, receive, options)
     try:
         return jsonl.read_object(data, "a request's body", levels=_AROUND)
     except InputError as error:
@@ -96,15 +96,18 @@ async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
         raise ApiError(400, "invalid_json", _QUOTED.sub(r"\1", error.message)) from None
 
 
-async def read_bytes(receive: Receive, options: ServeOptions) -> bytes:
+async def read_bytes(scope: Any, receive: Receive, options: ServeOptions) -> bytes:
     """Return a request's body as it came.
 
     Raises:
         ApiError: too large, too slow.
     """
+    limit_bytes = int(options.max_body_mib * 2**20)
+    if scope.get("whole"):
+        return await _read_all(receive, limit_bytes)
     try:
         async with asyncio.timeout(options.read_s):
-            return await _read_all(receive, int(options.max_body_mib * 2**20))
+            return await _read_all(receive, limit_bytes)
     except TimeoutError:
         why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
         raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
@@ -306,6 +309,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:  # that of a body which nobody read
             self._stop_timer()
             self._await_head()
+        self.scope["whole"] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         if len(self.pipeline) <= _MOST_WAITING:
             self.flow.resume_reading()  # a long body has stopped it
@@ -331,7 +335,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if waiting[0].response_started:
-            self.transport.write(_COMMENT if waiting[0].scope.get("streams_events") else b"")
+            self.transport.write(_COMMENT if _streams_events(waiting[0].scope) else b"")
         elif self._continues < _MOST_CONTINUES:
             self._continues += 1
             self.transport.write(_CONTINUE)
@@ -356,8 +360,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(_LINGER_S, self.transport.close)
 
 
+def _streams_events(scope: Any) -> bool:
+    """Return whether the answer to a request, which has begun, is a stream of events."""
+    headers = scope.get("sent_headers", ())
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
 def _authority_of(target: bytes) -> bytes | None:
     """Return the host that a request's target names, where it names one: `GET http://host/path`."""
+    if target.startswith(b"/"):
+        return None
     found = _ABSOLUTE.match(target)
     return found[1] if found else None
 

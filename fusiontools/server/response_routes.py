@@ -55,7 +55,7 @@ class ResponseRoutes:
 
     async def count(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request has."""
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         await self.server.rate_limiter.take(scope["log"].caller)
         request = Responses().read(self.server.responses.open_turn(scope["log"].caller, body).body)
         check_size(request, self.server.options)
@@ -177,7 +177,7 @@ class ConversationRoutes:
         await send_json(send, 200, left, {})
 
     async def _read(self, scope: Any, receive: Receive) -> dict[str, Any]:
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         await self.server.rate_limiter.take(scope["log"].caller)
         return body
 
