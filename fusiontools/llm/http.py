@@ -20,7 +20,6 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from traceback import clear_frames
 from typing import Any, TypeVar
 
@@ -95,7 +94,7 @@ class HttpReply:
         self._codings = b", ".join([value for name, value in body.headers if name.lower() == b"content-encoding"])
         self._inflater: Inflater | None = None
 
-    @cached_property
+    @property
     def headers(self) -> Mapping[str, str]:
         """The head, its names in lower case."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._body.headers}

@@ -105,7 +105,8 @@ class RequestMiddleware:
             return
         if scope["type"] != "http":
             return
-        log = scope["log"] = RequestLog(_request_id(scope), time.monotonic())
+        named = scope["named"] = _first_of_each(scope["headers"])
+        log = scope["log"] = RequestLog(_request_id(named), time.monotonic())
         scope["app"] = self  # with which the router raises what it would else answer in plain text
 
         async def send_named(message: Any) -> None:
@@ -185,11 +186,9 @@ def _outcome(status: int) -> str:
     return "ok" if status < 400 else "refused"
 
 
-def _request_id(scope: Any) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value.decode())
-    return new_id()
+def _request_id(named: Mapping[bytes, bytes]) -> str:
+    given = named.get(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def _write(scope: Any, log: RequestLog) -> None:
@@ -242,9 +241,9 @@ class Access:
         Raises:
             ApiError: who may not come in, and why.
         """
-        if [name for name, _ in scope["headers"]].count(b"host") > 1:
+        headers = scope["named"]
+        if len(headers) < len(scope["headers"]) and [name for name, _ in scope["headers"]].count(b"host") > 1:
             raise ApiError(400, "invalid_request", "a request names one host: one `Host`, and none else in its target")
-        headers = _headers(scope)
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1"))
@@ -294,22 +293,15 @@ def _checking_hosts(app: App, hosts: frozenset[str]) -> App:
 
     async def note(scope: Any, receive: Receive, send: Send) -> None:
         if len(passed) < _MOST_SPELLINGS:
-            passed.add(_first_host(scope))
+            passed.add(scope["named"].get(b"host", b""))
         await app(scope, receive, send)
 
     checked: App = TrustedHostMiddleware(note, sorted(hosts), www_redirect=False)
 
     def choose(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
-        return (app if _first_host(scope) in passed else checked)(scope, receive, send)
+        return (app if scope["named"].get(b"host", b"") in passed else checked)(scope, receive, send)
 
     return choose
-
-
-def _first_host(scope: Any) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"host":
-            return bytes(value)
-    return b""
 
 
 def is_of_page(scope: Mapping[str, Any]) -> bool:
@@ -372,12 +364,9 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-def _headers(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Return the headers, the first of each name."""
-    found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name, value)
-    return found
+def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name, the first of each name."""
+    return dict(reversed(headers))
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ from fusiontools.server.request import Departure, Send, encode_headers, send_jso
 from fusiontools.server.restoring import restore_chunks, restore_whole
 from fusiontools.server.result import refuse_for_today
 from fusiontools.server.scrubbing import scrub
+from fusiontools.server.streaming import STREAM_HEADERS
 
 if TYPE_CHECKING:
     from fusiontools.server.catalog import Catalog
@@ -241,7 +242,7 @@ class Passthrough:
             await self._end(b"")
         else:
             status, kind, data = answer
-            await send_json(self.send, status, data, _reply_headers(kind))
+            await send_json(self.send, status, data, {"content-type": kind})
 
     async def _budgets(self, max_cost_usd: float | None) -> Sequence[Budget | RecordBudget]:
         client = self.server.client
@@ -348,7 +349,7 @@ class Passthrough:
         are said in them.
         """
         streams = "text/event-stream" in kind
-        headers = encode_headers(_reply_headers(kind))
+        headers = encode_headers({**STREAM_HEADERS, "content-type": kind})
         await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
         self._begun = True
         chunks = reply.chunks()
@@ -379,7 +380,3 @@ class Passthrough:
 def _last_words(refused: ApiError) -> bytes:
     """Return an event with the error, and the end; what was cut off has not been handed on."""
     return b"data: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
-
-
-def _reply_headers(kind: str) -> dict[str, str]:
-    return {"content-type": kind, "cache-control": "no-cache", "x-accel-buffering": "no"}

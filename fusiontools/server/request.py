@@ -136,7 +136,7 @@ async def _read_some(receive: Receive) -> Any:
 
 def speaks_anthropic(scope: Any) -> bool:
     """Return whether a client speaks Anthropic's protocol, on the paths that other clients ask too."""
-    return scope["path"].startswith("/v1/messages") or b"anthropic-version" in [name for name, _ in scope["headers"]]
+    return scope["path"].startswith("/v1/messages") or b"anthropic-version" in scope["named"]
 
 
 def check_size(request: ChatRequest, options: ServeOptions) -> None:
@@ -169,7 +169,7 @@ def depth_of(scope: Any, most: int) -> int:
         ApiError: too many: it may come from this very server, as a member of its own panel.
     """
     depth = 0
-    for name, value in scope["headers"]:
+    for name, value in () if scope["named"].keys().isdisjoint(_DEPTHS) else scope["headers"]:
         if name in _DEPTHS:
             depth = max(depth, int(value) if value.isdigit() and len(value) < 9 else most)
     if depth >= most:
