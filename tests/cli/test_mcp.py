@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,11 +89,8 @@ def under_way(upstream: Upstream, count: int) -> None:
     eventually(lambda: upstream.stats()["in_flight"] == count, f"{count} calls under way")
 
 
-def ends_within(process: subprocess.Popen[str], seconds: float) -> int:
-    began = time.monotonic()
-    status = process.wait(seconds * 4)  # a busy machine is no failure by itself
-    assert time.monotonic() - began < seconds * 2
-    return status
+def ends_soon(process: subprocess.Popen[str]) -> int:
+    return process.wait(60)  # a second or two, but where the machine is busy; what hangs waits for much more
 
 
 def ask(env: Mapping[str, str], folder: Path, *options: str, era: str = "auto", **arguments: Any) -> Any:
@@ -162,7 +158,7 @@ def test_it_ends_at_once_in_the_middle_of_a_fusion(
         else:
             wire.process.send_signal(getattr(signal, how))
 
-        assert ends_within(wire.process, 5) == {"eof": 0, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 130}[how]
+        assert ends_soon(wire.process) == {"eof": 0, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 130}[how]
         assert "Traceback" not in wire.process.stderr.read()  # type: ignore[union-attr]
     eventually(lambda: upstream.stats()["in_flight"] == 0, "nothing under way")
 
@@ -177,7 +173,7 @@ def test_a_program_ends_with_it(env: dict[str, str], upstream: Upstream, tmp_pat
         pid = int((tmp_path / "pid").read_text())
 
         wire.process.stdin.close()  # type: ignore[union-attr]
-        ends_within(wire.process, 5)
+        ends_soon(wire.process)
 
     eventually(lambda: not _lives(pid), "its end")
 
@@ -197,7 +193,7 @@ def test_who_reads_no_more_ends_it_quietly(env: dict[str, str], upstream: Upstre
         wire.process.stdout.close()  # type: ignore[union-attr]
         wire.ask("ping")
 
-        assert ends_within(wire.process, 5) == 0
+        assert ends_soon(wire.process) == 0
         assert wire.process.stderr.read() == ""  # type: ignore[union-attr]
 
 

