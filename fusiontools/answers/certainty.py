@@ -38,6 +38,8 @@ def votes_to_be_sure(second: int, until: float) -> int:
 
 def leading(keys: Sequence[str | None]) -> tuple[int, int]:
     """Return the votes of the two answers with the most; an abstention is no vote."""
+    if not keys:
+        return 0, 0
     first, second = sorted([*Counter(key for key in keys if key is not None).values(), 0, 0], reverse=True)[:2]
     return first, second
 

@@ -37,8 +37,7 @@ def winner_of(keys: Sequence[str | None]) -> int | None:
             counts[key] = counts.get(key, 0) + 1
     if not counts:
         return None
-    most = max(counts.values())
-    return keys.index(next(key for key in counts if counts[key] == most))
+    return keys.index(max(counts, key=counts.__getitem__))
 
 
 def count_votes(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusiontools.cli.ask import AskedOptions, complete_prompts
+from fusiontools.cli.ask_command import AskedOptions, complete_prompts
 from fusiontools.cli.command import command, complete_sessions
 from fusiontools.config.options import option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions

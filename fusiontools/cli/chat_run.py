@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fusiontools.cli.ask import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
+from fusiontools.cli.ask_command import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
 from fusiontools.cli.command import complain
 from fusiontools.cli.given import Part, attachment, file_text, looks_seen, read_evidence, with_evidence, with_given

@@ -155,6 +155,8 @@ def _name_width(names: Iterable[str]) -> int:
 def run_command(cli: click.Command, name: str, trouble: int) -> NoReturn:
     """Run a command and leave by the one way out: no traceback for what a user can cause."""
     _occupy_closed_streams()
+    # httpx loads a command line of its own where it can, and with it rich and pygments: half of what it takes to load.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     stdout = sys.stdout
     try:
         load_dotenv()

@@ -69,11 +69,16 @@ for tool in @TOOLS@
 end
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+SHELLS = tuple(_SCRIPTS)
 
 
-def completion_script(shell: str) -> str:
-    """Return what a shell evaluates to complete all tools."""
-    return _SCRIPTS[shell].replace("@TOOLS@", " ".join(tool_names(sys.path)))
+def print_script(shell: str) -> None:
+    """Print what a shell evaluates to complete all tools; it is no error that nobody reads it."""
+    script = _SCRIPTS[shell].replace("@TOOLS@", " ".join(tool_names(sys.path)))
+    try:
+        os.write(1, script.encode())
+    except BrokenPipeError:
+        return
 
 
 def tool_names(folders: Iterable[str]) -> list[str]:

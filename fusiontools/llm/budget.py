@@ -122,15 +122,6 @@ class Payment:
         if full is not None:
             await full.settled.wait()
 
-    async def __aenter__(self) -> Payment:
-        await self.open()
-        return self
-
-    async def __aexit__(self, _: object, failure: BaseException | None, __: object) -> None:
-        if isinstance(failure, CallFailed) and costs_nothing(failure):
-            self.paid_usd = 0.0
-        await self.settle()
-
     async def settle(self) -> None:
         """Put what was paid in the place of what was set aside, where that was done."""
         reservation, self._reservation = self._reservation, None

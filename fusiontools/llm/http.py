@@ -18,12 +18,10 @@ import os
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from traceback import clear_frames
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -52,6 +50,7 @@ from fusiontools.record import jsonl
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
 _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 _DEPTH_NAME = DEPTH_HEADER.encode()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class HttpReply:
         self._codings = b", ".join([value for name, value in body.headers if name.lower() == b"content-encoding"])
         self._inflater: Inflater | None = None
 
-    @cached_property
+    @property
     def headers(self) -> Mapping[str, str]:
         """The head, its names in lower case."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._body.headers}
@@ -134,7 +133,8 @@ class HttpReply:
             pieces.append(piece)
 
         await self.each(add)
-        return b"".join(pieces)
+        body = b"".join(pieces)
+        return _replace_all(body, _names_in(self.own_names)) if self.own_names else body
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the body as it comes, to whoever waits between its pieces."""
@@ -226,33 +226,28 @@ class HttpBackend:
                 say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
 
-    @asynccontextmanager
-    async def forwarded(self, asked: Mapping[str, Any]) -> AsyncIterator[HttpReply]:
-        """Send a client's own body, as this endpoint has been found to understand it; gives the reply as it comes.
+    async def forward(self, asked: Mapping[str, Any], take: Callable[[HttpReply], Awaitable[T]]) -> T:
+        """Send a client's own body, as this endpoint has been found to understand it; returns what `take` makes of the
+        reply, which it may read as it comes.
 
         Raises:
             CallFailed: the endpoint cannot be reached, refuses, or breaks off.
         """
         quirks, mask = self._quirks_of(str(asked.get("model"))), await self._mask()
-        own_names: Mapping[str, str] = {}
         try:
             for lesson in range(MOST_LESSONS + 1):
                 sent = quirks.adapt(asked)
-                own_names = quirks.own_tool_names(asked)
                 reply = await self._send(jsonl.dumps(sent), mask)
-                if reply.status < 300:
-                    break
                 try:
+                    if reply.status < 300:
+                        reply.own_names = quirks.own_tool_names(asked)
+                        return await take(reply)
                     failure = await _failure_of(reply)
                 finally:
                     await self._close(reply)
                 if lesson == MOST_LESSONS or not quirks.learn_from(failure, asked, sent):
-                    raise failure
-            reply.own_names = own_names
-            try:
-                yield reply
-            finally:
-                await self._close(reply)
+                    break
+            raise failure
         except CallFailed as failure:
             _let_go(failure)
             raise
@@ -281,13 +276,7 @@ class HttpBackend:
     async def _call(self, body: dict[str, Any], mask: KeyMask, on_delta: OnDelta | None) -> Completion:
         started = time.monotonic()
         api = self._api
-        shown = False
-
-        def show(delta: Delta) -> None:
-            nonlocal shown
-            shown = True
-            on_delta(delta)  # type: ignore[misc]
-
+        reader: ReplyReader | None = None
         try:
             reply = await self._send(jsonl.dumps(body), mask)
             try:
@@ -295,7 +284,7 @@ class HttpBackend:
                     raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
                     reader = self._reader(body, streamed=True)
-                    completion = await read_stream(reply.each, reader, show, started)
+                    completion = await read_stream(reply.each, reader, on_delta, started)
                 else:
                     content = await reply.whole()
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
@@ -305,7 +294,7 @@ class HttpBackend:
             finally:
                 await self._close(reply)
         except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
-            raise self._call_failed(error, retryable=not shown) from error
+            raise self._call_failed(error, retryable=reader is None or reader.ttft_s is None) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
         return completion
@@ -389,7 +378,7 @@ def _rename_deltas(on_delta: OnDelta, own_names: Mapping[str, str]) -> OnDelta:
 
 async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -> AsyncIterator[bytes]:
     """Yield a reply line by line, the tools in it under the client's own names; a short name is unlike any word."""
-    names = [(jsonl.dumps(short), jsonl.dumps(own)) for short, own in own_names.items()]
+    names = _names_in(own_names)
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -397,6 +386,11 @@ async def _renamed(chunks: AsyncIterator[bytes], own_names: Mapping[str, str]) -
             yield _replace_all(b"\n".join([*lines, b""]), names)
     if rest:
         yield _replace_all(rest, names)
+
+
+def _names_in(own_names: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return short names of tools and the client's own, each as it stands in JSON."""
+    return [(jsonl.dumps(short), jsonl.dumps(own)) for short, own in own_names.items()]
 
 
 def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:

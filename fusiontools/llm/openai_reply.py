@@ -122,18 +122,16 @@ async def read_stream(
 
     An exception is a model that closes a thought which it never opened: `reader.closes_unopened` tells of it.
     """
-    ttft_s: float | None = None
 
     def take(piece: bytes) -> None:
-        nonlocal ttft_s
         for delta in reader.feed(piece):
-            if ttft_s is None:
-                ttft_s = round(time.monotonic() - started, 4)
+            if reader.ttft_s is None:
+                reader.ttft_s = round(time.monotonic() - started, 4)
             if on_delta is not None:
                 on_delta(delta)
 
     await each(take)
-    completion = reader.finish(ttft_s)
+    completion = reader.finish()
     if on_delta is not None:
         for delta in reader.left:
             on_delta(delta)
@@ -165,6 +163,8 @@ class ReplyReader:
         self._streamed = streamed
         self._events = EventReader(_shown)
         self._reply = Reply(model, streamed=streamed, waits=waits, tools=tools)
+        #: Seconds until a piece was handed on; None while none was.
+        self.ttft_s: float | None = None
         #: What `finish` found that had not been handed on.
         self.left: list[Delta] = []
 
@@ -184,7 +184,7 @@ class ReplyReader:
         for event in self._events.feed(piece):
             yield from self._take(event)
 
-    def finish(self, ttft_s: float | None = None) -> Completion:
+    def finish(self) -> Completion:
         """Return the completion, or fail by name where there is none."""
         for event in self._events.finish():
             self.left += self._take(event)
@@ -193,16 +193,25 @@ class ReplyReader:
             shown = _shown(events.start)
             raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
         try:
-            completion, left = self._reply.finish(ttft_s, cut=events.streams or not events.found)
+            completion, left = self._reply.finish(self.ttft_s, cut=events.streams or not events.found)
         except _ILL_FORMED as error:
             raise _ill_formed() from error
         self.left += left
         return completion
 
-    def _take(self, event: dict[str, Any]) -> list[Delta]:
+    def _take(self, event: Any) -> list[Delta]:
+        reply = self._reply
+        if type(event) is str:
+            return reply.add_text(event)
         try:
             said = event if event is DONE or self._translate is None else self._translate(event)
-            return self._reply.take(said) if said is not None else []
+            if said is None:
+                return []
+            if text := reply.text_alone_in(said):
+                if said is event:
+                    self._events.learn(text, reply.text_alone_in)
+                return reply.add_text(text)
+            return reply.take(said)
         except _ILL_FORMED as error:
             raise _ill_formed() from error
 
@@ -250,8 +259,6 @@ class Reply:
 
     def take(self, event: dict[str, Any]) -> list[Delta]:
         """Add an event; returns what it brings of the visible answer."""
-        if text := self._text_alone_in(event):
-            return self._with_thoughts(self._add_text(text))
         # Some servers give no other sign that the answer is complete.
         self._done = self._done or event is DONE
         if usage := find_usage(event):
@@ -335,7 +342,7 @@ class Reply:
         )
         return completion, self._with_thoughts(left)
 
-    def _text_alone_in(self, event: dict[str, Any]) -> str:
+    def text_alone_in(self, event: dict[str, Any]) -> str:
         """Return the text of a piece that brings nothing else, as most do; nothing, where there is more to be read."""
         if not (self._in_pieces and "model" in self._data):
             return ""
@@ -359,6 +366,10 @@ class Reply:
         if len(delta) > 1 and [name for name, value in delta.items() if value and name not in ("role", "content")]:
             return ""
         return text if type(text) is str else ""
+
+    def add_text(self, content: str) -> list[Delta]:
+        """Add text; returns what it brings of the visible answer."""
+        return self._with_thoughts(self._add_text(content))
 
     def _add_text(self, content: str) -> list[Delta]:
         text = self._joiner.join(content)

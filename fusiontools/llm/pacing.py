@@ -15,8 +15,6 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,19 +119,6 @@ class Pace:
             if self._blocks is not None:
                 self._blocks.correct(estimated - turn.tokens)
         self._let_go(asyncio.get_running_loop())
-
-    @asynccontextmanager
-    async def turn(self, body: Mapping[str, Any], within_s: float) -> AsyncIterator[None]:
-        """Hold a turn for a request in OpenAI's shape, and note how it fails."""
-        model = str(body["model"])
-        turn = await self.begin(model, body["messages"], body, within_s)
-        try:
-            yield
-        except CallFailed as failure:
-            self.heed(failure, model)
-            raise
-        finally:
-            self.end(turn)
 
     def heed(self, failure: CallFailed, model: str) -> None:
         """Hold back what comes next where the endpoint has said for how long."""

@@ -39,7 +39,6 @@ from fusiontools.llm.state.shared import open_budget, open_kept
 from fusiontools.llm.traces import open_traces
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Message, Record, Spared
-from fusiontools.runs.compaction import compacting
 from fusiontools.stages.runtime import Runtime, Stage, in_turn, traced
 
 In = TypeVar("In")
@@ -144,6 +143,8 @@ class Chain:
         heard = {last_answer, last_panel} if self.answers else set()
         run = in_turn(stages, [step.name for step in self.steps], heard)
         if recipe.compact is not None:
+            from fusiontools.runs.compaction import compacting
+
             readers = [model for step in self.steps for model in named_models(step.name, step.given, recipe)]
             run = compacting(run, recipe.compact, readers, recipe)
         return traced(recipe.name, run, whole=True)

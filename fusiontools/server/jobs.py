@@ -31,7 +31,7 @@ from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
-from fusiontools.server.request import Receive, RequestLog
+from fusiontools.server.request import Departure, RequestLog
 from fusiontools.server.scrubbing import scrub_record, words_of
 from fusiontools.stages.runtime import Runtime
 
@@ -111,34 +111,33 @@ class Hold:
 
 
 class Subscriber:
-    """One client of a job: `async with`, then `more` until `finished` or `gone`.
+    """One client of a job: `with`, then `more` until `finished` or `gone`.
 
     Args:
-        receive: ASGI's, after the whole body has been read: it tells when the client leaves.
+        departure: tells when the client leaves.
         keepalive_s: after how many silent seconds `silent` is set; None for never.
     """
 
-    def __init__(self, job: Job, receive: Receive, keepalive_s: float | None = None) -> None:
+    def __init__(self, job: Job, departure: Departure, keepalive_s: float | None = None) -> None:
         self.gone = self.silent = False
         self._job = job
-        self._receive = receive
+        self._departure = departure
         self._at = 0
         self._keepalive_s = keepalive_s
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> Subscriber:
+    def __enter__(self) -> Subscriber:
         self._loop = asyncio.get_running_loop()
-        self._watch = asyncio.ensure_future(self._until_gone())
+        self._departure.add(self._leave)
         self._job.join(self)
         self._last_s = self._loop.time()
         if self._keepalive_s is not None:
             self._timer = self._loop.call_later(self._keepalive_s, self._check_silence)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._watch.cancel()
-        del self._watch  # its traceback would hold on to us, a cycle for each request
+    def __exit__(self, *_: object) -> None:
+        self._departure.remove(self._leave)
         if self._timer is not None:
             self._timer.cancel()
         self._job.leave(self)
@@ -164,9 +163,7 @@ class Subscriber:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self.gone = True
         self.wake()
 

@@ -101,7 +101,7 @@ class McpRoute:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         DEPTH.set(depth_of(scope, self._server.options.max_depth) + 1)
-        body = await read_bytes(receive, self._server.options)
+        body = await read_bytes(scope, receive, self._server.options)
         sessions = await self._open()
         scope["user"] = _user(scope["log"].caller)
         whole = [{"type": "http.request", "body": body, "more_body": False}]

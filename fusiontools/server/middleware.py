@@ -16,7 +16,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,8 @@ _ROUTES = {
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: What tells nothing but whether the server is there.
 _OPEN = ("/health", "/ready")
+#: So many ways to write the server's hosts are remembered, with their ports.
+_MOST_SPELLINGS = 64
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 #: A host as a head names it, its port aside; anything else around a name is a trick.
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@/?#,\s*]+)(?::[0-9]*)?")
@@ -72,17 +74,26 @@ class RequestMiddleware:
 
     Args:
         app: what answers.
+        asked: what answers a POST to each of these paths; that is most of what is asked, so no route is looked for.
         read_s: how long a request's head may take to come in; the connection asks for it.
         logs: whether each request is one line on standard error.
         traces: where each request but those for pages is told.
     """
 
     def __init__(
-        self, app: App, access: Access, metrics: Metrics, read_s: float, logs: bool, traces: Traces | None = None
+        self,
+        app: App,
+        asked: Mapping[str, App],
+        access: Access,
+        metrics: Metrics,
+        read_s: float,
+        logs: bool,
+        traces: Traces | None = None,
     ) -> None:
         self.read_s = read_s
         self._traces = traces
         self.app = app
+        self._asked = asked
         self._access = access
         self._metrics = metrics
         self._logs = logs
@@ -94,15 +105,18 @@ class RequestMiddleware:
             return
         if scope["type"] != "http":
             return
-        log = scope["log"] = RequestLog(_request_id(scope), time.monotonic())
+        named = scope["named"] = _first_of_each(scope["headers"])
+        log = scope["log"] = RequestLog(_request_id(named), time.monotonic())
         scope["app"] = self  # with which the router raises what it would else answer in plain text
 
         async def send_named(message: Any) -> None:
             if message["type"] == "http.response.start":
                 log.status = message["status"]
-                scope["streams_events"] = _streams_events(message["headers"])
-                names = [b"x-request-id", b"request-id"] if speaks_anthropic(scope) else [b"x-request-id"]
-                message["headers"] = [*message["headers"], *((name, log.id.encode()) for name in names)]
+                headers, request_id = message["headers"], log.id.encode()
+                scope["sent_headers"] = headers
+                message["headers"] = [*headers, (b"x-request-id", request_id)]
+                if speaks_anthropic(scope):
+                    message["headers"].append((b"request-id", request_id))
             await send(message)
 
         try:
@@ -124,7 +138,8 @@ class RequestMiddleware:
         log: RequestLog = scope["log"]
         try:
             log.caller = self._access.caller(scope)
-            await self.app(scope, receive, send)
+            app = self._asked.get(scope["path"], self.app) if scope["method"] == "POST" else self.app
+            await app(scope, receive, send)
         except HTTPException as error:
             what = "no such page" if error.status_code == 404 else error.detail
             where = f"{scope['method'][:20]} {scope['path'][:200]}"
@@ -171,15 +186,9 @@ def _outcome(status: int) -> str:
     return "ok" if status < 400 else "refused"
 
 
-def _streams_events(headers: Any) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-
-
-def _request_id(scope: Any) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value.decode())
-    return new_id()
+def _request_id(named: Mapping[bytes, bytes]) -> str:
+    given = named.get(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def _write(scope: Any, log: RequestLog) -> None:
@@ -223,7 +232,7 @@ class Access:
                 app, self.origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",), expose_headers=("*",)
             )
         if self.hosts is not None:
-            app = TrustedHostMiddleware(app, sorted(self.hosts), www_redirect=False)
+            app = _checking_hosts(app, self.hosts)
         return app
 
     def caller(self, scope: Mapping[str, Any]) -> str:
@@ -232,9 +241,9 @@ class Access:
         Raises:
             ApiError: who may not come in, and why.
         """
-        if [name for name, _ in scope["headers"]].count(b"host") > 1:
+        headers = scope["named"]
+        if len(headers) < len(scope["headers"]) and [name for name, _ in scope["headers"]].count(b"host") > 1:
             raise ApiError(400, "invalid_request", "a request names one host: one `Host`, and none else in its target")
-        headers = _headers(scope)
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1"))
@@ -276,6 +285,23 @@ class Access:
             wanted = "send one as `authorization: Bearer KEY` or `x-api-key: KEY`"
             raise ApiError(401, "invalid_api_key", f"{why}; {wanted}", headers={"www-authenticate": "Bearer"})
         return name_caller(found)
+
+
+def _checking_hosts(app: App, hosts: frozenset[str]) -> App:
+    """Return the app behind starlette's check of hosts, which is made once for each spelling that passes it."""
+    passed: set[bytes] = set()
+
+    async def note(scope: Any, receive: Receive, send: Send) -> None:
+        if len(passed) < _MOST_SPELLINGS:
+            passed.add(scope["named"].get(b"host", b""))
+        await app(scope, receive, send)
+
+    checked: App = TrustedHostMiddleware(note, sorted(hosts), www_redirect=False)
+
+    def choose(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        return (app if scope["named"].get(b"host", b"") in passed else checked)(scope, receive, send)
+
+    return choose
 
 
 def is_of_page(scope: Mapping[str, Any]) -> bool:
@@ -338,12 +364,9 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-def _headers(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Return the headers, the first of each name."""
-    found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name, value)
-    return found
+def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name, the first of each name."""
+    return dict(reversed(headers))
 
 
 @dataclass(slots=True)

@@ -106,7 +106,7 @@ class PageRoutes:
 
     async def take_key(self, scope: Any, receive: Receive, send: Send) -> None:
         """Take an endpoint's key into this process's memory, where it has none."""
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         if not self._may_bring_keys(scope):
             why = "this server takes no keys from its page: set them in its environment"
             raise ApiError(403, "page_keys_off", why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,122 +14,49 @@ from fusiontools.config.recipe import Redact
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
 from fusiontools.llm.budget import NO_MONEY, Payment, RecordBudget, costs_nothing
-from fusiontools.llm.client import Client
-from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.events import EventReader
 from fusiontools.llm.http import HttpBackend, HttpReply
-from fusiontools.llm.inflate import BODY_LIMIT_BYTES
-from fusiontools.llm.ledger import Ledger, Slot, find_usage, paid_for, usage_of
+from fusiontools.llm.ledger import Ledger, Slot, find_usage, paid, usage_of
 from fusiontools.llm.purses import Budget
 from fusiontools.llm.redact import Hidden, Marks, wants_json
 from fusiontools.llm.sensitive import finder_for
-from fusiontools.record.types import Call, Usage
+from fusiontools.record import jsonl
+from fusiontools.record.types import Usage
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
-from fusiontools.server.request import Receive, Send, encode_headers, send_json
-from fusiontools.server.restoring import restore_chunks
+from fusiontools.server.request import Departure, Send, encode_headers, send_json
+from fusiontools.server.restoring import restore_chunks, restore_whole
 from fusiontools.server.result import refuse_for_today
 from fusiontools.server.scrubbing import scrub
+from fusiontools.server.streaming import STREAM_HEADERS
 
 if TYPE_CHECKING:
     from fusiontools.server.catalog import Catalog
     from fusiontools.server.request import RequestLog
     from fusiontools.server.state import Server
 
+#: An answer that is whole: its status, its content type, its bytes.
+_Answer = tuple[int, str, bytes]
 _SLOT = Slot()
 _EVENT_LIMIT_BYTES = 16 * 2**20
 #: Keys of a body that name further models: OpenRouter's, LiteLLM's, gateways'.
 _NAMING = ("models", "fallbacks")
 #: Keys that may lead to any model, provider or price.
-_LEADING = (
-    *("provider", "providers", "providerOptions", "provider_options", "plugins", "service_tier", "route", "preset"),
-    *("extra_body", "extra_headers", "extra_query", "api_base", "base_url", "api_key", "custom_llm_provider"),
-    *("model_list", "user_config", "context_window_fallback_dict"),
+_LEADING = frozenset(
+    (
+        *("provider", "providers", "providerOptions", "provider_options", "plugins", "service_tier", "route", "preset"),
+        *("extra_body", "extra_headers", "extra_query", "api_base", "base_url", "api_key", "custom_llm_provider"),
+        *("model_list", "user_config", "context_window_fallback_dict"),
+    )
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """How a request goes through.
-
-    Args:
-        opened: called with the endpoint's status and content type before the first bytes.
-        write: takes bytes as they come, and waits while the client is slow.
-        budgets: the budgets that pay.
-        redact: what an endpoint that is not trusted never sees.
-    """
-
-    on_open: Callable[[int, str], Awaitable[None]]
-    write: Callable[[bytes], Awaitable[None]]
-    budgets: tuple[Budget | RecordBudget, ...] = ()
-    on_call: Callable[[Call], None] | None = None
-    redact: Redact = ()
 
 
 def can_pass(endpoint: Endpoint) -> bool:
     """Return whether the endpoint speaks what came in."""
     return endpoint.api == "openai" and not endpoint.embedded
-
-
-async def forward(body: Mapping[str, Any], model: Model, client: Client, forwarding: Forwarding) -> Ledger:
-    """Send a chat request on, and its answer back; returns the ledger of the one call.
-
-    Raises:
-        ApiError: the endpoint fails before the first byte.
-        CallFailed: it fails later.
-    """
-    endpoint = client.endpoints[model.endpoint]
-    limits = client.limits
-    budgets = (*forwarding.budgets, *client.budgets(limits.max_record_cost_usd))
-    first_s = min(limits.timeout_s, limits.deadline_s)
-    ledger = Ledger("pass", "", time.monotonic() + limits.deadline_s, on_call=forwarding.on_call)
-    sent = _asking_for_usage(_for_endpoint(body) | {"model": model.model})
-    if endpoint.free:
-        budgets = ()
-    elif budgets:
-        sent = dict(prices.with_bound(endpoint, sent))
-    bound_usd = _bound_usd(endpoint, model, sent) if budgets else None
-    payment = Payment(budgets, client.purses, endpoint, model, bound_usd)
-    begun = False
-    started = time.monotonic()
-    try:
-        backend, pace = client.backend_of(model.endpoint), client.pace_of(model.endpoint)
-        assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
-        sent, hidden = _hide(sent, endpoint, forwarding.redact)
-        async with (
-            asyncio.timeout(limits.deadline_s),
-            asyncio.timeout(first_s) as first,
-            pace.turn(sent, first_s),
-            payment,
-            client.slots,
-            backend.forwarded(sent) as reply,
-        ):
-            begun = True
-            first.reschedule(None)  # what has begun may take long, as agents' streams do
-            await forwarding.on_open(reply.status, reply.headers.get("content-type", "application/json"))
-            chunks = _restored(reply, hidden, sent)
-            usage, reported_usd = await _copy(chunks, _streams(reply), forwarding.write, _hides_usage(body))
-            noted = Completion("", model.model, usage=usage, cost_usd=reported_usd)
-            payment.answered = True
-            payment.paid_usd, source = paid_for(endpoint, model, noted)
-        _enter(ledger, model, started, usage=usage, cost_usd=payment.paid_usd, cost_source=source)
-        return ledger
-    except TimeoutError:
-        late = f"no end of the answer within {limits.deadline_s:g} s" if begun else f"no answer within {first_s:g} s"
-        failed = CallFailed("deadline" if begun else "timeout", late)
-        _enter(ledger, model, started, status=failed.code)
-        raise failed if begun else _convert_failure(failed) from None
-    except CallFailed as failed:
-        cost = {"cost_usd": 0.0, "cost_source": "free"} if costs_nothing(failed) else {}
-        _enter(ledger, model, started, status=failed.code, **cost)
-        if begun:
-            raise
-        raise _convert_failure(failed) from failed
-    except asyncio.CancelledError:
-        _enter(ledger, model, started, status="cancelled")
-        raise
 
 
 def _bound_usd(endpoint: Endpoint, model: Model, sent: Mapping[str, Any]) -> float | None:
@@ -155,8 +82,8 @@ def refuse_other_models(body: Mapping[str, Any], model: Model, catalog: Catalog)
             other = catalog.find_model(name) if isinstance(name, str) else None
             if other is None or other.endpoint != model.endpoint:
                 raise _not_allowed(key, f"no model {name!r} may be named here (--allow-model)")
-    for key in _LEADING:
-        value = body.get(key)
+    for key in body.keys() & _LEADING:
+        value = body[key]
         if key == "plugins" and isinstance(value, list):
             value = [plugin for plugin in value if not (isinstance(plugin, dict) and plugin.get("id") == "fusion")]
         if value and not (key == "service_tier" and value in ("auto", "default")):
@@ -173,16 +100,6 @@ def _hide(sent: dict[str, Any], endpoint: Endpoint, redact: Redact) -> tuple[dic
         return sent, None
     hidden = Hidden(Marks(finder_for(redact)))
     return {**hidden.hide(sent), "model": sent["model"]}, hidden
-
-
-def _streams(reply: HttpReply) -> bool:
-    return "text/event-stream" in reply.headers.get("content-type", "")
-
-
-def _restored(reply: HttpReply, hidden: Hidden | None, sent: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    if hidden is None:
-        return reply.chunks()
-    return restore_chunks(reply.chunks(), hidden, streams=_streams(reply), in_json=wants_json(sent))
 
 
 def _asking_for_usage(sent: dict[str, Any]) -> dict[str, Any]:
@@ -206,22 +123,16 @@ def _hides_usage(body: Mapping[str, Any]) -> bool:
     return body.get("stream") is True and body.get("stream_options") is None
 
 
-async def _copy(
-    chunks: AsyncIterator[bytes], streams: bool, write: Callable[[bytes], Awaitable[None]], hides_usage: bool
-) -> tuple[Usage | None, float | None]:
-    """Hand on all bytes, of a stream whole events only; returns the tokens and the cost that are said in them."""
-    events = EventBuffer(
-        (lambda event: b'"choices":[]' not in event.replace(b" ", b"")) if hides_usage else (lambda _: True)
-    )
+def _usage_in(data: bytes) -> tuple[Usage | None, float | None]:
+    """Return the tokens and the cost that a whole answer reports."""
+    try:
+        answer = jsonl.loads(data)
+    except ValueError:
+        answer = None  # what endpoints send beyond JSON is read like a stream
+    if isinstance(answer, dict):
+        return usage_of(answer)
     reading = _UsageReader()
-    async for chunk in chunks:
-        if data := events.take(chunk) if streams else chunk:
-            await write(data)
-        if len(events.last()) > _EVENT_LIMIT_BYTES:
-            raise CallFailed("bad_response", f"an event of the endpoint has more than {_EVENT_LIMIT_BYTES >> 20} MiB")
-        reading.take(chunk)
-    if streams and (rest := events.last()):
-        await write(rest)
+    reading.take(data)
     return reading.finish()
 
 
@@ -278,14 +189,20 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     return ApiError(504 if status == 504 else 502, failed.code, found)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Passthrough:
-    """Takes a chat request for a member's own name to its endpoint."""
+    """Takes a chat request for a member's own name to its endpoint, and its answer back.
+
+    Args:
+        departure: tells when the client leaves.
+    """
 
     server: Server
     log: RequestLog
-    receive: Receive
+    departure: Departure
     send: Send
+    #: Whether a stream has begun to go out.
+    _begun: bool = False
 
     async def forward(self, body: Mapping[str, Any], model: Model, max_cost_usd: float | None) -> None:
         """Send the request on and its answer back, for as long as the client stays.
@@ -295,93 +212,171 @@ class Passthrough:
         Raises:
             ApiError: the endpoint fails before its first byte, or in the middle of a plain answer.
         """
-        kept = bytearray()
-        head = (0, "")
-
-        async def on_open(status: int, kind: str) -> None:
-            nonlocal head
-            head = (status, kind)
-            if streams:
-                headers = encode_headers(_reply_headers(kind))
-                await self.send({"type": "http.response.start", "status": status, "headers": headers})
-
-        async def write(data: bytes) -> None:
-            if streams:
-                await self.send({"type": "http.response.body", "body": data, "more_body": True})
-            else:
-                kept.extend(data)
-                if len(kept) > BODY_LIMIT_BYTES:
-                    raise CallFailed("bad_response", f"the endpoint sent more than {BODY_LIMIT_BYTES >> 20} MiB")
-
-        async def work_through() -> Ledger:
-            try:
-                return await self._inside(body, model, forwarding)
-            except CallFailed:
-                kept.clear()  # not when whoever waits for it is told: many may fail at once
-                raise
-
         refuse_other_models(body, model, self.server.catalog)
-        streams = body.get("stream") is True
-        budgets, redact = await self._budgets(max_cost_usd), self.server.catalog.redact
-        forwarding = Forwarding(on_open, write, budgets, self.server.metrics.count_call, redact)
+        budgets = await self._budgets(max_cost_usd)
         self.server.runner.limiter.refuse_if_full()
-        work = asyncio.ensure_future(work_through())
-        watch = asyncio.ensure_future(_wait_until_gone(self.receive))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - what awaits runs in one
+        self.departure.add(task.cancel)
         try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            answer = await self._inside(body, model, budgets)
+        except asyncio.CancelledError:
+            if self.departure.gone and not task.uncancel():
                 self.log.outcome = "gone"
                 return
-            self.log.cost_usd = work.result().calls[-1]["cost_usd"]
-            self.log.outcome = "ok"
-        except asyncio.CancelledError:
-            if streams and head[0]:
+            if self._begun:
                 self.log.outcome = "server_overloaded"
-                await write(_last_words(ApiError(503, "server_overloaded", "the server is going down")))
-                await self.send({"type": "http.response.body", "body": b""})
+                await self._end(_last_words(ApiError(503, "server_overloaded", "the server is going down")))
             raise
         except CallFailed as failed:
             self.log.outcome = "broken"
             refused = ApiError(502, failed.code, scrub(failed.message))
-            if not streams:
+            if not self._begun:
                 raise refused from failed
-            await write(_last_words(refused))
+            await self._end(_last_words(refused))
+            return
         finally:
-            watch.cancel()
-            work.cancel()
-        if streams:
-            await self.send({"type": "http.response.body", "body": b""})
+            self.departure.remove(task.cancel)
+        self.log.outcome = "ok"
+        if answer is None:
+            await self._end(b"")
         else:
-            await send_json(self.send, head[0], bytes(kept), _reply_headers(head[1]))
+            status, kind, data = answer
+            await send_json(self.send, status, data, {"content-type": kind})
 
-    async def _budgets(self, max_cost_usd: float | None) -> tuple[Budget | RecordBudget, ...]:
+    async def _budgets(self, max_cost_usd: float | None) -> Sequence[Budget | RecordBudget]:
+        client = self.server.client
         budget = await self.server.daily_budgets.of(self.log.caller)
         limits = [usd for usd in (self.server.options.max_request_cost_usd, max_cost_usd) if usd is not None]
         own = (RecordBudget(min(limits), "the request"),) if limits else ()
-        return own if budget is None else (*own, budget)
+        of_caller = () if budget is None else (budget,)
+        return (*own, *of_caller, *client.budgets(client.limits.max_record_cost_usd))
 
-    async def _inside(self, body: Mapping[str, Any], model: Model, forwarding: Forwarding) -> Ledger:
+    async def _inside(
+        self, body: Mapping[str, Any], model: Model, budgets: Sequence[Budget | RecordBudget]
+    ) -> _Answer | None:
         client = self.server.client
         async with self.server.runner.limiter:
             if client.traces is None:
-                return await forward(body, model, client, forwarding)
+                return await self._call(body, model, budgets)
             # What is hidden from the endpoint is hidden from a collector.
-            messages = () if forwarding.redact else body["messages"]
+            messages = () if self.server.catalog.redact else body["messages"]
             request = CompletionRequest(model.endpoint, model.model, messages, body)
             streams = body.get("stream") is True
             with client.traces.call(request, client.endpoints[model.endpoint], _SLOT, streams=streams):
-                return await forward(body, model, client, forwarding)
+                return await self._call(body, model, budgets)
+
+    async def _call(
+        self, body: Mapping[str, Any], model: Model, budgets: Sequence[Budget | RecordBudget]
+    ) -> _Answer | None:
+        """Make the one call and enter it in a ledger; returns the answer, but where it has gone out as a stream.
+
+        Raises:
+            ApiError: the endpoint fails before the first byte.
+            CallFailed: it fails later.
+        """
+        client, redact = self.server.client, self.server.catalog.redact
+        endpoint, limits = client.endpoints[model.endpoint], client.limits
+        backend, pace = client.backend_of(model.endpoint), client.pace_of(model.endpoint)
+        assert isinstance(backend, HttpBackend)  # noqa: S101 - `can_pass` said so
+        sent = _asking_for_usage(_for_endpoint(body) | {"model": model.model})
+        payment: Payment | None = None
+        if budgets and not endpoint.free:
+            sent = dict(prices.with_bound(endpoint, sent))
+            payment = Payment(budgets, client.purses, endpoint, model, _bound_usd(endpoint, model, sent))
+        sent, hidden = _hide(sent, endpoint, redact)
+        first_s, started = min(limits.timeout_s, limits.deadline_s), time.monotonic()
+        ledger = Ledger("pass", "", started + limits.deadline_s, on_call=self.server.metrics.count_call)
+        begun = False
+
+        async def take(reply: HttpReply) -> tuple[_Answer | None, Usage | None, float | None]:
+            nonlocal begun
+            begun = True
+            late.reschedule(deadline)  # what has begun may take long, as agents' streams do
+            kind = reply.headers.get("content-type", "application/json")
+            if body.get("stream") is True:
+                return None, *await self._stream(reply, kind, sent, hidden, hides_usage=_hides_usage(body))
+            data = await reply.whole()
+            usage = _usage_in(data)
+            if hidden is not None:
+                data = restore_whole(data, hidden, in_json=wants_json(sent))
+            return (reply.status, kind, data), *usage
+
+        answered, paid_usd, source = False, None, None
+        try:
+            deadline = asyncio.get_running_loop().time() + limits.deadline_s
+            async with asyncio.timeout(first_s) as late:
+                turn = await pace.begin(model.model, sent["messages"], sent, first_s) if pace.holds else None
+                try:
+                    if payment is not None:
+                        await payment.open()
+                    async with client.slots:
+                        answer, usage, reported_usd = await backend.forward(sent, take)
+                except CallFailed as failed:
+                    pace.heed(failed, model.model)
+                    raise
+                finally:
+                    pace.end(turn)
+            answered = True
+            paid_usd, source = paid(endpoint, model, usage, reported_usd)
+            _enter(ledger, model, started, usage=usage, cost_usd=paid_usd, cost_source=source)
+            self.log.cost_usd = paid_usd
+            return answer
+        except TimeoutError:
+            why = f"no end of the answer within {limits.deadline_s:g} s" if begun else f"no answer within {first_s:g} s"
+            overdue = CallFailed("deadline" if begun else "timeout", why)
+            _enter(ledger, model, started, status=overdue.code)
+            raise overdue if begun else _convert_failure(overdue) from None
+        except CallFailed as failed:
+            if costs_nothing(failed):
+                paid_usd, source = 0.0, "free"
+            _enter(ledger, model, started, status=failed.code, cost_usd=paid_usd, cost_source=source)
+            if begun:
+                raise
+            raise _convert_failure(failed) from failed
+        except asyncio.CancelledError:
+            _enter(ledger, model, started, status="cancelled")
+            raise
+        finally:
+            if payment is not None:
+                payment.paid_usd, payment.answered = paid_usd, answered
+                await payment.settle()
+
+    async def _stream(
+        self, reply: HttpReply, kind: str, sent: Mapping[str, Any], hidden: Hidden | None, *, hides_usage: bool
+    ) -> tuple[Usage | None, float | None]:
+        """Hand on all bytes as they come, of a stream of events whole ones only; returns the tokens and the cost that
+        are said in them.
+        """
+        streams = "text/event-stream" in kind
+        headers = encode_headers({**STREAM_HEADERS, "content-type": kind})
+        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        self._begun = True
+        chunks = reply.chunks()
+        if hidden is not None:
+            chunks = restore_chunks(chunks, hidden, streams=streams, in_json=wants_json(sent))
+        events = EventBuffer(
+            (lambda event: b'"choices":[]' not in event.replace(b" ", b"")) if hides_usage else (lambda _: True)
+        )
+        reading = _UsageReader()
+        async for chunk in chunks:
+            if data := events.take(chunk) if streams else chunk:
+                await self._write(data)
+            if len(events.last()) > _EVENT_LIMIT_BYTES:
+                most = _EVENT_LIMIT_BYTES >> 20
+                raise CallFailed("bad_response", f"an event of the endpoint has more than {most} MiB")
+            reading.take(chunk)
+        if streams and (rest := events.last()):
+            await self._write(rest)
+        return reading.finish()
+
+    async def _write(self, data: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _end(self, data: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": data})
 
 
 def _last_words(refused: ApiError) -> bytes:
     """Return an event with the error, and the end; what was cut off has not been handed on."""
     return b"data: %b\n\ndata: [DONE]\n\n" % sse.line(Chat().error(refused))
-
-
-def _reply_headers(kind: str) -> dict[str, str]:
-    return {"content-type": kind, "cache-control": "no-cache", "x-accel-buffering": "no"}
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -82,13 +82,13 @@ class RequestLog:
         return {} if self.cost_usd is None else {"x-fusion-cost-usd": f"{self.cost_usd:.8f}"}
 
 
-async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
+async def read_body(scope: Any, receive: Receive, options: ServeOptions) -> dict[str, Any]:
     """Return a request's body.
 
     Raises:
         ApiError: too large, too slow, not JSON.
     """
-    data = await read_bytes(receive, options)
+    data = await read_bytes(scope, receive, options)
     try:
         return jsonl.read_object(data, "a request's body", levels=_AROUND)
     except InputError as error:
@@ -96,15 +96,18 @@ async def read_body(receive: Receive, options: ServeOptions) -> dict[str, Any]:
         raise ApiError(400, "invalid_json", _QUOTED.sub(r"\1", error.message)) from None
 
 
-async def read_bytes(receive: Receive, options: ServeOptions) -> bytes:
+async def read_bytes(scope: Any, receive: Receive, options: ServeOptions) -> bytes:
     """Return a request's body as it came.
 
     Raises:
         ApiError: too large, too slow.
     """
+    limit_bytes = int(options.max_body_mib * 2**20)
+    if scope.get("whole"):
+        return await _read_all(receive, limit_bytes)
     try:
         async with asyncio.timeout(options.read_s):
-            return await _read_all(receive, int(options.max_body_mib * 2**20))
+            return await _read_all(receive, limit_bytes)
     except TimeoutError:
         why = f"the body did not come in within {options.read_s:g} s (--read-timeout)"
         raise ApiError(408, "request_timeout", why, headers={"connection": "close"}) from None
@@ -133,7 +136,7 @@ async def _read_some(receive: Receive) -> Any:
 
 def speaks_anthropic(scope: Any) -> bool:
     """Return whether a client speaks Anthropic's protocol, on the paths that other clients ask too."""
-    return scope["path"].startswith("/v1/messages") or b"anthropic-version" in [name for name, _ in scope["headers"]]
+    return scope["path"].startswith("/v1/messages") or b"anthropic-version" in scope["named"]
 
 
 def check_size(request: ChatRequest, options: ServeOptions) -> None:
@@ -166,7 +169,7 @@ def depth_of(scope: Any, most: int) -> int:
         ApiError: too many: it may come from this very server, as a member of its own panel.
     """
     depth = 0
-    for name, value in scope["headers"]:
+    for name, value in () if scope["named"].keys().isdisjoint(_DEPTHS) else scope["headers"]:
         if name in _DEPTHS:
             depth = max(depth, int(value) if value.isdigit() and len(value) < 9 else most)
     if depth >= most:
@@ -206,6 +209,30 @@ def report_bug(request_id: str, error: Exception) -> None:
     sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")
 
 
+class Departure:
+    """Tells those who work for a request that its client has left; each has one in its scope."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._told: list[Callable[[], object]] = []
+
+    def add(self, tell: Callable[[], object]) -> None:
+        """Have this called when the client leaves; at once where it has left."""
+        self._told.append(tell)
+        if self.gone:
+            tell()
+
+    def remove(self, tell: Callable[[], object]) -> None:
+        """Call this no more."""
+        self._told.remove(tell)
+
+    def note(self) -> None:
+        """Take note that the client has left."""
+        self.gone = True
+        for tell in list(self._told):
+            tell()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection, served by an app that says how long a head may take and counts who is turned away."""
 
@@ -229,6 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                cycle.scope["departure"].note()  # type: ignore[typeddict-item]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -270,6 +298,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         if (authority := _authority_of(self.url)) is not None and [authority] != _hosts_of(self.headers):
             self.headers.append((b"host", authority))  # who names two is refused
+        self.scope["departure"] = Departure()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self._under_way = [*(cycle for cycle in self._under_way if not cycle.response_complete), self.cycle]
         if 0 < len(self.pipeline) <= _MOST_WAITING:
@@ -280,7 +309,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:  # that of a body which nobody read
             self._stop_timer()
             self._await_head()
+        self.scope["whole"] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
+        if len(self.pipeline) <= _MOST_WAITING:
+            self.flow.resume_reading()  # a long body has stopped it
 
     def send_400_response(self, msg: str) -> None:
         self._refused = True
@@ -303,7 +335,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if waiting[0].response_started:
-            self.transport.write(_COMMENT if waiting[0].scope.get("streams_events") else b"")
+            self.transport.write(_COMMENT if _streams_events(waiting[0].scope) else b"")
         elif self._continues < _MOST_CONTINUES:
             self._continues += 1
             self.transport.write(_CONTINUE)
@@ -328,8 +360,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(_LINGER_S, self.transport.close)
 
 
+def _streams_events(scope: Any) -> bool:
+    """Return whether the answer to a request, which has begun, is a stream of events."""
+    headers = scope.get("sent_headers", ())
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
 def _authority_of(target: bytes) -> bytes | None:
     """Return the host that a request's target names, where it names one: `GET http://host/path`."""
+    if target.startswith(b"/"):
+        return None
     found = _ABSOLUTE.match(target)
     return found[1] if found else None
 

@@ -55,7 +55,7 @@ class ResponseRoutes:
 
     async def count(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request has."""
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         await self.server.rate_limiter.take(scope["log"].caller)
         request = Responses().read(self.server.responses.open_turn(scope["log"].caller, body).body)
         check_size(request, self.server.options)
@@ -67,16 +67,16 @@ class ResponseRoutes:
         response, _ = self._find(scope)
         query = query_of(scope)
         if query.get("stream") == "true":
-            await self._stream(response, _number_of(query, "starting_after", -1), scope, receive, send)
+            await self._stream(response, _number_of(query, "starting_after", -1), scope, send)
         else:
             await send_json(send, 200, response, {})
 
-    async def _stream(self, response: Mapping[str, Any], after: int, scope: Any, receive: Receive, send: Send) -> None:
+    async def _stream(self, response: Mapping[str, Any], after: int, scope: Any, send: Send) -> None:
         server, log = self.server, scope["log"]
         running = server.responses.running.get((log.caller, response["id"]))
         if running is not None and running.exchange.request.stream:
             stream = running.stream(send, after)
-            await stream.follow(running.exchange.job, receive, keepalive_of(server.options), log)
+            await stream.follow(running.exchange.job, scope["departure"], keepalive_of(server.options), log)
         elif (said := server.responses.find_stream(log.caller, response["id"])) is not None:
             await send_stream(send, said, after)
         else:
@@ -177,7 +177,7 @@ class ConversationRoutes:
         await send_json(send, 200, left, {})
 
     async def _read(self, scope: Any, receive: Receive) -> dict[str, Any]:
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         await self.server.rate_limiter.take(scope["log"].caller)
         return body
 

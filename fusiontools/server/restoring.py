@@ -22,7 +22,7 @@ async def restore_chunks(
         in_json: whether the answer's text is a JSON document.
     """
     if not streams:
-        yield _whole(b"".join([chunk async for chunk in chunks]), hidden, in_json)
+        yield restore_whole(b"".join([chunk async for chunk in chunks]), hidden, in_json=in_json)
         return
     events, rest = _Events(hidden, in_json), b""
     async for chunk in chunks:
@@ -33,7 +33,8 @@ async def restore_chunks(
         yield rest
 
 
-def _whole(body: bytes, hidden: Hidden, in_json: bool) -> bytes:
+def restore_whole(body: bytes, hidden: Hidden, *, in_json: bool) -> bytes:
+    """Return a plain reply with the originals."""
     try:
         reply = jsonl.loads(body)
     except ValueError:

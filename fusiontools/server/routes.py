@@ -238,13 +238,13 @@ class Routes:
 
     async def count_tokens(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say about how many tokens a request of the Messages API has."""
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         await self.server.rate_limiter.take(scope["log"].caller)
         await send_json(send, 200, {"input_tokens": count(body)}, {})
 
     async def estimate(self, scope: Any, receive: Receive, send: Send) -> None:
         """Say what a chat request would cost: the chain itself runs, without calls."""
-        request = Chat().read(await read_body(receive, self.server.options))
+        request = Chat().read(await read_body(scope, receive, self.server.options))
         check_size(request, self.server.options)
         plan = self.server.planner.plan(request)
         refuse_unanswerable(request)
@@ -262,7 +262,7 @@ class Routes:
         """Take a question through a chain and show the whole record."""
         server = self.server
         log: RequestLog = scope["log"]
-        body = with_question_of_record(await read_body(receive, server.options))
+        body = with_question_of_record(await read_body(scope, receive, server.options))
         request = question_of(body)
         check_size(request, server.options)
         DEPTH.set(depth_of(scope, server.options.max_depth) + 1)
@@ -275,9 +275,9 @@ class Routes:
         job = Job(server.runner.work(request, plan, budget, body))
         if request.stream:
             exchange = Exchange(request, ResponseMeta(new_id(), int(time.time()), request.model), plan, job, log)
-            await say_run(exchange, body, server, receive, send)
+            await say_run(exchange, body, server, scope["departure"], send)
             return
-        record = await wait_for(job, receive)
+        record = await wait_for(job, scope["departure"])
         if record is None:
             log.outcome = "gone"
             return
@@ -293,7 +293,7 @@ class Routes:
 
     async def stop(self, scope: Any, receive: Receive, send: Send) -> None:
         """Cut a member of a stream's panel off; the others go on."""
-        body = await read_body(receive, self.server.options)
+        body = await read_body(scope, receive, self.server.options)
         if not isinstance(member := body.get("member"), str) or len(body) > 1:
             raise ApiError(400, "invalid_request", "say one `member`, as the events name it in `model`", "member")
         await self.server.runs.stop(scope["log"].caller, scope["path_params"]["run"], member)

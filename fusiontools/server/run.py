@@ -70,6 +70,7 @@ def make_app(server: Server) -> App:
     ]
     return RequestMiddleware(
         Router(routes, lifespan=_lifespan(server, mcp)),
+        {route.path: route.endpoint for route in routes if isinstance(route.endpoint, ChatRoute)},
         server.access,
         server.metrics,
         server.options.read_s,

@@ -25,7 +25,7 @@ from samples import poll
 from terminal import everything, on_a_terminal, shown
 from workdir import Run, Upstream
 
-from fusiontools.cli.ask import AskedOptions
+from fusiontools.cli.ask_command import AskedOptions
 from fusiontools.cli.chat_commands import COMMANDS
 from fusiontools.cli.chat_run import ChatLoop, Setting
 from fusiontools.errors import UsageError

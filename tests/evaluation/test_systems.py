@@ -15,6 +15,7 @@ from stage_runs import run_stage
 from fusiontools.cli.report_text import format_report
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import VoteOptions
+from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.systems import (
     CHECKED,
     FUSION,
@@ -29,16 +30,20 @@ from fusiontools.evaluation.report.systems import (
     Outcome,
     System,
     outcomes,
-    wall_clock,
 )
+from fusiontools.evaluation.report.took import add_up
 from fusiontools.record import jsonl
 from fusiontools.stages.vote import vote
 
 A, B = System("member", "a"), System("member", "b")
 
 
+def outcomes_of(record: Any) -> dict[System, Outcome]:
+    return outcomes(Graded.of(record))
+
+
 def outcome_of(graded: dict[str, Any], system: System) -> Outcome:
-    return outcomes(jsonl.parse(json.dumps(graded).encode()))[system]
+    return outcomes_of(jsonl.parse(json.dumps(graded).encode()))[system]
 
 
 def test_a_member_alone_is_the_mean_of_its_samples() -> None:
@@ -103,7 +108,7 @@ def test_each_system_pays_for_the_calls_that_it_needs() -> None:
     grades = [grade("answer", "s", 1), grade("panel", "a", 1), grade("panel", "b", 0), grade("baseline", "m", 1)]
     graded = record("q", grades, calls, analysis=analysis([0, 1]))
 
-    spent = {name: outcome.took.usd / outcome.samples for name, outcome in outcomes(graded).items()}  # type: ignore[arg-type]
+    spent = {name: outcome.took.usd / outcome.samples for name, outcome in outcomes_of(graded).items()}
 
     assert spent[FUSION] == 15.75
     assert (spent[A], spent[B], spent[System("baseline", "m")]) == (1.0, 2.0, 16.0)
@@ -143,8 +148,18 @@ def test_members_answer_at_once_and_stages_one_after_the_other() -> None:
         call("panel", "a", layer=2, latency_s=2), call("judge", "j", latency_s=4), call("synth", "s", latency_s=5),
     ]  # fmt: skip
 
-    assert wall_clock(calls) == 3 + 2 + 4 + 5
-    assert math.isnan(wall_clock([]))
+    assert add_up(calls).fusion.latency_s == 3 + 2 + 4 + 5
+    assert math.isnan(add_up([]).fusion.latency_s)
+
+
+def test_a_sample_works_on_while_another_one_uses_its_tool() -> None:
+    grades = [grade("baseline", "m", 1, sample=n) for n in range(2)]
+    calls = [
+        *(call("baseline", "m", sample=n, latency_s=seconds) for n, seconds in enumerate((1, 3))),
+        *(call("baseline", "m", sample=n, latency_s=seconds, step="tool") for n, seconds in enumerate((5, 1))),
+    ]
+
+    assert outcome_of(record("q", grades, calls), System("baseline", "m", 2)).took.latency_s == 1 + 5
 
 
 def test_a_tie_is_broken_as_fuse_vote_breaks_it() -> None:
@@ -152,9 +167,9 @@ def test_a_tie_is_broken_as_fuse_vote_breaks_it() -> None:
     taken = {"answer": {"content": "b", "by": "vote", "response": 1}}
     sure = {"panel": [{"member": name, "mean_logprob": sure} for name, sure in (("a", -2.0), ("b", -1.0))]}
 
-    assert outcomes({**record("q", grades), **taken})[VOTE].score == 1  # type: ignore[typeddict-item]
-    assert outcomes({**record("q", grades), **sure})[VOTE].score == 1  # type: ignore[typeddict-item]
-    assert outcomes(record("q", grades))[VOTE].score == 0  # type: ignore[arg-type]
+    assert outcomes_of({**record("q", grades), **taken})[VOTE].score == 1
+    assert outcomes_of({**record("q", grades), **sure})[VOTE].score == 1
+    assert outcomes_of(record("q", grades))[VOTE].score == 0
 
 
 def test_a_tie_goes_by_the_ranking_as_in_fuse_vote() -> None:
@@ -188,7 +203,7 @@ def test_what_the_fusion_took_is_what_its_stage_takes(by: str, notes: list[Any],
     grades = [grade("answer", "b", 1), grade("panel", "a", 0, "a"), grade("panel", "b", 1, "b")]
     copied = {"answer": {**answer(by), "response": 1}, "degraded": notes}
 
-    found = outcomes(jsonl.parse(json.dumps(record("q", grades, **copied)).encode()))
+    found = outcomes_of(jsonl.parse(json.dumps(record("q", grades, **copied)).encode()))
 
     assert {system: found[system].score for system in (VOTE, PICK)} == {
         system: float(system == taken) for system in (VOTE, PICK)
@@ -231,7 +246,7 @@ def test_each_vote_is_told_from_the_record_as_fuse_vote_counts_it(told: Any, kin
     taken = graded["grades"][voted["answer"]["response"]]
     whole = {**voted, "grades": [*graded["grades"], grade("answer", "m", taken["score"], taken["key"])]}
 
-    found = outcomes(whole)
+    found = outcomes_of(whole)
 
     assert found[kind].score == found[FUSION].score == taken["score"]
     assert found[kind].took.calls == 5
@@ -247,12 +262,12 @@ def test_a_vote_that_was_typed_is_told_from_the_answer_and_is_what_that_took() -
         voted = {**voted, "answer": {**voted["answer"], "response": 2}}
         whole = {**voted, "grades": [*typed["grades"], grade("answer", "m", 0)]}
 
-        assert outcomes(whole)[kind].score == 0
+        assert outcomes_of(whole)[kind].score == 0
         assert read([whole]).same_as(FUSION) == [FUSION, kind]
 
 
 def test_without_a_word_of_the_recipe_the_surer_are_the_better_half() -> None:
-    found = outcomes(sampled())  # type: ignore[arg-type]
+    found = outcomes_of(sampled())
 
     assert (found[VOTE].score, found[LOGPROB].score, found[SURER].score) == (0, 1, 1)
     assert (GIVEN in found, LEARNED in found) == (False, False)

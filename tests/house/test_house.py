@@ -332,17 +332,30 @@ def scripts() -> dict[str, str]:
     ("tool", "option"), [*((tool, "--help") for tool in sorted(scripts())), ("fuse-panel", "--version")]
 )
 def test_a_tool_that_only_speaks_of_itself_imports_nothing_heavy(tool: str, option: str, tmp_path: Path) -> None:
-    module = scripts()[tool].partition(":")[0]
-    code = f"from {module} import main; main()"
+    loaded = loaded_by(tool, option, cwd=tmp_path)
 
-    shown = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code, option],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-
-    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in shown.stderr.splitlines()}
     assert "click" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_shell_that_starts_waits_for_no_library(tmp_path: Path) -> None:
+    loaded = loaded_by("fuse-ask", "--completion", "bash", cwd=tmp_path)
+
+    assert not loaded & (HEAVY | {"click", "dataclasses", "importlib.metadata"})
+
+
+def test_a_tool_in_a_pipe_loads_nothing_that_draws(env: dict[str, str], tmp_path: Path) -> None:
+    loaded = loaded_by("fuse-panel", "-q", cwd=tmp_path, env=env, question="Why is the sky blue?")
+
+    assert "httpx" in loaded
+    assert loaded.isdisjoint(("rich", "pygments"))
+
+
+def loaded_by(tool: str, *options: str, cwd: Path, env: dict[str, str] | None = None, question: str = "") -> set[str]:
+    """Return the packages that a tool has loaded by its end."""
+    code = f"from {scripts()[tool].partition(':')[0]} import main; main()"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, *options],
+        input=question, capture_output=True, text=True, check=True, cwd=cwd, env=env,
+    )  # fmt: skip
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in shown.stderr.splitlines()}

@@ -588,7 +588,7 @@ IN_A_DELTA: tuple[dict[str, Any], ...] = (
     *({}, {}, {}, {"role": "assistant"}, {"reasoning": None}, {"reasoning": "hm"}, {"refusal": "no"}),
     *({"tool_calls": [CALL]}, {"content": None}, {"content": [{"type": "text", "text": "part"}]}),
 )
-TEXTS = ("Par", "is.", "<think>", "</think>", " ", "\ud83d", "\ude00", "")
+TEXTS = ("Par", "is.", "<think>", "</think>", " ", "\ud83d", "\ude00", "", "m", '"', "\\", '"}, "x": "', "\u00e9\n")
 
 
 @given(
@@ -612,6 +612,27 @@ def test_a_piece_that_is_text_alone_says_what_it_says_beside_anything_else(said:
             return failure.code, failure.retryable, shown  # the message shows the event itself
 
     assert read({}) == read({"a key that nobody knows": None})
+
+
+@pytest.mark.parametrize("text", ["m", '"', "\\", '"}, "index": "', "\n", "\u00e9", "\ud83d", "", "0"])
+def test_a_piece_that_goes_like_those_before_it_is_read_like_them(text: str) -> None:
+    pieces = ["Par", "is", text, " it is", text]
+
+    def read(*changing: str, **spelled: Any) -> tuple[str, list[Any]]:
+        """Read a stream of pieces, each with these keys that change from piece to piece."""
+        reader, shown = ReplyReader("m", streamed=True), []
+        for number, piece in enumerate(pieces):
+            choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
+            said = {"model": "m", **dict.fromkeys(changing, number), "choices": [choice]}
+            shown += reader.feed(b"data: %b\n\n" % json.dumps(said, **spelled).encode())
+        shown += reader.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
+        return reader.finish().content, shown
+
+    alike = read()
+
+    assert alike == read("created")
+    assert alike == read(separators=(",", ":"))
+    assert alike == read(ensure_ascii=False) if text != "\ud83d" else alike[0].count("\ufffd") == 2
 
 
 def test_pieces_of_another_choice_are_no_part_of_the_answer() -> None:

@@ -361,7 +361,8 @@ def comes_in(host: str, *allowed: str, address: str = "127.0.0.1") -> bool:
     import asyncio
 
     app = Access((), hosts_for(address, allowed, ()), frozenset(), 1).wrap(answer)
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host.encode("latin-1"))]}
+    headers = [(b"host", host.encode("latin-1"))]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "named": dict(headers)}
     statuses = []
 
     async def note(message: Any) -> None:

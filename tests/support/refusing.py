@@ -12,7 +12,7 @@ from scripted import MESSAGES
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.http import HttpBackend
+from fusiontools.llm.http import HttpBackend, HttpReply
 from fusiontools.llm.quirks import Quirks
 
 CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -66,8 +66,4 @@ def ask(backend: HttpBackend, request: CompletionRequest, on_delta: Any = None) 
 def forward(backend: HttpBackend, body: dict[str, Any]) -> bytes:
     """Return what comes of a client's own body."""
 
-    async def work() -> bytes:
-        async with backend.forwarded(body) as reply:
-            return b"".join([chunk async for chunk in reply.chunks()])
-
-    return asyncio.run(work())
+    return asyncio.run(backend.forward(body, HttpReply.whole))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.answers.certainty import votes_to_be_sure
+from fusiontools.evaluation.report.graded import Graded
+from fusiontools.evaluation.report.statistics import is_binary
 from fusiontools.evaluation.report.systems import (
     ANSWERED,
     CHECKED,
@@ -32,9 +34,8 @@ from fusiontools.evaluation.report.systems import (
     System,
     agreement_of,
     find_equal,
-    has_abstained,
-    is_asked_until,
     outcomes,
+    system_of,
 )
 from fusiontools.evaluation.report.votes import is_weighable
 from fusiontools.record.types import Grade, Record
@@ -105,15 +106,15 @@ class PanelTally:
     has_choice: bool = False
     is_binary: bool = True
 
-    def add(self, grades: Sequence[Grade], ranking: Sequence[int]) -> None:
+    def add(self, graded: Graded) -> None:
         """Count a record's panel."""
-        panel = [grade for grade in grades if grade["of"] == "panel"]
-        self.has_choice |= len(panel) > 1
-        self.is_binary &= all(grade["score"] in (0, 1) for grade in panel)
-        self._add_pairs([grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1] or panel)
-        self._add_ranks([panel[i] for i in ranking if i < len(panel)])
+        self.has_choice |= len(graded.panel) > 1
+        self.is_binary &= is_binary([grade["score"] for grade in graded.panel])
+        self.add_pairs(graded.first or graded.panel)
+        self._add_ranks([graded.panel[place] for place in graded.order[: graded.ranked]])
 
-    def _add_pairs(self, panel: Sequence[Grade]) -> None:
+    def add_pairs(self, panel: Sequence[Grade]) -> None:
+        """Count how the members of a panel go together."""
         first = [grade for grade in panel if grade["sample"] == 0]
         # One model sampled several times is compared with itself.
         asked = first if len(first) > 1 else panel
@@ -155,14 +156,14 @@ class Column:
     def put(self, row: int, outcome: Outcome) -> None:
         """Enter what happened on a record; those before it that are missing were not asked."""
         self.fill(row)
-        took, samples = outcome.took, outcome.samples
-        self.scores.append(outcome.score)
-        self.latencies.append(took.latency_s)
-        self.calls.append(took.calls / samples)
-        self.usd.append(took.usd / samples)
-        self.unknown += took.unknown / samples
-        self.tokens += took.tokens / samples
-        self.failed += outcome.failed
+        score, failed, (calls, usd, unknown, tokens, latency_s), samples = outcome
+        self.scores.append(score)
+        self.latencies.append(latency_s)
+        self.calls.append(calls / samples)
+        self.usd.append(usd / samples)
+        self.unknown += unknown / samples
+        self.tokens += tokens / samples
+        self.failed += failed
 
     def fill(self, rows: int) -> None:
         """Enter that it was not asked on what is missing up to so many records."""
@@ -219,24 +220,24 @@ class ScoreTable:
         self.ungraded += not grades and not failed
         if failed or not grades:
             self._lost[row] = failed
-        for system, outcome in outcomes(record).items():
-            if system not in self.columns:
-                self.columns[system] = Column()
+        graded = Graded.of(record)
+        for system, outcome in outcomes(graded).items():
+            if (column := self.columns.get(system)) is None:
+                column = self.columns[system] = Column()
             # Without grades nobody knows whether it failed: nobody looked.
-            self.columns[system].put(row, outcome if grades or failed else outcome._replace(failed=0.0))
-        if (equal := find_equal(record)) is not None:
+            column.put(row, outcome if grades or failed else outcome._replace(failed=0.0))
+        if (equal := find_equal(graded)) is not None:
             self.equal = equal if self.equal is None else self.equal & equal
-        self.answers += any(grade["of"] == "answer" for grade in grades)
-        self.abstained += has_abstained(record)
-        self.weighable += is_weighable(record)
-        self.is_ample |= sum(grade["of"] == "panel" for grade in grades) >= _AMPLE or is_asked_until(record)
-        if (vote := agreement_of(record)) is not None:
+        self.answers += graded.answer is not None
+        self.abstained += graded.has_abstained
+        self.weighable += is_weighable(graded)
+        self.is_ample |= len(graded.panel) >= _AMPLE or graded.is_asked_until
+        if (vote := agreement_of(graded)) is not None:
             self.agreements.append(vote)
         self.keys += any(grade["key"] for grade in grades)
         self._name_models(record)
-        ranking = record.get("analysis", {}).get("ranking", [])
-        self.ranked += bool(ranking)
-        self.panel.add(grades, ranking)
+        self.ranked += bool(record.get("analysis", {}).get("ranking"))
+        self.panel.add(graded)
 
     def finish(self) -> None:
         """Fill in what is missing: 0 where a record failed as a whole, and no system that nobody is."""
@@ -323,13 +324,12 @@ class ScoreTable:
             self._category_of.append(self.categories.index(category))
 
     def _name_models(self, record: Record) -> None:
-        for call in record.get("calls", []):
-            identity = (call["model"], call["endpoint"])
-            stage = call["stage"]
+        for call in record.get("calls", ()):
+            stage, identity = call["stage"], (call["model"], call["endpoint"])
             if stage == "judge":
                 self.judges.add(identity)
             elif stage == "synth":
                 self.writers.add(identity)
             elif stage in ("panel", "baseline") and "step" not in call and "member" in call:
-                kind = "member" if stage == "panel" else "baseline"
-                self.models.setdefault(System(kind, call["member"]), set()).add(identity)
+                system = system_of("member" if stage == "panel" else "baseline", call["member"])
+                self.models.setdefault(system, set()).add(identity)

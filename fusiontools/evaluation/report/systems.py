@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, reduce
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from fusiontools.answers.certainty import rounds_until_sure
-from fusiontools.evaluation.report.votes import confidence_of, counted_in, earliest, voted, weighting_of, weightings
-from fusiontools.record.types import Grade, Record
-
-#: Stages that no system pays for: they measure.
-BESIDE = frozenset(("baseline", "grade"))
-#: A member's name and the number of its sample.
-Seat = tuple[str, int]
-
-
-@dataclass(slots=True)
-class Calls:
-    """A record's calls, by who needs them."""
-
-    panel: list[Mapping[str, Any]] = field(default_factory=list)
-    judge: list[Mapping[str, Any]] = field(default_factory=list)
-    #: All calls that the fusion's answer took.
-    fusion: list[Mapping[str, Any]] = field(default_factory=list)
-    #: The calls of one response of the first layer, and of one baseline's.
-    members: dict[Seat, list[Mapping[str, Any]]] = field(default_factory=dict)
-    baselines: dict[Seat, list[Mapping[str, Any]]] = field(default_factory=dict)
-
-
-def sorted_out(calls: Iterable[Mapping[str, Any]]) -> Calls:
-    """Return the calls of a record by who needs them."""
-    sorted_calls = Calls()
-    for call in calls:
-        stage = call["stage"]
-        seat = (call.get("member", ""), call.get("sample", 0))
-        if stage == "baseline":
-            sorted_calls.baselines.setdefault(seat, []).append(call)
-        if stage in BESIDE:
-            continue
-        sorted_calls.fusion.append(call)
-        if stage == "judge":
-            sorted_calls.judge.append(call)
-        elif stage == "panel":
-            sorted_calls.panel.append(call)
-            # A step is a call about responses, none of a member's own.
-            if call.get("layer", 1) == 1 and "step" not in call:
-                sorted_calls.members.setdefault(seat, []).append(call)
-    return sorted_calls
-
-
-def wall_clock(calls: Sequence[Mapping[str, Any]]) -> float:
-    """Estimate the seconds that calls take: stages, layers and steps in sequence, within one all seats at once.
-
-    A seat's attempts come one after the other, and so do the rounds of a panel that was asked until it was sure. NaN
-    where there is no call, or one was replayed: nobody measured.
-    """
-    return took(calls).latency_s
+from fusiontools.evaluation.report.graded import Graded, Place, confidence_of
+from fusiontools.evaluation.report.took import NOTHING, CallSums, Seat, Took, add_up
+from fusiontools.evaluation.report.votes import counted_in, earliest, voted, weightings
+from fusiontools.record.types import Grade
 
 
 class System(NamedTuple):
@@ -72,6 +26,9 @@ class System(NamedTuple):
     model: str = ""
     votes: int = 0
 
+
+#: The same system again: a report asks for the same few on every record.
+system_of = cache(System)
 
 FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), System("oracle")
 #: The fusion where it did not abstain, and where a check picked its answer.
@@ -86,17 +43,6 @@ UNTIL = System("until")
 SURE = 0.95
 
 
-class Took(NamedTuple):
-    """What some calls took, together: how many they are, what they were worth as far as that is known, how long."""
-
-    calls: int
-    usd: float
-    #: How many calls nobody knows the cost of.
-    unknown: int
-    tokens: int
-    latency_s: float
-
-
 class Outcome(NamedTuple):
     """How a system fared on one record; `failed` is the share of its texts that are failures.
 
@@ -109,267 +55,195 @@ class Outcome(NamedTuple):
     samples: int = 1
 
 
-def outcomes(record: Record) -> dict[System, Outcome]:
+def outcomes(graded: Graded) -> dict[System, Outcome]:
     """Return every system that can be told from a record.
 
     A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
     """
-    grades = record.get("grades") or []
-    panel = [grade for grade in grades if grade["of"] == "panel"]
-    calls = sorted_out(_in_rounds(record, panel))
-    found: dict[System, Outcome] = {FUSION: _of_answer(grades, calls.fusion)}
-    if not has_abstained(record):
+    panel = graded.panel
+    rounds = _find_rounds(graded)
+    sums = add_up(graded.record.get("calls", ()), rounds)
+    found: dict[System, Outcome] = {FUSION: _of_answer(graded.answer, sums.fusion)}
+    if not graded.has_abstained:
         found[ANSWERED] = found[FUSION]
-    if _is_checked(record):
+    if graded.is_checked:
         found[CHECKED] = found[FUSION]
-    found |= _alone("member", first_layer(grades), calls.members, confidence_of(record, "panel"))
-    baselines = [grade for grade in grades if grade["of"] == "baseline"]
-    found |= _alone("baseline", baselines, calls.baselines, confidence_of(record, "baselines"))
+    _add_alone(found, "member", graded.first, sums.members, graded.sure, rounds)
+    _add_alone(found, "baseline", graded.baselines, sums.baselines, confidence_of(graded.record, "baselines"), {})
     if not panel:
         return found
     # Who chooses from the panel needs the calls of all of it, whatever is chosen.
-    found[VOTE] = whole = _outcome(_voted_in(record, panel), panel, calls.panel)
-    own = weighting_of(record)
-    for kind, weights in weightings(record, panel).items():
-        taken = _copied(record, panel) if kind == own else None
-        found[System(kind)] = whole._replace(score=(taken or counted_in(record, panel, weights))["score"])
+    found[VOTE] = whole = _outcome(_voted_in(graded), panel, sums.panel)
     # Where nobody knows how sure they were, all count the same.
-    found = {LOGPROB: whole, SURER: whole} | found
-    is_whole = is_asked_until(record) or bool(record.get("layers"))
-    found[UNTIL] = whole if is_whole else _until_sure(record, panel, calls)
-    found[PICK] = _outcome(_picked_in(record, panel), panel, [*calls.panel, *calls.judge])
-    found[ORACLE] = whole._replace(score=max([grade["score"] for grade in panel]))
+    found[LOGPROB] = found[SURER] = whole
+    for kind, weights in weightings(graded).items():
+        taken = _copied(graded) if kind == graded.weighting else None
+        found[System(kind)] = whole._replace(score=(taken or counted_in(graded, weights))["score"])
+    is_whole = graded.is_asked_until or bool(graded.record.get("layers"))
+    found[UNTIL] = whole if is_whole else _until_sure(graded, sums)
+    found[PICK] = _outcome(_picked_in(graded), panel, sums.panel.then(sums.judge))
+    found[ORACLE] = Outcome(max([grade["score"] for grade in panel]), whole.failed, whole.took)
     return found
 
 
-def find_equal(record: Record) -> set[tuple[System, System]] | None:
+def find_equal(graded: Graded) -> set[tuple[System, System]] | None:
     """Return the systems that give the same answer here by construction, in pairs; None where nothing was answered.
 
     A fusion that votes is the vote, one that picks is the pick, and the vote of a panel of one model's samples is that
     model's vote.
     """
-    grades = record.get("grades") or []
-    panel = [grade for grade in grades if grade["of"] == "panel"]
-    if not panel or (all("error" in grade for grade in panel) and "answer" not in record):
+    panel = graded.panel
+    if not panel or ("answer" not in graded.record and all("error" in grade for grade in panel)):
         return None
-    equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(record, system.kind, panel)}
-    if (weighting := weighting_of(record)) not in (None, "plain"):
-        equal.add((FUSION, System(str(weighting))))
-    if _is_checked(record):
+    equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(graded, system.kind)}
+    if graded.weighting not in (None, "plain"):
+        equal.add((FUSION, System(str(graded.weighting))))
+    if graded.is_checked:
         equal.add((FUSION, CHECKED))
-    if is_asked_until(record):
+    if graded.is_asked_until:
         equal.add((VOTE, UNTIL))
     alone = {grade["member"] for grade in panel}
-    if len(alone) == 1 and len(panel) > 1 and first_layer(grades) == panel:
+    if len(alone) == 1 and len(panel) > 1 and graded.first == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
     return equal
 
 
-def _answers(record: Record, stage: str, panel: Sequence[Grade]) -> bool:
+def _answers(graded: Graded, stage: str) -> bool:
     """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
-    if has_abstained(record) or (stage == "pick" and _is_checked(record)):
+    record = graded.record
+    if "answer" not in record or graded.has_abstained or (stage == "pick" and graded.is_checked):
         return False
-    if stage == "vote" and "vote" in record.get("answer", {}) and weighting_of(record) != "plain":
+    if stage == "vote" and "vote" in record["answer"] and graded.weighting != "plain":
         return False
-    by = record["answer"].get("by") if "answer" in record else None
-    could_not = len(panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", []))
-    return by == stage or (by == "panel" and could_not)
+    if (by := record["answer"].get("by")) == stage:
+        return True
+    return by == "panel" and (
+        len(graded.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
+    )
 
 
-def _taken(record: Record, stage: str, panel: Sequence[Grade]) -> Grade | None:
+def _taken(graded: Graded, stage: str) -> Grade | None:
     """Return the grade of what this stage took, where it made the answer."""
-    return _copied(record, panel) if _answers(record, stage, panel) else None
+    return _copied(graded) if _answers(graded, stage) else None
 
 
-def _copied(record: Record, panel: Sequence[Grade]) -> Grade | None:
+def _copied(graded: Graded) -> Grade | None:
     """Return the grade of the response that the answer is, else the answer's own."""
-    place = record["answer"].get("response")
-    if place is not None and place < len(panel):
-        return panel[place]
-    return next((grade for grade in record["grades"] if grade["of"] == "answer"), None)
+    place = graded.record["answer"].get("response")
+    return graded.panel[place] if place is not None and place < len(graded.panel) else graded.answer
 
 
-def _voted_in(record: Record, panel: Sequence[Grade]) -> Grade:
+def _voted_in(graded: Graded) -> Grade:
     """Return the grade of the response that `fuse-vote` takes: the one that it took, where it made the answer."""
-    if (taken := _taken(record, "vote", panel)) is not None:
-        return taken
-    return counted_in(record, panel)
+    return _taken(graded, "vote") or counted_in(graded)
 
 
-def _until_sure(record: Record, panel: Sequence[Grade], calls: Calls) -> Outcome:
+def _until_sure(graded: Graded, sums: CallSums) -> Outcome:
     """Return the vote of the first responses that make sure what most say, members in turn, asked in rounds."""
-    in_turn = sorted(panel, key=lambda grade: grade["sample"])
+    in_turn = sorted(graded.panel, key=itemgetter("sample"))
     rounds = rounds_until_sure([grade["key"] or None for grade in in_turn], SURE)
     heard = in_turn[: rounds[-1]]
-    paid = [calls.members.get((grade["member"], grade["sample"]), []) for grade in heard]
-    lasted = [
-        wall_clock([call for own in paid[begun:ended] for call in own]) for begun, ended in pairwise([0, *rounds])
-    ]
-    every = [call for own in paid for call in own]
-    outcome = _outcome(voted(heard, confidence_of(record, "panel")), heard, every)
-    return outcome._replace(took=outcome.took._replace(latency_s=sum(lasted)))
+    paid = [sums.members.get((grade["member"], grade["sample"]), NOTHING) for grade in heard]
+    each = [reduce(Took.beside, paid[begun:ended]) for begun, ended in pairwise([0, *rounds])]
+    outcome = _outcome(voted(heard, graded.sure), heard, reduce(Took.then, each))
+    # Of a round of which no call is known nobody knows how long it lasted.
+    lasted = sum([took.latency_s for took in each])
+    return (
+        outcome if lasted == outcome.took.latency_s else outcome._replace(took=outcome.took._replace(latency_s=lasted))
+    )
 
 
-def _in_rounds(record: Record, panel: Sequence[Grade]) -> list[Mapping[str, Any]]:
-    """Return a record's calls, those of a panel that was asked until it was sure with the number of their round."""
-    calls: list[Mapping[str, Any]] = [*record.get("calls", [])]
-    if not is_asked_until(record) or record.get("layers"):
-        return calls
-    asked: Any = record["recipe"]["panel"]
-    rounds = rounds_until_sure([grade["key"] or None for grade in panel], asked["until"], asked.get("at_once", 1))
-    numbers = {
-        (grade["member"], grade["sample"]): sum(ended <= place for ended in rounds) for place, grade in enumerate(panel)
+def _find_rounds(graded: Graded) -> dict[Seat, int]:
+    """Return in which round each seat of a panel was asked that was asked until it was sure."""
+    if not graded.is_asked_until or graded.record.get("layers"):
+        return {}
+    asked: Any = graded.record["recipe"]["panel"]
+    rounds = rounds_until_sure(
+        [grade["key"] or None for grade in graded.panel], asked["until"], asked.get("at_once", 1)
+    )
+    return {
+        (grade["member"], grade["sample"]): sum(ended <= place for ended in rounds)
+        for place, grade in enumerate(graded.panel)
     }
-    seats = [(call.get("member", ""), call.get("sample", 0)) for call in calls]
-    return [
-        {**call, "round": numbers[seat]} if call["stage"] == "panel" and seat in numbers else call
-        for call, seat in zip(calls, seats, strict=True)
-    ]
 
 
-def is_asked_until(record: Record) -> bool:
-    """Return whether the panel was asked until it was sure."""
-    recipe: Any = record.get("recipe") or {}
-    panel = recipe.get("panel")
-    until = panel.get("until") if isinstance(panel, dict) else None
-    return isinstance(until, float) and 0.5 <= until < 1
-
-
-def agreement_of(record: Record) -> tuple[float, float] | None:
+def agreement_of(graded: Graded) -> tuple[float, float] | None:
     """Return which share of the panel's responses the plain vote's answer has, and its score; None without a vote."""
-    panel = [grade for grade in record.get("grades") or [] if grade["of"] == "panel"]
+    panel = graded.panel
     if len(panel) < 2 or not any(grade["key"] for grade in panel):
         return None
-    winner = counted_in(record, panel)
-    votes = sum(grade["key"] == winner["key"] for grade in panel) if winner["key"] else 0
+    winner = counted_in(graded)
+    votes = [grade["key"] for grade in panel].count(winner["key"]) if winner["key"] else 0
     return votes / len(panel), winner["score"]
 
 
-def _is_checked(record: Record) -> bool:
-    """Return whether a check picked the answer, or passed none so that the best ranked response stands in."""
-    pick: Any = record.get("answer", {}).get("pick") or {}
-    return pick.get("method") == "check" or any(note["code"] == "check_failed" for note in record.get("degraded", []))
+def _of_answer(answer: Grade | None, took: Took) -> Outcome:
+    return Outcome(0.0, 1.0, took) if answer is None else _outcome(answer, [answer], took)
 
 
-def has_abstained(record: Record) -> bool:
-    """Return whether a record's vote has given no answer."""
-    return "abstained" in record.get("answer", {})
-
-
-def first_layer(grades: Sequence[Grade]) -> list[Grade]:
-    """Return the grades of what members answered alone, before they saw each other's responses."""
-    earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
-    return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
-
-
-def _of_answer(grades: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
-    answer = next((grade for grade in grades if grade["of"] == "answer"), None)
-    if answer is None:
-        return Outcome(0.0, 1.0, took(calls))
-    return _outcome(answer, [answer], calls)
-
-
-def _outcome(grade: Grade, texts: Sequence[Grade], calls: Sequence[Mapping[str, Any]]) -> Outcome:
+def _outcome(grade: Grade, texts: Sequence[Grade], took: Took) -> Outcome:
     failed = "error" in texts[0] and all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), took(calls, failed=failed))
+    return Outcome(grade["score"], float(failed), took.paid_for(failed=failed))
 
 
-def took(calls: Iterable[Mapping[str, Any]], *, failed: bool = True) -> Took:
-    """Return what calls took: a text that came though no call is known of was not free for that."""
-    meter = Meter()
-    for call in calls:
-        meter.add(call)
-    return meter.read(failed=failed)
-
-
-@dataclass(slots=True)
-class Meter:
-    """What calls take, added up in one go through them: a report does that a dozen times for each record."""
-
-    calls: int = 0
-    usd: float = 0.0
-    unknown: int = 0
-    tokens: int = 0
-    is_measured: bool = True
-    #: For each stage, layer, step and round, which come one after the other, how long each seat works.
-    lanes: dict[tuple[Any, ...], dict[Seat, float]] = field(default_factory=dict)
-
-    def add(self, call: Mapping[str, Any]) -> None:
-        """Add a call: what it was worth when it was bought, its tokens, and its seconds."""
-        self.calls += 1
-        replayed = call.get("replayed")
-        worth_usd = call.get("saved_usd" if replayed else "cost_usd")
-        if worth_usd is None:
-            self.unknown += 1
-        else:
-            self.usd += worth_usd
-        if usage := call.get("usage"):
-            self.tokens += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        if replayed:
-            self.is_measured = False
-            return
-        group = (call["stage"], call.get("layer"), call.get("step"), call.get("round"))
-        seat = (call.get("member", ""), call.get("sample", 0))
-        if (seats := self.lanes.get(group)) is None:
-            self.lanes[group] = {seat: call.get("latency_s", 0.0)}
-        else:
-            seats[seat] = seats.get(seat, 0.0) + call.get("latency_s", 0.0)
-
-    def read(self, *, failed: bool) -> Took:
-        """Return what all calls until now took; of a text that came, none is no knowledge."""
-        unknown = self.unknown if self.calls or failed else 1
-        latency_s = math.nan
-        if self.lanes and self.is_measured:
-            latency_s = sum([max(seats.values()) for seats in self.lanes.values()])
-        return Took(self.calls, self.usd, unknown, self.tokens, latency_s)
-
-
-def _picked_in(record: Record, panel: Sequence[Grade]) -> Grade:
+def _picked_in(graded: Graded) -> Grade:
     """Return the grade of the response that `fuse-pick` takes: the one that it took, where it made the answer."""
-    if (taken := _taken(record, "pick", panel)) is not None:
+    if (taken := _taken(graded, "pick")) is not None:
         return taken
-    ranking = record.get("analysis", {}).get("ranking", [])
-    first = next((i for i in ranking if i < len(panel) and "error" not in panel[i]), None)
+    panel = graded.panel
+    first = next((i for i in graded.order[: graded.ranked] if "error" not in panel[i]), None)
     return earliest(panel) if first is None else panel[first]
 
 
-def _alone(
+def _add_alone(
+    found: dict[System, Outcome],
     kind: str,
     grades: Sequence[Grade],
-    calls: Mapping[Seat, Sequence[Mapping[str, Any]]],
-    sure: Mapping[tuple[int, str, int], float | None],
-) -> dict[System, Outcome]:
-    """Return each model by itself: one answer of it, and the votes of its first samples."""
+    took: Mapping[Seat, Took],
+    sure: Mapping[Place, float | None],
+    rounds: Mapping[Seat, int],
+) -> None:
+    """Add each model by itself: one answer of it, and the votes of its first samples."""
     graded: dict[str, list[Grade]] = {}
-    numbers: dict[str, set[int]] = {}
+    asked: dict[str, set[int]] = {}
     for grade in sorted(grades, key=itemgetter("sample")):
         graded.setdefault(grade["member"], []).append(grade)
-        numbers.setdefault(grade["member"], set()).add(grade["sample"])
-    for model, number in calls:
-        numbers.setdefault(model, set()).add(number)
-    found: dict[System, Outcome] = {}
-    for model, asked in numbers.items():
+        asked.setdefault(grade["member"], set()).add(grade["sample"])
+    for model, number in took:
+        asked.setdefault(model, set()).add(number)
+    for model, numbers in asked.items():
         samples = graded.get(model, [])
-        each = [calls.get((model, number), []) for number in sorted(asked)]
-        found[System(kind, model)] = _on_average(samples, each)
-        together, failed = Meter(), True
-        for votes, grade in enumerate(samples if len(samples) > 1 else (), 1):
-            for call in calls.get((model, grade["sample"]), []):
-                together.add(call)
-            failed &= "error" in grade
+        found[system_of(kind, model)] = _on_average(samples, [took.get((model, n), NOTHING) for n in sorted(numbers)])
+        if len(samples) < 2:
+            continue
+        seats = [(model, grade["sample"]) for grade in samples]
+        failed = "error" in samples[0]
+        for votes, together in enumerate(_in_rounds(seats, took, rounds), 1):
+            failed &= "error" in samples[votes - 1]
             if votes > 1:
                 score = voted(samples[:votes], sure)["score"]
-                found[System(kind, model, votes)] = Outcome(score, float(failed), together.read(failed=failed))
-    return found
+                found[system_of(kind, model, votes)] = Outcome(score, float(failed), together.paid_for(failed=failed))
 
 
-def _on_average(samples: Sequence[Grade], each: Sequence[Sequence[Mapping[str, Any]]]) -> Outcome:
+def _in_rounds(seats: Sequence[Seat], took: Mapping[Seat, Took], rounds: Mapping[Seat, int]) -> Iterator[Took]:
+    """Yield what the first seat took, the first two, and so on: those of one round at once."""
+    earlier, current, asked_in = NOTHING, NOTHING, None
+    for seat in seats:
+        if rounds.get(seat) != asked_in:
+            earlier, current, asked_in = earlier.then(current), NOTHING, rounds.get(seat)
+        current = current.beside(took.get(seat, NOTHING))
+        yield earlier.then(current)
+
+
+def _on_average(samples: Sequence[Grade], each: Sequence[Took]) -> Outcome:
     """Return how one answer of a model fares: the mean of its samples, each with its calls."""
+    if len(samples) == len(each) == 1 and each[0].calls:
+        return Outcome(samples[0]["score"], float("error" in samples[0]), each[0])
     score, failed = math.nan, 0.0
     if samples:
         score = sum([grade["score"] for grade in samples]) / len(samples)
         failed = sum(["error" in grade for grade in samples]) / len(samples)
-    alone = [took(calls, failed=True) for calls in each]
-    calls, usd, unknown, tokens, latency_s = map(sum, zip(*alone, strict=True))
+    calls, usd, unknown, tokens, _ = reduce(Took.then, each)
     unknown = unknown if calls or failed == 1 or not samples else 1
-    return Outcome(score, failed, Took(calls, usd, unknown, tokens, latency_s / len(each)), len(each) if calls else 1)
+    latency_s = sum([took.latency_s for took in each]) / len(each)
+    return Outcome(score, failed, Took(calls, usd, unknown, tokens, latency_s), len(each) if calls else 1)

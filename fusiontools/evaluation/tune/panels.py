@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.errors import UsageError
+from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.scores import PanelTally
 from fusiontools.evaluation.report.statistics import load_numpy
-from fusiontools.evaluation.report.systems import Calls, Seat, first_layer, sorted_out, wall_clock
+from fusiontools.evaluation.report.took import NOTHING, CallSums, Seat, Took, add_up
 from fusiontools.evaluation.tune.groups import find_groups
-from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.sections import by_rank, question_text
 from fusiontools.record.types import Grade, Record, Response
@@ -139,11 +139,12 @@ class PanelReader:
         place = (record["id"], record.get("epoch") or 0)
         self._repeated += place in self._seen
         self._seen.add(place)
-        self._tally.add(grades, [])
+        graded = Graded.of(record)
+        self._tally.add_pairs(graded.first or graded.panel)
         self._graders |= {grade["grader"] for grade in grades}
         kept = jsonl.dumps(record.get("recipe") or {})
         self._recipes[kept] = self._recipes.get(kept, 0) + 1
-        self._rows.append(_read_row(record, grades))
+        self._rows.append(_read_row(graded))
 
     def finish(self) -> Panels:
         """Return the arrays.
@@ -234,25 +235,23 @@ def _number_keys(keys: Sequence[str | None]) -> list[int]:
     return [numbers.setdefault(key, len(numbers)) if key else -1 for key in keys]
 
 
-def _read_row(record: Record, grades: Sequence[Grade]) -> _PanelRow:
-    first = first_layer(grades)
-    baselines = [grade for grade in grades if grade["of"] == "baseline"]
+def _read_row(graded: Graded) -> _PanelRow:
+    record, first = graded.record, graded.first
     layers: Any = record.get("layers") or []
     panel: list[Response] = layers[0] if layers else record.get("panel") or []
     # A ranking is of the last layer; what the first one said before it is not ranked.
     plain: Any = {"panel": panel}
     ranked: Any = plain if layers else record
-    calls = sorted_out(record.get("calls", []))
-    seats = [(grade["member"], grade["sample"]) for grade in first]
-    taken = {member for member, _ in seats}
-    beside = [grade for grade in baselines if grade["member"] not in taken]
-    paid = [calls.members.get(seat, []) for seat in seats]
-    paid += [calls.baselines.get((grade["member"], grade["sample"]), []) for grade in beside]
+    sums = add_up(record.get("calls", ()))
+    taken = {grade["member"] for grade in first}
+    beside = [grade for grade in graded.baselines if grade["member"] not in taken]
     both = [*first, *beside]
+    seats = [(grade["member"], grade["sample"]) for grade in both]
+    took = [sums.members.get(seat, NOTHING) for seat in seats[: len(first)]]
+    took += [sums.baselines.get(seat, NOTHING) for seat in seats[len(first) :]]
     responses: list[Mapping[str, Any]] = [*panel, *_responses_of(record, beside)]
     if len(responses) != len(both):
         responses = [{} for _ in both]
-    spent = [Spending.of(each) for each in paid]
     best, unranked = (by_rank(each) if len(panel) == len(first) else [] for each in (ranked, plain))
     is_ranked = not layers and bool(set(record.get("analysis", {}).get("ranking", [])) & set(best))
     meta: Mapping[str, Any] = record.get("meta", {})
@@ -261,19 +260,19 @@ def _read_row(record: Record, grades: Sequence[Grade]) -> _PanelRow:
         id=record["id"],
         task=str(meta.get("group") or meta.get("task") or name or record["id"]),
         question=question_text(record),
-        seats=[(grade["member"], grade["sample"]) for grade in both],
+        seats=seats,
         keys=[grade["key"] for grade in both],
         scores=[grade["score"] for grade in both],
         failed=["error" in grade for grade in both],
-        usd=[each.worth_usd for each in spent],
-        unknown=[each.worth_unknown + (not each.calls) for each in spent],
-        latencies=[wall_clock(each) for each in paid],
+        usd=[each.usd for each in took],
+        unknown=[each.paid_for(failed=False).unknown for each in took],
+        latencies=[each.latency_s for each in took],
         confidence=[_known(response.get("mean_logprob")) for response in responses],
         standing=_rank_places([stands_for(i, response) for i, response in enumerate(responses)]),
         ranked=_places_of(best, len(both)),
         unranked=_places_of(unranked, len(both)),
-        fusion=_fusion_of(record, grades, calls),
-        judge=_judge_of(calls) if is_ranked else None,
+        fusion=_fusion_of(graded, sums.fusion),
+        judge=_judge_of(sums) if is_ranked else None,
     )
 
 
@@ -282,20 +281,18 @@ def _responses_of(record: Record, beside: Sequence[Grade]) -> list[Response]:
     return [each for each in record.get("baselines", []) if (each["member"], each["sample"]) in asked]
 
 
-def _fusion_of(record: Record, grades: Sequence[Grade], calls: Calls) -> tuple[float, float, int, int, float] | None:
+def _fusion_of(graded: Graded, took: Took) -> tuple[float, float, int, int, float] | None:
     """Return how a written answer fared; one that copies a response is no other system than the vote or the pick."""
-    answer = next((grade for grade in grades if grade["of"] == "answer"), None)
-    if answer is None or record.get("answer", {}).get("by") != "synth":
+    if graded.answer is None or graded.record.get("answer", {}).get("by") != "synth":
         return None
-    spent = Spending.of(calls.fusion)
-    unknown = spent.worth_unknown + (not spent.calls)
-    return answer["score"], spent.worth_usd, unknown, spent.calls, wall_clock(calls.fusion)
+    unknown = took.paid_for(failed=False).unknown
+    return graded.answer["score"], took.usd, unknown, took.calls, took.latency_s
 
 
-def _judge_of(calls: Calls) -> tuple[float, int, int, float]:
+def _judge_of(sums: CallSums) -> tuple[float, int, int, float]:
     """Return what the ranking took; one that code made took nothing."""
-    spent = Spending.of(calls.judge)
-    return spent.worth_usd, spent.worth_unknown, spent.calls, wall_clock(calls.judge) if calls.judge else 0.0
+    took = sums.judge
+    return took.usd, took.unknown, took.calls, took.latency_s if took.calls else 0.0
 
 
 def _known(confidence: float | None) -> float:

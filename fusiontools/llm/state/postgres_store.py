@@ -240,6 +240,7 @@ class PostgresStore:
             connect_timeout=_CONNECT_S,
             application_name="fusiontools",
         )
+        ready = False
         try:
             if not await self._is_made(db):
                 async with db.transaction():
@@ -247,9 +248,10 @@ class PostgresStore:
                     # Another may have made them meanwhile, and works: making them again would lock its tables.
                     if not await self._is_made(db):
                         await db.execute(making(self._schema))
-        except BaseException:
-            await db.close()
-            raise
+            ready = True
+        finally:
+            if not ready:
+                await db.close()
         return db
 
     async def _is_made(self, db: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:

@@ -29,6 +29,7 @@ from fusiontools.server.protocols.unread import list_unread
 _COMMENT_ALIVE = sse.comment("alive")
 #: Parameters that are integers.
 _COUNTS = ("max_tokens", "max_completion_tokens", "seed")
+_WANTED = frozenset(ANSWER)
 #: What is read of a request, or refused.
 _READ = frozenset(name for name, whose in POLICY.items() if whose != NOBODY)
 
@@ -214,7 +215,7 @@ class ChatWriter:
 def select_wanted(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is wanted of the answer, each under one name."""
     named = with_one_name(fields)
-    params = {name: named[name] for name in ANSWER if name in named}
+    params = {name: value for name, value in named.items() if name in _WANTED}
     if not params.get("tools", True):
         # An empty list is refused upstream, and means what its absence means.
         for name in ("tools", "tool_choice", "parallel_tool_calls"):
