@@ -4,7 +4,7 @@ A SQLite file in write-ahead mode, shared by all processes of a user. What finis
 committed after it in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at most
 the calls in flight. Reads are by primary key, commits wait for no disk, and both take microseconds, so they happen on
 the loop: a thread takes longer to wake than a commit does. What does wait for the disk is a checkpoint, which has a
-thread; while it works, or another process writes, finished calls wait, and the loop does not.
+thread; while it works, or another process writes, finished calls wait, and the loop goes on.
 A file that cannot be written (a full disk, a lock that stays) stops nobody: it is said at once, finished calls wait in
 memory, up to a bound, and every second it is tried again.
 Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
@@ -178,8 +178,7 @@ class Journal:
             return
         done: asyncio.Future[None] = loop.create_future()
         self._finished.append((row, done))
-        if self._checkpoint is None or not self._checkpoint.is_alive():
-            self._write_in(loop)
+        self._write_in(loop)
         await done
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
@@ -215,6 +214,10 @@ class Journal:
         self._next = None
         if not (self._finished or self._waiting):
             return
+        if self._checkpoint is not None and self._checkpoint.is_alive():
+            # What is committed now would keep the file that it is committed to from beginning anew.
+            self._write_in(loop, _BUSY_AGAIN_S)
+            return
         try:
             self._commit()
         except (sqlite3.Error, OSError) as error:
@@ -226,13 +229,17 @@ class Journal:
             return
         if self._unchecked_bytes > _CHECKPOINT_BYTES:
             self._unchecked_bytes = 0
-            self._checkpoint = threading.Thread(target=self._make_checkpoint, args=(loop,), name="journal", daemon=True)
+            self._checkpoint = threading.Thread(target=self._make_checkpoint, name="journal", daemon=True)
             self._checkpoint.start()
 
     def _commit(self, busy_s: float = 0.0) -> None:
         """Write what waits and what has finished; whoever waits for that goes on."""
         if self._writer is None:
-            self._writer = open_database(self.path, busy_s)
+            try:
+                self._writer = open_database(self.path, busy_s)
+            except _Locked as error:
+                error.db.close()
+                raise
             self._writer.execute("PRAGMA wal_autocheckpoint=0")
         elif busy_s:
             self._writer.execute(f"PRAGMA busy_timeout={busy_s * 1000:.0f}")
@@ -241,13 +248,12 @@ class Journal:
             self._keep(self._writer, rows)
             for row in rows:
                 del self._waiting[row.key]
-                self._waiting_bytes -= len(row.body)
         if self._finished:
             self._keep(self._writer, [row for row, _ in self._finished])
             self._settle()
         self._locked_since = None
         if self.broken:
-            self.broken = None
+            self._waiting_bytes, self.broken = 0, None
             self._warn(f"the journal {self.path} is written again, with the calls that waited for it")
 
     def _keep(self, db: sqlite3.Connection, rows: list[KeptCall]) -> None:
@@ -275,23 +281,17 @@ class Journal:
 
     def _give_up(self, error: Exception) -> None:
         """Let what has finished wait in memory; the file is opened anew when it is tried again."""
-        for opened in (self._writer, getattr(error, "db", None)):
-            if opened is not None:
-                opened.close()
+        if self._writer is not None:
+            self._writer.close()
         self._writer = self._locked_since = None
         self._hold([row for row, _ in self._finished], _reason(error))
         self._settle()
 
-    def _make_checkpoint(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Move what is committed to its place in the file, or leave it to the next one.
-
-        What is committed meanwhile would keep the file that it is committed to from beginning anew.
-        """
+    def _make_checkpoint(self) -> None:
+        """Move what is committed to its place in the file; what cannot be moved now is left to the next one."""
         there = f"{self.path.absolute().as_uri()}?mode=rw"
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(there, uri=True)) as db:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._write_in, loop)
 
     def _hold(self, rows: list[KeptCall], reason: str) -> None:
         """Let rows wait in memory, while there is room, and say so once."""
