@@ -137,7 +137,7 @@ class Client:
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
     ) -> Completion | None:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
-        if self.journal is None or self.journal.remote or not (self.replay or self.offline):
+        if not self._reads_journal or self.journal.remote:  # type: ignore[union-attr]
             return None
         if ledger.redact:
             hidden = self._hide(request, ledger)
@@ -145,17 +145,20 @@ class Client:
             return None if recalled is None else _restored(recalled, hidden)
         return self._recall(request, model, ledger, slot)
 
+    @property
+    def _reads_journal(self) -> bool:
+        """Whether what was bought before is looked for."""
+        return self.journal is not None and (self.replay or self.offline)
+
     def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
-        if self.journal is None or not (self.replay or self.offline):
-            return None
+        assert self.journal is not None  # noqa: S101 - only then it is called
         found = self.journal.get(self._key(request, ledger))
         return None if found is None else self._take_kept(found, request, model, ledger, slot)
 
     async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         """Return a finished call from the journal, wherever that is."""
-        if self.journal is None or not self.journal.remote:
-            return self._recall(request, model, ledger, slot)
-        found = await self.journal.find(self._key(request, ledger)) if self.replay or self.offline else None
+        assert self.journal is not None  # noqa: S101 - only then it is called
+        found = await self.journal.find(self._key(request, ledger))
         return None if found is None else self._take_kept(found, request, model, ledger, slot)
 
     def _key(self, request: CompletionRequest, ledger: Ledger) -> bytes:
@@ -173,7 +176,8 @@ class Client:
         else:
             ledger.enter_replayed(slot, request.endpoint, completion, saved_usd)
         _note_unmet(completion, model, ledger, slot)
-        self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
+        if ledger.notify is not None:
+            self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
     def complete(
@@ -250,7 +254,8 @@ class Client:
     ) -> Completion:
         """Ask the model, and then its fallbacks."""
         started, entered = time.monotonic(), len(ledger.calls)
-        self._send_event(ledger, slot, model, 0.0, None, began=True)
+        if ledger.notify is not None:
+            self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
         shown = False
 
@@ -261,16 +266,17 @@ class Client:
 
         hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
         left = [(request, model)]
-        # The recipe's price is the first model's own.
-        left += [
-            (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
-            for name in model.fallbacks
-        ]
+        if model.fallbacks:
+            # The recipe's price is the first model's own.
+            left += [
+                (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
+                for name in model.fallbacks
+            ]
         hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
         while left:
             turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
-            for asked, _ in turn:
-                recalled = None if self.journal is None else await self._find(asked, model, ledger, slot)
+            for asked, _ in turn if self._reads_journal else ():
+                recalled = await self._find(asked, model, ledger, slot)
                 if recalled is not None:
                     if on_delta is not None:
                         say_whole(on_delta, recalled.content, recalled.reasoning_details)
@@ -279,13 +285,12 @@ class Client:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
                 buy = self._join_or_buy if self.batch is None else self._buy_by_batch
-                calls = [partial(buy, *each, ledger, slot) for each in turn]
-                if hedge_s is None or len(calls) == 1:
-                    completion = await calls[0](hear)
+                if hedge_s is None or len(turn) == 1:
+                    completion = await buy(*turn[0], ledger, slot, hear)
                 else:
                     from fusiontools.llm.hedge import Hedged
 
-                    hedged = Hedged(*calls)
+                    hedged = Hedged(*(partial(buy, *each, ledger, slot) for each in turn))
                     try:
                         completion = await hedged.complete(hedge_s, hear)
                     finally:

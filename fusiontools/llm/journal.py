@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "sources": (list,),
     "native": (list,),
 }
+_kept_of = attrgetter(*_KEPT)
 #: How long a lock is waited for before it is said, and how soon it is looked at again.
 _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
@@ -367,7 +369,11 @@ def kept_call(
     key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
 ) -> KeptCall:
     """Return a finished call as it is kept."""
-    body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
+    body = {
+        name: value
+        for name, value in zip(_KEPT, _kept_of(completion), strict=True)
+        if value is not None and value != ()
+    }
     if paid_usd is not None:
         body["paid_usd"] = paid_usd
     fence = None if lease is None else lease.fence

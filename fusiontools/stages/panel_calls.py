@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
@@ -66,16 +67,18 @@ async def ask(
     return outcomes
 
 
-async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+def complete(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None
+) -> Coroutine[Any, Any, Completion]:
     """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
     if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
-        return await _complete(call, runtime, ledger, on_delta)
+        return _complete(call, runtime, ledger, on_delta)
 
     def ask(draft: OnDelta) -> Awaitable[Completion]:
         return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
 
     seat = call.seat
-    return await runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
+    return runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
 
 
 def _both(one: OnDelta, other: OnDelta) -> OnDelta:
@@ -86,14 +89,14 @@ def _both(one: OnDelta, other: OnDelta) -> OnDelta:
     return hear
 
 
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
+def _complete(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None
+) -> Coroutine[Any, Any, Completion]:
     if call.wish is None:
-        return await runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+        return runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
     from fusiontools.stages.tool_loop import Ask, complete_with_tools
 
-    return await complete_with_tools(
-        Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta
-    )
+    return complete_with_tools(Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta)
 
 
 async def _complete_cached(
