@@ -137,23 +137,15 @@ class Client:
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
     ) -> Completion | None:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
-        if not self._reads_journal or self.journal.remote:  # type: ignore[union-attr]
+        if self.journal is None or self.journal.remote or not (self.replay or self.offline):
             return None
-        if ledger.redact:
-            hidden = self._hide(request, ledger)
-            recalled = self._recall(hidden, model, ledger, slot)
-            return None if recalled is None else _restored(recalled, hidden)
-        return self._recall(request, model, ledger, slot)
-
-    @property
-    def _reads_journal(self) -> bool:
-        """Whether what was bought before is looked for."""
-        return self.journal is not None and (self.replay or self.offline)
-
-    def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
-        assert self.journal is not None  # noqa: S101 - only then it is called
-        found = self.journal.get(self._key(request, ledger))
-        return None if found is None else self._take_kept(found, request, model, ledger, slot)
+        hidden = self._hide(request, ledger) if ledger.redact else None
+        asked = request if hidden is None else hidden
+        found = self.journal.get(self._key(asked, ledger))
+        if found is None:
+            return None
+        completion = self._take_kept(found, asked, model, ledger, slot)
+        return completion if hidden is None else _restored(completion, hidden)
 
     async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         """Return a finished call from the journal, wherever that is."""
@@ -275,7 +267,7 @@ class Client:
         hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
         while left:
             turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
-            for asked, _ in turn if self._reads_journal else ():
+            for asked, _ in turn if self.journal is not None and (self.replay or self.offline) else ():
                 recalled = await self._find(asked, model, ledger, slot)
                 if recalled is not None:
                     if on_delta is not None:
@@ -391,12 +383,15 @@ class Client:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
-        limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
-        if endpoint.name not in self.backends and endpoint.wants_key:
-            from fusiontools.llm.key_mask import current_key
+        limits = ledger.limits or self.limits
+        pace = self._paces.get(endpoint.name) or self.pace_of(endpoint.name)
+        backend = self.backends.get(endpoint.name)
+        if backend is None:
+            if endpoint.wants_key:
+                from fusiontools.llm.key_mask import current_key
 
-            await current_key(endpoint)  # others are served while a command or a keyring looks for it
-        backend = self._backend(endpoint)
+                await current_key(endpoint)  # others are served while a command or a keyring looks for it
+            backend = self._backend(endpoint)
         if ledger.redact and (endpoint.trusted or endpoint.embedded):
             from fusiontools.llm.redact import Revealing
 

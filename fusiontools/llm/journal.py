@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -389,14 +390,23 @@ def read_body(data: bytes) -> tuple[Completion, float | None]:
     body = jsonl.loads(data)
     if type(body) is not dict:
         raise TypeError("no object")
-    kept: dict[str, Any] = {}
-    for name, value in body.items():
-        if (kinds := _KEPT.get(name)) is None:
-            continue
-        if type(value) not in kinds:
+    paid_usd = body.pop("paid_usd", None)
+    for name in _unknown(tuple(body), tuple(map(type, body.values()))):
+        del body[name]
+    return Completion(**body), paid_usd
+
+
+@functools.lru_cache(256)
+def _unknown(names: tuple[str, ...], kinds: tuple[type, ...]) -> list[str]:
+    """Return which names of an entry are not kept; most entries have the same names, and values of the same kinds.
+
+    Raises:
+        TypeError: a value is of no kind that is kept.
+    """
+    for name, kind in zip(names, kinds, strict=True):
+        if kind not in _KEPT.get(name, (kind,)):
             raise TypeError(f"`{name}` is of no kind that is kept")
-        kept[name] = value
-    return Completion(**kept), body.get("paid_usd")
+    return [name for name in names if name not in _KEPT]
 
 
 def _reason(error: Exception) -> str:

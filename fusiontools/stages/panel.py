@@ -346,7 +346,7 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
 
 
 def _note_failed(responses: list[Response]) -> list[Degraded]:
-    if not any("error" in response for response in responses):
+    if not [True for response in responses if "error" in response]:
         return []
     names = display_names(responses)
     return [

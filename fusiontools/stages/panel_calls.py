@@ -59,11 +59,12 @@ async def ask(
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
             tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
-    try:
-        await _settle(tasks, outcomes, patience)
-    finally:
-        for task in tasks:
-            task.cancel()
+    if tasks:
+        try:
+            await _settle(tasks, outcomes, patience)
+        finally:
+            for task in tasks:
+                task.cancel()
     return outcomes
 
 
