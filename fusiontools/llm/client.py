@@ -18,7 +18,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
-from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, HeardDeltas, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
@@ -249,14 +249,8 @@ class Client:
         if ledger.notify is not None:
             self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
-        shown = False
-
-        def show(delta: Delta) -> None:
-            nonlocal shown
-            shown = shown or delta != ""
-            on_delta(delta)  # type: ignore[misc]
-
-        hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
+        heard = None if on_delta is None or isinstance(on_delta, MemberDraft) else HeardDeltas(on_delta)
+        hear = on_delta if heard is None else heard.take
         left = [(request, model)]
         if model.fallbacks:
             # The recipe's price is the first model's own.
@@ -289,7 +283,7 @@ class Client:
                         left = left if hedged.asked_second else [turn[1], *left]
             except CallFailed as failure:
                 first = first or failure
-                if shown or failure.code in _OWN_LIMITS:
+                if (heard is not None and heard.any) or failure.code in _OWN_LIMITS:
                     break
                 if isinstance(on_delta, MemberDraft):
                     on_delta.begin_anew()
