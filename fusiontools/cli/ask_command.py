@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.cli.completion import SHELLS
@@ -29,8 +30,7 @@ after `--`. The chain is the recipe's, else panel | judge | synth.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class AskedOptions:
+class AskedOptions(Struct, frozen=True):
     """What a question can be asked with, alone or in a conversation."""
 
     models: tuple[str, ...] = option(
@@ -68,8 +68,7 @@ class AskedOptions:
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
 
 
-@dataclass(frozen=True, slots=True)
-class AskOptions(AskedOptions):
+class AskOptions(AskedOptions, frozen=True):
     """What `fuse-ask` can be told."""
 
     goes_on: bool = option(False, "--continue", help="Go on with the last conversation, here or in fuse-chat.")

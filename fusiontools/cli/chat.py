@@ -26,8 +26,7 @@ one question is answered, in plain text.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ChatOptions(AskedOptions):
+class ChatOptions(AskedOptions, frozen=True):
     """What `fuse-chat` can be told."""
 
     session: str | None = option(

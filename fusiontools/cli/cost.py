@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command
 from fusiontools.config.options import option
@@ -30,8 +31,7 @@ nothing and are shown with what they saved. An estimate needs no key and makes n
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CostOptions:
+class CostOptions(Struct, frozen=True):
     """What `fuse-cost` can be told."""
 
     by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, leave
 from fusiontools.config.options import option
@@ -32,8 +33,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DiffOptions:
+class DiffOptions(Struct, frozen=True):
     """What `fuse-diff` can be told."""
 
     answers: bool = option(False, "--answers", help="Compare only answers: text, tool calls, and whether there is one.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, complete_names
 from fusiontools.config.options import option
@@ -36,8 +37,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
+class DoctorOptions(Struct, frozen=True):
     """What `fuse-doctor` can be told."""
 
     live: bool = option(False, "--live", help="Ask each model for a word; what it costs at most is said first.")

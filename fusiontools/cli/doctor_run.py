@@ -9,9 +9,11 @@ import os
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
+
+from msgspec.structs import replace
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
@@ -243,7 +245,7 @@ def _problems() -> list[str]:
 
 async def _ask_all(found: Findings, limit: Mapping[str, Any]) -> None:
     """Ask each model that is ready for a word; what that costs at most is said first."""
-    limits = replace(found.recipe.limits, **{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
+    limits = found.recipe.limits.replace(**{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
     ready = [check for check in found.checks if check.lacks is None]
     costs = [prices.upper_bound_usd(check.endpoint, check.model, _MESSAGES, _params(check.model)) for check in ready]
     known, unknown = sum(cost for cost in costs if cost is not None), costs.count(None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, complete_names, complete_recipes
 from fusiontools.config.options import option
@@ -49,8 +50,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(Struct, frozen=True):
     """What `fuse-log` can be told."""
 
     number: int = option(20, "-n", "--number", minimum=1, metavar="N", help="List so many runs, the newest first.")

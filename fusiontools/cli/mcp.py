@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, complete_recipes
 from fusiontools.config.options import option
@@ -35,8 +36,7 @@ again costs nothing. `/mcp` of fuse-serve has the same tools.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class McpOptions:
+class McpOptions(Struct, frozen=True):
     """What `fuse-mcp` can be told."""
 
     HEADING: ClassVar[str] = "MCP"

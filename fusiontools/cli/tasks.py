@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import command, complain
 from fusiontools.config.options import option
@@ -39,8 +40,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TasksOptions:
+class TasksOptions(Struct, frozen=True):
     """What `fuse-tasks` can be told."""
 
     number: int | None = option(

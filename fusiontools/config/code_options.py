@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fusiontools.config.options import option
 
 
-@dataclass(frozen=True, slots=True)
-class CodeOptions:
+class CodeOptions(Struct, frozen=True):
     """What `fuse-code` can be told."""
 
     root: str = option(".", "--root", metavar="PATH", help="The project's folder.")

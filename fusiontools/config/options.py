@@ -118,6 +118,10 @@ class Settings:
     def __delattr__(self, name: str) -> NoReturn:
         raise FrozenInstanceError(f"cannot delete {name}")
 
+    def replace(self, **changes: Any) -> Self:
+        """Return the same settings with some of them changed."""
+        return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, f.name) for f in fields(self))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fusiontools.config.options import option
 
 
-@dataclass(frozen=True, slots=True)
-class RayOptions:
+class RayOptions(Struct, frozen=True):
     """What `fuse-ray` can be told."""
 
     chain: str | None = option(

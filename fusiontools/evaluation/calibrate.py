@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from fusiontools.answers.normalize import fold, tokens
 from fusiontools.config.stage_table import VoteOptions
 from fusiontools.errors import UsageError
@@ -34,8 +36,7 @@ from fusiontools.stages.threshold import Threshold, panel_digest
 NEVER = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """One vote: which share of the panel agrees, and how good the answer of the vote is."""
 
     question: str

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
@@ -33,8 +36,7 @@ _PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
 _POINTS = {0: 1.0, 1: 0.0, None: 0.5}
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(Struct, frozen=True):
     """Why there is no verdict."""
 
     code: StageCode

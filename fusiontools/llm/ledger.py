@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm.completion import TRACED
 
@@ -38,8 +40,7 @@ _CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 _TOTALS = ("total_cost", "total")
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """Whose call it is: the labels by which a response finds its calls."""
 
     member: str | None = None
@@ -51,8 +52,7 @@ class Slot:
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One call has begun or settled: what a person wants to know of it."""
 
     stage: str

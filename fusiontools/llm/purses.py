@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.state.sqlite_purses import BUSY_S, SqlitePurses
 from fusiontools.llm.state.store import Purchase, PurseStore, Reservation, Settlement, Shortage, StateAway, end_tasks
@@ -72,8 +74,7 @@ class Budget:
         return refusal(self.code, self.whose, self.limit_usd, spent_usd, usd)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a call wants before it is made: money of some budgets, and a turn at a model.
 
     Args:

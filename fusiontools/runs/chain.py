@@ -18,10 +18,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.chain_syntax import Step, parse, spell
 from fusiontools.config.models import ENDPOINTS, Model
@@ -53,8 +56,7 @@ class StepRefused(UsageError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """A chain as text and as steps: `panel | judge | synth` without the tools' prefix."""
 
     text: str
@@ -125,7 +127,7 @@ class Chain:
         if made is not None and any(
             VoteOptions(**step.given).wants_logprobs for step in self.steps[made:] if step.name == "vote"
         ):
-            recipe = replace(recipe, stages={**recipe.stages, "panel": replace(recipe.panel, logprobs=True)})
+            recipe = replace(recipe, stages={**recipe.stages, "panel": recipe.panel.replace(logprobs=True)})
         stages = []
         for i, step in enumerate(self.steps):
             chosen = binding and (made is None or i <= made)

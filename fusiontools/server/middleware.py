@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -208,8 +209,7 @@ def _write(scope: Any, log: RequestLog) -> None:
     sys.stderr.write(json.dumps(line, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """What is checked of a request's head.
 
     Args:

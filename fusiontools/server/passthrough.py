@@ -6,8 +6,10 @@ import asyncio
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.recipe import Redact

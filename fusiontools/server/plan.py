@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.chain_syntax import Step, spell
 from fusiontools.config.models import Model, split_spelling
@@ -84,8 +87,7 @@ _REACHING = ("web_search",)
 _PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is done for a request: a chain for a record, or one model that is asked alone.
 
     Args:
@@ -100,13 +102,12 @@ class Plan:
     chain: str
     stage: Stage
     model: Model | None = None
-    fusion: Mapping[str, Any] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = {}
     shows_recipe: bool = False
     searches: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
+class _Draft(Struct, frozen=True):
     """A plan that is not bound yet."""
 
     recipe: Recipe

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from fusiontools.answers import lexical
 from fusiontools.answers.keys import Votes, read_responses, surely_vague
 from fusiontools.config.models import Model
@@ -47,8 +49,7 @@ if TYPE_CHECKING:
     from fusiontools.stages.tool_loop import Ask
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """One judge's look at the responses in one order; `who` names both, as `degraded` shows them."""
 
     model: Model

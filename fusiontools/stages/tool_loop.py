@@ -13,8 +13,11 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
@@ -54,8 +57,7 @@ WRITTEN_OUT = "You wrote a tool call as text, so nothing was run. Call the tool 
 _USED_UP = "not run: no tool may be used any more; answer with what you have"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A call that a stage makes: what is asked of whom, and where it is written down."""
 
     request: CompletionRequest
@@ -65,8 +67,7 @@ class Ask:
     ledger: Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class ToolWish:
+class ToolWish(Struct, frozen=True):
     """What tools a call may use.
 
     Args:
@@ -78,7 +79,7 @@ class ToolWish:
     record: Record
     names: Sequence[str]
     most_runs: int
-    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+    memory: dict[bytes, ToolResult] = {}
 
 
 async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None = None) -> Completion:

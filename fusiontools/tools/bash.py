@@ -9,9 +9,12 @@ import os
 import shutil
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import UsageError
 from fusiontools.tools.sandbox import FOLDER, SHOWN, Sandbox, end, find_sandbox
@@ -64,8 +67,7 @@ class _Session:
     ran: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A folder that is there already, and in which all commands run.
 
     Args:
@@ -85,8 +87,7 @@ class Place:
     network: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRun:
+class CommandRun(Struct, frozen=True):
     """What came of a command; `text` is all that it said, or the beginning and the end of that."""
 
     ending: Ending

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError
 from fusiontools.tools.bash import Place, Shell, is_too_full
 from fusiontools.tools.sandbox import FOLDER, Sandbox, find_sandbox
@@ -25,16 +27,14 @@ _SAID_CHARS = 4_000
 _MOST_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class CheckVerdict:
+class CheckVerdict(Struct, frozen=True):
     """Whether a check has passed, and what it said."""
 
     passed: bool
     said: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImaginedChecker:
+class ImaginedChecker(Struct, frozen=True):
     """Runs nothing: what an estimate holds a response against.
 
     Args:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from msgspec import Struct
+
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
 from fusiontools.tools.seen_urls import without_repeated
@@ -30,8 +32,7 @@ class ToolSource(TypedDict):
     date: NotRequired[str]
 
 
-@dataclass(frozen=True)
-class ToolResult:
+class ToolResult(Struct, frozen=True, dict=True):
     """What a run gave. Equal results have equal bytes, and come back from them.
 
     Args:
@@ -48,8 +49,8 @@ class ToolResult:
     cacheable: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", clean(self.text))
-        object.__setattr__(self, "sources", tuple(_cleaned(source) for source in self.sources))
+        force_setattr(self, "text", clean(self.text))
+        force_setattr(self, "sources", tuple(_cleaned(source) for source in self.sources))
 
     @cached_property
     def size_bytes(self) -> int:
@@ -118,8 +119,7 @@ class ToolContext:
 RunTool = Callable[[Arguments, ToolContext], Awaitable[ToolResult]]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A description for the model, and the function behind it.
 
     Args:
@@ -140,7 +140,7 @@ class Tool:
     parameters: Mapping[str, Any]
     run: RunTool
     reach: tuple[Reach, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     check: Callable[[Arguments, ToolContext], str | None] | None = None
     repeatable: bool = True
     timeout_s: float = 60.0
@@ -153,8 +153,7 @@ class Tool:
         return {"type": "function", "function": said}
 
 
-@dataclass(frozen=True, slots=True)
-class ToolRun:
+class ToolRun(Struct, frozen=True):
     """One call of a tool and what came of it: for the ledger, `tool_runs`, and the message to the model.
 
     Args:

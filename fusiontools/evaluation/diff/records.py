@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
+from msgspec import Struct
+
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
 from fusiontools.record.sections import display_names, question_text
@@ -55,16 +57,14 @@ LISTED = ("consensus", "contradictions", "partial_coverage", "unique_insights", 
 _SLOT = ("layer", "member", "sample")
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """What is compared of a record: all but its calls, and what they come to."""
 
     record: Data
     spent: Spending
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What changed in a record, section by section; `question` is what it asks."""
 
     id: str

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.scores import PanelTally
@@ -56,8 +58,7 @@ class _PanelRow:
     judge: tuple[float, int, int, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Panels:
+class Panels(Struct, frozen=True):
     """All records as arrays of numpy: `records × seats`, in the order of the groups of questions.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import ENDPOINTS, Model, plain_model
 from fusiontools.config.recipe import read_section
@@ -33,8 +34,7 @@ _KEPT = (
 _KEYS = {"numeric": "number", "choice": "choice"}
 
 
-@dataclass(frozen=True, slots=True)
-class AskedPanel:
+class AskedPanel(Struct, frozen=True):
     """How the panel was asked: the recipe that the records keep, and its members with the temperatures they had."""
 
     recipe: Mapping[str, Any]

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from msgspec import Struct
+
 from fusiontools.config.models import BatchTerms, Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm.batches.batch_api import (
@@ -43,8 +45,7 @@ _LOOKS_IN_VAIN = 10
 _CANCELLING_S = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledCall:
+class SpooledCall(Struct, frozen=True):
     """A call that waits to be put into a job, as a line of it."""
 
     key: bytes

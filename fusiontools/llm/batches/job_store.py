@@ -154,7 +154,7 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     kind = type(value).__name__
-    return {"kind": kind, "with": [getattr(value, field.name) for field in dataclasses.fields(_KINDS[kind])]}
+    return {"kind": kind, "with": [*astuple(value)]}
 
 
 def _from_json(said: dict[str, Any]) -> Any:

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath, Spot
 from fusiontools.runs.agent.exact_edits import (
     EditRefused,
@@ -50,8 +52,7 @@ ListFiles = Callable[[], Awaitable[tuple[list[str], str]]]
 Ask = Callable[[str, str], Awaitable[str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
+class _Write(Struct, frozen=True):
     """A change of one file that has been checked and not been made."""
 
     path: str

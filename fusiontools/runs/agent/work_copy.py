@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
 from fusiontools.runs.agent.file_rules import LINKED
@@ -38,8 +40,7 @@ _TESTS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(Struct, frozen=True):
     """A path that is not in the copy as it was in the folder."""
 
     path: str

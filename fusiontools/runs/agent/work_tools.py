@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from fusiontools.runs.agent.beneath import RefusedPath
 from fusiontools.runs.agent.file_tools import Ask, FileTools

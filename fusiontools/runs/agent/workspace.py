@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
@@ -50,8 +52,7 @@ _LIST = (
 _CHECK_CHARS = 12_000
 
 
-@dataclass(frozen=True, slots=True)
-class CheckRun:
+class CheckRun(Struct, frozen=True):
     """What came of the person's check."""
 
     green: bool
@@ -59,8 +60,7 @@ class CheckRun:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class KeptWork:
+class KeptWork(Struct, frozen=True):
     """What of the work is kept.
 
     Args:
@@ -74,8 +74,7 @@ class KeptWork:
     ignored: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkOptions:
+class WorkOptions(Struct, frozen=True):
     """How an agent works on a folder.
 
     Args:
