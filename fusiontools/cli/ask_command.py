@@ -230,7 +230,7 @@ def bind_chain(options: AskedOptions, recipe: Any, **binding: bool) -> Any:
 
 def compacted(recipe: Any, options: AskedOptions) -> Any:
     """Return the recipe with somebody to summarise a long conversation: its own, else who writes, else a member."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from fusiontools.config.recipe import Compact, parse_model
 

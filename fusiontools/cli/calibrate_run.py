@@ -8,8 +8,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Flood, is_colour_welcome, write_or_leave, write_whole
 from fusiontools.cli.report_text import bar, points, span

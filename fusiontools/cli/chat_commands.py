@@ -97,7 +97,7 @@ async def _retry(chat: ChatLoop, rest: str) -> None:
         raise UsageError("nothing has been asked yet")
     stage = None
     if rest:
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         alone = replace(chat.options, models=(rest,), judge=None, synth=None, chain="panel | synth --method copy")
         stage = chat.bind(alone, chat.recipe)

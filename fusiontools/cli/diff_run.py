@@ -9,10 +9,10 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_lines

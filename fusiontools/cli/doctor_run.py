@@ -9,10 +9,11 @@ import os
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fusiontools.cli.command import complain, leave
@@ -69,8 +70,7 @@ EXTRAS = {
 }
 
 
-@dataclass(slots=True)
-class ModelCheck:
+class ModelCheck(Struct):
     """A model of the recipe, with the stages that ask it.
 
     Args:
@@ -81,7 +81,7 @@ class ModelCheck:
 
     model: Model
     endpoint: Endpoint
-    stages: list[str] = field(default_factory=list)
+    stages: list[str] = []
     lacks: str | None = None
     live: str | None = None
     refused: bool = False
@@ -100,8 +100,7 @@ class ModelCheck:
         return self.lacks + (keeping if self.endpoint.api_key_env and _place(self.endpoint) is None else "")
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """All that was found.
 
     Args:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from fusiontools.cli.command import complain
 from fusiontools.config import recipe_yaml
 from fusiontools.config.models import ENDPOINTS, LOCAL, environment_endpoints

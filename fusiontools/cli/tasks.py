@@ -105,8 +105,9 @@ class _Run:
 
     def _open_source(self, name: str) -> Callable[[], Iterator[Record | BadRow]]:
         """Return what reads the tasks of a set or a file; a set's name is never a path."""
-        from dataclasses import replace
         from pathlib import Path
+
+        from msgspec.structs import replace
 
         from fusiontools.errors import UsageError, nearest
         from fusiontools.evaluation.tasks.datasets import own_tasks, set_tasks

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fusiontools.config.api_keys import command_words, find_key, is_key, place_of_key
-from fusiontools.config.options import drop_unsaid
 from fusiontools.errors import UsageError, nearest
 
 
@@ -372,8 +370,9 @@ def merge_members(models: tuple[Model, ...]) -> tuple[Model, ...]:
 
 def plain_model(model: Model) -> dict[str, Any]:
     """Return a model as a record keeps it: names and settings, no URL and no key."""
-    named = {"name": model.name, "model": model.model, "endpoint": model.endpoint}
-    return named | {key: value for key, value in drop_unsaid(model).items() if key not in named}
+    plain = Model(model.name, model.model, model.endpoint)
+    said = {key: value for key, value in asdict(model).items() if value != getattr(plain, key)}
+    return {"name": model.name, "model": model.model, "endpoint": model.endpoint, **said}
 
 
 def model_from(data: Mapping[str, Any]) -> Model:

@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, model_from, plain_model, split_spelling
 from fusiontools.config.options import drop_unsaid

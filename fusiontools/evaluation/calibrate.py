@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from msgspec import Struct
@@ -44,18 +43,17 @@ class Counted(Struct, frozen=True):
     score: float
 
 
-@dataclass(slots=True)
-class Calibration:
+class Calibration(Struct):
     """Takes graded records one by one, as `fuse-vote` would answer them."""
 
     records: int = 0
     #: Records without grades of their panel, that failed, or that stand in another file, too.
     unused: int = 0
     apart: int = 0
-    votes: list[Counted] = field(default_factory=list)
-    panels: dict[str, int] = field(default_factory=dict)
-    _elsewhere: set[str] = field(default_factory=set)
-    _ids: set[tuple[str, int]] = field(default_factory=set)
+    votes: list[Counted] = []
+    panels: dict[str, int] = {}
+    _elsewhere: set[str] = set()
+    _ids: set[tuple[str, int]] = set()
     _repeated: int = 0
 
     def keep_apart(self, record: Record) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -43,8 +42,7 @@ class _Missing(Struct, frozen=True):
     message: str
 
 
-@dataclass(slots=True)
-class ModelGrader:
+class ModelGrader(Struct):
     """Those who grade one record.
 
     Args:
@@ -57,7 +55,7 @@ class ModelGrader:
     runs: int
     runtime: Runtime
     ledger: Ledger
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
 
     async def grade(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return for each text what its grade says beside whose it is; all texts are graded at once."""

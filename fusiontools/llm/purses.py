@@ -38,8 +38,7 @@ def default_purses_path() -> Path:
     return default_path().with_name("spending.db")
 
 
-@dataclass(slots=True, eq=False)
-class Budget:
+class Budget(Struct, eq=False):
     """A limit over all that is spent under a name, counted in `purses`.
 
     Args:

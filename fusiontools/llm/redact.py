@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, Thoughts
 from fusiontools.llm.sensitive import Finder

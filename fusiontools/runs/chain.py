@@ -18,12 +18,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from fusiontools.config.chain_syntax import Step, parse, spell
@@ -353,8 +352,7 @@ async def fuse(
 GROUPS = ("stage", "model", "endpoint", "record")
 
 
-@dataclass(slots=True)
-class Costs:
+class Costs(Struct):
     """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records.
 
     `solo` counts the records that one model answered alone. `spared` counts the calls that were planned and not made
@@ -364,7 +362,7 @@ class Costs:
     """
 
     by: Sequence[str]
-    rows: dict[tuple[str, ...], Spending] = field(default_factory=dict)
+    rows: dict[tuple[str, ...], Spending] = {}
     total: Spending = field(default_factory=Spending)
     records: int = 0
     solo: int = 0

@@ -16,7 +16,6 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -65,8 +64,7 @@ class JsonRoute(Struct, frozen=True):
         await self.answer(scope, receive, send)
 
 
-@dataclass(slots=True)
-class RequestLog:
+class RequestLog(Struct):
     """A request, as it is counted and logged: nothing of what it says."""
 
     id: str

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from msgspec.structs import asdict
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from fusiontools.config.learned_file import read_learned
 from fusiontools.config.stage_table import VoteOptions

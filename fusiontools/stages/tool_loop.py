@@ -13,7 +13,6 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from msgspec import Struct
@@ -98,8 +97,7 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     return completion
 
 
-@dataclass(slots=True)
-class _ToolLoop:
+class _ToolLoop(Struct):
     """The rounds of one response."""
 
     ask: Ask
@@ -109,10 +107,10 @@ class _ToolLoop:
     context: ToolContext
     #: The parameters that give the model its endpoint's own search.
     own: Mapping[str, Any]
-    runs: list[ToolRun] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    runs: list[ToolRun] = []
+    sources: list[Source] = []
     #: The marks of the fences around the results.
-    marks: list[str] = field(default_factory=list)
+    marks: list[str] = []
     reminders: int = 0
     pauses: int = 0
     stopped: Literal["calls", "repeats"] | None = None

@@ -9,7 +9,6 @@ import os
 import shutil
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,14 @@ _ENDINGS: dict[Ending, tuple[ToolStatus, str]] = {
 }
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     """What the calls of one response share: a folder, and which commands have changed it."""
 
     folder: Path
     shown: Path
     close: Callable[[], object]
     #: Every command in the order in which it was asked for, and how many of them were run in this folder.
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] = []
     ran: int = 0
 
 

@@ -11,10 +11,9 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fusiontools.errors import UsageError
 from fusiontools.tools.bash import Place, Shell, is_too_full
@@ -51,8 +50,7 @@ class ImaginedChecker(Struct, frozen=True):
         """Nothing is open."""
 
 
-@dataclass(slots=True)
-class Checker:
+class Checker(Struct):
     """Runs one command on one text after the other, as many at once as there are processors.
 
     Args:

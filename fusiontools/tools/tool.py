@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
@@ -78,8 +78,7 @@ def _cleaned(source: ToolSource) -> ToolSource:
     return cast(ToolSource, {key: " ".join(clean(str(value)).split()) for key, value in source.items()})
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class ToolContext:
+class ToolContext(Struct, eq=False, weakref=True):
     """What the runs of one response share: where the response stands, and which addresses it has seen.
 
     Args:
@@ -93,14 +92,14 @@ class ToolContext:
     record: str = ""
     place: tuple[str | int, ...] = ()
     epoch: int = 0
-    texts: list[str] = field(default_factory=list)
-    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+    texts: list[str] = []
+    memory: dict[bytes, ToolResult] = {}
     #: The addresses that searches returned.
-    found: set[str] = field(default_factory=set)
+    found: set[str] = set()
     #: Told of each run when it is over, also where others of its message are not.
     on_run: Callable[[ToolRun], Awaitable[None]] | None = None
     #: How often each call that must not be made once for all was made, for its key.
-    made: dict[bytes, int] = field(default_factory=dict)
+    made: dict[bytes, int] = {}
     #: The last call and how often in a row.
     last: tuple[bytes, int] = (b"", 0)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 
 import pytest
 import stage_schemas
+from msgspec.structs import replace
 from recipes import SECRET, build
 
 from fusiontools.config.models import Endpoint, Model

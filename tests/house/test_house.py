@@ -71,6 +71,7 @@ HEAVY = {
     "asyncio",
     "httpx",
     "httptools",
+    "msgspec",
     "orjson",
     "yaml",
     "jsonschema",

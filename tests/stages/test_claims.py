@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from scripted import Scripted, model
 from stage_runs import DOWN, LABEL, answered, ask_judge, ask_synth, failed, says, verdict
 

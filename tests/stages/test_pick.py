@@ -6,13 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from samples import judged, lines, panelled, response
 from scripted import HANG, Scripted, model, open_door
 from stage_runs import failed, run_stage

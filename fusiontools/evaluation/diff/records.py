@@ -11,11 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
@@ -290,8 +289,7 @@ def _is_short(items: list[Any]) -> bool:
 KINDS = ("answer", "analysis", "failed", "answered", "other")
 
 
-@dataclass(slots=True)
-class RecordCounts:
+class RecordCounts(Struct):
     """How many records fared how; every compared record is counted once.
 
     `a` and `b` are what the compared records cost: what stands in one file only would compare unlike with like.

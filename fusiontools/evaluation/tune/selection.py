@@ -20,6 +20,7 @@ Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Ro
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence

@@ -174,9 +174,7 @@ def _as_asked(options: PanelOptions, models: Sequence[Model]) -> dict[str, dict[
 
 
 def _with_members(options: PanelOptions, models: Sequence[Model]) -> PanelOptions:
-    from dataclasses import replace
-
-    return replace(options, members=tuple(models))
+    return options.replace(members=tuple(models))
 
 
 def _require_endpoints(home: str, models: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,8 +125,7 @@ class _Ahead:
         return (self.next is not None) + sum(1 for _ in self._left)
 
 
-@dataclass(slots=True)
-class Dispatch:
+class Dispatch(Struct):
     """The way of jobs to their providers and back.
 
     Args:
@@ -140,9 +138,9 @@ class Dispatch:
     endpoints: Mapping[str, Endpoint]
     say: Callable[[str], None]
     reserve: Callable[[float], Awaitable[None]]
-    _apis: dict[str, BatchApi] = field(default_factory=dict)
+    _apis: dict[str, BatchApi] = {}
     #: The jobs of which it has been said that their provider is silent.
-    _silent: set[str] = field(default_factory=set)
+    _silent: set[str] = set()
 
     async def recover(self) -> None:
         """Find out what became of jobs that a process left while it sent them.

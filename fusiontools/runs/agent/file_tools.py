@@ -11,7 +11,6 @@ import hashlib
 import re
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
@@ -60,8 +59,7 @@ class _Write(Struct, frozen=True):
     after: bytes | None
 
 
-@dataclass
-class FileTools:
+class FileTools(Struct):
     """Tools that reach the files of one folder.
 
     Args:
@@ -80,10 +78,10 @@ class FileTools:
     ask: Ask | None = None
     is_linked: Callable[[str], bool] = lambda path: False
     #: The digest of each file as the model has last been shown it, or has made it.
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, str] = {}
     #: What the tools have written.
-    written: set[str] = field(default_factory=set)
-    _asked_about: set[str] = field(default_factory=set)
+    written: set[str] = set()
+    _asked_about: set[str] = set()
 
     def tools(self) -> list[Tool]:
         """Return the tools."""

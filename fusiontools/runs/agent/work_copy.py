@@ -17,7 +17,6 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -66,8 +65,7 @@ class CopyStopped(Exception):
     """Somebody has stopped it while the folder was being copied; nothing is left of the copy."""
 
 
-@dataclass
-class WorkCopy:
+class WorkCopy(Struct):
     """A copy of a folder.
 
     Args:
@@ -82,10 +80,10 @@ class WorkCopy:
     base: dict[str, Entry]
     owner: int | None = None
     #: What could not be copied, and why.
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[str] = []
     _lock: int = -1
-    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    _known: dict[str, Entry] = field(default_factory=dict)
+    _stamps: dict[str, tuple[int, ...]] = {}
+    _known: dict[str, Entry] = {}
 
     @property
     def tree(self) -> Path:

@@ -8,7 +8,6 @@ import os
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,7 @@ class WorkOptions(Struct, frozen=True):
     secrets: Sequence[str] = ()
 
 
-@dataclass
-class Workspace:
+class Workspace(Struct):
     """The copy of a project, open for work."""
 
     options: WorkOptions
@@ -106,7 +104,7 @@ class Workspace:
     #: Whether nobody has worked in it yet.
     fresh: bool
     #: What our own run of the check has left behind.
-    leavings: set[str] = field(default_factory=set)
+    leavings: set[str] = set()
 
     @property
     def at(self) -> str:

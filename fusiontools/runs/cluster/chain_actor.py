@@ -13,11 +13,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint
@@ -91,8 +90,7 @@ class ChainJob(Struct, frozen=True):
         return chain.bind(self.recipe, binding=self.binding, offline=True, limited=self.limited)
 
 
-@dataclass(slots=True)
-class BlockReport:
+class BlockReport(Struct):
     """What became of a block.
 
     Args:
@@ -107,11 +105,11 @@ class BlockReport:
     name: str
     counts: RunCounts = field(default_factory=RunCounts)
     reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = {}
     refused: str | None = None
     broken: str | None = None
-    bugs: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    bugs: list[str] = []
+    warnings: list[str] = []
     stopped: bool = False
     waiting: int = 0
 

@@ -7,10 +7,11 @@ import json
 import pickle
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from recipes import build
 from workdir import Upstream, hermetic
 
