@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.cli.completion import SHELLS
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import EVIDENCE_HELP, BatchOptions, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 
@@ -30,7 +28,7 @@ after `--`. The chain is the recipe's, else panel | judge | synth.
 """
 
 
-class AskedOptions(Struct, frozen=True):
+class AskedOptions(Settings):
     """What a question can be asked with, alone or in a conversation."""
 
     models: tuple[str, ...] = option(
@@ -68,7 +66,7 @@ class AskedOptions(Struct, frozen=True):
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
 
 
-class AskOptions(AskedOptions, frozen=True):
+class AskOptions(AskedOptions):
     """What `fuse-ask` can be told."""
 
     goes_on: bool = option(False, "--continue", help="Go on with the last conversation, here or in fuse-chat.")

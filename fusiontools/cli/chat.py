@@ -25,7 +25,7 @@ one question is answered, in plain text.
 """
 
 
-class ChatOptions(AskedOptions, frozen=True):
+class ChatOptions(AskedOptions):
     """What `fuse-chat` can be told."""
 
     session: str | None = option(

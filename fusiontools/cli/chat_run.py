@@ -117,7 +117,7 @@ class ChatLoop:
         Raises:
             UsageError: there is no such recipe, or it cannot be; everything stays as it was then.
         """
-        options, before = replace(self.options, **changed), self.config
+        options, before = self.options.replace(**changed), self.config
         self.config = config
         try:
             recipe = self._load(config)

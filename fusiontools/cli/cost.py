@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from msgspec import Struct
-
 from fusiontools.cli.command import command
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import InputOptions
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ nothing and are shown with what they saved. An estimate needs no key and makes n
 """
 
 
-class CostOptions(Struct, frozen=True):
+class CostOptions(Settings):
     """What `fuse-cost` can be told."""
 
     by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")

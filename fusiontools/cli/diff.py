@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
-
 from fusiontools.cli.command import command, leave
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import StreamOptions
 from fusiontools.errors import EXIT_USAGE, UsageError
 
@@ -33,7 +31,7 @@ Exit status:
 """
 
 
-class DiffOptions(Struct, frozen=True):
+class DiffOptions(Settings):
     """What `fuse-diff` can be told."""
 
     answers: bool = option(False, "--answers", help="Compare only answers: text, tool calls, and whether there is one.")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
-
 from fusiontools.cli.command import command, complete_names
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import LimitOptions
 
 _TOOL = "fuse-doctor"
@@ -37,7 +35,7 @@ Exit status:
 """
 
 
-class DoctorOptions(Struct, frozen=True):
+class DoctorOptions(Settings):
     """What `fuse-doctor` can be told."""
 
     live: bool = option(False, "--live", help="Ask each model for a word; what it costs at most is said first.")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from fusiontools.cli.command import command, complain
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 if TYPE_CHECKING:
     from fusiontools.evaluation.tasks.datasets import Sets
@@ -40,7 +38,7 @@ Exit status:
 """
 
 
-class TasksOptions(Struct, frozen=True):
+class TasksOptions(Settings):
     """What `fuse-tasks` can be told."""
 
     number: int | None = option(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 
-class CodeOptions(Struct, frozen=True):
+class CodeOptions(Settings):
     """What `fuse-code` can be told."""
 
     root: str = option(".", "--root", metavar="PATH", help="The project's folder.")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 
-class RayOptions(Struct, frozen=True):
+class RayOptions(Settings):
     """What `fuse-ray` can be told."""
 
     chain: str | None = option(
