@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -116,14 +115,13 @@ class _Draft(Struct, frozen=True):
     alone: Model | None = None
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(Struct):
     """Plans requests; equal ones are bound once."""
 
     catalog: Catalog
     options: ServeOptions
     limited: bool
-    _bound: dict[bytes, Plan] = field(default_factory=dict)
+    _bound: dict[bytes, Plan] = {}
 
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""
