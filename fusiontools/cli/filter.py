@@ -8,9 +8,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.given import read_evidence, with_evidence
@@ -43,8 +44,7 @@ _GIVE_UP_S = 0.2
 _GARBAGE = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class FilterPlan:
+class FilterPlan(Struct, frozen=True):
     """What a command wants done.
 
     Args:
@@ -85,8 +85,7 @@ def run_filter(
         progress.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+class _Done(Struct, frozen=True):
     """A record that is through, and where its answer has been shown.
 
     Args:
