@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed, CallStatus
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _LONGEST_WAIT_S = 60.0
 
 
-class Caller(NamedTuple):
+class Caller(Struct, frozen=True):
     """How and for whom attempts are made."""
 
     backend: Backend
