@@ -60,8 +60,8 @@ _kept_of = attrgetter(*_KEPT)
 #: How long a lock is waited for before it is said, and how soon it is looked at again.
 _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
-#: After so much a checkpoint is made; each call takes a page or so of the file.
-_CHECKPOINT_BYTES, _PAGE_BYTES = 4 * 2**20, 4096
+#: After so much a checkpoint is made; by itself a call changes about three pages of the file.
+_CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 3 * 4096
 #: How much waits in memory for a file that cannot be written.
 WAITING_BYTES = 64 * 2**20
 #: So many entries go in one transaction, where many have waited or are forgotten.
@@ -264,7 +264,7 @@ class Journal:
             db.execute("BEGIN IMMEDIATE")
             db.executemany(_KEEP, [row[:5] for row in rows if row.fence is None])
             for row in rows:
-                self._unchecked_bytes += len(row.body) + _PAGE_BYTES
+                self._unchecked_bytes += len(row.body) + _PAGES_BYTES
                 if row.fence is not None:
                     _end_lease(db, row)
 
