@@ -40,8 +40,28 @@ class Graded:
     has_abstained: bool
     #: A check picked the answer, or passed none so that the best ranked response stands in.
     is_checked: bool
-    #: The panel was asked until it was sure.
-    is_asked_until: bool
+    #: How sure the panel had to be what most say for nobody else to be asked, and how many were asked at once at the
+    #: least; 0 where it was asked as a whole.
+    asked_until: tuple[float, int]
+
+    @property
+    def copied(self) -> Grade | None:
+        """Return the grade of the response that the answer is, else the answer's own."""
+        place = self.record["answer"].get("response")
+        return self.panel[place] if place is not None and place < len(self.panel) else self.answer
+
+    def is_by(self, stage: str) -> bool:
+        """Return whether this stage, `vote` or `pick`, took the answer from the panel; one that could not says so."""
+        record = self.record
+        if "answer" not in record or self.has_abstained or (stage == "pick" and self.is_checked):
+            return False
+        if stage == "vote" and "vote" in record["answer"] and self.weighting != "plain":
+            return False
+        if (by := record["answer"].get("by")) == stage:
+            return True
+        return by == "panel" and (
+            len(self.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
+        )
 
     @classmethod
     def of(cls, record: Record) -> Graded:
@@ -65,7 +85,7 @@ class Graded:
             has_abstained="abstained" in answer,
             is_checked=pick.get("method") == "check"
             or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
-            is_asked_until=_is_asked_until(record),
+            asked_until=_asked_until(record),
         )
 
 
@@ -105,8 +125,8 @@ def _weighting_of(record: Record, answer: Mapping[str, Any]) -> Weighting | Lite
     return "learned" if weighing == "learned" else "given" if has_weights else "plain"
 
 
-def _is_asked_until(record: Record) -> bool:
+def _asked_until(record: Record) -> tuple[float, int]:
     recipe: Any = record.get("recipe") or {}
     panel = recipe.get("panel")
     until = panel.get("until") if isinstance(panel, dict) else None
-    return isinstance(until, float) and 0.5 <= until < 1
+    return (until, panel.get("at_once", 1)) if isinstance(until, float) and 0.5 <= until < 1 else (0.0, 0)
