@@ -13,18 +13,13 @@ for is a number within its record, the same for texts that vote for the same. Of
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from fusiontools.evaluation.report.graded import Graded, Place, confidence_of
+from fusiontools.evaluation.report.graded import Graded, confidence_of
 from fusiontools.evaluation.report.statistics import load_numpy
 from fusiontools.evaluation.report.took import NO_ROUND, Caller, CallSums, CallTable, Seat
-from fusiontools.evaluation.report.votes import weighted_votes
-from fusiontools.record.types import Grade
-
-Grid = Literal["panel", "members", "baselines"]
+from fusiontools.evaluation.report.votes import Chosen, chosen_by
 
 
 class Texts(NamedTuple):
@@ -54,7 +49,7 @@ class Texts(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of a record beside its texts and calls: numbers, or arrays over the rows."""
+    """What is known of each record beside its texts and calls: arrays over the rows."""
 
     #: The score of its answer, 0 where it has none, and whether it failed or has none.
     score: Any
@@ -71,26 +66,25 @@ class Facts(NamedTuple):
     at_once: Any
     #: How many of the panel's responses the ranking names.
     ranked: Any
-    #: The scores of what a vote and a pick took, where they made the answer, and of the votes in which not all count
-    #: the same; NaN where there is none.
-    vote: Any
-    pick: Any
-    given: Any
-    learned: Any
-    logprob: Any
-    surer: Any
+
+
+_CHOSEN: tuple[Chosen, ...] = ("vote", "pick", "given", "learned", "logprob", "surer")
 
 
 class _Cell(NamedTuple):
-    """A graded text as it is read: its row, its place among those beside it, its seat, and what `Texts` keeps of it."""
+    """A graded text as it is read, and as columns; `of` is a number of `_OF`."""
 
     row: Any
-    place: Any
+    of: Any
+    layer: Any
     seat: Any
     score: Any
     key: Any
     failed: Any
     sure: Any
+
+
+_OF = {"panel": 0, "layer": 1, "baseline": 2}
 
 
 class Batch:
@@ -100,25 +94,48 @@ class Batch:
         self.rows = 0
         self._seats: dict[Seat, int] = {}
         self._calls = CallTable()
-        self._cells = {name: array("d") for name in ("panel", "members", "baselines")}
-        self._facts = array("d")
-        #: Row, place in the panel and place in the ranking.
-        self._ranked = array("d")
+        # Numbers in a row, so many for each text, record, ranked text and choice: nothing is read faster.
+        self._cells: list[Any] = []
+        self._facts: list[float] = []
+        self._ranked: list[int] = []
+        self._chosen: list[float] = []
 
     def add(self, graded: Graded) -> None:
         """Take a record's numbers."""
-        row, record = self.rows, graded.record
+        row, record, answer = self.rows, graded.record, graded.answer
         self.rows += 1
-        numbers: dict[str, int] = {}
-        self._put("panel", row, graded.panel, graded.sure, numbers)
-        self._put("members", row, graded.first, graded.sure, numbers)
-        if graded.baselines:
-            self._put("baselines", row, graded.baselines, confidence_of(record, "baselines"), numbers)
-        if graded.ranked:
-            for place, at in enumerate(graded.order[: graded.ranked]):
-                self._ranked.extend((row, at, place))
         self._calls.add(row, record.get("calls", ()))
-        self._facts.extend(_facts_of(graded))
+        self._add_texts(row, graded)
+        for turn, place in enumerate(graded.ranked):
+            self._ranked += (row, place, turn)
+        for chosen, grade in chosen_by(graded).items():
+            self._chosen += (row, _CHOSEN.index(chosen), grade["score"])
+        self._facts += (
+            answer["score"] if answer else 0.0,
+            answer is None or "error" in answer,
+            graded.has_abstained,
+            graded.is_checked,
+            bool(graded.grades) or "error" in record,
+            bool(record.get("layers")),
+            *graded.asked_until,
+            len(graded.ranked),
+        )
+
+    def _add_texts(self, row: int, graded: Graded) -> None:
+        cells, seats = self._cells, self._seats
+        #: What stands for each key within this record.
+        numbers: dict[str, int] = {}
+        sure = (graded.sure, graded.sure, confidence_of(graded.record, "baselines"))
+        for grade in graded.grades:
+            if (of := _OF.get(grade["of"])) is None:
+                continue
+            key, layer, seat = grade["key"], grade["layer"], (grade["member"], grade["sample"])
+            cells += (
+                row, of, layer, seats.setdefault(seat, len(seats)), grade["score"],
+                numbers.setdefault(key, len(numbers)) if key else -1,
+                "error" in grade,
+                sure[of].get((layer, *seat)) if sure[of] else None,
+            )  # fmt: skip
 
     @property
     def seats(self) -> dict[Seat, int]:
@@ -136,31 +153,48 @@ class Batch:
     @cached_property
     def facts(self) -> Facts:
         """Return what is known of each record."""
-        return Facts(*load_numpy().array(self._facts).reshape(-1, len(Facts._fields)).T)
+        return Facts(*_columns_of(self._facts, len(Facts._fields)))
+
+    @cached_property
+    def chosen(self) -> dict[Chosen, Any]:
+        """Return the scores of what is chosen from each panel; NaN where nothing is known to be."""
+        np = load_numpy()
+        rows, chosen, scores = _columns_of(self._chosen, 3)
+        found = np.full((len(_CHOSEN), self.rows), math.nan)
+        found[chosen.astype(np.intp), rows.astype(np.intp)] = scores
+        return dict(zip(_CHOSEN, found, strict=True))
 
     @cached_property
     def panel(self) -> Texts:
         """Return the panels."""
-        cells = self._read_cells("panel")
-        return self._spread(cells, cells.place, int(cells.place.max(initial=-1)) + 1)
+        np, cells = load_numpy(), self._texts
+        own = np.flatnonzero(cells.of == _OF["panel"])
+        rows = cells.row[own]
+        places = np.arange(len(own)) - np.searchsorted(rows, rows)
+        return self._spread(own, places, int(places.max(initial=-1)) + 1)
 
     @cached_property
     def members(self) -> Texts:
-        """Return what members said alone."""
-        cells = self._read_cells("members")
-        return self._spread(cells, cells.seat, len(self.seats))
+        """Return what members said alone: in the first layer, or on the panel where there is no other."""
+        np, cells = load_numpy(), self._texts
+        is_earlier = (cells.of == _OF["layer"]) & (cells.layer == 1)
+        is_alone = (cells.of == _OF["panel"]) & (cells.layer <= 1)
+        is_layered = np.bincount(cells.row[is_earlier], minlength=self.rows) > 0
+        own = np.flatnonzero(is_earlier | (is_alone & ~is_layered[cells.row]))
+        return self._spread(own, cells.seat[own], len(self.seats))
 
     @cached_property
     def baselines(self) -> Texts:
         """Return what baselines said."""
-        cells = self._read_cells("baselines")
-        return self._spread(cells, cells.seat, len(self.seats))
+        cells = self._texts
+        own = load_numpy().flatnonzero(cells.of == _OF["baseline"])
+        return self._spread(own, cells.seat[own], len(self.seats))
 
     @cached_property
     def order(self) -> Any:
         """Return the places of the panel in the order of the ranking, and then as they are: `rows × places`."""
         np = load_numpy()
-        rows, places, turns = np.array(self._ranked).reshape(-1, 3).astype(np.intp).T
+        rows, places, turns = _columns_of(self._ranked, 3).astype(np.intp)
         width = self.panel.key.shape[1]
         order = np.broadcast_to(np.arange(width, 2 * width), self.panel.key.shape).copy()
         order[rows, places] = turns
@@ -175,72 +209,25 @@ class Batch:
         shape = (self.rows, len(self.seats))
         return self._calls.add_up(self.rows, self.seats, load_numpy().broadcast_to(rounds, shape))
 
-    def _read_cells(self, grid: Grid) -> _Cell:
+    @cached_property
+    def _texts(self) -> _Cell:
         np = load_numpy()
-        cells = _Cell(*np.array(self._cells[grid]).reshape(-1, len(_Cell._fields)).T)
-        return cells._replace(
-            **{name: getattr(cells, name).astype(np.intp) for name in ("row", "place", "seat", "key")}
-        )
+        cells = _Cell(*_columns_of(self._cells, len(_Cell._fields)))
+        row, seat, key = (each.astype(np.intp) for each in (cells.row, cells.seat, cells.key))
+        sure = np.where(np.isfinite(cells.sure), cells.sure, -math.inf)
+        return cells._replace(row=row, seat=seat, key=key, failed=cells.failed > 0, sure=sure)
 
-    def _spread(self, cells: _Cell, columns: Any, width: int) -> Texts:
-        """Return a grid so wide, with each text in its row and in this column."""
-        np = load_numpy()
+    def _spread(self, own: Any, columns: Any, width: int) -> Texts:
+        """Return a grid so wide, with some of the texts, each in its row and in this column."""
+        np, cells = load_numpy(), self._texts
         missing = Texts(there=False, score=math.nan, key=-1, failed=True, sure=-math.inf, seat=0)
-        known = Texts(True, cells.score, cells.key, cells.failed > 0, cells.sure, cells.seat)
+        known = Texts(np.True_, cells.score[own], cells.key[own], cells.failed[own], cells.sure[own], cells.seat[own])
         texts = Texts(*(np.full((self.rows, width), each) for each in missing))
         for grid, values in zip(texts, known, strict=True):
-            grid[cells.row, columns] = values
+            grid[cells.row[own], columns] = values
         return texts
 
-    def _put(
-        self,
-        name: Grid,
-        row: int,
-        grades: Sequence[Grade],
-        sure: Mapping[Place, float | None],
-        numbers: dict[str, int],
-    ) -> None:
-        """Take some texts.
 
-        Args:
-            numbers: what stands for each key within this record.
-        """
-        cells, seats = self._cells[name], self._seats
-        for place, grade in enumerate(grades):
-            key, seat = grade["key"], (grade["member"], grade["sample"])
-            known = sure.get((grade["layer"], *seat)) if sure else None
-            cells.extend(
-                (
-                    row,
-                    place,
-                    seats.setdefault(seat, len(seats)),
-                    grade["score"],
-                    numbers.setdefault(key, len(numbers)) if key else -1,
-                    "error" in grade,
-                    -math.inf if known is None else known,
-                )
-            )
-
-
-def _facts_of(graded: Graded) -> Facts:
-    record, answer = graded.record, graded.answer
-    until, at_once = graded.asked_until
-    votes = weighted_votes(graded) if graded.panel else {}
-    return Facts(
-        score=answer["score"] if answer else 0.0,
-        failed=answer is None or "error" in answer,
-        abstained=graded.has_abstained,
-        checked=graded.is_checked,
-        looked_at="error" in record or bool(record.get("grades")),
-        layered=bool(record.get("layers")),
-        until=until,
-        at_once=at_once,
-        ranked=graded.ranked,
-        vote=_score_of(graded.copied if graded.is_by("vote") else None),
-        pick=_score_of(graded.copied if graded.is_by("pick") else None),
-        **{kind: _score_of(votes.get(kind)) for kind in ("given", "learned", "logprob", "surer")},
-    )
-
-
-def _score_of(grade: Grade | None) -> float:
-    return math.nan if grade is None else grade["score"]
+def _columns_of(numbers: list[Any], width: int) -> Any:
+    """Return numbers that stand one behind the other as columns; None is NaN."""
+    return load_numpy().array(numbers, float).reshape(-1, width).T

@@ -23,15 +23,11 @@ class Graded:
     """A record, and what several systems ask of it."""
 
     record: Record
+    grades: Sequence[Grade]
     answer: Grade | None
     panel: list[Grade]
-    #: What members answered alone, before they saw each other's responses.
-    first: list[Grade]
-    baselines: list[Grade]
-    #: The places of the panel in the order of the ranking, and then as they are.
-    order: list[int]
-    #: How many of these the ranking names.
-    ranked: int
+    #: The places of the panel that the ranking names, in its order.
+    ranked: list[int]
     #: How sure each of the members' responses was, where that is known of any.
     sure: dict[Place, float | None]
     #: Which vote the answer was; None where it is another one, or no vote.
@@ -43,6 +39,43 @@ class Graded:
     #: How sure the panel had to be what most say for nobody else to be asked, and how many were asked at once at the
     #: least; 0 where it was asked as a whole.
     asked_until: tuple[float, int]
+
+    @classmethod
+    def of(cls, record: Record) -> Graded:
+        """Look through a record."""
+        grades = record.get("grades") or []
+        panel = [grade for grade in grades if grade["of"] == "panel"]
+        answer: Mapping[str, Any] = record.get("answer", {})
+        ranking = record.get("analysis", {}).get("ranking", [])
+        pick: Any = answer.get("pick") or {}
+        return cls(
+            record,
+            grades,
+            next((grade for grade in grades if grade["of"] == "answer"), None),
+            panel,
+            list(dict.fromkeys([place for place in ranking if place < len(panel)])),
+            confidence_of(record, "panel"),
+            _weighting_of(record, answer),
+            "abstained" in answer,
+            pick.get("method") == "check" or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
+            _asked_until(record),
+        )
+
+    @property
+    def first(self) -> list[Grade]:
+        """Return the grades of what members answered alone, before they saw each other's responses."""
+        earlier = [grade for grade in self.grades if grade["of"] == "layer" and grade["layer"] == 1]
+        return earlier or [grade for grade in self.panel if grade["layer"] <= 1]
+
+    @property
+    def baselines(self) -> list[Grade]:
+        """Return the grades of what models answered outside the panel."""
+        return [grade for grade in self.grades if grade["of"] == "baseline"]
+
+    @property
+    def order(self) -> list[int]:
+        """Return the places of the panel in the order of the ranking, and then as they are."""
+        return list(dict.fromkeys([*self.ranked, *range(len(self.panel))]))
 
     @property
     def copied(self) -> Grade | None:
@@ -62,37 +95,6 @@ class Graded:
         return by == "panel" and (
             len(self.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
         )
-
-    @classmethod
-    def of(cls, record: Record) -> Graded:
-        """Look through a record."""
-        grades = record.get("grades") or []
-        panel = [grade for grade in grades if grade["of"] == "panel"]
-        answer: Mapping[str, Any] = record.get("answer", {})
-        ranking = record.get("analysis", {}).get("ranking", [])
-        ranked = list(dict.fromkeys([place for place in ranking if place < len(panel)]))
-        pick: Any = answer.get("pick") or {}
-        return cls(
-            record=record,
-            answer=next((grade for grade in grades if grade["of"] == "answer"), None),
-            panel=panel,
-            first=first_layer(grades),
-            baselines=[grade for grade in grades if grade["of"] == "baseline"],
-            order=list(dict.fromkeys([*ranked, *range(len(panel))])),
-            ranked=len(ranked),
-            sure=confidence_of(record, "panel"),
-            weighting=_weighting_of(record, answer),
-            has_abstained="abstained" in answer,
-            is_checked=pick.get("method") == "check"
-            or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
-            asked_until=_asked_until(record),
-        )
-
-
-def first_layer(grades: Sequence[Grade]) -> list[Grade]:
-    """Return the grades of what members answered alone, before they saw each other's responses."""
-    earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
-    return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
 
 
 def confidence_of(record: Record, section: Literal["panel", "baselines"]) -> dict[Place, float | None]:

@@ -118,17 +118,18 @@ def _tell_choices(
         voted: the score of what has the most votes.
     """
     np = load_numpy()
+    chosen = batch.chosen
     is_there, failed = panel.there.any(axis=1), panel.failed.all(axis=1)
 
     def outcome(score: Any, took: Took) -> Outcome:
         return Outcome(score, failed, took.paid_for(failed)).where(is_there)
 
-    vote = outcome(_else(facts.vote, voted), sums.panel)
+    vote = outcome(_else(chosen["vote"], voted), sums.panel)
     yield VOTE, vote
     # Where nobody knows how sure they were, all count the same.
-    yield LOGPROB, vote._replace(score=_else(facts.logprob, vote.score))
-    yield SURER, vote._replace(score=_else(facts.surer, vote.score))
-    for system, score in ((GIVEN, facts.given), (LEARNED, facts.learned)):
+    yield LOGPROB, vote._replace(score=_else(chosen["logprob"], vote.score))
+    yield SURER, vote._replace(score=_else(chosen["surer"], vote.score))
+    for system, score in ((GIVEN, chosen["given"]), (LEARNED, chosen["learned"])):
         if not np.isnan(score).all():
             yield system, vote._replace(score=score).where(~np.isnan(score))
     until, is_whole = _until_sure(batch, panel, sums).where(is_there), (facts.until > 0) | (facts.layered > 0)
@@ -147,7 +148,7 @@ def _tell_choices(
         # Else the first that did not fail, or the first.
         panel.scores_at((~panel.failed).argmax(axis=1)),
     )
-    yield PICK, outcome(_else(facts.pick, best), sums.panel.then(sums.judge))
+    yield PICK, outcome(_else(chosen["pick"], best), sums.panel.then(sums.judge))
     yield ORACLE, vote._replace(score=np.fmax.reduce(panel.score, axis=1))
 
 

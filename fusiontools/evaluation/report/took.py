@@ -7,7 +7,6 @@ whatever stands beside it.
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -143,7 +142,8 @@ class CallTable:
 
     #: Everybody who made a call, with his number; the keys have the fields of `Caller`.
     _numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    _lines: array[float] = field(default_factory=lambda: array("d"))
+    #: As many numbers in a row for each call as `_Line` has.
+    _lines: list[float] = field(default_factory=list)
 
     @property
     def callers(self) -> list[Caller]:
@@ -152,7 +152,7 @@ class CallTable:
 
     def add(self, record: int, calls: Iterable[Mapping[str, Any]]) -> None:
         """Take the calls of the record with this number."""
-        numbers = self._numbers
+        numbers, lines = self._numbers, self._lines
         for call in calls:
             # A grade measures: no system pays for it.
             if (stage := call["stage"]) == "grade":
@@ -165,9 +165,8 @@ class CallTable:
             tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) if usage else 0
             # A replayed call is worth what it cost when it was bought.
             usd, latency_s = (get("saved_usd"), math.nan) if get("replayed") else (get("cost_usd"), get("latency_s"))
-            self._lines.extend(
-                (record, numbers.setdefault(caller, len(numbers)), usd or 0.0, usd is None, tokens, latency_s or 0.0)
-            )
+            number = numbers.setdefault(caller, len(numbers))
+            lines += (record, number, usd or 0.0, usd is None, tokens, latency_s or 0.0)
 
     def add_up(self, records: int, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
         """Return what the calls of each record took.
@@ -181,7 +180,7 @@ class CallTable:
             rounds: in which round each seat of a panel was asked, from 0: `records × seats`.
         """
         np = load_numpy()
-        callers, lines = self.callers, _Line(*np.array(self._lines).reshape(-1, len(_Line._fields)).T)
+        callers, lines = self.callers, _Line(*np.array(self._lines, float).reshape(-1, len(_Line._fields)).T)
         lanes = list(dict.fromkeys(caller.lane for caller in callers))
         places, place_of = _number([(caller.lane, caller.seat) for caller in callers])
         # What each seat took: its attempts come one after the other.

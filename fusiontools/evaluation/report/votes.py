@@ -1,6 +1,6 @@
-"""The votes of a record in which not all count the same, counted from its grades.
+"""What a record says was chosen from its panel, and the votes in which not all count the same, counted from its grades.
 
-Each is what `fuse-vote` would have answered, told from what the record holds: no model is asked.
+Each vote is what `fuse-vote` would have answered, told from what the record holds: no model is asked.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from fusiontools.answers.tally import count_votes
 from fusiontools.evaluation.report.graded import Graded, Place, Weighting, vote_section
 from fusiontools.record.types import Grade, Record
 
+#: What may be known to be chosen from a panel: what a vote and a pick took, where they made the answer, and what wins
+#: the votes in which not all count the same.
+Chosen = Literal["vote", "pick"] | Weighting
 #: What the vote of the surer leaves out where the record's recipe does not say.
 HALF = 0.5
 
 
-def weighted_votes(graded: Graded) -> dict[Weighting, Grade]:
-    """Return the grade of what wins each vote that this record's own words make possible.
+def chosen_by(graded: Graded) -> dict[Chosen, Grade]:
+    """Return the grade of what is chosen from the panel by stages and votes of which the record says enough.
 
-    That is what the answer took where it was this vote.
+    That is what the answer took, where this made it; else what wins the vote by its weights.
     """
-    return {
-        kind: (graded.copied if kind == graded.weighting else None) or _count(graded, weights)
-        for kind, weights in _weightings(graded).items()
-    }
+    found: dict[Chosen, Grade | None] = {stage: graded.copied for stage in ("vote", "pick") if graded.is_by(stage)}
+    if graded.panel:
+        for kind, weights in _weightings(graded).items():
+            found[kind] = (graded.copied if kind == graded.weighting else None) or _count(graded, weights)
+    return {name: grade for name, grade in found.items() if grade is not None}
 
 
 def _weightings(graded: Graded) -> dict[Weighting, list[float]]:
