@@ -68,6 +68,7 @@ class Facts(NamedTuple):
     ranked: Any
 
 
+#: A number for each.
 _CHOSEN: tuple[Chosen, ...] = ("vote", "pick", "given", "learned", "logprob", "surer")
 
 
@@ -84,6 +85,7 @@ class _Cell(NamedTuple):
     sure: Any
 
 
+#: What graded texts are; the answer is kept among the facts.
 _OF = {"panel": 0, "layer": 1, "baseline": 2}
 
 
@@ -94,7 +96,7 @@ class Batch:
         self.rows = 0
         self._seats: dict[Seat, int] = {}
         self._calls = CallTable()
-        # Numbers in a row, so many for each text, record, ranked text and choice: nothing is read faster.
+        # One behind the other, so many for each text, record, ranked text and choice: lists are filled the fastest.
         self._cells: list[Any] = []
         self._facts: list[float] = []
         self._ranked: list[int] = []
@@ -123,7 +125,6 @@ class Batch:
 
     def _add_texts(self, row: int, graded: Graded) -> None:
         cells, seats = self._cells, self._seats
-        #: What stands for each key within this record.
         numbers: dict[str, int] = {}
         sure = (graded.sure, graded.sure, confidence_of(graded.record, "baselines"))
         for grade in graded.grades:

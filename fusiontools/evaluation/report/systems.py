@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fusiontools.evaluation.report.columns import Batch, Facts, Texts
 from fusiontools.evaluation.report.graded import Graded
-from fusiontools.evaluation.report.majority import ask_until_sure, winners
+from fusiontools.evaluation.report.majority import Majority, ask_until_sure, find_majority
 from fusiontools.evaluation.report.statistics import load_numpy
 from fusiontools.evaluation.report.took import NO_ROUND, CallSums, Took
 
@@ -97,9 +97,8 @@ def tell(batch: Batch) -> Told:
     nobody = np.full(batch.rows, math.nan)
     if not panel.there.any():
         return Told(found, nobody, nobody)
-    order = batch.order
-    ordered = panel.along(order)
-    winner = _last(winners(ordered.key, ordered.sure, ordered.failed))
+    ordered = panel.along(batch.order)
+    winner = find_majority(ordered.key, ordered.sure, ordered.failed)
     voted = ordered.scores_at(winner)
     found |= _tell_choices(batch, facts, panel, ordered, voted, sums)
     own = np.take_along_axis(ordered.key, winner[:, None], axis=1)
@@ -159,8 +158,7 @@ def _find_rounds(batch: Batch, facts: Facts, panel: Texts) -> Any:
     is_in_rounds = (facts.until > 0) & (facts.layered == 0)
     if is_in_rounds.any():
         asked = panel.there.sum(axis=1)
-        until = np.where(is_in_rounds, facts.until, SURE).tolist()
-        found, _ = ask_until_sure(panel.key, asked, until, facts.at_once)
+        found, _ = ask_until_sure(panel.key, asked, np.where(is_in_rounds, facts.until, SURE), facts.at_once)
         rows, places = np.nonzero(panel.there & is_in_rounds[:, None])
         rounds[rows, panel.seat[rows, places]] = found[rows, places]
     return rounds
@@ -172,7 +170,7 @@ def _until_sure(batch: Batch, panel: Texts, sums: CallSums) -> Outcome:
     samples = np.array([sample for _, sample in batch.seats])
     turns = np.where(panel.there, samples[panel.seat], samples.max() + 1).argsort(axis=1, kind="stable")
     own = panel.along(turns)
-    rounds, asked = ask_until_sure(own.key, own.there.sum(axis=1), [SURE] * batch.rows, 1)
+    rounds, asked = ask_until_sure(own.key, own.there.sum(axis=1), np.full(batch.rows, SURE), 1)
     is_heard = np.arange(own.key.shape[1]) < asked[:, None]
     keys, failed = np.where(is_heard, own.key, -1), own.failed | ~is_heard
     paid = sums.members.along(own.seat)
@@ -184,7 +182,7 @@ def _until_sure(batch: Batch, panel: Texts, sums: CallSums) -> Outcome:
         is_unmeasured = is_of.any(axis=1) & (together.calls == 0)
         took = took.then(together._replace(latency_s=np.where(is_unmeasured, math.nan, together.latency_s)))
     have_failed = failed.all(axis=1)
-    score = own.scores_at(_last(winners(keys, own.sure, failed)))
+    score = own.scores_at(find_majority(keys, own.sure, failed))
     return Outcome(score, have_failed, took.paid_for(have_failed))
 
 
@@ -222,19 +220,19 @@ def _tell_votes(kind: str, model: str, own: Texts, each: Took, rounds: Any) -> I
     own, each, rounds = own.along(order), each.along(order), np.take_along_axis(rounds, order, axis=1)
     failed = np.ones(len(order), bool)
     earlier = current = Took.nothing(len(order))
-    for place, winner in enumerate(winners(own.key, own.sure, own.failed)):
+    majority = Majority(own.key, own.sure, own.failed)
+    for place in range(own.key.shape[1]):
+        majority.add(place)
         failed = failed & own.failed[:, place]
         begins = rounds[:, place] != rounds[:, place - 1]
         earlier, current = earlier.then(current.where(begins)), current.where(~begins).beside(each.of(place))
         is_there = own.there[:, place]
         if place and is_there.any():
             took = earlier.then(current).paid_for(failed)
-            yield System(kind, model, place + 1), Outcome(own.scores_at(winner), failed, took).where(is_there)
-
-
-def _last(found: Iterator[Any]) -> Any:
-    *_, last = found
-    return last
+            yield (
+                System(kind, model, place + 1),
+                Outcome(own.scores_at(majority.winners()), failed, took).where(is_there),
+            )
 
 
 def _else(scores: Any, others: Any) -> Any:

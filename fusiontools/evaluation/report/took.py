@@ -17,8 +17,6 @@ from fusiontools.evaluation.report.statistics import load_numpy
 Seat = tuple[str, int]
 #: The round of whoever was not asked in rounds.
 NO_ROUND = -1
-
-
 #: A stage, a layer of it, and a step there.
 _Lane = tuple[str, int, str | None]
 
@@ -61,16 +59,36 @@ class Took(NamedTuple):
         """Return what all seats of each record take that work at the same time."""
         return self.in_turn()._replace(latency_s=self.latency_s.max(axis=1, initial=0.0))
 
-    def together(self, wholes: Any, count: int) -> Took:
-        """Return what each of so many wholes takes, its parts one after the other in the order in which they stand.
+    def added(self, wholes: Any, count: int) -> Took:
+        """Return what each of so many wholes takes, its parts one after the other, in the order in which they stand.
 
         Args:
-            wholes: the number of the whole to which each belongs.
+            wholes: the number of the whole to which each part belongs.
         """
         return Took(*(load_numpy().bincount(wholes, each, count) for each in self))
 
+    def merged(self, wholes: Any, *, at_once: bool = False) -> tuple[Took, Any]:
+        """Return what each whole takes that there is, in the order in which they begin, and where each begins.
+
+        Args:
+            wholes: the number of the whole to which each part belongs.
+            at_once: the parts of a whole are done at the same time.
+        """
+        np = load_numpy()
+        count, places = int(wholes.max(initial=-1)) + 1, np.arange(len(wholes))
+        first = np.full(count, len(wholes))
+        np.minimum.at(first, wholes, places)
+        begin = np.flatnonzero(first[wholes] == places)
+        took = self.added(wholes, count)
+        if at_once:
+            longest = np.zeros(count)
+            with np.errstate(invalid="ignore"):  # NaN is the maximum of NaN and a number
+                np.maximum.at(longest, wholes, self.latency_s)
+            took = took._replace(latency_s=longest)
+        return took.at(wholes[begin]), begin
+
     def at(self, places: Any) -> Took:
-        """Return those at these places."""
+        """Return the elements at these places."""
         return Took(*(each[places] for each in self))
 
     def of(self, seats: Any) -> Took:
@@ -179,44 +197,40 @@ class CallTable:
             seats: the number of each seat.
             rounds: in which round each seat of a panel was asked, from 0: `records × seats`.
         """
-        np = load_numpy()
-        callers, lines = self.callers, _Line(*np.array(self._lines, float).reshape(-1, len(_Line._fields)).T)
-        lanes = list(dict.fromkeys(caller.lane for caller in callers))
-        places, place_of = _number([(caller.lane, caller.seat) for caller in callers])
-        # What each seat took: its attempts come one after the other.
-        each = Took(np.ones(len(lines.usd)), lines.usd, lines.unknown, lines.tokens, lines.latency_s)
-        cells = lines.record.astype(np.intp) * len(places) + place_of[lines.caller.astype(np.intp)]
-        each, cells = each.together(cells, records * len(places)), _list_once(cells, records * len(places))
-        each, (record, place) = each.at(cells), np.divmod(cells, max(1, len(places)))
-        lane = np.array([lanes.index(lane) for lane, _ in places], np.intp)[place]
-        seat = np.array([seats.get(seat, 0) for _, seat in places], np.intp)[place]
+        np, callers = load_numpy(), self.callers
+        lines = _Line(*np.array(self._lines, float).reshape(-1, len(_Line._fields)).T)
+        caller, record = lines.caller.astype(np.intp), lines.record.astype(np.intp)
+        lanes, lane_of = _number([each.lane for each in callers])
+        places, place_of = _number([(each.lane, each.seat) for each in callers])
+        lane, seat = lane_of[caller], np.array([seats.get(each.seat, 0) for each in callers], np.intp)[caller]
+        took = Took(np.ones(len(record)), lines.usd, lines.unknown, lines.tokens, lines.latency_s)
+
+        # What each seat took in each lane.
+        took, begin = took.merged(record * len(places) + place_of[caller])
+        record, lane, seat = record[begin], lane[begin], seat[begin]
 
         def by_seat(wanted: Sequence[bool]) -> Took:
-            own = np.flatnonzero(np.array(wanted, bool)[lane])
-            grid = each.at(own).together(record[own] * len(seats) + seat[own], records * len(seats))
-            return Took(*(numbers.reshape(records, len(seats)) for numbers in grid))
+            own = np.array(wanted, bool)[lane]
+            sums = took.at(own).added(record[own] * len(seats) + seat[own], records * len(seats))
+            return Took(*(each.reshape(records, len(seats)) for each in sums))
 
         # A step is a call about responses, none of a member's own.
         members = by_seat([stage == "panel" and layer == 1 and step is None for stage, layer, step in lanes])
         baselines = by_seat([stage == "baseline" for stage, *_ in lanes])
 
-        # What the seats of a round took: they work at once.
+        # What each lane took, round for round.
         is_panel = np.array([stage == "panel" for stage, *_ in lanes], bool)
-        own = np.flatnonzero(is_panel[lane])
-        asked_in = np.zeros(len(lane), np.intp)
-        asked_in[own] = rounds[record[own], seat[own]] - NO_ROUND
+        asked_in = np.full(len(record), NO_ROUND)
+        own = is_panel[lane]
+        asked_in[own] = rounds[record[own], seat[own]]
+        asked_in -= NO_ROUND
         most = int(asked_in.max(initial=0)) + 1
-        lots = (record * len(lanes) + lane) * most + asked_in
-        longest = np.zeros(records * len(lanes) * most)
-        with np.errstate(invalid="ignore"):  # a NaN is a maximum, too
-            np.maximum.at(longest, lots, each.latency_s)
-        at_once = each.together(lots, len(longest))._replace(latency_s=longest)
-        lots = _list_once(lots, len(longest))
-        at_once, (record, lane) = at_once.at(lots), np.divmod(lots // most, max(1, len(lanes)))
+        took, begin = took.merged((record * len(lanes) + lane) * most + asked_in, at_once=True)
+        record, lane = record[begin], lane[begin]
 
         def by_record(wanted: Sequence[bool]) -> Took:
-            own = np.flatnonzero(np.array(wanted, bool)[lane])
-            return at_once.at(own).together(record[own], records)
+            own = np.array(wanted, bool)[lane]
+            return took.at(own).added(record[own], records)
 
         panel, judge = by_record(is_panel), by_record([stage == "judge" for stage, *_ in lanes])
         rest = by_record([stage not in ("panel", "judge", "baseline") for stage, *_ in lanes])
@@ -227,11 +241,3 @@ def _number(names: Sequence[Any]) -> tuple[list[Any], Any]:
     """Return the different names, and of each of the names the number that it has among these."""
     different = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return list(different), load_numpy().array([different[name] for name in names], int)
-
-
-def _list_once(numbers: Any, count: int) -> Any:
-    """Return each of the numbers below `count` once, in the order in which they appear."""
-    np = load_numpy()
-    first, places = np.full(count, len(numbers)), np.arange(len(numbers))
-    np.minimum.at(first, numbers, places)
-    return numbers[first[numbers] == places]
