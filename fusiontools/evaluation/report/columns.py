@@ -7,7 +7,8 @@ A batch has a row for each record. Its texts stand in three grids, its calls in 
     baselines   rows × seats    what each seat said outside the panel
 
 A seat is one sample of one model, and has one number in all grids. Of a text is kept what `Texts` names; what it votes
-for is a number within its record, the same for texts that vote for the same. Of a record is kept what `Facts` names.
+for is a number within its record, the same for texts that vote for the same. Of a record itself is kept what
+`RecordFacts` names, and what it says was chosen from its panel.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from fusiontools.evaluation.report.graded import Graded, confidence_of
 from fusiontools.evaluation.report.statistics import load_numpy
-from fusiontools.evaluation.report.took import NO_ROUND, Caller, CallSums, CallTable, Seat
+from fusiontools.evaluation.report.took import NO_ROUND, CallOwner, CallSums, CallTable, Seat
 from fusiontools.evaluation.report.votes import Chosen, chosen_by
 
 
@@ -48,7 +49,7 @@ class Texts(NamedTuple):
         return load_numpy().take_along_axis(self.score, columns[:, None], axis=1)[:, 0]
 
 
-class Facts(NamedTuple):
+class RecordFacts(NamedTuple):
     """What is known of each record beside its texts and calls: arrays over the rows."""
 
     #: The score of its answer, 0 where it has none, and whether it failed or has none.
@@ -141,20 +142,20 @@ class Batch:
     @property
     def seats(self) -> dict[Seat, int]:
         """Return the number of each seat, also of those that have calls alone."""
-        for caller in self._calls.callers:
-            if caller.stage in ("panel", "baseline"):
-                self._seats.setdefault(caller.seat, len(self._seats))
+        for owner in self._calls.owners:
+            if owner.stage in ("panel", "baseline"):
+                self._seats.setdefault(owner.seat, len(self._seats))
         return self._seats
 
     @property
-    def callers(self) -> list[Caller]:
-        """Return everybody who made a call."""
-        return self._calls.callers
+    def owners(self) -> list[CallOwner]:
+        """Return everybody whose calls there are."""
+        return self._calls.owners
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> RecordFacts:
         """Return what is known of each record."""
-        return Facts(*_columns_of(self._facts, len(Facts._fields)))
+        return RecordFacts(*_columns_of(self._facts, len(RecordFacts._fields)))
 
     @cached_property
     def chosen(self) -> dict[Chosen, Any]:

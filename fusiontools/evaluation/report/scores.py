@@ -35,14 +35,12 @@ from fusiontools.evaluation.report.systems import (
     not_asked,
     tell,
 )
-from fusiontools.evaluation.report.took import Caller
+from fusiontools.evaluation.report.took import CallOwner
 from fusiontools.evaluation.report.votes import is_weighable
 from fusiontools.record.types import Record
 
 #: So many responses of a panel are twice what makes sure at the least: of fewer, hardly any is spared.
 _AMPLE = 2 * votes_to_be_sure(0, SURE)
-#: So many records are a batch: what is kept of their texts and calls is let go with it.
-_BATCH = 4096
 _REPETITION = re.compile(r"#\d+\Z")
 #: What `SYSTEM` can be besides a model's name.
 _WORDS = {"best-single", "same-cost", "judge", "before"}
@@ -79,6 +77,8 @@ class Column:
 class ScoreTable:
     """What was read so far; `finish` closes it."""
 
+    #: So many records are told at a time: what is kept of their texts and calls is let go then.
+    at_a_time: int = 4096
     columns: dict[System, Column] = field(default_factory=dict)
     panel: PanelTally = field(default_factory=PanelTally)
     records: int = 0
@@ -135,7 +135,7 @@ class ScoreTable:
         self.has_votes = self.has_votes or any(grade["key"] for grade in grades)
         self.ranked += bool(record.get("analysis", {}).get("ranking"))
         self._batch.add(graded)
-        if self._batch.rows == _BATCH:
+        if self._batch.rows == self.at_a_time:
             self._take_batch()
 
     def _take_batch(self) -> None:
@@ -147,8 +147,8 @@ class ScoreTable:
         has_voted = ~np.isnan(told.agreement)
         self.agreements += zip(told.agreement[has_voted].tolist(), told.voted[has_voted].tolist(), strict=True)
         self.panel.add(batch)
-        for caller in batch.callers:
-            self._name_model(caller)
+        for owner in batch.owners:
+            self._name_model(owner)
 
     def finish(self) -> None:
         """Fill in what is missing: 0 where a record failed as a whole, and no system that nobody is."""
@@ -245,12 +245,12 @@ class ScoreTable:
                 self.categories.append(category)
             self._category_of.append(self.categories.index(category))
 
-    def _name_model(self, caller: Caller) -> None:
-        identity = (caller.model, caller.endpoint)
-        if caller.stage == "judge":
+    def _name_model(self, owner: CallOwner) -> None:
+        identity = (owner.model, owner.endpoint)
+        if owner.stage == "judge":
             self.judges.add(identity)
-        elif caller.stage == "synth":
+        elif owner.stage == "synth":
             self.writers.add(identity)
-        elif caller.stage in ("panel", "baseline") and caller.step is None and caller.member is not None:
-            system = System("member" if caller.stage == "panel" else "baseline", caller.member)
+        elif owner.stage in ("panel", "baseline") and owner.step is None and owner.member is not None:
+            system = System("member" if owner.stage == "panel" else "baseline", owner.member)
             self.models.setdefault(system, set()).add(identity)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fusiontools.evaluation.report.columns import Batch, Facts, Texts
+from fusiontools.evaluation.report.columns import Batch, RecordFacts, Texts
 from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.majority import Majority, ask_until_sure, find_majority
 from fusiontools.evaluation.report.statistics import load_numpy
@@ -108,7 +108,7 @@ def tell(batch: Batch) -> Told:
 
 
 def _tell_choices(
-    batch: Batch, facts: Facts, panel: Texts, ordered: Texts, voted: Any, sums: CallSums
+    batch: Batch, facts: RecordFacts, panel: Texts, ordered: Texts, voted: Any, sums: CallSums
 ) -> Iterator[tuple[System, Outcome]]:
     """Yield who chooses from the panel: he needs the calls of all of it, whatever is chosen.
 
@@ -151,7 +151,7 @@ def _tell_choices(
     yield ORACLE, vote._replace(score=np.fmax.reduce(panel.score, axis=1))
 
 
-def _find_rounds(batch: Batch, facts: Facts, panel: Texts) -> Any:
+def _find_rounds(batch: Batch, facts: RecordFacts, panel: Texts) -> Any:
     """Return in which round each seat of a panel was asked that was asked until it was sure: `rows × seats`."""
     np = load_numpy()
     rounds = np.full((batch.rows, len(batch.seats)), NO_ROUND)

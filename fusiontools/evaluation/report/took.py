@@ -121,18 +121,18 @@ class CallSums:
     baselines: Took
 
 
-class _Line(NamedTuple):
-    """Which record's call it is, by whom, and what it took: as columns; `caller` is a number of `CallTable.callers`."""
+class _CallLine(NamedTuple):
+    """Which record's call it is, whose, and what it took, as columns; `owner` is a number of `CallTable.owners`."""
 
     record: Any
-    caller: Any
+    owner: Any
     usd: Any
     unknown: Any
     tokens: Any
     latency_s: Any
 
 
-class Caller(NamedTuple):
+class CallOwner(NamedTuple):
     """What a call was for, who made it, and who answered it."""
 
     stage: str
@@ -158,15 +158,15 @@ class Caller(NamedTuple):
 class CallTable:
     """The calls of some records, read one by one."""
 
-    #: Everybody who made a call, with his number; the keys have the fields of `Caller`.
+    #: The number of everybody whose calls there are; the keys have the fields of `CallOwner`.
     _numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    #: As many numbers in a row for each call as `_Line` has.
+    #: As many numbers in a row for each call as `_CallLine` has.
     _lines: list[float] = field(default_factory=list)
 
     @property
-    def callers(self) -> list[Caller]:
-        """Return everybody who made a call."""
-        return [Caller(*caller) for caller in self._numbers]
+    def owners(self) -> list[CallOwner]:
+        """Return everybody whose calls there are."""
+        return [CallOwner(*owner) for owner in self._numbers]
 
     def add(self, record: int, calls: Iterable[Mapping[str, Any]]) -> None:
         """Take the calls of the record with this number."""
@@ -176,14 +176,14 @@ class CallTable:
             if (stage := call["stage"]) == "grade":
                 continue
             get = call.get
-            caller = (
+            owner = (
                 stage, get("layer", 1), get("step"), get("member"), get("sample", 0), call["model"], call["endpoint"]
             )  # fmt: skip
             usage = get("usage")
             tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) if usage else 0
             # A replayed call is worth what it cost when it was bought.
             usd, latency_s = (get("saved_usd"), math.nan) if get("replayed") else (get("cost_usd"), get("latency_s"))
-            number = numbers.setdefault(caller, len(numbers))
+            number = numbers.setdefault(owner, len(numbers))
             lines += (record, number, usd or 0.0, usd is None, tokens, latency_s or 0.0)
 
     def add_up(self, records: int, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
@@ -197,16 +197,16 @@ class CallTable:
             seats: the number of each seat.
             rounds: in which round each seat of a panel was asked, from 0: `records × seats`.
         """
-        np, callers = load_numpy(), self.callers
-        lines = _Line(*np.array(self._lines, float).reshape(-1, len(_Line._fields)).T)
-        caller, record = lines.caller.astype(np.intp), lines.record.astype(np.intp)
-        lanes, lane_of = _number([each.lane for each in callers])
-        places, place_of = _number([(each.lane, each.seat) for each in callers])
-        lane, seat = lane_of[caller], np.array([seats.get(each.seat, 0) for each in callers], np.intp)[caller]
+        np, owners = load_numpy(), self.owners
+        lines = _CallLine(*np.array(self._lines, float).reshape(-1, len(_CallLine._fields)).T)
+        owner, record = lines.owner.astype(np.intp), lines.record.astype(np.intp)
+        lanes, lane_of = _number([each.lane for each in owners])
+        places, place_of = _number([(each.lane, each.seat) for each in owners])
+        lane, seat = lane_of[owner], np.array([seats.get(each.seat, 0) for each in owners], np.intp)[owner]
         took = Took(np.ones(len(record)), lines.usd, lines.unknown, lines.tokens, lines.latency_s)
 
         # What each seat took in each lane.
-        took, begin = took.merged(record * len(places) + place_of[caller])
+        took, begin = took.merged(record * len(places) + place_of[owner])
         record, lane, seat = record[begin], lane[begin], seat[begin]
 
         def by_seat(wanted: Sequence[bool]) -> Took:
