@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusiontools.evaluation.report.columns import Batch, Texts
-from fusiontools.evaluation.report.statistics import is_binary, load_numpy
+from fusiontools.evaluation.report.statistics import add_in_turn, is_binary, load_numpy
 
 #: More members are not compared with each other: the pairs grow with their square.
 _MOST = 12
@@ -38,11 +38,11 @@ class MemberPair:
         """Count the records on which both are there: arrays over them."""
         a, b = one.score, other.score
         self.n += len(a)
-        self.both += float((a * b).sum())
-        self.one += float(a.sum())
-        self.other += float(b.sum())
-        self.one_squared += float((a * a).sum())
-        self.other_squared += float((b * b).sum())
+        self.both = add_in_turn(self.both, a * b)
+        self.one = add_in_turn(self.one, a)
+        self.other = add_in_turn(self.other, b)
+        self.one_squared = add_in_turn(self.one_squared, a * a)
+        self.other_squared = add_in_turn(self.other_squared, b * b)
         have_voted, are_wrong = (one.key >= 0) & (other.key >= 0), (a < 1) & (b < 1)
         is_same = have_voted & (one.key == other.key)
         self.voted += int(have_voted.sum())
@@ -123,4 +123,4 @@ class PanelTally:
                 self.ranks.append(Rank())
             for rank in (self.ranks[place], self.chance) if len(own) else ():
                 rank.n += len(own)
-                rank.score += float(own.sum())
+                rank.score = add_in_turn(rank.score, own)

@@ -16,7 +16,7 @@ from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.columns import Batch
 from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.panel_tally import PanelTally
-from fusiontools.evaluation.report.statistics import load_numpy
+from fusiontools.evaluation.report.statistics import add_in_turn, load_numpy
 from fusiontools.evaluation.report.systems import (
     ANSWERED,
     CHECKED,
@@ -69,7 +69,7 @@ class Column:
             for score, failed, took, samples in parts
         ]  # fmt: skip
         scores, latencies, calls, usd, *sums = map(np.concatenate, zip(*rows, strict=True))
-        unknown, tokens, failed = (float(each.cumsum()[-1]) for each in sums)
+        unknown, tokens, failed = (add_in_turn(0.0, each) for each in sums)
         return cls(scores, latencies, calls, usd, unknown, tokens, failed)
 
 

@@ -65,6 +65,12 @@ def add_exactly(numbers: Any) -> float:
     return math.fsum(numbers.tolist())
 
 
+def add_in_turn(total: float, numbers: Any) -> float:
+    """Return a sum with the numbers of an array added one by one, so that it is the same in however many pieces."""
+    np = load_numpy()
+    return float(np.append(total, numbers).cumsum()[-1])
+
+
 def resampled_means(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column the means of samples drawn from it with replacement, in ascending order."""
     return [sorted(means) for means in _draw_by_length(columns, draws, _draw_means)]
