@@ -7,8 +7,9 @@ Source  Kim et al. 2025, arXiv:2506.07962 (models that err agree on the error); 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.evaluation.report.columns import Batch, Texts
 from fusiontools.evaluation.report.statistics import add_in_turn, is_binary, load_numpy
@@ -17,8 +18,7 @@ from fusiontools.evaluation.report.statistics import add_in_turn, is_binary, loa
 _MOST = 12
 
 
-@dataclass(slots=True)
-class MemberPair:
+class MemberPair(Struct):
     """Two responses of the same panels, counted over records."""
 
     n: int = 0
@@ -57,20 +57,18 @@ class MemberPair:
         return (self.n * self.both - self.one * self.other) / math.sqrt(spread) if spread > 1e-9 else None
 
 
-@dataclass(slots=True)
-class Rank:
+class Rank(Struct):
     """The responses that a judge put in one place of its ranking."""
 
     n: int = 0
     score: float = 0.0
 
 
-@dataclass(slots=True)
-class PanelTally:
+class PanelTally(Struct):
     """Counts over all panels; what is kept grows with the panel, not with the records."""
 
-    pairs: dict[tuple[str, str], MemberPair] = field(default_factory=dict)
-    ranks: list[Rank] = field(default_factory=list)
+    pairs: dict[tuple[str, str], MemberPair] = {}
+    ranks: list[Rank] = []
     #: What a response is worth that is drawn by lot from those ranked.
     chance: Rank = field(default_factory=Rank)
     #: Whether any panel had more than one response to choose from.

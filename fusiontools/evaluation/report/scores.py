@@ -9,8 +9,9 @@ import math
 import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.columns import Batch
@@ -46,8 +47,7 @@ _REPETITION = re.compile(r"#\d+\Z")
 _WORDS = {"best-single", "same-cost", "judge", "before"}
 
 
-@dataclass(slots=True)
-class Column:
+class Column(Struct):
     """One system over all records: arrays; NaN where it was not asked, or its time not measured."""
 
     scores: Any
@@ -73,13 +73,12 @@ class Column:
         return cls(scores, latencies, calls, usd, unknown, tokens, failed)
 
 
-@dataclass(slots=True)
-class ScoreTable:
+class ScoreTable(Struct):
     """What was read so far; `finish` closes it."""
 
     #: So many records are told at a time: what is kept of their texts and calls is let go then.
     at_a_time: int = 4096
-    columns: dict[System, Column] = field(default_factory=dict)
+    columns: dict[System, Column] = {}
     panel: PanelTally = field(default_factory=PanelTally)
     records: int = 0
     graded: int = 0
@@ -96,24 +95,24 @@ class ScoreTable:
     weighable: int = 0
     has_votes: bool = False
     #: Of each vote, which share of the panel agrees, and the score of its answer.
-    agreements: list[tuple[float, float]] = field(default_factory=list)
+    agreements: list[tuple[float, float]] = []
     #: Models, with their endpoints, that judged, that wrote, and that were asked alone as this or that system.
-    judges: set[tuple[str, str]] = field(default_factory=set)
-    writers: set[tuple[str, str]] = field(default_factory=set)
-    models: dict[System, set[tuple[str, str]]] = field(default_factory=dict)
-    categories: list[str] = field(default_factory=list)
+    judges: set[tuple[str, str]] = set()
+    writers: set[tuple[str, str]] = set()
+    models: dict[System, set[tuple[str, str]]] = {}
+    categories: list[str] = []
     repeated: int = 0
     #: Systems that give the same answer by construction on every record; None before the first.
     equal: set[tuple[System, System]] | None = None
     _batch: Batch = field(default_factory=Batch)
     #: How many records each batch had, and how the systems fared that it held.
-    _told: list[tuple[int, dict[System, Outcome]]] = field(default_factory=list)
-    _tasks: dict[str, int] = field(default_factory=dict)
+    _told: list[tuple[int, dict[System, Outcome]]] = []
+    _tasks: dict[str, int] = {}
     _task_of: array[int] = field(default_factory=lambda: array("l"))
-    _category_of: list[int] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _category_of: list[int] = []
+    _seen: set[tuple[str, int]] = set()
     #: Records in which whoever has no grade scores 0, and whether he failed.
-    _lost: dict[int, bool] = field(default_factory=dict)
+    _lost: dict[int, bool] = {}
 
     def add(self, record: Record) -> None:
         """Take a record's numbers."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from fusiontools.evaluation.report.statistics import load_numpy
 
@@ -108,8 +109,7 @@ class Took(NamedTuple):
         return self._replace(unknown=load_numpy().where((self.calls == 0) & ~failed, 1.0, self.unknown))
 
 
-@dataclass(slots=True)
-class CallSums:
+class CallSums(Struct):
     """What each record's calls took, by who needs them."""
 
     panel: Took
@@ -154,14 +154,13 @@ class CallOwner(NamedTuple):
         return self.member or "", self.sample
 
 
-@dataclass(slots=True)
-class CallTable:
+class CallTable(Struct):
     """The calls of some records, read one by one."""
 
     #: The number of everybody whose calls there are; the keys have the fields of `CallOwner`.
-    _numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    _numbers: dict[tuple[Any, ...], int] = {}
     #: As many numbers in a row for each call as `_CallLine` has.
-    _lines: list[float] = field(default_factory=list)
+    _lines: list[float] = []
 
     @property
     def owners(self) -> list[CallOwner]:

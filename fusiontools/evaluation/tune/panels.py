@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.report.columns import Batch
@@ -31,8 +32,7 @@ _MISSING = 0.1
 LAST = 1 << 30
 
 
-@dataclass(slots=True)
-class _PanelRow:
+class _PanelRow(Struct):
     """One record; each list in the order of `seats`."""
 
     #: Its row in the batch, where its calls are.
@@ -56,8 +56,7 @@ class _PanelRow:
     is_ranked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Panels:
+class Panels(Struct, frozen=True):
     """All records as arrays of numpy: `records × seats`, in the order of the groups of questions.
 
     Args:
@@ -114,15 +113,14 @@ class Panels:
         return sums / (sizes if sums.ndim == 1 else sizes[:, None])
 
 
-@dataclass(slots=True)
-class PanelReader:
+class PanelReader(Struct):
     """Takes graded records one by one; `finish` makes arrays of them."""
 
     records: int = 0
     ungraded: int = 0
     failed: int = 0
-    _rows: list[_PanelRow] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _rows: list[_PanelRow] = []
+    _seen: set[tuple[str, int]] = set()
     _repeated: int = 0
     _batch: Batch = field(default_factory=Batch)
     _graders: set[str] = field(default_factory=set)
