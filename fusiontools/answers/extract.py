@@ -64,7 +64,10 @@ LONE_MINUS = compile_later(
 CAPITAL_UNIT = compile_later(r"(\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
 MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
 #: What the units, `BIG` and this need: a digit, and one of their letters behind it.
-UNIT_MARK = compile_later(r"\d\s?(?:[ANJKMGTB]|kb|[AaPp]\.)")
+_UNIT_LETTER = r"\s?(?:[ANJKMGTB]|kb|[AaPp]\.)"
+UNIT_MARK = compile_later(rf"\d{_UNIT_LETTER}")
+#: The same in ASCII, in half the time.
+ASCII_UNIT_MARK = compile_later(rf"[0-9]{_UNIT_LETTER}")
 HALF_DAY = compile_later(r"(\d)\s?([AaPp])\.\s?[Mm]\b\.?")
 RATIO = compile_later(r"(?<=\d) : (?=\d)")
 #: Its point ends no sentence.
@@ -180,7 +183,7 @@ def is_long(folded: str) -> bool:
         return len(folded) > SHORT_CHARS
     # Each of these words is a token, whatever stands around it; finding them takes a third of finding all tokens.
     plain = normalize.ascii_words(folded) if folded.isascii() else []
-    if sum(map(str.isalpha, plain)) - sum(map(plain.count, normalize.SCALE)) > SHORT_WORDS:
+    if sum(map(str.isalpha, plain)) > SHORT_WORDS and normalize.SCALE.keys().isdisjoint(plain):
         return True
     return len(normalize.tokens(folded)) > SHORT_WORDS
 
@@ -215,7 +218,8 @@ def folded_of(text: str) -> str:
         text = MATH.sub(r"\1", text)
     if "\\" in text:
         text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    if not FIGURE.search(text) and "\\" not in text:
+    has_figure = normalize.has_digit(text) if text.isascii() else FIGURE.search(text)
+    if not has_figure and "\\" not in text:
         return normalize.fold(text).strip()
     return _with_plain_figures(text)
 
@@ -227,7 +231,7 @@ def _with_plain_figures(text: str) -> str:
     """
     if "**" in text:
         text = STARRED_POWER.sub("^", text)
-    if UNIT_MARK.search(text):
+    if (ASCII_UNIT_MARK if text.isascii() else UNIT_MARK).search(text):
         text = BIG.sub(_scale, HALF_DAY.sub(r"\1 \2m", CAPITAL_UNIT.sub(_capital, text)))
     if "Rs." in text or "RS." in text:
         text = RUPEES.sub(r"\1 ", text)

@@ -255,11 +255,8 @@ def _each(
     results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
 ) -> list[str | None]:
     """Read each result once; vague ones only where the question speaks of what is looked for."""
-    known: dict[Result, str | None] = {}
-    for each in results:
-        if each and each not in known:
-            known[each] = read(each) if spoken_of or not each.vague else None
-    return [known[each] if each else None for each in results]
+    known = {each: read(each) for each in dict.fromkeys(results) if each and (spoken_of or not each.vague)}
+    return [known.get(each) if each else None for each in results]
 
 
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
