@@ -51,7 +51,7 @@ INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
 FORMULA = compile_later(r"\b\w++ ?[-+*/^<>=] ?\w+")
-FORMULA_SIGN = compile_later(r"[-+*/^<>=]")
+FORMULA_SIGNS = "-+*/^<>="
 
 
 class Question(NamedTuple):
@@ -195,11 +195,12 @@ def facts(long: str) -> Facts:
 
 def formulas(text: str) -> list[str]:
     """Return what is written with a sign of mathematics between words or numbers."""
-    signs = [sign.start() for sign in FORMULA_SIGN.finditer(text)]
-    if not signs:
+    first = [at for sign in FORMULA_SIGNS if (at := text.find(sign)) >= 0]
+    if not first:
         return []
+    last = max(map(text.rfind, FORMULA_SIGNS))
     # From the word before the first sign to the end of the one behind the last, each over one space at most.
-    start, end = text.rfind(" ", 0, max(0, signs[0] - 1)) + 1, text.find(" ", signs[-1] + 2)
+    start, end = text.rfind(" ", 0, max(0, min(first) - 1)) + 1, text.find(" ", last + 2)
     return FORMULA.findall(text, start, len(text) if end < 0 else end)
 
 

@@ -41,33 +41,33 @@ ASCII_END = compile_later(r"([.!?])\s+(?=[^\sa-z])")
 FENCE = compile_later(r"\s*(?:```|~~~)")
 BULLETS = compile_later(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
 WORD = compile_later(r"[^\W\d_]\w*")
-#: In ASCII, the words that begin with a capital, and nothing in the place of each other one.
-ASCII_CAPITALISED = compile_later(r"([A-Z]\w*)|[a-z]\w*", re.ASCII)
+#: In ASCII, a word whose first letter is a capital, with the digits before it; written so that a search goes from one
+#: capital or digit to the next.
+ASCII_CAPITALISED = compile_later(r"[0-9_A-Z](?<!\w[0-9_A-Z])[0-9_]*(?:(?<=[A-Z])|[A-Z])\w*", re.ASCII)
 NEGATION_BITS = {word: 1 << at for at, word in enumerate(sorted(NEGATIONS))}
 NEGATION_MASK = (1 << len(NEGATION_BITS)) - 1
 
 
 class Stems(dict[str, int]):
-    """What stands for the stem of each word in the texts of one record: a bit, or 0 for a number and a stop word."""
+    """What stands for the stem of each word in the texts of one record: one bit; 0 for a number and a stop word."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(dict.fromkeys(STOP, 0))
         self._bits = dict(NEGATION_BITS)
         self._read: dict[str, tuple[list[str], int]] = {}
 
     def __missing__(self, word: str) -> int:
         # What comes before the colon is a number.
-        counts = word >= ":" and word not in STOP
-        bit = self._bits.setdefault(word[:STEM_CHARS], 1 << len(self._bits)) if counts else 0
-        self[word] = bit
+        bit = self[word] = self._bits.setdefault(word[:STEM_CHARS], 1 << len(self._bits)) if word >= ":" else 0
         return bit
 
     def read(self, text: str) -> tuple[list[str], int]:
         """Return the words and numbers of a text, and the bits of its stems; each text is read once."""
-        if text not in self._read:
+        known = self._read.get(text)
+        if known is None:
             found = normalize.tokens(normalize.fold(text))
-            self._read[text] = found, functools.reduce(operator.or_, map(self.__getitem__, found), 0)
-        return self._read[text]
+            known = self._read[text] = found, functools.reduce(operator.or_, map(self.__getitem__, found), 0)
+        return known
 
 
 class Point(NamedTuple):
@@ -159,7 +159,7 @@ def _point(owner: int, text: str, stems: Stems) -> Point:
 def capitalised(text: str) -> list[str]:
     """Return the words that begin with a capital."""
     if text.isascii():
-        return list(filter(None, ASCII_CAPITALISED.findall(text)))
+        return [word.lstrip("0123456789_") for word in ASCII_CAPITALISED.findall(text)]
     return [word for word in WORD.findall(text) if word[0].isupper()]
 
 
