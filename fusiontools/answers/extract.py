@@ -205,7 +205,8 @@ def folded_of(text: str) -> str:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
     if "<<" in text:
         text = CALCULATED.sub(r"\1", text)
-    text = text.replace("<=", "≤").replace(">=", "≥")
+    if "=" in text:
+        text = text.replace("<=", "≤").replace(">=", "≥")
     if not text.isascii():
         for old, new in PLAIN.items():
             text = text.replace(old, new)

@@ -312,7 +312,7 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
     """Return the number that an answer gives; of a long one, only where a line gives nothing else, or concludes it."""
     if result is None or not result.vague:
         return _number(result, asked)
-    for piece in dict.fromkeys(filter(normalize.DIGIT.search, result.all_pieces)):
+    for piece in filter(normalize.DIGIT.search, dict.fromkeys(result.all_pieces)):
         # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
         prose = ASCII_PROSE if piece.isascii() else PROSE
         if prose.search(piece) and not numbers.may_conclude(piece):

@@ -286,7 +286,7 @@ CONTENT = st.sampled_from(
 
 @given(st.lists(st.lists(CONTENT, max_size=12).map(" ".join), max_size=4))
 def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: list[str]) -> None:
-    points = lexical.points_of(answers, range(len(answers)))
+    points = lexical.points_of(answers, range(len(answers)), lexical.Stems())
 
     near = lexical.neighbours(points)
 

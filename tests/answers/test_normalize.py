@@ -128,5 +128,5 @@ PIECES = (
 def test_words_found_by_cutting_are_those_that_the_pattern_finds(text: str) -> None:
     found, places = normalize.ascii_tokens(text)
 
-    assert found == normalize.ASCII_TOKEN.findall(text)
+    assert found == normalize.TOKEN.findall(text)
     assert places == [at for at, word in enumerate(found) if normalize.is_number(word)]
