@@ -53,13 +53,15 @@ CALCULATED = compile_later(r"<<[^<>\n]{0,200}?=(?:(?=[^<>\n=]{0,60}>>\s?[$€£]
 MATH = compile_later(r"\$\$?(?=\S)([^$\n]{1,300}?)(?<=\S)\$\$?(?!\d)")
 FUNCTION = compile_later(r"\\(?=(?:log|ln|sin|cos|tan|exp|min|max|gcd)\b)")
 SHORT_FRACTION = compile_later(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)")
-STARRED_POWER = compile_later(r"(?<=\d)\*\*(?=-?\d)")
+STARRED_POWER = compile_later(r"\*\*(?<=\d\*\*)(?=-?\d)")
 SMALL_POWER = compile_later(r"(?<![\d.,])10\^\{?-(\d{1,2})\}?(?!\d)")
 BIG = compile_later(r"(\d)(?:(M)|B)\b")
 LONE_MINUS = compile_later(
     r"(?:(?<=[=:])|(?<= is\b)|(?<=equals\b)|\A\s{0,9}(?=[-−–] [^\s\w]?[\d.,]{1,20}[^\w\n]{0,3}\Z))"
     r" {0,2}[-−–] (?=\d|\\[dt]?frac)"
 )
+#: Without this there is none.
+LONE_MARK = compile_later(r"[-−–] [\d\\]")
 #: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
 CAPITAL_UNIT = compile_later(r"(\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
 MEGA_NAMES = {"W": " megawatt", "N": " meganewton", "V": " megavolt", "J": " megajoule"}
@@ -83,8 +85,8 @@ PERIOD_MARKS = ("(", "...", "overline", "repeating", "recurring")
 PERIOD_MARK = compile_later(r"[\d.]\(\d|\d\.\.\.|overline|repeating|recurring")
 
 LEADING_MARK = compile_later(r"(?:\s{0,8}(?:#{1,6}|>|[-*+])\s)+")
-EMPHASIS = compile_later(r"\*{2,}|[`~]+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
-BRACE = compile_later(r"[{}]")
+#: Two stars and more, ticks, and a star at one end of a word; so that a search goes from one star or tick to the next.
+EMPHASIS = compile_later(r"[*`~](?:(?<=[`~])[`~]*|(?<=\*)(?:\*+|(?<!\w\*)(?=\S)|(?<=\S\*)(?!\w)))")
 #: What makes a piece more than words on a line, beside two spaces and a dash before it: signs, and white space that is
 #: no space. One class of characters is found several times as fast as a choice of patterns.
 MARKDOWN = compile_later("[#>*+`~{}\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -238,7 +240,7 @@ def _with_plain_figures(text: str) -> str:
         text = RUPEES.sub(r"\1 ", text)
     if " : " in text:
         text = RATIO.sub(":", text)
-    if "- " in text or "− " in text or "– " in text:
+    if LONE_MARK.search(text):
         text = LONE_MINUS.sub(" -", text)
     folded = normalize.fold(text)
     if "10^" in folded:
@@ -283,7 +285,8 @@ def strip_markdown(piece: str) -> str:
     if "  " not in piece and not piece.startswith(("-", " -")) and not _has_markdown(piece):
         return piece.strip()
     marks = LEADING_MARK.match(piece)
-    return " ".join(BRACE.sub(" ", EMPHASIS.sub("", piece[marks.end() :] if marks else piece)).split())
+    plain = EMPHASIS.sub("", piece[marks.end() :] if marks else piece)
+    return " ".join(plain.replace("{", " ").replace("}", " ").split())
 
 
 def _has_markdown(piece: str) -> bool:

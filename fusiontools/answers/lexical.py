@@ -344,15 +344,13 @@ def _by_sentence(
 
 def neighbours(points: list[Point]) -> list[list[Point]]:
     """Return of each point the others, in order, that share enough words with it to be alike or opposed."""
-    short = {at for at, point in enumerate(points) if point.words.bit_count() < MIN_WORDS}
+    words = [point.words for point in points]
+    short = [at for at, its in enumerate(words) if its.bit_count() < MIN_WORDS]
     near: list[list[Point]] = []
     for at, point in enumerate(points):
-        is_short = at in short
-        met = [
-            before
-            for before in range(at)
-            if _shared(point, points[before]) >= MIN_WORDS or (is_short and before in short)
-        ]
+        met = [before for before, its in enumerate(words[:at]) if (point.words & its).bit_count() >= MIN_WORDS]
+        if at in short:
+            met = [before for before in short if before < at]
         for before in met:
             near[before].append(point)
         near.append([points[before] for before in met])

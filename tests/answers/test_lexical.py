@@ -300,3 +300,18 @@ def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: lis
 def test_text_in_ascii_is_cut_where_the_pattern_for_all_scripts_cuts_it(text: str) -> None:
     assert lexical.sentences_of(text) == lexical.SENTENCE_END.split(text)
     assert lexical.capitalised(text) == [word for word in lexical.WORD.findall(text) if word[0].isupper()]
+
+
+@given(st.lists(st.lists(CONTENT, max_size=8), min_size=2, max_size=2))
+def test_texts_share_as_many_bits_as_stems_whatever_else_was_read(texts: list[list[str]]) -> None:
+    one, other = ({word.strip(".")[: lexical.STEM_CHARS] for word in text if word[0].isalpha()} for text in texts)
+    stems = lexical.Stems()
+
+    bits = [stems.read(" ".join(text))[1] for text in texts]
+
+    assert (bits[0] & bits[1]).bit_count() == len({stem.lower() for stem in one} & {stem.lower() for stem in other})
+
+
+@given(st.text(alphabet="ab \t\n\x1f\u00a0\u200b\u3000é", max_size=30))
+def test_a_shortened_text_has_single_spaces_only(text: str) -> None:
+    assert lexical.shorten(text) == " ".join(text.split())
