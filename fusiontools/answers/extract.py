@@ -60,7 +60,7 @@ LONE_MINUS = compile_later(
     r"(?:(?<=[=:])|(?<= is\b)|(?<=equals\b)|\A\s{0,9}(?=[-−–] [^\s\w]?[\d.,]{1,20}[^\w\n]{0,3}\Z))"
     r" {0,2}[-−–] (?=\d|\\[dt]?frac)"
 )
-#: Without this there is none.
+#: Without this there is none: lists have dashes, too.
 LONE_MARK = compile_later(r"[-−–] [\d\\]")
 #: Units that only their capital tells from others: kelvin is no thousand, MW no mW.
 CAPITAL_UNIT = compile_later(r"(\d)(?: ?([ANJ])| (K)| ?M(W|N|V|J)| ?(kb|Kb|Mb|Gb|Tb))(?=[\s.,;)*/]|$)")
@@ -240,7 +240,7 @@ def _with_plain_figures(text: str) -> str:
         text = RUPEES.sub(r"\1 ", text)
     if " : " in text:
         text = RATIO.sub(":", text)
-    if LONE_MARK.search(text):
+    if ("- " in text or "− " in text or "– " in text) and LONE_MARK.search(text):
         text = LONE_MINUS.sub(" -", text)
     folded = normalize.fold(text)
     if "10^" in folded:

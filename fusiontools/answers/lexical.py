@@ -35,9 +35,8 @@ ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
 #: Share of the shorter answer's words with which two long answers are ranked as neighbours.
 RESEMBLANCE = 0.33
 
-SENTENCE_END = compile_later(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
-#: The same in ASCII, with the mark before it: a sixth of the time.
-ASCII_END = compile_later(r"([.!?])\s+(?=[^\sa-z])")
+#: With the mark before it.
+SENTENCE_END = compile_later(r"([.!?。！？])(?:(?<=[。！？])|\s+(?=[^\sa-z]))")
 FENCE = compile_later(r"\s*(?:```|~~~)")
 BULLETS = compile_later(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
 WORD = compile_later(r"[^\W\d_]\w*")
@@ -175,9 +174,7 @@ def _sentences(text: str) -> Iterator[str]:
 
 def sentences_of(line: str) -> list[str]:
     """Return a text cut where sentences end."""
-    if not line.isascii():
-        return SENTENCE_END.split(line)
-    pieces = ASCII_END.split(line)
+    pieces = SENTENCE_END.split(line)
     return [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
 
 

@@ -18,9 +18,10 @@ SIGNS = {"−": "-", "–": "-", "—": " - ", "’": "'", "‘": "'", "×": "*"
 SIGNS |= {"π": " pi ", "\u00a0": "'", "\u202f": "'", "\u2009": "'", "：": ": ", "ß": "ss"}
 SIGNS |= {vulgar: f" {part}" for vulgar, part in zip("½⅓⅔¼¾", ("1/2", "1/3", "2/3", "1/4", "3/4"), strict=True)}
 SIGN = compile_later(f"[{''.join(SIGNS)}]")
-SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+SUPERSCRIPT = str.maketrans(f"⁻{SUPERSCRIPTS}", "-0123456789")
 #: A run of superscripts with its sign is one exponent.
-EXPONENT = compile_later("⁺?(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})")
+EXPONENT = compile_later(f"⁺?(⁻?[{SUPERSCRIPTS}]{{1,20}})")
 ACCENTS = compile_later("[\u0300-\u036f]+")
 FOREIGN_DIGIT = compile_later(r"[^\D0-9]")
 
@@ -57,6 +58,8 @@ ASCII_NUMERAL = compile_later(
     r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?)",
     re.ASCII,
 )
+#: Signs that are no part of a word or a number, and for which English is not in ASCII.
+APART = compile_later("[“”„«»•→]")
 DIGIT = compile_later("[0-9]")
 #: All that is no part of a word, in ASCII, as spaces.
 WORDS_ONLY = bytes(code if chr(code).isalnum() or chr(code) == "_" else ord(" ") for code in range(128)).ljust(256)
@@ -103,7 +106,8 @@ LETTER = compile_later(
 def fold(text: str) -> str:
     """Return the text without case, accents, typography and LaTeX wrapping; still readable, still in sentences."""
     if not text.isascii():
-        text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
+        if any(map(text.__contains__, SUPERSCRIPTS)):
+            text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
         text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
         text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
@@ -125,6 +129,8 @@ def tokens(folded: str) -> list[str]:
     A number is the token that starts with a digit or a minus: `1,000`, `1e3` and `1 thousand` are all `1000`,
     `0.75` and `6/8` are `3/4`; clock times and version numbers stay as they are.
     """
+    if not folded.isascii():
+        folded = APART.sub('"', folded)
     if not folded.isascii():
         found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
         places = [at for at, word in enumerate(found) if word < ":"]
