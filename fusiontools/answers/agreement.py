@@ -127,7 +127,8 @@ def _asks_number(text: str) -> bool:
 
 def say(asked: Question, piece: str) -> Saying:
     """Read a folded piece of text without Markdown."""
-    text = CONTRAST.sub("", INITIALS.sub(r"\1", piece))
+    whole = INITIALS.sub(r"\1", piece)
+    text = CONTRAST.sub("", whole) or whole
     found = normalize.tokens(text) or [text]
     verdict = normalize.yes_no(text)
     found = (found[1:] or found) if verdict else found

@@ -58,7 +58,7 @@ ASCII_NUMERAL = compile_later(
     r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?)",
     re.ASCII,
 )
-#: Signs that are no part of a word or a number, and for which English is not in ASCII.
+#: Signs beside words and numbers, which are all that keeps much English from being ASCII.
 APART = compile_later("[“”„«»•→]")
 DIGIT = compile_later("[0-9]")
 #: All that is no part of a word, in ASCII, as spaces.
