@@ -69,7 +69,7 @@ Key = tuple[str, ...]
 
 
 class Figures(dict[Key, int]):
-    """Where in `values` each figure stands; one that is new begins at 0.
+    """Where in `numbers` each figure stands; one that is new begins at 0.
 
     Those of a worker are in a file, which the others read and which outlives its process.
 
