@@ -42,8 +42,9 @@ from fusiontools.llm.completion import (
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import BodyMask, KeyMask, current_key
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
+from fusiontools.llm.openai_reply import read_plain
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
+from fusiontools.llm.reply_reader import OnBytes, ReplyReader, Translate
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
 
@@ -285,13 +286,14 @@ class HttpBackend:
                 if reply.status >= 300:
                     raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
-                    reader = self._reader(body, streamed=True)
-                    completion = await read_stream(reply.each, reader, on_delta, started)
+                    reader = self._reader(body, on_delta, started)
+                    await reply.each(reader.feed)
+                    completion = reader.finish()
                 else:
                     content = await reply.whole()
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
-                    reader = self._reader(body, streamed=False)
+                    reader = self._reader(body, None, started)
                     completion = reader.read(content)
             finally:
                 await self._close(reply)
@@ -301,10 +303,10 @@ class HttpBackend:
             self._waits.add(body["model"])
         return completion
 
-    def _reader(self, body: Mapping[str, Any], *, streamed: bool) -> ReplyReader:
+    def _reader(self, body: Mapping[str, Any], hear: OnDelta | None, started: float) -> ReplyReader:
         translate = self._api.events() if self._api.events is not None else None
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
-        return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
+        return ReplyReader(model, translate, hear, started=started, waits=waits, tools=tools)
 
     def _send(self, content: bytes, mask: KeyMask) -> Awaitable[Http1Response | _HttpxBody]:
         """Send a body; what is awaited is the response when its head has come."""

@@ -336,9 +336,10 @@ class Http1Response(httpx.AsyncByteStream):
         self._pieces.clear()
         self.size += len(data)
         self._unread_bytes = 0
-        if self._paused and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._paused = False
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
         return data
 
 
