@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+
+class Tally(Struct, frozen=True):
     """How a vote went; positions are those in the given sequence."""
 
     key: str

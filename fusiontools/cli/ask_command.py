@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.command import command, complete_names, complete_sessions
 from fusiontools.cli.completion import SHELLS
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import EVIDENCE_HELP, BatchOptions, JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 
@@ -29,8 +28,7 @@ after `--`. The chain is the recipe's, else panel | judge | synth.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class AskedOptions:
+class AskedOptions(Settings):
     """What a question can be asked with, alone or in a conversation."""
 
     models: tuple[str, ...] = option(
@@ -68,7 +66,6 @@ class AskedOptions:
     quiet: bool = option(False, "-q", "--quiet", help="No view, no notes; errors only.")
 
 
-@dataclass(frozen=True, slots=True)
 class AskOptions(AskedOptions):
     """What `fuse-ask` can be told."""
 
@@ -231,7 +228,7 @@ def bind_chain(options: AskedOptions, recipe: Any, **binding: bool) -> Any:
 
 def compacted(recipe: Any, options: AskedOptions) -> Any:
     """Return the recipe with somebody to summarise a long conversation: its own, else who writes, else a member."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from fusiontools.config.recipe import Compact, parse_model
 

@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.filter import give_up
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from fusiontools.config.stage_table import BatchOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """How one question is asked and shown.
 
     Args:

@@ -6,7 +6,6 @@ import math
 import signal
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from fusiontools.cli.command import complain, leave
@@ -74,7 +73,7 @@ def _vote_options(record: Record, own: VoteOptions | None, weighing: str | None)
         own = read_section("vote", carried.get("vote", {}), limited=False)  # type: ignore[assignment]
     assert own is not None  # noqa: S101 - it is read from the record
     if weighing is not None:
-        own = replace(own, weighing=weighing)
+        own = own.replace(weighing=weighing)
     if own.weighing == "learned" and not own.learned:
         raise UsageError("--weights learned: there are none; give the recipe that fuse-tune wrote with -c")
     return own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.ask_command import AskedOptions, complete_prompts
@@ -26,7 +25,6 @@ one question is answered, in plain text.
 """
 
 
-@dataclass(frozen=True, slots=True)
 class ChatOptions(AskedOptions):
     """What `fuse-chat` can be told."""
 

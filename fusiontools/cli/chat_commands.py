@@ -97,9 +97,7 @@ async def _retry(chat: ChatLoop, rest: str) -> None:
         raise UsageError("nothing has been asked yet")
     stage = None
     if rest:
-        from dataclasses import replace
-
-        alone = replace(chat.options, models=(rest,), judge=None, synth=None, chain="panel | synth --method copy")
+        alone = chat.options.replace(models=(rest,), judge=None, synth=None, chain="panel | synth --method copy")
         stage = chat.bind(alone, chat.recipe)
     await chat.turn(chat.asked[-1], before=chat.asked[:-1], stage=stage)
 

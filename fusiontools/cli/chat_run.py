@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.cli.ask_command import AskedOptions, bind_chain, compacted, continued, read_question, with_wishes
 from fusiontools.cli.ask_run import Asking, LiveAnswer, ask_once, keep_turn, run_turn, show_record
@@ -32,8 +34,7 @@ _HISTORY = "chat_history"
 _PASTED = "OPENROUTER_API_KEY"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """How the conversation was begun: what was typed, group by group."""
 
     options: AskedOptions
@@ -43,8 +44,7 @@ class Setting:
     journal: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
+class Commands(Struct, frozen=True):
     """What may be typed beside questions.
 
     Args:
@@ -117,7 +117,7 @@ class ChatLoop:
         Raises:
             UsageError: there is no such recipe, or it cannot be; everything stays as it was then.
         """
-        options, before = replace(self.options, **changed), self.config
+        options, before = self.options.replace(**changed), self.config
         self.config = config
         try:
             recipe = self._load(config)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from fusiontools.cli.command import command
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import InputOptions
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ nothing and are shown with what they saved. An estimate needs no key and makes n
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CostOptions:
+class CostOptions(Settings):
     """What `fuse-cost` can be told."""
 
     by: str = option("stage,model", "--by", metavar="LIST", help="Group by any of stage, model, endpoint, record.")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from fusiontools.cli.command import command, leave
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import StreamOptions
 from fusiontools.errors import EXIT_USAGE, UsageError
 
@@ -32,8 +31,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DiffOptions:
+class DiffOptions(Settings):
     """What `fuse-diff` can be told."""
 
     answers: bool = option(False, "--answers", help="Compare only answers: text, tool calls, and whether there is one.")

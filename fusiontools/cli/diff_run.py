@@ -9,8 +9,10 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import astuple, dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_lines
@@ -32,8 +34,7 @@ _STEERING = re.compile("[\x7f-\x9f]")
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is compared, and how it is told; `whole` leaves no text out."""
 
     form: Literal["text", "json", "brief", "nothing"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.cli.text import Paint, money
 from fusiontools.evaluation.diff.records import (
@@ -103,14 +104,13 @@ _MANY = 12
 _ABSENT = "(absent)"
 
 
-@dataclass(frozen=True, slots=True)
-class DiffPrinter:
+class DiffPrinter(Struct, frozen=True):
     """Tells changes in lines; `whole` leaves nothing out."""
 
     paint: Paint
     whole: bool = False
     #: How recipes changed so far: the first record in which each did so, and in how many.
-    _recipes: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    _recipes: dict[bytes, tuple[str, int]] = {}
 
     def change(self, change: Change) -> str:
         """Return a record's changes."""

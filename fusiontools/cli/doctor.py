@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.cli.command import command, complete_names
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import LimitOptions
 
 _TOOL = "fuse-doctor"
@@ -36,8 +35,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
+class DoctorOptions(Settings):
     """What `fuse-doctor` can be told."""
 
     live: bool = option(False, "--live", help="Ask each model for a word; what it costs at most is said first.")

@@ -9,9 +9,12 @@ import os
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import is_colour_welcome, write_or_leave
@@ -67,8 +70,7 @@ EXTRAS = {
 }
 
 
-@dataclass(slots=True)
-class ModelCheck:
+class ModelCheck(Struct):
     """A model of the recipe, with the stages that ask it.
 
     Args:
@@ -79,7 +81,7 @@ class ModelCheck:
 
     model: Model
     endpoint: Endpoint
-    stages: list[str] = field(default_factory=list)
+    stages: list[str] = []
     lacks: str | None = None
     live: str | None = None
     refused: bool = False
@@ -98,8 +100,7 @@ class ModelCheck:
         return self.lacks + (keeping if self.endpoint.api_key_env and _place(self.endpoint) is None else "")
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """All that was found.
 
     Args:
@@ -243,7 +244,7 @@ def _problems() -> list[str]:
 
 async def _ask_all(found: Findings, limit: Mapping[str, Any]) -> None:
     """Ask each model that is ready for a word; what that costs at most is said first."""
-    limits = replace(found.recipe.limits, **{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
+    limits = found.recipe.limits.replace(**{"timeout_s": _LIVE_TIMEOUT_S, "retries": 1, **limit})
     ready = [check for check in found.checks if check.lacks is None]
     costs = [prices.upper_bound_usd(check.endpoint, check.model, _MESSAGES, _params(check.model)) for check in ready]
     known, unknown = sum(cost for cost in costs if cost is not None), costs.count(None)

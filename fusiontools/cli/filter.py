@@ -7,9 +7,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.cli.command import complain, leave, report_bug
 from fusiontools.cli.given import read_evidence, with_evidence
@@ -40,8 +41,7 @@ _FAILURES_SHOWN, _SAME_SHOWN = 10, 3
 _GIVE_UP_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class FilterPlan:
+class FilterPlan(Struct, frozen=True):
     """What a command wants done.
 
     Args:
@@ -79,8 +79,7 @@ def run_filter(
         progress.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+class _Done(Struct, frozen=True):
     """A record that is through, and where its answer has been shown.
 
     Args:

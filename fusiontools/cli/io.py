@@ -16,8 +16,9 @@ import stat
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.values import ObjectReader, is_undecided, spans_lines
@@ -38,8 +39,7 @@ _BEGINNING = re.compile(rb"[A-Z0-9\"'*\xc2-\xf4]")
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(slots=True)
-class Line:
+class Line(Struct):
     """One unit of input: a line, or all of a plain text; `problem` is why its bytes are not to be had."""
 
     name: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import command, complete_names, complete_recipes
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,8 +48,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(Settings):
     """What `fuse-log` can be told."""
 
     number: int = option(20, "-n", "--number", minimum=1, metavar="N", help="List so many runs, the newest first.")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fusiontools.cli.command import command, complete_recipes
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import JournalOptions, LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, UsageError, install_line
@@ -35,8 +34,7 @@ again costs nothing. `/mcp` of fuse-serve has the same tools.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class McpOptions:
+class McpOptions(Settings):
     """What `fuse-mcp` can be told."""
 
     HEADING: ClassVar[str] = "MCP"

@@ -7,10 +7,11 @@ import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec.structs import replace
 
 from fusiontools.cli.command import complain, leave
 from fusiontools.cli.io import Flood
@@ -64,7 +65,7 @@ class RayRun:
         self._recipe = named_recipe(config, _TOOL, journal, typed=bool(options.chain), quiet=options.quiet)
         check_calls(self._recipe)
         self._chain = read_chain(options.chain, self._recipe)
-        self._limits = replace(self._recipe.limits, **limits)
+        self._limits = self._recipe.limits.replace(**limits)
         self._output = OutputFolder(locate(options.output or ""), options.format)
         self._job = ChainJob(
             chain=self._chain.text,

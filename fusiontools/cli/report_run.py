@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from fusiontools.cli import report_export, report_text
 from fusiontools.cli.command import complain, leave
@@ -33,8 +34,7 @@ _TOOL = "fuse-report"
 _UNREAD_SHOWN = 5
 
 
-@dataclass(slots=True)
-class _Input:
+class _Input(Struct):
     """What was read of one run."""
 
     gathered: ScoreTable = field(default_factory=ScoreTable)

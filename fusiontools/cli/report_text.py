@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.cli.table import Cell, Styled, table_text
 from fusiontools.cli.text import Paint
@@ -21,8 +22,7 @@ _RANKS_SHOWN = 6
 _WIDTH = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A question that a report answers first."""
 
     question: str
@@ -30,8 +30,7 @@ class Verdict:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunsTable:
+class RunsTable(Struct, frozen=True):
     """Rows under a head."""
 
     head: list[str]
@@ -227,8 +226,7 @@ _STYLES = {"YES": "green", "better": "green", "NO": "red", "worse": "red", "CANN
 _GROUPS = {"member": "members alone", "baseline": "baselines", "oracle": "out of reach"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(Struct, frozen=True):
     """What is written on: its colours, and how wide it is."""
 
     paint: Paint

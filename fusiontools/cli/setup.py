@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def resolver(
     config: str | None, recipe: Recipe | None, journal: Mapping[str, Any], limit: Mapping[str, Any] | None = None
 ) -> Resolver:
     """Return how a tool's options are found for each record."""
-    limits = replace(recipe.limits if recipe else LimitOptions(), **(limit or {}))
+    limits = (recipe.limits if recipe else LimitOptions()).replace(**(limit or {}))
     limited = limits.max_cost_usd is not None or limits.max_record_cost_usd is not None
     return Resolver(recipe, binding=config is not None, offline=bool(journal.get("offline")), limited=limited)
 
@@ -114,7 +113,7 @@ def make_client(
         from fusiontools.llm.state.shared import open_budget, open_kept
         from fusiontools.llm.traces import open_traces
 
-        limits = replace(recipe.limits if recipe else LimitOptions(), **limit)
+        limits = (recipe.limits if recipe else LimitOptions()).replace(**limit)
         kept, state = open_kept(journal, partial(complain, tool))
         own, run = open_budget(journal.get("budget"), limits.max_cost_usd, state)
         return Client(
@@ -124,7 +123,7 @@ def make_client(
             state=state,
             replay=bool(journal.get("replay")),
             offline=bool(journal.get("offline")),
-            tools=replace(recipe.tools if recipe else ToolOptions(), **(tools or {})),
+            tools=(recipe.tools if recipe else ToolOptions()).replace(**(tools or {})),
             redact=recipe.redact if recipe else (),
             purses=own if purses is None or "budget" in journal else purses,
             run=run,

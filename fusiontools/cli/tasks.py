@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.cli.command import command, complain
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 if TYPE_CHECKING:
     from fusiontools.evaluation.tasks.datasets import Sets
@@ -39,8 +38,7 @@ Exit status:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TasksOptions:
+class TasksOptions(Settings):
     """What `fuse-tasks` can be told."""
 
     number: int | None = option(
@@ -105,8 +103,9 @@ class _Run:
 
     def _open_source(self, name: str) -> Callable[[], Iterator[Record | BadRow]]:
         """Return what reads the tasks of a set or a file; a set's name is never a path."""
-        from dataclasses import replace
         from pathlib import Path
+
+        from msgspec.structs import replace
 
         from fusiontools.errors import UsageError, nearest
         from fusiontools.evaluation.tasks.datasets import own_tasks, set_tasks

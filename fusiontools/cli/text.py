@@ -6,8 +6,9 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
 
 from fusiontools.llm.completion import Delta
 from fusiontools.record.clean import CleanStream, clean
@@ -22,8 +23,7 @@ _RULE_CHARS = 74
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
 
 
-@dataclass(frozen=True, slots=True)
-class Paint:
+class Paint(Struct, frozen=True):
     """Colours, where there are any."""
 
     colour: bool

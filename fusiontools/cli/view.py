@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from rich.console import Console, Group
 from rich.spinner import Spinner
 from rich.table import Table
@@ -19,8 +19,7 @@ from fusiontools.record.clean import clean
 _WHY_CHARS = 60
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(Struct):
     """One call on the screen."""
 
     stage: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.options import flags_of
 from fusiontools.config.stage_table import ANSWERING, RUN_GROUPS, STAGES
@@ -28,16 +29,14 @@ _OF_RUN = {"-c", "--config", "-h", "--help", "--version"} | {
 _PART = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word of a chain text and the column where it begins, counted from 1."""
 
     text: str
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One stage of a chain with the options that were said, as the shell would have parsed them."""
 
     name: str

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 
-@dataclass(frozen=True, slots=True)
-class CodeOptions:
+class CodeOptions(Settings):
     """What `fuse-code` can be told."""
 
     root: str = option(".", "--root", metavar="PATH", help="The project's folder.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from fusiontools.config.models import Model
+from typing import TYPE_CHECKING
+
 from fusiontools.config.options import Settings, option
 from fusiontools.config.stage_table import StreamOptions
+
+if TYPE_CHECKING:
+    from fusiontools.config.models import Model
 
 #: How a text can be graded; `auto` takes what fits the target.
 GRADERS = ("auto", "exact", "numeric", "choice", "contains", "regex", "json", "code", "rubric", "pairwise")

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from fusiontools.config.models import ENDPOINTS
 from fusiontools.errors import UsageError
@@ -120,12 +121,11 @@ def convert(data: Mapping[str, Any], program: str, presets: Presets) -> tuple[An
     return made.recipe, [*(f"Not taken over: {note}." for note in left), *made.notes]
 
 
-@dataclass(slots=True)
-class _Made:
+class _Made(Struct):
     """A recipe in the making, and what a person should know of it."""
 
     recipe: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = []
 
 
 def _from_harness(data: Mapping[str, Any], _: Presets) -> _Made:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
 from fusiontools.config.api_keys import command_words, find_key, is_key, place_of_key
-from fusiontools.config.options import drop_unsaid
 from fusiontools.errors import UsageError, nearest
 
 
-@dataclass(frozen=True, slots=True)
-class CommandOutput:
+class CommandOutput(Struct, frozen=True):
     """Where in the JSON that a program prints its answer stands; paths are names between dots, and positions.
 
     Args:
@@ -29,7 +29,7 @@ class CommandOutput:
     """
 
     text: str
-    where: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, Any] = {}
     failed: str | None = None
     cost_usd: str | None = None
     prompt_tokens: str | None = None
@@ -37,8 +37,7 @@ class CommandOutput:
     cached_tokens: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchTerms:
+class BatchTerms(Struct, frozen=True):
     """How an endpoint takes calls as jobs that may take a day, and for what price.
 
     Args:
@@ -61,8 +60,7 @@ class BatchTerms:
     poll_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A place that answers requests; the key is read when a call is made, and never kept here.
 
     Args:
@@ -85,14 +83,13 @@ class Endpoint:
         env: variables of the environment that the program gets beside the harmless ones.
         output: where in the JSON that the program prints its answer stands; None where it prints text.
         batch: how it takes batch jobs, where that is not what is known of its host.
-        embedded: this is the engine in our own process; follows from the others.
     """
 
     name: str
     base_url: str = ""
     api_key_env: str | None = None
     free: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     path: str | None = None
     context_tokens: int = 4096
     api: str = "openai"
@@ -108,10 +105,11 @@ class Endpoint:
     output: CommandOutput | None = None
     api_key_command: tuple[str, ...] = ()
     batch: BatchTerms | None = None
-    embedded: bool = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "embedded", not self.base_url and not self.runs_program)
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the engine in our own process."""
+        return not self.base_url and not self.runs_program
 
     @property
     def runs_program(self) -> bool:
@@ -312,8 +310,7 @@ def _origin(url: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}".lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """A model at an endpoint, with what is asked of it differently from the others.
 
     Args:
@@ -332,7 +329,7 @@ class Model:
     max_tokens: int | None = None
     reasoning_effort: str | None = None
     system: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = {}
     fallbacks: tuple[str, ...] = ()
     price_usd_per_mtok: Mapping[str, float] | None = None
     tools: tuple[str, ...] | None = None
@@ -373,13 +370,14 @@ def merge_members(models: tuple[Model, ...]) -> tuple[Model, ...]:
 
 def plain_model(model: Model) -> dict[str, Any]:
     """Return a model as a record keeps it: names and settings, no URL and no key."""
-    named = {"name": model.name, "model": model.model, "endpoint": model.endpoint}
-    return named | {key: value for key, value in drop_unsaid(model).items() if key not in named}
+    plain = Model(model.name, model.model, model.endpoint)
+    said = {key: value for key, value in asdict(model).items() if value != getattr(plain, key)}
+    return {"name": model.name, "model": model.model, "endpoint": model.endpoint, **said}
 
 
 def model_from(data: Mapping[str, Any]) -> Model:
     """Read a model that a record kept; keys of a newer version are ignored."""
-    known = {f.name for f in fields(Model)}
+    known = set(Model.__struct_fields__)
     kept = {key: value for key, value in data.items() if key in known}
     # A record turns no tool on: it may come from anywhere.
     return Model(**{**kept, "fallbacks": tuple(kept.get("fallbacks", ())), "tools": None})

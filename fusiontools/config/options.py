@@ -8,7 +8,7 @@ A field without flags exists in recipes only.
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Record
@@ -118,6 +118,10 @@ class Settings:
     def __delattr__(self, name: str) -> NoReturn:
         raise FrozenInstanceError(f"cannot delete {name}")
 
+    def replace(self, **changes: Any) -> Self:
+        """Return the same settings with some of them changed."""
+        return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, f.name) for f in fields(self))
 
@@ -127,11 +131,11 @@ def flags_of(cls: type) -> dict[str, Flag]:
     return {f.name: f.metadata["flag"] for f in fields(cls) if f.metadata.get("flag") and f.metadata["flag"].names}
 
 
-def drop_unsaid(options: object) -> dict[str, Any]:
+def drop_unsaid(options: Settings) -> dict[str, Any]:
     """Return the options that differ from their defaults, as plain data."""
     return {
         f.name: getattr(options, f.name)
-        for f in fields(options)  # type: ignore[arg-type]
+        for f in fields(options)
         if getattr(options, f.name) != (f.default if f.default_factory is MISSING else f.default_factory())
     }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fusiontools.config.options import option
+from fusiontools.config.options import Settings, option
 
 
-@dataclass(frozen=True, slots=True)
-class RayOptions:
+class RayOptions(Settings):
     """What `fuse-ray` can be told."""
 
     chain: str | None = option(

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr, replace
 
 from fusiontools.config.models import ENDPOINTS, Endpoint, Model, model_from, plain_model, split_spelling
 from fusiontools.config.options import drop_unsaid
@@ -51,8 +54,7 @@ PRIVATE_OF_MODEL = ("system", "extra")
 Kind = TypeVar("Kind", bound=StageOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class Compact:
+class Compact(Struct, frozen=True):
     """How long conversations are made shorter before they are sent.
 
     Args:
@@ -64,8 +66,7 @@ class Compact:
     over_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """A resolved recipe: every model is known, every endpoint has a URL, every stage has its options.
 
     Args:
@@ -77,11 +78,11 @@ class Recipe:
     description: str = ""
     chain: str = CHAIN
     tool_fusion: str = "fuse"
-    stages: Mapping[str, StageOptions] = field(default_factory=dict)
+    stages: Mapping[str, StageOptions] = {}
     limits: LimitOptions = LimitOptions()
     tools: ToolOptions = ToolOptions()
     endpoint: str = "openrouter"
-    aliases: Mapping[str, Model] = field(default_factory=dict)
+    aliases: Mapping[str, Model] = {}
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: ENDPOINTS)
     redact: Redact = ()
     compact: Compact | None = None
@@ -94,8 +95,8 @@ class Recipe:
                 raise UsageError(f"no stage is called {name!r}{nearest(name, list(STAGES))}")
         filled: dict[str, Any] = {name: self.stages.get(name) or spec.options() for name, spec in STAGES.items()}
         if filled["vote"].wants_logprobs and not filled["panel"].logprobs:
-            filled["panel"] = replace(filled["panel"], logprobs=True)
-        object.__setattr__(self, "stages", filled)
+            filled["panel"] = filled["panel"].replace(logprobs=True)
+        force_setattr(self, "stages", filled)
 
     def options(self, kind: type[Kind]) -> Kind:
         """Return the options of the stage that has this kind of them."""
@@ -289,4 +290,4 @@ def _without_prices(options: StageOptions) -> StageOptions:
         name: tuple(replace(model, price_usd_per_mtok=None) for model in getattr(options, name))
         for name in _model_lists(type(options))
     }
-    return replace(options, **changed)
+    return options.replace(**changed)

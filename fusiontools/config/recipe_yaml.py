@@ -9,9 +9,12 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config import foreign
 from fusiontools.config.api_keys import kept_names
@@ -371,8 +374,7 @@ def _one_line(said: object) -> str:
     return " ".join(str(said).split())
 
 
-@dataclass(frozen=True, slots=True)
-class _ModelMaker:
+class _ModelMaker(Struct, frozen=True):
     """Turns a recipe's spellings of a model into `Model`s, and refuses names that nobody defined."""
 
     where: str

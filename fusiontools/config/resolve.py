@@ -8,9 +8,12 @@ a router never heeds what a record carries. `RecordOptions` does this, in `_reso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config import recipe_yaml
 from fusiontools.config.chain_syntax import LAYER_STEPS, Step
@@ -126,12 +129,12 @@ def merge(section: str, options: Options, typed: Mapping[str, Any]) -> Options:
     if "until" in gone and not typed.get("until"):
         gone |= {"max_samples", "at_once"}
     if gone:
-        options = replace(options, **{f.name: f.default for f in fields(options) if f.name in gone})
+        options = options.replace(**{f.name: f.default for f in fields(options) if f.name in gone})
     if isinstance(options, PanelOptions) and options.few_shot is not None:
         # What is typed wins over what the worked turns of a recipe would set, too.
         hidden: dict[str, Any] = {f.name: None for f in fields(FewShot) if f.name in typed}
-        typed = {"few_shot": replace(options.few_shot, **hidden), **typed}
-    return replace(options, **typed) if typed else options
+        typed = {"few_shot": options.few_shot.replace(**hidden), **typed}
+    return options.replace(**typed) if typed else options
 
 
 def adds_layer(section: str, typed: Mapping[str, Any]) -> bool:
@@ -222,8 +225,7 @@ def _weight(text: str) -> tuple[str, float]:
     return member, value
 
 
-@dataclass(frozen=True, slots=True)
-class Resolver:
+class Resolver(Struct, frozen=True):
     """How the steps of one run find their options.
 
     Args:
@@ -318,9 +320,9 @@ class RecordOptions:
         try:
             options = merge(self._section_name, self._section(typed, carried), typed)
             if options.wants_judge and not getattr(options, options.judge_field):
-                options = replace(options, **{options.judge_field: self._judges(carried)[:1]})
+                options = options.replace(**{options.judge_field: self._judges(carried)[:1]})
             if isinstance(options, PickOptions) and options.wants_members:
-                options = replace(options, panellists=self._members(carried))
+                options = options.replace(panellists=self._members(carried))
             check(self._section_name, options)
         except UsageError as error:
             if carried is None:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.answers.normalize import fold, tokens
 from fusiontools.config.stage_table import VoteOptions
@@ -34,8 +35,7 @@ from fusiontools.stages.threshold import Threshold, panel_digest
 NEVER = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """One vote: which share of the panel agrees, and how good the answer of the vote is."""
 
     question: str
@@ -43,18 +43,17 @@ class Counted:
     score: float
 
 
-@dataclass(slots=True)
-class Calibration:
+class Calibration(Struct):
     """Takes graded records one by one, as `fuse-vote` would answer them."""
 
     records: int = 0
     #: Records without grades of their panel, that failed, or that stand in another file, too.
     unused: int = 0
     apart: int = 0
-    votes: list[Counted] = field(default_factory=list)
-    panels: dict[str, int] = field(default_factory=dict)
-    _elsewhere: set[str] = field(default_factory=set)
-    _ids: set[tuple[str, int]] = field(default_factory=set)
+    votes: list[Counted] = []
+    panels: dict[str, int] = {}
+    _elsewhere: set[str] = set()
+    _ids: set[tuple[str, int]] = set()
     _repeated: int = 0
 
     def keep_apart(self, record: Record) -> None:

@@ -23,9 +23,10 @@ import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from msgspec import Struct, field
 
 from fusiontools.answers.extract import drop_thoughts
 from fusiontools.answers.fences import fenced_blocks, is_python
@@ -108,16 +109,14 @@ _ENDINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramOutcome:
+class ProgramOutcome(Struct, frozen=True):
     """How a program fared; `said` says it in words."""
 
     passed: bool
     said: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramRunner:
+class ProgramRunner(Struct, frozen=True):
     """Runs programs against their checks.
 
     Args:

@@ -11,8 +11,9 @@ Fails   never: what nothing can be held against has no grades, and `no_target`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from fusiontools.config.evaluation_options import GradeOptions
 from fusiontools.config.models import Model
@@ -28,8 +29,7 @@ from fusiontools.stages.runtime import Runtime, Stage, skips_failed
 from fusiontools.stages.verdicts import on_panel
 
 
-@dataclass(frozen=True, slots=True)
-class GradedText:
+class GradedText(Struct, frozen=True):
     """Whose text it is; a response that failed has an error and no text."""
 
     of: Literal["answer", "panel", "layer", "baseline"]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+
+from msgspec import Struct
 
 from fusiontools.answers import normalize
 from fusiontools.answers.extract import cut_key, drop_thoughts, strip_markdown
@@ -27,8 +28,7 @@ _FLOAT_SLACK = Fraction(1, 10**12)
 _EDGE = re.compile(rf"[\w{normalize.MARKS}]")
 
 
-@dataclass(frozen=True, slots=True)
-class TextScore:
+class TextScore(Struct, frozen=True):
     """How a text fared, and the answer that was read out of it, None where it gives none."""
 
     score: float

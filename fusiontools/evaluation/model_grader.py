@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
@@ -33,16 +35,14 @@ _PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
 _POINTS = {0: 1.0, 1: 0.0, None: 0.5}
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(Struct, frozen=True):
     """Why there is no verdict."""
 
     code: StageCode
     message: str
 
 
-@dataclass(slots=True)
-class ModelGrader:
+class ModelGrader(Struct):
     """Those who grade one record.
 
     Args:
@@ -55,7 +55,7 @@ class ModelGrader:
     runs: int
     runtime: Runtime
     ledger: Ledger
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
 
     async def grade(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return for each text what its grade says beside whose it is; all texts are graded at once."""

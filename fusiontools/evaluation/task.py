@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.answers import agreement, normalize
 from fusiontools.answers.keys import asks_code, check_key, vote_keys
@@ -28,8 +29,7 @@ _MONEY = "$€£¥₹"
 _LETTER = re.compile(r"[A-Z]")
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(Struct, frozen=True):
     """A program that is wanted: what checks it, what stands before it, and what it must define."""
 
     tests: str
@@ -37,8 +37,7 @@ class Code:
     entry_point: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """What the texts of one record are held against.
 
     Args:
@@ -49,7 +48,7 @@ class Task:
     grader: str
     question: str
     targets: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
     code: Code | None = None
     rubric: tuple[Criterion, ...] = ()
 

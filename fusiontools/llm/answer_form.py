@@ -7,8 +7,9 @@ still is not what was asked for is kept as it is, and said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from fusiontools.llm.completion import Completion
 from fusiontools.record import jsonl

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fusiontools.errors import CallFailed
@@ -40,7 +39,6 @@ _OF_THOUGHTS = re.compile(r"signature|redacted_thinking|thinking`? blocks?")
 _OF_FORMAT = ("output_config", "output_format", "structured output", "grammar", "schema is too")
 
 
-@dataclass(slots=True)
 class MessagesQuirks(Quirks):
     """What one model needs differently, behind the Messages API.
 

@@ -17,9 +17,11 @@ import tempfile
 import time
 from asyncio.subprocess import Process
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.answer_form import hold_to, words_for
@@ -53,8 +55,7 @@ _MOST_OUTPUT_BYTES = 64 * 2**20
 _LOOK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramPrompt:
+class ProgramPrompt(Struct, frozen=True):
     """A request as text: what a program is told about its part, and what it is asked."""
 
     system: str
@@ -65,8 +66,7 @@ class ProgramPrompt:
         return ProgramPrompt("", f"{self.system}\n\n{self.text}" if self.system else self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
+class _Start(Struct, frozen=True):
     """How a program is started: its arguments, and the file that it reads as standard input."""
 
     arguments: Sequence[str]

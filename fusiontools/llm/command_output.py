@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.failures import code_in_words, name_failure
@@ -51,8 +52,7 @@ _CLOCK = re.compile(
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-@dataclass(slots=True)
-class ProgramAnswer:
+class ProgramAnswer(Struct):
     """What a program printed.
 
     Args:
@@ -71,7 +71,7 @@ class ProgramAnswer:
     cost_usd: float | None = None
     status: int | None = None
     cut: bool = False
-    found: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] = {}
 
 
 def read_text(printed: str) -> ProgramAnswer:

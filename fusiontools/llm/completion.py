@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Call, Message, Source, ToolCall, ToolUse, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Thoughts:
+class Thoughts(Struct, frozen=True):
     """What a model thought before its answer began, as `reasoning_details`; it comes once, before all else."""
 
     details: Sequence[Mapping[str, Any]]
@@ -42,8 +42,7 @@ class CallTrace(Protocol):
 TRACED: ContextVar[CallTrace | None] = ContextVar("fusion_traced", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
+class CompletionRequest(Struct, frozen=True):
     """One question to one model: everything that decides the answer, and nothing else.
 
     Args:
@@ -64,15 +63,14 @@ class CompletionRequest:
     endpoint: str
     model: str
     messages: Sequence[Message]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = {}
     sample: int = 0
     cached_messages: int = 0
     marks: tuple[str, ...] = ()
     logprobs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """One finished answer. Empty content without tool calls is never a completion: it is `CallFailed("empty")`."""
 
     content: str

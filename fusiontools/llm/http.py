@@ -19,11 +19,12 @@ import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
 from traceback import clear_frames
 from typing import Any, TypeVar
 
 import httpx
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError, __version__
@@ -54,8 +55,7 @@ _DEPTH_NAME = DEPTH_HEADER.encode()
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ApiFormat:
+class ApiFormat(Struct, frozen=True):
     """What an API says in its own way over the same HTTP.
 
     Args:
@@ -68,7 +68,7 @@ class ApiFormat:
 
     path: str = "/chat/completions"
     key_header: tuple[str, str] = ("authorization", "Bearer ")
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     quirks: Callable[[bool], Quirks] = Quirks
     events: Callable[[], Translate] | None = None
 

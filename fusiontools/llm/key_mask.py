@@ -11,8 +11,9 @@ import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed, UsageError

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm.completion import TRACED
@@ -38,8 +39,7 @@ _CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
 _TOTALS = ("total_cost", "total")
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """Whose call it is: the labels by which a response finds its calls."""
 
     member: str | None = None
@@ -51,8 +51,7 @@ class Slot:
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One call has begun or settled: what a person wants to know of it."""
 
     stage: str
@@ -69,8 +68,7 @@ class Event:
     completion_tokens: int | None = None
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(Struct):
     """The attempts that one stage makes for one record.
 
     Args:
@@ -80,11 +78,11 @@ class Ledger:
     stage: str
     record_id: str
     deadline: float
-    calls: list[Call] = field(default_factory=list)
+    calls: list[Call] = []
     #: What pays for its calls, each with a limit to hold.
     budgets: tuple[Budget | RecordBudget, ...] = ()
     #: What was asked for and is not in an answer, for a person.
-    unmet: list[str] = field(default_factory=list)
+    unmet: list[str] = []
     #: What bounds its calls, where that is not what bounds all of the client's.
     limits: LimitOptions | None = None
     #: What no endpoint that is not trusted may see of its calls.
@@ -158,8 +156,7 @@ class Ledger:
         return self.deadline - time.monotonic()
 
 
-@dataclass(slots=True)
-class Spending:
+class Spending(Struct):
     """The sum of some lines of a ledger.
 
     What nobody said of a call's cost is counted and never taken as 0: `unknown` counts the calls that were made now and
@@ -246,7 +243,7 @@ class Spending:
         return self.unknown > 0 and self.unknown == self.bought
 
 
-_NAMES = tuple(field.name for field in fields(Spending))
+_NAMES = Spending.__struct_fields__
 
 
 def paid(

@@ -15,8 +15,9 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm import prices
@@ -41,8 +42,7 @@ _CALLS_IN_A_ROW = 32
 _GUESSED_TOKENS = 500
 
 
-@dataclass(slots=True, eq=False)
-class PaceTurn:
+class PaceTurn(Struct, eq=False):
     """One call's turn, waited for or taken.
 
     Args:

@@ -7,8 +7,9 @@ flag is good for was tried with Claude Code 2.1.197 and Codex 0.171.0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fusiontools.config.models import CommandOutput
 from fusiontools.llm.command_output import ProgramAnswer, objects_in, prose_in, read_paths, read_text
@@ -23,8 +24,7 @@ DEFAULT = "default"
 MOST_SYSTEM_BYTES = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What a known program is started for.
 
     Args:
@@ -38,8 +38,7 @@ class Asked:
     effort: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """A known program.
 
     Args:

@@ -13,9 +13,10 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.state.sqlite_purses import BUSY_S, SqlitePurses
@@ -36,8 +37,7 @@ def default_purses_path() -> Path:
     return default_path().with_name("spending.db")
 
 
-@dataclass(slots=True, eq=False)
-class Budget:
+class Budget(Struct, eq=False):
     """A limit over all that is spent under a name, counted in `purses`.
 
     Args:
@@ -72,8 +72,7 @@ class Budget:
         return refusal(self.code, self.whose, self.limit_usd, spent_usd, usd)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a call wants before it is made: money of some budgets, and a turn at a model.
 
     Args:
@@ -86,8 +85,7 @@ class Claim:
     bound_usd: float
 
 
-@dataclass(slots=True)
-class Purses:
+class Purses(Struct):
     """What is spent and what is in flight, of every purse, and how far endpoints keep to their prices.
 
     An endpoint's first call goes alone, and so does the first to each model. Every call that costs no more than was
@@ -115,13 +113,13 @@ class Purses:
     store: PurseStore = None  # type: ignore[assignment]  # one is made where none is given
     say_away: Callable[[str], None] | None = None
     _own_store: SqlitePurses | None = None
-    _held: set[str] = field(default_factory=set)
+    _held: set[str] = set()
     #: What has been paid and is not written yet.
-    _due: list[Settlement] = field(default_factory=list)
+    _due: list[Settlement] = []
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: What goes on beside the calls: looking, renewing, settling after all.
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[None]] = {}
 
     def __post_init__(self) -> None:
         if self.store is None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from fusiontools.answers.patterns import compile_later
 from fusiontools.llm import answer_form, rewrite
@@ -123,8 +124,7 @@ _TEACH_NOTHING = ("auth", "payment", "rate_limited", "refused")
 _OURS = frozenset({"model", "messages", "stream", "n"})
 
 
-@dataclass(slots=True)
-class Quirks:
+class Quirks(Struct):
     """What one endpoint's model needs differently.
 
     A `response_format` goes down a ladder: as asked, `json_object` with the schema in words, in words alone.
@@ -168,8 +168,8 @@ class Quirks:
     own_names: bool = True
     says_json: bool = False
     limit: TokenLimit = field(default_factory=TokenLimit)
-    refused_formats: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
+    refused_formats: set[str] = set()
+    dropped: set[str] = set()
     learned: bool = False
 
     def body(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:

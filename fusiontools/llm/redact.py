@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta, Thoughts
 from fusiontools.llm.sensitive import Finder
@@ -126,8 +127,7 @@ class Hidden:
         return self.restore_text(text, in_json=True)
 
 
-@dataclass(frozen=True, slots=True)
-class HiddenRequest(CompletionRequest):
+class HiddenRequest(CompletionRequest, frozen=True):
     """A request in marks, with what it hides.
 
     Args:
@@ -141,7 +141,7 @@ class HiddenRequest(CompletionRequest):
 def hide_request(request: CompletionRequest, marks: Marks) -> HiddenRequest:
     """Return the request in marks."""
     hidden = Hidden(marks)
-    kept = {each.name: getattr(request, each.name) for each in fields(CompletionRequest)}
+    kept = asdict(request)
     hides = {"messages": hidden.hide(request.messages), "params": hidden.hide(request.params)}
     return HiddenRequest(**kept | hides, hidden=hidden, asked=request)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import deadline_failure
@@ -26,8 +27,7 @@ _OF_THE_FIRST = ("deadline", "record_budget", "caller_budget")
 Buy = Callable[[Lease | None], Awaitable["Completion"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What somebody else has bought.
 
     Args:

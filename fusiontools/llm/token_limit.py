@@ -6,7 +6,8 @@ Source: what OpenAI, Anthropic, DeepSeek, Alibaba, Volcengine, Groq, Google, AWS
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from fusiontools.answers.patterns import compile_later
 
@@ -41,8 +42,7 @@ _ROOMS = 256
 _RESERVE = 0.1
 
 
-@dataclass(slots=True)
-class TokenLimit:
+class TokenLimit(Struct):
     """What is known of how much a model may write.
 
     Args:
@@ -53,7 +53,7 @@ class TokenLimit:
     most: int | None = None
     window: int | None = None
     _tokens_per_byte: float = 0.0
-    _rooms: dict[int, int] = field(default_factory=dict)
+    _rooms: dict[int, int] = {}
 
     def bound(self, asked: int, prompt_bytes: int) -> int:
         """Return how many tokens to ask for beside a prompt of this length; an estimate where it was not told."""

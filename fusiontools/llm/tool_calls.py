@@ -10,8 +10,9 @@ Source: what OpenAI, Azure, Gemini, Ollama, vLLM, SGLang, LiteLLM, OCI and other
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from fusiontools.llm.events import Joiner, mend, mend_all
 from fusiontools.llm.rewrite import SIGNATURES
@@ -38,8 +39,7 @@ def read_calls(proposed: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
     return calls
 
 
-@dataclass(slots=True)
-class _StreamedCall:
+class _StreamedCall(Struct):
     """A call as far as it has come, and how much of it has been passed on."""
 
     position: int
@@ -48,7 +48,7 @@ class _StreamedCall:
     index: Any
     name: str = ""
     arguments: str = ""
-    beside: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Any] = {}
     #: Whether `{}` came first: the arguments of some, and only a beginning to others.
     empty: bool = False
     begun: bool = False
@@ -56,7 +56,7 @@ class _StreamedCall:
     known: bool = False
     unsaid_name: str = ""
     unsaid: str = ""
-    unsaid_beside: dict[str, Any] = field(default_factory=dict)
+    unsaid_beside: dict[str, Any] = {}
     joiner: Joiner = field(default_factory=Joiner)
 
     @property

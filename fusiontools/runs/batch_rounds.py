@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from msgspec import Struct
+
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.batches.batch_api import REFUSED
 from fusiontools.llm.batches.batch_money import BatchMoney
@@ -37,8 +39,7 @@ _CHECKS = 60
 OWN_RUN = "run"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchProgress:
+class BatchProgress(Struct, frozen=True):
     """How far the jobs under way are.
 
     Args:
@@ -54,8 +55,7 @@ class BatchProgress:
     ends_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStanding:
+class BatchStanding(Struct, frozen=True):
     """Where a run stands.
 
     Args:

@@ -18,10 +18,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fusiontools.config.chain_syntax import Step, parse, spell
 from fusiontools.config.models import ENDPOINTS, Model
@@ -53,8 +55,7 @@ class StepRefused(UsageError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """A chain as text and as steps: `panel | judge | synth` without the tools' prefix."""
 
     text: str
@@ -125,7 +126,7 @@ class Chain:
         if made is not None and any(
             VoteOptions(**step.given).wants_logprobs for step in self.steps[made:] if step.name == "vote"
         ):
-            recipe = replace(recipe, stages={**recipe.stages, "panel": replace(recipe.panel, logprobs=True)})
+            recipe = replace(recipe, stages={**recipe.stages, "panel": recipe.panel.replace(logprobs=True)})
         stages = []
         for i, step in enumerate(self.steps):
             chosen = binding and (made is None or i <= made)
@@ -351,8 +352,7 @@ async def fuse(
 GROUPS = ("stage", "model", "endpoint", "record")
 
 
-@dataclass(slots=True)
-class Costs:
+class Costs(Struct):
     """Sums of calls by some of `GROUPS`; memory grows with the number of groups, not of records.
 
     `solo` counts the records that one model answered alone. `spared` counts the calls that were planned and not made
@@ -362,7 +362,7 @@ class Costs:
     """
 
     by: Sequence[str]
-    rows: dict[tuple[str, ...], Spending] = field(default_factory=dict)
+    rows: dict[tuple[str, ...], Spending] = {}
     total: Spending = field(default_factory=Spending)
     records: int = 0
     solo: int = 0

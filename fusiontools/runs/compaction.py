@@ -20,7 +20,8 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.recipe import Compact, Recipe
@@ -100,8 +101,7 @@ def _smallest_window(models: Sequence[Model], recipe: Recipe) -> int:
     return min((tokens for tokens in windows if tokens), default=ASSUMED_WINDOW_TOKENS)
 
 
-@dataclass(slots=True)
-class Summaries:
+class Summaries(Struct):
     """The summaries of how conversations begin, by the messages they stand for; the oldest make room."""
 
     _kept: OrderedDict[bytes, str] = field(default_factory=OrderedDict)
@@ -121,8 +121,7 @@ def _key(messages: Sequence[Message]) -> bytes:
     return hashlib.sha256(jsonl.canonical(messages)).digest()
 
 
-@dataclass(slots=True)
-class _Compaction:
+class _Compaction(Struct):
     """One conversation that is too long."""
 
     record: Record

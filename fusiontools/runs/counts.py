@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from fusiontools.record.types import Record
 
 
-@dataclass(slots=True)
-class RunCounts:
+class RunCounts(Struct):
     """Sums over records.
 
     Args:
@@ -24,7 +24,7 @@ class RunCounts:
     replayed: int = 0
     cost_usd: float = 0.0
     unknown_cost: bool = False
-    notes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    notes: dict[str, tuple[int, str]] = {}
 
     def add(self, record: Record, stages: Collection[str], *, passed_on: bool = False) -> None:
         """Count a record; notes are those of these stages, and what stands in one that is passed on is no news."""

@@ -15,8 +15,9 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from fusiontools.config.api_keys import keys_file
 from fusiontools.llm.journal import count_before, default_path, forget_before
@@ -43,8 +44,7 @@ _LOCKS = {SESSIONS: fcntl.LOCK_EX | fcntl.LOCK_NB, LOG: fcntl.LOCK_EX}
 _BESIDE = (".torn", ".turn", ".patch")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """One kind of what is kept.
 
     Args:
@@ -57,8 +57,7 @@ class Kept:
     count: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """What went: how many things, and in words what did not, and why."""
 
     count: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 #: Clients give up after 60 s; what they do before they count is theirs.
 PATIENCE_S = 45.0
@@ -63,8 +64,7 @@ RESULT_SCHEMA: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCard:
+class ToolCard(Struct, frozen=True):
     """How a tool introduces itself, and what it takes beside a recipe and a time to wait."""
 
     title: str

@@ -14,12 +14,13 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool, ToolAnnotations
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.recipe import Recipe
 from fusiontools.config.templates import load_template
@@ -54,8 +55,7 @@ async def _to_nobody(*_: object) -> None:
     """Take no interest."""
 
 
-@dataclass(frozen=True, slots=True)
-class PanelQuestion:
+class PanelQuestion(Struct, frozen=True):
     """What a panel is to be asked: a record without an answer, and the name of a recipe."""
 
     record: Record

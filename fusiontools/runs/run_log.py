@@ -19,9 +19,10 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.journal import default_path
@@ -32,8 +33,7 @@ from fusiontools.record.types import Record
 from fusiontools.runs.session import CHAT, CODE, LAST, SessionFile, list_sessions, open_session, write_line
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
+class PastRun(Struct, frozen=True):
     """A run, or a whole session, as it was kept.
 
     Args:

@@ -22,9 +22,10 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
 
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.journal import default_path
@@ -47,8 +48,7 @@ class SessionInUse(UsageError):
     """Another process has this session open."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFile:
+class SessionFile(Struct, frozen=True):
     """A session as a list shows it.
 
     Args:

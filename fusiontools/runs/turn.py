@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Delta
@@ -24,8 +25,7 @@ def with_system_prompt(messages: list[Message], system: str | None) -> list[Mess
     return [{"role": "system", "content": system}, *said] if system else said
 
 
-@dataclass(slots=True)
-class ChatTurn:
+class ChatTurn(Struct):
     """A turn under way.
 
     Args:
@@ -35,10 +35,10 @@ class ChatTurn:
 
     record: Record
     show: Callable[[Delta], None] | None = None
-    calls: list[Call] = field(default_factory=list)
-    _text: list[str] = field(default_factory=list)
+    calls: list[Call] = []
+    _text: list[str] = []
     _reached: Record | None = None
-    _writers: list[str] = field(default_factory=list)
+    _writers: list[str] = []
 
     async def run(self, stage: Stage, client: Client, notify: Callable[[Event], None] | None = None) -> Record:
         """Return the record with its answer, or with its `error`."""

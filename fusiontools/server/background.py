@@ -10,8 +10,10 @@ import asyncio
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.record.types import Record
 from fusiontools.server.jobs import Exchange, Hold
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(rb'"sequence_number":(\d+)\}\Z')
 
 
-@dataclass(frozen=True, slots=True)
-class BackgroundResponse:
+class BackgroundResponse(Struct, frozen=True):
     """A response that is being made.
 
     Args:

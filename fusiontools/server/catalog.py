@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint, Model, require_ready
 from fusiontools.config.readiness import lacks
@@ -27,8 +30,7 @@ from fusiontools.server.serve_options import ServeOptions
 OPENROUTER = "openrouter/fusion"
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Struct, frozen=True):
     """What can be asked for.
 
     Args:
@@ -146,7 +148,7 @@ def open_catalog(
     for recipe in found.values():
         check_calls(recipe)
         _require_what_it_needs(recipe, keys_may_come=keys_may_come)
-    found = {name: replace(recipe, limits=replace(recipe.limits, **limit)) for name, recipe in found.items()}
+    found = {name: replace(recipe, limits=recipe.limits.replace(**limit)) for name, recipe in found.items()}
     chains = {name: Chain.parse(recipe.chain) for name, recipe in found.items()}
     if options.chain is not None:
         chains[first.name] = _own_chain(options.chain)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import Model
 from fusiontools.llm.completion import DEPTH
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from fusiontools.server.state import Server
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRoute:
+class ChatRoute(Struct, frozen=True):
     """A route that answers questions in one protocol; an ASGI app."""
 
     server: Server

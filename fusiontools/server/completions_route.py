@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.llm.ledger import Spending
 from fusiontools.server.jobs import Exchange, Hold
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from fusiontools.server.chat_route import ChatRoute
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionsRoute:
+class CompletionsRoute(Struct, frozen=True):
     """An ASGI app.
 
     Args:

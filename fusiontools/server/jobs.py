@@ -12,10 +12,10 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cachetools import TTLCache
+from msgspec import Struct
 
 from fusiontools.config.models import plain_model
 from fusiontools.errors import InputError, UsageError
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from fusiontools.server.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What goes on, in words, and richer for who asked for events; a note without words is for those alone."""
 
     words: str
@@ -359,8 +358,7 @@ def _overloaded(why: str) -> ApiError:
     return ApiError(503, "server_overloaded", f"the server is busy: {why}", headers={"retry-after": str(_RETRY_S)})
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """A request on its way to its answer."""
 
     request: ChatRequest
@@ -376,8 +374,7 @@ def key_of(request: ChatRequest, caller: str) -> bytes:
     return hashlib.sha256(jsonl.canonical(question)).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class JobRunner:
+class JobRunner(Struct, frozen=True):
     """What all requests share."""
 
     client: Client

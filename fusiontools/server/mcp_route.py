@@ -9,8 +9,9 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import install_line
 from fusiontools.llm.completion import DEPTH
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 _MOST_SESSIONS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModels:
+class ServedModels(Struct, frozen=True):
     """The models of this server, as each of its keys may ask them."""
 
     server: Server

@@ -17,9 +17,9 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -208,8 +208,7 @@ def _write(scope: Any, log: RequestLog) -> None:
     sys.stderr.write(json.dumps(line, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """What is checked of a request's head.
 
     Args:
@@ -369,14 +368,12 @@ def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]
     return dict(reversed(headers))
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(Struct):
     tokens: float
     filled: float
 
 
-@dataclass(slots=True)
-class RateLimiter:
+class RateLimiter(Struct):
     """A token bucket for each caller.
 
     Args:
@@ -392,7 +389,7 @@ class RateLimiter:
     state: State | None = None
     name: str = "rate"
     workers: int = 1
-    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+    _buckets: dict[str, _Bucket] = {}
 
     async def take(self, caller: str) -> None:
         """Take a token.
@@ -431,8 +428,7 @@ class RateLimiter:
         return 0.0
 
 
-@dataclass(slots=True)
-class DailyBudgets:
+class DailyBudgets(Struct):
     """A budget for each caller, filled anew each day (UTC).
 
     Args:

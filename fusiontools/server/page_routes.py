@@ -6,10 +6,10 @@ Nothing in it is loaded from elsewhere and nothing inline runs: what a model wri
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
@@ -57,8 +57,7 @@ class PageFiles(StaticFiles):
         return response
 
 
-@dataclass(frozen=True, slots=True)
-class PageRoutes:
+class PageRoutes(Struct, frozen=True):
     """What the page asks.
 
     Args:

@@ -6,8 +6,10 @@ import asyncio
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint, Model
 from fusiontools.config.recipe import Redact
@@ -189,8 +191,7 @@ def _convert_failure(failed: CallFailed) -> ApiError:
     return ApiError(504 if status == 504 else 502, failed.code, found)
 
 
-@dataclass(slots=True)
-class Passthrough:
+class Passthrough(Struct):
     """Takes a chat request for a member's own name to its endpoint, and its answer back.
 
     Args:

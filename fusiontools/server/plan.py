@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.chain_syntax import Step, spell
 from fusiontools.config.models import Model, split_spelling
@@ -84,8 +86,7 @@ _REACHING = ("web_search",)
 _PLUGIN_KEYS = ("id", "enabled", "analysis_models", "model", "judge_model", "preset", "max_tool_calls", "tools")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is done for a request: a chain for a record, or one model that is asked alone.
 
     Args:
@@ -100,13 +101,12 @@ class Plan:
     chain: str
     stage: Stage
     model: Model | None = None
-    fusion: Mapping[str, Any] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = {}
     shows_recipe: bool = False
     searches: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
+class _Draft(Struct, frozen=True):
     """A plan that is not bound yet."""
 
     recipe: Recipe
@@ -115,14 +115,13 @@ class _Draft:
     alone: Model | None = None
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(Struct):
     """Plans requests; equal ones are bound once."""
 
     catalog: Catalog
     options: ServeOptions
     limited: bool
-    _bound: dict[bytes, Plan] = field(default_factory=dict)
+    _bound: dict[bytes, Plan] = {}
 
     def __post_init__(self) -> None:
         """Refuse a permission for an override that does not exist: a typing error would forbid it silently."""

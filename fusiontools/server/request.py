@@ -16,11 +16,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
+from msgspec import Struct
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -56,8 +56,7 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class JsonRoute:
+class JsonRoute(Struct, frozen=True):
     """An ASGI app around a method that answers with JSON; a bare method starlette would call with a `Request`."""
 
     answer: App
@@ -66,8 +65,7 @@ class JsonRoute:
         await self.answer(scope, receive, send)
 
 
-@dataclass(slots=True)
-class RequestLog:
+class RequestLog(Struct):
     """A request, as it is counted and logged: nothing of what it says."""
 
     id: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from starlette.routing import Route
 
 from fusiontools.llm.prices import prompt_tokens
@@ -36,8 +36,7 @@ _ITEM = f"{_CONVERSATION}/items/{{item_id}}"
 _PAGE, _LONGEST_PAGE = 20, 100
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseRoutes:
+class ResponseRoutes(Struct, frozen=True):
     """The routes of kept responses."""
 
     server: Server
@@ -108,8 +107,7 @@ class ResponseRoutes:
         return self.server.responses.find(scope["log"].caller, scope["path_params"]["response_id"])
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationRoutes:
+class ConversationRoutes(Struct, frozen=True):
     """The routes of conversations."""
 
     server: Server

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.server.conversations import Conversations
 from fusiontools.server.kept_values import KeptValues
@@ -26,8 +28,7 @@ _NAMES = ("previous_response_id", "conversation", "background", "store")
 Item = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """A request for a response with all that it names put into it.
 
     Args:
@@ -41,12 +42,12 @@ class Turn:
     """
 
     body: dict[str, Any]
-    items: list[Any] = field(default_factory=list)
-    own: list[Any] = field(default_factory=list)
+    items: list[Any] = []
+    own: list[Any] = []
     conversation: str | None = None
     keeps: bool = False
     background: bool = False
-    echo: Mapping[str, Any] = field(default_factory=dict)
+    echo: Mapping[str, Any] = {}
 
 
 class UnderWay(Protocol):

@@ -6,10 +6,11 @@ import asyncio
 import functools
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.routing import Route
 
 from fusiontools.config.chain_syntax import spell
@@ -118,8 +119,7 @@ _KINDS = {str: "text", dict: "object", bool: "truth value"}
 _MADE = ("recipe", "route", *DERIVED["route"], "calls", "degraded", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(Struct, frozen=True):
     """The JSON routes of one server."""
 
     server: Server

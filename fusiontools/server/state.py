@@ -6,9 +6,11 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import UsageError
@@ -53,8 +55,7 @@ class ServerArguments:
     folder: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """What all requests of this process share."""
 
     options: ServeOptions
@@ -204,7 +205,7 @@ def _limits(catalog: Catalog, typed: Mapping[str, Any], in_flight: int) -> Limit
     if "max_concurrency" in typed or limits.max_concurrency != LimitOptions().max_concurrency:
         return limits
     # What bounds a server is the requests in job, each with a panel of several calls.
-    return replace(limits, max_concurrency=max(limits.max_concurrency, _CALLS_OF_A_REQUEST * in_flight))
+    return limits.replace(max_concurrency=max(limits.max_concurrency, _CALLS_OF_A_REQUEST * in_flight))
 
 
 def _store_h(options: ServeOptions) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.llm.completion import Thoughts
 from fusiontools.record.types import ToolCall
@@ -20,8 +21,7 @@ STREAM_HEADERS = {
 }
 
 
-@dataclass(slots=True)
-class StartedToolCall:
+class StartedToolCall(Struct):
     """A tool call as far as it has been said."""
 
     id: str
@@ -29,8 +29,7 @@ class StartedToolCall:
     arguments: str = ""
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(Struct):
     """One stream on its way out.
 
     It begins with the first piece, with the first sign that a model has answered, or when the client should hear that
@@ -56,8 +55,8 @@ class Stream:
     _opening: bytes | None = None
     _thought: bool = False
     _drafter: str = ""
-    _text: list[str] = field(default_factory=list)
-    _calls: dict[int, StartedToolCall] = field(default_factory=dict)
+    _text: list[str] = []
+    _calls: dict[int, StartedToolCall] = {}
 
     async def run(self, job: Job, peer: Peer, keepalive_s: float | None) -> str:
         """Say the job to its end; returns `ok`, `gone` or `broken`.

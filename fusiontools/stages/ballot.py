@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.answers.confidence import find_least_confident, is_comparable, weigh_by_confidence
 from fusiontools.answers.tally import Tally, count_votes
@@ -19,8 +21,7 @@ from fusiontools.record.sections import question_text, usable_responses
 from fusiontools.record.types import Degraded, Record, Response
 
 
-@dataclass(frozen=True, slots=True)
-class Ballot:
+class Ballot(Struct, frozen=True):
     """How the responses of one panel voted.
 
     Args:

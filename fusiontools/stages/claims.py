@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
 
 from fusiontools.answers.keys import read_responses
 from fusiontools.answers.lexical import shorten
@@ -213,8 +214,7 @@ def claims_of_analysis(analysis: Mapping[str, Any], names: Sequence[str]) -> lis
     return [*found, *(PanelClaim(claim=words, supporters=holders(who), opponents=[]) for words, who in found_by)]
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
+class Weighed(Struct, frozen=True):
     """Which claims so many responses hold.
 
     Args:
@@ -229,7 +229,7 @@ class Weighed:
     source: Literal["claims", "analysis", "code"]
     kept: list[PanelClaim]
     contested: list[PanelClaim]
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
 
     def section(self) -> Support:
         """Return what an answer keeps of it."""

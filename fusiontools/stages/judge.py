@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.answers import lexical
 from fusiontools.answers.keys import Votes, read_responses, surely_vague
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
     from fusiontools.stages.tool_loop import Ask
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """One judge's look at the responses in one order; `who` names both, as `degraded` shows them."""
 
     model: Model
@@ -112,15 +112,14 @@ async def _ask_judges(
     return with_section(record, "analysis", looked_up.add_to(section), ledger.calls, degraded)
 
 
-@dataclass(slots=True)
-class _LookedUp:
+class _LookedUp(Struct):
     """What the judges of a record looked up."""
 
     record: Record
     options: JudgeOptions
-    memory: dict[bytes, Any] = field(default_factory=dict)
-    sources: list[Source] = field(default_factory=list)
-    tool_runs: list[ToolUse] = field(default_factory=list)
+    memory: dict[bytes, Any] = {}
+    sources: list[Source] = []
+    tool_runs: list[ToolUse] = []
 
     async def ask(self, call: Ask) -> str | CallFailed:
         """Return the reply of a judge that may use tools."""

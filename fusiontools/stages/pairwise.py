@@ -10,7 +10,8 @@ Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685, section 3.4 (a win 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
@@ -31,8 +32,7 @@ _MEANING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PairwiseVerdict:
+class PairwiseVerdict(Struct, frozen=True):
     """How two texts fared against each other.
 
     Args:

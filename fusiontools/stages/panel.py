@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
+
+from msgspec.structs import replace
 
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import MOST_CALLS, PanelOptions
@@ -71,7 +72,7 @@ async def ask_baselines(
     if not options.baselines:
         return [], []
     ledger = runtime.ledger("baseline", record)
-    alone = replace(options, members=options.baselines, until=None, max_samples=None)
+    alone = options.replace(members=options.baselines, until=None, max_samples=None)
     planned = PanelPlanner(record, alone, runtime).first()
     outcomes = await ask(planned, {}, replace(runtime, on_delta=None, drafts=None), ledger, Patience())
     return [(call, outcomes[i]) for i, call in enumerate(planned)], ledger.calls

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
@@ -16,8 +17,7 @@ from fusiontools.stages.runtime import Runtime
 Outcomes = dict[int, Completion | CallFailed]
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long calls are waited for.
 
     Args:

@@ -10,9 +10,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model, model_from
 from fusiontools.config.stage_table import FewShot, PanelOptions
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
     from fusiontools.tools.tool import ToolResult
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(Struct, frozen=True):
     """A member's place in a layer.
 
     Args:
@@ -53,8 +54,7 @@ class FirstLayer(NamedTuple):
     asked: dict[str | None, Model]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedCall:
+class PlannedCall(Struct, frozen=True):
     """One call that the panel will make."""
 
     seat: Seat
@@ -62,15 +62,14 @@ class PlannedCall:
     wish: ToolWish | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PanelPlanner:
+class PanelPlanner(Struct, frozen=True):
     """Plans the calls of one record's panel."""
 
     record: Record
     options: PanelOptions
     runtime: Runtime
     #: What the tools of this record gave, for all its members.
-    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+    memory: dict[bytes, ToolResult] = {}
 
     def first(self) -> list[PlannedCall]:
         """Return the calls of the first layer, in recipe order (`--until`: in turns); the one call of a solo record."""
@@ -104,7 +103,7 @@ class PanelPlanner:
             costs = per_token_usd(endpoint, member) if endpoint is not None else None
             return math.inf if costs is None else sum(costs.values())
 
-        return replace(self.options, members=tuple(sorted(self.options.members, key=price)))
+        return self.options.replace(members=tuple(sorted(self.options.members, key=price)))
 
     def layer(self) -> list[PlannedCall]:
         """Return the calls of the next layer: whoever sits on the panel is asked again, with the responses so far."""

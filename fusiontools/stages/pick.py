@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
@@ -77,15 +78,14 @@ def _fall_back(record: Record, notes: list[Degraded], ledger: Ledger | None = No
     return copy_response(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
 
 
-@dataclass(slots=True)
-class _Picking:
+class _Picking(Struct):
     """One record on its way to a judge and back."""
 
     record: Record
     options: PickOptions
     runtime: Runtime
     ledger: Ledger
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
 
     async def finish(self) -> Record:
         """Return the record with the response that the judge prefers."""

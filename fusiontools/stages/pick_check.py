@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.answers.extract import drop_thoughts
 from fusiontools.answers.fences import fenced_blocks
@@ -71,8 +72,7 @@ def program_in(text: str) -> str | None:
     return max(blocks, key=len) if blocks else None
 
 
-@dataclass(slots=True)
-class _Checking:
+class _Checking(Struct):
     """One record on its way through the check."""
 
     record: Record
@@ -80,8 +80,8 @@ class _Checking:
     runtime: Runtime
     checker: Checker | ImaginedChecker
     ledger: Ledger
-    notes: list[Degraded] = field(default_factory=list)
-    _known: dict[str, asyncio.Task[CheckVerdict]] = field(default_factory=dict)
+    notes: list[Degraded] = []
+    _known: dict[str, asyncio.Task[CheckVerdict]] = {}
 
     async def finish(self) -> Record:
         """Return the record with its answer."""

@@ -21,8 +21,9 @@ import contextlib
 import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import Model, model_from, plain_model
 from fusiontools.config.options import OptionsFor
@@ -206,15 +207,14 @@ def _has_abstained(record: Record) -> bool:
     return "abstained" in record["answer"]
 
 
-@dataclass(slots=True)
-class _Routing:
+class _Routing(Struct):
     """The way to one record's decision."""
 
     record: Record
     options: RouteOptions
     runtime: Runtime
     ledger: Ledger
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
 
     async def finish(self) -> Record:
         method, decision = await self._decide()

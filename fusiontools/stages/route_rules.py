@@ -15,8 +15,9 @@ Source  Ong et al. 2024, RouteLLM, arXiv:2406.18665, and Chen et al. 2023, Fruga
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message, Record
@@ -48,8 +49,7 @@ _QUESTION = re.compile("[?？؟\u037e]+")
 _URL = re.compile(r"https?://\S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What a question deserves, and why."""
 
     effort: str

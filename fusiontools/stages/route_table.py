@@ -13,8 +13,9 @@ import itertools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.learned_file import read_learned
 from fusiontools.errors import UsageError
@@ -29,8 +30,7 @@ _KIND = "fusiontools route table"
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Treatment:
+class Treatment(Struct, frozen=True):
     """What questions of one kind get.
 
     Args:
@@ -44,8 +44,7 @@ class Treatment:
     model: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteTable:
+class RouteTable(Struct, frozen=True):
     """Centres of kinds of questions, each of length 1, with what each kind gets."""
 
     centres: Sequence[Mapping[int, float]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """The outside world of a stage.
 
     Args:
@@ -139,8 +140,7 @@ class Runtime:
         return self.limits or self.client.limits
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResults:
+class KeptResults(Struct, frozen=True):
     """What tools gave, in the journal of a client: found again under its rules of replay, like its calls."""
 
     client: Client

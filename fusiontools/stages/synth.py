@@ -15,8 +15,9 @@ Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggreg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
@@ -120,8 +121,7 @@ def _note_nobody(so: str) -> Degraded:
     return {"stage": "synth", "code": "no_synth", "detail": f"no synthesizer is named (-m, or a recipe): {so}"}
 
 
-@dataclass(slots=True)
-class _Writing:
+class _Writing(Struct):
     """The passes over one answer: write, revise, guard."""
 
     record: Record
@@ -129,7 +129,7 @@ class _Writing:
     runtime: Runtime
     ledger: Ledger
     support: Weighed | None
-    notes: list[Degraded] = field(default_factory=list)
+    notes: list[Degraded] = []
     heard: bool = False
 
     async def finish(self, standing: Answer | None = None) -> Record:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from fusiontools.config.learned_file import read_learned
 from fusiontools.config.stage_table import VoteOptions
@@ -19,8 +21,7 @@ _KIND = "fusiontools threshold"
 _BESIDE = ("baselines", "quorum", "grace_s", "prompt_cache", "logprobs")
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(Struct, frozen=True):
     """A fitted threshold.
 
     Args:
@@ -56,7 +57,7 @@ def load_threshold(path: str) -> Threshold:
         UsageError: it cannot be read, or is none.
     """
     data = read_learned("--threshold", path, _KIND, "no threshold; fuse-calibrate writes one")
-    names = [each.name for each in fields(Threshold)]
+    names = Threshold.__struct_fields__
     if data.get("version") != 1 or not data.keys() >= {*names} or not _is_number(data["agreement"]):
         raise UsageError(f"--threshold {path}: of another version, or changed by hand; fit it anew")
     return Threshold(**{name: data[name] for name in names})

@@ -13,8 +13,10 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.config.tool_options import PROVIDER, TOOLS_ENDPOINT
@@ -54,8 +56,7 @@ WRITTEN_OUT = "You wrote a tool call as text, so nothing was run. Call the tool 
 _USED_UP = "not run: no tool may be used any more; answer with what you have"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A call that a stage makes: what is asked of whom, and where it is written down."""
 
     request: CompletionRequest
@@ -65,8 +66,7 @@ class Ask:
     ledger: Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class ToolWish:
+class ToolWish(Struct, frozen=True):
     """What tools a call may use.
 
     Args:
@@ -78,7 +78,7 @@ class ToolWish:
     record: Record
     names: Sequence[str]
     most_runs: int
-    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+    memory: dict[bytes, ToolResult] = {}
 
 
 async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None = None) -> Completion:
@@ -97,8 +97,7 @@ async def complete_with_tools(ask: Ask, wish: ToolWish, on_delta: OnDelta | None
     return completion
 
 
-@dataclass(slots=True)
-class _ToolLoop:
+class _ToolLoop(Struct):
     """The rounds of one response."""
 
     ask: Ask
@@ -108,10 +107,10 @@ class _ToolLoop:
     context: ToolContext
     #: The parameters that give the model its endpoint's own search.
     own: Mapping[str, Any]
-    runs: list[ToolRun] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    runs: list[ToolRun] = []
+    sources: list[Source] = []
     #: The marks of the fences around the results.
-    marks: list[str] = field(default_factory=list)
+    marks: list[str] = []
     reminders: int = 0
     pauses: int = 0
     stopped: Literal["calls", "repeats"] | None = None

@@ -6,8 +6,9 @@ What comes back is read by `replies`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.errors import CallFailed

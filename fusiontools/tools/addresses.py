@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from fusiontools.errors import FusionError, UsageError
 
@@ -85,8 +86,7 @@ def _ipv4_inside(address: IPv6Address) -> IPv4Address | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Allowed:
+class _Allowed(Struct, frozen=True):
     """One entry of the operator's list: a name, or a network; of one port, or of all."""
 
     name: str

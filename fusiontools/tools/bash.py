@@ -9,9 +9,11 @@ import os
 import shutil
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import UsageError
 from fusiontools.tools.sandbox import FOLDER, SHOWN, Sandbox, end, find_sandbox
@@ -52,20 +54,18 @@ _ENDINGS: dict[Ending, tuple[ToolStatus, str]] = {
 }
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     """What the calls of one response share: a folder, and which commands have changed it."""
 
     folder: Path
     shown: Path
     close: Callable[[], object]
     #: Every command in the order in which it was asked for, and how many of them were run in this folder.
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] = []
     ran: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A folder that is there already, and in which all commands run.
 
     Args:
@@ -85,8 +85,7 @@ class Place:
     network: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRun:
+class CommandRun(Struct, frozen=True):
     """What came of a command; `text` is all that it said, or the beginning and the end of that."""
 
     ending: Ending

@@ -11,8 +11,9 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from fusiontools.errors import UsageError
 from fusiontools.tools.bash import Place, Shell, is_too_full
@@ -25,16 +26,14 @@ _SAID_CHARS = 4_000
 _MOST_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class CheckVerdict:
+class CheckVerdict(Struct, frozen=True):
     """Whether a check has passed, and what it said."""
 
     passed: bool
     said: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImaginedChecker:
+class ImaginedChecker(Struct, frozen=True):
     """Runs nothing: what an estimate holds a response against.
 
     Args:
@@ -51,8 +50,7 @@ class ImaginedChecker:
         """Nothing is open."""
 
 
-@dataclass(slots=True)
-class Checker:
+class Checker(Struct):
     """Runs one command on one text after the other, as many at once as there are processors.
 
     Args:

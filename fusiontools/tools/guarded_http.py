@@ -9,11 +9,11 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 import httpx
+from msgspec import Struct
 
 from fusiontools.errors import FusionError, __version__
 from fusiontools.tools.addresses import AddressGuard, AddressRefused, plain_name
@@ -33,8 +33,7 @@ class FetchFailed(FusionError):
     code: Literal["refused", "timeout", "connect", "connection", "bad_response"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """An answer, its body decoded.
 
     Args:

@@ -13,8 +13,9 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.tool_options import McpServer
 from fusiontools.errors import UsageError, __version__
@@ -28,8 +29,7 @@ _CLOSE_S = 8.0
 _LAUNCHER = '{ cat; exec >&-; sleep 2; kill -KILL 0; } | { "$@"; kill -KILL 0; }'
 
 
-@dataclass(frozen=True, slots=True)
-class McpTool:
+class McpTool(Struct, frozen=True):
     """A tool as its server describes it."""
 
     name: str

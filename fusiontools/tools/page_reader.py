@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.record import jsonl
 
@@ -18,8 +19,7 @@ _LINE_LIMIT_BYTES = 64 << 20
 _DOCUMENTS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """What was read; `failed` says why nothing was."""
 
     text: str = ""

@@ -10,9 +10,10 @@ import html
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from fusiontools.config.api_keys import find_key
 from fusiontools.record import jsonl
@@ -37,8 +38,7 @@ _TAVILY_COUNTRIES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SearchQuery:
+class SearchQuery(Struct, frozen=True):
     """What is looked for.
 
     Args:
@@ -68,8 +68,7 @@ class Request(NamedTuple):
     content: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(Struct, frozen=True):
     """An engine behind HTTP.
 
     Args:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from fusiontools.record import jsonl
 from fusiontools.record.clean import clean
@@ -30,8 +32,7 @@ class ToolSource(TypedDict):
     date: NotRequired[str]
 
 
-@dataclass(frozen=True)
-class ToolResult:
+class ToolResult(Struct, frozen=True, dict=True):
     """What a run gave. Equal results have equal bytes, and come back from them.
 
     Args:
@@ -48,8 +49,8 @@ class ToolResult:
     cacheable: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", clean(self.text))
-        object.__setattr__(self, "sources", tuple(_cleaned(source) for source in self.sources))
+        force_setattr(self, "text", clean(self.text))
+        force_setattr(self, "sources", tuple(_cleaned(source) for source in self.sources))
 
     @cached_property
     def size_bytes(self) -> int:
@@ -77,8 +78,7 @@ def _cleaned(source: ToolSource) -> ToolSource:
     return cast(ToolSource, {key: " ".join(clean(str(value)).split()) for key, value in source.items()})
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class ToolContext:
+class ToolContext(Struct, eq=False, weakref=True):
     """What the runs of one response share: where the response stands, and which addresses it has seen.
 
     Args:
@@ -92,14 +92,14 @@ class ToolContext:
     record: str = ""
     place: tuple[str | int, ...] = ()
     epoch: int = 0
-    texts: list[str] = field(default_factory=list)
-    memory: dict[bytes, ToolResult] = field(default_factory=dict)
+    texts: list[str] = []
+    memory: dict[bytes, ToolResult] = {}
     #: The addresses that searches returned.
-    found: set[str] = field(default_factory=set)
+    found: set[str] = set()
     #: Told of each run when it is over, also where others of its message are not.
     on_run: Callable[[ToolRun], Awaitable[None]] | None = None
     #: How often each call that must not be made once for all was made, for its key.
-    made: dict[bytes, int] = field(default_factory=dict)
+    made: dict[bytes, int] = {}
     #: The last call and how often in a row.
     last: tuple[bytes, int] = (b"", 0)
 
@@ -118,8 +118,7 @@ class ToolContext:
 RunTool = Callable[[Arguments, ToolContext], Awaitable[ToolResult]]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A description for the model, and the function behind it.
 
     Args:
@@ -140,7 +139,7 @@ class Tool:
     parameters: Mapping[str, Any]
     run: RunTool
     reach: tuple[Reach, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     check: Callable[[Arguments, ToolContext], str | None] | None = None
     repeatable: bool = True
     timeout_s: float = 60.0
@@ -153,8 +152,7 @@ class Tool:
         return {"type": "function", "function": said}
 
 
-@dataclass(frozen=True, slots=True)
-class ToolRun:
+class ToolRun(Struct, frozen=True):
     """One call of a tool and what came of it: for the ledger, `tool_runs`, and the message to the model.
 
     Args:

@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import InputError, UsageError
 from fusiontools.record import jsonl
@@ -36,8 +38,7 @@ class ResultStore(Protocol):
         """Keep what a tool of this name gave; returns when it is safe."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Planned(Struct, frozen=True):
     """A call that was read: what to run under which keys, or the run that it is already."""
 
     tool: Tool

@@ -13,9 +13,10 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
+
+from msgspec import Struct
 
 #: How often the tree is looked at, and how often a process is asked where the system cannot tell of its end.
 LOOK_S, ASK_S = 0.1, 0.01
@@ -27,8 +28,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 Ending = Literal["exit", "timeout", "memory", "processes", "output", "disk"]
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """What a run may take.
 
     Args:

@@ -16,10 +16,11 @@ import codecs
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.tools.addresses import AddressGuard
@@ -61,8 +62,7 @@ _PARAMETERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
+class FetchOptions(Struct, frozen=True):
     """How pages are fetched.
 
     Args:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError, nearest
 from fusiontools.tools.addresses import AddressGuard
@@ -33,8 +34,7 @@ _DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
+class SearchOptions(Struct, frozen=True):
     """How the web is searched.
 
     Args:
@@ -50,8 +50,8 @@ class SearchOptions:
     language: str = "en"
     region: str = "US"
     count: int = 8
-    urls: Mapping[str, str] = field(default_factory=dict)
-    intervals_s: Mapping[str, float] = field(default_factory=dict)
+    urls: Mapping[str, str] = {}
+    intervals_s: Mapping[str, float] = {}
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 
 import pytest
 import stage_schemas
@@ -37,9 +37,9 @@ def test_the_schemas_say_of_stages_what_the_code_says(name: str) -> None:
 def test_the_schema_has_exactly_the_settings_of_models_endpoints_and_recipes() -> None:
     schema = schemas.load("recipe")
 
-    assert set(schema["$defs"]["model"]["properties"]) == {f.name for f in fields(Model)}
-    assert set(schema["$defs"]["endpoint"]["properties"]) == {f.name for f in fields(Endpoint) if f.init} - {"name"}
-    ours = {f.name for f in fields(Recipe)} - {"aliases", "stages", "tools"}
+    assert set(schema["$defs"]["model"]["properties"]) == set(Model.__struct_fields__)
+    assert set(schema["$defs"]["endpoint"]["properties"]) == set(Endpoint.__struct_fields__) - {"name"}
+    ours = set(Recipe.__struct_fields__) - {"aliases", "stages", "tools"}
     tools = {f.name for f in fields(ToolOptions)} - {"unsafe_shell", "language", "region", "results"}
     assert set(schema["properties"]) == ours | tools | {"models"} | STAGES.keys()
     assert set(schema["$defs"]["mcp_server"]["properties"]) == {f.name for f in fields(McpServer)} - {"name"}
@@ -88,8 +88,8 @@ def test_the_summary_in_a_record_gives_every_later_stage_back(name: str) -> None
 
     assert kept.keys() <= {"name", "endpoint", "panel", "judge", "synth", "vote", "pick"}
     # What a record keeps turns no tool on.
-    assert from_summary(PanelOptions, kept["panel"]) == replace(recipe.panel, tools=())
-    assert from_summary(JudgeOptions, kept["judge"]) == replace(recipe.judge, tools=())
+    assert from_summary(PanelOptions, kept["panel"]) == recipe.panel.replace(tools=())
+    assert from_summary(JudgeOptions, kept["judge"]) == recipe.judge.replace(tools=())
     assert from_summary(SynthOptions, kept["synth"]) == recipe.synth
     assert from_summary(VoteOptions, kept.get("vote", {})) == recipe.vote
     assert from_summary(PickOptions, kept.get("pick", {})) == recipe.pick

@@ -314,7 +314,7 @@ def hub() -> Iterator[Hub]:
 
 FETCH = """
 import json, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from fusiontools.record import jsonl
 from fusiontools.evaluation.tasks.datasets import Pinned, load_sets, set_tasks
 name, file, sha256 = sys.argv[1:]

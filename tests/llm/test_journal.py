@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 
 from fusiontools.errors import UsageError

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from scripted import Scripted, model, open_door, said
 from serving import Server
 from workdir import Run, Serve, Upstream

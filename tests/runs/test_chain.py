@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from samples import judged, lines, question, without_calls
 from scripted import HANG, Scripted, model, open_door, said
 from workdir import Run, Upstream

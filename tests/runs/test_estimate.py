@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from samples import ASKED, ledger_call
 from scripted import Scripted
 

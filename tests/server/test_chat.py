@@ -6,13 +6,13 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from serving import CHAT, Server, Streamed, asking, start_server
 from workdir import Serve, Upstream, hermetic
 

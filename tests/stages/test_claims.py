@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,7 +82,7 @@ def test_a_claim_names_who_holds_it_who_contradicts_it_and_where_they_say_so() -
 def test_who_does_not_ask_for_claims_asks_and_gets_what_he_always_did() -> None:
     backend = Scripted(j=reply(claimed("x", [LABEL[0]])))
 
-    result = ask_judge(replace(JUDGE, claims=False), answered(*PANEL), backend)
+    result = ask_judge(JUDGE.replace(claims=False), answered(*PANEL), backend)
 
     assert "claims" not in result["analysis"]
     assert "supporters" not in json.dumps([backend.requests[0].params, backend.requests[0].messages])
@@ -248,14 +247,14 @@ def test_one_response_has_nobody_to_support_it(panel: Any, noted: list[str]) -> 
 def test_without_min_support_nothing_is_weighed() -> None:
     backend = Scripted()
 
-    result = ask_synth(replace(SYNTH, min_support=None), judged(HELD, ALONE), backend)
+    result = ask_synth(SYNTH.replace(min_support=None), judged(HELD, ALONE), backend)
 
     assert "support" not in result["answer"]
     assert "contested" not in json.dumps(backend.requests[0].messages)
 
 
 def test_more_support_than_there_are_responses_is_bounded_and_said() -> None:
-    result = ask_synth(replace(SYNTH, min_support=5), judged(claimed("x", "abc"), HELD))
+    result = ask_synth(SYNTH.replace(min_support=5), judged(claimed("x", "abc"), HELD))
 
     assert (result["answer"]["support"]["min_support"], result["answer"]["support"]["of"]) == (3, 3)
     assert codes(result) == ["few_responses", "contested"]
@@ -280,7 +279,7 @@ def test_an_analysis_without_claims_is_taken_by_its_stances_points_and_insights(
     )
     del record["analysis"]["claims"]
 
-    two, three = (ask_synth(replace(SYNTH, min_support=k), record)["answer"]["support"] for k in (2, 3))
+    two, three = (ask_synth(SYNTH.replace(min_support=k), record)["answer"]["support"] for k in (2, 3))
 
     assert [each["claim"] for each in two["kept"]] == ["All say so.", "year: 1932", "p"]
     assert [(each["claim"], each["supporters"], each["opponents"]) for each in two["contested"]] == [
@@ -302,7 +301,7 @@ def test_without_an_analysis_code_finds_the_claims() -> None:
     assert codes(result) == ["no_claims", "contested"]
 
 
-@pytest.mark.parametrize("options", [SynthOptions(method="copy", min_support=2), replace(SYNTH, refine=True), SYNTH])
+@pytest.mark.parametrize("options", [SynthOptions(method="copy", min_support=2), SYNTH.replace(refine=True), SYNTH])
 def test_a_dissenter_is_named_however_the_answer_came_about(options: SynthOptions) -> None:
     result = ask_synth(options, judged(HELD, ALONE), Scripted(s=DOWN))
 

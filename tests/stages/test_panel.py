@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from scripted import ENDPOINT, HANG, Scripted, model, open_door, said
 from stage_runs import (
     ASKED,
@@ -143,9 +143,9 @@ def test_the_record_carries_the_recipe_that_holds_from_the_panel_on() -> None:
 
 def test_temperatures_are_spread_over_the_panel() -> None:
     assert temperatures(THREE) == {"a": [0.4], "b": [0.7], "c": [1.0]}
-    assert temperatures(replace(THREE, diversity=False)) == {"a": [0.7], "b": [0.7], "c": [0.7]}
-    assert temperatures(replace(THREE, temperature=0.1, jitter=0.3)) == {"a": [0.0], "b": [0.1], "c": [0.4]}
-    assert temperatures(replace(THREE, temperature=1.9, jitter=0.3)) == {"a": [1.6], "b": [1.9], "c": [2.0]}
+    assert temperatures(THREE.replace(diversity=False)) == {"a": [0.7], "b": [0.7], "c": [0.7]}
+    assert temperatures(THREE.replace(temperature=0.1, jitter=0.3)) == {"a": [0.0], "b": [0.1], "c": [0.4]}
+    assert temperatures(THREE.replace(temperature=1.9, jitter=0.3)) == {"a": [1.6], "b": [1.9], "c": [2.0]}
     assert temperatures(PanelOptions(members=(A,))) == {"a": [0.7]}
 
 
@@ -273,7 +273,7 @@ def test_a_question_that_is_not_short_gets_no_worked_turns(messages: Any) -> Non
 def test_once_enough_have_answered_the_rest_is_cut() -> None:
     backend = Scripted(b=HANG())
 
-    result = ask_panel(replace(THREE, quorum=2, grace_s=0), backend)
+    result = ask_panel(THREE.replace(quorum=2, grace_s=0), backend)
 
     assert [r.get("error", {}).get("code") for r in result["panel"]] == [None, "cut", None]
     assert result["panel"][1]["error"]["message"] == "not in 0 s after 2 had answered (--quorum)"
@@ -289,14 +289,14 @@ def test_who_answers_within_the_grace_is_heard() -> None:
     async def work() -> Record:
         gate = asyncio.Event()
         backend = Scripted(c=[gate, "late"], b=lambda _: asyncio.get_running_loop().call_soon(gate.set) and "b says.")
-        options = replace(THREE, quorum=1, grace_s=5)
+        options = THREE.replace(quorum=1, grace_s=5)
         return await panel(fixed(options))(ASKED, Runtime(open_door(backend)))
 
     assert [r["content"] for r in asyncio.run(work())["panel"]] == ["a says.", "b says.", "late"]
 
 
 def test_failures_do_not_count_towards_the_quorum() -> None:
-    result = ask_panel(replace(THREE, quorum=2, grace_s=0), Scripted(a=DOWN))
+    result = ask_panel(THREE.replace(quorum=2, grace_s=0), Scripted(a=DOWN))
 
     assert [r.get("error", {}).get("code") for r in result["panel"]] == ["auth", None, None]
 

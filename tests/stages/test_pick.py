@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -400,7 +399,7 @@ def test_a_picking_judge_takes_the_stages_settings_where_it_has_none() -> None:
     for options in (ONCE, PAIRWISE):
         backend = Scripted(j=ALWAYS_A)
 
-        run_pick(replace(options, temperature=0.2, max_tokens=9), says("x", "y"), backend)
+        run_pick(options.replace(temperature=0.2, max_tokens=9), says("x", "y"), backend)
 
         assert {(r.params["temperature"], r.params["max_tokens"]) for r in backend.requests} == {(0.2, 9)}
 
@@ -524,7 +523,7 @@ def test_of_more_responses_than_can_be_paired_the_best_ranked_are_compared_and_t
     record = {**judged(ranking=(0, 1)), "panel": says(*texts)["panel"]}
     backend = Scripted(judge=LONGER)
 
-    result = run_pick(replace(PAIRWISE, models=(model("judge"),)), record, backend)
+    result = run_pick(PAIRWISE.replace(models=(model("judge"),)), record, backend)
 
     assert [int(position) for position in result["answer"]["pick"]["points"]] == [0, 1, *range(4, MOST_PAIRED + 2)]
     assert len(backend.requests) == MOST_PAIRED * (MOST_PAIRED - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -252,7 +251,7 @@ def test_a_question_with_tools_is_decided_by_a_template_of_its_own_and_called_na
 def test_a_template_that_was_chosen_holds_with_tools_too() -> None:
     backend = Scripted()
 
-    ask_synth(replace(SYNTH, template="creative"), {**ANALYSED, "params": {"tools": TOOLS}}, backend)
+    ask_synth(SYNTH.replace(template="creative"), {**ANALYSED, "params": {"tools": TOOLS}}, backend)
 
     assert backend.requests[0].messages[0]["content"] == load_template("creative")["synth system"]
 

@@ -187,7 +187,9 @@ _forkers: list[socket.socket] = []
 
 def _forker() -> socket.socket:
     """Return the connection to the process that tools are forked off, one for all workers of a run of the tests."""
+    started = None
     while not _forkers:
+        assert started is None or not started.poll(), "the process that tools are forked off has failed"
         name = f"\0fusiontools-forker-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
         with socket.socket(socket.AF_UNIX) as listener:
             try:
@@ -196,7 +198,7 @@ def _forker() -> socket.socket:
             except OSError:
                 pass
             else:
-                _start(listener)
+                started = _start(listener)
         connection = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
             connection.connect(name)
@@ -210,7 +212,7 @@ def _forker() -> socket.socket:
     return _forkers[0]
 
 
-def _start(listener: socket.socket) -> None:
+def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
     """Start the process; it ends when the last worker has."""
     env = {
         "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",
@@ -230,6 +232,7 @@ def _start(listener: socket.socket) -> None:
     )
     # Before that, our own connection is closed: what is registered last is done first.
     atexit.register(process.wait)
+    return process
 
 
 # --- In the process that is forked ---

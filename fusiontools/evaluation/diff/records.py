@@ -11,9 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct, field
 
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
@@ -55,16 +56,14 @@ LISTED = ("consensus", "contradictions", "partial_coverage", "unique_insights", 
 _SLOT = ("layer", "member", "sample")
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """What is compared of a record: all but its calls, and what they come to."""
 
     record: Data
     spent: Spending
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What changed in a record, section by section; `question` is what it asks."""
 
     id: str
@@ -290,8 +289,7 @@ def _is_short(items: list[Any]) -> bool:
 KINDS = ("answer", "analysis", "failed", "answered", "other")
 
 
-@dataclass(slots=True)
-class RecordCounts:
+class RecordCounts(Struct):
     """How many records fared how; every compared record is counted once.
 
     `a` and `b` are what the compared records cost: what stands in one file only would compare unlike with like.

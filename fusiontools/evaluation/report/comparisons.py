@@ -11,8 +11,9 @@ Source  Berger 1982, Technometrics 24, 295-300, intersection-union test
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.evaluation.report.scores import ScoreTable
 from fusiontools.evaluation.report.statistics import (
@@ -33,8 +34,7 @@ from fusiontools.evaluation.report.systems import ORACLE
 Verdict = Literal["better", "worse", "cannot tell"]
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
+class Contest(Struct, frozen=True):
     """A comparison that is shown; `rival` is the best of `rivals` on these tasks."""
 
     against: str
@@ -94,8 +94,7 @@ def _find_p(pairs: Sequence[PairedDifference]) -> float:
     return min(1.0, len(pairs) * min(worse)) if worse else max(pair.p for pair in pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """A system in both runs, on the tasks that stand in both; the difference is the second's minus the first's."""
 
     name: str
@@ -105,8 +104,7 @@ class Changed:
     p_holm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Runs:
+class Runs(Struct, frozen=True):
     """What changed between two runs."""
 
     tasks: int

@@ -6,8 +6,9 @@ Each is found once, however many systems are told from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from fusiontools.record.types import Grade, Record
 
@@ -18,8 +19,7 @@ Place = tuple[int, str, int]
 Weighting = Literal["given", "learned", "logprob", "surer"]
 
 
-@dataclass(slots=True)
-class Graded:
+class Graded(Struct):
     """A record, and what several systems ask of it."""
 
     record: Record

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.evaluation.report.scores import ScoreTable
 from fusiontools.evaluation.report.systems import LEARNED, SURE, UNTIL, VOTE
@@ -12,8 +13,7 @@ from fusiontools.evaluation.report.systems import LEARNED, SURE, UNTIL, VOTE
 _FEW = 30
 
 
-@dataclass(frozen=True, slots=True)
-class NoteContext:
+class NoteContext(Struct, frozen=True):
     """What the notes are made of."""
 
     table: ScoreTable

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError, install_line
 from fusiontools.evaluation.report.reliability import AgreementPart
@@ -73,8 +74,7 @@ def draw(summary: Summary, path: str) -> None:
     _save(lambda: _make_figure(summary), _title(summary), path)
 
 
-@dataclass(frozen=True, slots=True)
-class FrontMark:
+class FrontMark(Struct, frozen=True):
     """One way to an answer in a picture of those that nobody beats; `kind` is `chosen`, `best alone` or `front`."""
 
     label: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.evaluation.report.statistics import Interval, wilson
 
@@ -12,8 +13,7 @@ from fusiontools.evaluation.report.statistics import Interval, wilson
 _PARTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class AgreementPart:
+class AgreementPart(Struct, frozen=True):
     """The votes whose agreement is above `low` and up to `high`: how many, and how often they are right."""
 
     low: float

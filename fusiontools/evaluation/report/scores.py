@@ -12,8 +12,9 @@ import math
 import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.graded import Graded
@@ -46,8 +47,7 @@ _AMPLE = 2 * votes_to_be_sure(0, SURE)
 _MOST = 12
 
 
-@dataclass(slots=True)
-class MemberPair:
+class MemberPair(Struct):
     """Two responses of the same panels, counted over records."""
 
     n: int = 0
@@ -86,20 +86,18 @@ class MemberPair:
         return (self.n * self.both - self.one * self.other) / math.sqrt(spread) if spread > 1e-9 else None
 
 
-@dataclass(slots=True)
-class Rank:
+class Rank(Struct):
     """The responses that a judge put in one place of its ranking."""
 
     n: int = 0
     score: float = 0.0
 
 
-@dataclass(slots=True)
-class PanelTally:
+class PanelTally(Struct):
     """Counts over all panels; what is kept grows with the panel, not with the records."""
 
-    pairs: dict[tuple[str, str], MemberPair] = field(default_factory=dict)
-    ranks: list[Rank] = field(default_factory=list)
+    pairs: dict[tuple[str, str], MemberPair] = {}
+    ranks: list[Rank] = []
     #: What a response is worth that is drawn by lot from those ranked.
     chance: Rank = field(default_factory=Rank)
     #: Whether any panel had more than one response to choose from.
@@ -140,8 +138,7 @@ _REPETITION = re.compile(r"#\d+\Z")
 _WORDS = {"best-single", "same-cost", "judge", "before"}
 
 
-@dataclass(slots=True)
-class Column:
+class Column(Struct):
     """One system over all records; NaN where it was not asked, or its time not measured."""
 
     scores: array[float] = field(default_factory=lambda: array("d"))
@@ -173,11 +170,10 @@ class Column:
             self.usd.extend([0.0] * missing)
 
 
-@dataclass(slots=True)
-class ScoreTable:
+class ScoreTable(Struct):
     """What was read so far; `finish` closes it."""
 
-    columns: dict[System, Column] = field(default_factory=dict)
+    columns: dict[System, Column] = {}
     panel: PanelTally = field(default_factory=PanelTally)
     records: int = 0
     graded: int = 0
@@ -194,21 +190,21 @@ class ScoreTable:
     weighable: int = 0
     keys: int = 0
     #: Of each vote, which share of the panel agrees, and the score of its answer.
-    agreements: list[tuple[float, float]] = field(default_factory=list)
+    agreements: list[tuple[float, float]] = []
     #: Models, with their endpoints, that judged, that wrote, and that were asked alone as this or that system.
-    judges: set[tuple[str, str]] = field(default_factory=set)
-    writers: set[tuple[str, str]] = field(default_factory=set)
-    models: dict[System, set[tuple[str, str]]] = field(default_factory=dict)
-    categories: list[str] = field(default_factory=list)
+    judges: set[tuple[str, str]] = set()
+    writers: set[tuple[str, str]] = set()
+    models: dict[System, set[tuple[str, str]]] = {}
+    categories: list[str] = []
     repeated: int = 0
     #: Systems that give the same answer by construction on every record; None before the first.
     equal: set[tuple[System, System]] | None = None
-    _tasks: dict[str, int] = field(default_factory=dict)
+    _tasks: dict[str, int] = {}
     _task_of: array[int] = field(default_factory=lambda: array("l"))
-    _category_of: list[int] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _category_of: list[int] = []
+    _seen: set[tuple[str, int]] = set()
     #: Records in which whoever has no grade scores 0, and whether he failed.
-    _lost: dict[int, bool] = field(default_factory=dict)
+    _lost: dict[int, bool] = {}
 
     def add(self, record: Record) -> None:
         """Take a record's numbers."""

@@ -20,6 +20,8 @@ from statistics import NormalDist
 from types import ModuleType
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError, install_line
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
@@ -27,8 +29,7 @@ _CHUNK = 1 << 17
 Columns = Sequence[Sequence[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
+class Draws(Struct, frozen=True):
     """How often is drawn, and from which seed."""
 
     seed: int = 0
@@ -143,8 +144,7 @@ Interval = tuple[float, float]
 Scores = tuple[Sequence[float], Sequence[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
+class Mean(Struct, frozen=True):
     """A mean score over tasks with its interval: Wilson's where every score is 0 or 1, else a bootstrap."""
 
     tasks: int

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
@@ -32,8 +33,7 @@ Measure = Literal["usd", "calls"]
 _NEAR = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What a system costs for one record; `unknown` calls make `usd` a lower bound."""
 
     usd: float
@@ -105,8 +105,7 @@ _ORDER = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
+class SummaryRow(Struct, frozen=True):
     """One system: its score, and what it takes for one record."""
 
     name: str
@@ -128,8 +127,7 @@ class SummaryRow:
     failed: float
 
 
-@dataclass(frozen=True, slots=True)
-class Category:
+class Category(Struct, frozen=True):
     """The tasks of one category; `differences` are the subject's, against the rivals of the whole."""
 
     name: str
@@ -138,8 +136,7 @@ class Category:
     differences: dict[str, PairedDifference]
 
 
-@dataclass(frozen=True, slots=True)
-class PanelSummary:
+class PanelSummary(Struct, frozen=True):
     """What can be said of the panel: pairs of members, the ceiling of any selection, the judge's ranking."""
 
     pairs: dict[tuple[str, str], MemberPair]
@@ -155,8 +152,7 @@ class PanelSummary:
     agreement: list[AgreementPart]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """A report."""
 
     tasks: int

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import reduce
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from fusiontools.llm.ledger import Spending
 
@@ -56,8 +57,7 @@ NOTHING = Took(0, 0.0, 0, 0, math.nan)
 _UNKNOWN = NOTHING._replace(unknown=1)
 
 
-@dataclass(slots=True)
-class CallSums:
+class CallSums(Struct):
     """What a record's calls took, by who needs them."""
 
     panel: Took = NOTHING
@@ -65,8 +65,8 @@ class CallSums:
     #: All that the fusion's answer took.
     fusion: Took = NOTHING
     #: The calls of one response of the first layer, and of one baseline's.
-    members: dict[Seat, Took] = field(default_factory=dict)
-    baselines: dict[Seat, Took] = field(default_factory=dict)
+    members: dict[Seat, Took] = {}
+    baselines: dict[Seat, Took] = {}
 
 
 def add_up(calls: Iterable[Mapping[str, Any]], rounds: Mapping[Seat, int] = MappingProxyType({})) -> CallSums:

@@ -21,9 +21,11 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.answers.keys import vote_keys
 from fusiontools.errors import InputError, UsageError, install_line, nearest
@@ -37,8 +39,7 @@ from fusiontools.record.types import Record
 _BATCH = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
+class Pinned(Struct, frozen=True):
     """One file, at one commit, with the only content that it may have."""
 
     source: str
@@ -201,8 +202,7 @@ def _make_draft(task_id: str, question: str, target: Any, grader: str, category:
     return Draft(question, options, {"id": task_id, "meta": {**said, "grader": grader, "category": category, **more}})
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSet:
+class TaskSet(Struct, frozen=True):
     """A named set: in a file of ours, or in pinned files by split, the usual one first."""
 
     name: str
@@ -223,8 +223,7 @@ class TaskSet:
         return f"sha256:{hashlib.sha256(self.file.read_bytes()).hexdigest()[:16]}" if self.file else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sets:
+class Sets(Struct, frozen=True):
     """All sets, and all prompts, by name."""
 
     sets: dict[str, TaskSet]

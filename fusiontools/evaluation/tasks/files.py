@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from msgspec import Struct
 
 from fusiontools.errors import InputError, UsageError
 from fusiontools.evaluation.tasks.rows import BadRow
@@ -30,8 +30,7 @@ _TEXT_TAG = "tag:yaml.org,2002:str"
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
+class FileRow(Struct, frozen=True):
     """One row of a file, and where it stands: `mine.csv:3`."""
 
     place: str

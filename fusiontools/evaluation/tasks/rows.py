@@ -17,8 +17,9 @@ import math
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.config.evaluation_options import GRADERS
 from fusiontools.errors import InputError, UsageError, nearest
@@ -31,8 +32,7 @@ LETTERS = string.ascii_uppercase
 _GAP = re.compile(r"\{(question|options)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A task before its prompt is written.
 
     Args:
@@ -46,16 +46,14 @@ class Draft:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class BadRow:
+class BadRow(Struct, frozen=True):
     """A row that is no task: where it stands, and why."""
 
     place: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
+class Prompts(Struct, frozen=True):
     """How questions are put: templates with `{question}` and, for a choice, `{options}`."""
 
     plain: str

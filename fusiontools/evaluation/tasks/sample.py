@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from fusiontools.errors import nearest
 from fusiontools.evaluation.tasks.rows import BadRow
@@ -16,8 +17,7 @@ from fusiontools.record.sections import digest
 from fusiontools.record.types import Record
 
 
-@dataclass(slots=True)
-class Chooser:
+class Chooser(Struct):
     """What is wanted of the tasks; and what was there, to say so where nothing fits."""
 
     categories: tuple[str, ...] = ()

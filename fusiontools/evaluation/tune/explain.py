@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fusiontools.evaluation.report.statistics import Mean, PairedDifference, compare_paired, means
 from fusiontools.evaluation.tune.replay import Way
 from fusiontools.evaluation.tune.selection import Tuner
 
 
-@dataclass(frozen=True, slots=True)
-class MemberPart:
+class MemberPart(Struct, frozen=True):
     """One member among the others.
 
     Args:

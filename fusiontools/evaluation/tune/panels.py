@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from fusiontools.errors import UsageError
 from fusiontools.evaluation.report.graded import Graded
@@ -30,8 +31,7 @@ _MISSING = 0.1
 LAST = 1 << 30
 
 
-@dataclass(slots=True)
-class _PanelRow:
+class _PanelRow(Struct):
     """One record; each list in the order of `seats`."""
 
     id: str
@@ -56,8 +56,7 @@ class _PanelRow:
     judge: tuple[float, int, int, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Panels:
+class Panels(Struct, frozen=True):
     """All records as arrays of numpy: `records × seats`, in the order of the groups of questions.
 
     Args:
@@ -114,19 +113,18 @@ class Panels:
         return sums / (sizes if sums.ndim == 1 else sizes[:, None])
 
 
-@dataclass(slots=True)
-class PanelReader:
+class PanelReader(Struct):
     """Takes graded records one by one; `finish` makes arrays of them."""
 
     records: int = 0
     ungraded: int = 0
     failed: int = 0
-    _rows: list[_PanelRow] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _rows: list[_PanelRow] = []
+    _seen: set[tuple[str, int]] = set()
     _repeated: int = 0
     _tally: PanelTally = field(default_factory=PanelTally)
-    _graders: set[str] = field(default_factory=set)
-    _recipes: dict[bytes, int] = field(default_factory=dict)
+    _graders: set[str] = set()
+    _recipes: dict[bytes, int] = {}
 
     def add(self, record: Record) -> None:
         """Take what can be learned from a record."""

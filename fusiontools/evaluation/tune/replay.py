@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
 
 from fusiontools.answers.certainty import votes_to_be_sure
 from fusiontools.evaluation.report.statistics import load_numpy
@@ -69,8 +70,7 @@ class Way(NamedTuple):
 _WORDS = {"vote": "vote", "weighted": "weighted vote", "first": "first that answers", "pick": "judge's pick"}
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(Struct, frozen=True):
     """What ways came to for each group of questions: `groups × ways`; seconds are NaN where nobody measured."""
 
     score: Any

@@ -9,8 +9,9 @@ Source  Zhang et al. 2025, Avengers-Pro, arXiv:2508.12631 (k-means over question
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.evaluation.report.statistics import load_numpy
 from fusiontools.evaluation.tune.groups import feature_matrix
@@ -26,8 +27,7 @@ _LOOKED_AT = 2_000
 KINDS = (4, 8, 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(Struct, frozen=True):
     """Kinds of questions by their centres (rows of length 1), and the place of the treatment that each kind gets."""
 
     centres: Any

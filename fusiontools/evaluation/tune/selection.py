@@ -20,12 +20,16 @@ Source  Cawley and Talbot 2010, JMLR 11, 2079-2107 (nested cross-validation); Ro
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.evaluation.report.statistics import (
     TAIL,
@@ -62,8 +66,7 @@ _FRONT = 8
 _DUST = 1e-7
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """How a way is chosen.
 
     Args:
@@ -79,8 +82,7 @@ class Rule:
     solo: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(Struct, frozen=True):
     """What was learned for a way: the weights of its votes, or which kind of question gets which treatment."""
 
     weights: Mapping[str, float] | None = None
@@ -206,8 +208,7 @@ class Choice:
     by_group: list[float] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(Struct, frozen=True):
     """What can be said of some graded panels.
 
     Args:
@@ -464,7 +465,7 @@ def _widen_difference(pair: PairedDifference, unsteady: float) -> PairedDifferen
     error = factor * (high - low) / (2 * NormalDist().inv_cdf(1 - TAIL))
     p = 2 * NormalDist().cdf(-abs(pair.mean) / error) if error else 1.0
     drawn = [pair.mean + factor * (each - pair.mean) for each in pair.drawn]
-    return replace(pair, p=max(p, pair.p), squared=pair.squared * factor**2, drawn=drawn)
+    return dataclasses.replace(pair, p=max(p, pair.p), squared=pair.squared * factor**2, drawn=drawn)
 
 
 def _kinds_tried(train: Any) -> list[int]:

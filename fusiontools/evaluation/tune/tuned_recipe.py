@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import ENDPOINTS, Model, plain_model
 from fusiontools.config.recipe import read_section
@@ -33,8 +34,7 @@ _KEPT = (
 _KEYS = {"numeric": "number", "choice": "choice"}
 
 
-@dataclass(frozen=True, slots=True)
-class AskedPanel:
+class AskedPanel(Struct, frozen=True):
     """How the panel was asked: the recipe that the records keep, and its members with the temperatures they had."""
 
     recipe: Mapping[str, Any]
@@ -174,9 +174,7 @@ def _as_asked(options: PanelOptions, models: Sequence[Model]) -> dict[str, dict[
 
 
 def _with_members(options: PanelOptions, models: Sequence[Model]) -> PanelOptions:
-    from dataclasses import replace
-
-    return replace(options, members=tuple(models))
+    return options.replace(members=tuple(models))
 
 
 def _require_endpoints(home: str, models: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from fusiontools.record import jsonl
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 COMPLETED, EXPIRED, CANCELLED, REFUSED = "completed", "expired", "cancelled", "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class LineFault:
+class LineFault(Struct, frozen=True):
     """Why a provider refused a job before it ran; `line` is the line at fault, from 1, where it says one."""
 
     code: str
@@ -26,8 +26,7 @@ class LineFault:
     line: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How far a job is.
 
     Args:
@@ -45,8 +44,7 @@ class Standing:
     checking: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LineAnswer:
+class LineAnswer(Struct, frozen=True):
     """What came of one call: an HTTP status and a body; status 0 where it was not made, and `body` says why."""
 
     custom_id: str

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.http import OPENAI, HttpBackend

@@ -9,8 +9,9 @@ there for jobs.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.budget import RecordBudget
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from fusiontools.llm.purses import Budget
 
 
-@dataclass(slots=True)
-class BatchMoney:
+class BatchMoney(Struct):
     """The money of one run.
 
     Args:
@@ -33,7 +33,7 @@ class BatchMoney:
     shared: bool
     #: Whether the cost of a call became known in this round: who was short of money before may have some now.
     has_settled: bool = False
-    _counted: set[Hashable] = field(default_factory=set)
+    _counted: set[Hashable] = set()
     #: Of this round: what calls have cost, what those may that have no answer yet, and of these what is not sent yet.
     _spent_usd: float = 0.0
     _pending_usd: float = 0.0

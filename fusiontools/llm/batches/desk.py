@@ -13,9 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import BatchTerms
 from fusiontools.errors import CallFailed, UsageError
@@ -121,8 +124,7 @@ async def _far_as_it_comes(work: Callable[[], Awaitable[Record]]) -> asyncio.Fut
             await asyncio.wait({task})
 
 
-@dataclass(frozen=True, slots=True)
-class DeskCall:
+class DeskCall(Struct, frozen=True):
     """A call as the client makes it."""
 
     key: bytes

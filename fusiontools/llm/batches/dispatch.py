@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from msgspec import Struct
 
 from fusiontools.config.models import BatchTerms, Endpoint
 from fusiontools.errors import CallFailed
@@ -43,8 +44,7 @@ _LOOKS_IN_VAIN = 10
 _CANCELLING_S = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledCall:
+class SpooledCall(Struct, frozen=True):
     """A call that waits to be put into a job, as a line of it."""
 
     key: bytes
@@ -125,8 +125,7 @@ class _Ahead:
         return (self.next is not None) + sum(1 for _ in self._left)
 
 
-@dataclass(slots=True)
-class Dispatch:
+class Dispatch(Struct):
     """The way of jobs to their providers and back.
 
     Args:
@@ -139,9 +138,9 @@ class Dispatch:
     endpoints: Mapping[str, Endpoint]
     say: Callable[[str], None]
     reserve: Callable[[float], Awaitable[None]]
-    _apis: dict[str, BatchApi] = field(default_factory=dict)
+    _apis: dict[str, BatchApi] = {}
     #: The jobs of which it has been said that their provider is silent.
-    _silent: set[str] = field(default_factory=set)
+    _silent: set[str] = set()
 
     async def recover(self) -> None:
         """Find out what became of jobs that a process left while it sent them.

@@ -14,9 +14,11 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.record import jsonl
@@ -51,8 +53,7 @@ JobState = Literal["made", "creating", "open", "ended"]
 CallState = Literal["open", "answered", "bought", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchJob:
+class BatchJob(Struct, frozen=True):
     """One job at one endpoint for one model.
 
     Args:
@@ -79,8 +80,7 @@ class BatchJob:
     absent_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewCall:
+class NewCall(Struct, frozen=True):
     """A call that goes into a job: under the journal's key, and by what it may cost; `sent` tells its body apart."""
 
     key: bytes
@@ -88,8 +88,7 @@ class NewCall:
     bound_usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class KnownCall:
+class KnownCall(Struct, frozen=True):
     """What is known of a call.
 
     Args:

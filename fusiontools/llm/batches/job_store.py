@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -18,6 +17,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from msgspec.structs import astuple
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.batches.job_file import BatchJob, JobFile, NewCall
@@ -154,7 +155,7 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     kind = type(value).__name__
-    return {"kind": kind, "with": [getattr(value, field.name) for field in dataclasses.fields(_KINDS[kind])]}
+    return {"kind": kind, "with": [*astuple(value)]}
 
 
 def _from_json(said: dict[str, Any]) -> Any:

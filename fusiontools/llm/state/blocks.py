@@ -11,7 +11,8 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fusiontools.llm.state.store import Counters, StateAway, end_tasks
 
@@ -23,8 +24,7 @@ _TEND_S = 1.0
 _AGAIN_S = 0.1
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(Struct):
     """So much of one limit, to be used until a moment of the loop's time."""
 
     name: str

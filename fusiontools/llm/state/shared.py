@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.journal import Journal, default_path, open_journal
@@ -23,8 +24,7 @@ from fusiontools.llm.state.remote_journal import RemoteJournal
 from fusiontools.llm.state.store import CallStore, KeptCalls, Store
 
 
-@dataclass(slots=True)
-class State:
+class State(Struct):
     """What a process has open of the state that it shares.
 
     Args:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from fusiontools.llm.completion import Completion, CompletionRequest
@@ -56,8 +57,7 @@ class KeptCall(NamedTuple):
     fence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The right to buy a call while nobody else does.
 
     Args:
@@ -68,20 +68,17 @@ class Lease:
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Somebody else has the lease, with this fence."""
 
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """Whoever had the lease has bought the call: the journal has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A part of a limit over a window of time.
 
     Args:
@@ -97,8 +94,7 @@ class Grant:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(Struct, frozen=True):
     """What a call wants before it is made: money of some purses, and a turn at a model.
 
     Args:
@@ -112,8 +108,7 @@ class Purchase:
     bound_usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
+class Shortage(Struct, frozen=True):
     """Why a purchase cannot be: by what was spent from a purse, it would pass the limit."""
 
     purse: str
@@ -121,8 +116,7 @@ class Shortage:
     usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True):
     """Money that is set aside for a call, in the purses of these names; without an endpoint nothing is learned."""
 
     id: str
@@ -133,8 +127,7 @@ class Reservation:
     usd: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What became of a reservation.
 
     Args:

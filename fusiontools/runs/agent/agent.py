@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.errors import UsageError
 from fusiontools.record.types import Record
 from fusiontools.runs.agent.loop import INTERRUPTED, NOT_RUN, AgentOptions, Outcome, Steps, Watcher
@@ -32,8 +34,7 @@ _GOES_ON = frozenset(
 )
 
 
-@dataclass
-class CodeTurn:
+class CodeTurn(Struct):
     """What came of a turn.
 
     Args:

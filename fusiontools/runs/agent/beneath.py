@@ -14,8 +14,9 @@ import secrets
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,8 +28,7 @@ class RefusedPath(Exception):
     """A path that is not to be used; the text says why, for the model and for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """Where a path leads: an open directory, and a name in it, which need not exist and is no link.
 
     Args:

@@ -6,7 +6,8 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: Longer files are not compared line by line.
 _DIFF_BYTES = 1 << 20
@@ -18,8 +19,7 @@ class EditRefused(Exception):
     """A change that was not made; the text says why and what helps, for the model."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePatch:
+class FilePatch(Struct, frozen=True):
     """What a patch does to one file.
 
     Args:

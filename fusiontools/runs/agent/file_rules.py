@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LINKED = "{} has another name elsewhere (a hard link), which would change, too"
 #: Files that something runs later, outside of every sandbox: hooks, what a shell or an editor loads, CI, other agents.
@@ -32,8 +33,7 @@ _CACHES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Which files may not be changed.
 
     Args:

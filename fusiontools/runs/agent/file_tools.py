@@ -11,8 +11,9 @@ import hashlib
 import re
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath, Spot
 from fusiontools.runs.agent.exact_edits import (
@@ -50,8 +51,7 @@ ListFiles = Callable[[], Awaitable[tuple[list[str], str]]]
 Ask = Callable[[str, str], Awaitable[str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
+class _Write(Struct, frozen=True):
     """A change of one file that has been checked and not been made."""
 
     path: str
@@ -59,8 +59,7 @@ class _Write:
     after: bytes | None
 
 
-@dataclass
-class FileTools:
+class FileTools(Struct):
     """Tools that reach the files of one folder.
 
     Args:
@@ -79,10 +78,10 @@ class FileTools:
     ask: Ask | None = None
     is_linked: Callable[[str], bool] = lambda path: False
     #: The digest of each file as the model has last been shown it, or has made it.
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, str] = {}
     #: What the tools have written.
-    written: set[str] = field(default_factory=set)
-    _asked_about: set[str] = field(default_factory=set)
+    written: set[str] = set()
+    _asked_about: set[str] = set()
 
     def tools(self) -> list[Tool]:
         """Return the tools."""

@@ -9,9 +9,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.runs.agent.beneath import Beneath
 
@@ -24,8 +25,7 @@ _FICLONE: int = getattr(fcntl, "FICLONE", 0x40049409)
 _MOST_DEPTH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What stands at a path.
 
     Args:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.config.models import Model
 from fusiontools.config.templates import load_template
@@ -72,8 +74,7 @@ NOT_RUN = "not run: the turn is over"
 INTERRUPTED = "interrupted; nobody knows whether it ran to its end: look before you go on"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
+class AgentOptions(Struct, frozen=True):
     """How an agent works.
 
     Args:

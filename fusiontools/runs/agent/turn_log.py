@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
@@ -30,8 +31,7 @@ from fusiontools.runs.session import (
 _SUFFIX = ".turn"
 
 
-@dataclass
-class TurnLog:
+class TurnLog(Struct):
     """The steps of a turn.
 
     Args:
@@ -39,9 +39,9 @@ class TurnLog:
     """
 
     path: Path
-    about: dict[str, Any] = field(default_factory=dict)
-    messages: list[Message] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    about: dict[str, Any] = {}
+    messages: list[Message] = []
+    calls: list[Call] = []
     _fd: int | None = None
 
     @classmethod

@@ -17,9 +17,10 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.runs.agent.beneath import Beneath, RefusedPath
@@ -38,8 +39,7 @@ _TESTS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(Struct, frozen=True):
     """A path that is not in the copy as it was in the folder."""
 
     path: str
@@ -65,8 +65,7 @@ class CopyStopped(Exception):
     """Somebody has stopped it while the folder was being copied; nothing is left of the copy."""
 
 
-@dataclass
-class WorkCopy:
+class WorkCopy(Struct):
     """A copy of a folder.
 
     Args:
@@ -81,10 +80,10 @@ class WorkCopy:
     base: dict[str, Entry]
     owner: int | None = None
     #: What could not be copied, and why.
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[str] = []
     _lock: int = -1
-    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    _known: dict[str, Entry] = field(default_factory=dict)
+    _stamps: dict[str, tuple[int, ...]] = {}
+    _known: dict[str, Entry] = {}
 
     @property
     def tree(self) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.runs.agent.beneath import RefusedPath
 from fusiontools.runs.agent.file_tools import Ask, FileTools
@@ -21,11 +24,10 @@ Convene = Callable[[str, Sequence[str]], Awaitable[str]]
 Finish = Callable[[str], Awaitable[str | None]]
 
 
-@dataclass
-class WorkPlan:
+class WorkPlan(Struct):
     """The steps that the model has said it will take: text, state and remark of each."""
 
-    steps: list[tuple[str, State, str]] = field(default_factory=list)
+    steps: list[tuple[str, State, str]] = []
 
     @property
     def open_steps(self) -> list[int]:

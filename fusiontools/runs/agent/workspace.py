@@ -8,9 +8,10 @@ import os
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.journal import default_path
@@ -50,8 +51,7 @@ _LIST = (
 _CHECK_CHARS = 12_000
 
 
-@dataclass(frozen=True, slots=True)
-class CheckRun:
+class CheckRun(Struct, frozen=True):
     """What came of the person's check."""
 
     green: bool
@@ -59,8 +59,7 @@ class CheckRun:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class KeptWork:
+class KeptWork(Struct, frozen=True):
     """What of the work is kept.
 
     Args:
@@ -74,8 +73,7 @@ class KeptWork:
     ignored: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkOptions:
+class WorkOptions(Struct, frozen=True):
     """How an agent works on a folder.
 
     Args:
@@ -95,8 +93,7 @@ class WorkOptions:
     secrets: Sequence[str] = ()
 
 
-@dataclass
-class Workspace:
+class Workspace(Struct):
     """The copy of a project, open for work."""
 
     options: WorkOptions
@@ -107,7 +104,7 @@ class Workspace:
     #: Whether nobody has worked in it yet.
     fresh: bool
     #: What our own run of the check has left behind.
-    leavings: set[str] = field(default_factory=set)
+    leavings: set[str] = set()
 
     @property
     def at(self) -> str:

@@ -13,9 +13,11 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fusiontools.config.models import Endpoint
 from fusiontools.config.recipe import Recipe
@@ -40,8 +42,7 @@ _REASONS = 5
 _TELL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class ChainJob:
+class ChainJob(Struct, frozen=True):
     """What every worker is told.
 
     Args:
@@ -76,7 +77,7 @@ class ChainJob:
     @property
     def limited(self) -> bool:
         """Whether a cost limit holds."""
-        limits = replace(self.recipe.limits, **self.limits)
+        limits = self.recipe.limits.replace(**self.limits)
         return limits.max_cost_usd is not None or limits.max_record_cost_usd is not None
 
     def bind(self) -> Stage:
@@ -89,8 +90,7 @@ class ChainJob:
         return chain.bind(self.recipe, binding=self.binding, offline=True, limited=self.limited)
 
 
-@dataclass(slots=True)
-class BlockReport:
+class BlockReport(Struct):
     """What became of a block.
 
     Args:
@@ -105,11 +105,11 @@ class BlockReport:
     name: str
     counts: RunCounts = field(default_factory=RunCounts)
     reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = {}
     refused: str | None = None
     broken: str | None = None
-    bugs: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    bugs: list[str] = []
+    warnings: list[str] = []
     stopped: bool = False
     waiting: int = 0
 
@@ -123,7 +123,7 @@ def open_client(job: ChainJob, warn: Callable[[str], None], *, pursed: bool = Tr
     Raises:
         UsageError: options that cannot be, a journal or a state that cannot be opened.
     """
-    limits = replace(job.recipe.limits, **job.limits)
+    limits = job.recipe.limits.replace(**job.limits)
     journal, state = open_kept(job.journal, warn)
     # One purse of all workers, where there is a limit: the one that was named, else the run's own.
     own = job.purse if pursed and limits.max_cost_usd is not None else None
@@ -132,11 +132,11 @@ def open_client(job: ChainJob, warn: Callable[[str], None], *, pursed: bool = Tr
         # Who shares state shares the limits there; else each has an even part of them.
         endpoints=job.recipe.endpoints if state else _parts(job.recipe.endpoints, job.workers),
         state=state,
-        limits=replace(limits, max_concurrency=max(1, limits.max_concurrency // job.workers)),
+        limits=limits.replace(max_concurrency=max(1, limits.max_concurrency // job.workers)),
         journal=journal,
         replay=True,
         offline=bool(job.journal.get("offline")),
-        tools=replace(job.recipe.tools, **job.tools) if job.tools else job.recipe.tools,
+        tools=job.recipe.tools.replace(**job.tools) if job.tools else job.recipe.tools,
         redact=job.recipe.redact,
         purses=purses,
         run=run,
@@ -153,8 +153,7 @@ def _parts(endpoints: Mapping[str, Endpoint], workers: int) -> dict[str, Endpoin
     return parts
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenChain:
+class _OpenChain(Struct, frozen=True):
     """A chain and what it needs, while blocks are under way."""
 
     stage: Stage

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from fusiontools.record import jsonl
 from fusiontools.runs.cluster.record_files import Location, read_lines
@@ -24,8 +25,7 @@ _UNFINISHED = ".unfinished-"
 _MOST_BYTES = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFolder:
+class OutputFolder(Struct, frozen=True):
     """A folder of finished files: those of answered records in it, those of failed ones in its folder `failed`.
 
     Args:

@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from fusiontools.errors import UsageError
 from fusiontools.runs.cluster.chain_actor import BlockReport, ChainActor, ChainJob

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import InputError
 from fusiontools.record import jsonl
@@ -29,8 +31,7 @@ _NUMBERED = re.compile(r"(?s)(.+)#([2-9]|[1-9][0-9]{1,8})")
 _EXPLAINED = 20
 
 
-@dataclass(frozen=True, slots=True)
-class FileBlock:
+class FileBlock(Struct, frozen=True):
     """A block as its file has it.
 
     Args:
@@ -55,8 +56,7 @@ class FileBlock:
         return len(self.keys) // KEY_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class BlockTask:
+class BlockTask(Struct, frozen=True):
     """A block that is to be worked on.
 
     Args:
@@ -67,7 +67,7 @@ class BlockTask:
 
     name: str
     block: FileBlock
-    numbers: Mapping[int, int] = field(default_factory=dict)
+    numbers: Mapping[int, int] = {}
     done: frozenset[int] = frozenset()
 
     @property

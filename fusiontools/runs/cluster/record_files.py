@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
@@ -28,8 +29,7 @@ _CHUNK_BYTES = 1 << 20
 _JSON_COLUMNS = ("messages", "params", "meta", "recipe", "panel", "analysis", "answer", "calls")
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """A file or folder: `scheme` and `query` are empty on this machine, where `path` is absolute.
 
     Args:

@@ -7,7 +7,9 @@ the input has changed, blocks have other names; then the ids in the files of unk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fusiontools.errors import UsageError
 from fusiontools.record import jsonl
@@ -28,8 +30,7 @@ from fusiontools.runs.cluster.record_files import Location
 _MANIFEST = "_fuse-ray.json"
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOver:
+class LeftOver(Struct, frozen=True):
     """What is left to do.
 
     Args:

@@ -6,8 +6,10 @@ Of several prompts each is a question of its own; `server.completions` takes the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fusiontools.llm.ledger import Spending
 from fusiontools.server.protocols import sse
@@ -80,8 +82,7 @@ class Completions:
         return Chat().error(refused)
 
 
-@dataclass(slots=True)
-class CompletionsWriter:
+class CompletionsWriter(Struct):
     """Chunks and comments, nothing else.
 
     Args:

@@ -7,8 +7,9 @@ nothing of recipes, chains, sockets or clients: bodies and bytes in, values out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NotRequired, Protocol, TypedDict
+
+from msgspec import Struct
 
 from fusiontools.errors import FusionError
 from fusiontools.llm.ledger import Spending
@@ -136,8 +137,7 @@ def is_done(ignored: Ignored, *, searches: bool) -> bool:
     return searches and ignored.get("tool", "").rpartition(":")[2].startswith(_SEARCHES)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True):
     """A request in the words of the record, whichever protocol it came in.
 
     Args:
@@ -157,11 +157,11 @@ class ChatRequest:
 
     model: str
     messages: list[Message]
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = {}
     stream: bool = False
-    fusion: Mapping[str, Any] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = {}
     says_usage: bool = False
-    echo: Mapping[str, Any] = field(default_factory=dict)
+    echo: Mapping[str, Any] = {}
     unanswerable: ApiError | None = None
     ignored: Sequence[Ignored] = ()
     keep: Callable[[dict[str, Any]], None] | None = None
@@ -169,8 +169,7 @@ class ChatRequest:
     reads_along: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseMeta:
+class ResponseMeta(Struct, frozen=True):
     """What every part of one response repeats.
 
     Args:
@@ -210,8 +209,7 @@ class CallIds:
         return unique
 
 
-@dataclass(frozen=True, slots=True)
-class ChatResult:
+class ChatResult(Struct, frozen=True):
     """A finished answer.
 
     Args:
@@ -225,7 +223,7 @@ class ChatResult:
     tool_calls: Sequence[ToolCall]
     finish_reason: str
     spent: Spending
-    fusion: Mapping[str, Any] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = {}
     sources: Sequence[Source] = ()
     reasoning_details: Sequence[Mapping[str, Any]] = ()
 
@@ -272,8 +270,7 @@ class StreamWriter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StreamStyle:
+class StreamStyle(Struct, frozen=True):
     """How the operator wants streams to sound.
 
     Args:

@@ -6,8 +6,9 @@ Answers in the words of OpenAI's Responses API: a whole response, and the events
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.llm.ledger import Spending
 from fusiontools.record import jsonl
@@ -39,8 +40,7 @@ _CONTENT = {"message": "content", "reasoning": "summary", "function_call": "argu
 Item = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Part:
+class Part(Struct):
     """One item of the output while it grows: a `message`, a call, or `reasoning`: thoughts, or what goes on.
 
     Args:
@@ -59,8 +59,8 @@ class Part:
     name: str = ""
     namespace: str = ""
     encrypted: str = ""
-    pieces: list[str] = field(default_factory=list)
-    annotations: list[Item] = field(default_factory=list)
+    pieces: list[str] = []
+    annotations: list[Item] = []
 
     @property
     def id(self) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.server.protocols.exchange import Ignored, ignore_tool
 from fusiontools.server.protocols.responses_request import (
@@ -31,8 +32,7 @@ _NO_NAMESPACE = "functions"
 _INPUT = "Input of the tool: one text, exactly as the tool wants it."
 
 
-@dataclass(slots=True)
-class Tools:
+class Tools(Struct):
     """The tools that models are shown.
 
     Args:
@@ -42,10 +42,10 @@ class Tools:
         ignored: those that nobody here runs.
     """
 
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    declared: dict[str, dict[str, str]] = field(default_factory=dict)
-    names: dict[tuple[str, str], str] = field(default_factory=dict)
-    ignored: list[Ignored] = field(default_factory=list)
+    shown: list[dict[str, Any]] = []
+    declared: dict[str, dict[str, str]] = {}
+    names: dict[tuple[str, str], str] = {}
+    ignored: list[Ignored] = []
 
     def name_of(self, namespace: str, name: str) -> str:
         """Return the name by which models know a tool, even one that is not declared any more."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fusiontools.record import jsonl
 
@@ -47,8 +48,7 @@ _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n|\r\r)", re.DOTALL)
 _FIRST = re.compile(rb"(?:\r\n\r\n|\n\n|\r\r)(.)", re.DOTALL)
 
 
-@dataclass(slots=True)
-class EventBuffer:
+class EventBuffer(Struct):
     """Cuts a stream at the ends of its events: what is cut off in the middle is never handed on.
 
     Comments lose the blank line behind them.

@@ -7,10 +7,10 @@ import json
 import pickle
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict, replace
 from recipes import build
 from workdir import Upstream, hermetic
 
@@ -65,8 +65,7 @@ def ids_in(job: ChainJob, name: str, folder: str = "") -> list[str]:
     return [json.loads(line)["id"] for line in job.output.read(name, folder)]
 
 
-@dataclass(frozen=True, slots=True)
-class OddJob(ChainJob):
+class OddJob(ChainJob, frozen=True):
     """A job whose chain raises for one record."""
 
     error: Exception = ValueError("odd")
@@ -81,8 +80,7 @@ class OddJob(ChainJob):
 
 
 def odd(job: ChainJob, error: Exception) -> ChainJob:
-    given = {name: getattr(job, name) for name in ChainJob.__dataclass_fields__}
-    return OddJob(**given, error=error)
+    return OddJob(**asdict(job), error=error)
 
 
 def test_answers_come_in_the_order_of_the_input(job: ChainJob, tmp_path: Path) -> None:
