@@ -371,13 +371,13 @@ def routes() -> str:
 
 def metrics() -> str:
     """Return the metrics with their labels."""
-    from fusiontools.server.metrics import Metrics
+    from fusiontools.server.metrics import METRICS
 
     rows = []
-    for collector in Metrics().registry._names_to_collectors.values():
-        name = collector._name + ("_total" if collector._type == "counter" else "")
-        rows.append([f"`{name}`", ", ".join(f"`{label}`" for label in collector._labelnames), collector._documentation])
-    return table(["Metric", "Labels", "What it counts"], list({row[0]: row for row in rows}.values()))
+    for spec in METRICS:
+        name = spec.name + ("_total" if spec.kind == "counter" else "")
+        rows.append([f"`{name}`", ", ".join(f"`{label}`" for label in spec.labels), spec.about])
+    return table(["Metric", "Labels", "What it counts"], rows)
 
 
 # --- Evaluation and the house ---
