@@ -52,7 +52,7 @@ class EventReader:
         self.found = self.streams = False
         #: The line of the last object of a stream; how lines go that differ in one text alone: no line begins so yet.
         self._last = b""
-        self._before, self._after = b"\n", b""
+        self._before, self._after, self._between = b"\n", b"", slice(0)
         self._lessons = _MOST_LESSONS
 
     def learn(self, text: str, read: Callable[[dict[str, Any]], str]) -> None:
@@ -68,7 +68,7 @@ class EventReader:
         other = f"{text}."
         found = _object(b"%b%b%b" % (before[len(_DATA) :], jsonl.dumps(other), after))
         if found is not None and read(found) == other:
-            self._before, self._after = before, after
+            self._before, self._after, self._between = before, after, slice(len(before), -len(after))
 
     def feed(self, piece: bytes) -> Iterator[Any]:
         """Yield each object that is whole by now, and `DONE` for the end that a stream says itself; of an object that
@@ -81,12 +81,8 @@ class EventReader:
             piece = self._skip_mark(piece)
         if len(self.start) < 4000:
             self.start += piece[:4000]
-        if self._after_cr and piece:
-            self._after_cr = False
-            piece = piece.removeprefix(b"\n")
-        if b"\r" in piece:
-            self._after_cr = piece.endswith(b"\r")
-            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._after_cr or b"\r" in piece:
+            piece = self._with_line_feeds(piece)
         self._size += len(piece)
         if self._size > _LIMIT_BYTES:
             raise CallFailed("bad_response", f"the endpoint sent more than {_LIMIT_BYTES >> 20} MiB in one piece")
@@ -100,11 +96,13 @@ class EventReader:
                 # The common case: an object on a line of its own, and blank lines between.
                 if not line:
                     continue
-                if line.startswith(self._before) and line.endswith(self._after):
-                    text = _text(line[len(self._before) : len(line) - len(self._after)])
-                    if text:
-                        yield text
-                        continue
+                if (
+                    line.startswith(self._before)
+                    and line.endswith(self._after)
+                    and (text := _text(line[self._between]))
+                ):
+                    yield text
+                    continue
                 if line.startswith(b"data: {") and (found := _object(line[len(_DATA) :])) is not None:
                     self.found = self.streams = True
                     self._last = line
@@ -132,6 +130,16 @@ class EventReader:
             return b""
         self._past_mark = True
         return start.removeprefix(_BOM)
+
+    def _with_line_feeds(self, piece: bytes) -> bytes:
+        """Return the piece with a line feed in the place of every other end of a line, also of one cut in two."""
+        if self._after_cr and piece:
+            self._after_cr = False
+            piece = piece.removeprefix(b"\n")
+        if b"\r" in piece:
+            self._after_cr = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return piece
 
     def _take(self, line: bytes) -> Iterator[dict[str, Any]]:
         field = _FIELD.match(line)

@@ -43,8 +43,9 @@ from fusiontools.llm.completion import (
 from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import BodyMask, KeyMask, current_key
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, Translate, read_plain, read_stream
+from fusiontools.llm.openai_reply import read_plain
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
+from fusiontools.llm.reply_reader import OnBytes, ReplyReader, Translate
 from fusiontools.llm.rewrite import restore_names
 from fusiontools.record import jsonl
 
@@ -105,14 +106,16 @@ class HttpReply:
         """How many bytes have been read, and made of them."""
         return self._body.size + (self._inflater.taken if self._inflater is not None else 0)
 
-    async def each(self, take: OnBytes) -> None:
-        """Hand on the body piece by piece as it is read; returns at its end."""
+    def each(self, take: OnBytes) -> Awaitable[None]:
+        """Hand on the body piece by piece as it is read; what is awaited ends with it."""
+        return self._body.each(take) if self._masked is None and not self._codings else self._each_mended(take)
+
+    async def _each_mended(self, take: OnBytes) -> None:
         if self._codings:
             async for piece in self._pieces():
                 take(piece)
-        elif (masked := self._masked) is None:
-            await self._body.each(take)
         else:
+            masked: Any = self._masked
             await self._body.each(lambda piece: take(masked.take(piece)))
             take(masked.finish())
 
@@ -194,7 +197,7 @@ class HttpBackend:
         self._waits: set[str] = set()
         self._room = Room()
         self._read_bytes = 0
-        self._given = transport
+        self._transport = transport
         self._own: httpx.AsyncBaseTransport | None = None
         self._masked = KeyMask(None)
 
@@ -237,7 +240,7 @@ class HttpBackend:
         try:
             for lesson in range(MOST_LESSONS + 1):
                 sent = quirks.adapt(asked)
-                reply = await self._send(jsonl.dumps(sent), mask)
+                reply = HttpReply(await self._send(jsonl.dumps(sent), mask), mask, self._room)
                 try:
                     if reply.status < 300:
                         reply.own_names = quirks.own_tool_names(asked)
@@ -278,18 +281,19 @@ class HttpBackend:
         api = self._api
         reader: ReplyReader | None = None
         try:
-            reply = await self._send(jsonl.dumps(body), mask)
+            reply = HttpReply(await self._send(jsonl.dumps(body), mask), mask, self._room)
             try:
                 if reply.status >= 300:
                     raise _naming_url(await _failure_of(reply), self._url)
                 if on_delta is not None:
-                    reader = self._reader(body, streamed=True)
-                    completion = await read_stream(reply.each, reader, on_delta, started)
+                    reader = self._reader(body, on_delta, started)
+                    await reply.each(reader.feed)
+                    completion = reader.finish()
                 else:
                     content = await reply.whole()
                     if api.events is None and (plain := read_plain(content, body["model"])) is not None:
                         return plain
-                    reader = self._reader(body, streamed=False)
+                    reader = self._reader(body, None, started)
                     completion = reader.read(content)
             finally:
                 await self._close(reply)
@@ -299,23 +303,24 @@ class HttpBackend:
             self._waits.add(body["model"])
         return completion
 
-    def _reader(self, body: Mapping[str, Any], *, streamed: bool) -> ReplyReader:
+    def _reader(self, body: Mapping[str, Any], hear: OnDelta | None, started: float) -> ReplyReader:
         translate = self._api.events() if self._api.events is not None else None
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
-        return ReplyReader(model, translate, streamed=streamed, waits=waits, tools=tools)
+        return ReplyReader(model, translate, hear, started=started, waits=waits, tools=tools)
 
-    async def _send(self, content: bytes, mask: KeyMask) -> HttpReply:
-        depth, traced, transport = DEPTH.get(), TRACED.get(), self._transport()
+    def _send(self, content: bytes, mask: KeyMask) -> Awaitable[Http1Response | _HttpxBody]:
+        """Send a body; what is awaited is the response when its head has come."""
+        depth, traced, transport = DEPTH.get(), TRACED.get(), self._transport
+        if transport is None:
+            transport = self._transport = self._own = transport_for(self._url)
         more = {} if traced is None else traced.headers
         if isinstance(transport, Http1Transport):
             hops = b"%b: %d\r\n" % (_DEPTH_NAME, depth) if depth else b""
             lines = b"%b%b%b" % (self._head_with(mask), hops, _header_lines(more) if more else b"")
-            sent = b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content)
-            return HttpReply(await transport.exchange(sent), mask, self._room)
+            return transport.exchange(b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content))
         hop = {DEPTH_HEADER: str(depth)} if depth else {}
         headers = {**self._headers, **self._key_header(mask), **hop, **more, "content-length": str(len(content))}
-        request = httpx.Request("POST", self._url, headers=headers, content=content)
-        return HttpReply(_HttpxBody(await transport.handle_async_request(request)), mask, self._room)
+        return _HttpxBody.of(transport, httpx.Request("POST", self._url, headers=headers, content=content))
 
     def _head_with(self, mask: KeyMask) -> bytes:
         """Return what begins every request with this key: it is written once."""
@@ -346,13 +351,6 @@ class HttpBackend:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
             return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
         return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)
-
-    def _transport(self) -> httpx.AsyncBaseTransport:
-        if self._given is not None:
-            return self._given
-        if self._own is None:
-            self._own = transport_for(self._url)
-        return self._own
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -448,6 +446,11 @@ class _HttpxBody:
         self._response = response
         if response.is_stream_consumed:  # what a transport has read already it has inflated, too
             self.headers = [(name, value) for name, value in self.headers if name.lower() != b"content-encoding"]
+
+    @classmethod
+    async def of(cls, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> _HttpxBody:
+        """Send a request."""
+        return cls(await transport.handle_async_request(request))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         response = self._response

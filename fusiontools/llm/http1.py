@@ -57,10 +57,18 @@ class Http1Transport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=response.headers, stream=response)
 
     async def exchange(self, data: bytes) -> Http1Response:
-        """Send a request as its bytes stand; returns when the response's head has come."""
+        """Send a request as its bytes stand; returns when the response's head has come.
+
+        Who gives up meanwhile closes the socket.
+        """
         connection = self._take_idle() or await self._connect()
         response = connection.send(data)
-        await response.wait_for_head()
+        try:
+            while not response.status:
+                await response.news()
+        except asyncio.CancelledError:
+            connection.transport.abort()
+            raise
         return response
 
     async def aclose(self) -> None:
@@ -76,10 +84,9 @@ class Http1Transport(httpx.AsyncBaseTransport):
         if self._closed:
             connection.transport.abort()
             return
-        loop = asyncio.get_running_loop()
-        self._idle[connection] = loop.time()
+        self._idle[connection] = connection.loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(self._idle_s, self._close_old)
+            self._timer = connection.loop.call_later(self._idle_s, self._close_old)
 
     def forget(self, connection: _Connection) -> None:
         """Leave out a connection that is closed."""
@@ -131,12 +138,12 @@ class _Connection(asyncio.Protocol):
     """A socket, and the response that is awaited on it, if any."""
 
     transport: asyncio.Transport
+    used = closed = False
+    _response: Http1Response | None = None
 
     def __init__(self, pool: Http1Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.used = self.closed = False
         self._pool = pool
-        self._response: Http1Response | None = None
         self._poll = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -183,25 +190,22 @@ class Http1Response(httpx.AsyncByteStream):
     The server waits while too much of the body has not been taken.
     """
 
+    status = 0  # until the whole head is here
+    size = 0  # of the body, as far as it has been taken
+    _head_bytes = 0  # with the interim heads before it
+    _unread_bytes = 0
+    _paused = _whole = False
+    _reusable = _released = False  # ended where the next response can begin; let go of
+    _fault: BaseException | None = None
+    _take: Callable[[bytes], object] | None = None
+    _waiter: asyncio.Future[None] | None = None
+
     def __init__(self, connection: _Connection) -> None:
-        self.status = 0  # until the whole head is here
         self.headers: list[tuple[bytes, bytes]] = []
         self._connection = connection
         self._transport = connection.transport
         self._parser = HttpResponseParser(self)
-        self._head_bytes = 0  # with the interim heads before it
         self._pieces: list[bytes] = []
-        self.size = 0  # of the body, as far as it has been taken
-        self._unread_bytes = 0
-        self._paused = self._whole = False
-        self._reusable = self._released = False  # ended where the next response can begin; let go of
-        self._fault: BaseException | None = None
-        self._take: Callable[[bytes], object] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def wait_for_head(self) -> None:
-        while not self.status:
-            await self._wait()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes."""
@@ -209,7 +213,7 @@ class Http1Response(httpx.AsyncByteStream):
             if self._pieces:
                 yield self._take_pieces()
             else:
-                await self._wait()
+                await self.news()
 
     async def each(self, take: Callable[[bytes], object]) -> None:
         """Hand on the body as it is read from the socket, so that no task is woken for a piece; returns at its end.
@@ -221,30 +225,49 @@ class Http1Response(httpx.AsyncByteStream):
         if not self._whole:
             self._take, self._context = take, copy_context()
         while not self._whole:
-            await self._wait()
+            await self.news()
 
     async def aclose(self) -> None:
+        """Let go of the connection, which is closed unless the response has come to its end."""
         if not self._released:
             self._released = True
             del self._parser  # which holds on to us
             self._connection.release(keep=self._reusable and not self._paused)
 
+    def news(self) -> asyncio.Future[None]:
+        """Return what is done when anything has changed.
+
+        Raises:
+            httpx.RequestError: nothing comes any more.
+        """
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = self._connection.loop.create_future()
+        return self._waiter
+
     def feed(self, data: bytes) -> None:
         """Take what came from the socket."""
         try:
-            if not self.status:
-                room = _HEAD_LIMIT_BYTES - self._head_bytes
-                start, data = data[:room], data[room:]
-                self._head_bytes += len(start)
-                self._parser.feed_data(start)
-                if not self.status and self._head_bytes == _HEAD_LIMIT_BYTES:
-                    self._fail(httpx.RemoteProtocolError(f"its head is longer than {_HEAD_LIMIT_BYTES >> 10} KiB"))
-                    return
-            if data:
+            if self.status:
                 self._parser.feed_data(data)
+            elif not self._feed_head(data):
+                return
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"what it sent is no HTTP/1.1: {error}"))
         self._hand_on()
+
+    def _feed_head(self, data: bytes) -> bool:
+        """Read a head, and what follows it; returns whether it is of a length that is read."""
+        room = _HEAD_LIMIT_BYTES - self._head_bytes
+        self._head_bytes += min(len(data), room)
+        self._parser.feed_data(data[:room])
+        if self._head_bytes == _HEAD_LIMIT_BYTES:
+            if not self.status:
+                self._fail(httpx.RemoteProtocolError(f"its head is longer than {_HEAD_LIMIT_BYTES >> 10} KiB"))
+                return False
+            if rest := data[room:]:
+                self._parser.feed_data(rest)
+        return True
 
     def end(self, error: Exception | None) -> None:
         """Take note that the connection is closed, which is the end of a body whose head says no other."""
@@ -304,17 +327,6 @@ class Http1Response(httpx.AsyncByteStream):
             self._fault = fault
             self._wake()
 
-    async def _wait(self) -> None:
-        """Wait for anything to change; who is cancelled meanwhile closes the connection."""
-        if self._fault is not None:
-            raise self._fault
-        self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self._transport.abort()
-            raise
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -324,9 +336,10 @@ class Http1Response(httpx.AsyncByteStream):
         self._pieces.clear()
         self.size += len(data)
         self._unread_bytes = 0
-        if self._paused and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._paused = False
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
         return data
 
 

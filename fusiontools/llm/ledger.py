@@ -120,18 +120,12 @@ class Ledger(Struct):
             call["sample"] = slot.sample
         if slot.step is not None:
             call["step"] = slot.step
-        call["attempt"] = attempt
-        call["model"] = model
-        call["endpoint"] = endpoint
-        call["usage"] = usage
-        call["cost_usd"] = cost_usd
-        call["cost_source"] = cost_source  # type: ignore[typeddict-item]
+        made: Any = {"attempt": attempt, "model": model, "endpoint": endpoint, "usage": usage}
+        call |= made
+        call |= {"cost_usd": cost_usd, "cost_source": cost_source}  # type: ignore[typeddict-item]
         if replayed:
             call["saved_usd"] = saved_usd
-        call["latency_s"] = round(latency_s, 4)
-        call["ttft_s"] = ttft_s
-        call["status"] = status
-        call["replayed"] = replayed
+        call |= {"latency_s": round(latency_s, 4), "ttft_s": ttft_s, "status": status, "replayed": replayed}
         self.calls.append(call)
         if (traced := TRACED.get()) is not None:
             traced.note(call)
@@ -195,24 +189,30 @@ class Spending(Struct):
 
     def add(self, call: Mapping[str, Any]) -> None:
         """Add one call."""
+        told = call.get
         self.calls += 1
-        self.failed += call.get("status", "ok") != "ok"
-        self.time_s += call.get("latency_s") or 0.0
-        if usage := call.get("usage"):
+        if told("status", "ok") != "ok":
+            self.failed += 1
+        self.time_s += told("latency_s") or 0.0
+        if usage := told("usage"):
             self.prompt_tokens += usage.get("prompt_tokens", 0)
             self.completion_tokens += usage.get("completion_tokens", 0)
-            self.cached_tokens += usage.get("cached_tokens", 0)
-            self.cache_write_tokens += usage.get("cache_write_tokens", 0)
-            self.reasoning_tokens += usage.get("reasoning_tokens", 0)
-        if call.get("replayed"):
+            if cached := usage.get("cached_tokens"):
+                self.cached_tokens += cached
+            if written := usage.get("cache_write_tokens"):
+                self.cache_write_tokens += written
+            if thought := usage.get("reasoning_tokens"):
+                self.reasoning_tokens += thought
+        if told("replayed"):
             self.replayed += 1
-            saved_usd = call.get("saved_usd")
-            self.saved_unknown += saved_usd is None
-            self.saved_usd += saved_usd or 0.0
+            if (saved_usd := told("saved_usd")) is None:
+                self.saved_unknown += 1
+            else:
+                self.saved_usd += saved_usd
+        elif (cost_usd := told("cost_usd")) is None:
+            self.unknown += 1
         else:
-            cost_usd = call.get("cost_usd")
-            self.unknown += cost_usd is None
-            self.known_usd += cost_usd or 0.0
+            self.known_usd += cost_usd
 
     def __add__(self, other: Spending) -> Spending:
         return Spending(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
@@ -285,12 +285,15 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
     if tokens is None:
         return None, _cost_usd(said)
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
-    cached = [_count(prompt, "cached_tokens"), *[_count(said, name) for name in _CACHED if name in said]]
+    cached = _count(prompt, "cached_tokens") if prompt else 0
+    for name in _CACHED:
+        if name in said:
+            cached = max(cached, _count(said, name))
     usage: Usage = {
         "prompt_tokens": tokens[0],
         "completion_tokens": tokens[1],
-        "cached_tokens": max(cached),
-        "reasoning_tokens": _count(completion, "reasoning_tokens"),
+        "cached_tokens": cached,
+        "reasoning_tokens": _count(completion, "reasoning_tokens") if completion else 0,
     }
     if prompt and (written := _count(prompt, "cache_write_tokens")):
         usage["cache_write_tokens"] = written

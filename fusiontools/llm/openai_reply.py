@@ -1,7 +1,7 @@
-"""Read what OpenAI-compatible endpoints answer: bodies, streams and errors, in all the ways they really come.
+"""What OpenAI-compatible endpoints answer, in all the ways it really comes: an answer put together of its objects.
 
-One reader serves bodies and streams, whichever was asked for: what comes is told by what it is. Written by hand,
-because the types of OpenAI's SDK import slowly and are strict where real servers are not.
+Bodies and the pieces of streams are told apart by what they are. Written by hand, because the types of OpenAI's SDK
+import slowly and are strict where real servers are not.
 
 Source: OpenAI's and OpenRouter's API references; the deviations are those of real servers.
 """
@@ -9,13 +9,12 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusiontools.errors import CallCode, CallFailed
-from fusiontools.llm.completion import Completion, Delta, OnDelta, Thoughts
-from fusiontools.llm.events import DONE, EventReader, Joiner, mend, mend_all
+from fusiontools.llm.completion import Completion, Delta, Thoughts
+from fusiontools.llm.events import DONE, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
 from fusiontools.llm.ledger import find_usage, usage_of
 from fusiontools.llm.logprobs import read_logprobs, sum_up
@@ -29,11 +28,6 @@ from fusiontools.record.sources import merge_sources
 
 if TYPE_CHECKING:
     from fusiontools.record.types import Source, ToolCall
-
-#: Takes a piece of a body.
-OnBytes = Callable[[bytes], object]
-#: Puts what another API answers into the shape of OpenAI; None is an event that says nothing.
-Translate = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 _SHOWN_CHARS = 300
 #: Why Anthropic's API ends a turn that is not over: it wants it back to go on.
@@ -56,22 +50,6 @@ _OF_A_PIECE = frozenset(
     )
 )
 _OF_ITS_CHOICE = frozenset(("index", "delta", "finish_reason", "native_finish_reason", "logprobs"))
-#: What reading a value raises that is not of the kind that it must be.
-_ILL_FORMED = (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
-
-
-def read_completion(body: bytes, model: str, translate: Translate | None = None) -> Completion:
-    """Read a plain answer that is here as a whole.
-
-    Args:
-        translate: for an endpoint that does not speak OpenAI.
-
-    Raises:
-        CallFailed: no JSON, an error in a 200, no choices, nothing visible.
-    """
-    if translate is None and (plain := read_plain(body, model)) is not None:
-        return plain
-    return ReplyReader(model, translate).read(body)
 
 
 def read_plain(body: bytes, model: str) -> Completion | None:
@@ -113,107 +91,6 @@ def read_plain(body: bytes, model: str) -> Completion | None:
 def _may_hold_thoughts(text: str) -> bool:
     """Return whether there is anything in a text with which the mark of a thought begins, or that stands for one."""
     return "<" in text or "[" in text or "◁" in text or text.lstrip().startswith(HARMONY_HEADS)
-
-
-async def read_stream(
-    each: Callable[[OnBytes], Awaitable[None]], reader: ReplyReader, on_delta: OnDelta | None, started: float
-) -> Completion:
-    """Read an answer as it comes, handing on each piece of visible text; what is handed on is, joined, its content.
-
-    An exception is a model that closes a thought which it never opened: `reader.closes_unopened` tells of it.
-    """
-
-    def take(piece: bytes) -> None:
-        for delta in reader.feed(piece):
-            if reader.ttft_s is None:
-                reader.ttft_s = round(time.monotonic() - started, 4)
-            if on_delta is not None:
-                on_delta(delta)
-
-    await each(take)
-    completion = reader.finish()
-    if on_delta is not None:
-        for delta in reader.left:
-            on_delta(delta)
-    return completion
-
-
-class ReplyReader:
-    """One answer, whole or in pieces: comments, keep-alives, empty choices and a missing `[DONE]` are fine.
-
-    A stream that ends without a finish reason was cut off.
-
-    Args:
-        translate: for an endpoint that does not speak OpenAI.
-        streamed: whether the pieces are shown to somebody: what has been shown cannot be asked for again.
-        waits: whether the model is known to close thoughts that it has not opened.
-        tools: the names that may be called, where that is known.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        translate: Translate | None = None,
-        *,
-        streamed: bool = False,
-        waits: bool = False,
-        tools: Collection[str] = (),
-    ) -> None:
-        self._model, self._translate = model, translate
-        self._streamed = streamed
-        self._events = EventReader(_shown)
-        self._reply = Reply(model, streamed=streamed, waits=waits, tools=tools)
-        #: Seconds until a piece was handed on; None while none was.
-        self.ttft_s: float | None = None
-        #: What `finish` found that had not been handed on.
-        self.left: list[Delta] = []
-
-    @property
-    def closes_unopened(self) -> bool:
-        """Whether the model closed a thought that it had not opened."""
-        return self._reply.closes_unopened
-
-    def read(self, body: bytes) -> Completion:
-        """Read an answer that is here as a whole."""
-        for _ in self.feed(body):
-            pass  # nobody waits for pieces
-        return self.finish()
-
-    def feed(self, piece: bytes) -> Iterator[Delta]:
-        """Add bytes; yields what they bring of the visible answer: text, pieces of tool calls."""
-        for event in self._events.feed(piece):
-            yield from self._take(event)
-
-    def finish(self) -> Completion:
-        """Return the completion, or fail by name where there is none."""
-        for event in self._events.finish():
-            self.left += self._take(event)
-        events = self._events
-        if not (events.found or events.streams) and (events.start.strip() or not self._streamed):
-            shown = _shown(events.start)
-            raise CallFailed("bad_response", f"the endpoint did not answer JSON: {shown}", retryable=True)
-        try:
-            completion, left = self._reply.finish(self.ttft_s, cut=events.streams or not events.found)
-        except _ILL_FORMED as error:
-            raise _ill_formed() from error
-        self.left += left
-        return completion
-
-    def _take(self, event: Any) -> list[Delta]:
-        reply = self._reply
-        if type(event) is str:
-            return reply.add_text(event)
-        try:
-            said = event if event is DONE or self._translate is None else self._translate(event)
-            if said is None:
-                return []
-            if text := reply.text_alone_in(said):
-                if said is event:
-                    self._events.learn(text, reply.text_alone_in)
-                return reply.add_text(text)
-            return reply.take(said)
-        except _ILL_FORMED as error:
-            raise _ill_formed() from error
 
 
 class Reply:
@@ -369,15 +246,13 @@ class Reply:
 
     def add_text(self, content: str) -> list[Delta]:
         """Add text; returns what it brings of the visible answer."""
-        return self._with_thoughts(self._add_text(content))
-
-    def _add_text(self, content: str) -> list[Delta]:
         text = self._joiner.join(content)
         if not text:
             return []
         self._content.append(text)
-        visible = self._text_filter().take(text) if self._streamed else ""
-        return [visible] if visible else []
+        if not (self._streamed and (visible := (self._filter or self._text_filter()).take(text))):
+            return []
+        return [visible] if self._begun else self._with_thoughts([visible])
 
     def _add(self, delta: dict[str, Any]) -> list[Delta]:
         content, thought = _content(delta.get("content"))
@@ -391,7 +266,7 @@ class Reply:
             self._details += details
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
-        brought = self._add_text(content) if content else []
+        brought = self.add_text(content) if content else []
         if proposed := _proposed(delta):
             self._called = True
             if pieces := self._calls.take(proposed):
@@ -429,22 +304,10 @@ class Reply:
         return f"{self._model} {self._data.get('model', '')}"
 
 
-def _ill_formed() -> CallFailed:
-    """Return the failure of a value that is not of the kind that it must be: what an endpoint sends is not ours."""
-    what = "a value in it is not of the kind that it must be"
-    return CallFailed("bad_response", f"the endpoint's answer cannot be read: {what}")
-
-
 def _base_failure(event: dict[str, Any]) -> dict[str, Any] | None:
     from fusiontools.llm.failures import find_base_failure
 
     return find_base_failure(event)
-
-
-def _shown(body: bytes) -> str:
-    from fusiontools.llm.failures import excerpt
-
-    return excerpt(body)
 
 
 def _why_nothing(refusal: str, ended: Any, reasoned: bool) -> tuple[CallCode, str]:

@@ -8,7 +8,7 @@ is adapted in the same way, but for the form of the answer, which nobody would c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -146,6 +146,8 @@ class Quirks(Struct):
         own_names: tools have the names that the client gave them, however long or strange.
         refused_formats: types of `response_format`, and schemas by their JSON.
         says_json: a form is asked for in words, too.
+        learned: whether any of this is otherwise than by default, or a refusal has taught anything else: most endpoints
+            understand what they are asked, and then nothing of it is looked at.
     """
 
     marks_cache: bool = False
@@ -168,6 +170,7 @@ class Quirks(Struct):
     limit: TokenLimit = field(default_factory=TokenLimit)
     refused_formats: set[str] = set()
     dropped: set[str] = set()
+    learned: bool = False
 
     def body(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
         """Return the JSON body of the request as this endpoint wants it."""
@@ -222,6 +225,14 @@ class Quirks(Struct):
         return form if isinstance(form, dict) and form and self._format(form)[1] else None
 
     def _adapt(self, asked: Mapping[str, Any], instruction: str | None, shared: int) -> dict[str, Any]:
+        if self.learned:
+            return self._adapt_as_learned(asked, instruction, shared)
+        body = {name: value for name, value in asked.items() if value or not _says_nothing(name, value)}
+        body["messages"] = self._messages(asked["messages"], instruction, shared)
+        _leave_out_choice(body, asked)
+        return body
+
+    def _adapt_as_learned(self, asked: Mapping[str, Any], instruction: str | None, shared: int) -> dict[str, Any]:
         if not self.own_names and (names := rewrite.short_names(asked.get("tools"))):
             asked = rewrite.rename_tools(asked, names)
         body: dict[str, Any] = {}
@@ -234,11 +245,8 @@ class Quirks(Struct):
                 body[name] = value
         if not self.takes_strict and body.get("tools"):
             body["tools"] = rewrite.without_strict(body["tools"])
-        if "tools" not in body and "tools" in asked:
-            body.pop("tool_choice", None)
-            body.pop("parallel_tool_calls", None)
-        learned = self.dropped or not self.thinks_unstreamed
-        if learned and (thinks := self._switch_of(asked)) is not None:
+        _leave_out_choice(body, asked)
+        if (self.dropped or not self.thinks_unstreamed) and (thinks := self._switch_of(asked)) is not None:
             body["enable_thinking"] = thinks
         return body
 
@@ -265,6 +273,7 @@ class Quirks(Struct):
             form: the `response_format` that was asked for, where another may stand in for it.
             size: the bytes of the prompt.
         """
+        self.learned = True
         said = _in_lower_case(failure)
         tokens = next((body[name] for name in _TOKEN_NAMES if isinstance(body.get(name), int)), None)
         if (tokens is not None and self.limit.learn(said, tokens, size)) or failure.code == "context_length":
@@ -350,6 +359,17 @@ class Quirks(Struct):
 
     def _messages(self, given: Any, instruction: str | None, shared: int) -> list[Message]:
         messages = given if all(map(_is_plain, given)) else rewrite.without_nothings(given)
+        if self.learned:
+            messages = self._without_refused(messages)
+        if instruction is not None:
+            messages, more = rewrite.with_instruction(messages, instruction)
+            shared += more if shared else 0
+        if self.marks_cache and shared:
+            messages = rewrite.mark_prefix(messages, shared)
+        return self._in_order(messages) if self.learned else list(messages)
+
+    def _without_refused(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return messages without what may not be in any of them."""
         if not self.takes_details:
             messages = rewrite.without_key(messages, "reasoning_details")
         if not self.takes_thoughts:
@@ -360,13 +380,10 @@ class Quirks(Struct):
             messages = rewrite.without_null_content(messages)
         if not self.takes_signatures or self.wants_signatures:
             messages = rewrite.with_signatures(messages, given=self.takes_signatures, wanted=self.wants_signatures)
-        if not self.parts:
-            messages = rewrite.with_plain_text(messages)
-        if instruction is not None:
-            messages, more = rewrite.with_instruction(messages, instruction)
-            shared += more if shared else 0
-        if self.marks_cache and shared:
-            messages = rewrite.mark_prefix(messages, shared)
+        return messages if self.parts else rewrite.with_plain_text(messages)
+
+    def _in_order(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages with the roles that there may be, in the order that they may have."""
         if not self.system_anywhere:
             messages = rewrite.with_system_first(messages)
         elif not self.developer_role and any(m.get("role") == "developer" for m in messages):
@@ -375,6 +392,13 @@ class Quirks(Struct):
         if not self.continues:
             messages = rewrite.with_user_last(messages)
         return list(messages) if self.same_role_twice else rewrite.with_user_joined(messages)
+
+
+def _leave_out_choice(body: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """Leave out what is said of tools where there are none."""
+    if "tools" not in body and "tools" in asked:
+        body.pop("tool_choice", None)
+        body.pop("parallel_tool_calls", None)
 
 
 def _is_plain(message: Message) -> bool:

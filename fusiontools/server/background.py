@@ -19,7 +19,7 @@ from fusiontools.record.types import Record
 from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
 from fusiontools.server.protocols.responses_reply import ResponsesWriter, fail_response, start_response, whole
-from fusiontools.server.request import Departure, Send, encode_headers, keepalive_of, send_json
+from fusiontools.server.request import Peer, Send, encode_headers, keepalive_of, send_json
 from fusiontools.server.result import answer_to, cost_of, error_of
 from fusiontools.server.streaming import STREAM_HEADERS, Stream
 
@@ -97,7 +97,7 @@ class BackgroundResponse(Struct, frozen=True):
         return Stream(send, writer, self.settle, events, drafts, in_band=True)
 
 
-async def make_in_background(exchange: Exchange, server: Server, departure: Departure, send: Send) -> None:
+async def make_in_background(exchange: Exchange, server: Server, peer: Peer, send: Send) -> None:
     """Say that a response is under way, or say it, and stay until it is made, whoever still listens."""
     begun = start_response(exchange.request, exchange.meta)
     made = BackgroundResponse(exchange, server, begun, exchange.job.paid)
@@ -106,7 +106,7 @@ async def make_in_background(exchange: Exchange, server: Server, departure: Depa
     exchange.job.task.add_done_callback(made.end)
     with Hold(exchange.job):
         if exchange.request.stream:
-            await made.stream(send).follow(exchange.job, departure, keepalive_of(server.options), exchange.log)
+            await made.stream(send).follow(exchange.job, peer, keepalive_of(server.options), exchange.log)
         else:
             await send_json(send, 200, begun, {})
         try:

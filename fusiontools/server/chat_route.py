@@ -18,7 +18,7 @@ from fusiontools.server.jobs import Exchange, Job, Subscriber, key_of
 from fusiontools.server.passthrough import Passthrough, can_pass
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult, ResponseMeta, WireProtocol
 from fusiontools.server.request import (
-    Departure,
+    Peer,
     Receive,
     RequestLog,
     Send,
@@ -62,7 +62,7 @@ class ChatRoute(Struct, frozen=True):
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         log: RequestLog = scope["log"]
-        departure: Departure = scope["departure"]
+        peer: Peer = scope["peer"]
         body = await read_body(scope, receive, self.server.options)
         if self.route == "responses":
             turn = self.server.responses.open_turn(log.caller, body)
@@ -70,7 +70,7 @@ class ChatRoute(Struct, frozen=True):
         request = self.protocol.read(body)
         plan, budget = await self.plan(request, scope)
         if plan.model is not None and self._passes(plan.model, body):
-            passing = Passthrough(self.server, log, departure, send)
+            passing = Passthrough(self.server, log, peer, send)
             await passing.forward(body, plan.model, plan.fusion.get("max_cost_usd"))
             return
         meta = self.meta(request)
@@ -78,9 +78,9 @@ class ChatRoute(Struct, frozen=True):
             request = with_turn(request, turn, self.server.responses, log.caller)
         exchange = await self.begin(request, meta, plan, budget, log)
         if self.route == "responses" and turn.background:
-            await make_in_background(exchange, self.server, departure, send)
+            await make_in_background(exchange, self.server, peer, send)
         else:
-            await self.say(exchange, departure, send)
+            await self.say(exchange, peer, send)
 
     async def plan(self, request: ChatRequest, scope: Any) -> tuple[Plan, Budget | None]:
         """Return what is to be done for a request, and the purse that pays.
@@ -114,12 +114,12 @@ class ChatRoute(Struct, frozen=True):
         refuse_unanswerable(request)
         return Exchange(request, meta, plan, await self._job(request, plan, log, budget), log)
 
-    async def say(self, exchange: Exchange, departure: Departure, send: Send) -> None:
+    async def say(self, exchange: Exchange, peer: Peer, send: Send) -> None:
         """Send the answer, whole or as a stream."""
         if exchange.request.stream:
-            await self._stream(exchange, departure, send)
+            await self._stream(exchange, peer, send)
         else:
-            await self._whole(exchange, departure, send)
+            await self._whole(exchange, peer, send)
 
     def _passes(self, model: Model, body: Mapping[str, Any]) -> bool:
         """Return whether a request goes to a model's endpoint as it is."""
@@ -164,14 +164,14 @@ class ChatRoute(Struct, frozen=True):
         exchange.log.cost_usd = 0.0 if cached else cost_of(record.get("calls", []))
         return answer_to(exchange.request, record, exchange.plan, self.server.options.usage, cached=cached)
 
-    async def wait(self, exchange: Exchange, departure: Departure) -> ChatResult | None:
+    async def wait(self, exchange: Exchange, peer: Peer) -> ChatResult | None:
         """Return the answer when it is whole; None where the client has left.
 
         Raises:
             ApiError: there is none.
         """
         job = exchange.job
-        with Subscriber(job, departure) as subscriber:
+        with Subscriber(job, peer) as subscriber:
             while not (subscriber.gone or subscriber.finished):
                 await subscriber.more()
             if subscriber.gone:
@@ -180,9 +180,9 @@ class ChatRoute(Struct, frozen=True):
             raise ApiError(503, "server_overloaded", "the server is going down")
         return self.settle(exchange, job.task.result())
 
-    async def _whole(self, exchange: Exchange, departure: Departure, send: Send) -> None:
+    async def _whole(self, exchange: Exchange, peer: Peer, send: Send) -> None:
         log = exchange.log
-        result = await self.wait(exchange, departure)
+        result = await self.wait(exchange, peer)
         if result is None:
             log.outcome = "gone"
             return
@@ -190,7 +190,7 @@ class ChatRoute(Struct, frozen=True):
         headers = {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}", **log.cost_header()}
         await send_json(send, 200, self.protocol.whole(exchange.request, exchange.meta, result), headers)
 
-    async def _stream(self, exchange: Exchange, departure: Departure, send: Send) -> None:
+    async def _stream(self, exchange: Exchange, peer: Peer, send: Send) -> None:
         server, log = self.server, exchange.log
 
         def note_first() -> None:
@@ -202,4 +202,4 @@ class ChatRoute(Struct, frozen=True):
         in_band = self.route == "responses"
         events, drafts = bool(exchange.plan.fusion.get("events")), server.options.progress == "draft"
         stream = Stream(send, writer, settle, events, drafts, note_first, in_band)
-        await stream.follow(exchange.job, departure, keepalive_of(server.options), log)
+        await stream.follow(exchange.job, peer, keepalive_of(server.options), log)

@@ -13,7 +13,7 @@ from fusiontools.llm.ledger import Spending
 from fusiontools.server.jobs import Exchange, Hold
 from fusiontools.server.protocols.completions import CompletionsWriter, prompts_of, put_together
 from fusiontools.server.protocols.exchange import ApiError, ChatResult
-from fusiontools.server.request import Departure, Receive, RequestLog, Send, keepalive_of, read_body, send_json
+from fusiontools.server.request import Peer, Receive, RequestLog, Send, keepalive_of, read_body, send_json
 from fusiontools.server.streaming import Stream
 
 if TYPE_CHECKING:
@@ -55,19 +55,19 @@ class CompletionsRoute(Struct, frozen=True):
         return exchanges
 
     async def _answer(self, exchanges: list[Exchange], scope: Any, send: Send) -> None:
-        log, departure = scope["log"], scope["departure"]
+        log, peer = scope["log"], scope["peer"]
         if len(exchanges) == 1:
-            await self.asked.say(exchanges[0], departure, send)
+            await self.asked.say(exchanges[0], peer, send)
         elif exchanges[0].request.stream:
-            await self._stream(exchanges, departure, send)
+            await self._stream(exchanges, peer, send)
         else:
-            await self._whole(exchanges, log, departure, send)
+            await self._whole(exchanges, log, peer, send)
 
-    async def _whole(self, exchanges: list[Exchange], log: RequestLog, departure: Departure, send: Send) -> None:
+    async def _whole(self, exchanges: list[Exchange], log: RequestLog, peer: Peer, send: Send) -> None:
         bodies, spent, cost_usd = [], Spending(), 0.0
         known = True
         for exchange in exchanges:
-            result = await self.asked.wait(exchange, departure)
+            result = await self.asked.wait(exchange, peer)
             known, cost_usd = known and log.cost_usd is not None, cost_usd + (log.cost_usd or 0.0)
             if result is None:
                 log.outcome = "gone"
@@ -78,7 +78,7 @@ class CompletionsRoute(Struct, frozen=True):
         headers = {"x-fusion-latency-s": f"{time.monotonic() - log.started:.4f}", **log.cost_header()}
         await send_json(send, 200, put_together(bodies, spent), headers)
 
-    async def _stream(self, exchanges: list[Exchange], departure: Departure, send: Send) -> None:
+    async def _stream(self, exchanges: list[Exchange], peer: Peer, send: Send) -> None:
         """Say one answer after the other, each with its index; all are being made meanwhile."""
         server, log = self.asked.server, exchanges[0].log
         keepalive_s = keepalive_of(server.options)
@@ -103,7 +103,7 @@ class CompletionsRoute(Struct, frozen=True):
             stream = Stream(send if ends else send_open, writer, functools.partial(settle, exchange), events)
             if begun:
                 await stream.go_on()
-            log.outcome = await stream.run(exchange.job, departure, keepalive_s)
+            log.outcome = await stream.run(exchange.job, peer, keepalive_s)
             begun = True
             if log.outcome != "ok":
                 break

@@ -11,7 +11,7 @@ from fusiontools.server.jobs import STANDING, Exchange, Job, Subscriber
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ChatResult
-from fusiontools.server.request import Departure, Send, keepalive_of
+from fusiontools.server.request import Peer, Send, keepalive_of
 from fusiontools.server.result import answer_to, cost_of, notes_of
 from fusiontools.server.scrubbing import scrub_record
 from fusiontools.server.streaming import Stream
@@ -77,9 +77,7 @@ class FuseWriter:
         return _frame(said if self.record is None else {**said, "record": self.record}) + sse.DONE
 
 
-async def say_run(
-    exchange: Exchange, given: Mapping[str, Any], server: Server, departure: Departure, send: Send
-) -> None:
+async def say_run(exchange: Exchange, given: Mapping[str, Any], server: Server, peer: Peer, send: Send) -> None:
     """Stream a run to its end.
 
     Args:
@@ -94,12 +92,12 @@ async def say_run(
 
     stream = Stream(send, writer, settle, events=True)
     with server.runs.running(log.caller, exchange.meta.id, exchange.job):
-        await stream.follow(exchange.job, departure, keepalive_of(server.options), log)
+        await stream.follow(exchange.job, peer, keepalive_of(server.options), log)
 
 
-async def wait_for(job: Job, departure: Departure) -> Record | None:
+async def wait_for(job: Job, peer: Peer) -> Record | None:
     """Return the record when it is whole; None where the client has left."""
-    with Subscriber(job, departure) as subscriber:
+    with Subscriber(job, peer) as subscriber:
         while not (subscriber.gone or subscriber.finished):
             await subscriber.more()
         if subscriber.gone:

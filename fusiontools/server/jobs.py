@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +31,7 @@ from fusiontools.record.sections import question_id
 from fusiontools.record.types import Record
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest, ResponseMeta
-from fusiontools.server.request import Departure, RequestLog
+from fusiontools.server.request import Peer, RequestLog
 from fusiontools.server.scrubbing import scrub_record, words_of
 from fusiontools.stages.runtime import Runtime
 
@@ -113,22 +113,32 @@ class Subscriber:
     """One client of a job: `with`, then `more` until `finished` or `gone`.
 
     Args:
-        departure: tells when the client leaves.
+        peer: tells when the client leaves.
         keepalive_s: after how many silent seconds `silent` is set; None for never.
+        write: writes pieces at once, while the task waits for more; returns False, and writes nothing, where the task
+            must see to it.
     """
 
-    def __init__(self, job: Job, departure: Departure, keepalive_s: float | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        peer: Peer,
+        keepalive_s: float | None = None,
+        write: Callable[[Sequence[Piece]], bool] | None = None,
+    ) -> None:
         self.gone = self.silent = False
         self._job = job
-        self._departure = departure
+        self._peer = peer
         self._at = 0
         self._keepalive_s = keepalive_s
+        self._write = write
+        self._writes_soon = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Subscriber:
         self._loop = asyncio.get_running_loop()
-        self._departure.add(self._leave)
+        self._peer.add(self._leave)
         self._job.join(self)
         self._last_s = self._loop.time()
         if self._keepalive_s is not None:
@@ -136,7 +146,7 @@ class Subscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._departure.remove(self._leave)
+        self._peer.remove(self._leave)
         if self._timer is not None:
             self._timer.cancel()
         self._job.leave(self)
@@ -147,7 +157,9 @@ class Subscriber:
         return self._job.task.done() and self._at == len(self._job.pieces)
 
     async def more(self) -> list[Piece]:
-        """Return the pieces since the last time; waits for one, the end, silence, or the client to go."""
+        """Return the pieces since the last time, or since what was written; waits for one, the end, silence, or the
+        client to go.
+        """
         self.silent = False
         while self._at == len(self._job.pieces) and not (self.gone or self.silent or self._job.task.done()):
             self._waiter = self._loop.create_future()
@@ -158,13 +170,37 @@ class Subscriber:
         return pieces
 
     def wake(self) -> None:
-        """Let the client look again."""
+        """Let the client look again; what is said in one pass of the loop is written together, and wakes no task."""
+        if self._write is None or self._job.task.done():
+            self._wake_task()
+        elif not self._writes_soon:
+            self._writes_soon = True
+            self._loop.call_soon(self._write_new, self._write)
+
+    def _write_new(self, write: Callable[[Sequence[Piece]], bool]) -> None:
+        self._writes_soon = False
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # the task is at work, and will look for itself
+        pieces = self._job.pieces[self._at :]
+        try:
+            written = write(pieces)
+        except Exception as error:  # is for the task
+            waiter.set_exception(error)
+            return
+        if written:
+            self._at += len(pieces)
+            self._last_s = self._loop.time()
+        else:
+            waiter.set_result(None)
+
+    def _wake_task(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _leave(self) -> None:
         self.gone = True
-        self.wake()
+        self._wake_task()
 
     def _check_silence(self) -> None:
         assert self._keepalive_s is not None  # noqa: S101 - only then there is a timer
@@ -172,7 +208,7 @@ class Subscriber:
         self.silent = left_s <= 0
         self._timer = self._loop.call_later(self._keepalive_s if self.silent else left_s, self._check_silence)
         if self.silent:
-            self.wake()
+            self._wake_task()
 
 
 #: How soon a client that was turned away may try again.

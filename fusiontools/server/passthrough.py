@@ -29,7 +29,7 @@ from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
 from fusiontools.server.protocols.exchange import ApiError
 from fusiontools.server.protocols.sse import EventBuffer
-from fusiontools.server.request import Departure, Send, encode_headers, send_json
+from fusiontools.server.request import Peer, Send, encode_headers, send_json
 from fusiontools.server.restoring import restore_chunks, restore_whole
 from fusiontools.server.result import refuse_for_today
 from fusiontools.server.scrubbing import scrub
@@ -195,12 +195,12 @@ class Passthrough(Struct):
     """Takes a chat request for a member's own name to its endpoint, and its answer back.
 
     Args:
-        departure: tells when the client leaves.
+        peer: tells when the client leaves.
     """
 
     server: Server
     log: RequestLog
-    departure: Departure
+    peer: Peer
     send: Send
     #: Whether a stream has begun to go out.
     _begun: bool = False
@@ -218,11 +218,11 @@ class Passthrough(Struct):
         self.server.runner.limiter.refuse_if_full()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - what awaits runs in one
-        self.departure.add(task.cancel)
+        self.peer.add(task.cancel)
         try:
             answer = await self._inside(body, model, budgets)
         except asyncio.CancelledError:
-            if self.departure.gone and not task.uncancel():
+            if self.peer.gone and not task.uncancel():
                 self.log.outcome = "gone"
                 return
             if self._begun:
@@ -237,7 +237,7 @@ class Passthrough(Struct):
             await self._end(_last_words(refused))
             return
         finally:
-            self.departure.remove(task.cancel)
+            self.peer.remove(task.cancel)
         self.log.outcome = "ok"
         if answer is None:
             await self._end(b"")

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fusiontools.errors import InputError
@@ -207,12 +208,27 @@ def report_bug(request_id: str, error: Exception) -> None:
     sys.stderr.write(f"fuse-serve: {request_id}: a bug in fusiontools: {type(error).__name__} at {path}\n")
 
 
-class Departure:
-    """Tells those who work for a request that its client has left; each has one in its scope."""
+class Peer:
+    """The client of a request, at the other end of its connection; each request has one in its scope.
 
-    def __init__(self) -> None:
+    Args:
+        flow: says whether the client takes what is written as fast as it comes.
+    """
+
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+        #: Whether it has left.
         self.gone = False
+        self._transport, self._flow = transport, flow
         self._told: list[Callable[[], object]] = []
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether who writes should wait."""
+        return self._flow.write_paused
+
+    def write_chunk(self, data: bytes) -> None:
+        """Write a piece of a body whose response has begun and said no length."""
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def add(self, tell: Callable[[], object]) -> None:
         """Have this called when the client leaves; at once where it has left."""
@@ -254,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
-                cycle.scope["departure"].note()  # type: ignore[typeddict-item]
+                cycle.scope["peer"].note()  # type: ignore[typeddict-item]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -296,7 +312,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         if (authority := _authority_of(self.url)) is not None and [authority] != _hosts_of(self.headers):
             self.headers.append((b"host", authority))  # who names two is refused
-        self.scope["departure"] = Departure()  # type: ignore[typeddict-unknown-key]
+        self.scope["peer"] = Peer(self.transport, self.flow)  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self._under_way = [*(cycle for cycle in self._under_way if not cycle.response_complete), self.cycle]
         if 0 < len(self.pipeline) <= _MOST_WAITING:

@@ -75,7 +75,7 @@ class ResponseRoutes(Struct, frozen=True):
         running = server.responses.running.get((log.caller, response["id"]))
         if running is not None and running.exchange.request.stream:
             stream = running.stream(send, after)
-            await stream.follow(running.exchange.job, scope["departure"], keepalive_of(server.options), log)
+            await stream.follow(running.exchange.job, scope["peer"], keepalive_of(server.options), log)
         elif (said := server.responses.find_stream(log.caller, response["id"])) is not None:
             await send_stream(send, said, after)
         else:

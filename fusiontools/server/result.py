@@ -82,7 +82,7 @@ def notes_of(request: ChatRequest, plan: Plan) -> list[Degraded]:
 
 def sum_spending(calls: Sequence[Call]) -> Spending:
     """Return what a response took; a replayed call took nothing."""
-    return Spending.of(call for call in calls if not call["replayed"])
+    return Spending.of([call for call in calls if not call["replayed"]])
 
 
 def cost_of(calls: Sequence[Call]) -> float | None:

@@ -275,9 +275,9 @@ class Routes(Struct, frozen=True):
         job = Job(server.runner.work(request, plan, budget, body))
         if request.stream:
             exchange = Exchange(request, ResponseMeta(new_id(), int(time.time()), request.model), plan, job, log)
-            await say_run(exchange, body, server, scope["departure"], send)
+            await say_run(exchange, body, server, scope["peer"], send)
             return
-        record = await wait_for(job, scope["departure"])
+        record = await wait_for(job, scope["peer"])
         if record is None:
             log.outcome = "gone"
             return

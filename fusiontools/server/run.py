@@ -7,7 +7,6 @@ import errno
 import functools
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
@@ -118,7 +117,6 @@ def serve(typed: ServerArguments, announce: Callable[[str], None]) -> None:
         journal.close()  # that of a process is its own
     _silence_uvicorn()
     with tempfile.TemporaryDirectory(prefix="fuse-serve-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         typed = replace(typed, run=f"run {uuid.uuid4().hex}", folder=Path(folder))
         config = _config(functools.partial(_worker_app, typed), typed, factory=True)
         announce(_url(listening))

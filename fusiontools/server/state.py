@@ -112,7 +112,7 @@ def open_server(
     )
     catalog = reopen()
     limits = _limits(catalog, typed.limit, options.max_in_flight)
-    metrics = Metrics()
+    metrics = Metrics(typed.folder)
     limiter = ConcurrencyLimiter(
         _share(options.max_in_flight, options), options.max_queue // options.workers, options.queue_s
     )

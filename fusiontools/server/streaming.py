@@ -12,7 +12,7 @@ from fusiontools.llm.completion import Thoughts
 from fusiontools.record.types import ToolCall
 from fusiontools.server.jobs import Job, Note, Piece, Subscriber
 from fusiontools.server.protocols.exchange import ApiError, ChatResult, StreamWriter
-from fusiontools.server.request import Departure, RequestLog, Send, encode_headers, report_bug
+from fusiontools.server.request import Peer, RequestLog, Send, encode_headers, report_bug
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -58,13 +58,21 @@ class Stream(Struct):
     _text: list[str] = []
     _calls: dict[int, StartedToolCall] = {}
 
-    async def run(self, job: Job, departure: Departure, keepalive_s: float | None) -> str:
+    async def run(self, job: Job, peer: Peer, keepalive_s: float | None) -> str:
         """Say the job to its end; returns `ok`, `gone` or `broken`.
 
         Raises:
             ApiError: it failed before anything was said.
         """
-        with Subscriber(job, departure, keepalive_s) as subscriber:
+
+        def write(pieces: Sequence[Piece]) -> bool:
+            if not self.begun or peer.is_slow:
+                return False
+            if data := b"".join(map(self._write, pieces)):
+                peer.write_chunk(data)
+            return True
+
+        with Subscriber(job, peer, keepalive_s, write) as subscriber:
             while not (subscriber.gone or subscriber.finished):
                 data = b"".join([self._write(piece) for piece in await subscriber.more()])
                 if not data and subscriber.silent:
@@ -76,14 +84,14 @@ class Stream(Struct):
                 return "gone"
         return await self._end(job)
 
-    async def follow(self, job: Job, departure: Departure, keepalive_s: float | None, log: RequestLog) -> None:
+    async def follow(self, job: Job, peer: Peer, keepalive_s: float | None, log: RequestLog) -> None:
         """Say the job to its end, also where it fails or the server ends; the log says how it went.
 
         Raises:
             ApiError: as `run`, unless it is said in the stream.
         """
         try:
-            log.outcome = await self.run(job, departure, keepalive_s)
+            log.outcome = await self.run(job, peer, keepalive_s)
         except asyncio.CancelledError:
             log.outcome = "server_overloaded"
             if self.begun:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,8 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion, CompletionRequest, Thoughts
 from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.ledger import Slot
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
 from fusiontools.llm.quirks import Quirks
+from fusiontools.llm.reply_reader import ReplyReader, read_completion
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Call
 from fusiontools.runs.chain import chain_of, open_runtime
@@ -749,13 +748,10 @@ def failed(message: dict[str, Any]) -> CallFailed:
 
 def streamed(*pieces: bytes) -> tuple[Completion, list[str]]:
     shown: list[str] = []
-
-    async def each(take: OnBytes) -> None:
-        for piece in pieces:
-            take(piece)
-
-    reading = read_stream(each, ReplyReader("claude", EventTranslator(), streamed=True), shown.append, time.monotonic())
-    return asyncio.run(reading), shown
+    reader = ReplyReader("claude", EventTranslator(), shown.append)  # type: ignore[arg-type]
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.finish(), shown
 
 
 def stream_failure(*pieces: bytes) -> CallFailed:

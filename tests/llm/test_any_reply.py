@@ -19,7 +19,8 @@ from fusiontools.llm.anthropic_reply import EventTranslator
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
 from fusiontools.llm.ledger import usage_of
-from fusiontools.llm.openai_reply import ReplyReader, read_plain
+from fusiontools.llm.openai_reply import read_plain
+from fusiontools.llm.reply_reader import ReplyReader
 from fusiontools.record import jsonl, schemas
 
 #: What breaks readers: deep nests, numbers that nobody can hold, halves of characters, the wrong kind of everything.
@@ -210,13 +211,11 @@ def read(body: bytes, cut: int, make: Any, *, streamed: bool) -> Completion | Ca
     """Read a reply in two pieces, or, where nobody watches it, as a whole."""
     if not (streamed or make) and (plain := read_plain(body, "m")) is not None:
         return plain
-    reader = ReplyReader("m", make() if make else None, streamed=streamed, tools=("f",))
-    shown = 0
+    hear = jsonl.dumps if streamed else None  # a server passes it on
+    reader = ReplyReader("m", make() if make else None, hear, tools=("f",))
     try:
         for piece in (body[:cut], body[cut:]):
-            for delta in reader.feed(piece):
-                jsonl.dumps(delta)  # a server passes it on
-                shown += 1
+            reader.feed(piece)
         return reader.finish()
     except CallFailed as failure:
         return failure

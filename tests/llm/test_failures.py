@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.failures import WORDINGS, read_failure, wait_asked_for
-from fusiontools.llm.openai_reply import read_completion
+from fusiontools.llm.reply_reader import read_completion
 
 
 def said(message: str, status: int = 400, **more: Any) -> tuple[int, Any]:

@@ -29,7 +29,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.http import HttpBackend, transport_for
 from fusiontools.llm.http1 import Http1Response, Http1Transport
-from fusiontools.llm.openai_reply import OnBytes
+from fusiontools.llm.reply_reader import OnBytes
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 #: Our own transport, and httpx's, which carries what goes over a proxy.

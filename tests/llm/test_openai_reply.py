@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from itertools import pairwise
@@ -17,7 +16,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.failures import read_failure
 from fusiontools.llm.ledger import usage_of
-from fusiontools.llm.openai_reply import OnBytes, ReplyReader, read_completion, read_stream
+from fusiontools.llm.reply_reader import ReplyReader, read_completion
 from fusiontools.llm.thoughts import closes_unopened, split_thoughts
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
@@ -49,13 +48,10 @@ def event(delta: Any = None, finish_reason: Any = None, **more: Any) -> bytes:
 def stream(*pieces: bytes, model: str = "asked/model", waits: bool = False) -> tuple[Completion, list[Any]]:
     """Read a stream that comes in these pieces; returns what was handed on, too."""
     shown: list[Any] = []
-
-    async def each(take: OnBytes) -> None:
-        for piece in pieces:
-            take(piece)
-
-    reader = ReplyReader(model, streamed=True, waits=waits)
-    return asyncio.run(read_stream(each, reader, shown.append, time.monotonic())), shown
+    reader = ReplyReader(model, None, shown.append, started=time.monotonic(), waits=waits)
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.finish(), shown
 
 
 def stream_failure(*pieces: bytes) -> CallFailed:
@@ -603,11 +599,12 @@ def test_a_piece_that_is_text_alone_says_what_it_says_beside_anything_else(said:
             {"model": "m", "choices": [{"delta": {"content": text, **delta}, **choice}], **beside, **more}
             for beside, choice, delta, text in said
         ]
-        reader, shown = ReplyReader("m", streamed=True), []
+        shown: list[Any] = []
+        reader = ReplyReader("m", None, shown.append)
         try:
             for event in events:
-                shown += reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
-            return reader.finish(), shown, reader.left
+                reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+            return replace(reader.finish(), ttft_s=None), shown
         except CallFailed as failure:
             return failure.code, failure.retryable, shown  # the message shows the event itself
 
@@ -620,12 +617,13 @@ def test_a_piece_that_goes_like_those_before_it_is_read_like_them(text: str) -> 
 
     def read(*changing: str, **spelled: Any) -> tuple[str, list[Any]]:
         """Read a stream of pieces, each with these keys that change from piece to piece."""
-        reader, shown = ReplyReader("m", streamed=True), []
+        shown: list[Any] = []
+        reader = ReplyReader("m", None, shown.append)
         for number, piece in enumerate(pieces):
             choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
             said = {"model": "m", **dict.fromkeys(changing, number), "choices": [choice]}
-            shown += reader.feed(b"data: %b\n\n" % json.dumps(said, **spelled).encode())
-        shown += reader.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
+            reader.feed(b"data: %b\n\n" % json.dumps(said, **spelled).encode())
+        reader.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
         return reader.finish().content, shown
 
     alike = read()

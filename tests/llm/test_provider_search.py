@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fusiontools.llm.openai_reply import ReplyReader, read_completion
+from fusiontools.llm.reply_reader import ReplyReader, read_completion
 
 NESTED = {"type": "url_citation", "url_citation": {"url": "https://a.example/1", "title": " One\n", "start_index": 0}}
 FLAT = {"type": "url_citation", "url": "https://a.example/1", "title": "One"}
@@ -50,6 +50,6 @@ def test_citations_of_a_stream_are_read_each_page_once() -> None:
     ]
     reader = ReplyReader("m")
     for chunk in chunks:
-        list(reader.feed(b"data: " + orjson.dumps(chunk) + b"\n\n"))
+        reader.feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
 
     assert [source["url"] for source in reader.finish().sources] == ["https://a.example/1"]

@@ -537,7 +537,7 @@ def test_a_body_of_any_shape_is_written_after_all_lessons(messages: Any, params:
     forms = dict.fromkeys(
         ("developer_role", "system_anywhere", "same_role_twice", "continues", "parts", "own_names"), False
     )
-    learned = Quirks(max_tokens_name="max_completion_tokens", **forms)
+    learned = Quirks(max_tokens_name="max_completion_tokens", learned=True, **forms)
     learned.limit.learn("context length is 4000 tokens, 900 input tokens and 3999 output", 3999, 100)
 
     body = learned.adapt({"model": "m", "messages": messages, **params})

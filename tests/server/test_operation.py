@@ -21,7 +21,6 @@ from workdir import Run, Serve, Upstream, hermetic
 
 from fusiontools.errors import UsageError
 from fusiontools.server.jobs import ConcurrencyLimiter
-from fusiontools.server.metrics import Metrics
 from fusiontools.server.middleware import Access, hosts_for
 from fusiontools.server.protocols import sse
 from fusiontools.server.protocols.chat import Chat
@@ -194,13 +193,6 @@ def test_who_is_worked_on_and_who_waits_is_counted_in_all_workers(
 
     assert 1 <= inside <= int(workers)
     assert waiting == 6 - inside
-
-
-def test_a_worker_that_has_just_begun_spoils_no_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    (tmp_path / "counter_1.db").touch()  # as it stands until its size is set
-
-    assert Metrics().text() == b""
 
 
 @given(st.lists(st.sampled_from(["come", "leave"]), max_size=30))
