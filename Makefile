@@ -152,7 +152,7 @@ tuning: $(VENV)/.dev ## simulate what fuse-tune and fuse-calibrate promise, on p
 	@PYTHONPATH=tests/support $(BIN)/python tests/bench/tuning.py $(RUNS)
 
 until: $(VENV)/.dev ## simulate what asking until it is sure loses and spares
-	@$(BIN)/python tests/bench/until.py $(QUESTIONS)
+	@PYTHONPATH=tests/support $(BIN)/python tests/bench/until.py $(QUESTIONS)
 
 until-real: $(VENV)/.dev $(VENV)/.weights ## ask the embedded model until it is sure, as examples/until does: a quarter of an hour
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/until/run.sh

@@ -19,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from fusiontools.config import recipe_yaml
 from fusiontools.config.chain_syntax import parse
 from fusiontools.config.models import ENDPOINTS, BatchTerms, CommandOutput, Endpoint, Model
@@ -210,12 +212,27 @@ def all_keys() -> dict[str, tuple[Any, Flag | None]]:
         for part in (name for name in parts if name.partition(".")[0] == key):
             if key in MEANINGS and key not in keys:
                 keys[key] = (None, None)
-            declared = {field.name: field for field in dataclasses.fields(made[part])}
+            declared = fields_of(made[part])
             for name in parts[part]:
-                field = declared.get(name)
-                default = field.default if field and field.default is not dataclasses.MISSING else None
-                keys[f"{part}.{name}"] = (default, field.metadata.get("flag") if field else None)
+                keys[f"{part}.{name}"] = declared.get(name, (None, None))
     return keys
+
+
+def fields_of(cls: Any) -> dict[str, tuple[Any, Flag | None]]:
+    """Return the fields of a class with their defaults, None where they have none that can be written, and options."""
+    if issubclass(cls, Struct):
+        no_defaults = [None] * (len(cls.__struct_fields__) - len(cls.__struct_defaults__))
+        defaults = [default if is_plain(default) else None for default in (*no_defaults, *cls.__struct_defaults__)]
+        return {name: (default, None) for name, default in zip(cls.__struct_fields__, defaults, strict=True)}
+    return {
+        field.name: (None if field.default is dataclasses.MISSING else field.default, field.metadata.get("flag"))
+        for field in dataclasses.fields(cls)
+    }
+
+
+def is_plain(default: Any) -> bool:
+    """Return whether a default is a value, and not what makes one."""
+    return default is None or isinstance(default, str | int | float | tuple)
 
 
 def default_cell(default: Any) -> str:

@@ -51,7 +51,7 @@ INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 #: What names several things, and so is no bridge between them.
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
 FORMULA = compile_later(r"\b\w++ ?[-+*/^<>=] ?\w+")
-FORMULA_SIGN = compile_later(r"[-+*/^<>=]")
+FORMULA_SIGNS = "-+*/^<>="
 
 
 class Question(NamedTuple):
@@ -127,7 +127,8 @@ def _asks_number(text: str) -> bool:
 
 def say(asked: Question, piece: str) -> Saying:
     """Read a folded piece of text without Markdown."""
-    text = CONTRAST.sub("", INITIALS.sub(r"\1", piece))
+    whole = INITIALS.sub(r"\1", piece)
+    text = CONTRAST.sub("", whole) or whole
     found = normalize.tokens(text) or [text]
     verdict = normalize.yes_no(text)
     found = (found[1:] or found) if verdict else found
@@ -195,11 +196,12 @@ def facts(long: str) -> Facts:
 
 def formulas(text: str) -> list[str]:
     """Return what is written with a sign of mathematics between words or numbers."""
-    signs = [sign.start() for sign in FORMULA_SIGN.finditer(text)]
-    if not signs:
+    first = [at for sign in FORMULA_SIGNS if (at := text.find(sign)) >= 0]
+    if not first:
         return []
+    last = max(map(text.rfind, FORMULA_SIGNS))
     # From the word before the first sign to the end of the one behind the last, each over one space at most.
-    start, end = text.rfind(" ", 0, max(0, signs[0] - 1)) + 1, text.find(" ", signs[-1] + 2)
+    start, end = text.rfind(" ", 0, max(0, min(first) - 1)) + 1, text.find(" ", last + 2)
     return FORMULA.findall(text, start, len(text) if end < 0 else end)
 
 

@@ -255,11 +255,8 @@ def _each(
     results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
 ) -> list[str | None]:
     """Read each result once; vague ones only where the question speaks of what is looked for."""
-    known: dict[Result, str | None] = {}
-    for each in results:
-        if each and each not in known:
-            known[each] = read(each) if spoken_of or not each.vague else None
-    return [known[each] if each else None for each in results]
+    known = {each: read(each) for each in dict.fromkeys(results) if each and (spoken_of or not each.vague)}
+    return [known.get(each) if each else None for each in results]
 
 
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
@@ -315,7 +312,7 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
     """Return the number that an answer gives; of a long one, only where a line gives nothing else, or concludes it."""
     if result is None or not result.vague:
         return _number(result, asked)
-    for piece in dict.fromkeys(filter(normalize.DIGIT.search, result.all_pieces)):
+    for piece in filter(normalize.DIGIT.search, dict.fromkeys(result.all_pieces)):
         # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
         prose = ASCII_PROSE if piece.isascii() else PROSE
         if prose.search(piece) and not numbers.may_conclude(piece):

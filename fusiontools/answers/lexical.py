@@ -10,9 +10,10 @@ Source  self-consistency, Wang et al. 2022, arXiv:2203.11171 (agreement as confi
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+import operator
+import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 from fusiontools.answers import extract, normalize
@@ -34,54 +35,87 @@ ALIKE_OF_FEWER, ALIKE_OF_MORE, OPPOSED_OF_MORE = 0.5, 0.24, 0.75
 #: Share of the shorter answer's words with which two long answers are ranked as neighbours.
 RESEMBLANCE = 0.33
 
-SENTENCE_END = compile_later(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
-#: The same in ASCII, with the mark before it: a sixth of the time.
-ASCII_END = compile_later(r"[.!?]\s+(?=[^\sa-z])")
+#: With the mark before it.
+SENTENCE_END = compile_later(r"([.!?。！？])(?:(?<=[。！？])|\s+(?=[^\sa-z]))")
 FENCE = compile_later(r"\s*(?:```|~~~)")
 BULLETS = compile_later(r"\s*(?:(?:[#>*+•-]{1,6}|\d{1,2}[.)])\s+)*")
 WORD = compile_later(r"[^\W\d_]\w*")
+#: In ASCII, a word whose first letter is a capital, with the digits before it; written so that a search goes from one
+#: capital or digit to the next.
+ASCII_CAPITALISED = compile_later(r"[0-9_A-Z](?<!\w[0-9_A-Z])[0-9_]*(?:(?<=[A-Z])|[A-Z])\w*", re.ASCII)
+NEGATION_BITS = {word: 1 << at for at, word in enumerate(sorted(NEGATIONS))}
+NEGATION_MASK = (1 << len(NEGATION_BITS)) - 1
+
+
+class Stems(dict[str, int]):
+    """What stands for the stem of each word in the texts of one record: one bit; 0 for a number and a stop word."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(STOP, 0))
+        self._bits = dict(NEGATION_BITS)
+        self._read: dict[str, tuple[list[str], int]] = {}
+
+    def __missing__(self, word: str) -> int:
+        # What comes before the colon is a number.
+        bit = self[word] = self._bits.setdefault(word[:STEM_CHARS], 1 << len(self._bits)) if word >= ":" else 0
+        return bit
+
+    def read(self, text: str) -> tuple[list[str], int]:
+        """Return the words and numbers of a text, and the bits of its stems; each text is read once."""
+        known = self._read.get(text)
+        if known is None:
+            found = normalize.tokens(normalize.fold(text))
+            known = self._read[text] = found, functools.reduce(operator.or_, map(self.__getitem__, found), 0)
+        return known
 
 
 class Point(NamedTuple):
-    """One sentence of one answer; `words` are stems, without numbers and negations."""
+    """One sentence of one answer."""
 
     owner: int
     text: str
-    words: frozenset[str]
+    #: Its stems, without numbers and negations: one bit for each stem that any of the answers has.
+    words: int
     numbers: frozenset[str]
     #: Capitalised words, and formulas.
     names: frozenset[str]
     negated: bool
 
 
-def points_of(answers: Sequence[str], order: Sequence[int]) -> list[Point]:
+def points_of(answers: Sequence[str], order: Sequence[int], stems: Stems) -> list[Point]:
     """Return the sentences of the answers, in the given order of answers.
 
     Headings, code and tables make no point; an answer without any sentence of three content words is one point.
     """
-    points: dict[Point, None] = {}
+    points: list[Point] = []
     limit = min(ANSWER_SENTENCES, ALL_SENTENCES // max(1, len(order)))
     for owner in order:
-        mine: dict[Point, None] = {}
+        mine: dict[str, Point] = {}
         for sentence in _sentences(answers[owner][:ANSWER_CHARS]):
-            point = _point(owner, sentence)
-            if len(point.words) >= MIN_WORDS:
-                mine[point] = None
+            text = shorten(sentence)
+            if text not in mine:
+                point = _point(owner, text, stems)
+                if point.words.bit_count() >= MIN_WORDS:
+                    mine[text] = point
             if len(mine) == limit:
                 break
-        points |= mine or {_point(owner, answers[owner]): None}
-    return list(points)
+        points += mine.values() or [_point(owner, shorten(answers[owner]), stems)]
+    return points
 
 
 def alike(one: Point, other: Point) -> bool:
     """Say whether two sentences make the same point: most content shared, no number, name or negation apart."""
     if one.negated != other.negated:
         return False
-    shared = len(one.words & other.words)
-    fewer, more = sorted((len(one.words), len(other.words)))
+    shared = _shared(one, other)
+    fewer, more = sorted((one.words.bit_count(), other.words.bit_count()))
     if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
     return _nested(one.numbers, other.numbers) and _nested(one.names, other.names)
+
+
+def _shared(one: Point, other: Point) -> int:
+    return (one.words & other.words).bit_count()
 
 
 def _nested(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -94,46 +128,38 @@ def opposed(one: Point, other: Point) -> bool:
         return False
     if (one.negated == other.negated) == (one.numbers == other.numbers):
         return False
-    shared = len(one.words & other.words)
-    return shared >= MIN_WORDS and shared >= OPPOSED_OF_MORE * max(len(one.words), len(other.words))
+    shared = _shared(one, other)
+    return shared >= MIN_WORDS and shared >= OPPOSED_OF_MORE * max(one.words.bit_count(), other.words.bit_count())
 
 
-def topic_of(one: Point, other: Point) -> str:
+def topic_of(one: Point, other: Point, stems: Stems) -> str:
     """Name what two sentences are about: the words they share, in order."""
     shared = one.words & other.words
-    words = [
-        word for word in WORD.findall(one.text) if not shared.isdisjoint(_stems(normalize.tokens(normalize.fold(word))))
-    ]
-    return " ".join(words)
+    return " ".join([word for word in WORD.findall(one.text) if shared & stems.read(word)[1]])
 
 
 def shorten(text: str, limit: int = SENTENCE_CHARS) -> str:
     """Return the text on one line, with an ellipsis where it is longer than the limit."""
-    line = " ".join(text[: 2 * limit].split())
+    line = text[: 2 * limit].strip()
+    # All white space but a single space shows.
+    if "  " in line or not line.isprintable():
+        line = " ".join(line.split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
-def _point(owner: int, sentence: str) -> Point:
-    text = shorten(sentence)
-    found = normalize.tokens(normalize.fold(text))
-    numbers = frozenset([word for word in found if word < ":"])
-    words = frozenset(_stems(found)) - NEGATIONS
+def _point(owner: int, text: str, stems: Stems) -> Point:
+    found, words = stems.read(text)
+    numbers = frozenset(filter(":".__gt__, found))
     names = [word for word in capitalised(text) if word.casefold() not in STOP]
-    return Point(owner, text, words, numbers, frozenset(names + formulas(text)), not NEGATIONS.isdisjoint(found))
+    negated = not NEGATIONS.isdisjoint(found)
+    return Point(owner, text, words & ~NEGATION_MASK, numbers, frozenset(names + formulas(text)), negated)
 
 
 def capitalised(text: str) -> list[str]:
     """Return the words that begin with a capital."""
-    if not text.isascii():
-        return [word for word in WORD.findall(text) if word[0].isupper()]
-    # Digits, capitals and the underscore come before all small letters.
-    found = [word.lstrip("0123456789_") for word in normalize.ascii_words(text) if word < "a"]
-    return [word for word in found if word[:1].isupper()]
-
-
-def _stems(found: Sequence[str]) -> list[str]:
-    # What comes before the colon is a number.
-    return [word[:STEM_CHARS] for word in found if word >= ":" and word not in STOP]
+    if text.isascii():
+        return [word.lstrip("0123456789_") for word in ASCII_CAPITALISED.findall(text)]
+    return [word for word in WORD.findall(text) if word[0].isupper()]
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -148,13 +174,8 @@ def _sentences(text: str) -> Iterator[str]:
 
 def sentences_of(line: str) -> list[str]:
     """Return a text cut where sentences end."""
-    if not line.isascii():
-        return SENTENCE_END.split(line)
-    ends = list(ASCII_END.finditer(line))
-    starts = [0, *(match.end() for match in ends)]
-    return [
-        line[start:end] for start, end in zip(starts, [*(match.start() + 1 for match in ends), len(line)], strict=True)
-    ]
+    pieces = SENTENCE_END.split(line)
+    return [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
 
 
 def _bullet_end(line: str) -> int:
@@ -170,7 +191,8 @@ please explain describe compare discuss write list give tell show find name stat
 best better good between like want need help make using used does question sentence sentences brief briefly short
 detail reason reasons example examples difference differences words steps step think know mean means
 """
-ASKING = frozenset(ASKING_TEXT.split())
+#: What is no blind spot.
+COMMON = STOP | frozenset(ASKING_TEXT.split())
 
 
 def clusters_of(votes: Votes) -> list[list[int]]:
@@ -210,7 +232,7 @@ def same(question: str, one: str, other: str) -> bool | None:
 def is_short(answers: Sequence[str]) -> bool:
     """Say whether every answer is short enough (two sentences, 30 words, 300 characters) to be compared whole."""
     return all(
-        len(sentences_of(text)) <= 2 and (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text)))
+        (len(text) <= SHORT_WORDS or not extract.is_long(normalize.fold(text))) and len(sentences_of(text)) <= 2
         for text in map(str.strip, answers)
     )
 
@@ -244,30 +266,31 @@ def analyse(
         sentences each, 200 in all, are compared.
     """
     clusters = clusters_of(votes)
-    ranking = rank(_resembling(votes, answers, clusters) if votes.vague else clusters, confidence)
+    stems = Stems()
+    ranking = rank(_resembling(votes, answers, clusters, stems) if votes.vague else clusters, confidence)
     ranking.sort(key=lambda position: (not votes.keys[position], not answers[position].strip()))
     told = [position for position in ranking if answers[position].strip()]
     if is_short(answers):
         analysis = _compare_whole(question, names, answers, clusters, told)
     else:
-        analysis = _by_sentence(question, names, answers, votes, told)
+        analysis = _by_sentence(question, names, answers, votes, told, stems)
     return {**{key: entries[:MAX_ENTRIES] for key, entries in analysis.items()}, "ranking": ranking}
 
 
-def _resembling(votes: Votes, answers: Sequence[str], clusters: list[list[int]]) -> list[list[int]]:
+def _resembling(votes: Votes, answers: Sequence[str], clusters: list[list[int]], stems: Stems) -> list[list[int]]:
     """Return clusters for the ranking alone, in which long answers that share many words have company."""
     groups = [group for group in clusters if votes.vague.isdisjoint(group)]
-    stems = {at: frozenset(_stems(normalize.tokens(normalize.fold(answers[at][:ANSWER_CHARS])))) for at in votes.vague}
+    words = {at: stems.read(answers[at][:ANSWER_CHARS])[1] for at in votes.vague}
     for at in sorted(votes.vague):
         near = [
-            group for group in groups if any(other in stems and _resemble(stems[at], stems[other]) for other in group)
+            group for group in groups if any(other in words and _resemble(words[at], words[other]) for other in group)
         ]
         groups = [group for group in groups if group not in near] + [[at, *(i for group in near for i in group)]]
     return groups
 
 
-def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
-    return len(one & other) >= RESEMBLANCE * min(len(one), len(other))
+def _resemble(one: int, other: int) -> bool:
+    return (one & other).bit_count() >= RESEMBLANCE * min(one.bit_count(), other.bit_count())
 
 
 def _compare_whole(
@@ -288,13 +311,13 @@ def _compare_whole(
 
 
 def _by_sentence(
-    question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
+    question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int], stems: Stems
 ) -> dict[str, list[Any]]:
     """Analyse long answers: who makes which point, in the words of the best ranked who makes it."""
     analysis = _empty()
-    points = points_of(answers, told)
+    points = points_of(answers, told, stems)
     near = neighbours(points)
-    disputes, contested = _disputes(names, points, near)
+    disputes, contested = _disputes(names, points, near, stems)
     analysis["contradictions"] = _results(question, names, answers, votes, told) + disputes
     placed: set[Point] = set()
     for lead, others in zip(points, near, strict=True):
@@ -318,20 +341,16 @@ def _by_sentence(
 
 def neighbours(points: list[Point]) -> list[list[Point]]:
     """Return of each point the others, in order, that share enough words with it to be alike or opposed."""
-    holders: dict[str, list[int]] = {}
+    words = [point.words for point in points]
+    short = [at for at, its in enumerate(words) if its.bit_count() < MIN_WORDS]
+    near: list[list[Point]] = []
     for at, point in enumerate(points):
-        for word in point.words:
-            holders.setdefault(word, []).append(at)
-    short = [at for at, point in enumerate(points) if len(point.words) < MIN_WORDS]
-    near = []
-    for at, point in enumerate(points):
-        found = short
-        if len(point.words) >= MIN_WORDS:
-            # Most words are in one sentence alone.
-            held = [holders[word] for word in point.words]
-            shared = Counter(chain.from_iterable([places for places in held if len(places) > 1]))
-            found = sorted([other for other, count in shared.items() if count >= MIN_WORDS])
-        near.append([points[other] for other in found if other != at])
+        met = [before for before, its in enumerate(words[:at]) if (point.words & its).bit_count() >= MIN_WORDS]
+        if at in short:
+            met = [before for before in short if before < at]
+        for before in met:
+            near[before].append(point)
+        near.append([points[before] for before in met])
     return near
 
 
@@ -346,7 +365,7 @@ def _in_turn(insights: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _disputes(
-    names: Sequence[str], points: list[Point], near: list[list[Point]]
+    names: Sequence[str], points: list[Point], near: list[list[Point]], stems: Stems
 ) -> tuple[list[dict[str, Any]], set[Point]]:
     """Return the contradictions between sentences, and the sentences that take part in one."""
     disputes: list[dict[str, Any]] = []
@@ -358,7 +377,7 @@ def _disputes(
         stances: dict[int, str] = {}
         for point in [lead, *against]:
             stances.setdefault(point.owner, point.text)
-        disputes.append(_contradiction(topic_of(lead, against[0]), names, stances))
+        disputes.append(_contradiction(topic_of(lead, against[0], stems), names, stances))
         contested.update([lead, *against])
     return disputes, contested
 
@@ -390,9 +409,11 @@ def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:
     folded = [normalize.fold(answer) for answer in answers]
     missing = []
     for word in dict.fromkeys(BLIND_WORD.findall(question[-QUESTION_CHARS:])):
+        if word.casefold() in COMMON:
+            continue
         [term, *more] = normalize.tokens(normalize.fold(word)) or [""]
         # Of a script without spaces, one cannot tell which pairs of characters are words.
-        if more or len(term) < MIN_BLIND_CHARS or term in ASKING or term in STOP:
+        if more or len(term) < MIN_BLIND_CHARS or term in COMMON:
             continue
         beginning = term[: min(STEM_CHARS, max(MIN_BLIND_CHARS, len(term) - 3))]
         if not any(beginning in text for text in folded):

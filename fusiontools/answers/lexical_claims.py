@@ -44,7 +44,7 @@ def _results(names: Sequence[str], answers: Sequence[str], votes: Votes, told: S
 
 def _points(names: Sequence[str], answers: Sequence[str], told: Sequence[int]) -> list[Any]:
     """Return the sentences of the answers as claims: those alike are one, those opposed are on its other side."""
-    points = lexical.points_of(answers, told)
+    points = lexical.points_of(answers, told, lexical.Stems())
     placed: set[lexical.Point] = set()
     found = []
     for lead, near in zip(points, lexical.neighbours(points), strict=True):

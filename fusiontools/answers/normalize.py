@@ -18,9 +18,10 @@ SIGNS = {"−": "-", "–": "-", "—": " - ", "’": "'", "‘": "'", "×": "*"
 SIGNS |= {"π": " pi ", "\u00a0": "'", "\u202f": "'", "\u2009": "'", "：": ": ", "ß": "ss"}
 SIGNS |= {vulgar: f" {part}" for vulgar, part in zip("½⅓⅔¼¾", ("1/2", "1/3", "2/3", "1/4", "3/4"), strict=True)}
 SIGN = compile_later(f"[{''.join(SIGNS)}]")
-SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+SUPERSCRIPT = str.maketrans(f"⁻{SUPERSCRIPTS}", "-0123456789")
 #: A run of superscripts with its sign is one exponent.
-EXPONENT = compile_later("⁺?(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})")
+EXPONENT = compile_later(f"⁺?(⁻?[{SUPERSCRIPTS}]{{1,20}})")
 ACCENTS = compile_later("[\u0300-\u036f]+")
 FOREIGN_DIGIT = compile_later(r"[^\D0-9]")
 
@@ -48,13 +49,18 @@ _NUMERAL = (
 )
 TOKEN_TEXT = rf"[^\W\d][\w{MARKS}]*{_NUMERAL}"
 TOKEN = compile_later(TOKEN_TEXT)
-#: The same for a text in ASCII, in two thirds of the time.
-ASCII_TOKEN = compile_later(rf"[a-z_A-Z]\w*{_NUMERAL}", re.ASCII)
+_DIGITS = r"(?:[.,']\d+)*(?: 000\b)*"
+#: The same in ASCII, where all else are words. What a number begins with stands first: a search goes from one such
+#: character to the next.
+ASCII_NUMERAL = compile_later(
+    rf"([-.0-9](?:(?<=\d)(?<!\w\d)\d*{_DIGITS}|(?<=\.)(?<!\w\.)\d+"
+    rf"|(?<=-)(?<![\w.)\]}}%'-]-)\$?(?:\d+{_DIGITS}|\.\d+))"
+    r"(?:e[+-]?\d+(?!\w)|/\d+(?!\d|[/.]\d)|(?::\d+)+)?)",
+    re.ASCII,
+)
+#: Signs beside words and numbers, which are all that keeps much English from being ASCII.
+APART = compile_later("[“”„«»•→]")
 DIGIT = compile_later("[0-9]")
-#: Where numbers stand: digits with a few words between them at most.
-NUMBERS = compile_later("[0-9](?:[^0-9]{0,24}[0-9])*")
-#: Of a shorter text with numbers, cutting is not faster.
-SHORT_CHARS = 500
 #: All that is no part of a word, in ASCII, as spaces.
 WORDS_ONLY = bytes(code if chr(code).isalnum() or chr(code) == "_" else ord(" ") for code in range(128)).ljust(256)
 NUMBER = compile_later(r"(-?)[$€£¥₹]?(\d*)(?:\.(\d+))?(?:e([+-]?\d{1,2})|/(\d+))?", re.ASCII)
@@ -100,7 +106,8 @@ LETTER = compile_later(
 def fold(text: str) -> str:
     """Return the text without case, accents, typography and LaTeX wrapping; still readable, still in sentences."""
     if not text.isascii():
-        text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
+        if any(map(text.__contains__, SUPERSCRIPTS)):
+            text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
         text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
         text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
@@ -123,9 +130,12 @@ def tokens(folded: str) -> list[str]:
     `0.75` and `6/8` are `3/4`; clock times and version numbers stay as they are.
     """
     if not folded.isascii():
-        found, places = _all_tokens(_spaced(folded) if UNSPACED_RUN.search(folded) else folded, TOKEN)
+        folded = APART.sub('"', folded)
+    if not folded.isascii():
+        found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
+        places = [at for at, word in enumerate(found) if word < ":"]
     elif has_digit(folded):
-        found, places = ascii_tokens(folded) if len(folded) > SHORT_CHARS else _all_tokens(folded, ASCII_TOKEN)
+        found, places = ascii_tokens(folded)
     else:
         return ascii_words(folded)
     out: list[str] = []
@@ -148,31 +158,15 @@ def ascii_words(text: str) -> list[str]:
 
 
 def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
-    """Return what `ASCII_TOKEN` finds in a text in ASCII, and the places of numbers in it.
-
-    Words far from any digit are found several times as fast by cutting: only "1 000" reaches over a space.
-    """
-    found: list[str] = []
+    """Return the words and numbers of a text in ASCII, and the places of the numbers among them."""
+    first, *rest = ASCII_NUMERAL.split(folded)
+    found = ascii_words(first)
     places: list[int] = []
-    done = 0
-    for numbers in NUMBERS.finditer(folded):
-        if numbers.end() <= done:
-            continue
-        start = folded.rfind(" ", done, numbers.start()) + 1 or done
-        end = _word_end(folded, numbers.end())
-        while folded.startswith("000", end + 1):
-            end = _word_end(folded, end + 1)
-        found += ascii_words(folded[done:start])
-        some = ASCII_TOKEN.findall(folded, start, end)
-        places += [at for at, word in enumerate(some, len(found)) if word < ":"]
-        found += some
-        done = end
-    return found + ascii_words(folded[done:]), places
-
-
-def _all_tokens(text: str, pattern: re.Pattern[str]) -> tuple[list[str], list[int]]:
-    found: list[str] = pattern.findall(text)
-    return found, [at for at, word in enumerate(found) if word < ":"]
+    for number, text in zip(rest[::2], rest[1::2], strict=True):
+        places.append(len(found))
+        found.append(number)
+        found += ascii_words(text)
+    return found, places
 
 
 def has_digit(text: str) -> bool:
@@ -288,12 +282,6 @@ def choice(folded: str, question: str) -> tuple[str, str]:
     if len(rest) <= CHOICE_CHARS and (prefix or ")" in mark or "]" in mark):
         return letter, rest
     return "", folded
-
-
-def _word_end(text: str, at: int) -> int:
-    """Return where the next space is, or the end."""
-    end = text.find(" ", at)
-    return len(text) if end < 0 else end
 
 
 def _braced(text: str, start: int) -> str:

@@ -26,20 +26,6 @@ class Tally(Struct, frozen=True):
     tie: str | None
 
 
-def winner_of(keys: Sequence[str | None]) -> int | None:
-    """Return the position that `count_votes` gives where every vote counts the same and nobody is more confident.
-
-    A report asks for that, and for nothing else, some times for every record.
-    """
-    counts: dict[str, int] = {}
-    for key in keys:
-        if key:
-            counts[key] = counts.get(key, 0) + 1
-    if not counts:
-        return None
-    return keys.index(max(counts, key=counts.__getitem__))
-
-
 def count_votes(
     keys: Sequence[str | None],
     weights: Sequence[float] | None = None,
@@ -50,7 +36,7 @@ def count_votes(
     A tie goes to the key whose voters have the highest mean confidence, where it is known for all that are tied, else
     to the key that was voted for first. Weights are added exactly: ten times 0.1 ties with 1. A weight of 0 silences.
     """
-    # Whole votes are counted as such: fractions take five times as long, and a report counts a vote for every record.
+    # Whole votes are counted as such: fractions take five times as long.
     worth: list[Fraction | int] = [1] * len(keys) if weights is None else [_exactly(each) for each in weights]
     sure = list(confidence) if confidence is not None else [None] * len(keys)
     voters: dict[str, list[int]] = {}

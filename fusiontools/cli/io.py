@@ -14,7 +14,6 @@ import secrets
 import select
 import stat
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -250,10 +249,10 @@ class Sink:
         self.failure: OSError | None = None
         self.closed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[bytes] = deque()
-        self._held = 0
-        self._ended = False
-        self._work = threading.Condition()
+        self._pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        #: So many bytes have been handed over, and written: each is counted by one thread alone.
+        self._given = self._written = 0
+        self._is_awaited = False
         self._drained = asyncio.Event()
         self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
@@ -261,34 +260,31 @@ class Sink:
     async def put(self, data: bytes) -> None:
         """Hand over bytes; waits while the reader is far behind."""
         self.put_nowait(data)
-        while self._held > _HELD_BYTES and not self.closed.is_set():
+        while self._given - self._written > _HELD_BYTES and not self.closed.is_set():
             self._drained.clear()
-            if self._held > _HELD_BYTES:
+            self._is_awaited = True
+            if self._given - self._written > _HELD_BYTES:
                 await self._drained.wait()
+            self._is_awaited = False
 
     def put_nowait(self, data: bytes) -> None:
         """Hand over bytes without waiting."""
-        with self._work:
-            self._pieces.append(data)
-            self._held += len(data)
-            self._work.notify()
+        self._given += len(data)
+        self._pieces.put(data)
 
     def finish(self, timeout_s: float | None = None) -> None:
         """Return when everything is written, or when the time is over."""
-        with self._work:
-            self._ended = True
-            self._work.notify()
+        self._pieces.put(None)
         self._thread.join(timeout_s)
 
     def _write(self) -> None:
-        while True:
-            with self._work:
-                while not self._pieces and not self._ended:
-                    self._work.wait()
-                data = b"".join(self._pieces)
-                self._pieces.clear()
-            if not data:
-                return
+        ended = False
+        while not ended:
+            pieces = [self._pieces.get()]
+            while not self._pieces.empty():
+                pieces.append(self._pieces.get())
+            ended = None in pieces
+            data = b"".join([piece for piece in pieces if piece is not None])
             try:
                 write_all(1, data)
             except OSError as error:
@@ -296,9 +292,9 @@ class Sink:
                 self._tell(self.closed)
                 self._tell(self._drained)
                 return
-            with self._work:
-                self._held -= len(data)
-            self._tell(self._drained)
+            self._written += len(data)
+            if self._is_awaited:  # else it would wake the loop for nobody
+                self._tell(self._drained)
 
     def _tell(self, event: asyncio.Event) -> None:
         if not self._loop.is_closed():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, force_setattr, replace
 
 from fusiontools.config.api_keys import command_words, find_key, is_key, place_of_key
 from fusiontools.errors import UsageError, nearest
@@ -83,6 +83,7 @@ class Endpoint(Struct, frozen=True):
         env: variables of the environment that the program gets beside the harmless ones.
         output: where in the JSON that the program prints its answer stands; None where it prints text.
         batch: how it takes batch jobs, where that is not what is known of its host.
+        embedded: this is the engine in our own process; follows from the others, whatever is given.
     """
 
     name: str
@@ -105,11 +106,10 @@ class Endpoint(Struct, frozen=True):
     output: CommandOutput | None = None
     api_key_command: tuple[str, ...] = ()
     batch: BatchTerms | None = None
+    embedded: bool = False
 
-    @property
-    def embedded(self) -> bool:
-        """Whether this is the engine in our own process."""
-        return not self.base_url and not self.runs_program
+    def __post_init__(self) -> None:
+        force_setattr(self, "embedded", not self.base_url and not self.runs_program)
 
     @property
     def runs_program(self) -> bool:

@@ -20,7 +20,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.config.tool_options import ToolOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
-from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, HeardDeltas, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
@@ -141,23 +141,18 @@ class Client:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
         if self.journal is None or self.journal.remote or not (self.replay or self.offline):
             return None
-        if ledger.redact:
-            hidden = self._hide(request, ledger)
-            recalled = self._recall(hidden, model, ledger, slot)
-            return None if recalled is None else _restored(recalled, hidden)
-        return self._recall(request, model, ledger, slot)
-
-    def _recall(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
-        if self.journal is None or not (self.replay or self.offline):
+        hidden = self._hide(request, ledger) if ledger.redact else None
+        asked = request if hidden is None else hidden
+        found = self.journal.get(self._key(asked, ledger))
+        if found is None:
             return None
-        found = self.journal.get(self._key(request, ledger))
-        return None if found is None else self._take_kept(found, request, model, ledger, slot)
+        completion = self._take_kept(found, asked, model, ledger, slot)
+        return completion if hidden is None else _restored(completion, hidden)
 
     async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         """Return a finished call from the journal, wherever that is."""
-        if self.journal is None or not self.journal.remote:
-            return self._recall(request, model, ledger, slot)
-        found = await self.journal.find(self._key(request, ledger)) if self.replay or self.offline else None
+        assert self.journal is not None  # noqa: S101 - only then it is called
+        found = await self.journal.find(self._key(request, ledger))
         return None if found is None else self._take_kept(found, request, model, ledger, slot)
 
     def _key(self, request: CompletionRequest, ledger: Ledger) -> bytes:
@@ -175,7 +170,8 @@ class Client:
         else:
             ledger.enter_replayed(slot, request.endpoint, completion, saved_usd)
         _note_unmet(completion, model, ledger, slot)
-        self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
+        if ledger.notify is not None:
+            self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
     def complete(
@@ -252,27 +248,23 @@ class Client:
     ) -> Completion:
         """Ask the model, and then its fallbacks."""
         started, entered = time.monotonic(), len(ledger.calls)
-        self._send_event(ledger, slot, model, 0.0, None, began=True)
+        if ledger.notify is not None:
+            self._send_event(ledger, slot, model, 0.0, None, began=True)
         first: CallFailed | None = None
-        shown = False
-
-        def show(delta: Delta) -> None:
-            nonlocal shown
-            shown = shown or delta != ""
-            on_delta(delta)  # type: ignore[misc]
-
-        hear = on_delta if on_delta is None or isinstance(on_delta, MemberDraft) else show
+        heard = None if on_delta is None or isinstance(on_delta, MemberDraft) else HeardDeltas(on_delta)
+        hear = on_delta if heard is None else heard.take
         left = [(request, model)]
-        # The recipe's price is the first model's own.
-        left += [
-            (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
-            for name in model.fallbacks
-        ]
+        if model.fallbacks:
+            # The recipe's price is the first model's own.
+            left += [
+                (replace(request, model=name), replace(model, model=name, price_usd_per_mtok=None))
+                for name in model.fallbacks
+            ]
         hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
         while left:
             turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
-            for asked, _ in turn:
-                recalled = None if self.journal is None else await self._find(asked, model, ledger, slot)
+            for asked, _ in turn if self.journal is not None and (self.replay or self.offline) else ():
+                recalled = await self._find(asked, model, ledger, slot)
                 if recalled is not None:
                     if on_delta is not None:
                         say_whole(on_delta, recalled.content, recalled.reasoning_details)
@@ -281,20 +273,19 @@ class Client:
                 if self.offline:
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
                 buy = self._join_or_buy if self.batch is None else self._buy_by_batch
-                calls = [partial(buy, *each, ledger, slot) for each in turn]
-                if hedge_s is None or len(calls) == 1:
-                    completion = await calls[0](hear)
+                if hedge_s is None or len(turn) == 1:
+                    completion = await buy(*turn[0], ledger, slot, hear)
                 else:
                     from fusiontools.llm.hedge import Hedged
 
-                    hedged = Hedged(*calls)
+                    hedged = Hedged(*(partial(buy, *each, ledger, slot) for each in turn))
                     try:
                         completion = await hedged.complete(hedge_s, hear)
                     finally:
                         left = left if hedged.asked_second else [turn[1], *left]
             except CallFailed as failure:
                 first = first or failure
-                if shown or failure.code in _OWN_LIMITS:
+                if (heard is not None and heard.any) or failure.code in _OWN_LIMITS:
                     break
                 if isinstance(on_delta, MemberDraft):
                     on_delta.begin_anew()
@@ -388,12 +379,15 @@ class Client:
         endpoint = self._endpoint(request.endpoint)
         # One at a time through the embedded engine: a timeout must not run while a call waits for its turn.
         slots = self._embedded_slot if endpoint.embedded else self._slots
-        limits, pace = ledger.limits or self.limits, self.pace_of(endpoint.name)
-        if endpoint.name not in self.backends and endpoint.wants_key:
-            from fusiontools.llm.key_mask import current_key
+        limits = ledger.limits or self.limits
+        pace = self._paces.get(endpoint.name) or self.pace_of(endpoint.name)
+        backend = self.backends.get(endpoint.name)
+        if backend is None:
+            if endpoint.wants_key:
+                from fusiontools.llm.key_mask import current_key
 
-            await current_key(endpoint)  # others are served while a command or a keyring looks for it
-        backend = self._backend(endpoint)
+                await current_key(endpoint)  # others are served while a command or a keyring looks for it
+            backend = self._backend(endpoint)
         if ledger.redact and (endpoint.trusted or endpoint.embedded):
             from fusiontools.llm.redact import Revealing
 

@@ -110,6 +110,20 @@ def say_whole(on_delta: OnDelta, content: str, details: Sequence[Mapping[str, An
     on_delta(content)
 
 
+class HeardDeltas:
+    """Hands on what is heard, and remembers whether that was anything: what somebody has seen is not asked again."""
+
+    __slots__ = ("_on_delta", "any")
+
+    def __init__(self, on_delta: OnDelta) -> None:
+        self._on_delta, self.any = on_delta, False
+
+    def take(self, delta: Delta) -> None:
+        """Take a piece."""
+        self.any = self.any or delta != ""
+        self._on_delta(delta)
+
+
 class Backend(Protocol):
     """Something that answers a request once: no retries, no journal, no ledger.
 

@@ -1,10 +1,12 @@
 """Keep every finished call on disk under what was asked: nothing that was paid for is paid for twice.
 
-A SQLite file in write-ahead mode, shared by all processes of a user. Writes go through one thread that commits
-whatever has piled up in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at
-most the calls in flight. Reads are by primary key and take microseconds, so they happen where they are asked for.
-A file that cannot be written (a full disk, somebody's lock) stops nobody: it is said at once, finished calls wait in
-memory, up to a bound, and each that follows, or a second, has the writer try again.
+A SQLite file in write-ahead mode, shared by all processes of a user. What finishes in one pass of the event loop is
+committed after it in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at most
+the calls in flight. Reads are by primary key, commits wait for no disk, and both take microseconds, so they happen on
+the loop: a thread takes longer to wake than a commit does. What does wait for the disk is a checkpoint, which has a
+thread; while it works, or another process writes, finished calls wait, and the loop goes on.
+A file that cannot be written (a full disk, a lock that stays) stops nobody: it is said at once, finished calls wait in
+memory, up to a bound, and every second it is tried again.
 Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
 """
 
@@ -12,14 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
-import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +56,16 @@ _KEPT: Mapping[str, tuple[type, ...]] = {
     "sources": (list,),
     "native": (list,),
 }
-#: How long a lock is waited for before it is said.
-_BUSY_S = 2.0
+_kept_of = attrgetter(*_KEPT)
+#: How long a lock is waited for before it is said, and how soon it is looked at again.
+_BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
+#: After so much a checkpoint is made; by itself a call changes about three pages of the file.
+_CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 3 * 4096
 #: How much waits in memory for a file that cannot be written.
 WAITING_BYTES = 64 * 2**20
-#: So many entries go in one transaction, where old ones are forgotten.
-_FORGOTTEN_AT_ONCE = 500
+#: So many entries go in one transaction, where many have waited or are forgotten.
+_AT_ONCE = 500
 
 
 def default_path() -> Path:
@@ -93,7 +100,7 @@ class Journal:
 
     Args:
         path: the SQLite file; its folder is made.
-        warn: told in words what goes wrong, from any thread; a logger by default.
+        warn: told in words what goes wrong; a logger by default.
         read_only: nothing will be put into it: a file that can be read is enough.
 
     Raises:
@@ -108,9 +115,17 @@ class Journal:
         #: Why the file cannot be written now; None where it can.
         self.broken: str | None = None
         self._warn = warn or logging.getLogger("fusiontools").warning
-        self._queue: queue.SimpleQueue[tuple[KeptCall, asyncio.Future[None] | None] | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        #: Finished calls that wait for the file, the writer's own; others only look.
+        #: What writes; unlike what reads, it waits for no lock.
+        self._writer: sqlite3.Connection | None = None
+        #: What the next commit takes along, and who waits for it.
+        self._finished: list[tuple[KeptCall, asyncio.Future[None]]] = []
+        #: When that will be, and in which loop.
+        self._next: asyncio.Handle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._locked_since: float | None = None
+        self._unchecked_bytes = 0
+        self._checkpoint: threading.Thread | None = None
+        #: Finished calls that wait for a file that cannot be written.
         self._waiting: dict[bytes, KeptCall] = {}
         self._waiting_bytes = self._lost = 0
         self._said_unreadable = False
@@ -159,14 +174,14 @@ class Journal:
             lease: under which it was bought; it ends in the same transaction.
         """
         row = kept_call(key, request, completion, paid_usd, lease)
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
-            self._writer.start()
+        loop = asyncio.get_running_loop()
         if self.broken:
-            self._queue.put((row, None))
+            self._hold([row], self.broken)
+            self._write_in(loop)
             return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put((row, done))
+        done: asyncio.Future[None] = loop.create_future()
+        self._finished.append((row, done))
+        self._write_in(loop)
         await done
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
@@ -175,59 +190,111 @@ class Journal:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Finish the writes under way and close the file; what then still waits is said to be lost."""
-        if self._writer is not None:
-            self._queue.put(None)
-            self._writer.join(timeout_s)
-            self._writer = None
+        if self._next is not None:
+            self._next.cancel()
+        if self._checkpoint is not None:
+            self._checkpoint.join(timeout_s)
+        if self._finished or self._waiting:
+            try:
+                self._commit(timeout_s)
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
         if lost := self._lost + len(self._waiting):
             self._lost, self._waiting = 0, {}
             self._warn(f"warning: {lost} finished calls are not in the journal {self.path}: {self.broken}")
+        if self._writer is not None:
+            self._writer.close()
         self._db.close()
 
-    def _write(self) -> None:
-        db: sqlite3.Connection | None = None
-        while True:
-            batch = self._take()
-            items = [item for item in batch if item is not None]
-            if items or self._waiting:
-                db = self._commit(db, [row for row, _ in items])
-            _resolve([done for _, done in items if done is not None])
-            if len(items) < len(batch):
-                if db is not None:
-                    db.close()
-                return
+    def _write_in(self, loop: asyncio.AbstractEventLoop, delay_s: float = 0.0) -> None:
+        """Have a loop write, unless it is to already."""
+        if self._next is None or self._loop is not loop:
+            self._loop = loop
+            self._next = loop.call_later(delay_s, self._write, loop) if delay_s else loop.call_soon(self._write, loop)
 
-    def _take(self) -> list[tuple[KeptCall, asyncio.Future[None] | None] | None]:
-        """Return what has piled up; nothing where it is time to try again."""
+    def _write(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit what is there; where that cannot be, see to it that it is tried again."""
+        self._next = None
+        if not (self._finished or self._waiting):
+            return
+        if self._checkpoint is not None and self._checkpoint.is_alive():
+            # What is committed now would keep the file that it is committed to from beginning anew.
+            self._write_in(loop, _BUSY_AGAIN_S)
+            return
         try:
-            batch = [self._queue.get(timeout=_RETRY_S if self._waiting else None)]
-        except queue.Empty:
-            return []
-        while not self._queue.empty():
-            batch.append(self._queue.get())
-        return batch
-
-    def _commit(self, db: sqlite3.Connection | None, rows: list[KeptCall]) -> sqlite3.Connection | None:
-        """Write what waits and these rows; returns the connection, None where it is to be opened anew."""
-        try:
-            db = db or open_database(self.path)
-            with db:
-                db.execute("BEGIN IMMEDIATE")
-                everything = [*self._waiting.values(), *rows]
-                db.executemany(_KEEP, [row[:5] for row in everything if row.fence is None])
-                for row in everything:
-                    if row.fence is not None:
-                        _end_lease(db, row)
+            self._commit()
         except (sqlite3.Error, OSError) as error:
-            for opened in (db, getattr(error, "db", None)):
-                if opened is not None:
-                    opened.close()
-            self._hold(rows, _reason(error))
-            return None
+            if self._is_soon_over(error):
+                self._write_in(loop, _BUSY_AGAIN_S)
+            else:
+                self._give_up(error)
+                self._write_in(loop, _RETRY_S)
+            return
+        if self._unchecked_bytes > _CHECKPOINT_BYTES:
+            self._unchecked_bytes = 0
+            self._checkpoint = threading.Thread(target=self._make_checkpoint, name="journal", daemon=True)
+            self._checkpoint.start()
+
+    def _commit(self, busy_s: float = 0.0) -> None:
+        """Write what waits and what has finished; whoever waits for that goes on."""
+        if self._writer is None:
+            try:
+                self._writer = open_database(self.path, busy_s)
+            except _Locked as error:
+                error.db.close()
+                raise
+            self._writer.execute("PRAGMA wal_autocheckpoint=0")
+        elif busy_s:
+            self._writer.execute(f"PRAGMA busy_timeout={busy_s * 1000:.0f}")
+        while self._waiting:
+            rows = list(islice(self._waiting.values(), _AT_ONCE))
+            self._keep(self._writer, rows)
+            for row in rows:
+                del self._waiting[row.key]
+        if self._finished:
+            self._keep(self._writer, [row for row, _ in self._finished])
+            self._settle()
+        self._locked_since = None
         if self.broken:
-            self._waiting, self._waiting_bytes, self.broken = {}, 0, None
+            self._waiting_bytes, self.broken = 0, None
             self._warn(f"the journal {self.path} is written again, with the calls that waited for it")
-        return db
+
+    def _keep(self, db: sqlite3.Connection, rows: list[KeptCall]) -> None:
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(_KEEP, [row[:5] for row in rows if row.fence is None])
+            for row in rows:
+                self._unchecked_bytes += len(row.body) + _PAGES_BYTES
+                if row.fence is not None:
+                    _end_lease(db, row)
+
+    def _settle(self) -> None:
+        finished, self._finished = self._finished, []
+        for _, done in finished:
+            if not done.done():
+                done.set_result(None)
+
+    def _is_soon_over(self, error: Exception) -> bool:
+        """Return whether another process has a lock that it has not had for long."""
+        if self.broken or "locked" not in str(error):
+            return False
+        now = time.monotonic()
+        self._locked_since = self._locked_since or now
+        return now - self._locked_since < _BUSY_S
+
+    def _give_up(self, error: Exception) -> None:
+        """Let what has finished wait in memory; the file is opened anew when it is tried again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._locked_since = None
+        self._hold([row for row, _ in self._finished], _reason(error))
+        self._settle()
+
+    def _make_checkpoint(self) -> None:
+        """Move what is committed to its place in the file; what cannot be moved now is left to the next one."""
+        there = f"{self.path.absolute().as_uri()}?mode=rw"
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(there, uri=True)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _hold(self, rows: list[KeptCall], reason: str) -> None:
         """Let rows wait in memory, while there is room, and say so once."""
@@ -273,12 +340,12 @@ def forget_before(path: Path, before_s: float) -> tuple[int, str | None]:
     try:
         with contextlib.closing(open_database(path)) as db:
             keys = db.execute("SELECT key FROM completion WHERE created_s < ?", (before_s,)).fetchall()
-            for first in range(0, len(keys), _FORGOTTEN_AT_ONCE):
+            for first in range(0, len(keys), _AT_ONCE):
                 # A few at a time: whoever has bought a call waits for its turn to write it.
                 db.execute("BEGIN IMMEDIATE")
                 db.executemany(
                     "DELETE FROM completion WHERE key = ? AND created_s < ?",
-                    [(key, before_s) for (key,) in keys[first : first + _FORGOTTEN_AT_ONCE]],
+                    [(key, before_s) for (key,) in keys[first : first + _AT_ONCE]],
                 )
                 db.execute("COMMIT")
             try:
@@ -303,7 +370,11 @@ def kept_call(
     key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
 ) -> KeptCall:
     """Return a finished call as it is kept."""
-    body = {name: value for name in _KEPT if (value := getattr(completion, name)) not in (None, ())}
+    body = {
+        name: value
+        for name, value in zip(_KEPT, _kept_of(completion), strict=True)
+        if value is not None and value != ()
+    }
     if paid_usd is not None:
         body["paid_usd"] = paid_usd
     fence = None if lease is None else lease.fence
@@ -319,31 +390,27 @@ def read_body(data: bytes) -> tuple[Completion, float | None]:
     body = jsonl.loads(data)
     if type(body) is not dict:
         raise TypeError("no object")
-    kept: dict[str, Any] = {}
-    for name, value in body.items():
-        if (kinds := _KEPT.get(name)) is None:
-            continue
-        if type(value) not in kinds:
+    paid_usd = body.pop("paid_usd", None)
+    for name in _unknown(tuple(body), tuple(map(type, body.values()))):
+        del body[name]
+    return Completion(**body), paid_usd
+
+
+@functools.lru_cache(256)
+def _unknown(names: tuple[str, ...], kinds: tuple[type, ...]) -> list[str]:
+    """Return which names of an entry are not kept; most entries have the same names, and values of the same kinds.
+
+    Raises:
+        TypeError: a value is of no kind that is kept.
+    """
+    for name, kind in zip(names, kinds, strict=True):
+        if kind not in _KEPT.get(name, (kind,)):
             raise TypeError(f"`{name}` is of no kind that is kept")
-        kept[name] = value
-    return Completion(**kept), body.get("paid_usd")
+    return [name for name in names if name not in _KEPT]
 
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def _resolve(futures: list[asyncio.Future[None]]) -> None:
-    """Wake the calls that wait for this commit: one wake-up of the loop for the whole batch."""
-
-    def wake() -> None:
-        for future in futures:
-            if not future.done():
-                future.set_result(None)
-
-    # A loop that has closed has nobody left to tell.
-    if futures and not (loop := futures[0].get_loop()).is_closed():
-        loop.call_soon_threadsafe(wake)
 
 
 class _Locked(sqlite3.OperationalError):
@@ -354,12 +421,12 @@ class _Locked(sqlite3.OperationalError):
         self.db = db
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open the file; several processes may be making it at the same moment."""
+def open_database(path: Path, busy_s: float = _BUSY_S) -> sqlite3.Connection:
+    """Open the file, whose lock is waited for so long; several processes may be making it at the same moment."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    give_up = time.monotonic() + _BUSY_S
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    give_up = time.monotonic() + busy_s
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")

@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fusiontools.errors import CallFailed, CallStatus
 from fusiontools.llm import prices
 from fusiontools.llm.budget import Payment, costs_nothing
+from fusiontools.llm.completion import HeardDeltas
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.ledger import Ledger, Slot, deadline_failure, paid, paid_for
 from fusiontools.llm.quirks import MOST_LESSONS
@@ -27,14 +29,14 @@ from fusiontools.llm.quirks import MOST_LESSONS
 if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
-    from fusiontools.llm.completion import Backend, Completion, CompletionRequest, Delta, OnDelta
+    from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
     from fusiontools.llm.pacing import Pace, PaceTurn
     from fusiontools.llm.purses import Purses
 
 _LONGEST_WAIT_S = 60.0
 
 
-class Caller(NamedTuple):
+class Caller(Struct, frozen=True):
     """How and for whom attempts are made."""
 
     backend: Backend
@@ -189,21 +191,14 @@ async def _open_in_time(payment: Payment, caller: Caller) -> None:
 async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: OnDelta | None) -> Completion:
     """Make one call within its own timeout and the record's deadline, however slowly the endpoint drips."""
     timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
-    shown = False
-
-    def show(delta: Delta) -> None:
-        nonlocal shown
-        shown = True
-        on_delta(delta)  # type: ignore[misc]
-
+    heard = None if on_delta is None else HeardDeltas(on_delta)
     try:
         async with asyncio.timeout(min(timeout_s, remaining_s)):
-            return await caller.backend.complete(request, None if on_delta is None else show)
+            return await caller.backend.complete(request, None if heard is None else heard.take)
     except TimeoutError:
         if timeout_s < remaining_s:
-            # What somebody has seen cannot be asked for again.
             late = f"no answer within {timeout_s:g} s (--timeout)"
-            raise CallFailed("timeout", late, retryable=not shown) from None
+            raise CallFailed("timeout", late, retryable=heard is None or not heard.any) from None
         raise deadline_failure(caller.limits) from None
 
 

@@ -184,12 +184,13 @@ async def over(
     """
     window: deque[asyncio.Task[Out]] = deque()
     finished: list[Out] = []
-    running = asyncio.Semaphore(jobs)
-    room = asyncio.Semaphore(jobs * 4)
-    changed = asyncio.Event()
+    running = held = 0
+    changed, room = asyncio.Event(), asyncio.Event()
 
     def settled(task: asyncio.Task[Out]) -> None:
-        running.release()
+        nonlocal running
+        running -= 1
+        room.set()
         if unordered and not task.cancelled() and task.exception() is None:
             finished.append(task.result())
             window.remove(task)
@@ -197,10 +198,14 @@ async def over(
             changed.set()
 
     async def feed() -> None:
+        nonlocal running, held
         async for batch in batches:
             for item in batch:
-                await room.acquire()
-                await running.acquire()
+                while running >= jobs or held >= 4 * jobs:
+                    room.clear()
+                    await room.wait()
+                running += 1
+                held += 1
                 task: asyncio.Task[Out] = asyncio.ensure_future(work(item))
                 window.append(task)
                 task.add_done_callback(settled)
@@ -215,8 +220,8 @@ async def over(
                 finished.append(window.popleft().result())
             if finished:
                 ready, finished = finished, []
-                for _ in ready:
-                    room.release()
+                held -= len(ready)
+                room.set()
                 yield ready
             elif feeder.done() and not window:
                 feeder.result()

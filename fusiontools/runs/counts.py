@@ -29,11 +29,12 @@ class RunCounts(Struct):
     def add(self, record: Record, stages: Collection[str], *, passed_on: bool = False) -> None:
         """Count a record; notes are those of these stages, and what stands in one that is passed on is no news."""
         self.done += 1
-        own = [note for note in record.get("degraded", []) if note.get("stage") in stages and not passed_on]
-        self.degraded += bool(own)
-        for code, detail in {note.get("code", ""): note.get("detail", "") for note in reversed(own)}.items():
-            count, first = self.notes.get(code, (0, detail))
-            self.notes[code] = count + 1, first
+        if not passed_on and "degraded" in record:
+            own = [note for note in record["degraded"] if note.get("stage") in stages]
+            self.degraded += bool(own)
+            for code, detail in {note.get("code", ""): note.get("detail", "") for note in reversed(own)}.items():
+                count, first = self.notes.get(code, (0, detail))
+                self.notes[code] = count + 1, first
         self.failed += "error" in record
         for call in record.get("calls", []):
             if call.get("replayed"):

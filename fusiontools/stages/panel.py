@@ -109,7 +109,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     else:
         (outcomes, why, notes), beside = await _ask_members(record, planned, options, runtime, ledger), ([], [])
     places = sorted(outcomes)
-    responses = [_response_to(planned[i], outcomes[i]) for i in places]
+    responses = [_response_of(planned[i].seat, outcomes[i]) for i in places]
     failed = _note_failed(responses)
     ledger.calls += beside[1]
     if len(failed) == len(responses):
@@ -117,7 +117,7 @@ async def _first_layer(record: Record, options: PanelOptions, runtime: Runtime) 
     notes += note_no_tools(record, "panel", options.tools, options.members, runtime.client)
     new = with_section(record, "panel", responses, ledger.calls, [*failed, *notes, *_note_unmet(ledger)])
     if beside[0]:
-        new = {**new, "baselines": [_response_to(call, outcome) for call, outcome in beside[0]]}
+        new = {**new, "baselines": [_response_of(call.seat, outcome) for call, outcome in beside[0]]}
     unasked = [call for i, call in enumerate(planned) if i not in outcomes]
     return _with_spared(new, [call.seat for call in unasked], why)
 
@@ -133,7 +133,7 @@ async def _ask_members(
 
         scouts = planned[: options.scout]
         heard = await ask(scouts, {}, runtime, ledger, Patience())
-        responses = [_response_to(call, heard[i]) for i, call in enumerate(scouts)]
+        responses = [_response_of(call.seat, heard[i]) for i, call in enumerate(scouts)]
         agreed, notes = await agree(record, responses, options, runtime, ledger)
         if agreed:
             return _Asked(heard, "scouts", notes)
@@ -158,7 +158,7 @@ async def _ask_until(
     quiet = replace(runtime, on_delta=None)
     outcomes = asked.outcomes
     while True:
-        responses = [_response_to(planned[i], outcomes[i]) for i in sorted(outcomes)]
+        responses = [_response_of(planned[i].seat, outcomes[i]) for i in sorted(outcomes)]
         texts = [response.get("content", "") for response in responses]
         question = question_text(record)
         votes = await compare_apart(texts, options.agree, leading_votes, question, responses, options.agree)
@@ -323,10 +323,6 @@ def _with_spared(record: Record, seats: list[Seat], why: Why | None) -> Record:
     return {**record, "spared": [*record.get("spared", []), *spared]}
 
 
-def _response_to(call: PlannedCall, outcome: Completion | CallFailed) -> Response:
-    return _response_of(call.seat, outcome)
-
-
 def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
     response: Response = {"member": seat.model.name, "sample": seat.sample, "layer": seat.layer}
     if isinstance(outcome, CallFailed):
@@ -351,6 +347,8 @@ def _response_of(seat: Seat, outcome: Completion | CallFailed) -> Response:
 
 
 def _note_failed(responses: list[Response]) -> list[Degraded]:
+    if not [True for response in responses if "error" in response]:
+        return []
     names = display_names(responses)
     return [
         {"stage": "panel", "code": "member_failed", "detail": f"{name}: {r['error']['code']}: {r['error']['message']}"}

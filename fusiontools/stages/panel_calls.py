@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -58,24 +59,27 @@ async def ask(
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
             tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
-    try:
-        await _settle(tasks, outcomes, patience)
-    finally:
-        for task in tasks:
-            task.cancel()
+    if tasks:
+        try:
+            await _settle(tasks, outcomes, patience)
+        finally:
+            for task in tasks:
+                task.cancel()
     return outcomes
 
 
-async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None) -> Completion:
+def complete(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None
+) -> Coroutine[Any, Any, Completion]:
     """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
     if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
-        return await _complete(call, runtime, ledger, on_delta)
+        return _complete(call, runtime, ledger, on_delta)
 
     def ask(draft: OnDelta) -> Awaitable[Completion]:
         return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
 
     seat = call.seat
-    return await runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
+    return runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
 
 
 def _both(one: OnDelta, other: OnDelta) -> OnDelta:
@@ -86,14 +90,14 @@ def _both(one: OnDelta, other: OnDelta) -> OnDelta:
     return hear
 
 
-async def _complete(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion:
+def _complete(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None
+) -> Coroutine[Any, Any, Completion]:
     if call.wish is None:
-        return await runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+        return runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
     from fusiontools.stages.tool_loop import Ask, complete_with_tools
 
-    return await complete_with_tools(
-        Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta
-    )
+    return complete_with_tools(Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta)
 
 
 async def _complete_cached(

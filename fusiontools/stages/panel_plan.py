@@ -189,8 +189,12 @@ class PanelPlanner(Struct, frozen=True):
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
             params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
-        wish = self._wish(model)
-        if wish is not None:
+        wish = None
+        names = self.options.tools if model.tools is None else model.tools
+        if names and not (endpoint is not None and endpoint.embedded):  # the embedded model can use none
+            from fusiontools.stages.tool_loop import ToolWish
+
+            wish = ToolWish(self.record, names, self.options.max_tool_calls, self.memory)
             ruled = prompts.with_tool_rules(prompt.messages, self.options.template)
             shared = None if shared is None else shared + len(ruled) - len(prompt.messages)
             prompt = prompts.Prompt(ruled, prompt.mark)
@@ -198,22 +202,8 @@ class PanelPlanner(Struct, frozen=True):
         if self.options.prompt_cache and endpoint is not None and endpoint.caches_prompts(model.model):
             cached = len(prompt.messages) if shared is None else shared
         marks = (prompt.mark,) if prompt.mark else ()
-        request = self.runtime.client.request(model, prompt.messages, params, sample, cached, marks)
-        if self.options.logprobs:
-            request = replace(request, logprobs=True)
-        return PlannedCall(seat, request, wish)
-
-    def _wish(self, model: Model) -> ToolWish | None:
-        """Return what tools a member may use: its own, else the panel's; the embedded model can use none."""
-        names = self.options.tools if model.tools is None else model.tools
-        if not names:
-            return None
-        endpoint = self.runtime.client.endpoints.get(model.endpoint)
-        if endpoint is not None and endpoint.embedded:
-            return None
-        from fusiontools.stages.tool_loop import ToolWish
-
-        return ToolWish(self.record, names, self.options.max_tool_calls, self.memory)
+        asked = (model.endpoint, model.model, prompt.messages, params, sample, cached, marks, self.options.logprobs)
+        return PlannedCall(seat, CompletionRequest(*asked), wish)
 
     def _prompt(self, model: Model, few_shot: FewShot | None) -> prompts.Prompt:
         asked, mark = self.record["messages"], ""

@@ -195,17 +195,16 @@ def note_no_tools(
         tools: those that the stage's models may use.
         models: who is asked.
     """
-    notes: list[Degraded] = []
-    asked = models if tools else ()
-    embedded = [m.name for m in asked if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
-    if embedded:
-        detail = f"{', '.join(embedded)}: the embedded model cannot call tools and was asked without"
-        notes.append({"stage": stage, "code": "no_tools", "detail": detail})
-    carried = record.get("recipe", {}).get(stage)
-    if not tools and isinstance(carried, dict) and carried.get("tools"):
-        detail = "the record's recipe names tools, and a record turns none on: give the recipe with -c, or --tools"
-        notes.append({"stage": stage, "code": "no_tools", "detail": detail})
-    return notes
+    detail = ""
+    if tools:
+        embedded = [m.name for m in models if (e := client.endpoints.get(m.endpoint)) is not None and e.embedded]
+        if embedded:
+            detail = f"{', '.join(embedded)}: the embedded model cannot call tools and was asked without"
+    else:
+        carried = record.get("recipe", {}).get(stage)
+        if isinstance(carried, dict) and carried.get("tools"):
+            detail = "the record's recipe names tools, and a record turns none on: give the recipe with -c, or --tools"
+    return [{"stage": stage, "code": "no_tools", "detail": detail}] if detail else []
 
 
 def in_turn(stages: Sequence[Stage], names: Sequence[str], heard: Collection[int]) -> Stage:

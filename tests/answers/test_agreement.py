@@ -265,3 +265,15 @@ def test_a_question_is_read_as_its_patterns_say_whatever_is_looked_for_before_th
     assert asked.fact == bool(agreement.ASKS_FACT.search(asked.text))
     assert asked.number == bool(agreement.TWO_NUMBERS.search(asked.text) or agreement.ASKS_NUMBER.search(asked.text))
     assert asks_code(asked) == bool(ASKS_CODE.search(asked.text))
+
+
+@given(st.text(alphabet="ax1 \n-+=/.é", max_size=30))
+def test_formulas_are_those_that_the_pattern_finds_anywhere(text: str) -> None:
+    assert agreement.formulas(text) == agreement.FORMULA.findall(text)
+
+
+def test_an_answer_that_only_says_what_it_is_not_has_a_vote_of_its_own() -> None:
+    kind, keys = vote_keys(["Answer: , not red", "Answer: blue", "Answer: green"], "auto", "Which colour is it?")
+
+    assert kind == "text"
+    assert len(set(keys)) == 3

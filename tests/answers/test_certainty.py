@@ -8,8 +8,9 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rounds import rounds_until_sure
 
-from fusiontools.answers.certainty import leading, mode_probability, rounds_until_sure, still_needed, votes_to_be_sure
+from fusiontools.answers.certainty import leading, mode_probability, still_needed, votes_to_be_sure
 
 VOTES = st.integers(0, 60)
 UNTIL = st.floats(0.5, 0.9999)

@@ -70,3 +70,8 @@ def test_what_may_conclude_is_what_the_pattern_finds_or_an_equation(words: list[
     piece = " ".join(words)
 
     assert numbers.may_conclude(piece) == ("=" in piece or numbers.CUE.search(piece) is not None)
+
+
+@given(st.text(alphabet="15 \nABJKMkbap.x", max_size=12))
+def test_signs_of_units_in_ascii_are_those_of_all_scripts(text: str) -> None:
+    assert bool(extract.ASCII_UNIT_MARK.search(text)) == bool(extract.UNIT_MARK.search(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -286,7 +287,7 @@ CONTENT = st.sampled_from(
 
 @given(st.lists(st.lists(CONTENT, max_size=12).map(" ".join), max_size=4))
 def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: list[str]) -> None:
-    points = lexical.points_of(answers, range(len(answers)))
+    points = lexical.points_of(answers, range(len(answers)), lexical.Stems())
 
     near = lexical.neighbours(points)
 
@@ -296,7 +297,24 @@ def test_no_pair_of_sentences_that_are_alike_or_opposed_is_left_out(answers: lis
         assert [other for other in others if other in told] == told
 
 
-@given(st.text(alphabet="aB. !?\n\x1f1_", max_size=40))
-def test_text_in_ascii_is_cut_where_the_pattern_for_all_scripts_cuts_it(text: str) -> None:
-    assert lexical.sentences_of(text) == lexical.SENTENCE_END.split(text)
+@given(st.text(alphabet="aB. !?\n\x1f1_é。！", max_size=40))
+def test_a_sentence_ends_with_its_mark_and_the_white_space_behind_it(text: str) -> None:
+    ends = re.compile(r"(?<=[.!?])\s+(?=[^\sa-z])|(?<=[。！？])")
+
+    assert lexical.sentences_of(text) == ends.split(text)
     assert lexical.capitalised(text) == [word for word in lexical.WORD.findall(text) if word[0].isupper()]
+
+
+@given(st.lists(st.lists(CONTENT, max_size=8), min_size=2, max_size=2))
+def test_texts_share_as_many_bits_as_stems_whatever_else_was_read(texts: list[list[str]]) -> None:
+    one, other = ({word.strip(".")[: lexical.STEM_CHARS] for word in text if word[0].isalpha()} for text in texts)
+    stems = lexical.Stems()
+
+    bits = [stems.read(" ".join(text))[1] for text in texts]
+
+    assert (bits[0] & bits[1]).bit_count() == len({stem.lower() for stem in one} & {stem.lower() for stem in other})
+
+
+@given(st.text(alphabet="ab \t\n\x1f\u00a0\u200b\u3000é", max_size=30))
+def test_a_shortened_text_has_single_spaces_only(text: str) -> None:
+    assert lexical.shorten(text) == " ".join(text.split())

@@ -128,5 +128,10 @@ PIECES = (
 def test_words_found_by_cutting_are_those_that_the_pattern_finds(text: str) -> None:
     found, places = normalize.ascii_tokens(text)
 
-    assert found == normalize.ASCII_TOKEN.findall(text)
+    assert found == normalize.TOKEN.findall(text)
     assert places == [at for at, word in enumerate(found) if normalize.is_number(word)]
+
+
+@given(st.lists(st.sampled_from([*PIECES, "“", "»", "→"]), max_size=30).map("".join))
+def test_a_text_with_quotes_has_the_words_that_it_has_among_accents(text: str) -> None:
+    assert [*normalize.tokens(text), "é"] == normalize.tokens(f"{text} é")

@@ -1,6 +1,6 @@
 """What `fuse-panel --until` loses and what it spares, on samples of which the truth is known.
 
-Usage: python tests/bench/until.py [QUESTIONS] (`make until`). Prints two Markdown tables.
+Usage: PYTHONPATH=tests/support python tests/bench/until.py [QUESTIONS] (`make until`). Prints two Markdown tables.
 
 grid   one model, right on a share of the questions; `correlation` of its samples on one question: at 0 each is drawn
        alike, at 0.6 most questions are answered nearly always right or nearly always wrong, and the errors are alike
@@ -15,7 +15,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist, fmean, stdev
 
-from fusiontools.answers.certainty import leading, rounds_until_sure, still_needed
+from rounds import rounds_until_sure
+
+from fusiontools.answers.certainty import leading, still_needed
 from fusiontools.answers.tally import count_votes
 
 MOST = 24

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 
 import pytest
 from mistakes import JUDGE, PANEL, SYNTH, clear, needs_dev_full
 from samples import judged, lines, question
 from workdir import Run, Upstream
+
+from fusiontools.cli.io import Sink
 
 
 def test_a_bom_and_crlf_are_no_part_of_a_record(run: Run) -> None:
@@ -144,3 +148,37 @@ def test_a_full_disk_under_the_sums_is_named(run: Run) -> None:
 
     assert result.status == 1
     assert clear(result) == "fuse-cost: stdout: No space left on device\n"
+
+
+def test_a_reader_that_is_behind_holds_up_who_writes_and_nothing_is_lost() -> None:
+    reading, writing = os.pipe()
+    kept = os.dup(1)
+    os.dup2(writing, 1)
+    os.close(writing)
+    pieces = [bytes([number]) * 700_000 for number in range(4)]
+
+    async def work() -> bytes:
+        sink = Sink()
+        putting = asyncio.create_task(put_all(sink))
+        for _ in range(5):
+            await asyncio.sleep(0.005)
+        assert not putting.done()
+        whole = asyncio.create_task(asyncio.to_thread(read_all))
+        await asyncio.wait_for(putting, 30)
+        await asyncio.to_thread(sink.finish)
+        os.dup2(kept, 1)  # which ends what is read
+        return await asyncio.wait_for(whole, 30)
+
+    async def put_all(sink: Sink) -> None:
+        for piece in pieces:
+            await sink.put(piece)
+
+    def read_all() -> bytes:
+        with os.fdopen(reading, "rb") as file:
+            return file.read()
+
+    try:
+        assert asyncio.run(work()) == b"".join(pieces)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -38,7 +38,7 @@ def test_the_schema_has_exactly_the_settings_of_models_endpoints_and_recipes() -
     schema = schemas.load("recipe")
 
     assert set(schema["$defs"]["model"]["properties"]) == set(Model.__struct_fields__)
-    assert set(schema["$defs"]["endpoint"]["properties"]) == set(Endpoint.__struct_fields__) - {"name"}
+    assert set(schema["$defs"]["endpoint"]["properties"]) == set(Endpoint.__struct_fields__) - {"name", "embedded"}
     ours = set(Recipe.__struct_fields__) - {"aliases", "stages", "tools"}
     tools = {f.name for f in fields(ToolOptions)} - {"unsafe_shell", "language", "region", "results"}
     assert set(schema["properties"]) == ours | tools | {"models"} | STAGES.keys()

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from graded import analysis, answer, call, grade, record, scored
 from reporting import data, read, summed, system
@@ -15,6 +16,7 @@ from stage_runs import run_stage
 from fusiontools.cli.report_text import format_report
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import VoteOptions
+from fusiontools.evaluation.report.columns import Batch
 from fusiontools.evaluation.report.graded import Graded
 from fusiontools.evaluation.report.systems import (
     CHECKED,
@@ -29,9 +31,9 @@ from fusiontools.evaluation.report.systems import (
     VOTE,
     Outcome,
     System,
-    outcomes,
+    tell,
 )
-from fusiontools.evaluation.report.took import add_up
+from fusiontools.evaluation.report.took import Took
 from fusiontools.record import jsonl
 from fusiontools.stages.vote import vote
 
@@ -39,7 +41,13 @@ A, B = System("member", "a"), System("member", "b")
 
 
 def outcomes_of(record: Any) -> dict[System, Outcome]:
-    return outcomes(Graded.of(record))
+    """Return how each system fared on a record: numbers, and not arrays of one."""
+    batch = Batch()
+    batch.add(Graded.of(record))
+    return {
+        system: Outcome(score[0], failed[0], Took(*(each[0] for each in took)), np.ravel(samples)[0])
+        for system, (score, failed, took, samples) in tell(batch).outcomes.items()
+    }
 
 
 def outcome_of(graded: dict[str, Any], system: System) -> Outcome:
@@ -148,8 +156,8 @@ def test_members_answer_at_once_and_stages_one_after_the_other() -> None:
         call("panel", "a", layer=2, latency_s=2), call("judge", "j", latency_s=4), call("synth", "s", latency_s=5),
     ]  # fmt: skip
 
-    assert add_up(calls).fusion.latency_s == 3 + 2 + 4 + 5
-    assert math.isnan(add_up([]).fusion.latency_s)
+    assert outcome_of(record("q", [], calls), FUSION).took.measured_s == 3 + 2 + 4 + 5
+    assert math.isnan(outcome_of(record("q", []), FUSION).took.measured_s)
 
 
 def test_a_sample_works_on_while_another_one_uses_its_tool() -> None:

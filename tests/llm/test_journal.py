@@ -335,6 +335,59 @@ def test_a_lock_is_said_soon_and_loses_nothing(tmp_path: Path) -> None:
     assert Journal(path).get(KEY) == (ANSWER, 0.25)
 
 
+def test_while_another_process_writes_calls_wait_and_the_loop_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    journal = Journal(path := tmp_path / "j.db", told.append)
+
+    async def work() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            put = asyncio.create_task(journal.put(KEY, REQUEST, ANSWER, 0.25))
+            for _ in range(5):
+                await asyncio.sleep(0.005)
+            assert not put.done()
+            other.execute("ROLLBACK")
+        await asyncio.wait_for(put, 20)
+
+    asyncio.run(work())
+
+    assert told == []
+    assert journal.get(KEY) == (ANSWER, 0.25)
+
+
+def test_what_was_committed_is_moved_to_its_place_from_time_to_time(tmp_path: Path) -> None:
+    journal = Journal(path := tmp_path / "j.db")
+    long = said("a long answer " * 2000)
+    count = 1000
+
+    async def work() -> None:
+        for number in range(count):
+            await journal.put(number.to_bytes(16), REQUEST, long, None)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+    size = path.with_name("j.db-wal").stat().st_size
+    assert size < count * len(long.content) / 2
+    assert all(journal.get(number.to_bytes(16)) == (long, None) for number in range(count))
+    journal.close()
+
+
+def test_a_commit_that_was_given_up_is_made_all_the_same(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+
+    async def work() -> None:
+        put = asyncio.create_task(journal.put(KEY, REQUEST, ANSWER, 0.25))
+        await asyncio.sleep(0)
+        put.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+
+    asyncio.run(work())
+    journal.close()
+
+    assert Journal(tmp_path / "j.db").get(KEY) == (ANSWER, 0.25)
+
+
 def test_a_journal_that_somebody_has_for_himself_is_written_later(tmp_path: Path) -> None:
     told: list[str] = []
     Journal(path := tmp_path / "j.db").close()

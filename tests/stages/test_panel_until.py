@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rounds import rounds_until_sure
 from samples import question
 from scripted import Scripted, model, open_door, said
 from workdir import Run, Upstream
 
-from fusiontools.answers.certainty import rounds_until_sure
 from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import PanelOptions

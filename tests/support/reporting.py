@@ -17,8 +17,8 @@ from fusiontools.record import jsonl
 FEW = Draws(resamples=200)
 
 
-def read(records: Iterable[Any]) -> ScoreTable:
-    gathered = ScoreTable()
+def read(records: Iterable[Any], **more: Any) -> ScoreTable:
+    gathered = ScoreTable(**more)
     for each in records:
         gathered.add(jsonl.parse(json.dumps(each).encode()))
     gathered.finish()

@@ -128,7 +128,8 @@ def compare_runs(before: ScoreTable, after: ScoreTable, draws: Draws) -> Runs:
     columns = []
     for run, of_run, places_of in zip((before, after), systems, places, strict=True):
         scores = [run.of_tasks(of_run[name]) for name in names]
-        columns.append([[column[places_of[task]] for task in common] for column in scores])
+        rows = [places_of[task] for task in common]
+        columns.append([column[rows] for column in scores])
     pairs = compare_paired([(b, a) for a, b in zip(*columns, strict=True)], draws)
     scored = [means(each, draws) for each in columns]
     found = [

@@ -23,15 +23,11 @@ class Graded(Struct):
     """A record, and what several systems ask of it."""
 
     record: Record
+    grades: Sequence[Grade]
     answer: Grade | None
     panel: list[Grade]
-    #: What members answered alone, before they saw each other's responses.
-    first: list[Grade]
-    baselines: list[Grade]
-    #: The places of the panel in the order of the ranking, and then as they are.
-    order: list[int]
-    #: How many of these the ranking names.
-    ranked: int
+    #: The places of the panel that the ranking names, in its order.
+    ranked: list[int]
     #: How sure each of the members' responses was, where that is known of any.
     sure: dict[Place, float | None]
     #: Which vote the answer was; None where it is another one, or no vote.
@@ -40,8 +36,9 @@ class Graded(Struct):
     has_abstained: bool
     #: A check picked the answer, or passed none so that the best ranked response stands in.
     is_checked: bool
-    #: The panel was asked until it was sure.
-    is_asked_until: bool
+    #: How sure the panel had to be what most say for nobody else to be asked, and how many were asked at once at the
+    #: least; 0 where it was asked as a whole.
+    asked_until: tuple[float, int]
 
     @classmethod
     def of(cls, record: Record) -> Graded:
@@ -50,29 +47,54 @@ class Graded(Struct):
         panel = [grade for grade in grades if grade["of"] == "panel"]
         answer: Mapping[str, Any] = record.get("answer", {})
         ranking = record.get("analysis", {}).get("ranking", [])
-        ranked = list(dict.fromkeys([place for place in ranking if place < len(panel)]))
         pick: Any = answer.get("pick") or {}
         return cls(
-            record=record,
-            answer=next((grade for grade in grades if grade["of"] == "answer"), None),
-            panel=panel,
-            first=first_layer(grades),
-            baselines=[grade for grade in grades if grade["of"] == "baseline"],
-            order=list(dict.fromkeys([*ranked, *range(len(panel))])),
-            ranked=len(ranked),
-            sure=confidence_of(record, "panel"),
-            weighting=_weighting_of(record, answer),
-            has_abstained="abstained" in answer,
-            is_checked=pick.get("method") == "check"
-            or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
-            is_asked_until=_is_asked_until(record),
+            record,
+            grades,
+            next((grade for grade in grades if grade["of"] == "answer"), None),
+            panel,
+            list(dict.fromkeys([place for place in ranking if place < len(panel)])),
+            confidence_of(record, "panel"),
+            _weighting_of(record, answer),
+            "abstained" in answer,
+            pick.get("method") == "check" or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
+            _asked_until(record),
         )
 
+    @property
+    def first(self) -> list[Grade]:
+        """Return the grades of what members answered alone, before they saw each other's responses."""
+        earlier = [grade for grade in self.grades if grade["of"] == "layer" and grade["layer"] == 1]
+        return earlier or [grade for grade in self.panel if grade["layer"] <= 1]
 
-def first_layer(grades: Sequence[Grade]) -> list[Grade]:
-    """Return the grades of what members answered alone, before they saw each other's responses."""
-    earlier = [grade for grade in grades if grade["of"] == "layer" and grade["layer"] == 1]
-    return earlier or [grade for grade in grades if grade["of"] == "panel" and grade["layer"] <= 1]
+    @property
+    def baselines(self) -> list[Grade]:
+        """Return the grades of what models answered outside the panel."""
+        return [grade for grade in self.grades if grade["of"] == "baseline"]
+
+    @property
+    def order(self) -> list[int]:
+        """Return the places of the panel in the order of the ranking, and then as they are."""
+        return list(dict.fromkeys([*self.ranked, *range(len(self.panel))]))
+
+    @property
+    def copied(self) -> Grade | None:
+        """Return the grade of the response that the answer is, else the answer's own."""
+        place = self.record["answer"].get("response")
+        return self.panel[place] if place is not None and place < len(self.panel) else self.answer
+
+    def is_by(self, stage: str) -> bool:
+        """Return whether this stage, `vote` or `pick`, took the answer from the panel; one that could not says so."""
+        record = self.record
+        if "answer" not in record or self.has_abstained or (stage == "pick" and self.is_checked):
+            return False
+        if stage == "vote" and "vote" in record["answer"] and self.weighting != "plain":
+            return False
+        if (by := record["answer"].get("by")) == stage:
+            return True
+        return by == "panel" and (
+            len(self.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
+        )
 
 
 def confidence_of(record: Record, section: Literal["panel", "baselines"]) -> dict[Place, float | None]:
@@ -105,8 +127,8 @@ def _weighting_of(record: Record, answer: Mapping[str, Any]) -> Weighting | Lite
     return "learned" if weighing == "learned" else "given" if has_weights else "plain"
 
 
-def _is_asked_until(record: Record) -> bool:
+def _asked_until(record: Record) -> tuple[float, int]:
     recipe: Any = record.get("recipe") or {}
     panel = recipe.get("panel")
     until = panel.get("until") if isinstance(panel, dict) else None
-    return isinstance(until, float) and 0.5 <= until < 1
+    return (until, panel.get("at_once", 1)) if isinstance(until, float) and 0.5 <= until < 1 else (0.0, 0)

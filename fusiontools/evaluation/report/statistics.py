@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from types import ModuleType
@@ -26,7 +26,7 @@ from fusiontools.errors import UsageError, install_line
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
 _CHUNK = 1 << 17
-Columns = Sequence[Sequence[float]]
+Columns = Sequence[Any]
 
 
 class Draws(Struct, frozen=True):
@@ -34,16 +34,6 @@ class Draws(Struct, frozen=True):
 
     seed: int = 0
     resamples: int = 2000
-
-
-def present(scores: Iterable[float]) -> list[float]:
-    """Return the numbers among numbers and NaNs."""
-    return [score for score in scores if score == score]
-
-
-def is_binary(scores: Sequence[float]) -> bool:
-    """Return whether every text is either right or wrong."""
-    return all(score in (0.0, 1.0) for score in scores)
 
 
 def load_numpy() -> ModuleType:
@@ -57,6 +47,29 @@ def load_numpy() -> ModuleType:
     except ImportError:
         raise UsageError(f"a report resamples with numpy: {install_line('eval')}") from None
     return np
+
+
+def present(scores: Any) -> Any:
+    """Return the numbers among numbers and NaNs, as an array."""
+    scores = load_numpy().asarray(scores, dtype=float)
+    return scores[scores == scores]
+
+
+def is_binary(scores: Any) -> bool:
+    """Return whether every text is either right or wrong."""
+    scores = load_numpy().asarray(scores)
+    return bool(((scores == 0) | (scores == 1)).all())
+
+
+def add_exactly(numbers: Any) -> float:
+    """Return a sum that does not depend on the order of the numbers in an array."""
+    return math.fsum(numbers.tolist())
+
+
+def add_in_turn(total: float, numbers: Any) -> float:
+    """Return a sum with the numbers of an array added one by one, so that it is the same in however many pieces."""
+    np = load_numpy()
+    return float(np.append(total, numbers).cumsum()[-1])
 
 
 def resampled_means(columns: Columns, draws: Draws) -> list[list[float]]:
@@ -92,10 +105,11 @@ def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws],
         places.setdefault(len(column), []).append(place)
     drawn: list[list[float]] = [[] for _ in columns]
     for alike in places.values():
-        values = np.array([sorted(columns[place]) for place in alike], dtype=np.float64).T
-        for place, numbers in zip(alike, np.concatenate(list(draw(values, draws))).T, strict=True):
-            # The last bits depend on how the sum was made.
-            drawn[place] = [round(number, 12) for number in numbers.tolist()]
+        values = np.sort(np.array([columns[place] for place in alike], dtype=np.float64)).T
+        # The last bits depend on how the sum was made.
+        numbers = np.concatenate(list(draw(values, draws))).round(12).T.tolist()
+        for place, own in zip(alike, numbers, strict=True):
+            drawn[place] = own
     return drawn
 
 
@@ -141,7 +155,7 @@ def _draw_sums(values: Any, draws: Draws) -> Iterator[Any]:
 TAIL = 0.025
 Interval = tuple[float, float]
 #: Two systems' scores on the same tasks.
-Scores = tuple[Sequence[float], Sequence[float]]
+Scores = tuple[Any, Any]
 
 
 class Mean(Struct, frozen=True):
@@ -191,18 +205,18 @@ def wilson(right: float, n: int, tail: float = TAIL) -> Interval:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]:
+def means(columns: Columns, draws: Draws) -> list[Mean | None]:
     """Return the mean of each column, without its NaNs; None where nothing else is in it."""
     known = [present(column) for column in columns]
-    by_draws = [i for i, scores in enumerate(known) if scores and not is_binary(scores)]
-    drawn = resampled_means([_widen(known[i], math.fsum(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
+    by_draws = [i for i, scores in enumerate(known) if len(scores) and not is_binary(scores)]
+    drawn = resampled_means([_widen(known[i], add_exactly(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
     intervals = {i: (m[_rank(TAIL, len(m))], m[-1 - _rank(TAIL, len(m))]) for i, m in zip(by_draws, drawn, strict=True)}
     found: list[Mean | None] = []
     for i, scores in enumerate(known):
-        if not scores:
+        if not len(scores):
             found.append(None)
             continue
-        total = math.fsum(scores)
+        total = add_exactly(scores)
         interval = intervals[i] if i in intervals else wilson(total, len(scores))
         mean = total / len(scores)
         found.append(Mean(len(scores), mean, (max(0.0, min(mean, interval[0])), min(1.0, max(mean, interval[1])))))
@@ -212,13 +226,14 @@ def means(columns: Sequence[Sequence[float]], draws: Draws) -> list[Mean | None]
 def compare_paired(pairs: Sequence[Scores], draws: Draws) -> list[PairedDifference | None]:
     """Compare systems task by task; None where two have no task in common."""
     # What is equal but for the last bits of a mean is a tie.
-    differences = [[round(a - b, 12) for a, b in zip(*pair, strict=True) if a == a and b == b] for pair in pairs]
-    widened = resampled_means([_widen(d, 0.0, 1.0) for d in differences if d], draws)
+    np = load_numpy()
+    differences = [present(np.subtract(*pair)).round(12) for pair in pairs]
+    widened = resampled_means([_widen(d, 0.0, 1.0) for d in differences if len(d)], draws)
     tests = _test(pairs, differences, draws)
     found: list[PairedDifference | None] = []
     drawn = iter(widened)
     for difference, (p, binary) in zip(differences, tests, strict=True):
-        found.append(_make_difference(difference, p, binary, next(drawn)) if difference else None)
+        found.append(_make_difference(difference, p, binary, next(drawn)) if len(difference) else None)
     return found
 
 
@@ -248,40 +263,40 @@ def quantile(numbers: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _test(pairs: Sequence[Scores], differences: Sequence[Sequence[float]], draws: Draws) -> list[tuple[float, bool]]:
+def _test(pairs: Sequence[Scores], differences: Columns, draws: Draws) -> list[tuple[float, bool]]:
     """Return the p of each comparison, and whether it is McNemar's."""
     binary = [all(is_binary(present(scores)) for scores in pair) for pair in pairs]
-    by_lot = [i for i, d in enumerate(differences) if d and not binary[i]]
+    by_lot = [i for i, d in enumerate(differences) if len(d) and not binary[i]]
     sums = dict(zip(by_lot, signed_sums([differences[i] for i in by_lot], draws), strict=True))
     return [
         (_test_by_lot(difference, sums[i]), False)
         if i in sums
-        else (mcnemar(sum(d > 0 for d in difference), sum(d < 0 for d in difference)), True)
+        else (mcnemar(int((difference > 0).sum()), int((difference < 0).sum())), True)
         for i, difference in enumerate(differences)
     ]
 
 
-def _test_by_lot(difference: Sequence[float], sums: Sequence[float]) -> float:
+def _test_by_lot(difference: Any, sums: Sequence[float]) -> float:
     """Return how often signs by lot give as large a sum; the one that was seen counts among them."""
-    seen = abs(math.fsum(difference)) - 1e-9
+    seen = abs(add_exactly(difference)) - 1e-9
     return (1 + sum(abs(drawn) >= seen for drawn in sums)) / (1 + len(sums))
 
 
-def _make_difference(difference: Sequence[float], p: float, binary: bool, drawn: Sequence[float]) -> PairedDifference:
-    n = len(difference)
-    wins, losses = sum(d > 0 for d in difference), sum(d < 0 for d in difference)
-    squared = math.fsum(d * d for d in difference) / n
-    return PairedDifference(n, math.fsum(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
+def _make_difference(difference: Any, p: float, binary: bool, drawn: Sequence[float]) -> PairedDifference:
+    n, wins, losses = len(difference), int((difference > 0).sum()), int((difference < 0).sum())
+    squared = add_exactly(difference * difference) / n
+    return PairedDifference(n, add_exactly(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
 
 
-def _widen(values: Sequence[float], middle: float, unseen: float) -> list[float]:
+def _widen(values: Any, middle: float, unseen: float) -> Any:
     """Return the values and an imaginary pair, as far from the middle as the farthest value is.
 
     A sample in which nothing differs is no proof that nothing does, and a small one has not seen the extremes: drawn
     from alone it gives intervals that are too short. Where nothing differs the pair is `unseen` away.
     """
-    farthest = max(abs(value - middle) for value in values) or unseen
-    return [*values, middle - farthest, middle + farthest]
+    np = load_numpy()
+    farthest = np.abs(values - middle).max() or unseen
+    return np.append(values, (middle - farthest, middle + farthest))
 
 
 def _rank(tail: float, n: int) -> int:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from fusiontools.errors import UsageError, nearest
 from fusiontools.evaluation.report.comparisons import Contest, compare_with_best, correct_for_number
 from fusiontools.evaluation.report.notes import NoteContext, write_notes
+from fusiontools.evaluation.report.panel_tally import MemberPair, Rank
 from fusiontools.evaluation.report.reliability import AgreementPart, sort_by_agreement
-from fusiontools.evaluation.report.scores import Column, MemberPair, Rank, ScoreTable
+from fusiontools.evaluation.report.scores import Column, ScoreTable
 from fusiontools.evaluation.report.statistics import (
     Draws,
     Mean,
     PairedDifference,
+    add_exactly,
     compare_paired,
     is_binary,
+    load_numpy,
     means,
     present,
     quantile,
@@ -49,20 +52,22 @@ class Cost(Struct, frozen=True):
 def cost_of(column: Column) -> Cost:
     """Return what a system costs for one record that it was asked."""
     asked = len(present(column.scores)) or 1
-    return Cost(math.fsum(column.usd) / asked, math.fsum(column.calls) / asked, column.tokens / asked, column.unknown)
+    return Cost(
+        add_exactly(column.usd) / asked, add_exactly(column.calls) / asked, column.tokens / asked, column.unknown
+    )
 
 
 def usd_per_right(column: Column) -> float | None:
     """Return what a right answer costs: nobody knows where a cost is unknown, or nothing is right."""
-    right = math.fsum(present(column.scores))
-    return math.fsum(column.usd) / right if right and not column.unknown else None
+    right = add_exactly(present(column.scores))
+    return add_exactly(column.usd) / right if right and not column.unknown else None
 
 
 def measure_of(table: ScoreTable, subject: System) -> Measure:
     """Return whether money can be compared."""
     alone = [column for system, column in table.columns.items() if system.model]
     columns = [table.columns[subject], *alone]
-    return "usd" if all(any(column.usd) and not column.unknown for column in columns) else "calls"
+    return "usd" if all(column.usd.any() and not column.unknown for column in columns) else "calls"
 
 
 def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
@@ -73,9 +78,9 @@ def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
     measure, own = measure_of(table, subject), table.columns[subject]
     ratios: dict[System, float] = {}
     for system, column in table.columns.items():
-        both = [i for i, (a, b) in enumerate(zip(own.scores, column.scores, strict=True)) if a == a and b == b]
+        both = (own.scores == own.scores) & (column.scores == column.scores)
         costs = [each.usd if measure == "usd" else each.calls for each in (own, column)]
-        whole, theirs = (math.fsum(cost[i] for i in both) for cost in costs)
+        whole, theirs = (add_exactly(cost[both]) for cost in costs)
         if whole:
             ratios[system] = theirs / whole
     return ratios
@@ -189,7 +194,7 @@ class SummaryBuilder:
             self._find(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
         )
         self.near = find_nearest_in_cost(table, self.subject)
-        self._scores: dict[System, list[float]] = {}
+        self._scores: dict[System, Any] = {}
 
     def build(self) -> Summary:
         """Return the report."""
@@ -224,7 +229,7 @@ class SummaryBuilder:
             raise UsageError(f"no system is called {name!r} here{nearest(name, list(self.systems))}")
         return self.systems[name]
 
-    def _read_scores(self, system: System) -> list[float]:
+    def _read_scores(self, system: System) -> Any:
         if system not in self._scores:
             self._scores[system] = self.table.of_tasks(system)
         return self._scores[system]
@@ -236,7 +241,8 @@ class SummaryBuilder:
         """
         shown = [s for s in self.labels if not s.votes or s == self.subject or s in self.near]
         shown = [s for s in shown if s == self._choose_among(self.table.same_as(s))]
-        scores = {s: math.fsum(known) / len(known) if (known := present(self._read_scores(s))) else -1.0 for s in shown}
+        known = {s: present(self._read_scores(s)) for s in shown}
+        scores = {s: add_exactly(own) / len(own) if len(own) else -1.0 for s, own in known.items()}
         return sorted(shown, key=lambda s: (_ORDER[s.kind] + bool(s.votes), -scores[s], self.labels[s]))
 
     def _choose_among(self, same: Sequence[System]) -> System:
@@ -244,7 +250,8 @@ class SummaryBuilder:
 
     def _was_asked(self, system: System) -> list[bool]:
         """Return of each task whether a system has a score there."""
-        return [score == score for score in self._read_scores(system)]
+        scores = self._read_scores(system)
+        return (scores == scores).tolist()  # type: ignore[no-any-return]
 
     def _make_rows(self) -> list[SummaryRow]:
         shown = self._choose_shown()
@@ -254,7 +261,7 @@ class SummaryBuilder:
             if score is None:
                 continue
             column = self.table.columns[system]
-            times = present(column.latencies)
+            times = present(column.latencies).tolist()
             is_real = system != ORACLE
             rows.append(
                 SummaryRow(
@@ -325,8 +332,8 @@ class SummaryBuilder:
         scores = {name: self._read_scores(self.systems[name]) for name in (*(row.name for row in rows), *rivals)}
         subject = self._read_scores(self.subject)
 
-        def within(column: Sequence[float], name: str) -> list[float]:
-            return [column[task] for task in tasks[name]]
+        def within(column: Any, name: str) -> Any:
+            return column[tasks[name]]
 
         every = [(name, row.name) for name in names for row in rows]
         found = means([within(scores[row], name) for name, row in every], self.draws)
@@ -358,9 +365,9 @@ class SummaryBuilder:
     def _find_recovered(self, best: System) -> float | None:
         """Return how much of the way from the best member to the ceiling the subject goes, where all have a score."""
         columns = [self._read_scores(system) for system in (best, self.subject, ORACLE)]
-        common = [scores for scores in zip(*columns, strict=True) if not any(map(math.isnan, scores))]
-        start, reached, end = (math.fsum(scores) for scores in zip(*common, strict=True)) if common else (0.0, 0.0, 0.0)
-        return (reached - start) / (end - start) if end - start > 1e-9 * len(common) else None
+        common = ~load_numpy().isnan(columns).any(axis=0)
+        start, reached, end = (add_exactly(scores[common]) for scores in columns)
+        return (reached - start) / (end - start) if end - start > 1e-9 * common.sum() else None
 
     def _note_context(self, rows: Sequence[SummaryRow], contests: Sequence[Contest]) -> NoteContext:
         shown = {each.against for each in contests}

@@ -1,19 +1,16 @@
-"""The systems that one graded record holds: what each of them scored on it, what its calls took, and how long."""
+"""The systems that graded records hold: what each of them scored, what its calls took, and how long."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, reduce
-from itertools import pairwise
-from operator import itemgetter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fusiontools.answers.certainty import rounds_until_sure
-from fusiontools.evaluation.report.graded import Graded, Place, confidence_of
-from fusiontools.evaluation.report.took import NOTHING, CallSums, Seat, Took, add_up
-from fusiontools.evaluation.report.votes import counted_in, earliest, voted, weightings
-from fusiontools.record.types import Grade
+from fusiontools.evaluation.report.columns import Batch, RecordFacts, Texts
+from fusiontools.evaluation.report.graded import Graded
+from fusiontools.evaluation.report.majority import Majority, ask_until_sure, find_majority
+from fusiontools.evaluation.report.statistics import load_numpy
+from fusiontools.evaluation.report.took import NO_ROUND, CallSums, Took
 
 
 class System(NamedTuple):
@@ -26,9 +23,6 @@ class System(NamedTuple):
     model: str = ""
     votes: int = 0
 
-
-#: The same system again: a report asks for the same few on every record.
-system_of = cache(System)
 
 FUSION, VOTE, PICK, ORACLE = System("fusion"), System("vote"), System("pick"), System("oracle")
 #: The fusion where it did not abstain, and where a check picked its answer.
@@ -44,46 +38,207 @@ SURE = 0.95
 
 
 class Outcome(NamedTuple):
-    """How a system fared on one record; `failed` is the share of its texts that are failures.
+    """How a system fared on some records: arrays over them; where it was not asked its score is NaN, all else 0.
 
-    `took` is what all its `samples` took together; its score and its time on the wall are those of one on average.
+    `failed` is the share of its texts that are failures. `took` is what all its `samples` took together; its score and
+    its time on the wall are those of one on average.
     """
 
-    score: float
-    failed: float
+    score: Any
+    failed: Any
     took: Took
-    samples: int = 1
+    samples: Any = 1
+
+    def where(self, is_asked: Any) -> Outcome:
+        """Return the same for the records on which it was asked."""
+        np = load_numpy()
+        score = np.where(is_asked, self.score, math.nan)
+        return self._replace(score=score, failed=np.where(is_asked, self.failed, 0.0), took=self.took.where(is_asked))
 
 
-def outcomes(graded: Graded) -> dict[System, Outcome]:
-    """Return every system that can be told from a record.
+def not_asked(records: int) -> Outcome:
+    """Return how a system fared that none of so many records holds."""
+    np = load_numpy()
+    return Outcome(np.full(records, math.nan), np.zeros(records), Took.nothing(records))
+
+
+class Told(NamedTuple):
+    """What is told of a batch: how each system fared that any record of it holds, and the plain votes.
+
+    Args:
+        agreement: which share of the panel's responses has the answer of the plain vote; NaN where nobody votes.
+        voted: the score of that answer.
+    """
+
+    outcomes: dict[System, Outcome]
+    agreement: Any
+    voted: Any
+
+
+def tell(batch: Batch) -> Told:
+    """Tell every system of a batch.
 
     A record with an `error`, or without grades, has only what was paid for: whoever has no grade there scores 0.
     """
-    panel = graded.panel
-    rounds = _find_rounds(graded)
-    sums = add_up(graded.record.get("calls", ()), rounds)
-    found: dict[System, Outcome] = {FUSION: _of_answer(graded.answer, sums.fusion)}
-    if not graded.has_abstained:
-        found[ANSWERED] = found[FUSION]
-    if graded.is_checked:
-        found[CHECKED] = found[FUSION]
-    _add_alone(found, "member", graded.first, sums.members, graded.sure, rounds)
-    _add_alone(found, "baseline", graded.baselines, sums.baselines, confidence_of(graded.record, "baselines"), {})
-    if not panel:
-        return found
-    # Who chooses from the panel needs the calls of all of it, whatever is chosen.
-    found[VOTE] = whole = _outcome(_voted_in(graded), panel, sums.panel)
+    np = load_numpy()
+    facts, panel = batch.facts, batch.panel
+    rounds = _find_rounds(batch, facts, panel)
+    sums = batch.add_up(rounds)
+    # Of what nobody looked at, nobody knows whether it failed.
+    failed = facts.failed * facts.looked_at
+    fused = Outcome(facts.score, failed, sums.fusion.paid_for(facts.failed > 0))
+    found = {FUSION: fused}
+    for system, is_so in ((ANSWERED, facts.abstained == 0), (CHECKED, facts.checked > 0)):
+        if is_so.any():
+            found[system] = fused.where(is_so)
+    found |= _tell_alone("member", batch, batch.members, sums.members, rounds)
+    unheard = np.full_like(rounds, NO_ROUND)
+    found |= _tell_alone("baseline", batch, batch.baselines, sums.baselines, unheard)
+    nobody = np.full(batch.rows, math.nan)
+    if not panel.there.any():
+        return Told(found, nobody, nobody)
+    ordered = panel.along(batch.order)
+    winner = find_majority(ordered.key, ordered.sure, ordered.failed)
+    voted = ordered.scores_at(winner)
+    found |= _tell_choices(batch, facts, panel, ordered, voted, sums)
+    own = np.take_along_axis(ordered.key, winner[:, None], axis=1)
+    is_vote = (panel.there.sum(axis=1) > 1) & (own[:, 0] >= 0)
+    agreement = (panel.key == own).sum(axis=1) / np.maximum(panel.there.sum(axis=1), 1)
+    return Told(found, np.where(is_vote, agreement, math.nan), np.where(is_vote, voted, math.nan))
+
+
+def _tell_choices(
+    batch: Batch, facts: RecordFacts, panel: Texts, ordered: Texts, voted: Any, sums: CallSums
+) -> Iterator[tuple[System, Outcome]]:
+    """Yield who chooses from the panel: he needs the calls of all of it, whatever is chosen.
+
+    Args:
+        ordered: the panel as it was ranked.
+        voted: the score of what has the most votes.
+    """
+    np = load_numpy()
+    chosen = batch.chosen
+    is_there, failed = panel.there.any(axis=1), panel.failed.all(axis=1)
+
+    def outcome(score: Any, took: Took) -> Outcome:
+        return Outcome(score, failed, took.paid_for(failed)).where(is_there)
+
+    vote = outcome(_else(chosen["vote"], voted), sums.panel)
+    yield VOTE, vote
     # Where nobody knows how sure they were, all count the same.
-    found[LOGPROB] = found[SURER] = whole
-    for kind, weights in weightings(graded).items():
-        taken = _copied(graded) if kind == graded.weighting else None
-        found[System(kind)] = whole._replace(score=(taken or counted_in(graded, weights))["score"])
-    is_whole = graded.is_asked_until or bool(graded.record.get("layers"))
-    found[UNTIL] = whole if is_whole else _until_sure(graded, sums)
-    found[PICK] = _outcome(_picked_in(graded), panel, sums.panel.then(sums.judge))
-    found[ORACLE] = Outcome(max([grade["score"] for grade in panel]), whole.failed, whole.took)
-    return found
+    yield LOGPROB, vote._replace(score=_else(chosen["logprob"], vote.score))
+    yield SURER, vote._replace(score=_else(chosen["surer"], vote.score))
+    for system, score in ((GIVEN, chosen["given"]), (LEARNED, chosen["learned"])):
+        if not np.isnan(score).all():
+            yield system, vote._replace(score=score).where(~np.isnan(score))
+    until, is_whole = _until_sure(batch, panel, sums).where(is_there), (facts.until > 0) | (facts.layered > 0)
+    yield (
+        UNTIL,
+        Outcome(
+            np.where(is_whole, vote.score, until.score),
+            np.where(is_whole, vote.failed, until.failed),
+            vote.took.where(is_whole).then(until.took.where(~is_whole)),
+        ),
+    )
+    usable = ~ordered.failed & (np.arange(ordered.key.shape[1]) < facts.ranked[:, None])
+    best = np.where(
+        usable.any(axis=1),
+        ordered.scores_at(usable.argmax(axis=1)),
+        # Else the first that did not fail, or the first.
+        panel.scores_at((~panel.failed).argmax(axis=1)),
+    )
+    yield PICK, outcome(_else(chosen["pick"], best), sums.panel.then(sums.judge))
+    yield ORACLE, vote._replace(score=np.fmax.reduce(panel.score, axis=1))
+
+
+def _find_rounds(batch: Batch, facts: RecordFacts, panel: Texts) -> Any:
+    """Return in which round each seat of a panel was asked that was asked until it was sure: `rows × seats`."""
+    np = load_numpy()
+    rounds = np.full((batch.rows, len(batch.seats)), NO_ROUND)
+    is_in_rounds = (facts.until > 0) & (facts.layered == 0)
+    if is_in_rounds.any():
+        asked = panel.there.sum(axis=1)
+        found, _ = ask_until_sure(panel.key, asked, np.where(is_in_rounds, facts.until, SURE), facts.at_once)
+        rows, places = np.nonzero(panel.there & is_in_rounds[:, None])
+        rounds[rows, panel.seat[rows, places]] = found[rows, places]
+    return rounds
+
+
+def _until_sure(batch: Batch, panel: Texts, sums: CallSums) -> Outcome:
+    """Return the vote of the first responses that make sure what most say, members in turn, asked in rounds."""
+    np = load_numpy()
+    samples = np.array([sample for _, sample in batch.seats])
+    turns = np.where(panel.there, samples[panel.seat], samples.max() + 1).argsort(axis=1, kind="stable")
+    own = panel.along(turns)
+    rounds, asked = ask_until_sure(own.key, own.there.sum(axis=1), np.full(batch.rows, SURE), 1)
+    is_heard = np.arange(own.key.shape[1]) < asked[:, None]
+    keys, failed = np.where(is_heard, own.key, -1), own.failed | ~is_heard
+    paid = sums.members.along(own.seat)
+    took = Took.nothing(batch.rows)
+    for number in range(int(rounds.max()) + 1):
+        is_of = is_heard & (rounds == number)
+        together = paid.where(is_of).at_once()
+        # Of a round of which no call is known nobody knows how long it lasted.
+        is_unmeasured = is_of.any(axis=1) & (together.calls == 0)
+        took = took.then(together._replace(latency_s=np.where(is_unmeasured, math.nan, together.latency_s)))
+    have_failed = failed.all(axis=1)
+    score = own.scores_at(find_majority(keys, own.sure, failed))
+    return Outcome(score, have_failed, took.paid_for(have_failed))
+
+
+def _tell_alone(kind: str, batch: Batch, texts: Texts, took: Took, rounds: Any) -> Iterator[tuple[System, Outcome]]:
+    """Yield each model by itself: one answer of it, and the votes of its first samples."""
+    models: dict[str, list[int]] = {}
+    for (model, _), seat in sorted(batch.seats.items()):
+        models.setdefault(model, []).append(seat)
+    for model, seats in models.items():
+        own, each = texts.of(seats), took.of(seats)
+        is_asked = own.there | (each.calls > 0)
+        if is_asked.any():
+            yield System(kind, model), _on_average(own, each, is_asked)
+        if (own.there.sum(axis=1) > 1).any():
+            yield from _tell_votes(kind, model, own, each, rounds[:, seats])
+
+
+def _on_average(own: Texts, each: Took, is_asked: Any) -> Outcome:
+    """Return how one answer of a model fares: the mean of its samples, each with its calls."""
+    np = load_numpy()
+    texts, asked = own.there.sum(axis=1), is_asked.sum(axis=1)
+    some = np.maximum(texts, 1)
+    score = np.where(texts > 0, sum(np.where(own.there, own.score, 0.0).T) / some, math.nan)
+    failed = (own.failed & own.there).sum(axis=1) / some
+    latency_s = np.where(is_asked & (each.calls == 0), math.nan, each.latency_s).sum(axis=1) / np.maximum(asked, 1)
+    took = each.in_turn()._replace(latency_s=latency_s).paid_for((failed == 1) | (texts == 0))
+    return Outcome(score, failed, took, np.where(took.calls > 0, asked, 1)).where(asked > 0)
+
+
+def _tell_votes(kind: str, model: str, own: Texts, each: Took, rounds: Any) -> Iterator[tuple[System, Outcome]]:
+    """Yield the vote of a model's first two samples, its first three, and so on: those of one round work at once."""
+    np = load_numpy()
+    # The samples that there are, moved together.
+    order = (~own.there).argsort(axis=1, kind="stable")
+    own, each, rounds = own.along(order), each.along(order), np.take_along_axis(rounds, order, axis=1)
+    failed = np.ones(len(order), bool)
+    earlier = current = Took.nothing(len(order))
+    majority = Majority(own.key, own.sure, own.failed)
+    for place in range(own.key.shape[1]):
+        majority.add(place)
+        failed = failed & own.failed[:, place]
+        begins = rounds[:, place] != rounds[:, place - 1]
+        earlier, current = earlier.then(current.where(begins)), current.where(~begins).beside(each.of(place))
+        is_there = own.there[:, place]
+        if place and is_there.any():
+            took = earlier.then(current).paid_for(failed)
+            yield (
+                System(kind, model, place + 1),
+                Outcome(own.scores_at(majority.winners()), failed, took).where(is_there),
+            )
+
+
+def _else(scores: Any, others: Any) -> Any:
+    """Return the scores, and the others where there is none."""
+    np = load_numpy()
+    return np.where(np.isnan(scores), others, scores)
 
 
 def find_equal(graded: Graded) -> set[tuple[System, System]] | None:
@@ -95,155 +250,14 @@ def find_equal(graded: Graded) -> set[tuple[System, System]] | None:
     panel = graded.panel
     if not panel or ("answer" not in graded.record and all("error" in grade for grade in panel)):
         return None
-    equal = {(FUSION, system) for system in (VOTE, PICK) if _answers(graded, system.kind)}
+    equal = {(FUSION, system) for system in (VOTE, PICK) if graded.is_by(system.kind)}
     if graded.weighting not in (None, "plain"):
         equal.add((FUSION, System(str(graded.weighting))))
     if graded.is_checked:
         equal.add((FUSION, CHECKED))
-    if graded.is_asked_until:
+    if graded.asked_until[0]:
         equal.add((VOTE, UNTIL))
     alone = {grade["member"] for grade in panel}
     if len(alone) == 1 and len(panel) > 1 and graded.first == panel:
         equal.add((VOTE, System("member", alone.pop(), len(panel))))
     return equal
-
-
-def _answers(graded: Graded, stage: str) -> bool:
-    """Return whether this stage took the answer from the panel; where it could not choose, it says so."""
-    record = graded.record
-    if "answer" not in record or graded.has_abstained or (stage == "pick" and graded.is_checked):
-        return False
-    if stage == "vote" and "vote" in record["answer"] and graded.weighting != "plain":
-        return False
-    if (by := record["answer"].get("by")) == stage:
-        return True
-    return by == "panel" and (
-        len(graded.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
-    )
-
-
-def _taken(graded: Graded, stage: str) -> Grade | None:
-    """Return the grade of what this stage took, where it made the answer."""
-    return _copied(graded) if _answers(graded, stage) else None
-
-
-def _copied(graded: Graded) -> Grade | None:
-    """Return the grade of the response that the answer is, else the answer's own."""
-    place = graded.record["answer"].get("response")
-    return graded.panel[place] if place is not None and place < len(graded.panel) else graded.answer
-
-
-def _voted_in(graded: Graded) -> Grade:
-    """Return the grade of the response that `fuse-vote` takes: the one that it took, where it made the answer."""
-    return _taken(graded, "vote") or counted_in(graded)
-
-
-def _until_sure(graded: Graded, sums: CallSums) -> Outcome:
-    """Return the vote of the first responses that make sure what most say, members in turn, asked in rounds."""
-    in_turn = sorted(graded.panel, key=itemgetter("sample"))
-    rounds = rounds_until_sure([grade["key"] or None for grade in in_turn], SURE)
-    heard = in_turn[: rounds[-1]]
-    paid = [sums.members.get((grade["member"], grade["sample"]), NOTHING) for grade in heard]
-    each = [reduce(Took.beside, paid[begun:ended]) for begun, ended in pairwise([0, *rounds])]
-    outcome = _outcome(voted(heard, graded.sure), heard, reduce(Took.then, each))
-    # Of a round of which no call is known nobody knows how long it lasted.
-    lasted = sum([took.latency_s for took in each])
-    return (
-        outcome if lasted == outcome.took.latency_s else outcome._replace(took=outcome.took._replace(latency_s=lasted))
-    )
-
-
-def _find_rounds(graded: Graded) -> dict[Seat, int]:
-    """Return in which round each seat of a panel was asked that was asked until it was sure."""
-    if not graded.is_asked_until or graded.record.get("layers"):
-        return {}
-    asked: Any = graded.record["recipe"]["panel"]
-    rounds = rounds_until_sure(
-        [grade["key"] or None for grade in graded.panel], asked["until"], asked.get("at_once", 1)
-    )
-    return {
-        (grade["member"], grade["sample"]): sum(ended <= place for ended in rounds)
-        for place, grade in enumerate(graded.panel)
-    }
-
-
-def agreement_of(graded: Graded) -> tuple[float, float] | None:
-    """Return which share of the panel's responses the plain vote's answer has, and its score; None without a vote."""
-    panel = graded.panel
-    if len(panel) < 2 or not any(grade["key"] for grade in panel):
-        return None
-    winner = counted_in(graded)
-    votes = [grade["key"] for grade in panel].count(winner["key"]) if winner["key"] else 0
-    return votes / len(panel), winner["score"]
-
-
-def _of_answer(answer: Grade | None, took: Took) -> Outcome:
-    return Outcome(0.0, 1.0, took) if answer is None else _outcome(answer, [answer], took)
-
-
-def _outcome(grade: Grade, texts: Sequence[Grade], took: Took) -> Outcome:
-    failed = "error" in texts[0] and all("error" in text for text in texts)
-    return Outcome(grade["score"], float(failed), took.paid_for(failed=failed))
-
-
-def _picked_in(graded: Graded) -> Grade:
-    """Return the grade of the response that `fuse-pick` takes: the one that it took, where it made the answer."""
-    if (taken := _taken(graded, "pick")) is not None:
-        return taken
-    panel = graded.panel
-    first = next((i for i in graded.order[: graded.ranked] if "error" not in panel[i]), None)
-    return earliest(panel) if first is None else panel[first]
-
-
-def _add_alone(
-    found: dict[System, Outcome],
-    kind: str,
-    grades: Sequence[Grade],
-    took: Mapping[Seat, Took],
-    sure: Mapping[Place, float | None],
-    rounds: Mapping[Seat, int],
-) -> None:
-    """Add each model by itself: one answer of it, and the votes of its first samples."""
-    graded: dict[str, list[Grade]] = {}
-    asked: dict[str, set[int]] = {}
-    for grade in sorted(grades, key=itemgetter("sample")):
-        graded.setdefault(grade["member"], []).append(grade)
-        asked.setdefault(grade["member"], set()).add(grade["sample"])
-    for model, number in took:
-        asked.setdefault(model, set()).add(number)
-    for model, numbers in asked.items():
-        samples = graded.get(model, [])
-        found[system_of(kind, model)] = _on_average(samples, [took.get((model, n), NOTHING) for n in sorted(numbers)])
-        if len(samples) < 2:
-            continue
-        seats = [(model, grade["sample"]) for grade in samples]
-        failed = "error" in samples[0]
-        for votes, together in enumerate(_in_rounds(seats, took, rounds), 1):
-            failed &= "error" in samples[votes - 1]
-            if votes > 1:
-                score = voted(samples[:votes], sure)["score"]
-                found[system_of(kind, model, votes)] = Outcome(score, float(failed), together.paid_for(failed=failed))
-
-
-def _in_rounds(seats: Sequence[Seat], took: Mapping[Seat, Took], rounds: Mapping[Seat, int]) -> Iterator[Took]:
-    """Yield what the first seat took, the first two, and so on: those of one round at once."""
-    earlier, current, asked_in = NOTHING, NOTHING, None
-    for seat in seats:
-        if rounds.get(seat) != asked_in:
-            earlier, current, asked_in = earlier.then(current), NOTHING, rounds.get(seat)
-        current = current.beside(took.get(seat, NOTHING))
-        yield earlier.then(current)
-
-
-def _on_average(samples: Sequence[Grade], each: Sequence[Took]) -> Outcome:
-    """Return how one answer of a model fares: the mean of its samples, each with its calls."""
-    if len(samples) == len(each) == 1 and each[0].calls:
-        return Outcome(samples[0]["score"], float("error" in samples[0]), each[0])
-    score, failed = math.nan, 0.0
-    if samples:
-        score = sum([grade["score"] for grade in samples]) / len(samples)
-        failed = sum(["error" in grade for grade in samples]) / len(samples)
-    calls, usd, unknown, tokens, _ = reduce(Took.then, each)
-    unknown = unknown if calls or failed == 1 or not samples else 1
-    latency_s = sum([took.latency_s for took in each]) / len(each)
-    return Outcome(score, failed, Took(calls, usd, unknown, tokens, latency_s), len(each) if calls else 1)

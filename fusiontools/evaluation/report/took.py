@@ -1,113 +1,242 @@
-"""What the calls of one record took, by who needs them: every call is added up once, and the sums are put together."""
+"""What the calls of many records took, by who needs them: every call is added up once, and the sums are put together.
+
+Calls are kept as a line of numbers each. Sums are made in the order of the ledger, so that each record's are the same
+whatever stands beside it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from functools import reduce
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from fusiontools.llm.ledger import Spending
+from fusiontools.evaluation.report.statistics import load_numpy
 
 #: A member's name and the number of its sample.
 Seat = tuple[str, int]
-#: Stage, layer, step and round of a call: one of these comes after the other, within one all seats work at once.
-_Lane = tuple[str, int, str | None, int | None]
+#: The round of whoever was not asked in rounds.
+NO_ROUND = -1
+#: A stage, a layer of it, and a step there.
+_Lane = tuple[str, int, str | None]
 
 
 class Took(NamedTuple):
-    """What some calls took, together: how many they are, what they were worth as far as that is known, how long."""
+    """What some calls took together: arrays of one shape, an element for each record, or for each record and seat."""
 
-    calls: int
-    usd: float
+    #: How many they are, and what they were worth as far as that is known.
+    calls: Any
+    usd: Any
     #: How many calls nobody knows the cost of.
-    unknown: int
-    tokens: int
-    #: Seconds on the wall; NaN where there is no call, or one was replayed: nobody measured.
-    latency_s: float
+    unknown: Any
+    tokens: Any
+    #: Seconds on the wall; 0 where there is no call, NaN where one was replayed: nobody measured.
+    latency_s: Any
+
+    @classmethod
+    def nothing(cls, *shape: int) -> Took:
+        """Return what no calls take."""
+        return cls(*load_numpy().zeros((5, *shape)))
+
+    @property
+    def measured_s(self) -> Any:
+        """Return the seconds on the wall; NaN also where there is no call."""
+        return load_numpy().where(self.calls > 0, self.latency_s, math.nan)
 
     def then(self, other: Took) -> Took:
         """Return what these calls and others take that come after them."""
-        if not other.calls:
-            return self
-        return self._with(other, self.latency_s + other.latency_s) if self.calls else other
+        return Took(*(one + two for one, two in zip(self, other, strict=True)))
 
     def beside(self, other: Took) -> Took:
         """Return what these calls and others take that are made at the same time."""
-        if not other.calls:
-            return self
-        one, two = self.latency_s, other.latency_s
-        # A maximum would pass over a NaN.
-        return self._with(other, max(one, two) if one == one and two == two else math.nan) if self.calls else other
+        return self.then(other)._replace(latency_s=load_numpy().maximum(self.latency_s, other.latency_s))
 
-    def paid_for(self, *, failed: bool) -> Took:
-        """Return the same of a text: one that came though no call is known of was not free for that."""
-        return self if self.calls or failed else _UNKNOWN
+    def in_turn(self) -> Took:
+        """Return what all seats of each record take that work one after the other."""
+        return Took(*(sum(each.T) for each in self))
 
-    def _with(self, other: Took, latency_s: float) -> Took:
-        calls, usd, unknown, tokens, _ = other
-        return Took(self.calls + calls, self.usd + usd, self.unknown + unknown, self.tokens + tokens, latency_s)
+    def at_once(self) -> Took:
+        """Return what all seats of each record take that work at the same time."""
+        return self.in_turn()._replace(latency_s=self.latency_s.max(axis=1, initial=0.0))
 
+    def added(self, wholes: Any, count: int) -> Took:
+        """Return what each of so many wholes takes, its parts one after the other, in the order in which they stand.
 
-NOTHING = Took(0, 0.0, 0, 0, math.nan)
-_UNKNOWN = NOTHING._replace(unknown=1)
+        Args:
+            wholes: the number of the whole to which each part belongs.
+        """
+        return Took(*(load_numpy().bincount(wholes, each, count) for each in self))
+
+    def merged(self, wholes: Any, *, at_once: bool = False) -> tuple[Took, Any]:
+        """Return what each whole takes that there is, in the order in which they begin, and where each begins.
+
+        Args:
+            wholes: the number of the whole to which each part belongs.
+            at_once: the parts of a whole are done at the same time.
+        """
+        np = load_numpy()
+        count, places = int(wholes.max(initial=-1)) + 1, np.arange(len(wholes))
+        first = np.full(count, len(wholes))
+        np.minimum.at(first, wholes, places)
+        begin = np.flatnonzero(first[wholes] == places)
+        took = self.added(wholes, count)
+        if at_once:
+            longest = np.zeros(count)
+            with np.errstate(invalid="ignore"):  # NaN is the maximum of NaN and a number
+                np.maximum.at(longest, wholes, self.latency_s)
+            took = took._replace(latency_s=longest)
+        return took.at(wholes[begin]), begin
+
+    def at(self, places: Any) -> Took:
+        """Return the elements at these places."""
+        return Took(*(each[places] for each in self))
+
+    def of(self, seats: Any) -> Took:
+        """Return what these seats take."""
+        return Took(*(each[:, seats] for each in self))
+
+    def where(self, is_so: Any) -> Took:
+        """Return the same, and nothing where it is not so."""
+        return Took(*(load_numpy().where(is_so, each, 0.0) for each in self))
+
+    def along(self, order: Any) -> Took:
+        """Return the seats of each record in this order."""
+        return Took(*(load_numpy().take_along_axis(each, order, axis=1) for each in self))
+
+    def paid_for(self, failed: Any) -> Took:
+        """Return the same of texts: one that came though no call is known of was not free for that."""
+        return self._replace(unknown=load_numpy().where((self.calls == 0) & ~failed, 1.0, self.unknown))
 
 
 class CallSums(Struct):
-    """What a record's calls took, by who needs them."""
+    """What each record's calls took, by who needs them."""
 
-    panel: Took = NOTHING
-    judge: Took = NOTHING
+    panel: Took
+    judge: Took
     #: All that the fusion's answer took.
-    fusion: Took = NOTHING
-    #: The calls of one response of the first layer, and of one baseline's.
-    members: dict[Seat, Took] = {}
-    baselines: dict[Seat, Took] = {}
+    fusion: Took
+    #: The calls of each seat's response in the first layer, and of each baseline's: `records × seats`.
+    members: Took
+    baselines: Took
 
 
-def add_up(calls: Iterable[Mapping[str, Any]], rounds: Mapping[Seat, int] = MappingProxyType({})) -> CallSums:
-    """Return what the calls of a record took.
+class _CallLine(NamedTuple):
+    """Which record's call it is, whose, and what it took, as columns; `owner` is a number of `CallTable.owners`."""
 
-    A seat's attempts come one after the other, and so do stages, layers and steps, and the rounds of a panel that was
-    asked until it was sure.
-
-    Args:
-        rounds: in which round a seat of such a panel was asked.
-    """
-    spent: dict[_Lane, dict[Seat, Spending]] = defaultdict(lambda: defaultdict(Spending))
-    for call in calls:
-        # A grade measures: no system pays for it.
-        if (stage := call["stage"]) != "grade":
-            seat = (call.get("member", ""), call.get("sample", 0))
-            asked_in = rounds.get(seat) if stage == "panel" else None
-            spent[stage, call.get("layer", 1), call.get("step"), asked_in][seat].add(call)
-    sums, rest = CallSums(), NOTHING
-    for (stage, layer, step, _), own in spent.items():
-        each = {seat: _took(spending) for seat, spending in own.items()}
-        if stage == "baseline":
-            for seat, took in each.items():
-                sums.baselines[seat] = sums.baselines.get(seat, NOTHING).then(took)
-            continue
-        together = reduce(Took.beside, each.values())
-        if stage == "judge":
-            sums.judge = sums.judge.then(together)
-        elif stage == "panel":
-            sums.panel = sums.panel.then(together)
-            # A step is a call about responses, none of a member's own.
-            if layer == 1 and step is None:
-                sums.members |= each
-        else:
-            rest = rest.then(together)
-    sums.fusion = sums.panel.then(sums.judge).then(rest)
-    return sums
+    record: Any
+    owner: Any
+    usd: Any
+    unknown: Any
+    tokens: Any
+    latency_s: Any
 
 
-def _took(spent: Spending) -> Took:
-    """Return what one seat's calls took, each made after the other."""
-    latency_s = math.nan if spent.replayed else spent.time_s
-    tokens = spent.prompt_tokens + spent.completion_tokens
-    return Took(spent.calls, spent.worth_usd, spent.worth_unknown, tokens, latency_s)
+class CallOwner(NamedTuple):
+    """What a call was for, who made it, and who answered it."""
+
+    stage: str
+    layer: int
+    step: str | None
+    member: str | None
+    sample: int
+    model: str
+    endpoint: str
+
+    @property
+    def lane(self) -> _Lane:
+        """Return what comes before or after others: within it all seats work at once."""
+        return self.stage, self.layer, self.step
+
+    @property
+    def seat(self) -> Seat:
+        """Return whose it was; of a call that is no member's, nobody's."""
+        return self.member or "", self.sample
+
+
+class CallTable(Struct):
+    """The calls of some records, read one by one."""
+
+    #: The number of everybody whose calls there are; the keys have the fields of `CallOwner`.
+    _numbers: dict[tuple[Any, ...], int] = {}
+    #: As many numbers in a row for each call as `_CallLine` has.
+    _lines: list[float] = []
+
+    @property
+    def owners(self) -> list[CallOwner]:
+        """Return everybody whose calls there are."""
+        return [CallOwner(*owner) for owner in self._numbers]
+
+    def add(self, record: int, calls: Iterable[Mapping[str, Any]]) -> None:
+        """Take the calls of the record with this number."""
+        numbers, lines = self._numbers, self._lines
+        for call in calls:
+            # A grade measures: no system pays for it.
+            if (stage := call["stage"]) == "grade":
+                continue
+            get = call.get
+            owner = (
+                stage, get("layer", 1), get("step"), get("member"), get("sample", 0), call["model"], call["endpoint"]
+            )  # fmt: skip
+            usage = get("usage")
+            tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) if usage else 0
+            # A replayed call is worth what it cost when it was bought.
+            usd, latency_s = (get("saved_usd"), math.nan) if get("replayed") else (get("cost_usd"), get("latency_s"))
+            number = numbers.setdefault(owner, len(numbers))
+            lines += (record, number, usd or 0.0, usd is None, tokens, latency_s or 0.0)
+
+    def add_up(self, records: int, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
+        """Return what the calls of each record took.
+
+        A seat's attempts come one after the other, and so do stages, layers and steps, and the rounds of a panel that
+        was asked until it was sure; within one of these all seats work at once.
+
+        Args:
+            records: how many there are.
+            seats: the number of each seat.
+            rounds: in which round each seat of a panel was asked, from 0: `records × seats`.
+        """
+        np, owners = load_numpy(), self.owners
+        lines = _CallLine(*np.array(self._lines, float).reshape(-1, len(_CallLine._fields)).T)
+        owner, record = lines.owner.astype(np.intp), lines.record.astype(np.intp)
+        lanes, lane_of = _number([each.lane for each in owners])
+        places, place_of = _number([(each.lane, each.seat) for each in owners])
+        lane, seat = lane_of[owner], np.array([seats.get(each.seat, 0) for each in owners], np.intp)[owner]
+        took = Took(np.ones(len(record)), lines.usd, lines.unknown, lines.tokens, lines.latency_s)
+
+        # What each seat took in each lane.
+        took, begin = took.merged(record * len(places) + place_of[owner])
+        record, lane, seat = record[begin], lane[begin], seat[begin]
+
+        def by_seat(wanted: Sequence[bool]) -> Took:
+            own = np.array(wanted, bool)[lane]
+            sums = took.at(own).added(record[own] * len(seats) + seat[own], records * len(seats))
+            return Took(*(each.reshape(records, len(seats)) for each in sums))
+
+        # A step is a call about responses, none of a member's own.
+        members = by_seat([stage == "panel" and layer == 1 and step is None for stage, layer, step in lanes])
+        baselines = by_seat([stage == "baseline" for stage, *_ in lanes])
+
+        # What each lane took, round for round.
+        is_panel = np.array([stage == "panel" for stage, *_ in lanes], bool)
+        asked_in = np.full(len(record), NO_ROUND)
+        own = is_panel[lane]
+        asked_in[own] = rounds[record[own], seat[own]]
+        asked_in -= NO_ROUND
+        most = int(asked_in.max(initial=0)) + 1
+        took, begin = took.merged((record * len(lanes) + lane) * most + asked_in, at_once=True)
+        record, lane = record[begin], lane[begin]
+
+        def by_record(wanted: Sequence[bool]) -> Took:
+            own = np.array(wanted, bool)[lane]
+            return took.at(own).added(record[own], records)
+
+        panel, judge = by_record(is_panel), by_record([stage == "judge" for stage, *_ in lanes])
+        rest = by_record([stage not in ("panel", "judge", "baseline") for stage, *_ in lanes])
+        return CallSums(panel, judge, panel.then(judge).then(rest), members, baselines)
+
+
+def _number(names: Sequence[Any]) -> tuple[list[Any], Any]:
+    """Return the different names, and of each of the names the number that it has among these."""
+    different = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return list(different), load_numpy().array([different[name] for name in names], int)

@@ -1,6 +1,6 @@
-"""The votes that can be counted from a record's grades: the plain one, and those in which not all count the same.
+"""What a record says was chosen from its panel, and the votes in which not all count the same, counted from its grades.
 
-Each is what `fuse-vote` would have answered, told from what the record holds: no model is asked.
+Each vote is what `fuse-vote` would have answered, told from what the record holds: no model is asked.
 """
 
 from __future__ import annotations
@@ -9,16 +9,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fusiontools.answers.confidence import find_least_confident, is_comparable, weigh_by_confidence
-from fusiontools.answers.tally import count_votes, winner_of
+from fusiontools.answers.tally import count_votes
 from fusiontools.evaluation.report.graded import Graded, Place, Weighting, vote_section
 from fusiontools.record.types import Grade, Record
 
+#: What may be known to be chosen from a panel: what a vote and a pick took, where they made the answer, and what wins
+#: the votes in which not all count the same.
+Chosen = Literal["vote", "pick"] | Weighting
 #: What the vote of the surer leaves out where the record's recipe does not say.
 HALF = 0.5
 
 
-def weightings(graded: Graded) -> dict[Weighting, list[float]]:
-    """Return what each of the panel's responses counts in each vote that this record's own words make possible."""
+def chosen_by(graded: Graded) -> dict[Chosen, Grade]:
+    """Return the grade of what is chosen from the panel by stages and votes of which the record says enough.
+
+    That is what the answer took, where this made it; else what wins the vote by its weights.
+    """
+    found: dict[Chosen, Grade | None] = {stage: graded.copied for stage in ("vote", "pick") if graded.is_by(stage)}
+    if graded.panel:
+        for kind, weights in _weightings(graded).items():
+            found[kind] = (graded.copied if kind == graded.weighting else None) or _count(graded, weights)
+    return {name: grade for name, grade in found.items() if grade is not None}
+
+
+def _weightings(graded: Graded) -> dict[Weighting, list[float]]:
+    """Return what each of the panel's responses counts in each such vote."""
     found: dict[Weighting, list[float]] = {}
     record, panel = graded.record, graded.panel
     if vote := vote_section(record):
@@ -44,36 +59,23 @@ def is_weighable(graded: Graded) -> bool:
     return is_comparable([each["member"] for each in panel], [each.get("mean_logprob") for each in panel])
 
 
-def counted_in(graded: Graded, weights: Sequence[float] | None = None) -> Grade:
-    """Return the grade of the response that wins a vote, a tie broken by the ranking.
+def _count(graded: Graded, weights: Sequence[float]) -> Grade:
+    """Return the grade of the response that wins a vote, a tie broken as in `fuse-vote`.
+
+    It goes to the most confident, else by the ranking, else to the first; as does a vote where nobody votes.
 
     Args:
-        weights: what each of the panel counts; all the same where none are given.
+        weights: what each of the panel counts.
     """
-    panel, order = graded.panel, graded.order
-    counts = None if weights is None else [weights[place] for place in order]
-    return voted([panel[place] for place in order], graded.sure, counts)
-
-
-def voted(
-    grades: Sequence[Grade], sure: Mapping[Place, float | None] | None = None, weights: Sequence[float] | None = None
-) -> Grade:
-    """Return the grade that stands for the majority.
-
-    A tie goes as in `fuse-vote`: to the most confident, else to the first of these, as does a vote where nobody votes.
-    """
-    keys = [grade["key"] for grade in grades]
-    if not sure and weights is None:
-        winner = winner_of(keys)
-    else:
-        tally = count_votes(keys, weights, [sure.get(_place_of(grade)) for grade in grades] if sure else None)
-        winner = None if tally is None else tally.winner
-    return earliest(grades) if winner is None else grades[winner]
-
-
-def earliest(grades: Sequence[Grade]) -> Grade:
-    """Return the first that did not fail, else the first."""
-    return next((grade for grade in grades if "error" not in grade), grades[0])
+    ordered = [graded.panel[place] for place in graded.order]
+    tally = count_votes(
+        [grade["key"] for grade in ordered],
+        [weights[place] for place in graded.order],
+        [graded.sure.get(_place_of(grade)) for grade in ordered],
+    )
+    if tally is None:
+        return next((grade for grade in ordered if "error" not in grade), ordered[0])
+    return ordered[tally.winner]
 
 
 def _least_sure(record: Record, panel: Sequence[Grade]) -> list[int]:

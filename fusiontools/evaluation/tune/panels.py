@@ -15,10 +15,11 @@ from typing import Any
 from msgspec import Struct, field
 
 from fusiontools.errors import UsageError
+from fusiontools.evaluation.report.columns import Batch
 from fusiontools.evaluation.report.graded import Graded
-from fusiontools.evaluation.report.scores import PanelTally
+from fusiontools.evaluation.report.panel_tally import PanelTally
 from fusiontools.evaluation.report.statistics import load_numpy
-from fusiontools.evaluation.report.took import NOTHING, CallSums, Seat, Took, add_up
+from fusiontools.evaluation.report.took import Seat, Took
 from fusiontools.evaluation.tune.groups import find_groups
 from fusiontools.record import jsonl
 from fusiontools.record.sections import by_rank, question_text
@@ -34,6 +35,8 @@ LAST = 1 << 30
 class _PanelRow(Struct):
     """One record; each list in the order of `seats`."""
 
+    #: Its row in the batch, where its calls are.
+    row: int
     id: str
     task: str
     question: str
@@ -41,19 +44,16 @@ class _PanelRow(Struct):
     keys: list[str | None]
     scores: list[float]
     failed: list[bool]
-    usd: list[float]
-    unknown: list[int]
-    latencies: list[float]
     confidence: list[float]
     #: Which response stands for all that say the same, which is the best by the judge's ranking, and which without
     #: one: 0 first.
     standing: list[int]
     ranked: list[int]
     unranked: list[int]
-    #: Score, dollars, calls without a price, calls and seconds of the answer that a judge and a writer made.
-    fusion: tuple[float, float, int, int, float] | None
-    #: Dollars, calls without a price, calls and seconds of the judge whose ranking there is.
-    judge: tuple[float, int, int, float] | None
+    #: The score of the answer that a judge and a writer made, where there is one.
+    fusion: float | None
+    #: Whether there is a judge's ranking of these responses.
+    is_ranked: bool
 
 
 class Panels(Struct, frozen=True):
@@ -122,9 +122,9 @@ class PanelReader(Struct):
     _rows: list[_PanelRow] = []
     _seen: set[tuple[str, int]] = set()
     _repeated: int = 0
-    _tally: PanelTally = field(default_factory=PanelTally)
-    _graders: set[str] = set()
-    _recipes: dict[bytes, int] = {}
+    _batch: Batch = field(default_factory=Batch)
+    _graders: set[str] = field(default_factory=set)
+    _recipes: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Take what can be learned from a record."""
@@ -138,11 +138,11 @@ class PanelReader(Struct):
         self._repeated += place in self._seen
         self._seen.add(place)
         graded = Graded.of(record)
-        self._tally.add_pairs(graded.first or graded.panel)
         self._graders |= {grade["grader"] for grade in grades}
         kept = jsonl.dumps(record.get("recipe") or {})
         self._recipes[kept] = self._recipes.get(kept, 0) + 1
-        self._rows.append(_read_row(graded))
+        self._rows.append(_read_row(self._batch.rows, graded))
+        self._batch.add(graded)
 
     def finish(self) -> Panels:
         """Return the arrays.
@@ -182,9 +182,17 @@ class PanelReader(Struct):
         keys = np.array(
             [_number_keys([row.keys[i] for i in at]) for row, at in zip(rows, places, strict=True)], dtype=np.int32
         ).reshape(len(rows), len(seats))
-        known = not any(sum(row.unknown) for row in rows)
-        usd = matrix("usd")
-        priced = known and bool(usd.any())
+        sums, tally = self._batch.add_up(), PanelTally()
+        tally.add_pairs(self._batch)
+        at = np.array([row.row for row in rows], np.intp)
+        alone = self._batch.members.there
+        every = Took(*(np.where(alone, one, other) for one, other in zip(sums.members, sums.baselines, strict=True)))
+        numbers = self._batch.seats
+        asked = [(row.row, numbers[seat]) for row in rows for seat in row.seats]
+        is_unknown = every.paid_for(np.False_).unknown[tuple(np.array(asked, np.intp).reshape(-1, 2).T)]
+        took = every.at(at).of([numbers[seat] for seat in seats])
+        fused, judged = sums.fusion.at(at).paid_for(np.False_), sums.judge.at(at)
+        priced = not is_unknown.any() and bool(took.usd.any())
         starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
         return Panels(
             seats=seats,
@@ -193,17 +201,17 @@ class PanelReader(Struct):
             keys=keys,
             scores=matrix("scores"),
             usable=~matrix("failed", bool),
-            usd=usd if priced else np.ones_like(usd),
-            latencies=matrix("latencies"),
+            usd=took.usd if priced else np.ones_like(took.usd),
+            latencies=took.measured_s,
             confidence=matrix("confidence"),
             standing=matrix("standing", np.int64),
             ranked=matrix("ranked", np.int64),
             unranked=matrix("unranked", np.int64),
-            fusion=_sum_up([row.fusion for row in rows], priced, scored=True),
-            judge=_sum_up([row.judge for row in rows], priced, scored=False),
+            fusion=_sum_up([row.fusion for row in rows], fused.measured_s, fused, priced),
+            judge=_sum_up([0.0 if row.is_ranked else None for row in rows], judged.latency_s, judged, priced),
             starts=np.array(starts, dtype=np.int64),
             priced=priced,
-            tally=self._tally,
+            tally=tally,
             graders=self._graders,
             recipes=self._recipes,
             dropped=len(self._rows) - len(rows),
@@ -217,15 +225,11 @@ def digest_of(panels: Panels) -> str:
     return text.hexdigest()[:16]
 
 
-def _sum_up(found: Sequence[Any], priced: bool, *, scored: bool) -> Any:
-    """Return score (where there is one), cost and seconds of each record as columns; None where any record has none."""
-    np = load_numpy()
-    if not found or any(each is None for each in found):
+def _sum_up(scores: Sequence[float | None], seconds: Any, took: Took, priced: bool) -> Any:
+    """Return score, cost and seconds of each record as columns; None where not every record has them."""
+    if not scores or None in scores or (priced and took.unknown.any()):
         return None
-    rows = [each if scored else (0.0, *each) for each in found]
-    if priced and any(unknown for _, _, unknown, *_ in rows):
-        return None
-    return np.array([(score, usd if priced else calls, s) for score, usd, _, calls, s in rows], dtype=float)
+    return load_numpy().array([scores, took.usd if priced else took.calls, seconds], dtype=float).T
 
 
 def _number_keys(keys: Sequence[str | None]) -> list[int]:
@@ -233,20 +237,17 @@ def _number_keys(keys: Sequence[str | None]) -> list[int]:
     return [numbers.setdefault(key, len(numbers)) if key else -1 for key in keys]
 
 
-def _read_row(graded: Graded) -> _PanelRow:
+def _read_row(row: int, graded: Graded) -> _PanelRow:
     record, first = graded.record, graded.first
     layers: Any = record.get("layers") or []
     panel: list[Response] = layers[0] if layers else record.get("panel") or []
     # A ranking is of the last layer; what the first one said before it is not ranked.
     plain: Any = {"panel": panel}
     ranked: Any = plain if layers else record
-    sums = add_up(record.get("calls", ()))
     taken = {grade["member"] for grade in first}
     beside = [grade for grade in graded.baselines if grade["member"] not in taken]
     both = [*first, *beside]
     seats = [(grade["member"], grade["sample"]) for grade in both]
-    took = [sums.members.get(seat, NOTHING) for seat in seats[: len(first)]]
-    took += [sums.baselines.get(seat, NOTHING) for seat in seats[len(first) :]]
     responses: list[Mapping[str, Any]] = [*panel, *_responses_of(record, beside)]
     if len(responses) != len(both):
         responses = [{} for _ in both]
@@ -255,6 +256,7 @@ def _read_row(graded: Graded) -> _PanelRow:
     meta: Mapping[str, Any] = record.get("meta", {})
     name = record["id"].rpartition("#")[0] if record.get("epoch") else record["id"]
     return _PanelRow(
+        row=row,
         id=record["id"],
         task=str(meta.get("group") or meta.get("task") or name or record["id"]),
         question=question_text(record),
@@ -262,15 +264,12 @@ def _read_row(graded: Graded) -> _PanelRow:
         keys=[grade["key"] for grade in both],
         scores=[grade["score"] for grade in both],
         failed=["error" in grade for grade in both],
-        usd=[each.usd for each in took],
-        unknown=[each.paid_for(failed=False).unknown for each in took],
-        latencies=[each.latency_s for each in took],
         confidence=[_known(response.get("mean_logprob")) for response in responses],
         standing=_rank_places([stands_for(i, response) for i, response in enumerate(responses)]),
         ranked=_places_of(best, len(both)),
         unranked=_places_of(unranked, len(both)),
-        fusion=_fusion_of(graded, sums.fusion),
-        judge=_judge_of(sums) if is_ranked else None,
+        fusion=_fusion_of(graded),
+        is_ranked=is_ranked,
     )
 
 
@@ -279,18 +278,11 @@ def _responses_of(record: Record, beside: Sequence[Grade]) -> list[Response]:
     return [each for each in record.get("baselines", []) if (each["member"], each["sample"]) in asked]
 
 
-def _fusion_of(graded: Graded, took: Took) -> tuple[float, float, int, int, float] | None:
-    """Return how a written answer fared; one that copies a response is no other system than the vote or the pick."""
+def _fusion_of(graded: Graded) -> float | None:
+    """Return the score of a written answer; one that copies a response is no other system than the vote or the pick."""
     if graded.answer is None or graded.record.get("answer", {}).get("by") != "synth":
         return None
-    unknown = took.paid_for(failed=False).unknown
-    return graded.answer["score"], took.usd, unknown, took.calls, took.latency_s
-
-
-def _judge_of(sums: CallSums) -> tuple[float, int, int, float]:
-    """Return what the ranking took; one that code made took nothing."""
-    took = sums.judge
-    return took.usd, took.unknown, took.calls, took.latency_s if took.calls else 0.0
+    return graded.answer["score"]
 
 
 def _known(confidence: float | None) -> float:
