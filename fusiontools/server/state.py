@@ -18,8 +18,9 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.purses import Purses, default_purses_path
 from fusiontools.llm.state.shared import State, machine_state
 from fusiontools.llm.state.store import KeptCalls
+from fusiontools.server.answer_cache import Cache
 from fusiontools.server.catalog import Catalog, open_catalog
-from fusiontools.server.jobs import Cache, ConcurrencyLimiter, JobRunner
+from fusiontools.server.jobs import ConcurrencyLimiter, JobRunner
 from fusiontools.server.metrics import Metrics
 from fusiontools.server.middleware import Access, DailyBudgets, RateLimiter, hosts_for, is_loopback, takes_page_keys
 from fusiontools.server.plan import Planner

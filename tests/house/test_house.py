@@ -43,7 +43,7 @@ HOMES = {
     "keyring": {"config.api_keys"},
     "uvloop": {"cli.filter"},
     "starlette": {"server.middleware", "server.page_routes", "server.response_routes", "server.routes", "server.run"},
-    "cachetools": {"server.jobs", "server.kept_values"},
+    "cachetools": {"server.answer_cache", "server.kept_values"},
     "uvicorn": {"server.request", "server.run"},
     "prometheus_client": {"server.metrics"},
     "huggingface_hub": {"evaluation.tasks.datasets"},

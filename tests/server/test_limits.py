@@ -15,7 +15,8 @@ from rawhttp import Line, eventually, request
 from serving import CHAT, Server, asking, start_server
 from workdir import Serve, Upstream, hermetic
 
-from fusiontools.server.jobs import Cache, ConcurrencyLimiter, Job, key_of
+from fusiontools.server.answer_cache import Cache
+from fusiontools.server.jobs import ConcurrencyLimiter, Job, key_of
 from fusiontools.server.middleware import DailyBudgets, RateLimiter
 from fusiontools.server.protocols.exchange import ApiError, ChatRequest
 
