@@ -252,7 +252,7 @@ class Sink:
         self._pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         #: So many bytes have been handed over, and written: each is counted by one thread alone.
         self._given = self._written = 0
-        self._is_awaited = False
+        self._waiters = 0
         self._drained = asyncio.Event()
         self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
@@ -262,10 +262,12 @@ class Sink:
         self.put_nowait(data)
         while self._given - self._written > _HELD_BYTES and not self.closed.is_set():
             self._drained.clear()
-            self._is_awaited = True
-            if self._given - self._written > _HELD_BYTES:
-                await self._drained.wait()
-            self._is_awaited = False
+            self._waiters += 1
+            try:
+                if self._given - self._written > _HELD_BYTES:
+                    await self._drained.wait()
+            finally:
+                self._waiters -= 1
 
     def put_nowait(self, data: bytes) -> None:
         """Hand over bytes without waiting."""
@@ -293,7 +295,7 @@ class Sink:
                 self._tell(self._drained)
                 return
             self._written += len(data)
-            if self._is_awaited:  # else it would wake the loop for nobody
+            if self._waiters:  # else it would wake the loop for nobody
                 self._tell(self._drained)
 
     def _tell(self, event: asyncio.Event) -> None:

@@ -2,9 +2,10 @@
 
 A SQLite file in write-ahead mode, shared by all processes of a user. What finishes in one pass of the event loop is
 committed after it in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at most
-the calls in flight. Reads are by primary key, commits wait for no disk, and both take microseconds, so they happen on
-the loop: a thread takes longer to wake than a commit does. What does wait for the disk is a checkpoint, which has a
-thread; while it works, or another process writes, finished calls wait, and the loop goes on.
+the calls in flight. Reads are by primary key, commits wait for no disk (but for the first after a checkpoint, with
+which the log begins anew), and both take microseconds, so they happen on the loop: a thread takes longer to wake than a
+commit does. What does wait for the disk is a checkpoint, which has a thread; while it works, or another process writes,
+finished calls wait, and the loop goes on.
 A file that cannot be written (a full disk, a lock that stays) stops nobody: it is said at once, finished calls wait in
 memory, up to a bound, and every second it is tried again.
 Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
@@ -62,6 +63,8 @@ _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
 #: After so much a checkpoint is made; by itself a call changes about three pages of the file.
 _CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 3 * 4096
+#: So many pages of all processes together wait for one at most: 12 MiB.
+_MOST_PAGES = 3072
 #: How much waits in memory for a file that cannot be written.
 WAITING_BYTES = 64 * 2**20
 #: So many entries go in one transaction, where many have waited or are forgotten.
@@ -192,6 +195,7 @@ class Journal:
         """Finish the writes under way and close the file; what then still waits is said to be lost."""
         if self._next is not None:
             self._next.cancel()
+            self._next = None
         if self._checkpoint is not None:
             self._checkpoint.join(timeout_s)
         if self._finished or self._waiting:
@@ -204,6 +208,7 @@ class Journal:
             self._warn(f"warning: {lost} finished calls are not in the journal {self.path}: {self.broken}")
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
         self._db.close()
 
     def _write_in(self, loop: asyncio.AbstractEventLoop, delay_s: float = 0.0) -> None:
@@ -243,7 +248,8 @@ class Journal:
             except _Locked as error:
                 error.db.close()
                 raise
-            self._writer.execute("PRAGMA wal_autocheckpoint=0")
+            # Where many others write, each too little for a checkpoint of its own, a commit makes one.
+            self._writer.execute(f"PRAGMA wal_autocheckpoint={_MOST_PAGES}")
         elif busy_s:
             self._writer.execute(f"PRAGMA busy_timeout={busy_s * 1000:.0f}")
         while self._waiting:
@@ -271,7 +277,8 @@ class Journal:
     def _settle(self) -> None:
         finished, self._finished = self._finished, []
         for _, done in finished:
-            if not done.done():
+            # A loop that has closed has nobody left to tell.
+            if not (done.done() or done.get_loop().is_closed()):
                 done.set_result(None)
 
     def _is_soon_over(self, error: Exception) -> bool:

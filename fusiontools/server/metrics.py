@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from fusiontools.errors import FAILURE_CODES
 from fusiontools.record import jsonl
 from fusiontools.record.types import Call, Record
 
@@ -27,8 +28,10 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 #: Where seconds are counted, each with all that are fewer; and the place of their sum.
 _BUCKETS, _SUM = [*map(floatToGoString, (*_SECONDS, float("inf")))], "sum"
-#: More figures than there are, and more than the file of a worker takes with their keys.
+#: Several times as many figures as there are, and as many bytes as they take with their keys.
 _MOST, _FILE_BYTES = 4096, 2**18
+#: The place of what there is no room for; no key leads to it.
+_NOWHERE = _MOST - 1
 
 
 class MetricSpec(NamedTuple):
@@ -62,6 +65,7 @@ METRICS = (
     MetricSpec("fusion_in_flight", "gauge", (), "Requests that are worked on."),
     MetricSpec("fusion_queued", "gauge", (), "Requests that wait for a place."),
 )
+_OUTCOMES = frozenset(("ok", *FAILURE_CODES))
 _GAUGES = frozenset(spec.name for spec in METRICS if spec.kind == "gauge")
 
 #: A metric's name and the values of its labels; for a histogram, and the bucket.
@@ -69,7 +73,7 @@ Key = tuple[str, ...]
 
 
 class Figures(dict[Key, int]):
-    """Where in `numbers` each figure stands; one that is new begins at 0.
+    """Where in `numbers` each figure stands; a new one begins at 0, and is not told where there is no room for it.
 
     Those of a worker are in a file, which the others read and which outlives its process.
 
@@ -92,6 +96,8 @@ class Figures(dict[Key, int]):
 
     def __missing__(self, key: Key) -> int:
         line = jsonl.dumps(key) + b"\n"
+        if len(self) == _NOWHERE or self._end + len(line) > _FILE_BYTES:
+            return _NOWHERE
         self._file[self._end : self._end + len(line)] = line
         self._end += len(line)
         place = self[key] = len(self)
@@ -120,7 +126,7 @@ def _figures_in(data: bytes) -> Iterator[tuple[Key, float]]:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # its number is another user's by now
         return False
     return True
 
@@ -175,7 +181,9 @@ class Metrics(Collector):
         """Count what a finished record tells."""
         values, places = self._values, self._places
         for response in record.get("panel", []):
-            values[places["fusion_members", response["error"]["code"] if "error" in response else "ok"]] += 1
+            outcome = response["error"]["code"] if "error" in response else "ok"
+            # A record that a client has sent may hold any code.
+            values[places["fusion_members", outcome if outcome in _OUTCOMES else "other"]] += 1
         for note in record.get("degraded", []):
             values[places["fusion_degraded", note["stage"], note["code"]]] += 1
 

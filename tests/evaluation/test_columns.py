@@ -47,6 +47,15 @@ def test_a_seat_has_one_column_whichever_record_it_is_in_also_where_it_has_calls
     assert batch.add_up().members.calls.tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
+def test_who_stands_twice_in_a_panel_counts_twice_for_its_model() -> None:
+    twice = record("q", [grade("panel", "a", 1), grade("panel", "a", 0), grade("panel", "a", 0.5, sample=1)])
+
+    batch = batch_of(twice)
+
+    assert batch.seats == {("a", 0): 0, ("a", 1): 1, ("a", 2): 2}
+    assert batch.members.score.tolist() == [[1, 0, 0.5]]
+
+
 def test_texts_that_vote_for_the_same_have_one_number_within_their_record() -> None:
     grades = [grade("panel", name, 0, key) for name, key in (("a", "x"), ("b", "y"), ("c", "x"))]
     silent = {**grade("panel", "d", 0), "key": None}

@@ -388,6 +388,54 @@ def test_a_commit_that_was_given_up_is_made_all_the_same(tmp_path: Path) -> None
     assert Journal(tmp_path / "j.db").get(KEY) == (ANSWER, 0.25)
 
 
+def test_what_finishes_after_the_journal_was_closed_is_kept(tmp_path: Path) -> None:
+    journal, later = Journal(tmp_path / "j.db"), (1).to_bytes(16)
+
+    async def work() -> None:
+        put = asyncio.create_task(journal.put(KEY, REQUEST, ANSWER, 0.25))
+        await asyncio.sleep(0)
+        await journal.aclose()
+        await put
+        await asyncio.wait_for(journal.put(later, REQUEST, ANSWER, 0.5), 30)
+
+    asyncio.run(work())
+
+    assert Journal(tmp_path / "j.db").get(later) == (ANSWER, 0.5)
+
+
+def test_what_many_short_runs_keep_is_moved_to_its_place_while_a_long_one_has_the_file(tmp_path: Path) -> None:
+    path, long = tmp_path / "j.db", said("a long answer " * 20_000)
+
+    async def work() -> None:
+        holder = Journal(path)
+        await holder.put(KEY, REQUEST, ANSWER, None)
+        for run in range(60):
+            journal = Journal(path)
+            for number in range(3):
+                await journal.put(f"{run} {number}".encode(), REQUEST, long, None)
+            journal.close()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+    assert path.with_name("j.db-wal").stat().st_size < 60 * 3 * len(long.content) / 2
+
+
+def test_a_loop_that_was_closed_under_its_calls_holds_up_no_later_one(tmp_path: Path) -> None:
+    journal, first = Journal(tmp_path / "j.db"), asyncio.new_event_loop()
+    given_up = journal.put(KEY, REQUEST, ANSWER, 0.25)
+    task = first.create_task(given_up)
+    first.call_soon(first.stop)
+    first.run_forever()
+    first.close()
+
+    asyncio.run(asyncio.wait_for(journal.put((1).to_bytes(16), REQUEST, ANSWER, 0.5), 30))
+
+    given_up.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was left on purpose
+    assert journal.get(KEY) == (ANSWER, 0.25)
+    journal.close()
+
+
 def test_a_journal_that_somebody_has_for_himself_is_written_later(tmp_path: Path) -> None:
     told: list[str] = []
     Journal(path := tmp_path / "j.db").close()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fusiontools.server.metrics import Metrics
@@ -28,6 +29,36 @@ def test_seconds_are_counted_with_all_that_are_fewer() -> None:
     assert [told[f"fusion_first_token_seconds_bucket {bound} chat"] for bound in bounds] == [1, 2, 2, 3]
     assert told["fusion_first_token_seconds_count chat"] == 3
     assert told["fusion_first_token_seconds_sum chat"] == 400.11
+
+
+def test_codes_that_a_client_makes_up_are_one_outcome() -> None:
+    metrics = Metrics()
+    panel = [{"error": {"code": code}} for code in ("timeout", "x" * 300_000, *map(str, range(5_000)))]
+
+    metrics.count_record({"panel": [*panel, {"content": "x"}]})  # type: ignore[typeddict-item]
+
+    told = {name: value for name, value in samples(metrics).items() if name.startswith("fusion_members")}
+    assert told == {
+        "fusion_members_total ok": 1,
+        "fusion_members_total timeout": 1,
+        "fusion_members_total other": 5_001,
+    }
+
+
+@pytest.mark.parametrize("length", [1, 500], ids=["many", "many and long"])
+def test_what_there_is_no_room_for_is_not_told_and_harms_nothing(length: int, tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.count_lookup("hit")
+
+    for number in range(5_000):
+        metrics.count_request(str(number) * length, "ok", None)
+    metrics.count_lookup("hit")
+
+    told = samples(metrics)
+    assert told["fusion_cache_total hit"] == 2
+    counted = [value for name, value in told.items() if name.startswith("fusion_requests")]
+    assert 0 < len(counted) < 5_000
+    assert {*counted} == {1}
 
 
 def test_what_has_no_labels_is_told_before_anything_is_counted() -> None:

@@ -127,16 +127,21 @@ class Batch:
     def _add_texts(self, row: int, graded: Graded) -> None:
         cells, seats = self._cells, self._seats
         numbers: dict[str, int] = {}
+        #: Who has a text here already: the next of the same sample is told as another sample of the model.
+        seated: set[tuple[int, int, Seat]] = set()
         sure = (graded.sure, graded.sure, confidence_of(graded.record, "baselines"))
         for grade in graded.grades:
             if (of := _OF.get(grade["of"])) is None:
                 continue
             key, layer, seat = grade["key"], grade["layer"], (grade["member"], grade["sample"])
+            known = sure[of].get((layer, *seat)) if sure[of] else None
+            while (of, layer, seat) in seated:  # as in panels that were put together by hand
+                seat = (seat[0], seat[1] + 1)
+            seated.add((of, layer, seat))
             cells += (
                 row, of, layer, seats.setdefault(seat, len(seats)), grade["score"],
                 numbers.setdefault(key, len(numbers)) if key else -1,
-                "error" in grade,
-                sure[of].get((layer, *seat)) if sure[of] else None,
+                "error" in grade, known,
             )  # fmt: skip
 
     @property
