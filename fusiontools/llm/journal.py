@@ -4,8 +4,8 @@ A SQLite file in write-ahead mode, shared by all processes of a user. What finis
 committed after it in one transaction; a call counts as finished only once it is committed, so `kill -9` loses at most
 the calls in flight. Reads are by primary key, commits wait for no disk (but for the first after a checkpoint, with
 which the log begins anew), and both take microseconds, so they happen on the loop: a thread takes longer to wake than a
-commit does. What does wait for the disk is a checkpoint, which has a thread; while it works, or another process writes,
-finished calls wait, and the loop goes on.
+commit does. What does wait for the disk is a checkpoint, which has a thread; at its end, and while another process
+writes, finished calls wait, and the loop goes on.
 A file that cannot be written (a full disk, a lock that stays) stops nobody: it is said at once, finished calls wait in
 memory, up to a bound, and every second it is tried again.
 Written by hand over sqlite3, because no cache on disk known to us commits in batches before a call counts as finished.
@@ -128,6 +128,7 @@ class Journal:
         self._locked_since: float | None = None
         self._unchecked_bytes = 0
         self._checkpoint: threading.Thread | None = None
+        self._ends_checkpoint = False
         #: Finished calls that wait for a file that cannot be written.
         self._waiting: dict[bytes, KeptCall] = {}
         self._waiting_bytes = self._lost = 0
@@ -222,8 +223,8 @@ class Journal:
         self._next = None
         if not (self._finished or self._waiting):
             return
-        if self._checkpoint is not None and self._checkpoint.is_alive():
-            # What is committed now would keep the file that it is committed to from beginning anew.
+        if self._ends_checkpoint:
+            # What is committed now would keep the log from beginning anew.
             self._write_in(loop, _BUSY_AGAIN_S)
             return
         try:
@@ -235,7 +236,8 @@ class Journal:
                 self._give_up(error)
                 self._write_in(loop, _RETRY_S)
             return
-        if self._unchecked_bytes > _CHECKPOINT_BYTES:
+        is_under_way = self._checkpoint is not None and self._checkpoint.is_alive()
+        if self._unchecked_bytes > _CHECKPOINT_BYTES and not is_under_way:
             self._unchecked_bytes = 0
             self._checkpoint = threading.Thread(target=self._make_checkpoint, name="journal", daemon=True)
             self._checkpoint.start()
@@ -300,8 +302,14 @@ class Journal:
     def _make_checkpoint(self) -> None:
         """Move what is committed to its place in the file; what cannot be moved now is left to the next one."""
         there = f"{self.path.absolute().as_uri()}?mode=rw"
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(there, uri=True)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        try:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(there, uri=True)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                # The little that was committed meanwhile, while commits wait.
+                self._ends_checkpoint = True
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            self._ends_checkpoint = False
 
     def _hold(self, rows: list[KeptCall], reason: str) -> None:
         """Let rows wait in memory, while there is room, and say so once."""
