@@ -22,7 +22,7 @@ from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.budget import RecordBudget
 from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRequest, HeardDeltas, OnDelta, say_whole
 from fusiontools.llm.drafts import MemberDraft
-from fusiontools.llm.journal import request_key
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.purses import Budget, Purses

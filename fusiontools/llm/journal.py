@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 import logging
 import os
 import sqlite3
@@ -24,15 +22,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from fusiontools.config.stage_table import JournalOptions
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
+from fusiontools.llm.journal_entry import kept_call, read_body
 from fusiontools.llm.state.store import DONE_S, Found, KeptCall, KeptCalls, Lease
-from fusiontools.record import jsonl
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completion (
@@ -41,23 +38,6 @@ CREATE TABLE IF NOT EXISTS completion (
 """
 _KEEP = "INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)"
 _KEEP_WHERE_NONE_IS = "INSERT OR IGNORE INTO completion VALUES (?, ?, ?, ?, ?)"
-#: What is kept of a completion, and the kinds of value that it may have.
-_KEPT: Mapping[str, tuple[type, ...]] = {
-    "content": (str,),
-    "model": (str,),
-    "finish_reason": (str,),
-    "tool_calls": (list,),
-    "reasoning": (str,),
-    "reasoning_details": (list,),
-    "usage": (dict,),
-    "cost_usd": (int, float),
-    "mean_logprob": (int, float),
-    "lowest_window_logprob": (int, float),
-    "unmet": (str,),
-    "sources": (list,),
-    "native": (list,),
-}
-_kept_of = attrgetter(*_KEPT)
 #: How long a lock is waited for before it is said, and how soon it is looked at again.
 _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
@@ -80,22 +60,6 @@ def default_path() -> Path:
 def folder_of(journal: KeptCalls) -> Path:
     """Return the folder where a run keeps what goes with its journal."""
     return journal.path.parent if isinstance(journal, Journal) else default_path().parent
-
-
-def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> bytes:
-    """Return what a request is stored under: everything that decides its answer, and where it was asked.
-
-    Args:
-        epoch: which repetition of the question it belongs to; each is asked anew.
-    """
-    asked = [identity, request.model, request.messages, request.params, request.sample]
-    if epoch:
-        asked.append(epoch)
-    told = jsonl.canonical(asked)
-    for mark in request.marks:
-        # Who replays a journal that another installation wrote makes other marks around the same texts.
-        told = told.replace(mark.encode(), b"")
-    return hashlib.sha256(told).digest()[:16]
 
 
 class Journal:
@@ -379,49 +343,6 @@ def _end_lease(db: sqlite3.Connection, row: KeptCall) -> None:
     mark = "UPDATE lease SET done = 1, ends_s = ? WHERE key = ? AND fence = ? AND done = 0"
     in_time = db.execute(mark, (ends_s, row.key, row.fence)).rowcount
     db.execute(_KEEP if in_time else _KEEP_WHERE_NONE_IS, row[:5])
-
-
-def kept_call(
-    key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
-) -> KeptCall:
-    """Return a finished call as it is kept."""
-    body = {
-        name: value
-        for name, value in zip(_KEPT, _kept_of(completion), strict=True)
-        if value is not None and value != ()
-    }
-    if paid_usd is not None:
-        body["paid_usd"] = paid_usd
-    fence = None if lease is None else lease.fence
-    return KeptCall(key, time.time(), request.endpoint, request.model, jsonl.dumps(body), fence)
-
-
-def read_body(data: bytes) -> tuple[Completion, float | None]:
-    """Return what an entry holds.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is none of ours.
-    """
-    body = jsonl.loads(data)
-    if type(body) is not dict:
-        raise TypeError("no object")
-    paid_usd = body.pop("paid_usd", None)
-    for name in _unknown(tuple(body), tuple(map(type, body.values()))):
-        del body[name]
-    return Completion(**body), paid_usd
-
-
-@functools.lru_cache(256)
-def _unknown(names: tuple[str, ...], kinds: tuple[type, ...]) -> list[str]:
-    """Return which names of an entry are not kept; most entries have the same names, and values of the same kinds.
-
-    Raises:
-        TypeError: a value is of no kind that is kept.
-    """
-    for name, kind in zip(names, kinds, strict=True):
-        if kind not in _KEPT.get(name, (kind,)):
-            raise TypeError(f"`{name}` is of no kind that is kept")
-    return [name for name in names if name not in _KEPT]
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.journal import request_key
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.ledger import Slot
 from fusiontools.record.types import Call, Message
 

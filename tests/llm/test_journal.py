@@ -21,7 +21,8 @@ from scripted import MESSAGES, USAGE, Scripted, model, open_door, said
 
 from fusiontools.errors import UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.journal import Journal, count_before, default_path, forget_before, open_journal, request_key
+from fusiontools.llm.journal import Journal, count_before, default_path, forget_before, open_journal
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.record.types import Message
 
 REQUEST = CompletionRequest("there", "m", MESSAGES, {"temperature": 0.5, "max_tokens": 9}, sample=0)
@@ -33,7 +34,8 @@ ANSWER = said("Paris.")
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.journal import Journal
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.completion import Completion, CompletionRequest
 
 async def main(path, who, count):
@@ -278,7 +280,8 @@ def test_a_journal_that_vanishes_before_the_first_answer_stops_nobody(tmp_path: 
 FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from fusiontools.llm.journal import Journal, request_key
+from fusiontools.llm.journal import Journal
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.completion import Completion, CompletionRequest
 
 def room(size):

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.llm.journal import WAITING_BYTES, kept_call, read_body
+from fusiontools.llm.journal import WAITING_BYTES
+from fusiontools.llm.journal_entry import kept_call, read_body
 from fusiontools.llm.state.store import CallStore, Found, KeptCall, Lease, StateAway, end_tasks
 
 _RETRY_S = 1.0

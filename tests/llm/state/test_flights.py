@@ -12,7 +12,7 @@ from scripted import ENDPOINT, HANG, MESSAGES, Scripted, model, open_door, said
 
 from fusiontools.errors import CallFailed
 from fusiontools.llm.client import Client
-from fusiontools.llm.journal import request_key
+from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.state.flights import Flights
 from fusiontools.llm.state.shared import State, open_state
 from fusiontools.llm.state.store import Held, Lease
