@@ -255,8 +255,9 @@ class PostgresStore:
         return db
 
     async def _is_made(self, db: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
-        found = await db.execute("SELECT to_regclass(%s)", [f"{self._schema}.version"])
-        if await found.fetchone() == (None,):
+        # The catalog itself: `to_regclass` goes on to say what a session knew when its transaction began.
+        query = "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'version'"
+        if await (await db.execute(query, [self._schema])).fetchone() is None:
             return False
         found = await db.execute(in_schema(self._schema, "SELECT max(number) FROM NS.version"))
         [number] = await found.fetchone() or (None,)

@@ -11,6 +11,7 @@ import pytest
 from stores import StoreServer
 
 from fusiontools.llm.state.postgres_store import PostgresStore
+from fusiontools.llm.state.postgres_tables import VERSION, making
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +23,14 @@ async def opened(url: str) -> AsyncIterator[PostgresStore]:
         yield store
     finally:
         await store.aclose()
+
+
+async def until_one_waits(watcher: psycopg.AsyncConnection, checking: asyncio.Task[str]) -> None:
+    """Return once the turn of making tables is waited for."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    while not (await (await watcher.execute(waiting)).fetchone() or (0,))[0]:
+        assert not checking.done()
+        await asyncio.sleep(0)
 
 
 def test_who_waited_for_tables_locks_none_that_are_in_use_by_then(postgres_server: StoreServer) -> None:
@@ -40,15 +49,33 @@ def test_who_waited_for_tables_locks_none_that_are_in_use_by_then(postgres_serve
             await maker.execute("INSERT INTO tables_in_use.version SELECT * FROM tables_in_use.last")
             await user.execute("LOCK TABLE tables_in_use.lease IN ROW EXCLUSIVE MODE")
             checking = asyncio.create_task(second.check())
-            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            while not (await (await watcher.execute(waiting)).fetchone() or (0,))[0]:
-                assert not checking.done()
-                await asyncio.sleep(0)
+            await until_one_waits(watcher, checking)
 
             await maker.commit()
             await checking
 
     asyncio.run(work())
+
+
+def test_who_found_no_schema_and_waited_does_not_make_it_again(postgres_server: StoreServer) -> None:
+    async def work() -> int:
+        async with (
+            opened(postgres_server.own("made_meanwhile")) as store,
+            await psycopg.AsyncConnection.connect(postgres_server.url) as maker,
+            await psycopg.AsyncConnection.connect(postgres_server.url, autocommit=True) as watcher,
+        ):
+            await maker.execute("SELECT pg_advisory_xact_lock(hashtextextended('made_meanwhile tables', 0))")
+            checking = asyncio.create_task(store.check())
+            await until_one_waits(watcher, checking)
+            await maker.execute(making("made_meanwhile"))
+            # Making them again would write the number anew.
+            await maker.execute("UPDATE made_meanwhile.version SET number = number + 1")
+            await maker.commit()
+            await checking
+            found = await watcher.execute("SELECT number FROM made_meanwhile.version")
+            return (await found.fetchone() or (0,))[0]
+
+    assert asyncio.run(work()) == VERSION + 1
 
 
 def test_what_a_deadlock_undid_is_done_again(postgres_server: StoreServer) -> None:
