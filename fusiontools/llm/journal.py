@@ -31,18 +31,21 @@ from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.journal_entry import kept_call, read_body
 from fusiontools.llm.state.store import DONE_S, Found, KeptCall, KeptCalls, Lease
 
+#: What is new goes to the end, and only its key among the others: with whole answers in the order of their keys every
+#: second page would be split, and none of them would hold more than 1 kB.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completion (
-    key BLOB PRIMARY KEY, created_s REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL
-) WITHOUT ROWID
+    key BLOB NOT NULL PRIMARY KEY,
+    created_s REAL NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL
+)
 """
 _KEEP = "INSERT OR REPLACE INTO completion VALUES (?, ?, ?, ?, ?)"
 _KEEP_WHERE_NONE_IS = "INSERT OR IGNORE INTO completion VALUES (?, ?, ?, ?, ?)"
 #: How long a lock is waited for before it is said, and how soon it is looked at again.
 _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
-#: After so much a checkpoint is made; by itself a call changes about three pages of the file.
-_CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 3 * 4096
+#: After so much a checkpoint is made; by itself a call changes about two pages of the file beside its own.
+_CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 2 * 4096
 #: So many pages of all processes together wait for one at most: 12 MiB.
 _MOST_PAGES = 3072
 #: How much waits in memory for a file that cannot be written.
@@ -166,7 +169,7 @@ class Journal:
         if self._finished or self._waiting:
             try:
                 self._commit(timeout_s)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # as above
                 self._give_up(error)
         if lost := self._lost + len(self._waiting):
             self._lost, self._waiting = 0, {}
@@ -193,7 +196,7 @@ class Journal:
             return
         try:
             self._commit()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # whatever it is, who waits has an answer that is paid for
             if self._is_soon_over(error):
                 self._write_in(loop, _BUSY_AGAIN_S)
             else:
@@ -214,8 +217,10 @@ class Journal:
             except _Locked as error:
                 error.db.close()
                 raise
-            # Where many others write, each too little for a checkpoint of its own, a commit makes one.
+            self._writer.execute(f"PRAGMA journal_size_limit={_CHECKPOINT_BYTES}")
+            # Where many write at once, each too little for a checkpoint of its own, a commit makes one.
             self._writer.execute(f"PRAGMA wal_autocheckpoint={_MOST_PAGES}")
+            self._unchecked_bytes = self._log_bytes()
         elif busy_s:
             self._writer.execute(f"PRAGMA busy_timeout={busy_s * 1000:.0f}")
         while self._waiting:
@@ -230,6 +235,12 @@ class Journal:
         if self.broken:
             self._waiting_bytes, self.broken = 0, None
             self._warn(f"the journal {self.path} is written again, with the calls that waited for it")
+
+    def _log_bytes(self) -> int:
+        """Return how long the log is: what short runs and those that were killed have left in it."""
+        with contextlib.suppress(OSError):
+            return Path(f"{self.path.resolve()}-wal").stat().st_size
+        return 0
 
     def _keep(self, db: sqlite3.Connection, rows: list[KeptCall]) -> None:
         with db:
@@ -346,7 +357,8 @@ def _end_lease(db: sqlite3.Connection, row: KeptCall) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return said if said and isinstance(error, sqlite3.Error | OSError) else f"{type(error).__name__}: {said}"
 
 
 class _Locked(sqlite3.OperationalError):
