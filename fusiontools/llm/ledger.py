@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from fusiontools.record.types import Call, Usage
 
 #: No answer has more tokens; a number beyond is no count.
-_MOST_TOKENS = 2**40
+MOST_TOKENS = 2**40
 _MOST_NUMBER = 2.0**63
 #: No call costs more; a number beyond is no price.
-_MOST_USD = 1000.0
+MOST_USD = 1000.0
 #: What xAI counts in.
 _TICKS_PER_USD = 1e10
 _DEEPEST = 8
@@ -303,8 +303,6 @@ def usage_of(data: Mapping[str, Any]) -> tuple[Usage | None, float | None]:
 def _tokens(said: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the tokens of the prompt and of the answer; None where one of them is not said, or is no count."""
     asked, written = said.get("prompt_tokens"), said.get("completion_tokens")
-    if type(asked) is int and type(written) is int and 0 < asked < _MOST_TOKENS and 0 <= written < _MOST_TOKENS:
-        return asked, written  # what most say
     prompt = _number(asked or said.get("input_tokens"))
     completion = _number(said.get("output_tokens") if written is None else written)
     if completion is None and written is None and prompt is not None:
@@ -313,7 +311,7 @@ def _tokens(said: Mapping[str, Any]) -> tuple[int, int] | None:
         completion = total - prompt if total is not None and "output_tokens" not in said else None
     if prompt is None or completion is None:
         return None
-    if not (0 <= prompt < _MOST_TOKENS and 0 <= completion < _MOST_TOKENS):
+    if not (0 <= prompt < MOST_TOKENS and 0 <= completion < MOST_TOKENS):
         return None
     return int(prompt), int(completion)
 
@@ -335,8 +333,7 @@ def _cost_usd(said: Mapping[str, Any]) -> float | None:
     if "cost" not in said and "cost_in_usd_ticks" in said:
         ticks = _number(said["cost_in_usd_ticks"])
         return None if ticks is None else _bounded(ticks / _TICKS_PER_USD)
-    told = said.get("cost")
-    cost = told if type(told) is float and 0 <= told <= _MOST_USD else _sum_parts(told)
+    cost = _sum_parts(said.get("cost"))
     if said.get("is_byok") is not True:
         return cost
     provider = _provider_usd(said.get("cost_details"))
@@ -370,7 +367,7 @@ def _sum(parts: Iterable[Any], depth: int = 0) -> float | None:
 
 def _bounded(value: Any) -> float | None:
     number = _number(value)
-    return number if number is not None and 0 <= number <= _MOST_USD else None
+    return number if number is not None and 0 <= number <= MOST_USD else None
 
 
 def _number(value: Any) -> float | None:
@@ -383,4 +380,4 @@ def _count(said: Any, name: str) -> int:
     value = said.get(name) if isinstance(said, dict) else None
     if value is None or value == 0:
         return 0
-    return int(value) if (number := _number(value)) is not None and 0 <= number < _MOST_TOKENS else 0
+    return int(value) if (number := _number(value)) is not None and 0 <= number < MOST_TOKENS else 0

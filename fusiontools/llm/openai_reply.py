@@ -8,26 +8,29 @@ Source: OpenAI's and OpenRouter's API references; the deviations are those of re
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, defstruct
+from msgspec.json import Decoder
 
 from fusiontools.errors import CallCode, CallFailed
 from fusiontools.llm.completion import Completion, Delta, Thoughts
 from fusiontools.llm.events import DONE, Joiner, mend, mend_all
 from fusiontools.llm.finish_reasons import read_finish_reason
-from fusiontools.llm.ledger import find_usage, usage_of
+from fusiontools.llm.ledger import MOST_TOKENS, MOST_USD, find_usage, usage_of
 from fusiontools.llm.logprobs import read_logprobs, sum_up
 from fusiontools.llm.provider_search import read_citations
 from fusiontools.llm.reasoning_details import join_details
 from fusiontools.llm.thoughts import HARMONY_HEADS, ThoughtFilter, closes_unopened, split_thoughts
 from fusiontools.llm.tool_calls import CallMerger, read_calls
-from fusiontools.record import jsonl
 from fusiontools.record.clean import is_visible
 from fusiontools.record.sources import merge_sources
 
 if TYPE_CHECKING:
-    from fusiontools.record.types import Source, ToolCall
+    from fusiontools.record.types import Source, ToolCall, Usage
 
 _SHOWN_CHARS = 300
 #: Why Anthropic's API ends a turn that is not over: it wants it back to go on.
@@ -40,8 +43,6 @@ _BESIDE_TEXT = (
     *_REASONING,
     *("reasoning_details", "refusal", "tool_calls", "function_call", "annotations", "citations", "native"),
 )
-#: What an answer may hold beside its message.
-_BESIDE_MESSAGE = ("citations", "search_results")
 #: What a piece of a stream, and the choice in it, may hold where it brings text and nothing else.
 _OF_A_PIECE = frozenset(
     (
@@ -52,40 +53,89 @@ _OF_A_PIECE = frozenset(
 _OF_ITS_CHOICE = frozenset(("index", "delta", "finish_reason", "native_finish_reason", "logprobs"))
 
 
+#: What says nothing where it stands, and what counts tokens.
+_Nothing = Literal[""] | None | Annotated[list[Any], Meta(max_length=0)]
+_Count = Annotated[int, Meta(ge=0, lt=MOST_TOKENS)]
+_PlainMessage: Any = defstruct("_PlainMessage", [("content", str), *((name, _Nothing, None) for name in _BESIDE_TEXT)])
+
+
+class _PromptDetails(Struct):
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: _Count | None = None
+
+
+class _PlainUsage(Struct):
+    prompt_tokens: Annotated[int, Meta(gt=0, lt=MOST_TOKENS)]
+    completion_tokens: _Count
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    cost: Annotated[float, Meta(ge=0, le=MOST_USD)] | None = None
+    is_byok: bool | None = None
+    cost_in_usd_ticks: None = None
+    cached_tokens: None = None
+    prompt_cache_hit_tokens: None = None
+
+
+class _PlainChoice(Struct):
+    message: _PlainMessage
+    finish_reason: Literal["stop", "length"]
+    error: _Nothing = None
+    delta: Any = UNSET
+    logprobs: Any = None
+
+
+class _PlainAnswer(Struct):
+    choices: tuple[_PlainChoice]
+    usage: _PlainUsage
+    model: str | None = None
+    object: str | None = None
+    error: _Nothing = None
+    base_resp: _Nothing = None
+    citations: _Nothing = None
+    search_results: _Nothing = None
+
+
+@functools.cache
+def _plain_answers() -> Decoder[_PlainAnswer]:
+    return Decoder(_PlainAnswer)
+
+
 def read_plain(body: bytes, model: str) -> Completion | None:
     """Read what most answers are: one message that is text and says that it is whole. None leaves it to `ReplyReader`.
 
-    It says what that reader says, in a quarter of the time.
+    It says what that reader says, in a fraction of the time: what is of another kind than is written above is no error.
     """
     try:
-        data = jsonl.loads(body)
-        [choice] = data["choices"]
-        message, reason = choice["message"], choice["finish_reason"]
-        content, usage, named = message["content"], data.get("usage"), data.get("model") or model
-    except (AttributeError, LookupError, TypeError, ValueError):
+        answer = _plain_answers().decode(body)
+    except (RecursionError, ValueError):
         return None
-    if reason not in ("stop", "length") or not isinstance(content, str):
+    [choice] = answer.choices
+    content: str = choice.message.content
+    if choice.delta is not UNSET or answer.object == "error":
         return None
     if not ("!" <= content[:1] <= "~" or is_visible(content)):
         return None
-    if not (isinstance(named, str) and isinstance(usage, dict) and usage) or data.get("object") == "error":
-        return None
-    if (
-        data.get("error")
-        or data.get("base_resp")
-        or choice.get("error")
-        or "delta" in choice
-        or any(map(message.get, _BESIDE_TEXT))
-    ):
-        return None
-    if any(map(data.get, _BESIDE_MESSAGE)):
-        return None
+    named = answer.model or model
     if _may_hold_thoughts(content) and split_thoughts(content, f"{model} {named}")[0] is not content:
         return None
-    tokens, cost = usage_of(data)
-    if said := choice.get("logprobs"):
-        return Completion(content, named, reason, [], usage=tokens, cost_usd=cost, **sum_up(read_logprobs(said)))
-    return Completion(content, named, reason, [], usage=tokens, cost_usd=cost)
+    said = answer.usage
+    if said.is_byok:
+        return None
+    asked, written = said.prompt_tokens_details, said.completion_tokens_details
+    usage: Usage = {
+        "prompt_tokens": said.prompt_tokens,
+        "completion_tokens": said.completion_tokens,
+        "cached_tokens": (asked.cached_tokens or 0) if asked is not None else 0,
+        "reasoning_tokens": (written.reasoning_tokens or 0) if written is not None else 0,
+    }
+    if asked is not None and asked.cache_write_tokens:
+        usage["cache_write_tokens"] = asked.cache_write_tokens
+    sure = sum_up(read_logprobs(choice.logprobs)) if choice.logprobs else {}
+    return Completion(content, named, choice.finish_reason, [], usage=usage, cost_usd=said.cost, **sure)
 
 
 def _may_hold_thoughts(text: str) -> bool:
