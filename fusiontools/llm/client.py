@@ -26,7 +26,7 @@ from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
 from fusiontools.llm.pacing import Pace
 from fusiontools.llm.purses import Budget, Purses
-from fusiontools.llm.retry import Caller, call_with_retries
+from fusiontools.llm.retry import Caller, TimeLimits, call_with_retries
 from fusiontools.llm.single_flight import Shared, SingleFlight
 from fusiontools.llm.state.store import Found, KeptCalls, Lease
 
@@ -93,6 +93,7 @@ class Client:
     _slots: asyncio.Semaphore = field(init=False)
     _embedded_slot: asyncio.Semaphore = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict, init=False)
+    _time_limits: TimeLimits = field(default_factory=TimeLimits, init=False)
     _flights: SingleFlight = field(init=False)
     _marks: dict[tuple[Redact, str], Marks] = field(default_factory=dict, init=False)
 
@@ -392,7 +393,7 @@ class Client:
             from fusiontools.llm.redact import Revealing
 
             backend = Revealing(backend)
-        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.purses)
+        caller = Caller(backend, endpoint, model, limits, slots, pace, ledger, slot, self.purses, self._time_limits)
         completion, paid_usd = await call_with_retries(request, caller, on_delta)
         if self.journal is not None:
             await self.journal.put(key, request, completion, paid_usd, lease)

@@ -88,9 +88,11 @@ class Completion(Struct, frozen=True):
     lowest_window_logprob: float | None = None
     #: What the endpoint itself looked up for it; where tools were run here, what they found, too.
     sources: Sequence[Source] = ()
-    #: The turn as its endpoint wrote it, where it must come back just so before the conversation goes on; and whether
-    #: the endpoint waits for that, because it has not finished.
+    #: The turn as its endpoint wrote it, where it must come back just so before the conversation goes on; the reasoning
+    #: as OpenRouter gives it, to be sent back as it is in the next turn: signed or encrypted pieces; and whether the
+    #: endpoint waits for the turn, because it has not finished.
     native: Sequence[Mapping[str, Any]] | None = None
+    reasoning_details: Sequence[Mapping[str, Any]] | None = None
     paused: bool = False
     #: The tools that were run here for it, and why no more were. Never kept in the journal, which has each by itself.
     tool_runs: Sequence[ToolUse] = ()
@@ -99,8 +101,6 @@ class Completion(Struct, frozen=True):
     ttft_s: float | None = None
     #: Seconds of work, where the backend lets requests wait for one another. Never kept in the journal.
     latency_s: float | None = None
-    #: The reasoning as OpenRouter gives it, to be sent back as it is in the next turn: signed or encrypted pieces.
-    reasoning_details: Sequence[Mapping[str, Any]] | None = None
 
 
 def say_whole(on_delta: OnDelta, content: str, details: Sequence[Mapping[str, Any]] | None) -> None:

@@ -118,7 +118,7 @@ class Journal:
                 return read_body(waiting.body)
             row = self._db.execute("SELECT body FROM completion WHERE key = ?", (key,)).fetchone()
             return read_body(row[0]) if row is not None else None
-        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+        except (sqlite3.Error, ValueError) as error:
             if not self._said_unreadable:
                 self._said_unreadable = True
                 self._warn(

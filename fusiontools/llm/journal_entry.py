@@ -5,30 +5,45 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
+from msgspec.json import Decoder, Encoder
+from msgspec.structs import astuple
 
 from fusiontools.llm.completion import Completion, CompletionRequest
 from fusiontools.llm.state.store import KeptCall, Lease
 from fusiontools.record import jsonl
 
-#: What is kept of a completion, and the kinds of value that it may have.
-_KEPT: Mapping[str, tuple[type, ...]] = {
-    "content": (str,),
-    "model": (str,),
-    "finish_reason": (str,),
-    "tool_calls": (list,),
-    "reasoning": (str,),
-    "reasoning_details": (list,),
-    "usage": (dict,),
-    "cost_usd": (int, float),
-    "mean_logprob": (int, float),
-    "lowest_window_logprob": (int, float),
-    "unmet": (str,),
-    "sources": (list,),
-    "native": (list,),
-}
-_kept_of = attrgetter(*_KEPT)
+
+class _Entry(Struct, omit_defaults=True):
+    """What is kept of a completion, as the completion has it and in its order, and what it cost."""
+
+    content: str
+    model: str
+    finish_reason: str = "stop"
+    tool_calls: Sequence[Any] = ()
+    reasoning: str | None = None
+    usage: dict[str, Any] | None = None
+    cost_usd: int | float | None = None
+    unmet: str | None = None
+    mean_logprob: int | float | None = None
+    lowest_window_logprob: int | float | None = None
+    sources: Sequence[Any] = ()
+    native: list[Any] | None = None
+    reasoning_details: list[Any] | None = None
+    paid_usd: int | float | None = None
+
+
+_kept_of = attrgetter(*_Entry.__struct_fields__[:-1])
+_encode = Encoder().encode
+
+
+@functools.cache
+def _decoder() -> Decoder[_Entry]:
+    return Decoder(_Entry)
 
 
 def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> bytes:
@@ -51,40 +66,17 @@ def kept_call(
     key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
 ) -> KeptCall:
     """Return a finished call as it is kept."""
-    body = {
-        name: value
-        for name, value in zip(_KEPT, _kept_of(completion), strict=True)
-        if value is not None and value != ()
-    }
-    if paid_usd is not None:
-        body["paid_usd"] = paid_usd
+    entry = _Entry(*_kept_of(completion))
+    entry.paid_usd = paid_usd
     fence = None if lease is None else lease.fence
-    return KeptCall(key, time.time(), request.endpoint, request.model, jsonl.dumps(body), fence)
+    return KeptCall(key, time.time(), request.endpoint, request.model, _encode(entry), fence)
 
 
 def read_body(data: bytes) -> tuple[Completion, float | None]:
     """Return what an entry holds.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none of ours.
+        ValueError: it is none of ours.
     """
-    body = jsonl.loads(data)
-    if type(body) is not dict:
-        raise TypeError("no object")
-    paid_usd = body.pop("paid_usd", None)
-    for name in _unknown(tuple(body), tuple(map(type, body.values()))):
-        del body[name]
-    return Completion(**body), paid_usd
-
-
-@functools.lru_cache(256)
-def _unknown(names: tuple[str, ...], kinds: tuple[type, ...]) -> list[str]:
-    """Return which names of an entry are not kept; most entries have the same names, and values of the same kinds.
-
-    Raises:
-        TypeError: a value is of no kind that is kept.
-    """
-    for name, kind in zip(names, kinds, strict=True):
-        if kind not in _KEPT.get(name, (kind,)):
-            raise TypeError(f"`{name}` is of no kind that is kept")
-    return [name for name in names if name not in _KEPT]
+    *kept, paid_usd = astuple(_decoder().decode(data))
+    return Completion(*kept), paid_usd

@@ -11,9 +11,10 @@ Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,6 +37,64 @@ if TYPE_CHECKING:
 _LONGEST_WAIT_S = 60.0
 
 
+class TimeLimit(Struct, eq=False):
+    """A limit of what a task does while it is entered; over it, the task is cancelled and `TimeoutError` raised."""
+
+    task: asyncio.Task[Any]
+    until: float
+    cancelling: int
+    entered: dict[TimeLimit, None]
+    is_over: bool = False
+
+    def __enter__(self) -> None:
+        self.entered[self] = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        del self.entered[self]
+        if self.is_over and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+
+class TimeLimits:
+    """The time limits of all calls under way, with one timer: hardly any call comes to its own.
+
+    `asyncio.timeout` makes a timer for each and gives it up again, which is a twentieth of a call.
+    """
+
+    def __init__(self) -> None:
+        self._entered: dict[TimeLimit, None] = {}
+        #: When they are looked through next, and in which loop.
+        self._next = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def within(self, seconds: float) -> TimeLimit:
+        """Return the limit of what this task does next."""
+        loop = asyncio.get_running_loop()
+        until, task = loop.time() + seconds, asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - it runs
+        if until < self._next or self._loop is not loop:
+            self._look_at(until, loop)
+        return TimeLimit(task, until, task.cancelling(), self._entered)
+
+    def _look_at(self, until: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None and self._loop is loop:
+            self._timer.cancel()
+        self._next, self._loop = until, loop
+        self._timer = loop.call_at(until, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel the tasks whose time is over, and look again when the next one's is."""
+        now, self._next, self._timer = loop.time(), math.inf, None
+        for limit in self._entered:
+            if not limit.is_over and limit.until <= now:
+                limit.is_over = True
+                limit.task.cancel()
+        left = [limit.until for limit in self._entered if not limit.is_over]
+        if left:
+            self._look_at(min(left), loop)
+
+
 class Caller(Struct, frozen=True):
     """How and for whom attempts are made."""
 
@@ -48,6 +107,7 @@ class Caller(Struct, frozen=True):
     ledger: Ledger
     slot: Slot
     purses: Purses
+    time_limits: TimeLimits
 
 
 async def call_with_retries(
@@ -115,12 +175,12 @@ async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | N
 async def _take_slot(caller: Caller) -> None:
     if caller.slots.locked():
         try:
-            async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+            with caller.time_limits.within(caller.ledger.remaining_s()):
                 await caller.slots.acquire()
         except TimeoutError:
             raise deadline_failure(caller.limits) from None
     else:
-        # Free at once: the common case, and the timeout would cost more than the slot.
+        # Free at once: the common case.
         await caller.slots.acquire()
     if caller.ledger.remaining_s() <= 0:
         caller.slots.release()
@@ -182,7 +242,7 @@ async def _attempt(
 async def _open_in_time(payment: Payment, caller: Caller) -> None:
     """Set a call's money aside; it waits for that of others at most until the record's deadline."""
     try:
-        async with asyncio.timeout_at(_loop_time(caller.ledger.deadline)):
+        with caller.time_limits.within(caller.ledger.remaining_s()):
             await payment.open()
     except TimeoutError:
         raise deadline_failure(caller.limits) from None
@@ -193,17 +253,13 @@ async def _call_in_time(request: CompletionRequest, caller: Caller, on_delta: On
     timeout_s, remaining_s = caller.limits.timeout_s, caller.ledger.remaining_s()
     heard = None if on_delta is None else HeardDeltas(on_delta)
     try:
-        async with asyncio.timeout(min(timeout_s, remaining_s)):
+        with caller.time_limits.within(min(timeout_s, remaining_s)):
             return await caller.backend.complete(request, None if heard is None else heard.take)
     except TimeoutError:
         if timeout_s < remaining_s:
             late = f"no answer within {timeout_s:g} s (--timeout)"
             raise CallFailed("timeout", late, retryable=heard is None or not heard.any) from None
         raise deadline_failure(caller.limits) from None
-
-
-def _loop_time(monotonic: float) -> float:
-    return asyncio.get_running_loop().time() + (monotonic - time.monotonic())
 
 
 def _cost_of_failure(failure: CallFailed, caller: Caller) -> tuple[float | None, str | None]:

@@ -39,7 +39,7 @@ async def ask(
     What the journal holds comes at once, the rest is asked all at the same time. The answer of a panel of one is
     handed on as it is written.
     """
-    outcomes = dict(known)
+    outcomes, create_task = dict(known), asyncio.get_running_loop().create_task
     tasks: dict[asyncio.Task[Completion], int] = {}
     warm: dict[str, asyncio.Event] = {}
     on_delta = runtime.on_delta if len(planned) == 1 else None
@@ -56,9 +56,9 @@ async def ask(
             if on_delta is not None:
                 say_whole(on_delta, recalled.content, recalled.reasoning_details)
         elif call.request.cached_messages:
-            tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
+            tasks[create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:
-            tasks[asyncio.create_task(complete(call, runtime, ledger, on_delta))] = i
+            tasks[create_task(complete(call, runtime, ledger, on_delta))] = i
     if tasks:
         try:
             await _settle(tasks, outcomes, patience)

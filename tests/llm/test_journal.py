@@ -134,6 +134,14 @@ def test_no_two_requests_share_a_key_by_the_way_they_are_written_down(one: Any, 
         said("x", reasoning="hm", mean_logprob=-0.25, lowest_window_logprob=-0.5, finish_reason="length"),
         said("x", usage=None, cost_usd=None),
         said("ünïcödé\0\n", cost_usd=0.0),
+        said(
+            "x",
+            unmet="no JSON",
+            sources=[{"url": "https://a/"}],
+            native=[{"a": 1}],
+            reasoning_details=[{"b": 2}],
+            cost_usd=0.5,
+        ),
     ],
 )
 def test_a_kept_call_comes_back_as_it_was(tmp_path: Path, completion: Completion) -> None:

@@ -61,7 +61,7 @@ class RemoteJournal:
         body = await asyncio.shield(self._asked[key])
         try:
             return None if body is None else read_body(body)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             if not self._said_unreadable:
                 self._said_unreadable = True
                 self._warn(
