@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -117,12 +117,14 @@ async def _complete_cached(
 
 async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outcomes, patience: Patience) -> None:
     """Wait for all calls, for the quorum and its grace, or until enough is known; cancel the rest, sockets and all."""
+    if patience.quorum is None and patience.enough is None:
+        await _all_ended(tasks)
+        for task, i in tasks.items():
+            outcomes[i] = _outcome_of(task)
+        return
     pending = set(tasks)
     cut_at: float | None = None
     clock = asyncio.get_running_loop().time
-    # Where all are waited for, one that fails unexpectedly is all that ends the wait early.
-    wakes = patience.quorum is not None or patience.enough is not None
-    when = asyncio.FIRST_COMPLETED if wakes else asyncio.FIRST_EXCEPTION
     while pending:
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
         if patience.enough is not None and await patience.enough(outcomes):
@@ -131,17 +133,44 @@ async def _settle(tasks: Mapping[asyncio.Task[Completion], int], outcomes: Outco
         if cut_at is None and patience.quorum is not None and answered >= patience.quorum:
             cut_at = clock() + patience.grace_s
         left_s = None if cut_at is None else max(0.0, cut_at - clock())
-        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=when)
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            failure = task.exception()
-            if failure is not None and not isinstance(failure, CallFailed):
-                raise failure
-            outcomes[tasks[task]] = failure if failure is not None else task.result()
+            outcomes[tasks[task]] = _outcome_of(task)
         if not done and pending:
             await _cancel(pending)
             cut = CallFailed("cut", f"not in {patience.grace_s:g} s after {answered} had answered (--quorum)")
             outcomes.update({tasks[task]: cut for task in pending})
             return
+
+
+async def _all_ended(tasks: Collection[asyncio.Task[Completion]]) -> None:
+    """Wait for all, or until one fails unexpectedly, which is raised; `asyncio.wait` takes several times as long."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(tasks)
+
+    def count(task: asyncio.Task[Completion]) -> None:
+        nonlocal left
+        left -= 1
+        failure = None if task.cancelled() else task.exception()
+        if ended.done():
+            return
+        if failure is not None and not isinstance(failure, CallFailed):
+            ended.set_exception(failure)
+        elif not left:
+            ended.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(count)
+    await ended
+
+
+def _outcome_of(task: asyncio.Task[Completion]) -> Completion | CallFailed:
+    failure = task.exception()
+    if failure is None:
+        return task.result()
+    if not isinstance(failure, CallFailed):
+        raise failure
+    return failure
 
 
 async def _cancel(pending: set[asyncio.Task[Completion]]) -> None:
