@@ -182,33 +182,35 @@ async def over(
             memory does not grow with the input, and one slow item does not stop the rest at once.
         unordered: yield as they finish.
     """
-    window: deque[asyncio.Task[Out]] = deque()
-    finished: list[Out] = []
+    items, window, finished = deque[In](), deque[asyncio.Task[Out]](), list[Out]()
     running = held = 0
-    changed, room = asyncio.Event(), asyncio.Event()
+    changed, begun = asyncio.Event(), asyncio.Event()
+
+    def begin() -> None:
+        nonlocal running, held
+        while items and running < jobs and held < 4 * jobs:
+            window.append(task := asyncio.ensure_future(work(items.popleft())))
+            task.add_done_callback(settled)
+            running, held = running + 1, held + 1
+        if not items:
+            begun.set()
 
     def settled(task: asyncio.Task[Out]) -> None:
         nonlocal running
         running -= 1
-        room.set()
         if unordered and not task.cancelled() and task.exception() is None:
             finished.append(task.result())
             window.remove(task)
         if unordered or (window and window[0] is task):
             changed.set()
+        begin()
 
     async def feed() -> None:
-        nonlocal running, held
         async for batch in batches:
-            for item in batch:
-                while running >= jobs or held >= 4 * jobs:
-                    room.clear()
-                    await room.wait()
-                running += 1
-                held += 1
-                task: asyncio.Task[Out] = asyncio.ensure_future(work(item))
-                window.append(task)
-                task.add_done_callback(settled)
+            items.extend(batch)
+            begun.clear()
+            begin()
+            await begun.wait()
 
     feeder = asyncio.create_task(feed())
     feeder.add_done_callback(lambda _: changed.set())
@@ -221,7 +223,7 @@ async def over(
             if finished:
                 ready, finished = finished, []
                 held -= len(ready)
-                room.set()
+                begin()
                 yield ready
             elif feeder.done() and not window:
                 feeder.result()
@@ -230,8 +232,8 @@ async def over(
                 changed.clear()
                 await changed.wait()
     finally:
-        feeder.cancel()
-        for task in window:
+        items.clear()
+        for task in (feeder, *window):
             task.cancel()
 
 
