@@ -44,8 +44,8 @@ _KEEP_WHERE_NONE_IS = "INSERT OR IGNORE INTO completion VALUES (?, ?, ?, ?, ?)"
 #: How long a lock is waited for before it is said, and how soon it is looked at again.
 _BUSY_S, _BUSY_AGAIN_S = 2.0, 0.002
 _RETRY_S = 1.0
-#: After so much a checkpoint is made; by itself a call changes about two pages of the file beside its own.
-_CHECKPOINT_BYTES, _PAGES_BYTES = 4 * 2**20, 2 * 4096
+#: After so much a checkpoint is made; beside its answer a call changes about one page of the file, a commit two more.
+_CHECKPOINT_BYTES, _PAGE_BYTES = 4 * 2**20, 4096
 #: So many pages of all processes together wait for one at most: 12 MiB.
 _MOST_PAGES = 3072
 #: How much waits in memory for a file that cannot be written.
@@ -246,8 +246,9 @@ class Journal:
         with db:
             db.execute("BEGIN IMMEDIATE")
             db.executemany(_KEEP, [row[:5] for row in rows if row.fence is None])
+            self._unchecked_bytes += 2 * _PAGE_BYTES
             for row in rows:
-                self._unchecked_bytes += len(row.body) + _PAGES_BYTES
+                self._unchecked_bytes += len(row.body) + _PAGE_BYTES
                 if row.fence is not None:
                     _end_lease(db, row)
 
