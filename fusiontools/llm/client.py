@@ -188,7 +188,7 @@ class Client:
         Raises:
             CallFailed: every model failed; the failure is the first one's.
         """
-        ask = self._complete_hidden if ledger.redact else self._complete
+        ask = self._complete_hidden if ledger.redact else self._ask
         return ask(request, model, ledger, slot, on_delta)
 
     async def _complete_hidden(
@@ -198,9 +198,9 @@ class Client:
 
         hidden = self._hide(request, ledger)
         if on_delta is None:
-            return _restored(await self._complete(hidden, model, ledger, slot, None), hidden)
+            return _restored(await self._ask(hidden, model, ledger, slot, None), hidden)
         deltas = RestoringDeltas(_hidden_in(hidden), on_delta, in_json=wants_json(request.params))
-        completion = await self._complete(hidden, model, ledger, slot, deltas.take)
+        completion = await self._ask(hidden, model, ledger, slot, deltas.take)
         deltas.finish()
         return _restored(completion, hidden)
 
@@ -230,11 +230,9 @@ class Client:
             del self._marks[next(iter(self._marks))]
         return marks
 
-    def _complete(
-        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
-    ) -> Coroutine[Any, Any, Completion]:
-        ask = self._ask_in_turn if self.traces is None else self._ask_traced
-        return ask(request, model, ledger, slot, on_delta)
+    @property
+    def _ask(self) -> Callable[..., Coroutine[Any, Any, Completion]]:
+        return self._ask_in_turn if self.traces is None else self._ask_traced
 
     async def _ask_traced(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
@@ -262,9 +260,12 @@ class Client:
                 for name in model.fallbacks
             ]
         hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
+        looks = self.journal is not None and (self.replay or self.offline)
         while left:
-            turn, left = (left[:1], left[1:]) if hedge_s is None else (left[:2], left[2:])
-            for asked, _ in turn if self.journal is not None and (self.replay or self.offline) else ():
+            turn = [left.pop(0)]
+            if hedge_s is not None and left:
+                turn.append(left.pop(0))
+            for asked, _ in turn if looks else ():
                 recalled = await self._find(asked, model, ledger, slot)
                 if recalled is not None:
                     if on_delta is not None:

@@ -23,6 +23,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger
 from fusiontools.llm.quirks import MOST_LESSONS
+from fusiontools.llm.retry import TimeLimits
 from fusiontools.record.types import Call
 
 
@@ -125,6 +126,59 @@ def test_a_call_has_its_own_timeout() -> None:
     assert (failure.code, failure.message) == ("timeout", "no answer within 0.02 s (--timeout)")  # type: ignore[union-attr]
     assert (call["status"], call["cost_usd"], call["cost_source"]) == ("timeout", None, None)
     assert backend.cancelled == ["m"]
+
+
+async def held(limits: TimeLimits, seconds: float) -> str:
+    """Wait for ever under a limit; returns why that ended."""
+    try:
+        with limits.within(seconds):
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        return "late"
+    except asyncio.CancelledError:
+        return "cancelled"
+
+
+def test_each_call_has_its_own_time_whichever_began_first() -> None:
+    async def work() -> list[str]:
+        limits, ended = TimeLimits(), list[str]()
+
+        async def one(name: str, seconds: float) -> None:
+            ended.append(f"{name} {await held(limits, seconds)}")
+
+        long = asyncio.create_task(one("long", 60))
+        await asyncio.gather(one("third", 0.03), one("first", 0.01), one("second", 0.02), one("none", -1))
+        long.cancel()
+        await long
+        return ended
+
+    ended = asyncio.run(asyncio.wait_for(work(), 30))
+
+    assert ended[-1] == "long cancelled"
+    assert sorted(ended[:-1]) == ["first late", "none late", "second late", "third late"]
+
+
+def test_who_is_cancelled_when_his_time_is_over_is_cancelled() -> None:
+    async def work() -> str:
+        limits = TimeLimits()
+        task = asyncio.create_task(held(limits, 0.0))
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert asyncio.run(asyncio.wait_for(work(), 30)) == "cancelled"
+
+
+def test_a_limit_holds_in_a_loop_that_comes_later() -> None:
+    limits = TimeLimits()
+
+    async def given_up() -> None:
+        asyncio.create_task(held(limits, 60))  # noqa: RUF006 - it ends with its loop
+        await asyncio.sleep(0)
+
+    asyncio.run(given_up())
+
+    assert asyncio.run(asyncio.wait_for(held(limits, 0.01), 30)) == "late"
 
 
 def test_a_call_that_took_too_long_is_made_again() -> None:
