@@ -125,6 +125,11 @@ class HttpReply:
         Raises:
             CallFailed: it is longer than anything that is read.
         """
+        body = self._body.at_hand() if not self._codings else None
+        body = await self._gathered() if body is None else self._mask.hide(body)
+        return _replace_all(body, _names_in(self.own_names)) if self.own_names else body
+
+    async def _gathered(self) -> bytes:
         pieces: list[bytes] = []
         size = 0
 
@@ -136,18 +141,17 @@ class HttpReply:
             pieces.append(piece)
 
         await self.each(add)
-        body = b"".join(pieces)
-        return _replace_all(body, _names_in(self.own_names)) if self.own_names else body
+        return b"".join(pieces)
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the body as it comes, to whoever waits between its pieces."""
         return _renamed(self._pieces(), self.own_names) if self.own_names else self._pieces()
 
-    async def aclose(self) -> None:
-        """Let go of the body, read or not."""
+    def aclose(self) -> Awaitable[None]:
+        """Let go of the body, read or not; that is done when what is returned has been awaited."""
         if self._inflater is not None:
             self._inflater.close()
-        await self._body.aclose()
+        return self._body.aclose()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         async for piece in self._inflated() if self._codings else self._body:
@@ -457,6 +461,9 @@ class _HttpxBody:
         async for chunk in response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw():
             self.size += len(chunk)
             yield chunk
+
+    def at_hand(self) -> None:
+        """Return nothing: nobody says how much has come."""
 
     async def each(self, take: OnBytes) -> None:
         """Hand on the body as it comes."""

@@ -215,6 +215,10 @@ class Http1Response(httpx.AsyncByteStream):
             else:
                 await self.news()
 
+    def at_hand(self) -> bytes | None:
+        """Return the body where all of it has come, as short ones do together with their head."""
+        return self._take_pieces() if self._whole else None
+
     async def each(self, take: Callable[[bytes], object]) -> None:
         """Hand on the body as it is read from the socket, so that no task is woken for a piece; returns at its end.
 

@@ -175,7 +175,8 @@ class Quirks(Struct):
     def body(self, request: CompletionRequest, *, stream: bool) -> dict[str, Any]:
         """Return the JSON body of the request as this endpoint wants it."""
         asked: dict[str, Any] = {"model": request.model, "messages": request.messages}
-        asked |= {name: value for name, value in request.params.items() if name not in _OURS}
+        params = request.params
+        asked |= params if _OURS.isdisjoint(params) else {name: params[name] for name in params if name not in _OURS}
         if request.logprobs:
             asked.setdefault("logprobs", True)
         instruction = None
@@ -227,7 +228,9 @@ class Quirks(Struct):
     def _adapt(self, asked: Mapping[str, Any], instruction: str | None, shared: int) -> dict[str, Any]:
         if self.learned:
             return self._adapt_as_learned(asked, instruction, shared)
-        body = {name: value for name, value in asked.items() if value or not _says_nothing(name, value)}
+        body = dict(asked)
+        if not all(asked.values()):
+            body = {name: value for name, value in asked.items() if value or not _says_nothing(name, value)}
         body["messages"] = self._messages(asked["messages"], instruction, shared)
         _leave_out_choice(body, asked)
         return body
