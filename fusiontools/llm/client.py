@@ -6,7 +6,6 @@ then kept. Cancelling whoever asked cancels the call, socket and all.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRe
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
-from fusiontools.llm.pacing import Pace
+from fusiontools.llm.pacing import Pace, Slots
 from fusiontools.llm.purses import Budget, Purses
 from fusiontools.llm.retry import Caller, TimeLimits, call_with_retries
 from fusiontools.llm.single_flight import Shared, SingleFlight
@@ -90,8 +89,8 @@ class Client:
     opened: dict[int, Closable] = field(default_factory=dict, init=False)
     redact: Redact = ()
     budget: Budget = field(init=False)
-    _slots: asyncio.Semaphore = field(init=False)
-    _embedded_slot: asyncio.Semaphore = field(init=False)
+    _slots: Slots = field(init=False)
+    _embedded_slot: Slots = field(init=False)
     _paces: dict[str, Pace] = field(default_factory=dict, init=False)
     _time_limits: TimeLimits = field(default_factory=TimeLimits, init=False)
     _flights: SingleFlight = field(init=False)
@@ -99,8 +98,8 @@ class Client:
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.purses, self.run, self.limits.max_cost_usd)
-        self._slots = asyncio.Semaphore(self.limits.max_concurrency)
-        self._embedded_slot = asyncio.Semaphore(1)
+        self._slots = Slots(self.limits.max_concurrency)
+        self._embedded_slot = Slots(1)
         self._flights = SingleFlight(self.journal, self.state)
         if self.redact:
             from fusiontools.llm.sensitive import finder_for
@@ -303,7 +302,7 @@ class Client:
         raise first
 
     @property
-    def slots(self) -> asyncio.Semaphore:
+    def slots(self) -> Slots:
         """The turns of all calls but the embedded engine's."""
         return self._slots
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
-    from fusiontools.llm.pacing import Pace, PaceTurn
+    from fusiontools.llm.pacing import Pace, PaceTurn, Slots
     from fusiontools.llm.purses import Purses
 
 _LONGEST_WAIT_S = 60.0
@@ -102,7 +102,7 @@ class Caller(Struct, frozen=True):
     endpoint: Endpoint
     model: Model
     limits: LimitOptions
-    slots: asyncio.Semaphore
+    slots: Slots
     pace: Pace
     ledger: Ledger
     slot: Slot
@@ -131,7 +131,7 @@ async def call_with_retries(
                 caller.pace.heed(failure, request.model)
                 raise
             finally:
-                caller.slots.release()
+                caller.slots.give_back()
                 if turn is not None:
                     caller.pace.end(turn, usage)
         except CallFailed as failure:
@@ -173,17 +173,14 @@ async def _take_turn(request: CompletionRequest, caller: Caller) -> PaceTurn | N
 
 
 async def _take_slot(caller: Caller) -> None:
-    if caller.slots.locked():
+    if not caller.slots.take_free():
         try:
             with caller.time_limits.within(caller.ledger.remaining_s()):
-                await caller.slots.acquire()
+                await caller.slots.take()
         except TimeoutError:
             raise deadline_failure(caller.limits) from None
-    else:
-        # Free at once: the common case.
-        await caller.slots.acquire()
     if caller.ledger.remaining_s() <= 0:
-        caller.slots.release()
+        caller.slots.give_back()
         raise deadline_failure(caller.limits)
 
 
