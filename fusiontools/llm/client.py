@@ -23,9 +23,9 @@ from fusiontools.llm.completion import TRACED, Backend, Completion, CompletionRe
 from fusiontools.llm.drafts import MemberDraft
 from fusiontools.llm.journal_entry import request_key
 from fusiontools.llm.ledger import Event, Ledger, Slot
-from fusiontools.llm.pacing import Pace, Slots
+from fusiontools.llm.pacing import Pace
 from fusiontools.llm.purses import Budget, Purses
-from fusiontools.llm.retry import Caller, TimeLimits, call_with_retries
+from fusiontools.llm.retry import Caller, Slots, TimeLimits, call_with_retries
 from fusiontools.llm.single_flight import Shared, SingleFlight
 from fusiontools.llm.state.store import Found, KeptCalls, Lease
 

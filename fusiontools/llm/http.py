@@ -126,7 +126,10 @@ class HttpReply:
             CallFailed: it is longer than anything that is read.
         """
         body = self._body.at_hand() if not self._codings else None
-        body = await self._gathered() if body is None else self._mask.hide(body)
+        if body is None:
+            body = await self._gathered()
+        elif self._mask.key:
+            body = self._mask.hide(body)
         return _replace_all(body, _names_in(self.own_names)) if self.own_names else body
 
     async def _gathered(self) -> bytes:

@@ -42,52 +42,6 @@ _CALLS_IN_A_ROW = 32
 _GUESSED_TOKENS = 500
 
 
-class Slots:
-    """So many calls at once, to whatever endpoint; who waits for a slot gets it in turn.
-
-    `asyncio.Semaphore` looks, for each that it wakes, at all whom it has woken in the same pass of the loop.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take_free(self) -> bool:
-        """Take a slot that is free; returns whether there was one."""
-        if not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    async def take(self) -> None:
-        """Take a slot, when there is one."""
-        if self.take_free():
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                self.give_back()  # it came in the same moment
-            raise
-
-    def give_back(self) -> None:
-        """Let the next one have a slot."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-    async def __aenter__(self) -> None:
-        await self.take()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.give_back()
-
-
 class PaceTurn(Struct, eq=False):
     """One call's turn, waited for or taken.
 

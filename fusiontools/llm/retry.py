@@ -3,7 +3,8 @@
 408, 409, 425, 429, 5xx, time-outs and connection failures are tried again after a wait with full jitter, or after what
 the endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes
 out again at once. Every attempt is entered in the ledger, whatever becomes of it. Written by hand, because the ledger,
-the deadline and the lessons are most of it; a library would bring the backoff, which is one line.
+the deadline and the lessons are most of it; a library would bring the backoff, which is one line. So are the slots and
+the time limits of calls: asyncio's are right, and a tenth of a call.
 
 Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
@@ -14,6 +15,7 @@ import asyncio
 import math
 import random
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -31,10 +33,56 @@ if TYPE_CHECKING:
     from fusiontools.config.models import Endpoint, Model
     from fusiontools.config.stage_table import LimitOptions
     from fusiontools.llm.completion import Backend, Completion, CompletionRequest, OnDelta
-    from fusiontools.llm.pacing import Pace, PaceTurn, Slots
+    from fusiontools.llm.pacing import Pace, PaceTurn
     from fusiontools.llm.purses import Purses
 
 _LONGEST_WAIT_S = 60.0
+
+
+class Slots:
+    """So many calls at once, to whatever endpoint; who waits for a slot gets it in turn.
+
+    `asyncio.Semaphore` looks, for each that it wakes, at all whom it has woken in the same pass of the loop.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take_free(self) -> bool:
+        """Take a slot that is free; returns whether there was one."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def take(self) -> None:
+        """Take a slot, when there is one."""
+        if self.take_free():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.give_back()  # it came in the same moment
+            raise
+
+    def give_back(self) -> None:
+        """Let the next one have a slot."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    async def __aenter__(self) -> None:
+        await self.take()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
 
 
 class TimeLimit(Struct, eq=False):

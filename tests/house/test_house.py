@@ -248,10 +248,11 @@ def test_only_the_outermost_loop_catches_everything() -> None:
     }
 
     # Keyrings are others' plug-ins, with exceptions of their own; Ray waits for ever, or ends, where its stage raises.
-    # What fails in a callback of the loop (`server.jobs`) is handed to the task that waits.
+    # What fails in a callback of the loop (`server.jobs`) is handed to the task that waits; what fails in a commit
+    # (`llm.journal`) is said, and who waits for it has an answer that is paid for.
     assert found <= {
         "runs.cluster.chain_actor",
-        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.local", "runs.mcp_server"),
+        *("cli.ask_run", "cli.command", "cli.filter", "llm.http1", "llm.journal", "llm.local", "runs.mcp_server"),
         *("server.jobs", "server.middleware", "server.streaming"),
         "config.api_keys",
         "evaluation.sandbox.protocol",

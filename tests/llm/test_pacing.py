@@ -18,7 +18,7 @@ from fusiontools.config.models import ENDPOINTS, Endpoint
 from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.client import Client
-from fusiontools.llm.pacing import Pace, Slots
+from fusiontools.llm.pacing import Pace
 
 
 class Traffic:
@@ -287,31 +287,3 @@ def test_the_server_never_sees_more_at_once(upstream: Upstream) -> None:
 
     assert upstream.stats()["max_in_flight"] == 2
     assert real(upstream, "fake/a")[0]
-
-
-# The slots of all calls
-
-
-def test_slots_go_in_turn_and_none_is_lost_by_who_gives_up() -> None:
-    async def work() -> tuple[list[int], bool, bool]:
-        slots, taken = Slots(2), list[int]()
-
-        async def one(number: int) -> None:
-            async with slots:
-                taken.append(number)
-
-        await slots.take()
-        assert slots.take_free()
-        tasks = [asyncio.create_task(one(number)) for number in range(5)]
-        await asyncio.sleep(0)
-        busy = slots.take_free()
-        tasks[1].cancel()
-        slots.give_back()
-        tasks[0].cancel()  # which has just been given it
-        await asyncio.wait(tasks)
-        slots.give_back()
-        return taken, busy, slots.take_free() and slots.take_free() and not slots.take_free()
-
-    taken, busy, as_before = asyncio.run(asyncio.wait_for(work(), 30))
-
-    assert (taken, busy, as_before) == ([2, 3, 4], False, True)

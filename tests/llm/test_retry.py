@@ -23,7 +23,7 @@ from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
 from fusiontools.llm.ledger import Ledger
 from fusiontools.llm.quirks import MOST_LESSONS
-from fusiontools.llm.retry import TimeLimits
+from fusiontools.llm.retry import Slots, TimeLimits
 from fusiontools.record.types import Call
 
 
@@ -242,6 +242,31 @@ def test_no_more_calls_are_in_flight_than_allowed() -> None:
         return backend.max_in_flight
 
     assert asyncio.run(work()) == 2
+
+
+def test_slots_go_in_turn_and_none_is_lost_by_who_gives_up() -> None:
+    async def work() -> tuple[list[int], bool, bool]:
+        slots, taken = Slots(2), list[int]()
+
+        async def one(number: int) -> None:
+            async with slots:
+                taken.append(number)
+
+        await slots.take()
+        assert slots.take_free()
+        tasks = [asyncio.create_task(one(number)) for number in range(5)]
+        await asyncio.sleep(0)
+        busy = slots.take_free()
+        tasks[1].cancel()
+        slots.give_back()
+        tasks[0].cancel()  # which has just been given it
+        await asyncio.wait(tasks)
+        slots.give_back()
+        return taken, busy, slots.take_free() and slots.take_free() and not slots.take_free()
+
+    taken, busy, as_before = asyncio.run(asyncio.wait_for(work(), 30))
+
+    assert (taken, busy, as_before) == ([2, 3, 4], False, True)
 
 
 def test_cancelling_whoever_asks_cancels_the_call() -> None:
