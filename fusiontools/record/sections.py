@@ -7,6 +7,7 @@ whoever changes something returns a new record.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -43,12 +44,18 @@ def usable_responses(record: Record) -> list[tuple[int, Response]]:
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
 
 
+def has_usable(record: Record) -> bool:
+    """Return whether anybody on the panel answered."""
+    return any("error" not in response for response in record.get("panel", ()))
+
+
 def display_names(panel: list[Response]) -> list[str]:
     """Return each response's name: the member's, with `#sample` where the member was asked more than once."""
-    counts: dict[str, int] = {}
-    for response in panel:
-        counts[response["member"]] = counts.get(response["member"], 0) + 1
-    return [r["member"] if counts[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
+    members = [response["member"] for response in panel]
+    if len(set(members)) == len(members):
+        return members
+    times = Counter(members)
+    return [r["member"] if times[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
 
 
 def reasons_of(panel: list[Response]) -> list[str]:

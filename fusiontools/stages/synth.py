@@ -192,14 +192,12 @@ class _Writing(Struct):
         }
 
     async def _ask(self, prompt: prompts.Prompt, step: str, *, is_last: bool) -> Completion:
-        model = self.options.models[0]
+        model, client = self.options.models[0], self.runtime.client
         params = _params_for(self.record, self.options, model, step, self.runtime)
-        request = self.runtime.client.request(
-            model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks
-        )
+        request = client.request(model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks)
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
-        slot = Slot(model.name, step=step or None)
-        return await self.runtime.client.complete(request, model, self.ledger, slot, on_delta)
+        told = (request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
+        return client.recall(*told) or await client.complete(*told)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
