@@ -15,6 +15,7 @@ Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggreg
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     from fusiontools.stages.claims import Weighed
 
 
+_five_of = itemgetter(*FIVE)
+
+
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
     """Return the stage."""
 
@@ -71,11 +75,11 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return copy_response(record, usable[0][0], one_survivor(record, "synth"))
         if is_voted_on(record):
             return await compare_apart(texts_of(record), "auto", _vote, record)
-        proposed = next((i for i, response in usable if response.get("tool_calls")), None)
-        if options.method == "call" and proposed is not None:
+        if options.method == "call":
+            proposed = next((i for i, response in usable if response.get("tool_calls")), best(record))
             return copy_response(record, proposed, [])
         short = options.method == "auto" and _best_is_short(record)
-        if is_settled(record) or options.method in ("copy", "call") or short:
+        if is_settled(record) or options.method == "copy" or short:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
@@ -313,8 +317,8 @@ def _analysis_text(
 ) -> str:
     """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
-    by_name = {names[i]: label for label, i in labels.items()}
-    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
+    by_name = dict(zip(map(names.__getitem__, labels.values()), labels, strict=True))
+    blind = labelled_as(dict(zip(FIVE, _five_of(analysis), strict=True)), by_name) if analysis else {}
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 
