@@ -44,6 +44,11 @@ def usable_responses(record: Record) -> list[tuple[int, Response]]:
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
 
 
+def usable_positions(record: Record) -> list[int]:
+    """Return the positions of the panel's usable responses."""
+    return [i for i, response in enumerate(record.get("panel", ())) if "error" not in response]
+
+
 def has_usable(record: Record) -> bool:
     """Return whether anybody on the panel answered."""
     return any("error" not in response for response in record.get("panel", ()))
@@ -101,17 +106,16 @@ def best(record: Record) -> int:
 
 def by_rank(record: Record) -> list[int]:
     """Return the positions of all usable responses, best first: as ranked, then the longest finished ones."""
-    usable = dict(usable_responses(record))
-    ranked = [position for position in record.get("analysis", {}).get("ranking", []) if position in usable]
-    ranked = list(dict.fromkeys(ranked))
+    usable, panel = set(usable_positions(record)), record.get("panel", [])
+    ranking = record.get("analysis", {}).get("ranking", ())
+    ranked = list(dict.fromkeys(position for position in ranking if position in usable))
     if len(ranked) == len(usable):
         return ranked
 
     def worth(i: int) -> tuple[bool, int, int]:
-        return (usable[i].get("finish_reason") in ("stop", "tool_calls"), len(usable[i].get("content", "")), -i)
+        return (panel[i].get("finish_reason") in ("stop", "tool_calls"), len(panel[i].get("content", "")), -i)
 
-    rest = sorted(usable.keys() - set(ranked), key=worth, reverse=True)
-    return ranked + rest
+    return ranked + sorted(usable.difference(ranked), key=worth, reverse=True)
 
 
 def is_solo(record: Record) -> bool:

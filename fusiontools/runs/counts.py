@@ -36,6 +36,9 @@ class RunCounts(Struct):
                 count, first = self.notes.get(code, (0, detail))
                 self.notes[code] = count + 1, first
         self.failed += "error" in record
+
+    def add_calls(self, record: Record) -> None:
+        """Add what a record's calls have cost."""
         for call in record.get("calls", ()):
             if call.get("replayed"):
                 self.replayed += 1

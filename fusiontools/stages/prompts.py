@@ -236,8 +236,9 @@ def conversation(
             pieces.extend(part.get("text", "") + "\n" if part.get("type") == "text" else part for part in content)
         elif content:
             pieces.append(content + "\n")
-        called = [call["function"] for call in message.get("tool_calls") or ()]
-        pieces += [f"(calls {function['name']}({function['arguments']}))\n" for function in called]
+        if calls := message.get("tool_calls"):
+            called = [call["function"] for call in calls]
+            pieces += [f"(calls {function['name']}({function['arguments']}))\n" for function in called]
         pieces.append("\n")
     return "".join(pieces) if _is_text(pieces) else pieces
 

@@ -42,7 +42,7 @@ from fusiontools.record.sections import (
     one_survivor,
     take_verbatim,
     texts_of,
-    usable_responses,
+    usable_positions,
 )
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
@@ -68,15 +68,15 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         return answered if support is None else support.told_in(answered)
 
     async def answer(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
-        usable = usable_responses(record)
+        usable = usable_positions(record)
         if options.refine and "answer" in record and not is_solo(record):
             return await _revise(record, options, runtime, support)
         if len(usable) == 1:
-            return copy_response(record, usable[0][0], one_survivor(record, "synth"))
+            return copy_response(record, usable[0], one_survivor(record, "synth"))
         if is_voted_on(record):
             return await compare_apart(texts_of(record), "auto", _vote, record)
         if options.method == "call":
-            proposed = next((i for i, response in usable if response.get("tool_calls")), best(record))
+            proposed = next((i for i in usable if record["panel"][i].get("tool_calls")), best(record))
             return copy_response(record, proposed, [])
         short = options.method == "auto" and _best_is_short(record)
         if is_settled(record) or options.method == "copy" or short:
@@ -246,7 +246,7 @@ def synth_messages(
     panel, analysis = record["panel"], record.get("analysis")
     fused = by_rank(record) if positions is None else positions
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
-    everyone = prompts.blind_order(record["id"], [i for i, _ in usable_responses(record)])[1]
+    everyone = prompts.blind_order(record["id"], usable_positions(record))[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
     standing = [] if before is None else [_text_of(before)]
     shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
