@@ -190,10 +190,7 @@ def _string(item: Any) -> str:
 
 
 def _first_of(item: Mapping[str, Any], *keys: str) -> Any:
-    for key in keys:
-        if found := item.get(key):
-            return found
-    return ""
+    return next(filter(None, map(item.get, keys)), "")
 
 
 def _read_contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
