@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -169,7 +169,7 @@ def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
 
 async def over(
     batches: AsyncIterator[Sequence[In]],
-    work: Callable[[In], Coroutine[Any, Any, Out]],
+    work: Callable[[In], Awaitable[Out]],
     *,
     jobs: int,
     unordered: bool = False,
@@ -185,7 +185,7 @@ async def over(
     window: deque[asyncio.Task[Out]] = deque()
     finished: list[Out] = []
     running = held = 0
-    changed, room, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+    changed, room = asyncio.Event(), asyncio.Event()
 
     def settled(task: asyncio.Task[Out]) -> None:
         nonlocal running
@@ -206,7 +206,7 @@ async def over(
                     await room.wait()
                 running += 1
                 held += 1
-                task = loop.create_task(work(item))
+                task: asyncio.Task[Out] = asyncio.ensure_future(work(item))
                 window.append(task)
                 task.add_done_callback(settled)
 
