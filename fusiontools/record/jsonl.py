@@ -91,6 +91,7 @@ def read_object(data: bytes, what: str = "a record", *, levels: int = 1) -> dict
         written = orjson.dumps(around)
     except orjson.JSONEncodeError as error:
         raise InputError("nested too deeply to be passed on", "$") from error
+    # What is written just as it came holds no integer that was read as another number.
     if written.strip(b"[]") != data.strip() and b"0" * 19 in data.translate(_DIGITS_AS_ZERO):
         _refuse_long_integers(data)
     return read
