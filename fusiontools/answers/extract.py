@@ -22,6 +22,8 @@ MARK = compile_later(rf"(?:^| )[bcdfghj-npqrst]{{{MARK_CHARS}}}")
 FIRST_WORDS, LONG_WORDS = 6, 12
 #: What can be compared whole.
 SHORT_WORDS, SHORT_CHARS = 30, 300
+#: One of these is in each word of scale.
+SCALE_HINTS = ("illion", "thousand", "hundred")
 
 #: LaTeX and signs that `normalize.fold` would lose or misread, in words that it understands.
 LATEX = {
@@ -183,9 +185,9 @@ def is_long(folded: str) -> bool:
     """Say whether a folded text is too long to be compared whole."""
     if len(folded) > SHORT_CHARS or len(folded) <= SHORT_WORDS:
         return len(folded) > SHORT_CHARS
-    # Each of these words is a token, whatever stands around it; finding them takes a third of finding all tokens.
-    plain = normalize.ascii_words(folded) if folded.isascii() else []
-    if sum(map(str.isalpha, plain)) > SHORT_WORDS and normalize.SCALE.keys().isdisjoint(plain):
+    # Each word of letters is a token, but for those of scale; finding them takes a third of finding all tokens.
+    plain = folded.encode().translate(normalize.WORDS_ONLY).split() if folded.isascii() else []
+    if sum(map(bytes.isalpha, plain)) > SHORT_WORDS and not any(map(folded.__contains__, SCALE_HINTS)):
         return True
     return len(normalize.tokens(folded)) > SHORT_WORDS
 

@@ -80,13 +80,19 @@ class Votes(NamedTuple):
 
     #: number, choice, yes_no, text, json or regex.
     kind: str
-    #: Each answer's canonical key, never an empty one; None where it abstains.
-    keys: list[str | None]
+    #: What each answer says, the same text for all that say the same: its key, or, of a long answer without a result,
+    #: all of it behind a line feed. Never an empty one; None where it abstains.
+    said: list[str | None]
     #: Positions of long answers of which code cannot tell whether they agree with others: it finds no result in them,
     #: or they differ from one with the same result in nothing but a number, a formula or a "not".
     vague: frozenset[int]
     #: Positions of answers that give none, and say so.
     refusing: frozenset[int]
+
+    @property
+    def keys(self) -> list[str | None]:
+        """Each answer's canonical key, never an empty one; None where it abstains."""
+        return [cut_key(_key_of(said)) if said else None for said in self.said]
 
 
 def check_key(key: str) -> None:
@@ -117,11 +123,13 @@ def read_responses(responses: Sequence[Mapping[str, Any]], key: str = "auto", qu
     }
     told = [at for at in range(len(responses)) if at not in called]
     votes = read_votes([responses[at].get("content", "") for at in told], key, question)
-    keys: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
-    keys.update(zip(told, votes.keys, strict=True))
+    if not called:
+        return votes
+    said: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
+    said.update(zip(told, votes.said, strict=True))
     return Votes(
         votes.kind if told else "json",
-        [keys[at] for at in range(len(responses))],
+        [said[at] for at in range(len(responses))],
         frozenset(told[at] for at in votes.vague),
         frozenset(told[at] for at in votes.refusing),
     )
@@ -140,12 +148,10 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        return Votes(
-            kind, _cut_keys([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset()
-        )
+        return Votes(kind, [structured.by_pattern(pattern, text) for text in texts], frozenset(), frozenset())
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        return Votes(kind, _cut_keys([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
+        return Votes(kind, [structured.by_path(steps, text) for text in texts], frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
@@ -167,14 +173,13 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         read = _as_text(results, asked)
     else:
         kind, read = _suiting(texts, results, asked)
-    keys = _cut_keys(read)
-    unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
+    unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not read[at])]
     if kind != "text":
         # As text, the vague ones are unread already, and comparing whole texts takes as long as reading them.
         doubtful = doubtful or _doubtful(results)
-    vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
-    refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
-    return Votes(kind, keys, vague, frozenset(refusing))
+    vague = frozenset(unread).union(*(pair for pair in doubtful if read[pair[0]] and read[pair[0]] == read[pair[1]]))
+    refusing = [at for at, each in enumerate(results) if each is None and not read[at] and texts[at].strip()]
+    return Votes(kind, list(read), vague, frozenset(refusing))
 
 
 def surely_vague(texts: Sequence[str], question: str = "") -> bool:
@@ -212,8 +217,10 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     asked = agreement.ask(question)
     results = [result_of(text, asked) for text in texts]
     if asks_code(asked):
-        return _cut_keys([words.literal_of(each.pieces[0], asked) if each else None for each in results])
-    return [(_words(each, asked) or None) if each else None for each in results]
+        said = [words.literal_of(each.pieces[0], asked) if each else "" for each in results]
+        return [cut_key(each) if each else None for each in said]
+    said = [_words(each, asked) if each else "" for each in results]
+    return [_key_of(each) if each else None for each in said]
 
 
 def asks_code(asked: Question) -> bool:
@@ -221,8 +228,12 @@ def asks_code(asked: Question) -> bool:
     return agreement.may_hold(asked.text, asked.words, CODE_WORDS) and ASKS_CODE.search(asked.text) is not None
 
 
-def _cut_keys(keys: Sequence[str | None]) -> list[str | None]:
-    return [cut_key(key) if key else None for key in keys]
+def _key_of(said: str) -> str:
+    """Return the key of what an answer says in words; of a long one, a few words and what stands for all of it."""
+    if said[0] != "\n":
+        return said
+    long = said[1:]
+    return mark(" ".join(normalize.tokens(long[:KEY_CHARS])[:SHOWN_WORDS]), long)
 
 
 def _suiting(
@@ -279,12 +290,12 @@ def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | No
 
 
 def _words(result: Result, asked: Question) -> str:
-    """Return the words of a result; of a long answer, a few words and what stands for all of it.
+    """Return the words of a result; of a long answer, all of it behind a line feed, which is in no other key.
 
     They are read again until they say no less, so that a key is its own key.
     """
     if result.vague:
-        return mark(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+        return f"\n{result.long}"
     if is_marked(result.pieces[0]):
         return result.pieces[0]
     key = cut_key(words.key_of(result.pieces[0], asked))
