@@ -52,6 +52,7 @@ INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
 FORMULA = compile_later(r"\b\w++ ?[-+*/^<>=] ?\w+")
 FORMULA_SIGNS = "-+*/^<>="
+FORMULA_SIGN = compile_later(f"[{FORMULA_SIGNS}]")
 
 
 class Question(NamedTuple):
@@ -196,12 +197,12 @@ def facts(long: str) -> Facts:
 
 def formulas(text: str) -> list[str]:
     """Return what is written with a sign of mathematics between words or numbers."""
-    first = [at for sign in FORMULA_SIGNS if (at := text.find(sign)) >= 0]
-    if not first:
+    first = FORMULA_SIGN.search(text)
+    if first is None:
         return []
     last = max(map(text.rfind, FORMULA_SIGNS))
     # From the word before the first sign to the end of the one behind the last, each over one space at most.
-    start, end = text.rfind(" ", 0, max(0, min(first) - 1)) + 1, text.find(" ", last + 2)
+    start, end = text.rfind(" ", 0, max(0, first.start() - 1)) + 1, text.find(" ", last + 2)
     return FORMULA.findall(text, start, len(text) if end < 0 else end)
 
 

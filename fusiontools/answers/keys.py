@@ -266,13 +266,17 @@ def _each(
     results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
 ) -> list[str | None]:
     """Read each result once; vague ones only where the question speaks of what is looked for."""
-    known = {each: read(each) for each in dict.fromkeys(results) if each and (spoken_of or not each.vague)}
+    told = [each for each in results if each and (spoken_of or not each.vague)]
+    known = {each: read(each) for each in dict.fromkeys(told)}
     return [known.get(each) if each else None for each in results]
 
 
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
     """Return what each result says in words: of all that say the same, what most say, else the shortest."""
     known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
+    if any(map(is_marked, known.values())):
+        # An answer that is a key says the same as the long one from which it was made.
+        known = {each: said and _key_of(said) for each, said in known.items()}
     keys = [known[each] for each in results]
     said = {
         key: agreement.say(asked, strip_markdown(each.pieces[0]))

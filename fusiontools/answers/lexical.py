@@ -52,30 +52,28 @@ KNOWN_WORDS = dict.fromkeys(STOP, 0) | {word: bit | DENIED for word, bit in NEGA
 _Set = TypeVar("_Set", int, frozenset[str])
 
 
-class Stems(dict[str, int]):
-    """What stands for each word in the texts of one record: a bit for its stem, or for a number; 0 for a stop word."""
+class Stems:
+    """What stands for the words in the texts of one record: a bit for each stem and each number, none for stop words."""
 
     def __init__(self) -> None:
-        super().__init__(KNOWN_WORDS)
         #: The bits that stand for numbers.
         self.numbers = 0
-        self._bits = dict(NEGATION_STEMS)
+        self._bits = KNOWN_WORDS.copy()
+        self._stems = NEGATION_STEMS.copy()
         self._read: dict[str, int] = {}
-
-    def __missing__(self, word: str) -> int:
-        # What comes before the colon is a number.
-        stem = word[:STEM_CHARS] if word >= ":" else word
-        bit = self[word] = self._bits.setdefault(stem, 2 << len(self._bits))
-        if word < ":":
-            self.numbers |= bit
-        return bit
 
     def read(self, text: str) -> int:
         """Return the bits of the words and numbers of a text; each text is read once."""
         known = self._read.get(text)
         if known is None:
-            found = normalize.tokens(normalize.fold(text))
-            known = self._read[text] = functools.reduce(operator.or_, map(self.__getitem__, found), 0)
+            words = set(normalize.tokens(normalize.fold(text)))
+            for word in words.difference(self._bits):
+                # What comes before the colon is a number.
+                stem = word[:STEM_CHARS] if word >= ":" else word
+                bit = self._bits[word] = self._stems.setdefault(stem, 2 << len(self._stems))
+                if word < ":":
+                    self.numbers |= bit
+            known = self._read[text] = functools.reduce(operator.or_, map(self._bits.__getitem__, words), 0)
         return known
 
 
@@ -123,8 +121,12 @@ def alike(one: Point, other: Point) -> bool:
     if one.negated != other.negated:
         return False
     shared = _shared(one, other)
-    fewer, more = sorted((one.words.bit_count(), other.words.bit_count()))
-    if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
+    fewer, more = one.words.bit_count(), other.words.bit_count()
+    if fewer > more:
+        fewer, more = more, fewer
+    if shared < MIN_WORDS and shared < more:
+        return False
+    if shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
     return _nested(one.numbers, other.numbers) and _nested(one.names, other.names)
 
