@@ -62,10 +62,6 @@ CODE_WORDS_TEXT = "version release id identifier hash serial code number ip isbn
 CODE_WORDS = frozenset(CODE_WORDS_TEXT.split()) | {
     f"{kind}code" for kind in ("zip", "post", "area", "error", "status", "product", "country")
 }
-#: So many words in a row are no number with its unit, and no list of some.
-PROSE = compile_later(r"(?:[^\W\d_]{2,}+[ ,;:.]++){12}")
-#: The same in ASCII, in half the time.
-ASCII_PROSE = compile_later(r"(?:[A-Za-z]{2,}+[ ,;:.]++){12}")
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
 #: A key that cannot be read otherwise.
@@ -328,12 +324,7 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
     if result is None or not result.vague:
         return _number(result, asked)
     for piece in filter(normalize.DIGIT.search, dict.fromkeys(result.all_pieces)):
-        # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
-        prose = ASCII_PROSE if piece.isascii() else PROSE
-        if prose.search(piece) and not numbers.may_conclude(piece):
-            continue
-        found = numbers.read(piece, asked.words, stated=False)
-        is_line = piece in (result.pieces[-1], result.first)
-        if found and (found.concluded or found.grade == numbers.ALONE) and (asked.number or is_line):
+        found = numbers.read_conclusion(piece, asked.words)
+        if found and (asked.number or piece in (result.pieces[-1], result.first)):
             return found
     return None
