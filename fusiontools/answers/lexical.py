@@ -53,7 +53,7 @@ _Set = TypeVar("_Set", int, frozenset[str])
 
 
 class Stems:
-    """What stands for the words in the texts of one record: a bit for each stem and each number, none for stop words."""
+    """What stands for the words in the texts of one record: a bit for each stem and number, none for stop words."""
 
     def __init__(self) -> None:
         #: The bits that stand for numbers.
@@ -186,7 +186,11 @@ def _sentences(text: str) -> Iterator[str]:
 def sentences_of(line: str) -> list[str]:
     """Return a text cut where sentences end."""
     pieces = SENTENCE_END.split(line)
-    return pieces if len(pieces) == 1 else [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
+    return (
+        pieces
+        if len(pieces) == 1
+        else [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
+    )
 
 
 def _bullet_end(line: str) -> int:

@@ -135,12 +135,7 @@ def tokens(folded: str) -> list[str]:
         found = TOKEN.findall(_spaced(folded) if UNSPACED_RUN.search(folded) else folded)
         places = [at for at, word in enumerate(found) if word < ":"]
     elif has_digit(folded):
-        # What is left between numbers has no word that begins with a digit.
-        cut = ASCII_NUMERAL.split(folded)
-        found = ascii_words(" 0 ".join(cut[::2]))
-        places = [at for at, word in enumerate(found) if word == "0"]
-        for at, number in zip(places, cut[1::2], strict=True):
-            found[at] = number
+        found, places = ascii_tokens(folded)
     else:
         return ascii_words(folded)
     out: list[str] = []
@@ -160,6 +155,17 @@ def tokens(folded: str) -> list[str]:
 def ascii_words(text: str) -> list[str]:
     """Return the words of a text in ASCII, numbers in digits among them; over bytes, in half the time."""
     return text.encode().translate(WORDS_ONLY).decode().split()
+
+
+def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
+    """Return the words and numbers of a text in ASCII, and the places of the numbers among them."""
+    cut = ASCII_NUMERAL.split(folded)
+    # Between numbers, no word begins with a digit.
+    found = ascii_words(" 0 ".join(cut[::2]))
+    places = [at for at, word in enumerate(found) if word == "0"]
+    for at, number in zip(places, cut[1::2], strict=True):
+        found[at] = number
+    return found, places
 
 
 def has_digit(text: str) -> bool:

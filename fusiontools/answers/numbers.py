@@ -149,7 +149,9 @@ BESIDE_TEXT = """
 and or from between per square cubic degree degrees celsius fahrenheit minus negative dollar dollars franc francs swiss
 australian canadian new zealand hong kong singapore american
 """
-BESIDE = frozenset([*LEAD_TEXT.split(), *BESIDE_TEXT.split(), *UNITS, *(f"{unit}s" for unit in UNITS), *SCALES, *COUNTED])
+BESIDE = frozenset(
+    [*LEAD_TEXT.split(), *BESIDE_TEXT.split(), *UNITS, *(f"{unit}s" for unit in UNITS), *SCALES, *COUNTED]
+)
 TAIL_WORDS, WORDS_OF_NUMBER = 4, 2
 DIGIT_RUN = compile_later("[0-9]+")
 #: What marks a unit that is no known one.
