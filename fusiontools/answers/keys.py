@@ -30,7 +30,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fusiontools.answers import agreement, normalize, numbers, structured, words
 from fusiontools.answers.agreement import Question
@@ -68,6 +68,7 @@ SHOWN_WORDS = 12
 ONE_WORD = compile_later(r"[a-z]+")
 #: How often a key is read again at most.
 READINGS = 4
+_Read = TypeVar("_Read")
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
 
 
@@ -236,35 +237,50 @@ def _suiting(
     texts: Sequence[str], results: Sequence[Result | None], asked: Question
 ) -> tuple[str, Sequence[str | None]]:
     """Read all results as the first kind that suits more than half of those that say anything."""
-    half = len([each for each in results if each]) / 2
     whole = [structured.whole_key(text) for text in texts]
-    if sum(map(bool, whole)) > half:
+    if sum(map(bool, whole)) > len(list(filter(None, results))) / 2:
         return "json", whole
     options = words.options_of(asked.text)
     # What is spoken of in passing in a long text chooses nothing, where nothing was to be chosen.
-    letters = _each(results, lambda each: words.letter_of(each, options, asked.text), spoken_of=bool(options))
-    if sum(map(bool, letters)) > half:
-        return "choice", letters
-    verdicts = _each(results, lambda each: words.verdict_of(each, asked), spoken_of=asked.polar or bool(asked.either))
-    if sum(map(bool, verdicts)) > half:
+    chosen = _most(results, lambda each: words.letter_of(each, options, asked.text), vague=bool(options))
+    if chosen:
+        return "choice", chosen
+    verdicts = _most(results, lambda each: words.verdict_of(each, asked), vague=asked.polar or bool(asked.either))
+    if verdicts:
         return "yes_no", verdicts
     if asks_code(asked):
-        return "text", _each(results, lambda each: words.literal_of(each.pieces[0], asked), spoken_of=True)
-    known = {each: _concluded_number(each, asked) for each in dict.fromkeys(results)}
-    counted = [known[each] for each in results]
+        return "text", [words.literal_of(each.pieces[0], asked) if each else None for each in results]
     enough = numbers.NEW if asked.number or not numbers.WHEN.isdisjoint(asked.words) else numbers.ALONE
-    if len([number for number in counted if number and number.grade >= enough]) > half:
-        return "number", numbers.keys_of(counted, asked.text)
-    return "text", _as_text(results, asked)
+    counted = _most(
+        results, lambda each: _concluded_number(each, asked), lambda number: number.grade >= enough, vague=True
+    )
+    return ("number", numbers.keys_of(counted, asked.text)) if counted else ("text", _as_text(results, asked))
 
 
-def _each(
-    results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
-) -> list[str | None]:
-    """Read each result once; vague ones only where the question speaks of what is looked for."""
-    told = [each for each in results if each and (spoken_of or not each.vague)]
-    known = {each: read(each) for each in dict.fromkeys(told)}
-    return [known.get(each) if each else None for each in results]
+def _most(
+    results: Sequence[Result | None],
+    read: Callable[[Result], _Read | None],
+    suits: Callable[[_Read], bool] = bool,
+    *,
+    vague: bool,
+) -> list[_Read | None] | None:
+    """Read all results, each once; None as soon as no more than half of those that say anything can suit.
+
+    Args:
+        vague: whether those of long answers without a result are read.
+    """
+    told = [each for each in results if each]
+    spare = len(told) / 2
+    known: dict[Result, _Read | None] = {}
+    for each in told:
+        if each not in known:
+            known[each] = read(each) if vague or not each.vague else None
+        found = known[each]
+        if not found or not suits(found):
+            spare -= 1
+            if spare <= 0:
+                return None
+    return [known[each] if each else None for each in results] if told else None
 
 
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
