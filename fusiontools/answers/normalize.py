@@ -109,6 +109,7 @@ def fold(text: str) -> str:
         if any(map(text.__contains__, SUPERSCRIPTS)):
             text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
         text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
+    if not text.isascii():
         text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
     text = text.casefold()
