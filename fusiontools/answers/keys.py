@@ -145,10 +145,10 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        return Votes(kind, [structured.by_pattern(pattern, text) for text in texts], frozenset(), frozenset())
+        return Votes(kind, [structured.by_pattern(pattern, text) or None for text in texts], frozenset(), frozenset())
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        return Votes(kind, [structured.by_path(steps, text) for text in texts], frozenset(), frozenset())
+        return Votes(kind, [structured.by_path(steps, text) or None for text in texts], frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
@@ -176,7 +176,7 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         doubtful = doubtful or _doubtful(results)
     vague = frozenset(unread).union(*(pair for pair in doubtful if read[pair[0]] and read[pair[0]] == read[pair[1]]))
     refusing = [at for at, each in enumerate(results) if each is None and not read[at] and texts[at].strip()]
-    return Votes(kind, list(read), vague, frozenset(refusing))
+    return Votes(kind, [each or None for each in read], vague, frozenset(refusing))
 
 
 def surely_vague(texts: Sequence[str], question: str = "") -> bool:

@@ -174,7 +174,7 @@ def capitalised(text: str) -> list[str]:
 def _sentences(text: str) -> Iterator[str]:
     in_code = False
     for line in text.splitlines():
-        # A letter begins no fence, no table and no item.
+        # A letter begins no fence and no item.
         marked = not line[:1].isalpha()
         if marked and FENCE.match(line):
             in_code = not in_code
@@ -186,11 +186,7 @@ def _sentences(text: str) -> Iterator[str]:
 def sentences_of(line: str) -> list[str]:
     """Return a text cut where sentences end."""
     pieces = SENTENCE_END.split(line)
-    return (
-        pieces
-        if len(pieces) == 1
-        else [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
-    )
+    return [sentence + mark for sentence, mark in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]
 
 
 def _bullet_end(line: str) -> int:
@@ -229,9 +225,10 @@ def agreement_share(votes: Votes) -> float | None:
     """
     if not votes.said:
         return 0.0
-    if votes.vague and (votes.kind != "text" or len(set(votes.said)) > 1):
+    largest = clusters_of(votes)[0]
+    if votes.vague and (votes.kind != "text" or len(largest) < len(votes.said)):
         return None
-    return round(len(clusters_of(votes)[0]) / len(votes.said), 2)
+    return round(len(largest) / len(votes.said), 2)
 
 
 def same(question: str, one: str, other: str) -> bool | None:
