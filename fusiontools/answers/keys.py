@@ -214,10 +214,8 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     asked = agreement.ask(question)
     results = [result_of(text, asked) for text in texts]
     if asks_code(asked):
-        said = [words.literal_of(each.pieces[0], asked) if each else "" for each in results]
-        return [cut_key(each) if each else None for each in said]
-    said = [_words(each, asked) if each else "" for each in results]
-    return [_key_of(each) if each else None for each in said]
+        return [cut_key(words.literal_of(each.pieces[0], asked)) or None if each else None for each in results]
+    return [_key_of(_words(each, asked)) or None if each else None for each in results]
 
 
 def asks_code(asked: Question) -> bool:
@@ -227,7 +225,7 @@ def asks_code(asked: Question) -> bool:
 
 def _key_of(said: str) -> str:
     """Return the key of what an answer says in words; of a long one, a few words and what stands for all of it."""
-    if said[0] != "\n":
+    if said[:1] != "\n":
         return said
     long = said[1:]
     return mark(" ".join(normalize.tokens(long[:KEY_CHARS])[:SHOWN_WORDS]), long)
@@ -288,7 +286,7 @@ def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | No
     known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
     if any(map(is_marked, known.values())):
         # An answer that is a key says the same as the long one from which it was made.
-        known = {each: said and _key_of(said) for each, said in known.items()}
+        known = {each: _key_of(said) for each, said in known.items()}
     keys = [known[each] for each in results]
     said = {
         key: agreement.say(asked, strip_markdown(each.pieces[0]))

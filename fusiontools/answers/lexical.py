@@ -121,12 +121,8 @@ def alike(one: Point, other: Point) -> bool:
     if one.negated != other.negated:
         return False
     shared = _shared(one, other)
-    fewer, more = one.words.bit_count(), other.words.bit_count()
-    if fewer > more:
-        fewer, more = more, fewer
-    if shared < MIN_WORDS and shared < more:
-        return False
-    if shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
+    fewer, more = sorted((one.words.bit_count(), other.words.bit_count()))
+    if shared < min(MIN_WORDS, more) or shared < ALIKE_OF_FEWER * fewer or shared < ALIKE_OF_MORE * more:
         return False
     return _nested(one.numbers, other.numbers) and _nested(one.names, other.names)
 
@@ -174,13 +170,11 @@ def capitalised(text: str) -> list[str]:
 def _sentences(text: str) -> Iterator[str]:
     in_code = False
     for line in text.splitlines():
-        # A letter begins no fence and no item.
-        marked = not line[:1].isalpha()
-        if marked and FENCE.match(line):
+        if FENCE.match(line):
             in_code = not in_code
         elif not in_code and not line.startswith("|"):
             plain = line.replace("**", "").replace("__", "")
-            yield from sentences_of(plain[_bullet_end(plain) :] if marked else plain)
+            yield from sentences_of(plain[_bullet_end(plain) :])
 
 
 def sentences_of(line: str) -> list[str]:
@@ -398,14 +392,12 @@ def _results(
     question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
 ) -> list[dict[str, Any]]:
     """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
-    voting = [at for at in told if votes.said[at] and at not in votes.vague]
-    if len({votes.said[at] for at in voting}) < 2:
-        return []
-    keys = votes.keys
+    keys = votes.keys if votes.kind != "text" else []
     given: dict[int, str] = {}
-    for at in voting:
-        value = normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:])) if votes.kind == "text" else keys[at]
-        given[at] = answers[at] if is_short([answers[at]]) else value or ""
+    for at in told:
+        if votes.said[at] and at not in votes.vague:
+            value = keys[at] if keys else normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:]))
+            given[at] = answers[at] if is_short([answers[at]]) else value or ""
     given = {at: stance for at, stance in given.items() if stance}
     if len({votes.said[at] for at in given}) < 2:
         return []
