@@ -23,9 +23,9 @@ from fusiontools.evaluation.report.statistics import (
     PairedDifference,
     add_exactly,
     compare_paired,
+    estimate,
     is_binary,
     load_numpy,
-    means,
     present,
     quantile,
 )
@@ -198,8 +198,15 @@ class SummaryBuilder:
 
     def build(self) -> Summary:
         """Return the report."""
-        rows = self._make_rows()
-        contests = self._compare()
+        shown, wanted = self._choose_shown(), self._choose_rivals()
+        own = self._read_scores(self.subject)
+        scores, pairs = estimate(
+            [self._read_scores(s) for s in shown],
+            [(own, self._read_scores(rival)) for _, rival in wanted],
+            self.draws,
+        )
+        rows = self._make_rows(shown, scores)
+        contests = self._compare(wanted, pairs)
         subject = self.labels[self.subject]
         return Summary(
             tasks=len(self.table.tasks),
@@ -253,11 +260,10 @@ class SummaryBuilder:
         scores = self._read_scores(system)
         return (scores == scores).tolist()  # type: ignore[no-any-return]
 
-    def _make_rows(self) -> list[SummaryRow]:
-        shown = self._choose_shown()
+    def _make_rows(self, shown: Sequence[System], scores: Sequence[Mean | None]) -> list[SummaryRow]:
         cost_ratios = find_ratios(self.table, self.subject)
         rows = []
-        for system, score in zip(shown, means([self._read_scores(s) for s in shown], self.draws), strict=True):
+        for system, score in zip(shown, scores, strict=True):
             if score is None:
                 continue
             column = self.table.columns[system]
@@ -290,8 +296,8 @@ class SummaryBuilder:
         had = (("judge", self.table.judges), ("synth", self.table.writers))
         return tuple(part for part, by in had if models & by)
 
-    def _compare(self) -> list[Contest]:
-        """Compare the subject with what it must beat to be worth its cost."""
+    def _choose_rivals(self) -> list[tuple[str, System]]:
+        """Return what the subject must beat to be worth its cost, each with the name of the comparison."""
         asked: dict[str, list[System]] = {
             "same-cost": [system for system, ratio in self.near.items() if is_near(ratio)],
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
@@ -299,12 +305,11 @@ class SummaryBuilder:
         asked |= self._find_part_rivals()
         asked |= {system.kind: [system] for system in (VOTE, UNTIL, LEARNED, PICK) if system in self.labels}
         same = self.table.same_as(self.subject)
-        wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
-        found = compare_paired(
-            [(self._read_scores(self.subject), self._read_scores(rival)) for _, rival in wanted], self.draws
-        )
+        return [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
+
+    def _compare(self, wanted: Sequence[tuple[str, System]], pairs: Sequence[PairedDifference | None]) -> list[Contest]:
         grouped: dict[str, dict[str, PairedDifference]] = {}
-        for (name, rival), pair in zip(wanted, found, strict=True):
+        for (name, rival), pair in zip(wanted, pairs, strict=True):
             if pair is not None:
                 grouped.setdefault(name, {})[self.labels[rival]] = pair
         return correct_for_number([compare_with_best(name, rivals) for name, rivals in grouped.items()])
@@ -336,10 +341,11 @@ class SummaryBuilder:
             return column[tasks[name]]
 
         every = [(name, row.name) for name in names for row in rows]
-        found = means([within(scores[row], name) for name, row in every], self.draws)
         pairs = [(name, rival) for name in names for rival in rivals]
-        differ = compare_paired(
-            [(within(subject, name), within(scores[rival], name)) for name, rival in pairs], self.draws
+        found, differ = estimate(
+            [within(scores[row], name) for name, row in every],
+            [(within(subject, name), within(scores[rival], name)) for name, rival in pairs],
+            self.draws,
         )
         return [
             Category(
