@@ -15,6 +15,7 @@ Source  Wilson 1927; Efron 1979; Bonett and Price 2012, J. Educ. Behav. Stat. 37
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -48,6 +49,8 @@ def load_numpy() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
+    # Its products are small here: a second thread for them costs more to start than it saves.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         import numpy as np
     except ImportError:
@@ -293,9 +296,10 @@ def _mean_of(scores: Any) -> float:
 
 
 def _make_mean(scores: Any, drawn: Iterator[Sequence[float]]) -> Mean:
-    mean = _mean_of(scores)
+    total = add_exactly(scores)
+    mean = total / len(scores)
     if is_binary(scores):
-        low, high = wilson(add_exactly(scores), len(scores))
+        low, high = wilson(total, len(scores))
     else:
         ascending = next(drawn)
         rank = _rank(TAIL, len(ascending))

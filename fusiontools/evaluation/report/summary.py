@@ -6,7 +6,7 @@ Compared is money, where all of it is known and somebody pays; else the number o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -86,13 +86,14 @@ def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
     return ratios
 
 
-def find_nearest_in_cost(table: ScoreTable, subject: System) -> dict[System, float]:
+def find_nearest_in_cost(ratios: Mapping[System, float], subject: System) -> dict[System, float]:
     """Return of each model alone the one use whose cost is nearest to the subject's: so many samples, and their vote.
 
-    Its value is what it costs as a multiple of what the subject does.
+    Args:
+        ratios: what each system costs as a multiple of what the subject does; so are the values returned.
     """
     uses: dict[tuple[str, str], dict[System, float]] = {}
-    for system, ratio in find_ratios(table, subject).items():
+    for system, ratio in ratios.items():
         if system.model and system != subject and ratio > 0:
             uses.setdefault((system.kind, system.model), {})[system] = ratio
     chosen = (min(each, key=lambda system: (abs(math.log(each[system])), system.votes)) for each in uses.values())
@@ -193,7 +194,8 @@ class SummaryBuilder:
         self.subject = (
             self._find(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
         )
-        self.near = find_nearest_in_cost(table, self.subject)
+        self.ratios = find_ratios(table, self.subject)
+        self.near = find_nearest_in_cost(self.ratios, self.subject)
         self._scores: dict[System, Any] = {}
 
     def build(self) -> Summary:
@@ -261,13 +263,12 @@ class SummaryBuilder:
         return (scores == scores).tolist()  # type: ignore[no-any-return]
 
     def _make_rows(self, shown: Sequence[System], scores: Sequence[Mean | None]) -> list[SummaryRow]:
-        cost_ratios = find_ratios(self.table, self.subject)
         rows = []
         for system, score in zip(shown, scores, strict=True):
             if score is None:
                 continue
             column = self.table.columns[system]
-            times = present(column.latencies).tolist()
+            times = load_numpy().sort(present(column.latencies)).tolist()
             is_real = system != ORACLE
             rows.append(
                 SummaryRow(
@@ -279,7 +280,7 @@ class SummaryBuilder:
                     same=tuple(self.labels[s] for s in self.table.same_as(system)[1:]),
                     is_beside=self._was_asked(system) == self._was_asked(self.subject),
                     cost=cost_of(column),
-                    ratio=cost_ratios.get(system) if is_real else None,
+                    ratio=self.ratios.get(system) if is_real else None,
                     usd_per_right=usd_per_right(column) if is_real else None,
                     p50_s=quantile(times, 0.5) if times and is_real else None,
                     p95_s=quantile(times, 0.95) if times and is_real else None,
