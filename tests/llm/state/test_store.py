@@ -221,14 +221,15 @@ def test_what_is_granted_in_a_window_is_at_most_the_limit_whoever_asks(state_url
         granted: list[tuple[float, float, int]] = []
 
         async def ask(state: State, owner: str) -> None:
-            until = time.monotonic() + 0.4
-            while time.monotonic() < until:
+            # Twice the limit, which takes more than one window however slow the machine is.
+            while sum(count for _, _, count in granted) < 2 * limit:
                 asked = time.monotonic()
                 made = await state.store.grant("there {x}", owner, 1, 8, limit, window_s, 0.03)
                 granted.append((asked, time.monotonic(), made.count))
                 await asyncio.sleep(0.002 if made.count else 0.01)
 
-        await asyncio.gather(*(ask(state, str(i)) for i, state in enumerate(states)))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(ask(state, str(i)) for i, state in enumerate(states)))
         return granted
 
     granted = play(state_url, work, 3)
@@ -237,7 +238,6 @@ def test_what_is_granted_in_a_window_is_at_most_the_limit_whoever_asks(state_url
     for begin, _, _ in granted:
         within = [count for asked, told, count in granted if begin <= asked and told < begin + window_s]
         assert sum(within) <= limit
-    assert sum(count for _, _, count in granted) >= limit
 
 
 def test_what_is_given_back_may_be_had_again(state_url: str) -> None:
