@@ -35,7 +35,7 @@ class Progress:
     """
 
     def __init__(self, tool: str, *, quiet: bool, alone: bool = False) -> None:
-        self._tool = tool
+        self._tool, self._stages = tool, (tool.removeprefix("fuse-"),)
         self._shown = not quiet and os.isatty(2)
         # Answers on a terminal are their own progress; a bar would land among them.
         self._last = alone or (not stat.S_ISFIFO(os.fstat(1).st_mode) and not os.isatty(1))
@@ -124,7 +124,9 @@ class Progress:
 
     def finished(self, record: Record, *, passed_on: bool = False) -> None:
         """Count a record that leaves; what stands in one that is only passed on is no work of this tool."""
-        self.counts.add(record, (self._tool.removeprefix("fuse-"),), passed_on=passed_on)
+        self.counts.add(record, self._stages, passed_on=passed_on)
+        if self.draws_bar:
+            self.counts.add_calls(record)
         if self._bar is not None:
             self._draw(self._bar)
         elif self._shown and self._arrived <= 1:

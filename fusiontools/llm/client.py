@@ -136,7 +136,7 @@ class Client:
         return CompletionRequest(model.endpoint, model.model, messages, params, sample, cached, marks)
 
     def recall(
-        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot = _NO_SLOT
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None = None
     ) -> Completion | None:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
         if self.journal is None or self.journal.remote or not (self.replay or self.offline):
@@ -146,8 +146,14 @@ class Client:
         found = self.journal.get(self._key(asked, ledger))
         if found is None:
             return None
+        if ledger.notify is not None:
+            self._send_event(ledger, slot, model, 0.0, None, began=True)
         completion = self._take_kept(found, asked, model, ledger, slot)
-        return completion if hidden is None else _restored(completion, hidden)
+        if hidden is not None:
+            completion = _restored(completion, hidden)
+        if on_delta is not None:
+            say_whole(on_delta, completion.content, completion.reasoning_details)
+        return completion
 
     async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
         """Return a finished call from the journal, wherever that is."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 #: All digits made one, so that a run of nineteen is found by a plain search: ten times faster than a pattern.
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _INTEGER_64 = range(-(2**63), 2**64)
-_SURELY_SHALLOW = 200
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text")
 #: Of a body of the Responses API: what needs what is stored elsewhere, or has no place in a chat request.
@@ -84,9 +83,16 @@ def read_object(data: bytes, what: str = "a record", *, levels: int = 1) -> dict
         raise InputError(_why_no_json(data, error)) from None
     if not isinstance(read, dict):
         raise InputError(f"{what} is a JSON object, this is {_kind(read)}", "$")
-    if data.count(b"[") + data.count(b"{") > _SURELY_SHALLOW:
-        _refuse_too_deep(read, levels)
-    if b"0" * 19 in data.translate(_DIGITS_AS_ZERO):
+    around: Any = read
+    for _ in range(levels):
+        around = [around]
+    try:
+        # The writer goes 254 levels deep, the reader 1,024.
+        written = orjson.dumps(around)
+    except orjson.JSONEncodeError as error:
+        raise InputError("nested too deeply to be passed on", "$") from error
+    # What is written just as it came holds no integer that was read as another number.
+    if written.strip(b"[]") != data.strip() and b"0" * 19 in data.translate(_DIGITS_AS_ZERO):
         _refuse_long_integers(data)
     return read
 
@@ -231,16 +237,6 @@ def refuse_empty(messages: Sequence[Message]) -> None:
     """Raise `InputError` where nobody says anything."""
     if not any(m.get("content") or m.get("tool_calls") for m in messages):
         raise InputError("no message has any content: the question is empty", "$.messages")
-
-
-def _refuse_too_deep(data: Any, levels: int) -> None:
-    """Refuse what could be read but not written: the writer goes 254 levels deep, the reader 1,024."""
-    for _ in range(levels):
-        data = [data]
-    try:
-        orjson.dumps(data)
-    except orjson.JSONEncodeError as error:
-        raise InputError("nested too deeply to be passed on", "$") from error
 
 
 def _refuse_long_integers(line: bytes) -> None:

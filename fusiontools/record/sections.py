@@ -7,6 +7,7 @@ whoever changes something returns a new record.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -43,12 +44,23 @@ def usable_responses(record: Record) -> list[tuple[int, Response]]:
     return [(i, r) for i, r in enumerate(record.get("panel", [])) if "error" not in r]
 
 
+def usable_positions(record: Record) -> list[int]:
+    """Return the positions of the panel's usable responses."""
+    return [i for i, response in enumerate(record.get("panel", ())) if "error" not in response]
+
+
+def has_usable(record: Record) -> bool:
+    """Return whether anybody on the panel answered."""
+    return any("error" not in response for response in record.get("panel", ()))
+
+
 def display_names(panel: list[Response]) -> list[str]:
     """Return each response's name: the member's, with `#sample` where the member was asked more than once."""
-    counts: dict[str, int] = {}
-    for response in panel:
-        counts[response["member"]] = counts.get(response["member"], 0) + 1
-    return [r["member"] if counts[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
+    members = [response["member"] for response in panel]
+    if len(set(members)) == len(members):
+        return members
+    times = Counter(members)
+    return [r["member"] if times[r["member"]] == 1 else f"{r['member']}#{r['sample']}" for r in panel]
 
 
 def reasons_of(panel: list[Response]) -> list[str]:
@@ -94,17 +106,16 @@ def best(record: Record) -> int:
 
 def by_rank(record: Record) -> list[int]:
     """Return the positions of all usable responses, best first: as ranked, then the longest finished ones."""
-    usable = dict(usable_responses(record))
-    ranked = [position for position in record.get("analysis", {}).get("ranking", []) if position in usable]
-    ranked = list(dict.fromkeys(ranked))
+    usable, panel = set(usable_positions(record)), record.get("panel", [])
+    ranking = record.get("analysis", {}).get("ranking", ())
+    ranked = list(dict.fromkeys(position for position in ranking if position in usable))
     if len(ranked) == len(usable):
         return ranked
 
     def worth(i: int) -> tuple[bool, int, int]:
-        return (usable[i].get("finish_reason") in ("stop", "tool_calls"), len(usable[i].get("content", "")), -i)
+        return (panel[i].get("finish_reason") in ("stop", "tool_calls"), len(panel[i].get("content", "")), -i)
 
-    rest = sorted(usable.keys() - set(ranked), key=worth, reverse=True)
-    return ranked + rest
+    return ranked + sorted(usable.difference(ranked), key=worth, reverse=True)
 
 
 def is_solo(record: Record) -> bool:

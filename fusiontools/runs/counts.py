@@ -36,13 +36,16 @@ class RunCounts(Struct):
                 count, first = self.notes.get(code, (0, detail))
                 self.notes[code] = count + 1, first
         self.failed += "error" in record
-        for call in record.get("calls", []):
+
+    def add_calls(self, record: Record) -> None:
+        """Add what a record's calls have cost."""
+        for call in record.get("calls", ()):
             if call.get("replayed"):
                 self.replayed += 1
-                continue
-            cost = call.get("cost_usd")
-            self.cost_usd += cost or 0.0
-            self.unknown_cost |= cost is None
+            elif cost_usd := call.get("cost_usd"):
+                self.cost_usd += cost_usd
+            elif cost_usd is None:
+                self.unknown_cost = True
 
     def merge(self, other: RunCounts) -> None:
         """Add what another part of the run came to."""

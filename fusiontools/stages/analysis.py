@@ -159,19 +159,18 @@ def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
 
 def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the analysis with the responses it names renamed."""
-
-    def name(old: str) -> str:
-        return names.get(old, old)
-
-    return {
-        **analysis,
-        "contradictions": [
-            {**c, "stances": [{**s, "model": name(s["model"])} for s in c["stances"]]}
-            for c in analysis["contradictions"]
-        ],
-        "partial_coverage": [{**p, "models": [name(m) for m in p["models"]]} for p in analysis["partial_coverage"]],
-        "unique_insights": [{**u, "model": name(u["model"])} for u in analysis["unique_insights"]],
-    }
+    renamed = dict(analysis)
+    renamed["contradictions"] = [
+        {**c, "stances": [{**s, "model": names.get(s["model"], s["model"])} for s in c["stances"]]}
+        for c in analysis["contradictions"]
+    ]
+    renamed["partial_coverage"] = [
+        {**p, "models": [*map(names.get, p["models"], p["models"])]} for p in analysis["partial_coverage"]
+    ]
+    renamed["unique_insights"] = [
+        {**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]
+    ]
+    return renamed
 
 
 def _read_items(data: Mapping[str, Any], key: str) -> list[Any]:
@@ -191,10 +190,7 @@ def _string(item: Any) -> str:
 
 
 def _first_of(item: Mapping[str, Any], *keys: str) -> Any:
-    for key in keys:
-        if found := item.get(key):
-            return found
-    return ""
+    return next(filter(None, map(item.get, keys)), "")
 
 
 def _read_contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fusiontools.answers.keys import read_responses
 from fusiontools.answers.lexical import shorten
-from fusiontools.record.sections import display_names, question_text, usable_responses
+from fusiontools.record.sections import display_names, question_text, usable_positions, usable_responses
 from fusiontools.record.types import Degraded, Holder, NamedClaim, PanelClaim, Record, Support
 from fusiontools.stages.analysis import claim as plain
 from fusiontools.stages.analysis import strict_object
@@ -268,7 +268,7 @@ class Weighed(Struct, frozen=True):
 def weigh(record: Record, asked: int) -> Weighed:
     """Return which claims of a record at least so many responses hold, as far as there are so many."""
     names = display_names(record["panel"])
-    present = [names[i] for i, _ in usable_responses(record)]
+    present = [names[i] for i in usable_positions(record)]
     least = min(asked, len(present))
     notes: list[Degraded] = []
 

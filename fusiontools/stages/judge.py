@@ -26,7 +26,7 @@ from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, texts_of, usable_responses
+from fusiontools.record.sections import display_names, question_text, texts_of, usable_positions, usable_responses
 from fusiontools.record.sources import merge_sources
 from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Source, ToolUse
 from fusiontools.stages import prompts
@@ -63,7 +63,7 @@ def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
     @reads_panel("judge")
     async def run(record: Record, runtime: Runtime) -> Record:
         options = options_for(record)
-        usable = [position for position, _ in usable_responses(record)]
+        usable = usable_positions(record)
         if len(usable) == 1:
             note: Degraded = {"stage": "judge", "code": "one_survivor", "detail": "one response: nothing to compare"}
             return with_section(record, "analysis", None, degraded=[note] if len(record["panel"]) > 1 else [])

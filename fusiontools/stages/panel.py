@@ -33,7 +33,7 @@ from fusiontools.errors import CallFailed, InputError, RecordCode
 from fusiontools.llm.completion import Completion
 from fusiontools.llm.ledger import Ledger
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, usable_responses, with_error
+from fusiontools.record.sections import display_names, question_text, usable_positions, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
 from fusiontools.stages.panel_calls import Outcomes, Patience, ask, complete
@@ -241,7 +241,7 @@ async def _fold(
 ) -> tuple[Completion | CallFailed, list[Degraded]]:
     """Return what a member makes of all responses: of the first few, then of that and the next few, to the last."""
     record, window = planner.record, planner.options.window
-    usable = [i for i, _ in usable_responses(record)]
+    usable = usable_positions(record)
     order = prompts.shown_to(record["id"], usable, f"{seat.model.name}/{seat.layer}").values()
     left = [prompts.response_text(record["panel"][i]) for i in order]
     folded: Completion | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from fusiontools.errors import CallFailed
-from fusiontools.llm.completion import Completion, Delta, OnDelta, say_whole
+from fusiontools.llm.completion import Completion, Delta, OnDelta
 from fusiontools.llm.ledger import Ledger
 from fusiontools.stages.panel_plan import PlannedCall
 from fusiontools.stages.runtime import Runtime
@@ -50,11 +50,9 @@ async def ask(
             continue
         recalled = None
         if call.wish is None:
-            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot)
+            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
         if recalled is not None:
             outcomes[i] = recalled
-            if on_delta is not None:
-                say_whole(on_delta, recalled.content, recalled.reasoning_details)
         elif call.request.cached_messages:
             tasks[asyncio.create_task(_complete_cached(call, runtime, ledger, warm))] = i
         else:

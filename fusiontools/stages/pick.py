@@ -25,7 +25,7 @@ from fusiontools.config.stage_table import PickOptions
 from fusiontools.errors import CallFailed, StageCode
 from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import usable_responses
+from fusiontools.record.sections import usable_positions
 from fusiontools.record.types import Degraded, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
@@ -48,7 +48,7 @@ def pick(options_for: OptionsFor[PickOptions]) -> Stage:
             from fusiontools.stages.pick_check import pick_checked  # which can run commands: seldom wanted
 
             return await pick_checked(record, options, runtime)
-        usable = [position for position, _ in usable_responses(record)]
+        usable = usable_positions(record)
         if len(usable) == 1:
             return copy_response(record, usable[0], sections.one_survivor(record, "pick"), by="pick")
         asks = options.pairwise or options.consistent
@@ -71,8 +71,8 @@ def _ranking(record: Record) -> Sequence[int]:
 
 def _fall_back(record: Record, notes: list[Degraded], ledger: Ledger | None = None) -> Record:
     """Return the record with the response that is best without a verdict; the last note says why and which."""
-    usable = {position for position, _ in usable_responses(record)}
-    kind = "best ranked" if set(_ranking(record)) & usable else "longest finished"
+    ranked = set(_ranking(record)).intersection(usable_positions(record))
+    kind = "best ranked" if ranked else "longest finished"
     last: Degraded = {**notes[-1], "detail": f"{notes[-1]['detail']}; the {kind} response stands in"}
     calls = ledger.calls if ledger is not None else None
     return copy_response(record, sections.best(record), [*notes[:-1], last], calls, by="pick")
@@ -100,7 +100,7 @@ class _Picking(Struct):
     async def _ask_once(self) -> tuple[int, dict[str, Any]] | None:
         """Ask once, over all responses; None where no response is named."""
         judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
-        labels = prompts.blind_order(self.record["id"], [i for i, _ in usable_responses(self.record)])[1]
+        labels = prompts.blind_order(self.record["id"], usable_positions(self.record))[1]
         prompt = prompts.about_responses(self.record, kind, self.options.template, labels)
         strictly = verdict_form(_PROPERTIES)
         reply = await ask(strictly, prompt, judge, self.runtime, self.ledger, Slot(judge.name))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import hmac
 import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -24,7 +24,7 @@ from fusiontools.record.sections import digest, has_sources, text_of
 from fusiontools.record.sources import given_sources
 from fusiontools.record.types import Message, Record, Response, Source
 
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER = re.compile(r"(\{\{\w+\}\})")
 #: A piece of a prompt: text, or a content part such as an image.
 Piece = str | dict[str, Any]
 _MARK_BYTES = 16
@@ -53,33 +53,27 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
 
     Every placeholder is replaced once and what comes in is not looked at again.
     """
-    first, named = _split_template(text)
-    pieces: list[Piece] = [first]
-    for name, after in named:
-        value = values.get(name, f"{{{{{name}}}}}")
-        if isinstance(value, str):
-            pieces.append(value)
-        else:
-            pieces += value
-        pieces.append(after)
-    return "".join(pieces) if _is_text(pieces) else _parts(pieces)
+    pieces, names = _split_template(text)
+    filled: list[str | Sequence[Piece]] = [*pieces]
+    filled[1::2] = map(values.get, names, pieces[1::2])
+    return "".join(filled) if _is_text(filled) else _parts(filled)
 
 
 @functools.lru_cache(maxsize=256)
-def _split_template(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the text before the first placeholder, and each placeholder's name with the text behind it."""
-    first, *rest = _PLACEHOLDER.split(text)
-    return first, tuple(zip(rest[::2], rest[1::2], strict=True))
+def _split_template(text: str) -> tuple[list[str], list[str]]:
+    """Return a template's text and placeholders in turns, and what the placeholders name."""
+    pieces = _PLACEHOLDER.split(text)
+    return pieces, [placeholder[2:-2] for placeholder in pieces[1::2]]
 
 
-def _is_text(pieces: list[Piece]) -> TypeGuard[list[str]]:
-    return dict not in map(type, pieces)
+def _is_text(pieces: Sequence[Any]) -> TypeGuard[Sequence[str]]:
+    return {dict, list}.isdisjoint(map(type, pieces))
 
 
-def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
+def _parts(values: Sequence[str | Sequence[Piece]]) -> list[dict[str, Any]]:
     """Return content parts, neighbouring text joined into one."""
     parts: list[dict[str, Any]] = []
-    for piece in pieces:
+    for piece in chain.from_iterable([value] if isinstance(value, str) else value for value in values):
         if isinstance(piece, dict):
             parts.append(piece)
         elif parts and parts[-1].get("type") == "text":
@@ -92,9 +86,9 @@ def _parts(pieces: list[Piece]) -> list[dict[str, Any]]:
 def blind_order(record_id: str, positions: Sequence[int]) -> tuple[int, dict[str, int]]:
     """Return the seed and a map from label to panel position, in an order that the record's id alone decides."""
     seed = digest("order", record_id)
-    drawn = str(seed)
-    shuffled = sorted(positions, key=lambda position: digest(drawn, str(position)))
-    return seed, {label_of(i): position for i, position in enumerate(shuffled)}
+    drawn = f"{seed}"
+    shuffled = sorted(positions, key=lambda position: digest(drawn, f"{position}"))
+    return seed, dict(zip(map(label_of, range(len(shuffled))), shuffled, strict=True))
 
 
 def shown_to(record_id: str, positions: Sequence[int], reader: str) -> dict[str, int]:
@@ -108,23 +102,19 @@ def mark_of(purpose: str, record_id: str, texts: Sequence[str]) -> str:
     Args:
         purpose: what they are shown for: what one reader may give away of its mark is of no use with another.
     """
-    spelled = [text.encode("utf-8", "surrogatepass") for text in (purpose, record_id, *texts)]
-    # Each with its length before it: where one ends and the next begins is told, too.
-    told = b"".join([b"%d:%b" % (len(data), data) for data in spelled])
-    return hmac.digest(fence_key(), told, "sha256")[:_MARK_BYTES].hex()
+    told = [purpose, record_id, *texts]
+    # The lengths stand before them: where one ends and the next begins is told, too.
+    data = f"{[*map(len, told)]}{''.join(told)}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, key=fence_key(), digest_size=_MARK_BYTES).hexdigest()
 
 
 def mark_for(purpose: str, record: Record, texts: Sequence[str]) -> str:
     """Return the mark of the fences in a prompt about a record, which everything decides that a stranger may have
     written in it: a mark that was given away is of no use once any of it is another text.
     """
-    beside = [
-        record.get("evidence"),
-        [response.get("sources") for response in record.get("panel", [])],
-        record.get("analysis"),
-    ]
-    told = [*(text_of(message) for message in record["messages"]), jsonl.dumps(beside).decode()]
-    return mark_of(purpose, record["id"], [*told, *texts])
+    sources = [response.get("sources") for response in record.get("panel", ())]
+    beside = jsonl.dumps([record.get("evidence"), sources, record.get("analysis")]).decode()
+    return mark_of(purpose, record["id"], [*map(text_of, record["messages"]), beside, *texts])
 
 
 @functools.cache
@@ -228,7 +218,9 @@ def choose_template(template: str, record: Record) -> str:
     return "tool_calls" if template == "default" and record.get("params", {}).get("tools") else template
 
 
-def conversation(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[Piece]:
+def conversation(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+) -> str | Sequence[Piece]:
     """Return the whole conversation for a reader who is no part of it: roles as headings, images as themselves.
 
     Args:
@@ -244,10 +236,11 @@ def conversation(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
             pieces.extend(part.get("text", "") + "\n" if part.get("type") == "text" else part for part in content)
         elif content:
             pieces.append(content + "\n")
-        called = [call["function"] for call in message.get("tool_calls") or []]
-        pieces.extend(f"(calls {function['name']}({function['arguments']}))\n" for function in called)
+        if calls := message.get("tool_calls"):
+            called = [call["function"] for call in calls]
+            pieces += [f"(calls {function['name']}({function['arguments']}))\n" for function in called]
         pieces.append("\n")
-    return pieces
+    return "".join(pieces) if _is_text(pieces) else pieces
 
 
 def without_marks(text: str, marks: Sequence[str]) -> str:

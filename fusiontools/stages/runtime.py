@@ -14,7 +14,7 @@ from fusiontools.config.recipe import Redact, redact_from
 from fusiontools.config.stage_table import STAGES
 from fusiontools.errors import InputError, UsageError
 from fusiontools.llm.completion import Completion, CompletionRequest
-from fusiontools.record.sections import DERIVED, has_sources, is_kept, take_verbatim, usable_responses, with_error
+from fusiontools.record.sections import DERIVED, has_sources, has_usable, is_kept, take_verbatim, with_error
 from fusiontools.record.sources import cite_answer
 from fusiontools.record.types import Call, Degraded, Record
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fusiontools.llm.drafts import Drafts
     from fusiontools.llm.ledger import Event, Ledger
     from fusiontools.llm.purses import Budget
+    from fusiontools.llm.spans import Traces
     from fusiontools.tools.toolbox import Toolbox
 
 
@@ -169,7 +170,7 @@ _SOON_CHARS = 20_000
 _MAKERS = {spec.adds: [name for name in STAGES if STAGES[name].adds == spec.adds] for spec in STAGES.values()}
 #: For each section what is computed from it, and the stages whose notes speak of any of that.
 _STALE = {
-    section: (derived, frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
+    section: (frozenset(derived), frozenset(maker for name in (section, *derived) for maker in _MAKERS.get(name, ())))
     for section, derived in DERIVED.items()
 }
 
@@ -242,10 +243,13 @@ def traced(name: str, run: Stage, *, whole: bool = False) -> Stage:
         whole: it is a record's whole way through a tool or a chain.
     """
 
-    async def told(record: Record, runtime: Runtime) -> Record:
+    def told(record: Record, runtime: Runtime) -> Awaitable[Record]:
         traces = runtime.client.traces
         if traces is None or "error" in record:
-            return await run(record, runtime)
+            return run(record, runtime)
+        return in_span(traces, record, runtime)
+
+    async def in_span(traces: Traces, record: Record, runtime: Runtime) -> Record:
         with (traces.record if whole else traces.stage)(name, record) as span:
             return span.end_with(await run(record, runtime))
 
@@ -263,7 +267,7 @@ def reads_panel(name: str) -> Callable[[Stage], Stage]:
         async def guarded(record: Record, runtime: Runtime) -> Record:
             if "error" in record or is_kept(record):
                 return record
-            return await run(record, runtime) if usable_responses(record) else without_response(record, name)
+            return await run(record, runtime) if has_usable(record) else without_response(record, name)
 
         return guarded
 
@@ -296,7 +300,9 @@ def with_section(
             {"stage": by, "code": "unknown_source", "detail": f"{url} {why}"} for url in unknown
         ]
         degraded = [*degraded, *unsourced]
-    new: dict[str, Any] = {key: kept for key, kept in record.items() if key not in stale}
+    new: dict[str, Any] = dict(record)
+    for key in stale & new.keys():
+        del new[key]
     if value is None:
         new.pop(section, None)
     else:

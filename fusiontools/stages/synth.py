@@ -15,6 +15,7 @@ Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggreg
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -41,7 +42,7 @@ from fusiontools.record.sections import (
     one_survivor,
     take_verbatim,
     texts_of,
-    usable_responses,
+    usable_positions,
 )
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
@@ -51,6 +52,9 @@ from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_respo
 
 if TYPE_CHECKING:
     from fusiontools.stages.claims import Weighed
+
+
+_five_of = itemgetter(*FIVE)
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
@@ -64,18 +68,18 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         return answered if support is None else support.told_in(answered)
 
     async def answer(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
-        usable = usable_responses(record)
+        usable = usable_positions(record)
         if options.refine and "answer" in record and not is_solo(record):
             return await _revise(record, options, runtime, support)
         if len(usable) == 1:
-            return copy_response(record, usable[0][0], one_survivor(record, "synth"))
+            return copy_response(record, usable[0], one_survivor(record, "synth"))
         if is_voted_on(record):
             return await compare_apart(texts_of(record), "auto", _vote, record)
-        proposed = next((i for i, response in usable if response.get("tool_calls")), None)
-        if options.method == "call" and proposed is not None:
+        if options.method == "call":
+            proposed = next((i for i in usable if record["panel"][i].get("tool_calls")), best(record))
             return copy_response(record, proposed, [])
         short = options.method == "auto" and _best_is_short(record)
-        if is_settled(record) or options.method in ("copy", "call") or short:
+        if is_settled(record) or options.method == "copy" or short:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
@@ -192,14 +196,12 @@ class _Writing(Struct):
         }
 
     async def _ask(self, prompt: prompts.Prompt, step: str, *, is_last: bool) -> Completion:
-        model = self.options.models[0]
+        model, client = self.options.models[0], self.runtime.client
         params = _params_for(self.record, self.options, model, step, self.runtime)
-        request = self.runtime.client.request(
-            model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks
-        )
+        request = client.request(model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks)
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
-        slot = Slot(model.name, step=step or None)
-        return await self.runtime.client.complete(request, model, self.ledger, slot, on_delta)
+        told = (request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
+        return client.recall(*told) or await client.complete(*told)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
@@ -244,7 +246,7 @@ def synth_messages(
     panel, analysis = record["panel"], record.get("analysis")
     fused = by_rank(record) if positions is None else positions
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
-    everyone = prompts.blind_order(record["id"], [i for i, _ in usable_responses(record)])[1]
+    everyone = prompts.blind_order(record["id"], usable_positions(record))[1]
     labels = {label: i for label, i in everyone.items() if i in fused}
     standing = [] if before is None else [_text_of(before)]
     shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
@@ -315,8 +317,8 @@ def _analysis_text(
 ) -> str:
     """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
-    by_name = {names[i]: label for label, i in labels.items()}
-    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
+    by_name = dict(zip(map(names.__getitem__, labels.values()), labels, strict=True))
+    blind = labelled_as(dict(zip(FIVE, _five_of(analysis), strict=True)), by_name) if analysis else {}
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 

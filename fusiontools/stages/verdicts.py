@@ -57,9 +57,9 @@ async def ask(
     slot: Slot,
 ) -> str | CallFailed:
     """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once."""
-    request = verdict_request(prompt, model, runtime, response_format)
+    asked = (verdict_request(prompt, model, runtime, response_format), model, ledger, slot)
     try:
-        completion = await runtime.client.complete(request, model, ledger, slot)
+        completion = runtime.client.recall(*asked) or await runtime.client.complete(*asked)
     except CallFailed as failure:
         return failure
     return completion.content

@@ -67,9 +67,12 @@ def test_what_an_interpreter_reads_as_it_starts_is_left_to_one(
     assert not can_fork(command, {**env, **more})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+# SIGTERM ends it with the one or the other status, as it comes before or after the tool listens for it.
+@pytest.mark.parametrize(
+    ("number", "statuses"), [(signal.SIGTERM, {-15, 143}), (signal.SIGKILL, {-9}), (signal.SIGINT, {130})]
+)
 def test_a_signal_ends_it_with_the_status_that_it_has_elsewhere(
-    number: signal.Signals, env: dict[str, str], tmp_path: Path
+    number: signal.Signals, statuses: set[int], env: dict[str, str], tmp_path: Path
 ) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         assert held.stdin is not None
@@ -79,5 +82,5 @@ def test_a_signal_ends_it_with_the_status_that_it_has_elsewhere(
             assert process.poll() is None
             process.send_signal(number)
 
-            assert process.wait(60) == (130 if number == signal.SIGINT else -number)
+            assert process.wait(60) in statuses
             held.stdin.close()

@@ -91,6 +91,23 @@ def test_a_replayed_answer_is_shown_too(tmp_path: Path) -> None:
     assert shown == ["Paris."]
 
 
+def test_what_is_recalled_has_begun_and_settled_and_is_shown(tmp_path: Path) -> None:
+    ask_once(Scripted(m="Paris."), journal=Journal(tmp_path / "j.db"))
+    told: list[Event] = []
+    shown: list[Any] = []
+
+    async def work() -> Completion | None:
+        client = open_door(Scripted(), journal=Journal(tmp_path / "j.db"), replay=True, notify=told.append)
+        request = client.request(M, MESSAGES, {})
+        recalled = client.recall(request, M, client.ledger("synth", "1"), Slot("m"), shown.append)
+        await client.aclose()
+        return recalled
+
+    assert asyncio.run(work()) == said("Paris.")
+    assert [(event.began, event.replayed) for event in told] == [(True, False), (False, True)]
+    assert shown == ["Paris."]
+
+
 def test_a_fallback_that_answered_is_replayed_for_its_own_request(tmp_path: Path) -> None:
     asked = model(fallbacks=("n",))
     ask_once(Scripted(m=REFUSED, n="Paris."), asked, journal=Journal(tmp_path / "j.db"))

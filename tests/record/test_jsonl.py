@@ -209,9 +209,10 @@ def test_a_written_record_is_read_back_as_it_was(whole: Any) -> None:
     assert list(jsonl.parse(line)) == list(whole)
 
 
+@pytest.mark.parametrize("separators", [None, (",", ":")])
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30, 10**300])
-def test_an_integer_of_more_than_64_bits_is_refused(number: int) -> None:
-    line = json.dumps({"prompt": "Why?", "meta": {"n": number}}).encode()
+def test_an_integer_of_more_than_64_bits_is_refused(number: int, separators: tuple[str, str] | None) -> None:
+    line = json.dumps({"prompt": "Why?", "meta": {"n": number}}, separators=separators).encode()
 
     with pytest.raises(InputError, match="more than 64 bits; write it as a string"):
         jsonl.parse(line)

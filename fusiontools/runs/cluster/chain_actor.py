@@ -278,6 +278,7 @@ class ChainActor:
 
     def _count(self, record: Record, report: BlockReport, *, passed_on: bool) -> None:
         report.counts.add(record, STAGES, passed_on=passed_on)
+        report.counts.add_calls(record)
         if "error" in record:
             reason = f"{record['error']['code']}: {record['error']['message']}"
             if reason in report.reasons or len(report.reasons) < _REASONS:
