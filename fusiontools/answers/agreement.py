@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -91,6 +92,8 @@ class Saying(NamedTuple):
     several: bool
 
 
+# A grade of each of its answers asks anew.
+@functools.lru_cache(maxsize=16)
 def ask(question: str) -> Question:
     """Read the question once for all its answers; of a long one, the end."""
     text = normalize.fold(question[-QUESTION_CHARS:])

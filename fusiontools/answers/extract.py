@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -151,6 +152,8 @@ class Result(NamedTuple):
         return (*self.pieces, self.first) if self.first else self.pieces
 
 
+# A grade reads an answer as a vote, and again beside the target.
+@functools.lru_cache(maxsize=32)
 def result_of(text: str, asked: Question) -> Result | None:
     """Return what an answer gives as its result; None where it abstains."""
     if is_marked(text):
