@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ INITIALS = compile_later(r"\b([^\W\d])\.(?=[^\W\d]\b)")
 SEVERAL = compile_later(r"[,;/&]|\b(?:and|or|und|oder|et|ou|y|o|и|или)\b")
 FORMULA = compile_later(r"\b\w++ ?[-+*/^<>=] ?\w+")
 FORMULA_SIGNS = "-+*/^<>="
+FORMULA_SIGN = compile_later(f"[{FORMULA_SIGNS}]")
 
 
 class Question(NamedTuple):
@@ -90,6 +92,8 @@ class Saying(NamedTuple):
     several: bool
 
 
+# A grade of each of its answers asks anew.
+@functools.lru_cache(maxsize=16)
 def ask(question: str) -> Question:
     """Read the question once for all its answers; of a long one, the end."""
     text = normalize.fold(question[-QUESTION_CHARS:])
@@ -196,12 +200,12 @@ def facts(long: str) -> Facts:
 
 def formulas(text: str) -> list[str]:
     """Return what is written with a sign of mathematics between words or numbers."""
-    first = [at for sign in FORMULA_SIGNS if (at := text.find(sign)) >= 0]
-    if not first:
+    first = FORMULA_SIGN.search(text)
+    if first is None:
         return []
     last = max(map(text.rfind, FORMULA_SIGNS))
     # From the word before the first sign to the end of the one behind the last, each over one space at most.
-    start, end = text.rfind(" ", 0, max(0, min(first) - 1)) + 1, text.find(" ", last + 2)
+    start, end = text.rfind(" ", 0, max(0, first.start() - 1)) + 1, text.find(" ", last + 2)
     return FORMULA.findall(text, start, len(text) if end < 0 else end)
 
 

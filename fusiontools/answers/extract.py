@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ MARK = compile_later(rf"(?:^| )[bcdfghj-npqrst]{{{MARK_CHARS}}}")
 FIRST_WORDS, LONG_WORDS = 6, 12
 #: What can be compared whole.
 SHORT_WORDS, SHORT_CHARS = 30, 300
+#: One of these is in each word of scale.
+SCALE_HINTS = ("illion", "thousand", "hundred")
 
 #: LaTeX and signs that `normalize.fold` would lose or misread, in words that it understands.
 LATEX = {
@@ -149,6 +152,8 @@ class Result(NamedTuple):
         return (*self.pieces, self.first) if self.first else self.pieces
 
 
+# A grade reads an answer as a vote, and again beside the target.
+@functools.lru_cache(maxsize=32)
 def result_of(text: str, asked: Question) -> Result | None:
     """Return what an answer gives as its result; None where it abstains."""
     if is_marked(text):
@@ -168,9 +173,11 @@ def result_of(text: str, asked: Question) -> Result | None:
         return None
     long = " ".join([first, *map(strip_markdown, lines[1:])]) if is_long(folded) else ""
     vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
+    if len(lines) == 1:
+        return Result(pieces, False, lines[0], long, vague)
     labels = tuple(LABELS.findall(f"\n{folded}"))
-    ends = (lines[0], lines[-1], labels) if len(lines) > 1 else ("", "", ())
-    if len(lines) > 1 and len(set(labels)) > 1:
+    ends = (lines[0], lines[-1], labels)
+    if len(set(labels)) > 1:
         # Every option is spoken of, or every part of the question answered: the letter before a line chooses nothing.
         parts = list(map(_unlabelled, lines))
         in_parts = all(map(LABEL.match, lines))
@@ -183,9 +190,12 @@ def is_long(folded: str) -> bool:
     """Say whether a folded text is too long to be compared whole."""
     if len(folded) > SHORT_CHARS or len(folded) <= SHORT_WORDS:
         return len(folded) > SHORT_CHARS
-    # Each of these words is a token, whatever stands around it; finding them takes a third of finding all tokens.
-    plain = normalize.ascii_words(folded) if folded.isascii() else []
-    if sum(map(str.isalpha, plain)) > SHORT_WORDS and normalize.SCALE.keys().isdisjoint(plain):
+    plain = folded.encode() if folded.isascii() else b""
+    # Each word that begins with a letter is a token, but those of scale; as many as there are digits begin with one.
+    # Finding all tokens takes three times as long.
+    letters = plain.translate(None, b"0123456789")
+    surely = len(plain.translate(normalize.WORDS_ONLY).split()) - (len(plain) - len(letters))
+    if surely > SHORT_WORDS and not any(map(folded.__contains__, SCALE_HINTS)):
         return True
     return len(normalize.tokens(folded)) > SHORT_WORDS
 
@@ -336,15 +346,16 @@ def _stated(folded: str) -> tuple[str, ...]:
 def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the line that gives the result, and before it what stands in bold there, where that is one thing."""
     line = lines[-1]
-    items = len(lines) - next((at for at in range(len(lines), 0, -1) if not ITEM.match(lines[at - 1])), 0)
-    if items > 1:
-        return (", ".join(ITEM.sub("", item, count=1) for item in lines[-items:]),)
-    if len(lines) > 1 and _is_short_answer(lines[0]) and len(normalize.tokens(line)) > LONG_WORDS:
-        line = lines[0]
+    if len(lines) > 1:
+        items = len(lines) - next((at for at in range(len(lines), 0, -1) if not ITEM.match(lines[at - 1])), 0)
+        if items > 1:
+            return (", ".join(ITEM.sub("", item, count=1) for item in lines[-items:]),)
+        if _is_short_answer(lines[0]) and len(normalize.tokens(line)) > LONG_WORDS:
+            line = lines[0]
     opening = THEREFORE.match(line)
     if opening and _says(line[opening.end() :]):
         line = line[opening.end() :]
-    bold = BOLD.findall(line)
+    bold = BOLD.findall(line) if "**" in line else []
     if len(bold) == 1 and not bold[0].rstrip().endswith(":") and not STOP.issuperset(normalize.tokens(bold[0])):
         return (bold[0], line)
     return (line,)
@@ -352,7 +363,7 @@ def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
 
 def _unnumbered(lines: Sequence[str]) -> str:
     """Return the first line, without its number where it begins a list."""
-    listed = len(lines) > 1 and all(map(ITEM.match, lines[:2]))
+    listed = all(map(ITEM.match, lines[:2]))
     return ITEM.sub("", lines[0], count=1) if listed else lines[0]
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fusiontools.answers import agreement, normalize, numbers, structured, words
 from fusiontools.answers.agreement import Question
@@ -62,16 +62,13 @@ CODE_WORDS_TEXT = "version release id identifier hash serial code number ip isbn
 CODE_WORDS = frozenset(CODE_WORDS_TEXT.split()) | {
     f"{kind}code" for kind in ("zip", "post", "area", "error", "status", "product", "country")
 }
-#: So many words in a row are no number with its unit, and no list of some.
-PROSE = compile_later(r"(?:[^\W\d_]{2,}+[ ,;:.]++){12}")
-#: The same in ASCII, in half the time.
-ASCII_PROSE = compile_later(r"(?:[A-Za-z]{2,}+[ ,;:.]++){12}")
 #: How many words of a long answer its key shows.
 SHOWN_WORDS = 12
 #: A key that cannot be read otherwise.
 ONE_WORD = compile_later(r"[a-z]+")
 #: How often a key is read again at most.
 READINGS = 4
+_Read = TypeVar("_Read")
 KINDS = ("auto", "number", "choice", "text", "json:PATH", "regex:RE")
 
 
@@ -80,13 +77,19 @@ class Votes(NamedTuple):
 
     #: number, choice, yes_no, text, json or regex.
     kind: str
-    #: Each answer's canonical key, never an empty one; None where it abstains.
-    keys: list[str | None]
+    #: What each answer says, the same text for all that say the same: its key, or, of a long answer without a result,
+    #: all of it behind a line feed. Never an empty one; None where it abstains.
+    said: list[str | None]
     #: Positions of long answers of which code cannot tell whether they agree with others: it finds no result in them,
     #: or they differ from one with the same result in nothing but a number, a formula or a "not".
     vague: frozenset[int]
     #: Positions of answers that give none, and say so.
     refusing: frozenset[int]
+
+    @property
+    def keys(self) -> list[str | None]:
+        """Each answer's canonical key, never an empty one; None where it abstains."""
+        return [cut_key(_key_of(said)) if said else None for said in self.said]
 
 
 def check_key(key: str) -> None:
@@ -117,11 +120,13 @@ def read_responses(responses: Sequence[Mapping[str, Any]], key: str = "auto", qu
     }
     told = [at for at in range(len(responses)) if at not in called]
     votes = read_votes([responses[at].get("content", "") for at in told], key, question)
-    keys: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
-    keys.update(zip(told, votes.keys, strict=True))
+    if not called:
+        return votes
+    said: dict[int, str | None] = {at: structured.calls_key(made) for at, made in called.items()}
+    said.update(zip(told, votes.said, strict=True))
     return Votes(
         votes.kind if told else "json",
-        [keys[at] for at in range(len(responses))],
+        [said[at] for at in range(len(responses))],
         frozenset(told[at] for at in votes.vague),
         frozenset(told[at] for at in votes.refusing),
     )
@@ -140,12 +145,10 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        return Votes(
-            kind, _cut_keys([structured.by_pattern(pattern, text) for text in texts]), frozenset(), frozenset()
-        )
+        return Votes(kind, [structured.by_pattern(pattern, text) or None for text in texts], frozenset(), frozenset())
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        return Votes(kind, _cut_keys([structured.by_path(steps, text) for text in texts]), frozenset(), frozenset())
+        return Votes(kind, [structured.by_path(steps, text) or None for text in texts], frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
@@ -167,14 +170,13 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         read = _as_text(results, asked)
     else:
         kind, read = _suiting(texts, results, asked)
-    keys = _cut_keys(read)
-    unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not keys[at])]
+    unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not read[at])]
     if kind != "text":
         # As text, the vague ones are unread already, and comparing whole texts takes as long as reading them.
         doubtful = doubtful or _doubtful(results)
-    vague = frozenset(unread).union(*(pair for pair in doubtful if keys[pair[0]] and keys[pair[0]] == keys[pair[1]]))
-    refusing = [at for at, each in enumerate(results) if each is None and not keys[at] and texts[at].strip()]
-    return Votes(kind, keys, vague, frozenset(refusing))
+    vague = frozenset(unread).union(*(pair for pair in doubtful if read[pair[0]] and read[pair[0]] == read[pair[1]]))
+    refusing = [at for at, each in enumerate(results) if each is None and not read[at] and texts[at].strip()]
+    return Votes(kind, [each or None for each in read], vague, frozenset(refusing))
 
 
 def surely_vague(texts: Sequence[str], question: str = "") -> bool:
@@ -212,8 +214,8 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
     asked = agreement.ask(question)
     results = [result_of(text, asked) for text in texts]
     if asks_code(asked):
-        return _cut_keys([words.literal_of(each.pieces[0], asked) if each else None for each in results])
-    return [(_words(each, asked) or None) if each else None for each in results]
+        return [cut_key(words.literal_of(each.pieces[0], asked)) or None if each else None for each in results]
+    return [_key_of(_words(each, asked)) or None if each else None for each in results]
 
 
 def asks_code(asked: Question) -> bool:
@@ -221,47 +223,70 @@ def asks_code(asked: Question) -> bool:
     return agreement.may_hold(asked.text, asked.words, CODE_WORDS) and ASKS_CODE.search(asked.text) is not None
 
 
-def _cut_keys(keys: Sequence[str | None]) -> list[str | None]:
-    return [cut_key(key) if key else None for key in keys]
+def _key_of(said: str) -> str:
+    """Return the key of what an answer says in words; of a long one, a few words and what stands for all of it."""
+    if said[:1] != "\n":
+        return said
+    long = said[1:]
+    return mark(" ".join(normalize.tokens(long[:KEY_CHARS])[:SHOWN_WORDS]), long)
 
 
 def _suiting(
     texts: Sequence[str], results: Sequence[Result | None], asked: Question
 ) -> tuple[str, Sequence[str | None]]:
     """Read all results as the first kind that suits more than half of those that say anything."""
-    half = len([each for each in results if each]) / 2
     whole = [structured.whole_key(text) for text in texts]
-    if sum(map(bool, whole)) > half:
+    if sum(map(bool, whole)) > len(list(filter(None, results))) / 2:
         return "json", whole
     options = words.options_of(asked.text)
     # What is spoken of in passing in a long text chooses nothing, where nothing was to be chosen.
-    letters = _each(results, lambda each: words.letter_of(each, options, asked.text), spoken_of=bool(options))
-    if sum(map(bool, letters)) > half:
-        return "choice", letters
-    verdicts = _each(results, lambda each: words.verdict_of(each, asked), spoken_of=asked.polar or bool(asked.either))
-    if sum(map(bool, verdicts)) > half:
+    chosen = _most(results, lambda each: words.letter_of(each, options, asked.text), vague=bool(options))
+    if chosen:
+        return "choice", chosen
+    verdicts = _most(results, lambda each: words.verdict_of(each, asked), vague=asked.polar or bool(asked.either))
+    if verdicts:
         return "yes_no", verdicts
     if asks_code(asked):
-        return "text", _each(results, lambda each: words.literal_of(each.pieces[0], asked), spoken_of=True)
-    known = {each: _concluded_number(each, asked) for each in dict.fromkeys(results)}
-    counted = [known[each] for each in results]
+        return "text", [words.literal_of(each.pieces[0], asked) if each else None for each in results]
     enough = numbers.NEW if asked.number or not numbers.WHEN.isdisjoint(asked.words) else numbers.ALONE
-    if len([number for number in counted if number and number.grade >= enough]) > half:
-        return "number", numbers.keys_of(counted, asked.text)
-    return "text", _as_text(results, asked)
+    counted = _most(
+        results, lambda each: _concluded_number(each, asked), lambda number: number.grade >= enough, vague=True
+    )
+    return ("number", numbers.keys_of(counted, asked.text)) if counted else ("text", _as_text(results, asked))
 
 
-def _each(
-    results: Sequence[Result | None], read: Callable[[Result], str | None], *, spoken_of: bool
-) -> list[str | None]:
-    """Read each result once; vague ones only where the question speaks of what is looked for."""
-    known = {each: read(each) for each in dict.fromkeys(results) if each and (spoken_of or not each.vague)}
-    return [known.get(each) if each else None for each in results]
+def _most(
+    results: Sequence[Result | None],
+    read: Callable[[Result], _Read | None],
+    suits: Callable[[_Read], bool] = bool,
+    *,
+    vague: bool,
+) -> list[_Read | None] | None:
+    """Read all results, each once; None as soon as no more than half of those that say anything can suit.
+
+    Args:
+        vague: whether those of long answers without a result are read.
+    """
+    told = [each for each in results if each]
+    spare = len(told) / 2
+    known: dict[Result, _Read | None] = {}
+    for each in told:
+        if each not in known:
+            known[each] = read(each) if vague or not each.vague else None
+        found = known[each]
+        if not found or not suits(found):
+            spare -= 1
+            if spare <= 0:
+                return None
+    return [known[each] if each else None for each in results] if told else None
 
 
 def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | None]:
     """Return what each result says in words: of all that say the same, what most say, else the shortest."""
     known = {each: _words(each, asked) if each else "" for each in dict.fromkeys(results)}
+    if any(map(is_marked, known.values())):
+        # An answer that is a key says the same as the long one from which it was made.
+        known = {each: _key_of(said) for each, said in known.items()}
     keys = [known[each] for each in results]
     said = {
         key: agreement.say(asked, strip_markdown(each.pieces[0]))
@@ -279,12 +304,12 @@ def _as_text(results: Sequence[Result | None], asked: Question) -> list[str | No
 
 
 def _words(result: Result, asked: Question) -> str:
-    """Return the words of a result; of a long answer, a few words and what stands for all of it.
+    """Return the words of a result; of a long answer, all of it behind a line feed, which is in no other key.
 
     They are read again until they say no less, so that a key is its own key.
     """
     if result.vague:
-        return mark(" ".join(normalize.tokens(result.long[:KEY_CHARS])[:SHOWN_WORDS]), result.long)
+        return f"\n{result.long}"
     if is_marked(result.pieces[0]):
         return result.pieces[0]
     key = cut_key(words.key_of(result.pieces[0], asked))
@@ -313,12 +338,7 @@ def _concluded_number(result: Result | None, asked: Question) -> Quantity | None
     if result is None or not result.vague:
         return _number(result, asked)
     for piece in filter(normalize.DIGIT.search, dict.fromkeys(result.all_pieces)):
-        # Reading takes a tenth of a millisecond: most lines of prose neither conclude anything nor are a number alone.
-        prose = ASCII_PROSE if piece.isascii() else PROSE
-        if prose.search(piece) and not numbers.may_conclude(piece):
-            continue
-        found = numbers.read(piece, asked.words, stated=False)
-        is_line = piece in (result.pieces[-1], result.first)
-        if found and (found.concluded or found.grade == numbers.ALONE) and (asked.number or is_line):
+        found = numbers.read_conclusion(piece, asked.words)
+        if found and (asked.number or piece in (result.pieces[-1], result.first)):
             return found
     return None

@@ -14,7 +14,7 @@ import functools
 import operator
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from fusiontools.answers import extract, normalize
 from fusiontools.answers.agreement import NEGATIONS, QUESTION_CHARS, STOP, formulas
@@ -43,43 +43,56 @@ WORD = compile_later(r"[^\W\d_]\w*")
 #: In ASCII, a word whose first letter is a capital, with the digits before it; written so that a search goes from one
 #: capital or digit to the next.
 ASCII_CAPITALISED = compile_later(r"[0-9_A-Z](?<!\w[0-9_A-Z])[0-9_]*(?:(?<=[A-Z])|[A-Z])\w*", re.ASCII)
-NEGATION_BITS = {word: 1 << at for at, word in enumerate(sorted(NEGATIONS))}
-NEGATION_MASK = (1 << len(NEGATION_BITS)) - 1
+#: The bit of a text that denies; the next ones stand for the stems of what it denies with.
+DENIED = 1
+NEGATION_STEMS = {word: 2 << at for at, word in enumerate(sorted(NEGATIONS))}
+NEGATION_MASK = (2 << len(NEGATION_STEMS)) - 1
+KNOWN_WORDS = dict.fromkeys(STOP, 0) | {word: bit | DENIED for word, bit in NEGATION_STEMS.items()}
+
+_Set = TypeVar("_Set", int, frozenset[str])
 
 
-class Stems(dict[str, int]):
-    """What stands for the stem of each word in the texts of one record: one bit; 0 for a number and a stop word."""
+class Stems:
+    """What stands for the words in the texts of one record: a bit for each stem and number, none for stop words."""
 
     def __init__(self) -> None:
-        super().__init__(dict.fromkeys(STOP, 0))
-        self._bits = dict(NEGATION_BITS)
-        self._read: dict[str, tuple[list[str], int]] = {}
+        #: The bits that stand for numbers.
+        self.numbers = 0
+        self._bits = KNOWN_WORDS.copy()
+        self._stems = NEGATION_STEMS.copy()
+        self._read: dict[str, int] = {}
 
-    def __missing__(self, word: str) -> int:
-        # What comes before the colon is a number.
-        bit = self[word] = self._bits.setdefault(word[:STEM_CHARS], 1 << len(self._bits)) if word >= ":" else 0
-        return bit
-
-    def read(self, text: str) -> tuple[list[str], int]:
-        """Return the words and numbers of a text, and the bits of its stems; each text is read once."""
+    def read(self, text: str) -> int:
+        """Return the bits of the words and numbers of a text; each text is read once."""
         known = self._read.get(text)
         if known is None:
-            found = normalize.tokens(normalize.fold(text))
-            known = self._read[text] = found, functools.reduce(operator.or_, map(self.__getitem__, found), 0)
+            words = set(normalize.tokens(normalize.fold(text)))
+            for word in words.difference(self._bits):
+                # What comes before the colon is a number.
+                stem = word[:STEM_CHARS] if word >= ":" else word
+                bit = self._bits[word] = self._stems.setdefault(stem, 2 << len(self._stems))
+                if word < ":":
+                    self.numbers |= bit
+            known = self._read[text] = functools.reduce(operator.or_, map(self._bits.__getitem__, words), 0)
         return known
 
 
-class Point(NamedTuple):
+class Point:
     """One sentence of one answer."""
 
-    owner: int
-    text: str
-    #: Its stems, without numbers and negations: one bit for each stem that any of the answers has.
-    words: int
-    numbers: frozenset[str]
-    #: Capitalised words, and formulas.
-    names: frozenset[str]
-    negated: bool
+    def __init__(self, owner: int, text: str, stems: Stems) -> None:
+        self.owner, self.text = owner, text
+        bits = stems.read(text)
+        #: The bits of its stems, without numbers and negations.
+        self.words = bits & ~(stems.numbers | NEGATION_MASK)
+        self.numbers = bits & stems.numbers
+        self.negated = bool(bits & DENIED)
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """Its capitalised words, and formulas."""
+        found = [word for word in capitalised(self.text) if word.casefold() not in STOP]
+        return frozenset(found + formulas(self.text))
 
 
 def points_of(answers: Sequence[str], order: Sequence[int], stems: Stems) -> list[Point]:
@@ -94,12 +107,12 @@ def points_of(answers: Sequence[str], order: Sequence[int], stems: Stems) -> lis
         for sentence in _sentences(answers[owner][:ANSWER_CHARS]):
             text = shorten(sentence)
             if text not in mine:
-                point = _point(owner, text, stems)
+                point = Point(owner, text, stems)
                 if point.words.bit_count() >= MIN_WORDS:
                     mine[text] = point
             if len(mine) == limit:
                 break
-        points += mine.values() or [_point(owner, shorten(answers[owner]), stems)]
+        points += mine.values() or [Point(owner, shorten(answers[owner]), stems)]
     return points
 
 
@@ -118,15 +131,15 @@ def _shared(one: Point, other: Point) -> int:
     return (one.words & other.words).bit_count()
 
 
-def _nested(one: frozenset[str], other: frozenset[str]) -> bool:
-    return one <= other or one >= other
+def _nested(one: _Set, other: _Set) -> bool:
+    return one & other in (one, other)
 
 
 def opposed(one: Point, other: Point) -> bool:
     """Say whether two answers' sentences say nearly the same with other numbers, or one denies the other."""
-    if one.owner == other.owner or len(one.numbers) != len(other.numbers):
+    if one.owner == other.owner or (one.negated == other.negated) == (one.numbers == other.numbers):
         return False
-    if (one.negated == other.negated) == (one.numbers == other.numbers):
+    if one.numbers.bit_count() != other.numbers.bit_count():
         return False
     shared = _shared(one, other)
     return shared >= MIN_WORDS and shared >= OPPOSED_OF_MORE * max(one.words.bit_count(), other.words.bit_count())
@@ -135,7 +148,7 @@ def opposed(one: Point, other: Point) -> bool:
 def topic_of(one: Point, other: Point, stems: Stems) -> str:
     """Name what two sentences are about: the words they share, in order."""
     shared = one.words & other.words
-    return " ".join([word for word in WORD.findall(one.text) if shared & stems.read(word)[1]])
+    return " ".join([word for word in WORD.findall(one.text) if shared & stems.read(word)])
 
 
 def shorten(text: str, limit: int = SENTENCE_CHARS) -> str:
@@ -145,14 +158,6 @@ def shorten(text: str, limit: int = SENTENCE_CHARS) -> str:
     if "  " in line or not line.isprintable():
         line = " ".join(line.split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
-
-
-def _point(owner: int, text: str, stems: Stems) -> Point:
-    found, words = stems.read(text)
-    numbers = frozenset(filter(":".__gt__, found))
-    names = [word for word in capitalised(text) if word.casefold() not in STOP]
-    negated = not NEGATIONS.isdisjoint(found)
-    return Point(owner, text, words & ~NEGATION_MASK, numbers, frozenset(names + formulas(text)), negated)
 
 
 def capitalised(text: str) -> list[str]:
@@ -201,9 +206,9 @@ def clusters_of(votes: Votes) -> list[list[int]]:
     Those that vote for nothing come last; those that refuse, or do not know, say the same.
     """
     groups: dict[str | int, list[int]] = {}
-    for at, key in enumerate(votes.keys):
-        groups.setdefault(key or ("" if at in votes.refusing else at), []).append(at)
-    return sorted(groups.values(), key=lambda group: (not votes.keys[group[0]], -len(group), group[0]))
+    for at, said in enumerate(votes.said):
+        groups.setdefault(said or ("" if at in votes.refusing else at), []).append(at)
+    return sorted(groups.values(), key=lambda group: (not votes.said[group[0]], -len(group), group[0]))
 
 
 def agreement_share(votes: Votes) -> float | None:
@@ -212,12 +217,12 @@ def agreement_share(votes: Votes) -> float | None:
     None where it is unknown: of a long answer that gives no result, code cannot tell whether it agrees, unless all are
     the same word for word.
     """
-    if not votes.keys:
+    if not votes.said:
         return 0.0
     largest = clusters_of(votes)[0]
-    if votes.vague and (votes.kind != "text" or len(largest) < len(votes.keys)):
+    if votes.vague and (votes.kind != "text" or len(largest) < len(votes.said)):
         return None
-    return round(len(largest) / len(votes.keys), 2)
+    return round(len(largest) / len(votes.said), 2)
 
 
 def same(question: str, one: str, other: str) -> bool | None:
@@ -268,7 +273,7 @@ def analyse(
     clusters = clusters_of(votes)
     stems = Stems()
     ranking = rank(_resembling(votes, answers, clusters, stems) if votes.vague else clusters, confidence)
-    ranking.sort(key=lambda position: (not votes.keys[position], not answers[position].strip()))
+    ranking.sort(key=lambda position: (not votes.said[position], not answers[position].strip()))
     told = [position for position in ranking if answers[position].strip()]
     if is_short(answers):
         analysis = _compare_whole(question, names, answers, clusters, told)
@@ -280,7 +285,8 @@ def analyse(
 def _resembling(votes: Votes, answers: Sequence[str], clusters: list[list[int]], stems: Stems) -> list[list[int]]:
     """Return clusters for the ranking alone, in which long answers that share many words have company."""
     groups = [group for group in clusters if votes.vague.isdisjoint(group)]
-    words = {at: stems.read(answers[at][:ANSWER_CHARS])[1] for at in votes.vague}
+    bits = {at: stems.read(answers[at][:ANSWER_CHARS]) for at in votes.vague}
+    words = {at: its & ~(stems.numbers | DENIED) for at, its in bits.items()}
     for at in sorted(votes.vague):
         near = [
             group for group in groups if any(other in words and _resemble(words[at], words[other]) for other in group)
@@ -386,14 +392,14 @@ def _results(
     question: str, names: Sequence[str], answers: Sequence[str], votes: Votes, told: list[int]
 ) -> list[dict[str, Any]]:
     """Contrast what the answers give as their result, where several give one: `Answer: …`, `Yes, …`, a final number."""
+    keys = votes.keys if votes.kind != "text" else []
     given: dict[int, str] = {}
     for at in told:
-        key = votes.keys[at]
-        if key and at not in votes.vague:
-            value = normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:])) if votes.kind == "text" else key
+        if votes.said[at] and at not in votes.vague:
+            value = keys[at] if keys else normalize.stated(normalize.fold(answers[at][-TAIL_CHARS:]))
             given[at] = answers[at] if is_short([answers[at]]) else value or ""
     given = {at: stance for at, stance in given.items() if stance}
-    if len({votes.keys[at] for at in given}) < 2:
+    if len({votes.said[at] for at in given}) < 2:
         return []
     return [_contradiction(question, names, given)]
 
@@ -406,7 +412,7 @@ def _contradiction(topic: str, names: Sequence[str], stances: dict[int, str]) ->
 
 def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:
     """Name the content words of the question that no answer uses; all of every answer is searched."""
-    folded = [normalize.fold(answer) for answer in answers]
+    said = "\n".join(map(normalize.fold, answers))
     missing = []
     for word in dict.fromkeys(BLIND_WORD.findall(question[-QUESTION_CHARS:])):
         if word.casefold() in COMMON:
@@ -415,8 +421,7 @@ def _blind_spots(question: str, answers: Sequence[str]) -> list[str]:
         # Of a script without spaces, one cannot tell which pairs of characters are words.
         if more or len(term) < MIN_BLIND_CHARS or term in COMMON:
             continue
-        beginning = term[: min(STEM_CHARS, max(MIN_BLIND_CHARS, len(term) - 3))]
-        if not any(beginning in text for text in folded):
+        if term[: min(STEM_CHARS, max(MIN_BLIND_CHARS, len(term) - 3))] not in said:
             missing.append(word)
     return [f"No answer mentions: {', '.join(missing[:MAX_BLIND_WORDS])}"] if missing and answers else []
 

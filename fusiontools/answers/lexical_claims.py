@@ -32,7 +32,7 @@ def find_claims(texts: Mapping[str, str], votes: Votes) -> list[Any]:
 def _results(names: Sequence[str], answers: Sequence[str], votes: Votes, told: Sequence[int]) -> list[Any]:
     """Return what the answers come to as claims, each against all others; who says nothing contradicts nobody."""
     groups = [[at for at in group if at in told] for group in lexical.clusters_of(votes)]
-    groups = [group for group in groups if group and votes.keys[group[0]]]
+    groups = [group for group in groups if group and votes.said[group[0]]]
     found = []
     for group in groups:
         others = sorted(at for other in groups if other is not group for at in other)

@@ -109,6 +109,7 @@ def fold(text: str) -> str:
         if any(map(text.__contains__, SUPERSCRIPTS)):
             text = EXPONENT.sub(lambda match: f"^{match[1].translate(SUPERSCRIPT)}", text)
         text = unicodedata.normalize("NFKD", SIGN.sub(lambda match: SIGNS[match[0]], text))
+    if not text.isascii():
         text = unicodedata.normalize("NFC", ACCENTS.sub("", text))
         text = FOREIGN_DIGIT.sub(lambda match: str(int(match[0])), text)
     text = text.casefold()
@@ -159,13 +160,12 @@ def ascii_words(text: str) -> list[str]:
 
 def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
     """Return the words and numbers of a text in ASCII, and the places of the numbers among them."""
-    first, *rest = ASCII_NUMERAL.split(folded)
-    found = ascii_words(first)
-    places: list[int] = []
-    for number, text in zip(rest[::2], rest[1::2], strict=True):
-        places.append(len(found))
-        found.append(number)
-        found += ascii_words(text)
+    cut = ASCII_NUMERAL.split(folded)
+    # Between numbers, no word begins with a digit.
+    found = ascii_words(" 0 ".join(cut[::2]))
+    places = [at for at, word in enumerate(found) if word == "0"]
+    for at, number in zip(places, cut[1::2], strict=True):
+        found[at] = number
     return found, places
 
 

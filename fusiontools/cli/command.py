@@ -30,6 +30,8 @@ _CONFIG_HELP = (
 _NAMES_WIDTH = 30
 #: How wide help is, as click has it: at most, at least, and where nobody knows how wide the screen is.
 _WIDEST, _NARROWEST, _COLUMNS = 100, 50, 80
+#: New objects after which young ones are looked through for garbage.
+_GARBAGE = 5_000
 
 
 def command(
@@ -228,6 +230,17 @@ def leave(status: int) -> NoReturn:
         except (OSError, ValueError):
             continue
     os._exit(status)
+
+
+def collect_less() -> None:
+    """Spare what is loaded by now the search for garbage, and look for new garbage less often.
+
+    What lives as long as the process is never garbage: looking through it again and again took a tenth of a call.
+    """
+    import gc
+
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 def _occupy_closed_streams() -> None:

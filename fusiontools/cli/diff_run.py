@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from fusiontools.cli.command import complain, leave
+from fusiontools.cli.command import collect_less, complain, leave
 from fusiontools.cli.diff_text import KIND_WORDS, DiffPrinter, one_line, unread_lines
 from fusiontools.cli.io import Input, Line, Sink, is_colour_welcome
 from fusiontools.cli.text import Paint
@@ -90,6 +90,7 @@ class Comparison:
             signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
         if "-" in self.files and os.isatty(0):
             complain("fuse-diff", "reads records on stdin; press Ctrl-D to end (--help explains)")
+        collect_less()
         first, second = (Input([name], "jsonl", self.wanted.max_line_bytes) for name in self.files)
         self.sink = Sink()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from fusiontools.cli.command import complain, leave, report_bug
+from fusiontools.cli.command import collect_less, complain, leave, report_bug
 from fusiontools.cli.given import read_evidence, with_evidence
 from fusiontools.cli.io import Flood, SeenIds, Sink, note_list, write_all
 from fusiontools.cli.progress import Progress
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 _FAILURES_SHOWN, _SAME_SHOWN = 10, 3
 _GIVE_UP_S = 0.2
-#: New objects after which young ones are looked through for garbage.
-_GARBAGE = 5_000
 
 
 class FilterPlan(Struct, frozen=True):
@@ -75,9 +72,7 @@ def run_filter(
     options = StreamOptions(**stream)
     inputs = InputOptions(**(reading or {}))
     progress = Progress(plan.tool, quiet=options.quiet)
-    # What lives as long as the process is never garbage: looking through it again and again took a tenth of a call.
-    gc.freeze()
-    gc.set_threshold(_GARBAGE)
+    collect_less()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             leave(runner.run(_Filter(plan, options, inputs, progress).run(files)))

@@ -23,7 +23,7 @@ from fusiontools.cli.command import complain, leave
 from fusiontools.cli.values import ObjectReader, is_undecided, spans_lines
 from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 18
 _HELD_BYTES = 1 << 20
 _IDS_REMEMBERED = 16_384
 #: A text in another encoding has a few bad bytes, each in a line that is refused; what has more is no text.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, field
 
 from fusiontools.cli import report_export, report_text
-from fusiontools.cli.command import complain, leave
+from fusiontools.cli.command import collect_less, complain, leave
 from fusiontools.cli.io import Input, is_colour_welcome, write_or_leave
 from fusiontools.cli.table import screen_width
 from fusiontools.config.evaluation_options import ReportOptions
@@ -47,6 +47,7 @@ async def run(files: Sequence[str], options: ReportOptions) -> int:
         # Not the loop's own handler: that one would wait until the numbers are drawn.
         signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
     load_numpy()
+    collect_less()
     if (not files or "-" in files) and os.isatty(0):
         complain(_TOOL, "reads graded records on stdin; press Ctrl-D to end (--help explains)")
     runs = [[name] for name in files] if options.compare else [files]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusiontools.cli import tune_text
-from fusiontools.cli.command import complain, leave
+from fusiontools.cli.command import collect_less, complain, leave
 from fusiontools.cli.io import Flood, Input, is_colour_welcome, write_or_leave, write_whole
 from fusiontools.cli.table import screen_width
 from fusiontools.config.evaluation_options import TuneOptions
@@ -42,6 +42,7 @@ async def run(files: Sequence[str], config: str | None, options: TuneOptions) ->
         # Not the loop's own handler: that one would wait until the numbers are there.
         signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
     load_numpy()
+    collect_less()
     base = recipe_data(config) if config else {}
     reader, flood = PanelReader(), Flood(_TOOL)
     unread = 0

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from votes import key_of, voted
 
-from fusiontools.answers import normalize
+from fusiontools.answers import normalize, numbers
 from fusiontools.answers.keys import vote_keys
 
 
@@ -368,3 +368,31 @@ def test_a_calculator_mark_is_no_part_of_the_number(text: str, key: str) -> None
 )
 def test_several_boxes_are_several_answers_unless_one_corrects_another(text: str, key: str) -> None:
     assert vote_keys([text.replace(r"\n", "\n")], "number", "Solve for x.")[1] == [key]
+
+
+MANY_WORDS = st.lists(
+    st.sampled_from(["river", "which", "wide", "`old`", "man. so", "(as the note", "says)", "[1]", "is"]), min_size=5
+)
+FEW_TEXT = """
+about 12 km $5 1,000 3/4 two thirds apples per hour day million new zealand dollars au$ and or between to = so gives
+total of - ; . * july 20, 1969 square meters minus °c
+"""
+FEW_WORDS = st.sampled_from(FEW_TEXT.split())
+
+
+@given(MANY_WORDS, st.lists(FEW_WORDS, max_size=6), st.randoms(use_true_random=False))
+def test_a_number_in_passing_is_neither_alone_nor_concluded(many: list[str], few: list[str], random: Any) -> None:
+    words = [*many, *few, "12"]
+    random.shuffle(words)
+    piece = " ".join(words)
+
+    if numbers.is_in_passing(piece):
+        found = numbers.read(piece, ["year"], stated=False)
+        assert found is None or not (found.concluded or found.grade == numbers.ALONE)
+
+
+def test_most_sentences_with_a_number_say_it_in_passing() -> None:
+    assert numbers.is_in_passing(
+        "a `panel` of models, as its manual tells whoever reads that far, asks each 3 times (or 4)"
+    )
+    assert not numbers.is_in_passing("there are about 5 million square meters per day left in it")

@@ -130,16 +130,33 @@ def test_signs_by_lot_are_scipy_s_permutation_test_of_pairs(stats: Any) -> None:
     assert pair(a, b, Draws(0, 20_000)).p == pytest.approx(expected.pvalue, abs=0.01)
 
 
+def test_resampled_means_spread_as_a_bootstrap_in_plain_python_does() -> None:
+    rng = random.Random(3)
+    expected = sorted(sum(rng.choices(SOME, k=len(SOME))) / len(SOME) for _ in range(20_000))
+
+    [drawn] = resampled_means([SOME], Draws(0, 20_000))
+
+    for share in (0.01, 0.025, 0.5, 0.975, 0.99):
+        assert quantile(drawn, share) == pytest.approx(quantile(expected, share), abs=0.01)
+
+
 def test_draws_that_fill_several_chunks_are_those_of_one_stream() -> None:
-    """More numbers than one chunk holds, against the same stream read number by number."""
-    column = [i / 7_001 for i in range(7_001)]
-    stream = random.Random("0 bootstrap 7001")
-    n = len(column)
+    """More numbers than one chunk holds, against the same stream read number by number: equal to the last digit."""
+    n, times = 7_001, 40
+    column = [i / 10_000 for i in range(n)]
+    words = iter(np.random.SFC64([0, 32, n]).random_raw(times * (n + 1) // 2).tolist())
 
-    expected = [sum(column[int.from_bytes(stream.randbytes(4), "little") * n >> 32] for _ in column) for _ in range(40)]
+    totals = []
+    for _ in range(times):
+        halves = [half for word in itertools.islice(words, (n + 1) // 2) for half in (word & 0xFFFFFFFF, word >> 32)]
+        totals.append(sum(half * n >> 32 for half in halves[:n]))
 
-    [drawn] = resampled_means([column], Draws(0, 40))
-    assert drawn == pytest.approx(sorted(total / n for total in expected), abs=1e-12)
+    [drawn] = resampled_means([column], Draws(0, times))
+    assert drawn == [round(total / 10_000 / n, 9) for total in sorted(totals)]
+
+
+def test_the_stream_is_the_same_in_every_version_and_on_every_machine() -> None:
+    assert np.random.SFC64([0, 32, 7_001]).random_raw(2).tolist() == [7733777364262089073, 5884702699872773303]
 
 
 def test_another_seed_draws_something_else() -> None:

@@ -237,7 +237,12 @@ def _read_words(answer: Data) -> Any:
 
 
 def _find_differing(a: Data, b: Data) -> list[str]:
-    return [key for key in dict.fromkeys([*a, *b]) if key not in a or key not in b or not same(a[key], b[key])]
+    # What is written alike, as most is, need not be looked through.
+    return [
+        key
+        for key in dict.fromkeys([*a, *b])
+        if key not in a or key not in b or (jsonl.dumps(a[key]) != jsonl.dumps(b[key]) and not same(a[key], b[key]))
+    ]
 
 
 def _pick_sides(key: str, a: Data, b: Data) -> Data:

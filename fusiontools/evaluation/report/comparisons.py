@@ -23,10 +23,9 @@ from fusiontools.evaluation.report.statistics import (
     Interval,
     Mean,
     PairedDifference,
-    compare_paired,
     difference_seen,
+    estimate,
     holm,
-    means,
     tasks_needed,
 )
 from fusiontools.evaluation.report.systems import ORACLE
@@ -130,11 +129,10 @@ def compare_runs(before: ScoreTable, after: ScoreTable, draws: Draws) -> Runs:
         scores = [run.of_tasks(of_run[name]) for name in names]
         rows = [places_of[task] for task in common]
         columns.append([column[rows] for column in scores])
-    pairs = compare_paired([(b, a) for a, b in zip(*columns, strict=True)], draws)
-    scored = [means(each, draws) for each in columns]
+    scored, pairs = estimate([*columns[0], *columns[1]], [(b, a) for a, b in zip(*columns, strict=True)], draws)
     found = [
         (name, a, b, pair)
-        for name, a, b, pair in zip(names, *scored, pairs, strict=True)
+        for name, a, b, pair in zip(names, scored[: len(names)], scored[len(names) :], pairs, strict=True)
         if a is not None and b is not None and pair is not None
     ]
     adjusted = holm([pair.p for *_, pair in found])

@@ -86,24 +86,22 @@ class Graded(Struct):
     def is_by(self, stage: str) -> bool:
         """Return whether this stage, `vote` or `pick`, took the answer from the panel; one that could not says so."""
         record = self.record
-        if "answer" not in record or self.has_abstained or (stage == "pick" and self.is_checked):
+        by = record["answer"].get("by") if "answer" in record else None
+        if by not in (stage, "panel") or self.has_abstained or (stage == "pick" and self.is_checked):
             return False
         if stage == "vote" and "vote" in record["answer"] and self.weighting != "plain":
             return False
-        if (by := record["answer"].get("by")) == stage:
-            return True
-        return by == "panel" and (
-            len(self.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
-        )
+        return by == stage or len(self.panel) == 1 or any(note["stage"] == stage for note in record.get("degraded", ()))
 
 
 def confidence_of(record: Record, section: Literal["panel", "baselines"]) -> dict[Place, float | None]:
     """Return how sure each response was, by layer, member and sample."""
-    responses = record.get(section) or []
-    layers = record.get("layers") or [] if section == "panel" else []
-    every = [*(response for layer in layers for response in layer), *responses]
+    layers = record.get("layers") or () if section == "panel" else ()
     return {
-        (r.get("layer", 1), r["member"], r.get("sample", 0)): r["mean_logprob"] for r in every if "mean_logprob" in r
+        (r.get("layer", 1), r["member"], r.get("sample", 0)): r["mean_logprob"]
+        for responses in (*layers, record.get(section) or ())
+        for r in responses
+        if "mean_logprob" in r
     }
 
 

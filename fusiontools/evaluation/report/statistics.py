@@ -1,7 +1,9 @@
 """How sure a number is: intervals, exact and resampled tests, and how many tasks it takes to see a difference.
 
 Each column is sorted first and has the draws of its own length, so that neither the order of records nor what else is
-asked changes a digit. The random numbers are Python's, whose stream no version of numpy changes; numpy does the sums.
+asked changes a digit. The random words are those of numpy's SFC64: of a generator of bits, and of nothing that is made
+of them, numpy promises that a seed gives the same in every version and on every machine (NEP 19). Sums are of whole
+numbers, so that they are exact in whichever order they are made.
 
 Ours and not scipy's, which would weigh 100 MB for a few lines each; scipy is what the tests hold them against.
 
@@ -13,7 +15,7 @@ Source  Wilson 1927; Efron 1979; Bonett and Price 2012, J. Educ. Behav. Stat. 37
 from __future__ import annotations
 
 import math
-import random
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -25,7 +27,12 @@ from msgspec import Struct
 from fusiontools.errors import UsageError, install_line
 
 #: How many numbers are drawn at a time: as many as a processor keeps near.
-_CHUNK = 1 << 17
+_CHUNK = 1 << 16
+#: Scores and differences are resampled as whole numbers of billionths: sums of four million tasks are exact.
+_UNIT = 1e-9
+#: How many random bits decide which task is drawn, and which sign: of n tasks none is likelier than another by more
+#: than a share of n / 2³².
+_BITS_OF_TASK, _BITS_OF_SIGN = 32, 1
 Columns = Sequence[Any]
 
 
@@ -42,6 +49,8 @@ def load_numpy() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
+    # Its products are small here: a second thread for them costs more to start than it saves.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         import numpy as np
     except ImportError:
@@ -74,12 +83,10 @@ def add_in_turn(total: float, numbers: Any) -> float:
 
 def resampled_means(columns: Columns, draws: Draws) -> list[list[float]]:
     """Return for each column the means of samples drawn from it with replacement, in ascending order."""
-    return [sorted(means) for means in _draw_by_length(columns, draws, _draw_means)]
-
-
-def signed_sums(columns: Columns, draws: Draws) -> list[list[float]]:
-    """Return for each column its sums with every sign drawn by lot."""
-    return _draw_by_length(columns, draws, _draw_sums)
+    np = load_numpy()
+    drawn = _draw_by_length(columns, draws, _draw_samples)
+    # To a billionth: what is equal but for the rounding of thirds is equal.
+    return [(np.sort(sums) * (_UNIT / len(own))).round(9).tolist() for own, sums in zip(columns, drawn, strict=True)]
 
 
 def draw_together(columns: Any, draws: Draws) -> Any:
@@ -94,61 +101,61 @@ def draw_together(columns: Any, draws: Draws) -> Any:
     off = columns - columns.mean(axis=0)
     length = np.sqrt((off * off).sum(axis=0))
     off = off / np.where(length > 0, length, 1.0)
-    return np.concatenate(list(_draw_sums(off, draws)))
+    return _draw_signs(_in_units(off), draws) * _UNIT
 
 
-def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Iterator[Any]]) -> list[list[float]]:
-    """Return what is drawn from each column; those of one length share their draws."""
+def _in_units(values: Any) -> Any:
+    return (load_numpy().asarray(values, dtype=float) / _UNIT).round()
+
+
+def _draw_by_length(columns: Columns, draws: Draws, draw: Callable[[Any, Draws], Any]) -> list[Any]:
+    """Return what is drawn from each column, in units; those of one length share their draws."""
     np = load_numpy()
     places: dict[int, list[int]] = {}
     for place, column in enumerate(columns):
         places.setdefault(len(column), []).append(place)
-    drawn: list[list[float]] = [[] for _ in columns]
+    drawn: list[Any] = [None] * len(columns)
     for alike in places.values():
-        values = np.sort(np.array([columns[place] for place in alike], dtype=np.float64)).T
-        # The last bits depend on how the sum was made.
-        numbers = np.concatenate(list(draw(values, draws))).round(12).T.tolist()
-        for place, own in zip(alike, numbers, strict=True):
+        values = _in_units(np.sort([columns[place] for place in alike])).T
+        for place, own in zip(alike, draw(values, draws).T, strict=True):
             drawn[place] = own
     return drawn
 
 
-def _random_words(kind: str, n: int, size: int, draws: Draws) -> Iterator[tuple[int, Any]]:
-    """Yield random words of 32 bits for some resamples at a time, always the same; `size` bytes for each, or more."""
-    np = load_numpy()
-    # Python says where the stream begins, and numpy goes on with it: both are the Mersenne Twister, and their words are
-    # the same, at a quarter of the time.
-    _, state, _ = random.Random(f"{draws.seed} {kind} {n}").getstate()  # noqa: S311 - statistics, no secret
-    source = np.random.RandomState()
-    source.set_state(("MT19937", state[:-1], state[-1]))
-    words = -(-size // 4)
-    at_once = max(1, _CHUNK // size)
+def _random_words(n: int, bits: int, draws: Draws) -> Iterator[Any]:
+    """Yield rows of random words of 64 bits, some at a time and in all one for each resample, always the same.
+
+    Args:
+        bits: a row has so many for each of `n` tasks, or a few more.
+    """
+    source = load_numpy().random.SFC64([draws.seed, bits, n])
+    words = -(-n * bits // 64)
+    at_once = max(1, _CHUNK // n)
     for begun in range(0, draws.resamples, at_once):
-        count = min(at_once, draws.resamples - begun)
-        yield count, source.randint(0, 1 << 32, words * count, dtype=np.uint32)
+        rows = min(at_once, draws.resamples - begun)
+        yield source.random_raw((rows, words)).astype("<u8", copy=False)
 
 
-def _draw_means(values: Any, draws: Draws) -> Iterator[Any]:
-    """Yield the means of resamples, a row for each."""
+def _draw_samples(values: Any, draws: Draws) -> Any:
+    """Return the sums of samples drawn with replacement: `draws × columns`."""
+    np = load_numpy()
+    n, sums = len(values), []
+    for words in _random_words(n, _BITS_OF_TASK, draws):
+        tasks = np.multiply(words.view("<u4")[:, :n], np.uint64(n), dtype=np.uint64)
+        tasks >>= np.uint64(_BITS_OF_TASK)
+        # Each sample counts in a stretch of its own, so that one count serves all of them.
+        tasks += np.arange(0, tasks.size, n, dtype=np.uint64)[:, None]
+        weights = np.bincount(tasks.view(np.int64).ravel(), minlength=tasks.size).reshape(tasks.shape)
+        sums.append(weights.astype(np.float64) @ values)
+    return np.concatenate(sums)
+
+
+def _draw_signs(values: Any, draws: Draws) -> Any:
+    """Return the sums with every task's sign drawn by lot: `draws × columns`."""
     np = load_numpy()
     n = len(values)
-    for count, drawn in _random_words("bootstrap", n, 4 * n, draws):
-        # Each resample counts in a stretch of its own, so that one count serves all of them.
-        places = drawn.astype(np.int64).reshape(count, n)
-        places *= n
-        places >>= 32
-        places += np.arange(count)[:, None] * n
-        weights = np.bincount(places.ravel(), minlength=count * n).reshape(count, n)
-        yield weights.astype(np.float64) @ values / n
-
-
-def _draw_sums(values: Any, draws: Draws) -> Iterator[Any]:
-    """Yield sums with signs by lot, a row for each draw."""
-    np = load_numpy()
-    n = len(values)
-    for count, drawn in _random_words("signs", n, n, draws):
-        bits = (drawn.astype("<u4", copy=False).view(np.uint8) & 1).reshape(count, -1)[:, :n]
-        yield 2 * (bits.astype(np.float64) @ values) - values.sum(axis=0)
+    bits = (np.unpackbits(words.view(np.uint8), axis=1, count=n) for words in _random_words(n, _BITS_OF_SIGN, draws))
+    return 2 * np.concatenate([each.astype(np.float64) @ values for each in bits]) - values.sum(axis=0)
 
 
 #: What lies outside an interval of 95 %, on either side.
@@ -205,36 +212,37 @@ def wilson(right: float, n: int, tail: float = TAIL) -> Interval:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def means(columns: Columns, draws: Draws) -> list[Mean | None]:
-    """Return the mean of each column, without its NaNs; None where nothing else is in it."""
+def estimate(
+    columns: Columns, pairs: Sequence[Scores], draws: Draws
+) -> tuple[list[Mean | None], list[PairedDifference | None]]:
+    """Return the mean of each column, without its NaNs, and how the two of each pair differ, task by task.
+
+    It is None where there is nothing, and where two have no task in common. What is asked for together is drawn once
+    for all that have as many tasks.
+    """
+    np = load_numpy()
     known = [present(column) for column in columns]
-    by_draws = [i for i, scores in enumerate(known) if len(scores) and not is_binary(scores)]
-    drawn = resampled_means([_widen(known[i], add_exactly(known[i]) / len(known[i]), 0.5) for i in by_draws], draws)
-    intervals = {i: (m[_rank(TAIL, len(m))], m[-1 - _rank(TAIL, len(m))]) for i, m in zip(by_draws, drawn, strict=True)}
-    found: list[Mean | None] = []
-    for i, scores in enumerate(known):
-        if not len(scores):
-            found.append(None)
-            continue
-        total = add_exactly(scores)
-        interval = intervals[i] if i in intervals else wilson(total, len(scores))
-        mean = total / len(scores)
-        found.append(Mean(len(scores), mean, (max(0.0, min(mean, interval[0])), min(1.0, max(mean, interval[1])))))
-    return found
+    # What is equal but for the last bits of a mean is a tie.
+    differences = [present(np.subtract(*pair)).round(12) for pair in pairs]
+    by_draws = [_widen(scores, _mean_of(scores), 0.5) for scores in known if len(scores) and not is_binary(scores)]
+    drawn = iter(resampled_means([*by_draws, *(_widen(d, 0.0, 1.0) for d in differences if len(d))], draws))
+    scored = [_make_mean(scores, drawn) if len(scores) else None for scores in known]
+    tests = _test(pairs, differences, draws)
+    found = [
+        _make_difference(difference, p, binary, next(drawn)) if len(difference) else None
+        for difference, (p, binary) in zip(differences, tests, strict=True)
+    ]
+    return scored, found
+
+
+def means(columns: Columns, draws: Draws) -> list[Mean | None]:
+    """Return the means alone, as `estimate` does."""
+    return estimate(columns, (), draws)[0]
 
 
 def compare_paired(pairs: Sequence[Scores], draws: Draws) -> list[PairedDifference | None]:
-    """Compare systems task by task; None where two have no task in common."""
-    # What is equal but for the last bits of a mean is a tie.
-    np = load_numpy()
-    differences = [present(np.subtract(*pair)).round(12) for pair in pairs]
-    widened = resampled_means([_widen(d, 0.0, 1.0) for d in differences if len(d)], draws)
-    tests = _test(pairs, differences, draws)
-    found: list[PairedDifference | None] = []
-    drawn = iter(widened)
-    for difference, (p, binary) in zip(differences, tests, strict=True):
-        found.append(_make_difference(difference, p, binary, next(drawn)) if len(difference) else None)
-    return found
+    """Return the differences alone, as `estimate` does."""
+    return estimate((), pairs, draws)[1]
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -267,7 +275,7 @@ def _test(pairs: Sequence[Scores], differences: Columns, draws: Draws) -> list[t
     """Return the p of each comparison, and whether it is McNemar's."""
     binary = [all(is_binary(present(scores)) for scores in pair) for pair in pairs]
     by_lot = [i for i, d in enumerate(differences) if len(d) and not binary[i]]
-    sums = dict(zip(by_lot, signed_sums([differences[i] for i in by_lot], draws), strict=True))
+    sums = dict(zip(by_lot, _draw_by_length([differences[i] for i in by_lot], draws, _draw_signs), strict=True))
     return [
         (_test_by_lot(difference, sums[i]), False)
         if i in sums
@@ -276,16 +284,33 @@ def _test(pairs: Sequence[Scores], differences: Columns, draws: Draws) -> list[t
     ]
 
 
-def _test_by_lot(difference: Any, sums: Sequence[float]) -> float:
+def _test_by_lot(difference: Any, sums: Any) -> float:
     """Return how often signs by lot give as large a sum; the one that was seen counts among them."""
-    seen = abs(add_exactly(difference)) - 1e-9
-    return (1 + sum(abs(drawn) >= seen for drawn in sums)) / (1 + len(sums))
+    # Thirds are off by less than a unit: what is as large but for that is as large.
+    seen = abs(_in_units(difference).sum()) - len(difference)
+    return float(1 + (abs(sums) >= seen).sum()) / (1 + len(sums))
+
+
+def _mean_of(scores: Any) -> float:
+    return add_exactly(scores) / len(scores)
+
+
+def _make_mean(scores: Any, drawn: Iterator[Sequence[float]]) -> Mean:
+    total = add_exactly(scores)
+    mean = total / len(scores)
+    if is_binary(scores):
+        low, high = wilson(total, len(scores))
+    else:
+        ascending = next(drawn)
+        rank = _rank(TAIL, len(ascending))
+        low, high = ascending[rank], ascending[-1 - rank]
+    return Mean(len(scores), mean, (max(0.0, min(mean, low)), min(1.0, max(mean, high))))
 
 
 def _make_difference(difference: Any, p: float, binary: bool, drawn: Sequence[float]) -> PairedDifference:
     n, wins, losses = len(difference), int((difference > 0).sum()), int((difference < 0).sum())
-    squared = add_exactly(difference * difference) / n
-    return PairedDifference(n, add_exactly(difference) / n, wins, n - wins - losses, losses, p, binary, squared, drawn)
+    squared = _mean_of(difference * difference)
+    return PairedDifference(n, _mean_of(difference), wins, n - wins - losses, losses, p, binary, squared, drawn)
 
 
 def _widen(values: Any, middle: float, unseen: float) -> Any:

@@ -6,7 +6,7 @@ Compared is money, where all of it is known and somebody pays; else the number o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -23,9 +23,9 @@ from fusiontools.evaluation.report.statistics import (
     PairedDifference,
     add_exactly,
     compare_paired,
+    estimate,
     is_binary,
     load_numpy,
-    means,
     present,
     quantile,
 )
@@ -86,13 +86,14 @@ def find_ratios(table: ScoreTable, subject: System) -> dict[System, float]:
     return ratios
 
 
-def find_nearest_in_cost(table: ScoreTable, subject: System) -> dict[System, float]:
+def find_nearest_in_cost(ratios: Mapping[System, float], subject: System) -> dict[System, float]:
     """Return of each model alone the one use whose cost is nearest to the subject's: so many samples, and their vote.
 
-    Its value is what it costs as a multiple of what the subject does.
+    Args:
+        ratios: what each system costs as a multiple of what the subject does; so are the values returned.
     """
     uses: dict[tuple[str, str], dict[System, float]] = {}
-    for system, ratio in find_ratios(table, subject).items():
+    for system, ratio in ratios.items():
         if system.model and system != subject and ratio > 0:
             uses.setdefault((system.kind, system.model), {})[system] = ratio
     chosen = (min(each, key=lambda system: (abs(math.log(each[system])), system.votes)) for each in uses.values())
@@ -193,13 +194,21 @@ class SummaryBuilder:
         self.subject = (
             self._find(subject) if subject else next(s for s in (FUSION, VOTE, *self.labels) if s in self.labels)
         )
-        self.near = find_nearest_in_cost(table, self.subject)
+        self.ratios = find_ratios(table, self.subject)
+        self.near = find_nearest_in_cost(self.ratios, self.subject)
         self._scores: dict[System, Any] = {}
 
     def build(self) -> Summary:
         """Return the report."""
-        rows = self._make_rows()
-        contests = self._compare()
+        shown, wanted = self._choose_shown(), self._choose_rivals()
+        own = self._read_scores(self.subject)
+        scores, pairs = estimate(
+            [self._read_scores(s) for s in shown],
+            [(own, self._read_scores(rival)) for _, rival in wanted],
+            self.draws,
+        )
+        rows = self._make_rows(shown, scores)
+        contests = self._compare(wanted, pairs)
         subject = self.labels[self.subject]
         return Summary(
             tasks=len(self.table.tasks),
@@ -253,15 +262,13 @@ class SummaryBuilder:
         scores = self._read_scores(system)
         return (scores == scores).tolist()  # type: ignore[no-any-return]
 
-    def _make_rows(self) -> list[SummaryRow]:
-        shown = self._choose_shown()
-        cost_ratios = find_ratios(self.table, self.subject)
+    def _make_rows(self, shown: Sequence[System], scores: Sequence[Mean | None]) -> list[SummaryRow]:
         rows = []
-        for system, score in zip(shown, means([self._read_scores(s) for s in shown], self.draws), strict=True):
+        for system, score in zip(shown, scores, strict=True):
             if score is None:
                 continue
             column = self.table.columns[system]
-            times = present(column.latencies).tolist()
+            times = load_numpy().sort(present(column.latencies)).tolist()
             is_real = system != ORACLE
             rows.append(
                 SummaryRow(
@@ -273,7 +280,7 @@ class SummaryBuilder:
                     same=tuple(self.labels[s] for s in self.table.same_as(system)[1:]),
                     is_beside=self._was_asked(system) == self._was_asked(self.subject),
                     cost=cost_of(column),
-                    ratio=cost_ratios.get(system) if is_real else None,
+                    ratio=self.ratios.get(system) if is_real else None,
                     usd_per_right=usd_per_right(column) if is_real else None,
                     p50_s=quantile(times, 0.5) if times and is_real else None,
                     p95_s=quantile(times, 0.95) if times and is_real else None,
@@ -290,8 +297,8 @@ class SummaryBuilder:
         had = (("judge", self.table.judges), ("synth", self.table.writers))
         return tuple(part for part, by in had if models & by)
 
-    def _compare(self) -> list[Contest]:
-        """Compare the subject with what it must beat to be worth its cost."""
+    def _choose_rivals(self) -> list[tuple[str, System]]:
+        """Return what the subject must beat to be worth its cost, each with the name of the comparison."""
         asked: dict[str, list[System]] = {
             "same-cost": [system for system, ratio in self.near.items() if is_near(ratio)],
             "best-single": [s for s in self.labels if s.kind == "member" and not s.votes],
@@ -299,12 +306,11 @@ class SummaryBuilder:
         asked |= self._find_part_rivals()
         asked |= {system.kind: [system] for system in (VOTE, UNTIL, LEARNED, PICK) if system in self.labels}
         same = self.table.same_as(self.subject)
-        wanted = [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
-        found = compare_paired(
-            [(self._read_scores(self.subject), self._read_scores(rival)) for _, rival in wanted], self.draws
-        )
+        return [(name, rival) for name, rivals in asked.items() for rival in rivals if rival not in same]
+
+    def _compare(self, wanted: Sequence[tuple[str, System]], pairs: Sequence[PairedDifference | None]) -> list[Contest]:
         grouped: dict[str, dict[str, PairedDifference]] = {}
-        for (name, rival), pair in zip(wanted, found, strict=True):
+        for (name, rival), pair in zip(wanted, pairs, strict=True):
             if pair is not None:
                 grouped.setdefault(name, {})[self.labels[rival]] = pair
         return correct_for_number([compare_with_best(name, rivals) for name, rivals in grouped.items()])
@@ -336,10 +342,11 @@ class SummaryBuilder:
             return column[tasks[name]]
 
         every = [(name, row.name) for name in names for row in rows]
-        found = means([within(scores[row], name) for name, row in every], self.draws)
         pairs = [(name, rival) for name in names for rival in rivals]
-        differ = compare_paired(
-            [(within(subject, name), within(scores[rival], name)) for name, rival in pairs], self.draws
+        found, differ = estimate(
+            [within(scores[row], name) for name, row in every],
+            [(within(subject, name), within(scores[rival], name)) for name, rival in pairs],
+            self.draws,
         )
         return [
             Category(

@@ -179,7 +179,7 @@ class CallTable(Struct):
                 stage, get("layer", 1), get("step"), get("member"), get("sample", 0), call["model"], call["endpoint"]
             )  # fmt: skip
             usage = get("usage")
-            tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) if usage else 0
+            tokens = usage["prompt_tokens"] + usage["completion_tokens"] if usage else 0
             # A replayed call is worth what it cost when it was bought.
             usd, latency_s = (get("saved_usd"), math.nan) if get("replayed") else (get("cost_usd"), get("latency_s"))
             number = numbers.setdefault(owner, len(numbers))

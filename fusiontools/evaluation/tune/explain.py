@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fusiontools.evaluation.report.statistics import Mean, PairedDifference, compare_paired, means
+from fusiontools.evaluation.report.statistics import Mean, PairedDifference, estimate
 from fusiontools.evaluation.tune.replay import Way
 from fusiontools.evaluation.tune.selection import Tuner
 
@@ -35,11 +35,14 @@ def explain(tuner: Tuner) -> list[MemberPart]:
     panels = tuner.panels
     members = tuple(panels.members)
     alone = tuner.replay.columns([Way("solo", (member,)) for member in members]).score
-    scores = means([[round(float(score), 6) for score in column] for column in alone.T], tuner.draws)
     without = [tuple(m for m in members if m != member) for member in members]
     votes = tuner.replay.columns([Way("vote", each) for each in (members, *without) if each]).score
     columns = [[round(float(score), 6) for score in column] for column in votes.T]
-    added = compare_paired([(columns[0], column) for column in columns[1:]], tuner.draws)
+    scores, added = estimate(
+        [[round(float(score), 6) for score in column] for column in alone.T],
+        [(columns[0], column) for column in columns[1:]],
+        tuner.draws,
+    )
     firsts = [panels.seats_of(member)[0] for member in members]
     right = panels.by_group(panels.scores[:, firsts]) >= 1
     parts = []
