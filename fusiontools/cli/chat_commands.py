@@ -16,8 +16,8 @@ from fusiontools.errors import UsageError, nearest
 from fusiontools.llm import prices
 from fusiontools.record import jsonl
 from fusiontools.record.sections import display_names, text_of
-from fusiontools.runs.chain import Costs
 from fusiontools.runs.compaction import split_summary
+from fusiontools.runs.costs import Costs
 from fusiontools.runs.session import new_session
 
 Command = Callable[[ChatLoop, str], Awaitable[bool | None]]

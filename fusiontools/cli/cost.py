@@ -75,7 +75,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
     from fusiontools.config.stage_table import StreamOptions
     from fusiontools.errors import EXIT_INTERRUPTED, EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_FAILED, InputError
     from fusiontools.record import jsonl
-    from fusiontools.runs.chain import Costs, estimate_calls
+    from fusiontools.runs.costs import Costs, estimate_calls
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave, EXIT_INTERRUPTED)
@@ -132,7 +132,7 @@ async def _run(files: Sequence[str], config: str | None, options: CostOptions, i
 
 def _parse_groups(by: str) -> list[str]:
     from fusiontools.errors import UsageError, nearest
-    from fusiontools.runs.chain import GROUPS
+    from fusiontools.runs.costs import GROUPS
 
     groups = [group.strip() for group in by.split(",") if group.strip()]
     for group in groups:

@@ -4,17 +4,12 @@ The seam is httpx's transport interface: everything above it is here, everything
 which says why it exists. One shortcut passes the seam by: over `Http1Transport` a request is written as bytes and its
 reply read as they come (`_send`), because httpx's request and response would be half of what a call costs. httpx's
 client layer (cookies, redirects, auth flows) is left out for the same reason.
-
-`FUSION_TRANSPORT=httpx` takes httpx's own transport for every call, as a proxy does that the environment names. The
-same calls fail there in the same way, but two things hold over our own only: what a server sends beyond its answer is
-not taken for the answer to the next call, and a TLS handshake that is given up leaves no socket behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
 import time
 import zlib
@@ -40,13 +35,14 @@ from fusiontools.llm.completion import (
     Thoughts,
     say_whole,
 )
-from fusiontools.llm.http1 import IDLE_S, Http1Response, Http1Transport
+from fusiontools.llm.http1 import Http1Response, Http1Transport
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import BodyMask, KeyMask, current_key
 from fusiontools.llm.openai_reply import read_plain
 from fusiontools.llm.quirks import MOST_LESSONS, Quirks
 from fusiontools.llm.reply_reader import OnBytes, ReplyReader, Translate
 from fusiontools.llm.rewrite import restore_names
+from fusiontools.llm.transport import HttpxBody, transport_for
 from fusiontools.record import jsonl
 
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
@@ -85,7 +81,7 @@ class HttpReply:
         room: what bodies that are inflated may have together.
     """
 
-    def __init__(self, body: Http1Response | _HttpxBody, mask: KeyMask, room: Room) -> None:
+    def __init__(self, body: Http1Response | HttpxBody, mask: KeyMask, room: Room) -> None:
         self.status = body.status
         #: The client's own names of the tools that went out under short ones.
         self.own_names: Mapping[str, str] = {}
@@ -315,7 +311,7 @@ class HttpBackend:
         model, waits, tools = body["model"], body["model"] in self._waits, _tool_names(body)
         return ReplyReader(model, translate, hear, started=started, waits=waits, tools=tools)
 
-    def _send(self, content: bytes, mask: KeyMask) -> Awaitable[Http1Response | _HttpxBody]:
+    def _send(self, content: bytes, mask: KeyMask) -> Awaitable[Http1Response | HttpxBody]:
         """Send a body; what is awaited is the response when its head has come."""
         depth, traced, transport = DEPTH.get(), TRACED.get(), self._transport
         if transport is None:
@@ -327,7 +323,7 @@ class HttpBackend:
             return transport.exchange(b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content))
         hop = {DEPTH_HEADER: str(depth)} if depth else {}
         headers = {**self._headers, **self._key_header(mask), **hop, **more, "content-length": str(len(content))}
-        return _HttpxBody.of(transport, httpx.Request("POST", self._url, headers=headers, content=content))
+        return HttpxBody.of(transport, httpx.Request("POST", self._url, headers=headers, content=content))
 
     def _head_with(self, mask: KeyMask) -> bytes:
         """Return what begins every request with this key: it is written once."""
@@ -412,70 +408,6 @@ def _url(endpoint: Endpoint, path: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
         raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no http or https URL")
     return url
-
-
-def transport_for(url: httpx.URL) -> httpx.AsyncBaseTransport:
-    """Return what carries calls to this URL, as the environment wants it.
-
-    Raises:
-        CallFailed: the environment names a transport or a proxy that cannot be.
-    """
-    chosen, proxy = os.environ.get("FUSION_TRANSPORT", ""), _proxy_address(url)
-    if chosen not in ("", "httpx"):
-        raise CallFailed("connect", f"FUSION_TRANSPORT: {chosen!r} is unknown; `httpx` is what can be chosen")
-    if proxy is None and not chosen:
-        return Http1Transport(url)
-    try:
-        through = httpx.Proxy(proxy) if proxy else None
-        # Certificates take 17 ms to read, so plain http has none. The calls in flight are bounded above.
-        limits, verified = httpx.Limits(keepalive_expiry=IDLE_S), url.scheme == "https"
-        return httpx.AsyncHTTPTransport(verify=verified, proxy=through, limits=limits)
-    except (httpx.InvalidURL, ImportError, ValueError) as error:  # the second: SOCKS needs another package
-        raise CallFailed("connect", f"the proxy that the environment names cannot be used: {error}") from error
-    except OSError as error:
-        raise httpx.ConnectError(f"the certificates to trust cannot be read: {error}") from error
-
-
-def _proxy_address(url: httpx.URL) -> str | None:
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
-    return None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
-
-
-class _HttpxBody:
-    """The response of one of httpx's own transports, as `Http1Response` is one of ours."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.status, self.headers, self.size = response.status_code, response.headers.raw, 0
-        self._response = response
-        if response.is_stream_consumed:  # what a transport has read already it has inflated, too
-            self.headers = [(name, value) for name, value in self.headers if name.lower() != b"content-encoding"]
-
-    @classmethod
-    async def of(cls, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> _HttpxBody:
-        """Send a request."""
-        return cls(await transport.handle_async_request(request))
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        response = self._response
-        async for chunk in response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw():
-            self.size += len(chunk)
-            yield chunk
-
-    def at_hand(self) -> None:
-        """Return nothing: nobody says how much has come."""
-
-    async def each(self, take: OnBytes) -> None:
-        """Hand on the body as it comes."""
-        async for chunk in self:
-            take(chunk)
-
-    async def aclose(self) -> None:
-        """Close it, read or not."""
-        await self._response.aclose()
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:

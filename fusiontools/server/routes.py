@@ -23,7 +23,7 @@ from fusiontools.record import jsonl, schemas
 from fusiontools.record.params import PARAMETERS
 from fusiontools.record.sections import DERIVED
 from fusiontools.record.types import Call
-from fusiontools.runs.chain import estimate_calls
+from fusiontools.runs.costs import estimate_calls
 from fusiontools.server import metrics
 from fusiontools.server.fuse_stream import say_run, show, wait_for, with_question_of_record
 from fusiontools.server.jobs import Exchange, Job, record_of

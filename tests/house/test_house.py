@@ -22,7 +22,10 @@ FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "runs eva
 #: The one home of each package that is not ours, and of the standard library's database.
 HOMES = {
     "click": {"cli.command", "config.click_options"},
-    "httpx": {"llm.batches.batch_http", "llm.batches.batch_lines", "llm.http", "llm.http1", "tools.guarded_http"},
+    "httpx": {
+        *("llm.batches.batch_http", "llm.batches.batch_lines", "llm.http", "llm.http1", "llm.transport"),
+        "tools.guarded_http",
+    },
     "httptools": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured", "llm.sensitive", "runs.agent.file_tools"},

@@ -26,8 +26,9 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.http import HttpBackend, transport_for
+from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.http1 import Http1Transport
+from fusiontools.llm.transport import transport_for
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1"])

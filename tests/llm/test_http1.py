@@ -27,9 +27,10 @@ from workdir import Upstream
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.llm.http import HttpBackend, transport_for
+from fusiontools.llm.http import HttpBackend
 from fusiontools.llm.http1 import Http1Response, Http1Transport
 from fusiontools.llm.reply_reader import OnBytes
+from fusiontools.llm.transport import transport_for
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 #: Our own transport, and httpx's, which carries what goes over a proxy.

@@ -20,8 +20,8 @@ from fusiontools.llm.client import Client
 from fusiontools.llm.completion import CompletionRequest
 from fusiontools.llm.dry_run import DryRun
 from fusiontools.record.types import Call, Record
-from fusiontools.runs import chain
-from fusiontools.runs.chain import Chain, Costs, chain_of, compose
+from fusiontools.runs.chain import Chain, chain_of, compose
+from fusiontools.runs.costs import Costs, estimate_calls
 from fusiontools.stages.runtime import Runtime
 
 
@@ -85,7 +85,7 @@ def test_as_many_calls_are_foreseen_as_are_made(name: str, question: str, reply:
 
 
 def estimate(recipe: Recipe, record: Any, tokens: int) -> list[Call]:
-    return asyncio.run(chain.estimate_calls(recipe, Chain.parse(recipe.chain), record, tokens))
+    return asyncio.run(estimate_calls(recipe, Chain.parse(recipe.chain), record, tokens))
 
 
 def priced(name: str, **settings: Any) -> Model:
@@ -105,8 +105,8 @@ def test_tries_after_a_check_are_foreseen_and_no_check_is_run(tmp_path: Path) ->
     recipe = Recipe("r", stages={"panel": PanelOptions((priced("a"), priced("b")))})
     steps = Chain.parse(f"panel | pick --check 'touch {tmp_path}/run' --check-retry 2")
 
-    most = asyncio.run(chain.estimate_calls(recipe, steps, ASKED, 100))
-    least = asyncio.run(chain.estimate_calls(recipe, steps, ASKED, 100, agreed=True))
+    most = asyncio.run(estimate_calls(recipe, steps, ASKED, 100))
+    least = asyncio.run(estimate_calls(recipe, steps, ASKED, 100, agreed=True))
 
     assert [call["stage"] for call in most] == ["panel"] * 2 + ["pick"] * 4
     assert [call["stage"] for call in least] == ["panel"] * 2
