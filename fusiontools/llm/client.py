@@ -141,6 +141,8 @@ class Client:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
         if self.journal is None or self.journal.remote or not (self.replay or self.offline):
             return None
+        if request.endpoint not in self.endpoints and unnamed_endpoint(request.endpoint) is None:
+            return None  # whoever asks is told so
         hidden = self._hide(request, ledger) if ledger.redact else None
         asked = request if hidden is None else hidden
         found = self.journal.get(self._key(asked, ledger))
@@ -235,9 +237,11 @@ class Client:
             del self._marks[next(iter(self._marks))]
         return marks
 
-    @property
-    def _ask(self) -> Callable[..., Coroutine[Any, Any, Completion]]:
-        return self._ask_in_turn if self.traces is None else self._ask_traced
+    def _ask(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
+    ) -> Coroutine[Any, Any, Completion]:
+        ask = self._ask_in_turn if self.traces is None else self._ask_traced
+        return ask(request, model, ledger, slot, on_delta)
 
     async def _ask_traced(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None

@@ -144,7 +144,11 @@ class Journal:
         Args:
             lease: under which it was bought; it ends in the same transaction.
         """
-        row = kept_call(key, request, completion, paid_usd, lease)
+        try:
+            row = kept_call(key, request, completion, paid_usd, lease)
+        except ValueError as error:
+            self._warn(f"warning: a finished call cannot be kept in the journal {self.path}: {error}")
+            return
         loop = asyncio.get_running_loop()
         if self.broken:
             self._hold([row], self.broken)
@@ -169,7 +173,7 @@ class Journal:
         if self._finished or self._waiting:
             try:
                 self._commit(timeout_s)
-            except Exception as error:  # as above
+            except Exception as error:  # as in `_write`
                 self._give_up(error)
         if lost := self._lost + len(self._waiting):
             self._lost, self._waiting = 0, {}
@@ -217,7 +221,8 @@ class Journal:
             except _Locked as error:
                 error.db.close()
                 raise
-            self._writer.execute(f"PRAGMA journal_size_limit={_CHECKPOINT_BYTES}")
+            # A log that begins anew is cut: its length tells the next run how much may not have been moved.
+            self._writer.execute(f"PRAGMA journal_size_limit={_CHECKPOINT_BYTES // 4}")
             # Where many write at once, each too little for a checkpoint of its own, a commit makes one.
             self._writer.execute(f"PRAGMA wal_autocheckpoint={_MOST_PAGES}")
             self._unchecked_bytes = self._log_bytes()

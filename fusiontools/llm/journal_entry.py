@@ -65,11 +65,19 @@ def request_key(request: CompletionRequest, identity: str, epoch: int = 0) -> by
 def kept_call(
     key: bytes, request: CompletionRequest, completion: Completion, paid_usd: float | None, lease: Lease | None
 ) -> KeptCall:
-    """Return a finished call as it is kept."""
+    """Return a finished call as it is kept.
+
+    Raises:
+        ValueError: it cannot be written: it is nested too deeply, or a text in it is no Unicode.
+    """
     entry = _Entry(*_kept_of(completion))
     entry.paid_usd = paid_usd
     fence = None if lease is None else lease.fence
-    return KeptCall(key, time.time(), request.endpoint, request.model, _encode(entry), fence)
+    try:
+        f"{request.endpoint}{request.model}".encode()
+        return KeptCall(key, time.time(), request.endpoint, request.model, _encode(entry), fence)
+    except (RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def read_body(data: bytes) -> tuple[Completion, float | None]:
@@ -78,5 +86,8 @@ def read_body(data: bytes) -> tuple[Completion, float | None]:
     Raises:
         ValueError: it is none of ours.
     """
-    *kept, paid_usd = astuple(_decoder().decode(data))
+    try:
+        *kept, paid_usd = astuple(_decoder().decode(data))
+    except (RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
     return Completion(*kept), paid_usd

@@ -3,8 +3,8 @@
 408, 409, 425, 429, 5xx, time-outs and connection failures are tried again after a wait with full jitter, or after what
 the endpoint's `Retry-After` asks; never past the record's deadline. A refusal from which the backend has learned goes
 out again at once. Every attempt is entered in the ledger, whatever becomes of it. Written by hand, because the ledger,
-the deadline and the lessons are most of it; a library would bring the backoff, which is one line. So are the slots and
-the time limits of calls: asyncio's are right, and a tenth of a call.
+the deadline and the lessons are most of it; a library would bring the backoff, which is one line. The slots and the
+time limits of calls are written by hand, too: asyncio's would be a tenth of a call.
 
 Source: Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from fusiontools.llm.purses import Purses
 
 _LONGEST_WAIT_S = 60.0
+#: How long time limits are not looked through again, however many end one after the other.
+_BETWEEN_LOOKS_S = 0.01
 
 
 class Slots:
@@ -64,9 +66,10 @@ class Slots:
         self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
+        except BaseException:
+            if turn.done() and not turn.cancelled():
                 self.give_back()  # it came in the same moment
+            turn.cancel()
             raise
 
     def give_back(self) -> None:
@@ -104,43 +107,46 @@ class TimeLimit(Struct, eq=False):
 
 
 class TimeLimits:
-    """The time limits of all calls under way, with one timer: hardly any call comes to its own.
+    """The time limits of all calls under way, to a hundredth of a second, with one timer: hardly any comes to its own.
 
     `asyncio.timeout` makes a timer for each and gives it up again, which is a twentieth of a call.
     """
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._entered: dict[TimeLimit, None] = {}
-        #: When they are looked through next, and in which loop.
+        #: When they are looked through next.
         self._next = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def within(self, seconds: float) -> TimeLimit:
         """Return the limit of what this task does next."""
         loop = asyncio.get_running_loop()
         until, task = loop.time() + seconds, asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - it runs
-        if until < self._next or self._loop is not loop:
+        if self._loop is not loop:
+            # What was entered in a loop that is gone has gone with it.
+            self._loop, self._entered, self._next, self._timer = loop, {}, math.inf, None
+        if until < self._next:
             self._look_at(until, loop)
         return TimeLimit(task, until, task.cancelling(), self._entered)
 
     def _look_at(self, until: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None and self._loop is loop:
+        if self._timer is not None:
             self._timer.cancel()
-        self._next, self._loop = until, loop
-        self._timer = loop.call_at(until, self._look, loop)
+        # uvloop, which counts milliseconds, may be one too early.
+        self._next, self._timer = until, loop.call_at(until + 0.001, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Cancel the tasks whose time is over, and look again when the next one's is."""
         now, self._next, self._timer = loop.time(), math.inf, None
-        for limit in self._entered:
-            if not limit.is_over and limit.until <= now:
+        left = [limit for limit in self._entered if not limit.is_over]
+        if later := [limit.until for limit in left if limit.until > now]:
+            self._look_at(max(min(later), now + _BETWEEN_LOOKS_S), loop)
+        for limit in left:
+            if limit.until <= now:
                 limit.is_over = True
                 limit.task.cancel()
-        left = [limit.until for limit in self._entered if not limit.is_over]
-        if left:
-            self._look_at(min(left), loop)
 
 
 class Caller(Struct, frozen=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -164,7 +164,7 @@ def stage_of(name: str, given: Mapping[str, Any], resolver: Resolver) -> Stage:
 
 async def over(
     batches: AsyncIterator[Sequence[In]],
-    work: Callable[[In], Awaitable[Out]],
+    work: Callable[[In], Coroutine[Any, Any, Out]],
     *,
     jobs: int,
     unordered: bool = False,
@@ -179,16 +179,17 @@ async def over(
     """
     items, window, finished = deque[In](), deque[asyncio.Task[Out]](), list[Out]()
     running = held = 0
-    changed, begun = asyncio.Event(), asyncio.Event()
+    changed, all_begun = asyncio.Event(), asyncio.Event()
+    create_task = asyncio.get_running_loop().create_task
 
     def begin() -> None:
         nonlocal running, held
         while items and running < jobs and held < 4 * jobs:
-            window.append(task := asyncio.ensure_future(work(items.popleft())))
+            window.append(task := create_task(work(items.popleft())))
             task.add_done_callback(settled)
             running, held = running + 1, held + 1
         if not items:
-            begun.set()
+            all_begun.set()
 
     def settled(task: asyncio.Task[Out]) -> None:
         nonlocal running
@@ -203,11 +204,11 @@ async def over(
     async def feed() -> None:
         async for batch in batches:
             items.extend(batch)
-            begun.clear()
+            all_begun.clear()
             begin()
-            await begun.wait()
+            await all_begun.wait()
 
-    feeder = asyncio.create_task(feed())
+    feeder = create_task(feed())
     feeder.add_done_callback(lambda _: changed.set())
     try:
         while True:

@@ -43,26 +43,26 @@ async def ask(
     tasks: dict[asyncio.Task[Completion], int] = {}
     warm: dict[str, asyncio.Event] = {}
     on_delta = runtime.on_delta if len(planned) == 1 else None
-    for i, call in enumerate(planned):
-        if i in known:
-            if isinstance(known[i], Completion):
-                warm.setdefault(call.seat.model.name, asyncio.Event()).set()
-            continue
-        recalled = None
-        if call.wish is None:
-            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
-        if recalled is not None:
-            outcomes[i] = recalled
-        elif call.request.cached_messages:
-            tasks[create_task(_complete_cached(call, runtime, ledger, warm))] = i
-        else:
-            tasks[create_task(complete(call, runtime, ledger, on_delta))] = i
-    if tasks:
-        try:
+    try:
+        for i, call in enumerate(planned):
+            if i in known:
+                if isinstance(known[i], Completion):
+                    warm.setdefault(call.seat.model.name, asyncio.Event()).set()
+                continue
+            recalled = None
+            if call.wish is None:
+                recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+            if recalled is not None:
+                outcomes[i] = recalled
+            elif call.request.cached_messages:
+                tasks[create_task(_complete_cached(call, runtime, ledger, warm))] = i
+            else:
+                tasks[create_task(complete(call, runtime, ledger, on_delta))] = i
+        if tasks:
             await _settle(tasks, outcomes, patience)
-        finally:
-            for task in tasks:
-                task.cancel()
+    finally:
+        for task in tasks:
+            task.cancel()
     return outcomes
 
 
@@ -149,9 +149,9 @@ async def _all_ended(tasks: Collection[asyncio.Task[Completion]]) -> None:
     def count(task: asyncio.Task[Completion]) -> None:
         nonlocal left
         left -= 1
-        failure = None if task.cancelled() else task.exception()
         if ended.done():
             return
+        failure = None if task.cancelled() else task.exception()
         if failure is not None and not isinstance(failure, CallFailed):
             ended.set_exception(failure)
         elif not left:

@@ -347,22 +347,56 @@ def test_on_a_full_disk_calls_wait_in_memory_and_are_kept_once_there_is_room(tmp
         assert kept == list(range(len(kept)))
 
 
-def test_whoever_waits_for_a_commit_that_fails_unexpectedly_goes_on_and_it_is_said(tmp_path: Path) -> None:
+def test_whoever_waits_for_a_commit_that_fails_unexpectedly_goes_on_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     journal = Journal(tmp_path / "j.db", told.append)
-    unwritable = replace(REQUEST, model="\udc80")
+
+    def fail(*_: object) -> None:
+        raise LookupError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "_keep", fail)
+        asyncio.run(asyncio.wait_for(journal.put(KEY, REQUEST, ANSWER, 0.25), 30))
+        assert journal.get(KEY) == (ANSWER, 0.25)
+    journal.close()
+
+    assert Journal(tmp_path / "j.db").get(KEY) == (ANSWER, 0.25)
+    assert "LookupError: a bug" in told[0]
+
+
+def _nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("request_", "completion"),
+    [
+        (replace(REQUEST, model="\udc80"), ANSWER),
+        (REQUEST, replace(ANSWER, content="a \ud800")),
+        (REQUEST, replace(ANSWER, native=[{"a": _nested(100_000)}])),
+    ],
+)
+def test_a_call_that_cannot_be_kept_is_said_and_keeps_no_other_from_it(
+    tmp_path: Path, request_: CompletionRequest, completion: Completion
+) -> None:
+    told: list[str] = []
+    journal = Journal(tmp_path / "j.db", told.append)
 
     async def work() -> None:
         await asyncio.gather(
-            journal.put((1).to_bytes(16), unwritable, ANSWER, None), journal.put(KEY, REQUEST, ANSWER, 0.25)
+            journal.put((1).to_bytes(16), request_, completion, None), journal.put(KEY, REQUEST, ANSWER, 0.25)
         )
 
-    asyncio.run(asyncio.wait_for(work(), 5))
-
-    assert journal.get(KEY) == (ANSWER, 0.25)
-    assert [text.split(": ")[0] for text in told] == ["warning"]
-    assert "UnicodeEncodeError" in told[0]
+    asyncio.run(asyncio.wait_for(work(), 30))
     journal.close()
+
+    assert [text.split(" in the journal")[0] for text in told] == ["warning: a finished call cannot be kept"]
+    assert Journal(tmp_path / "j.db").get(KEY) == (ANSWER, 0.25)
 
 
 def test_a_lock_is_said_soon_and_loses_nothing(tmp_path: Path) -> None:
@@ -467,6 +501,31 @@ def test_what_many_short_runs_keep_is_moved_to_its_place_while_a_long_one_has_th
     assert path.with_name("j.db-wal").stat().st_size < 8 * 2**20
 
 
+def test_short_runs_beside_a_long_one_do_not_each_move_what_is_moved_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    make = Journal._make_checkpoint
+    monkeypatch.setattr(Journal, "_make_checkpoint", lambda journal: [made.append(1), make(journal)])
+    path = tmp_path / "j.db"
+
+    async def run(count: int, answer: Completion) -> None:
+        journal = Journal(path)
+        for number in range(count):
+            await journal.put(f"{number}".encode(), REQUEST, answer, None)
+        journal.close()
+
+    holder = Journal(path)
+    holder.get(KEY)
+    asyncio.run(run(40, said("a long answer " * 20_000)))
+    made.clear()
+    for _ in range(20):
+        asyncio.run(run(1, ANSWER))
+    holder.close()
+
+    assert len(made) <= 1
+
+
 def test_a_loop_that_was_closed_under_its_calls_holds_up_no_later_one(tmp_path: Path) -> None:
     journal, first = Journal(tmp_path / "j.db"), asyncio.new_event_loop()
     given_up = journal.put(KEY, REQUEST, ANSWER, 0.25)
@@ -501,9 +560,14 @@ def test_a_journal_that_somebody_has_for_himself_is_written_later(tmp_path: Path
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"no JSON", b"[]", b"{}", b'{"content": 5, "model": "m"}', b'{"content": "x", "model": "m", "usage": "y"}'],
+    [
+        *(b"", b"no JSON", b"[]", b"{}", b'{"content": 5, "model": "m"}'),
+        b'{"content": "x", "model": "m", "usage": "y"}',
+        b'{"content": "x", "model": "m", "native": %b}' % (b"[" * 5_000 + b"]" * 5_000),
+        7,
+    ],
 )
-def test_an_entry_that_cannot_be_read_is_one_that_is_missing_and_is_said(tmp_path: Path, body: bytes) -> None:
+def test_an_entry_that_cannot_be_read_is_one_that_is_missing_and_is_said(tmp_path: Path, body: bytes | int) -> None:
     told: list[str] = []
     journal = Journal(path := tmp_path / "j.db", told.append)
     other = request_key(replace(REQUEST, sample=1), WHERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -181,6 +182,21 @@ def test_a_limit_holds_in_a_loop_that_comes_later() -> None:
     assert asyncio.run(asyncio.wait_for(held(limits, 0.01), 30)) == "late"
 
 
+def test_what_a_closed_loop_left_behind_keeps_no_limit_from_its_end() -> None:
+    limits, first = TimeLimits(), asyncio.new_event_loop()
+    given_up = held(limits, 0.0)
+    task = first.create_task(given_up)
+    first.call_soon(first.stop)
+    first.run_forever()
+    first.close()
+
+    assert asyncio.run(asyncio.wait_for(held(limits, 0.01), 30)) == "late"
+
+    with contextlib.suppress(RuntimeError):
+        given_up.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was left on purpose
+
+
 def test_a_call_that_took_too_long_is_made_again() -> None:
     completion, calls = ask_once(Scripted(m=[HANG(), "Paris."]), limits={"timeout_s": 0.02})
 
@@ -267,6 +283,19 @@ def test_slots_go_in_turn_and_none_is_lost_by_who_gives_up() -> None:
     taken, busy, as_before = asyncio.run(asyncio.wait_for(work(), 30))
 
     assert (taken, busy, as_before) == ([2, 3, 4], False, True)
+
+
+def test_whoever_is_closed_while_he_waits_for_a_slot_is_given_none() -> None:
+    async def work() -> bool:
+        slots = Slots(1)
+        await slots.take()
+        waiting = slots.take()
+        waiting.send(None)
+        waiting.close()
+        slots.give_back()
+        return slots.take_free()
+
+    assert asyncio.run(work())
 
 
 def test_cancelling_whoever_asks_cancels_the_call() -> None:

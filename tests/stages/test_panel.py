@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from fusiontools.config.options import fixed
 from fusiontools.config.recipe import Recipe, summary
 from fusiontools.config.resolve import Resolver
 from fusiontools.config.stage_table import FewShot, PanelOptions
+from fusiontools.llm.journal import Journal
 from fusiontools.llm.ledger import Event
 from fusiontools.record.sections import digest
 from fusiontools.record.types import Record
@@ -90,6 +92,20 @@ def test_one_members_failure_is_data() -> None:
         "degraded": [{"stage": "panel", "code": "member_failed", "detail": f"b: timeout: {SLOW.message}"}],
     }
     assert [call["status"] for call in result["calls"]] == ["ok", "timeout", "ok"]
+
+
+def test_a_member_whose_endpoint_nobody_knows_is_one_that_failed_in_a_replay_too(tmp_path: Path) -> None:
+    async def work() -> Record:
+        client = open_door(Scripted(), journal=Journal(tmp_path / "j.db"), replay=True)
+        members = PanelOptions((A, replace(B, endpoint="nowhere")))
+        done = await panel(fixed(members))(ASKED, Runtime(client))
+        await client.aclose()
+        return done
+
+    result = asyncio.run(work())
+
+    assert result["panel"][0] == says("a")
+    assert result["panel"][1]["error"]["code"] == "unknown_endpoint"
 
 
 def test_where_nobody_answers_the_record_says_what_each_said() -> None:

@@ -79,7 +79,11 @@ class RemoteJournal:
         lease: Lease | None = None,
     ) -> None:
         """Keep a finished call; returns when the store has it, or waits in memory for one that is away."""
-        call = kept_call(key, request, completion, paid_usd, lease)
+        try:
+            call = kept_call(key, request, completion, paid_usd, lease)
+        except ValueError as error:
+            self._warn(f"warning: a finished call cannot be kept in the journal {self.place}: {error}")
+            return
         if self.broken:
             self._hold([call])
             return
