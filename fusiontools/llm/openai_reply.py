@@ -107,8 +107,8 @@ def _plain_answers() -> Decoder[_PlainAnswer]:
 def read_plain(body: bytes, model: str) -> Completion | None:
     """Read what most answers are: one message that is text and says that it is whole. None leaves it to `ReplyReader`.
 
-    It says what that reader says, in a fraction of the time, but that faulty UTF-8 in what nobody reads is no fault: what
-    is of another kind than is written above is left to that reader.
+    It says what that reader says, in a fraction of the time, but for faulty UTF-8 in what nobody reads, which is no
+    fault here. What is of another kind than is written above is left to that reader.
     """
     try:
         answer = _plain_answers().decode(body)
