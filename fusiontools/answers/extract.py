@@ -23,8 +23,6 @@ MARK = compile_later(rf"(?:^| )[bcdfghj-npqrst]{{{MARK_CHARS}}}")
 FIRST_WORDS, LONG_WORDS = 6, 12
 #: What can be compared whole.
 SHORT_WORDS, SHORT_CHARS = 30, 300
-#: One of these is in each word of scale.
-SCALE_HINTS = ("illion", "thousand", "hundred")
 
 #: LaTeX and signs that `normalize.fold` would lose or misread, in words that it understands.
 LATEX = {
@@ -153,7 +151,7 @@ class Result(NamedTuple):
 
 
 # A grade reads an answer as a vote, and again beside the target.
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def result_of(text: str, asked: Question) -> Result | None:
     """Return what an answer gives as its result; None where it abstains."""
     if is_marked(text):
@@ -195,7 +193,7 @@ def is_long(folded: str) -> bool:
     # Finding all tokens takes three times as long.
     letters = plain.translate(None, b"0123456789")
     surely = len(plain.translate(normalize.WORDS_ONLY).split()) - (len(plain) - len(letters))
-    if surely > SHORT_WORDS and not any(map(folded.__contains__, SCALE_HINTS)):
+    if surely > SHORT_WORDS and not any(map(folded.__contains__, normalize.SCALE)):
         return True
     return len(normalize.tokens(folded)) > SHORT_WORDS
 

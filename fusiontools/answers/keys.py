@@ -145,10 +145,12 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
     kind, colon, rest = key.partition(":")
     if kind == "regex" and colon:
         pattern = structured.compiled(rest)
-        return Votes(kind, [structured.by_pattern(pattern, text) or None for text in texts], frozenset(), frozenset())
+        said = [_comparable(structured.by_pattern(pattern, text)) for text in texts]
+        return Votes(kind, said, frozenset(), frozenset())
     if kind == "json" and colon:
         steps = structured.steps_of(rest)
-        return Votes(kind, [structured.by_path(steps, text) or None for text in texts], frozenset(), frozenset())
+        said = [_comparable(structured.by_path(steps, text)) for text in texts]
+        return Votes(kind, said, frozenset(), frozenset())
     check_key(key)
     asked = agreement.ask(question)
     known = {text: result_of(text, asked) for text in dict.fromkeys(texts)}
@@ -170,13 +172,14 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
         read = _as_text(results, asked)
     else:
         kind, read = _suiting(texts, results, asked)
+    read = [_comparable(each) for each in read]
     unread = [at for at, each in enumerate(results) if each and each.vague and (kind == "text" or not read[at])]
     if kind != "text":
         # As text, the vague ones are unread already, and comparing whole texts takes as long as reading them.
         doubtful = doubtful or _doubtful(results)
     vague = frozenset(unread).union(*(pair for pair in doubtful if read[pair[0]] and read[pair[0]] == read[pair[1]]))
     refusing = [at for at, each in enumerate(results) if each is None and not read[at] and texts[at].strip()]
-    return Votes(kind, [each or None for each in read], vague, frozenset(refusing))
+    return Votes(kind, read, vague, frozenset(refusing))
 
 
 def surely_vague(texts: Sequence[str], question: str = "") -> bool:
@@ -221,6 +224,13 @@ def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:
 def asks_code(asked: Question) -> bool:
     """Say whether a question asks for a name in digits."""
     return agreement.may_hold(asked.text, asked.words, CODE_WORDS) and ASKS_CODE.search(asked.text) is not None
+
+
+def _comparable(said: str | None) -> str | None:
+    """Return what an answer says as it can be written, and as its key where that is not made of all of a long one."""
+    if not said:
+        return None
+    return said.encode("utf-8", "replace").decode() if said[0] == "\n" else cut_key(said)
 
 
 def _key_of(said: str) -> str:

@@ -165,7 +165,7 @@ def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
         for c in analysis["contradictions"]
     ]
     renamed["partial_coverage"] = [
-        {**p, "models": [*map(names.get, p["models"], p["models"])]} for p in analysis["partial_coverage"]
+        {**p, "models": [names.get(m, m) for m in p["models"]]} for p in analysis["partial_coverage"]
     ]
     renamed["unique_insights"] = [
         {**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]

@@ -24,7 +24,7 @@ def agree_by_code(question: str, texts: Sequence[str], key: str) -> bool:
     from fusiontools.answers.keys import read_votes
 
     votes = read_votes(texts, key, question)
-    return not votes.vague and votes.keys[0] is not None and len(set(votes.keys)) == 1
+    return not votes.vague and votes.said[0] is not None and len(set(votes.said)) == 1
 
 
 def leading_votes(question: str, responses: Sequence[Response], key: str) -> tuple[int, int]:
@@ -33,7 +33,7 @@ def leading_votes(question: str, responses: Sequence[Response], key: str) -> tup
     from fusiontools.answers.keys import read_responses
 
     votes = read_responses([response for response in responses if "error" not in response], key, question)
-    return leading([None if at in votes.vague else own for at, own in enumerate(votes.keys)])
+    return leading([None if at in votes.vague else own for at, own in enumerate(votes.said)])
 
 
 def majority_is_safe(question: str, texts: Sequence[str], key: str, outstanding: int) -> bool:

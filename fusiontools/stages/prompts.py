@@ -49,7 +49,7 @@ class Prompt(NamedTuple):
 
 
 def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[dict[str, Any]]:
-    """Return the template's text with its placeholders filled: text, or content parts where a value holds any.
+    """Return the template's text with its placeholders filled: text, or content parts where a value comes in pieces.
 
     Every placeholder is replaced once and what comes in is not looked at again.
     """
@@ -67,7 +67,7 @@ def _split_template(text: str) -> tuple[list[str], list[str]]:
 
 
 def _is_text(pieces: Sequence[Any]) -> TypeGuard[Sequence[str]]:
-    return {dict, list}.isdisjoint(map(type, pieces))
+    return all(type(piece) is str for piece in pieces)
 
 
 def _parts(values: Sequence[str | Sequence[Piece]]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ Source  Wang et al. 2024, Mixture-of-Agents, arXiv:2406.04692, section 2 (aggreg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -52,9 +51,6 @@ from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_respo
 
 if TYPE_CHECKING:
     from fusiontools.stages.claims import Weighed
-
-
-_five_of = itemgetter(*FIVE)
 
 
 def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
@@ -317,8 +313,8 @@ def _analysis_text(
 ) -> str:
     """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
-    by_name = dict(zip(map(names.__getitem__, labels.values()), labels, strict=True))
-    blind = labelled_as(dict(zip(FIVE, _five_of(analysis), strict=True)), by_name) if analysis else {}
+    by_name = {names[i]: label for label, i in labels.items()}
+    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 

@@ -53,6 +53,11 @@ def test_what_the_question_offers_is_an_answer_also_where_it_sounds_like_a_refus
     assert vote_keys(["Cannot be determined", "C"], "auto", question) == ("choice", ["C", "C"])
 
 
+@pytest.mark.parametrize("text", ["3" + " million" * 31, "1" + " 000" * 31])
+def test_what_is_one_number_is_not_long(text: str) -> None:
+    assert not extract.is_long(normalize.fold(text))
+
+
 @given(
     st.lists(st.sampled_from(["on", "a1", "3", "1,000", "two", "million", "x-1", "_", "don't", "über"]), max_size=45),
     st.sampled_from([" ", ", ", "\n"]),

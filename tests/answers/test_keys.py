@@ -42,6 +42,25 @@ def test_whoever_cannot_be_read_as_the_others_abstains() -> None:
     assert vote_keys(["42", "Paris", "42.0"], "auto") == ("number", ["42", None, "42"])
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "question"),
+    [
+        ("ABCDEF" * 40, "auto", "What is the serial code?"),
+        ("word " * 70 + ".", "auto", "What is the serial code?"),
+        ("word " * 60 + ".", "regex:(?s)(.+)", ""),
+        (f'{{"a": "{"word " * 60}"}}', "json:a", ""),
+        ('{"x":"\ud800"}', "auto", ""),
+        ("word \ud800 " * 40 + ".", "auto", ""),
+    ],
+)
+def test_what_says_the_same_is_compared_by_what_is_written_of_it(text: str, key: str, question: str) -> None:
+    [own] = read_votes([text], key, question).keys
+    again = f'{{"a": "{own}"}}' if key == "json:a" else own
+    votes = read_votes([text, again or "", text.replace("\ud800", "\ud801")], key, question)
+
+    assert len(set(votes.keys)) == len(set(votes.said)) == 1
+
+
 def test_long_texts_that_differ_stay_apart_under_short_keys() -> None:
     one, other, again = vote_keys(
         ["word " * 100 + "a", "word " * 100 + "b", "**Word** " + "word " * 99 + "a\n"], "text"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from typing import Any
 
@@ -370,25 +371,57 @@ def test_several_boxes_are_several_answers_unless_one_corrects_another(text: str
     assert vote_keys([text.replace(r"\n", "\n")], "number", "Solve for x.")[1] == [key]
 
 
-MANY_WORDS = st.lists(
-    st.sampled_from(["river", "which", "wide", "`old`", "man. so", "(as the note", "says)", "[1]", "is"]), min_size=5
-)
-FEW_TEXT = """
-about 12 km $5 1,000 3/4 two thirds apples per hour day million new zealand dollars au$ and or between to = so gives
-total of - ; . * july 20, 1969 square meters minus °c
-"""
-FEW_WORDS = st.sampled_from(FEW_TEXT.split())
+PROSE = [
+    "river",
+    "which",
+    "wide",
+    "`old`",
+    "man.",
+    "man",
+    "reads",
+    "children",
+    "left",
+    "town",
+    "as",
+    "the",
+    "note",
+    "(as",
+    "says)",
+    "[1]",
+    "is",
+]
+PHRASES = [
+    *("about 12 km", "$5", "1,000", "3/4", "two thirds", "12 apples per hour", "5 million", "new zealand dollars"),
+    *(
+        "7 new zealand dollars per square meter",
+        "au$ 3",
+        "between 3 and 4",
+        "3 to 4",
+        "= 9",
+        "so",
+        "gives",
+        "the total",
+    ),
+    *("of", "-", ";", ".", "*", "july 20, 1969", "square meters", "minus 3", "is 12", "20 °c", "a day", "12"),
+]
 
 
-@given(MANY_WORDS, st.lists(FEW_WORDS, max_size=6), st.randoms(use_true_random=False))
-def test_a_number_in_passing_is_neither_alone_nor_concluded(many: list[str], few: list[str], random: Any) -> None:
-    words = [*many, *few, "12"]
-    random.shuffle(words)
-    piece = " ".join(words)
+def test_a_number_in_passing_is_neither_alone_nor_concluded() -> None:
+    """Where it is just so many words that tell, which examples drawn without an aim hardly meet."""
+    chance, in_passing = random.Random(5), 0
+    for _ in range(10_000):
+        words = chance.choices(PROSE, k=chance.randint(4, 8)) + chance.choices(PHRASES, k=chance.randint(1, 2))
+        if chance.random() < 0.5:
+            words.reverse()
+        else:
+            chance.shuffle(words)
+        piece = " ".join(words)
+        if numbers.is_in_passing(piece):
+            in_passing += 1
+            found = numbers.read(piece, ["year"], stated=False)
+            assert found is None or not (found.concluded or found.grade == numbers.ALONE), piece
 
-    if numbers.is_in_passing(piece):
-        found = numbers.read(piece, ["year"], stated=False)
-        assert found is None or not (found.concluded or found.grade == numbers.ALONE)
+    assert in_passing > 500
 
 
 def test_most_sentences_with_a_number_say_it_in_passing() -> None:

@@ -19,6 +19,7 @@ from fusiontools.evaluation.report.statistics import (
     PairedDifference,
     compare_paired,
     difference_seen,
+    draw_together,
     holm,
     mcnemar,
     means,
@@ -153,6 +154,21 @@ def test_draws_that_fill_several_chunks_are_those_of_one_stream() -> None:
 
     [drawn] = resampled_means([column], Draws(0, times))
     assert drawn == [round(total / 10_000 / n, 9) for total in sorted(totals)]
+
+
+def test_signs_are_drawn_bit_by_bit() -> None:
+    """The bits of a stream that holds a row for each draw, the first bit of each byte first."""
+    n, times = 70, 5
+    column = np.array([float(i) for i in range(n)])
+    off = (column - column.mean()) / math.sqrt(((column - column.mean()) ** 2).sum())
+    rows = np.random.SFC64([3, 1, n]).random_raw((times, 2)).astype("<u8")
+
+    expected = []
+    for row in rows:
+        bits = [byte >> (7 - bit) & 1 for byte in row.tobytes() for bit in range(8)][:n]
+        expected.append([sum(value if bit else -value for value, bit in zip(off.tolist(), bits, strict=True))])
+
+    assert draw_together(column[:, None], Draws(3, times)).tolist() == pytest.approx(np.array(expected), abs=1e-7)
 
 
 def test_the_stream_is_the_same_in_every_version_and_on_every_machine() -> None:
@@ -349,6 +365,7 @@ def test_the_difference_that_was_to_be_seen_needs_just_as_many_tasks() -> None:
 def test_few_tasks_show_no_difference_at_all() -> None:
     assert difference_seen(3, 0.3, binary=True) is None
     assert tasks_needed(0.0, 0.3, binary=True) is None
+    assert tasks_needed(1e-9, 0.3, binary=False) is None
 
 
 @given(st.floats(0.01, 0.5), st.floats(0.01, 0.5))

@@ -94,6 +94,13 @@ def test_one_members_failure_is_data() -> None:
     assert [call["status"] for call in result["calls"]] == ["ok", "timeout", "ok"]
 
 
+def test_what_fails_unexpectedly_ends_the_panel_at_once() -> None:
+    backend = Scripted(a=HANG(), b=ZeroDivisionError("a bug"), c=HANG())
+
+    with pytest.raises(ZeroDivisionError):
+        ask_panel(THREE, backend)
+
+
 def test_a_member_whose_endpoint_nobody_knows_is_one_that_failed_in_a_replay_too(tmp_path: Path) -> None:
     async def work() -> Record:
         client = open_door(Scripted(), journal=Journal(tmp_path / "j.db"), replay=True)

@@ -33,6 +33,8 @@ _UNIT = 1e-9
 #: How many random bits decide which task is drawn, and which sign: of n tasks none is likelier than another by more
 #: than a share of n / 2³².
 _BITS_OF_TASK, _BITS_OF_SIGN = 32, 1
+#: The square root of the most tasks that are told as a number.
+_MOST_ROOT = 1e7
 Columns = Sequence[Any]
 
 
@@ -334,7 +336,7 @@ ALPHA = 0.05
 
 
 def tasks_needed(difference: float, squared: float, *, binary: bool, alpha: float = ALPHA) -> int | None:
-    """Return how many tasks show such a difference with a chance of 80 %; None where there is none to show.
+    """Return how many tasks show such a difference with a chance of 80 %; None where nobody can have so many.
 
     Args:
         squared: the mean of the squared differences; of 0 and 1, the share of tasks on which the two differ.
@@ -347,7 +349,7 @@ def tasks_needed(difference: float, squared: float, *, binary: bool, alpha: floa
     reach = z_alpha * math.sqrt(squared) + z_power * math.sqrt(squared - size * size)
     # n × size ≥ reach × √n + 1: the exact test needs one win more than the normal curve says.
     root = (reach + math.sqrt(reach * reach + (4 * size if binary else 0.0))) / (2 * size)
-    return math.ceil(root * root - 1e-9)
+    return math.ceil(root * root - 1e-9) if root < _MOST_ROOT else None
 
 
 def difference_seen(tasks: int, squared: float, *, binary: bool, alpha: float = ALPHA) -> float | None:
