@@ -66,7 +66,7 @@ class Slots:
         self._waiting.append(turn)
         try:
             await turn
-        except BaseException:
+        except (asyncio.CancelledError, GeneratorExit):
             if turn.done() and not turn.cancelled():
                 self.give_back()  # it came in the same moment
             turn.cancel()
