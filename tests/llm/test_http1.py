@@ -131,6 +131,8 @@ class Server:
             await self.serve(Client(reader, writer))
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
