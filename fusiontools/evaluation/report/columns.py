@@ -133,16 +133,18 @@ class Batch:
         keys: dict[str, int] = {}
         #: Where there is a text here already: the next of the same sample is told as another sample of the model.
         taken: set[int] = set()
-        sure = {"panel": graded.sure, "layer": graded.sure, "baseline": confidence_of(graded.record, "baselines")}
-        for grade in graded.grades:
-            if (of := grade["of"]) == "answer":
+        for of, grades in graded.grades.items():
+            if of == "answer":
                 continue
-            key, layer, member, sample = grade["key"], grade["layer"], grade["member"], grade["sample"]
-            known = sure[of].get((layer, member, sample)) if sure[of] else None
-            while (place := places[of, layer, member, sample]) in taken:  # as in panels that were put together by hand
-                sample += 1
-            taken.add(place)
-            texts += (place, grade["score"], keys.setdefault(key, len(keys)) if key else -1, "error" in grade, known)
+            sure = graded.sure if of != "baseline" else confidence_of(graded.record, "baselines")
+            for grade in grades:
+                key, layer, member, sample = grade["key"], grade["layer"], grade["member"], grade["sample"]
+                vote = keys.setdefault(key, len(keys)) if key else -1
+                known = sure.get((layer, member, sample)) if sure else None
+                while (place := places[of, layer, member, sample]) in taken:  # as in panels put together by hand
+                    sample += 1
+                taken.add(place)
+                texts += (place, grade["score"], vote, "error" in grade, known)
         return len(taken)
 
     @cached_property

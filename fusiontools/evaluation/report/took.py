@@ -169,17 +169,17 @@ class CallTable:
             # A grade measures: no system pays for it.
             if (stage := call["stage"]) == "grade":
                 continue
-            get = call.get
             number = numbers[
-                stage, get("layer", 1), get("step"), get("member"), get("sample", 0), call["model"], call["endpoint"]
-            ]
-            usage = get("usage")
+                stage, call.get("layer", 1), call.get("step"), call.get("member"), call.get("sample", 0),
+                call["model"], call["endpoint"],
+            ]  # fmt: skip
+            usage = call.get("usage")
             tokens = usage["prompt_tokens"] + usage["completion_tokens"] if usage else 0
             # A replayed call is worth what it cost when it was bought.
-            if get("replayed"):
-                kept += (number, get("saved_usd"), tokens, math.nan)
+            if call.get("replayed"):
+                kept += (number, call.get("saved_usd"), tokens, math.nan)
             else:
-                kept += (number, get("cost_usd"), tokens, get("latency_s", 0.0))
+                kept += (number, call.get("cost_usd"), tokens, call.get("latency_s", 0.0))
         self._counts.append((len(kept) - before) // 4)
 
     def add_up(self, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
