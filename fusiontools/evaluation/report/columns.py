@@ -112,6 +112,7 @@ class Batch:
         row, record, answer = self.rows, graded.record, graded.answer
         self.rows += 1
         self._calls.add(record.get("calls", ()))
+        texts = self._add_texts(graded)
         self._ranked += graded.ranked
         for chosen, grade in chosen_by(graded).items():
             self._chosen += (row, _CHOSEN.index(chosen), grade["score"])
@@ -124,7 +125,7 @@ class Batch:
             bool(record.get("layers")),
             *graded.asked_until,
             len(graded.ranked),
-            self._add_texts(graded),
+            texts,
         )
 
     def _add_texts(self, graded: Graded) -> int:
