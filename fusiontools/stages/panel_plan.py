@@ -77,11 +77,12 @@ class PanelPlanner(Struct, frozen=True):
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        planned = self.options.planned
-        if short not in planned:
-            planned[short] = seat_first(self._cheapest_first(), short)
+        kind = "short" if short else "first"
+        layer: FirstLayer | None = self.options.planned.get(kind)
+        if layer is None:
+            layer = self.options.planned[kind] = seat_first(self._cheapest_first(), short)
         # Members without a system prompt of their own are asked the same.
-        shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
+        shown = {system: self._prompt(model, few_shot) for system, model in layer.asked.items()}
         asked = self.record.get("params")
         return [
             self._call(
@@ -89,7 +90,7 @@ class PanelPlanner(Struct, frozen=True):
                 shown[seat.model.system],
                 self._params(seat.model, few_shot, temperature) if asked else dict(params),
             )
-            for seat, temperature, params in planned[short].seats
+            for seat, temperature, params in layer.seats
         ]
 
     def _cheapest_first(self) -> PanelOptions:

@@ -196,8 +196,7 @@ class _Writing(Struct):
         params = _params_for(self.record, self.options, model, step, self.runtime)
         request = client.request(model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks)
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
-        told = (request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
-        return client.recall(*told) or await client.complete(*told)
+        return await client.complete(request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
@@ -243,16 +242,16 @@ def synth_messages(
     fused = by_rank(record) if positions is None else positions
     # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
     everyone = prompts.blind_order(record["id"], usable_positions(record))[1]
-    labels = {label: i for label, i in everyone.items() if i in fused}
+    responses = {label: panel[i] for label, i in everyone.items() if i in fused}
+    texts = [prompts.response_text(response) for response in responses.values()]
     standing = [] if before is None else [_text_of(before)]
-    shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
-    mark = prompts.mark_for(asked, record, [*shown, *standing])
+    mark = prompts.mark_for(asked, record, [*texts, *standing])
     given = prompts.with_evidence(record, mark)
     values = {
         "nonce": mark,
-        "labels": ", ".join(labels),
+        "labels": ", ".join(responses),
         "conversation": prompts.conversation(given),
-        "responses": prompts.fence_responses(panel, labels, mark),
+        "responses": prompts.fence_responses(responses, texts, mark),
         "analysis": _analysis_text(analysis, panel, everyone, support) if analysis or support else "(none)",
         "best": panel[fused[0]].get("content", ""),
         "answer": "".join(standing),
