@@ -159,19 +159,19 @@ def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
 
 
 def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the analysis with the responses it names renamed."""
-    renamed = dict(analysis)
-    renamed["contradictions"] = [
-        {**c, "stances": [{**s, "model": names.get(s["model"], s["model"])} for s in c["stances"]]}
-        for c in analysis["contradictions"]
-    ]
-    renamed["partial_coverage"] = [
-        {**p, "models": [names.get(m, m) for m in p["models"]]} for p in analysis["partial_coverage"]
-    ]
-    renamed["unique_insights"] = [
-        {**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]
-    ]
-    return renamed
+    """Return the five keys of an analysis with the responses that they name renamed."""
+    return {
+        "consensus": analysis["consensus"],
+        "contradictions": [
+            {**c, "stances": [{**s, "model": names.get(s["model"], s["model"])} for s in c["stances"]]}
+            for c in analysis["contradictions"]
+        ],
+        "partial_coverage": [
+            {**p, "models": [names.get(m, m) for m in p["models"]]} for p in analysis["partial_coverage"]
+        ],
+        "unique_insights": [{**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]],
+        "blind_spots": analysis["blind_spots"],
+    }
 
 
 def _read_items(data: Mapping[str, Any], key: str) -> list[Any]:

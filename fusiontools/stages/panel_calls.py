@@ -49,9 +49,12 @@ async def ask(
                 if isinstance(known[i], Completion):
                     warm.setdefault(call.seat.model.name, asyncio.Event()).set()
                 continue
-            if (recalled := _recall(call, runtime, ledger, on_delta)) is not None:
+            recalled = None
+            if call.wish is None:  # each turn of a member with tools is a call
+                recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+            if recalled is not None:
                 outcomes[i] = recalled
-            elif call.request.cached_messages:
+            elif call.request.cached_messages and len(planned) > 1:
                 tasks[create_task(_complete_cached(call, runtime, ledger, warm))] = i
             else:
                 tasks[create_task(_ask_watched(call, runtime, ledger, on_delta))] = i
@@ -63,21 +66,10 @@ async def ask(
     return outcomes
 
 
-async def complete(call: PlannedCall, runtime: Runtime, ledger: Ledger) -> Completion:
-    """Return the completion of one planned call."""
-    return _recall(call, runtime, ledger, None) or await _ask_watched(call, runtime, ledger, None)
-
-
-def _recall(call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None) -> Completion | None:
-    if call.wish is not None:
-        return None  # each turn of a member with tools is a call
-    return runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
-
-
 def _ask_watched(
     call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None
 ) -> Coroutine[Any, Any, Completion]:
-    """Ask what `_recall` does not know; watched, where somebody follows the drafts."""
+    """Return the completion of a call that is not kept; watched, where somebody follows the drafts."""
     if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
         return _ask(call, runtime, ledger, on_delta)
 

@@ -45,7 +45,7 @@ from fusiontools.record.sections import (
 )
 from fusiontools.record.types import Answer, Degraded, Message, Record
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, labelled_as
+from fusiontools.stages.analysis import labelled_as
 from fusiontools.stages.ballot import cast
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 
@@ -291,7 +291,19 @@ def _text_of(answer: Answer) -> str:
 
 
 def _params_for(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
-    asked = record.get("params")
+    if "params" not in options.planned:
+        options.planned["params"] = _own_params(options, model)
+    params: dict[str, Any] = options.planned["params"]
+    if asked := record.get("params"):
+        params = params | select_params(asked, ANSWER)
+    endpoint = runtime.client.endpoints.get(model.endpoint)
+    if endpoint is not None and endpoint.embedded:
+        params = {"seed": digest("seed", record["id"], model.name, step or "synth"), **params}
+    return params
+
+
+def _own_params(options: SynthOptions, model: Model) -> dict[str, Any]:
+    """Return the parameters of the synthesizer's calls, where the record has none of its own."""
     params = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
         "top_p": model.top_p,
@@ -299,11 +311,7 @@ def _params_for(record: Record, options: SynthOptions, model: Model, step: str, 
         "reasoning_effort": model.reasoning_effort,
         **(options.extra or {}),
         **model.extra,
-        **(select_params(asked, ANSWER) if asked else {}),
     }
-    endpoint = runtime.client.endpoints.get(model.endpoint)
-    if endpoint is not None and endpoint.embedded:
-        params.setdefault("seed", digest("seed", record["id"], model.name, step or "synth"))
     return {name: value for name, value in params.items() if value is not None}
 
 
@@ -313,7 +321,7 @@ def _analysis_text(
     """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
     by_name = {names[i]: label for label, i in labels.items()}
-    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
+    blind = labelled_as(analysis, by_name) if analysis else {}
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 
