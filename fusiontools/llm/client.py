@@ -108,10 +108,8 @@ class Client:
 
     def ledger(self, stage: str, record_id: str) -> Ledger:
         """Open the ledger of one stage for one record; the record's deadline starts to run."""
-        ledger = Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s, notify=self.notify)
-        ledger.budgets = self.budgets(self.limits.max_record_cost_usd)
-        ledger.redact = self.redact
-        return ledger
+        deadline, budgets = time.monotonic() + self.limits.deadline_s, self.budgets(self.limits.max_record_cost_usd)
+        return Ledger(stage, record_id, deadline, budgets=budgets, redact=self.redact, notify=self.notify)
 
     def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget | RecordBudget, ...]:
         """Return what has a limit: the run, and a record that has cost so much already."""

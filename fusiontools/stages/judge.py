@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from fusiontools.answers import lexical
-from fusiontools.answers.keys import Votes, read_responses, surely_vague
+from fusiontools.answers.keys import read_responses, surely_vague
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, texts_of, usable_positions, usable_responses
+from fusiontools.record.sections import display_names, question_text, texts_of, usable_positions
 from fusiontools.record.sources import merge_sources
-from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Source, ToolUse
+from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Response, Source, ToolUse
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import FIVE, analysis_schema, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.claims import (
@@ -114,13 +114,13 @@ async def _ask_judges(
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
     degraded += _note_order_sensitive(names, heard) if options.swap else []
-    agreement = await compare_apart(texts_of(record), "auto", _agreement, record)
+    usable = [response for response in record["panel"] if "error" not in response]
+    texts = [response.get("content") or "" for response in usable]
+    agreement = await compare_apart(texts, "auto", _agreement, usable, texts, question_text(record))
     section = _complete_section(_merge_readings(heard), agreement, labels, seed)
     if options.claims:
-        texts = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
-        section = _with_claims(
-            section, await compare_apart(list(texts.values()), "auto", located, section["claims"], texts)
-        )
+        by_name = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
+        section = _with_claims(section, await compare_apart(texts, "auto", located, section["claims"], by_name))
     if options.tools:
         section = looked_up.add_to(section)
     return with_section(record, "analysis", section, ledger.calls, degraded)
@@ -268,9 +268,10 @@ def judge_messages(
 
 def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:
     """Compare by code: no model is asked, and the section says so."""
-    panel, names, votes = record["panel"], display_names(record["panel"]), _votes(record)
+    panel, names, question = record["panel"], display_names(record["panel"]), question_text(record)
+    votes = read_responses([panel[i] for i in usable], question=question)
     found = lexical.analyse(
-        question_text(record),
+        question,
         [names[i] for i in usable],
         [prompts.response_text(panel[i]) for i in usable],
         [panel[i].get("mean_logprob") for i in usable],
@@ -280,17 +281,11 @@ def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int
     return _complete_section(told, lexical.agreement_share(votes), labels, seed)
 
 
-def _agreement(record: Record) -> float | None:
+def _agreement(usable: Sequence[Response], texts: Sequence[str], question: str) -> float | None:
     """Return the share of responses that say what most say; None where code cannot tell."""
-    usable = [response for response in record["panel"] if "error" not in response]
-    texts = [response.get("content", "") for response in usable if not response.get("tool_calls")]
-    if len(texts) == len(usable) and surely_vague(texts, question_text(record)):
+    if not any(response.get("tool_calls") for response in usable) and surely_vague(texts, question):
         return None
-    return lexical.agreement_share(_votes(record))
-
-
-def _votes(record: Record) -> Votes:
-    return read_responses([response for _, response in usable_responses(record)], question=question_text(record))
+    return lexical.agreement_share(read_responses(usable, question=question))
 
 
 def _complete_section(found: dict[str, Any], agreement: float | None, labels: Mapping[str, int], seed: int) -> Analysis:

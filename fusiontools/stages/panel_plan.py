@@ -88,7 +88,7 @@ class PanelPlanner(Struct, frozen=True):
             self._call(
                 seat,
                 shown[seat.model.system],
-                self._params(seat.model, few_shot, temperature) if asked else dict(params),
+                self._params(seat.model, few_shot, temperature) if asked else params,
             )
             for seat, temperature, params in layer.seats
         ]
@@ -189,7 +189,7 @@ class PanelPlanner(Struct, frozen=True):
         if endpoint is not None and endpoint.embedded:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
-            params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
+            params = {"seed": digest("seed", self.record["id"], model.name, str(sample), *later), **params}
         wish = None
         names = self.options.tools if model.tools is None else model.tools
         if names and not (endpoint is not None and endpoint.embedded):  # the embedded model can use none
