@@ -79,7 +79,9 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
             return copy_response(record, best(record), [])
         if not options.models:
             return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
-        return await _Writing(record, options, runtime, runtime.ledger("synth", record), support).finish()
+        return await _Writing(
+            record, options, runtime, by_rank(record), runtime.ledger("synth", record), support
+        ).finish()
 
     return run
 
@@ -113,7 +115,8 @@ async def _revise(record: Record, options: SynthOptions, runtime: Runtime, suppo
     if not options.models:
         notes = [*standing, _note_nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
-    writing = _Writing(record, options, runtime, runtime.ledger("synth", record), support, standing)
+    ledger = runtime.ledger("synth", record)
+    writing = _Writing(record, options, runtime, by_rank(record), ledger, support, standing)
     return await writing.finish(record["answer"])
 
 
@@ -122,11 +125,16 @@ def _note_nobody(so: str) -> Degraded:
 
 
 class _Writing(Struct):
-    """The passes over one answer: write, revise, guard."""
+    """The passes over one answer: write, revise, guard.
+
+    Args:
+        ranked: the positions of all usable responses, best first.
+    """
 
     record: Record
     options: SynthOptions
     runtime: Runtime
+    ranked: list[int]
     ledger: Ledger
     support: Weighed | None
     notes: list[Degraded] = []
@@ -145,18 +153,15 @@ class _Writing(Struct):
         return with_section(self.record, "answer", answer, self.ledger.calls, [*self.notes, *unmet])
 
     async def _write(self) -> Answer:
-        positions = self._choose_fused()
-        template = prompts.choose_template(self.options.template, self.record)
-        messages = synth_messages(self.record, template, positions, support=self.support)
+        messages = self._messages()
         try:
             return _answer_of(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
             self._note("synth_failed", f"{failure.message}; a panel response stands in")
-            return take_verbatim(self.record, positions[0])
+            return take_verbatim(self.record, self.ranked[0])
 
     async def _refine(self, before: Answer) -> Answer:
-        template = prompts.choose_template(self.options.template, self.record)
-        messages = synth_messages(self.record, template, self._choose_fused(), before, self.support)
+        messages = self._messages(before)
         try:
             after = _answer_of(await self._ask(messages, "refine", is_last=True))
         except CallFailed as failure:
@@ -174,7 +179,7 @@ class _Writing(Struct):
         from fusiontools.stages.pairwise import duel
 
         model = self.options.guard_models[0]
-        single = take_verbatim(self.record, best(self.record))
+        single = take_verbatim(self.record, self.ranked[0])
         texts = (_text_of(written), _text_of(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
@@ -190,6 +195,40 @@ class _Writing(Struct):
             **winner,
             "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _keep_text(loser)},
         }
+
+    def _messages(self, before: Answer | None = None) -> prompts.Prompt:
+        """Return what the synthesizer reads: its rules, the conversation itself, the fenced responses and analysis.
+
+        Args:
+            before: the answer that is to be revised; None asks for a first one.
+        """
+        record, asked = self.record, "synth" if before is None else "refine"
+        sections = load_template(prompts.choose_template(self.options.template, record))
+        panel, analysis, fused = record["panel"], record.get("analysis"), self._choose_fused()
+        # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out.
+        everyone = prompts.blind_order(record["id"], sorted(self.ranked))[1]
+        responses = {label: panel[i] for label, i in everyone.items() if i in fused}
+        texts = [prompts.response_text(response) for response in responses.values()]
+        standing = [] if before is None else [_text_of(before)]
+        mark = prompts.mark_for(asked, record, [*texts, *standing])
+        given = prompts.with_evidence(record, mark)
+        told = analysis or self.support
+        values = {
+            "nonce": mark,
+            "labels": ", ".join(responses),
+            "conversation": prompts.conversation(given),
+            "responses": prompts.fence_responses(responses, texts, mark),
+            "analysis": _analysis_text(analysis, panel, everyone, self.support) if told else "(none)",
+            "best": panel[fused[0]].get("content", ""),
+            "answer": "".join(standing),
+        }
+        turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
+        system = sections[f"{asked} system"]
+        if has_sources(record):
+            system += "\n\n" + sections["synth sources"]
+        if self.support is not None:
+            system += "\n\n" + sections["synth support"]
+        return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
 
     async def _ask(self, prompt: prompts.Prompt, step: str, *, is_last: bool) -> Completion:
         model, client = self.options.models[0], self.runtime.client
@@ -208,61 +247,18 @@ class _Writing(Struct):
 
     def _choose_fused(self) -> list[int]:
         """Return the positions that are fused, best first."""
-        ranked = by_rank(self.record)
-        if self.options.top is None or self.options.top >= len(ranked):
-            return ranked
+        if self.options.top is None or self.options.top >= len(self.ranked):
+            return self.ranked
         if not self.record.get("analysis", {}).get("ranking") and not any(
             n["code"] == "no_ranking" for n in self.notes
         ):
             detail = f"no judge ranked the responses: the {self.options.top} longest finished ones are fused (--top)"
             self.notes.append({"stage": "synth", "code": "no_ranking", "detail": detail})
-        return ranked[: self.options.top]
+        return self.ranked[: self.options.top]
 
     def _note(self, code: StageCode, detail: str, model: Model | None = None) -> None:
         name = (model or self.options.models[0]).name
         self.notes.append({"stage": "synth", "code": code, "detail": f"{name}: {detail}"})
-
-
-def synth_messages(
-    record: Record,
-    template: str,
-    positions: list[int] | None = None,
-    before: Answer | None = None,
-    support: Weighed | None = None,
-) -> prompts.Prompt:
-    """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis.
-
-    Args:
-        positions: the responses that are fused, best first; all usable ones by default.
-        before: the answer that is to be revised; None asks for a first one.
-        support: which claims enough responses hold, where that counts.
-    """
-    sections, asked = load_template(template), "synth" if before is None else "refine"
-    panel, analysis = record["panel"], record.get("analysis")
-    fused = by_rank(record) if positions is None else positions
-    # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
-    everyone = prompts.blind_order(record["id"], usable_positions(record))[1]
-    responses = {label: panel[i] for label, i in everyone.items() if i in fused}
-    texts = [prompts.response_text(response) for response in responses.values()]
-    standing = [] if before is None else [_text_of(before)]
-    mark = prompts.mark_for(asked, record, [*texts, *standing])
-    given = prompts.with_evidence(record, mark)
-    values = {
-        "nonce": mark,
-        "labels": ", ".join(responses),
-        "conversation": prompts.conversation(given),
-        "responses": prompts.fence_responses(responses, texts, mark),
-        "analysis": _analysis_text(analysis, panel, everyone, support) if analysis or support else "(none)",
-        "best": panel[fused[0]].get("content", ""),
-        "answer": "".join(standing),
-    }
-    turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    system = sections[f"{asked} system"]
-    if has_sources(record):
-        system += "\n\n" + sections["synth sources"]
-    if support is not None:
-        system += "\n\n" + sections["synth support"]
-    return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
