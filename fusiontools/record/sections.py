@@ -108,7 +108,7 @@ def by_rank(record: Record) -> list[int]:
     """Return the positions of all usable responses, best first: as ranked, then the longest finished ones."""
     usable, panel = set(usable_positions(record)), record.get("panel", [])
     ranking = record.get("analysis", {}).get("ranking", ())
-    ranked = list(dict.fromkeys([position for position in ranking if position in usable]))
+    ranked = list(dict.fromkeys(position for position in ranking if position in usable))
     if len(ranked) == len(usable):
         return ranked
 

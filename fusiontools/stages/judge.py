@@ -156,7 +156,8 @@ class _LookedUp(Struct):
 
 def _ask(reading: _Reading, runtime: Runtime, ledger: Ledger, looked_up: _LookedUp) -> Awaitable[str | CallFailed]:
     reader, record, options = reading.reader, looked_up.record, looked_up.options
-    prompt = judge_messages(record, options.template, reading.labels, with_claims=options.claims)
+    added = ["judge claims"] if options.claims else []
+    prompt = prompts.about_responses(record, "judge", options.template, reading.labels, added)
     endpoint = runtime.client.endpoints.get(reader.model.endpoint)
     if not options.tools or (endpoint is not None and endpoint.embedded):
         return ask(reader.params, prompt, reader.model, runtime, ledger, reader.slot)
@@ -257,13 +258,6 @@ def _note_order_sensitive(names: Sequence[str], heard: Sequence[tuple[_Reading, 
         for judge_, best in first.items()
         if len(set(best)) > 1
     ]
-
-
-def judge_messages(
-    record: Record, template: str, labels: Mapping[str, int], *, with_claims: bool = False
-) -> prompts.Prompt:
-    """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
-    return prompts.about_responses(record, "judge", template, labels, ["judge claims"] if with_claims else [])
 
 
 def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:

@@ -30,7 +30,6 @@ from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, select_params
 from fusiontools.record.sections import (
-    best,
     by_rank,
     digest,
     display_names,
@@ -41,9 +40,8 @@ from fusiontools.record.sections import (
     one_survivor,
     take_verbatim,
     texts_of,
-    usable_positions,
 )
-from fusiontools.record.types import Answer, Degraded, Message, Record
+from fusiontools.record.types import Answer, Degraded, Message, Record, Response
 from fusiontools.stages import prompts
 from fusiontools.stages.analysis import labelled_as
 from fusiontools.stages.ballot import cast
@@ -64,24 +62,22 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         return answered if support is None else support.told_in(answered)
 
     async def answer(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
-        usable = usable_positions(record)
+        ranked = by_rank(record)
         if options.refine and "answer" in record and not is_solo(record):
-            return await _revise(record, options, runtime, support)
-        if len(usable) == 1:
-            return copy_response(record, usable[0], one_survivor(record, "synth"))
+            return await _revise(record, options, runtime, ranked, support)
+        if len(ranked) == 1:
+            return copy_response(record, ranked[0], one_survivor(record, "synth"))
         if is_voted_on(record):
             return await compare_apart(texts_of(record), "auto", _vote, record)
         if options.method == "call":
-            proposed = next((i for i in usable if record["panel"][i].get("tool_calls")), best(record))
+            proposed = next((i for i in sorted(ranked) if record["panel"][i].get("tool_calls")), ranked[0])
             return copy_response(record, proposed, [])
-        short = options.method == "auto" and _best_is_short(record)
+        short = options.method == "auto" and _is_short(record["panel"][ranked[0]])
         if is_settled(record) or options.method == "copy" or short:
-            return copy_response(record, best(record), [])
+            return copy_response(record, ranked[0], [])
         if not options.models:
-            return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
-        return await _Writing(
-            record, options, runtime, by_rank(record), runtime.ledger("synth", record), support
-        ).finish()
+            return copy_response(record, ranked[0], [_note_nobody("the best response is the answer")])
+        return await _Writing(record, options, runtime, ranked, runtime.ledger("synth", record), support).finish()
 
     return run
 
@@ -109,15 +105,16 @@ def _vote(record: Record) -> Record:
     return with_section(record, "answer", take_verbatim(record, position, "vote", vote=ballot.section()))
 
 
-async def _revise(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
+async def _revise(
+    record: Record, options: SynthOptions, runtime: Runtime, ranked: list[int], support: Weighed | None
+) -> Record:
     """Return the record with the answer that stands revised; it stays where nobody can do that."""
     standing = [n for n in record.get("degraded", []) if n.get("stage") in ANSWERING]
     if not options.models:
         notes = [*standing, _note_nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
     ledger = runtime.ledger("synth", record)
-    writing = _Writing(record, options, runtime, by_rank(record), ledger, support, standing)
-    return await writing.finish(record["answer"])
+    return await _Writing(record, options, runtime, ranked, ledger, support, standing).finish(record["answer"])
 
 
 def _note_nobody(so: str) -> Degraded:
@@ -321,7 +318,7 @@ def _analysis_text(
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 
-def _best_is_short(record: Record) -> bool:
+def _is_short(response: Response) -> bool:
     from fusiontools.answers import lexical
 
-    return lexical.is_short([record["panel"][best(record)].get("content", "")])
+    return lexical.is_short([response.get("content", "")])

@@ -56,11 +56,7 @@ async def ask(
     ledger: Ledger,
     slot: Slot,
 ) -> str | CallFailed:
-    """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once.
-
-    Args:
-        params: what `verdict_params` says of the model.
-    """
+    """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once."""
     try:
         completion = await runtime.client.complete(verdict_request(params, prompt, model, runtime), model, ledger, slot)
     except CallFailed as failure:
@@ -69,9 +65,8 @@ async def ask(
 
 
 def verdict_request(params: Mapping[str, Any], prompt: Prompt, model: Model, runtime: Runtime) -> CompletionRequest:
-    """Return what a judge is sent."""
-    messages = with_system(prompt.messages, model.system)
-    return runtime.client.request(model, messages, params, marks=prompt.marks)
+    """Return what a judge is sent, with what `verdict_params` says of it."""
+    return runtime.client.request(model, with_system(prompt.messages, model.system), params, marks=prompt.marks)
 
 
 def verdict_params(model: Model, response_format: Mapping[str, Any] | None = None) -> dict[str, Any]:
