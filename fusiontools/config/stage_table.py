@@ -40,6 +40,11 @@ class StageOptions(Settings):
         """How many calls it comes to for one record, at most; 0 where that is a fixed few, whatever is said."""
         return 0
 
+    @cached_property
+    def planned(self) -> dict[str, Any]:
+        """What a stage made of these options, the same for all records for which they hold; it keeps that here."""
+        return {}
+
 
 class FewShot(Settings):
     """Worked turns put before a short question: what makes a very small model answer in the wanted form."""
@@ -198,11 +203,6 @@ class PanelOptions(StageOptions):
     def adds_layer(self) -> bool:
         """Whether this goes on from a panel that stands."""
         return self.revise or self.debate or self.sequential
-
-    @cached_property
-    def planned(self) -> dict[bool, Any]:
-        """What a panel's planner made of these options, for short questions and for others; it keeps that here."""
-        return {}
 
     def times_asked(self, member: Model, *, short: bool = False) -> int:
         """Return how many responses a member gives in a first layer, at most."""

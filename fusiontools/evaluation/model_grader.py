@@ -28,7 +28,7 @@ from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.replies import truth_in, unreadable
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask, verdict_form, with_settings
+from fusiontools.stages.verdicts import ask, verdict_form, verdict_params, with_settings
 
 _TEMPLATE = "default"
 _PROPERTIES = {"reasoning": {"type": "string"}, "met": {"type": "boolean"}}
@@ -91,7 +91,8 @@ class ModelGrader(Struct):
     async def _ask_verdict(self, text: str, criterion: Criterion, judge: Model, number: int) -> bool | _Missing:
         prompt = _criterion_messages(self.record, text, criterion)
         slot = Slot(judge.name, number, step="criterion")
-        reply = await ask(verdict_form(_PROPERTIES), prompt, judge, self.runtime, self.ledger, slot)
+        params = verdict_params(judge, verdict_form(_PROPERTIES))
+        reply = await ask(params, prompt, judge, self.runtime, self.ledger, slot)
         if isinstance(reply, CallFailed):
             return _Missing("judge_failed", f"{judge.name}: {reply.message}")
         verdict = met_in(reply)

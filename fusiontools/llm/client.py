@@ -32,7 +32,7 @@ from fusiontools.llm.state.store import Found, KeptCalls, Lease
 if TYPE_CHECKING:
     from fusiontools.config.recipe import Redact
     from fusiontools.llm.batches.desk import Desk, DeskCall
-    from fusiontools.llm.redact import Hidden, HiddenRequest, Marks
+    from fusiontools.llm.redact import HiddenRequest, Marks
     from fusiontools.llm.spans import Traces
     from fusiontools.llm.state.shared import State
     from fusiontools.record.types import Call, Message
@@ -108,10 +108,8 @@ class Client:
 
     def ledger(self, stage: str, record_id: str) -> Ledger:
         """Open the ledger of one stage for one record; the record's deadline starts to run."""
-        ledger = Ledger(stage, record_id, time.monotonic() + self.limits.deadline_s, notify=self.notify)
-        ledger.budgets = self.budgets(self.limits.max_record_cost_usd)
-        ledger.redact = self.redact
-        return ledger
+        deadline, budgets = time.monotonic() + self.limits.deadline_s, self.budgets(self.limits.max_record_cost_usd)
+        return Ledger(stage, record_id, deadline, budgets=budgets, redact=self.redact, notify=self.notify)
 
     def budgets(self, record_usd: float | None, spent_usd: float = 0.0) -> tuple[Budget | RecordBudget, ...]:
         """Return what has a limit: the run, and a record that has cost so much already."""
@@ -141,27 +139,22 @@ class Client:
         """Return a finished call from the journal, without waiting; None where nothing is replayed, held or near."""
         if self.journal is None or self.journal.remote or not (self.replay or self.offline):
             return None
-        if request.endpoint not in self.endpoints and unnamed_endpoint(request.endpoint) is None:
+        endpoint = self.endpoints.get(request.endpoint) or unnamed_endpoint(request.endpoint)
+        if endpoint is None:
             return None  # whoever asks is told so
         hidden = self._hide(request, ledger) if ledger.redact else None
         asked = request if hidden is None else hidden
-        found = self.journal.get(self._key(asked, ledger))
+        found = self.journal.get(request_key(asked, endpoint.identity, ledger.epoch))
         if found is None:
             return None
         if ledger.notify is not None:
             self._send_event(ledger, slot, model, 0.0, None, began=True)
         completion = self._take_kept(found, asked, model, ledger, slot)
         if hidden is not None:
-            completion = _restored(completion, hidden)
+            completion = hidden.restore(completion)
         if on_delta is not None:
             say_whole(on_delta, completion.content, completion.reasoning_details)
         return completion
-
-    async def _find(self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot) -> Completion | None:
-        """Return a finished call from the journal, wherever that is."""
-        assert self.journal is not None  # noqa: S101 - only then it is called
-        found = await self.journal.find(self._key(request, ledger))
-        return None if found is None else self._take_kept(found, request, model, ledger, slot)
 
     def _key(self, request: CompletionRequest, ledger: Ledger) -> bytes:
         return request_key(request, self._endpoint(request.endpoint).identity, ledger.epoch)
@@ -182,34 +175,41 @@ class Client:
             self._send_event(ledger, slot, model, 0.0, 0.0, replayed=True)
         return completion
 
-    def complete(
+    async def complete(
         self,
         request: CompletionRequest,
         model: Model,
         ledger: Ledger,
         slot: Slot = _NO_SLOT,
         on_delta: OnDelta | None = None,
-    ) -> Coroutine[Any, Any, Completion]:
-        """Return a completion of the request, or of the first of the model's fallbacks that gives one.
+    ) -> Completion:
+        """Return a completion of the request: a kept one, else what `ask` returns.
 
         Raises:
             CallFailed: every model failed; the failure is the first one's.
         """
-        ask = self._complete_hidden if ledger.redact else self._ask
+        asked = (request, model, ledger, slot, on_delta)
+        return self.recall(*asked) or await self.ask(*asked)
+
+    def ask(
+        self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None = None
+    ) -> Coroutine[Any, Any, Completion]:
+        """Return a completion of a request that `recall` does not know, or of the first fallback that gives one."""
+        ask = self._ask_hidden if ledger.redact else self._ask
         return ask(request, model, ledger, slot, on_delta)
 
-    async def _complete_hidden(
+    async def _ask_hidden(
         self, request: CompletionRequest, model: Model, ledger: Ledger, slot: Slot, on_delta: OnDelta | None
     ) -> Completion:
         from fusiontools.llm.redact import RestoringDeltas, wants_json
 
         hidden = self._hide(request, ledger)
         if on_delta is None:
-            return _restored(await self._ask(hidden, model, ledger, slot, None), hidden)
-        deltas = RestoringDeltas(_hidden_in(hidden), on_delta, in_json=wants_json(request.params))
+            return hidden.restore(await self._ask(hidden, model, ledger, slot, None))
+        deltas = RestoringDeltas(hidden.hidden, on_delta, in_json=wants_json(request.params))
         completion = await self._ask(hidden, model, ledger, slot, deltas.take)
         deltas.finish()
-        return _restored(completion, hidden)
+        return hidden.restore(completion)
 
     def hide(self, data: Any, ledger: Ledger) -> Any:
         """Return JSON data of a record as it may leave for a stranger: with marks in the place of what is hidden."""
@@ -269,19 +269,23 @@ class Client:
                 for name in model.fallbacks
             ]
         hedge_s = (ledger.limits or self.limits).hedge_s if self.batch is None else None
-        looks = self.journal is not None and (self.replay or self.offline)
+        journal = self.journal if self.replay or self.offline else None
         while left:
             turn = [left.pop(0)]
             if hedge_s is not None and left:
                 turn.append(left.pop(0))
-            for asked, _ in turn if looks else ():
-                recalled = await self._find(asked, model, ledger, slot)
-                if recalled is not None:
+            for asked, _ in turn:
+                if journal is None or (asked is request and not journal.remote):
+                    continue  # `recall` has looked there
+                found = await journal.find(self._key(asked, ledger))
+                if found is not None:
+                    recalled = self._take_kept(found, asked, model, ledger, slot)
                     if on_delta is not None:
                         say_whole(on_delta, recalled.content, recalled.reasoning_details)
                     return recalled
             try:
                 if self.offline:
+                    self._endpoint(request.endpoint)  # that there is none is said first
                     raise CallFailed("offline_miss", "the journal holds no such call, and --offline buys none")
                 buy = self._join_or_buy if self.batch is None else self._buy_by_batch
                 if hedge_s is None or len(turn) == 1:
@@ -436,30 +440,8 @@ class Client:
     ) -> None:
         if ledger.notify is not None:
             label, purpose = slot.label or model.name, slot.step or (f"layer {slot.layer}" if slot.layer else "")
-            about = (
-                ledger.stage,
-                ledger.record_id,
-                label,
-                latency_s,
-                cost_usd,
-                replayed,
-                failure,
-                began,
-                purpose,
-                tokens,
-            )
-            ledger.notify(Event(*about))
-
-
-def _hidden_in(request: HiddenRequest) -> Hidden:
-    assert request.hidden is not None  # noqa: S101 - it is made with it
-    return request.hidden
-
-
-def _restored(completion: Completion, request: HiddenRequest) -> Completion:
-    from fusiontools.llm.redact import wants_json
-
-    return _hidden_in(request).restore(completion, in_json=wants_json(request.params))
+            about = (ledger.stage, ledger.record_id, label, latency_s, cost_usd)
+            ledger.notify(Event(*about, replayed, failure, began, purpose, tokens))
 
 
 def _make_backend(endpoint: Endpoint) -> Backend:

@@ -8,6 +8,7 @@ Source: OpenRouter "Usage Accounting" (`is_byok`, `cost_details`), xAI "Cost Tra
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -111,18 +112,16 @@ class Ledger(Struct):
         saved_usd: float | None = None,
     ) -> Call:
         """Write down one attempt."""
-        call: Call = {"stage": self.stage}  # type: ignore[typeddict-item]
-        if slot.layer is not None:
-            call["layer"] = slot.layer
-        if slot.member is not None:
-            call["member"] = slot.member
-        if slot.sample is not None:
-            call["sample"] = slot.sample
-        if slot.step is not None:
-            call["step"] = slot.step
-        made: Any = {"attempt": attempt, "model": model, "endpoint": endpoint, "usage": usage}
-        call |= made
-        call |= {"cost_usd": cost_usd, "cost_source": cost_source}  # type: ignore[typeddict-item]
+        call: Any = {
+            "stage": self.stage,
+            **_labels_of(slot),
+            "attempt": attempt,
+            "model": model,
+            "endpoint": endpoint,
+            "usage": usage,
+            "cost_usd": cost_usd,
+            "cost_source": cost_source,
+        }
         if replayed:
             call["saved_usd"] = saved_usd
         call |= {"latency_s": round(latency_s, 4), "ttft_s": ttft_s, "status": status, "replayed": replayed}
@@ -131,7 +130,7 @@ class Ledger(Struct):
             traced.note(call)
         if self.on_call is not None:
             self.on_call(call)
-        return call
+        return call  # type: ignore[no-any-return]
 
     def enter_replayed(self, slot: Slot, endpoint: str, completion: Completion, saved_usd: float | None) -> None:
         """Write down an answer that somebody else has paid for, or that was paid for before.
@@ -154,6 +153,13 @@ class Ledger(Struct):
     def remaining_s(self) -> float:
         """Return the seconds left until the deadline."""
         return self.deadline - time.monotonic()
+
+
+@functools.lru_cache(1024)
+def _labels_of(slot: Slot) -> dict[str, Any]:
+    """Return the labels of a slot as its calls have them; the same for all records of a recipe."""
+    labels = {"layer": slot.layer, "member": slot.member, "sample": slot.sample, "step": slot.step}
+    return {name: label for name, label in labels.items() if label is not None}
 
 
 class Spending(Struct):

@@ -127,15 +127,19 @@ class Hidden:
         return self.restore_text(text, in_json=True)
 
 
-class HiddenRequest(CompletionRequest, frozen=True):
+class HiddenRequest(CompletionRequest, frozen=True, kw_only=True):
     """A request in marks, with what it hides.
 
     Args:
         asked: the request as it was.
     """
 
-    hidden: Hidden | None = None
-    asked: CompletionRequest | None = None
+    hidden: Hidden
+    asked: CompletionRequest
+
+    def restore(self, completion: Completion) -> Completion:
+        """Return what came back for it with the originals in the place of marks."""
+        return self.hidden.restore(completion, in_json=wants_json(self.params))
 
 
 def hide_request(request: CompletionRequest, marks: Marks) -> HiddenRequest:
@@ -161,8 +165,6 @@ class Revealing:
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
         """Ask with the request as it was."""
         assert isinstance(request, HiddenRequest)  # noqa: S101 - nothing else is revealed
-        assert request.asked is not None  # noqa: S101 - it is made with both
-        assert request.hidden is not None  # noqa: S101
         completion = await self._backend.complete(replace(request.asked, model=request.model), on_delta)
         return request.hidden.cover(completion)
 

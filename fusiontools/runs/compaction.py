@@ -34,7 +34,7 @@ from fusiontools.record.sections import text_of
 from fusiontools.record.types import Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.runtime import Runtime, Stage
-from fusiontools.stages.verdicts import verdict_request, with_settings
+from fusiontools.stages.verdicts import verdict_params, verdict_request, with_settings
 
 STAGE = "compact"
 #: What a window is taken for where no list knows it.
@@ -180,7 +180,7 @@ class _Compaction(Struct):
             before: list[Message] = [{"role": "summary so far", "content": summary}] if summary else []
             prompt = self._prompt([*before, *piece])
             model = with_settings(self.model, 0.0, min(_SUMMARY_TOKENS, window // 4))
-            request = verdict_request(prompt, model, self.runtime, None)
+            request = verdict_request(verdict_params(model), prompt, model, self.runtime)
             completion = await self.runtime.client.complete(request, model, ledger, Slot(model.name))
             summary = completion.content.strip()
         return summary

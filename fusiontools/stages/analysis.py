@@ -1,6 +1,6 @@
 """The analysis as judges write it and as we read it: strict out, lenient in; several merged into one.
 
-A judge names responses by label; `labelled_as` puts members' names in their place, or labels back.
+A judge names responses by label; `read_analysis` puts members' names in their place, `labelled_as` labels back.
 """
 
 from __future__ import annotations
@@ -45,10 +45,13 @@ def analysis_schema(**more: Any) -> dict[str, Any]:
     )
 
 
-def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None:
-    """Return a judge's reply as the five keys (naming labels) and `ranking` (panel positions); None if unreadable.
+def read_analysis(text: str, labels: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return a judge's reply as the five keys and `ranking` (panel positions); None if unreadable.
 
     Survived are plain strings where objects belong, and `position` for `stance`.
+
+    Args:
+        names: what the five keys call the response of each label.
     """
     data = find_object(text, lambda each: any(isinstance(each.get(key), list) for key in FIVE))
     if data is None:
@@ -56,12 +59,10 @@ def read_analysis(text: str, labels: Mapping[str, int]) -> dict[str, Any] | None
     found: dict[str, Any] = {
         "consensus": [s for item in _read_items(data, "consensus") if (s := _string(item))],
         "contradictions": [
-            c for item in _read_items(data, "contradictions") if (c := _read_contradiction(item, labels))
+            c for item in _read_items(data, "contradictions") if (c := _read_contradiction(item, names))
         ],
-        "partial_coverage": [
-            p for item in _read_items(data, "partial_coverage") if (p := _read_coverage(item, labels))
-        ],
-        "unique_insights": [u for item in _read_items(data, "unique_insights") if (u := _read_insight(item, labels))],
+        "partial_coverage": [p for item in _read_items(data, "partial_coverage") if (p := _read_coverage(item, names))],
+        "unique_insights": [u for item in _read_items(data, "unique_insights") if (u := _read_insight(item, names))],
         "blind_spots": [s for item in _read_items(data, "blind_spots") if (s := _string(item))],
         "ranking": ranked(data.get("ranking"), labels)[0],
     }
@@ -158,19 +159,19 @@ def borda(rankings: Sequence[Sequence[int]]) -> list[int]:
 
 
 def labelled_as(analysis: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the analysis with the responses it names renamed."""
-    renamed = dict(analysis)
-    renamed["contradictions"] = [
-        {**c, "stances": [{**s, "model": names.get(s["model"], s["model"])} for s in c["stances"]]}
-        for c in analysis["contradictions"]
-    ]
-    renamed["partial_coverage"] = [
-        {**p, "models": [names.get(m, m) for m in p["models"]]} for p in analysis["partial_coverage"]
-    ]
-    renamed["unique_insights"] = [
-        {**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]
-    ]
-    return renamed
+    """Return the five keys of an analysis with the responses that they name renamed."""
+    return {
+        "consensus": analysis["consensus"],
+        "contradictions": [
+            {**c, "stances": [{**s, "model": names.get(s["model"], s["model"])} for s in c["stances"]]}
+            for c in analysis["contradictions"]
+        ],
+        "partial_coverage": [
+            {**p, "models": [names.get(m, m) for m in p["models"]]} for p in analysis["partial_coverage"]
+        ],
+        "unique_insights": [{**u, "model": names.get(u["model"], u["model"])} for u in analysis["unique_insights"]],
+        "blind_spots": analysis["blind_spots"],
+    }
 
 
 def _read_items(data: Mapping[str, Any], key: str) -> list[Any]:
@@ -189,47 +190,44 @@ def _string(item: Any) -> str:
     return ""
 
 
-def _first_of(item: Mapping[str, Any], *keys: str) -> Any:
-    return next(filter(None, map(item.get, keys)), "")
+def _member(said: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return whose response is named here; what names none stays as it is."""
+    label = label_in(said.get("model") or said.get("response") or said.get("label") or "", names)
+    return names.get(label, label)
 
 
-def _read_contradiction(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_contradiction(item: Any, names: Mapping[str, str]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"topic": _string(item), "stances": []} if _string(item) else None
     stances = []
-    held = _first_of(item, "stances", "positions")
+    held = item.get("stances") or item.get("positions")
     if isinstance(held, dict):
         held = [{"model": model, "stance": stance} for model, stance in held.items()]
     for stance in held if isinstance(held, list) else []:
         if isinstance(stance, dict):
-            words = _first_of(stance, "stance", "position", "view", "claim")
-            stances.append(
-                {"model": label_in(_first_of(stance, "model", "response", "label"), labels), "stance": str(words)}
-            )
+            words = stance.get("stance") or stance.get("position") or stance.get("view") or stance.get("claim") or ""
+            stances.append({"model": _member(stance, names), "stance": str(words)})
         elif _string(stance):
             stances.append({"model": "", "stance": _string(stance)})
-    topic = str(_first_of(item, "topic", "point", "issue", "description"))
+    topic = str(item.get("topic") or item.get("point") or item.get("issue") or item.get("description") or "")
     return {"topic": topic, "stances": stances} if topic or stances else None
 
 
-def _read_coverage(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_coverage(item: Any, names: Mapping[str, str]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"models": [], "point": _string(item)} if _string(item) else None
-    models = _first_of(item, "models", "model", "responses")
-    models = models if isinstance(models, list) else [models] if models else []
-    point = str(_first_of(item, "point", "topic", "insight", "description"))
-    return {"models": labels_in(models, labels), "point": point} if point else None
+    point = str(item.get("point") or item.get("topic") or item.get("insight") or item.get("description") or "")
+    if not point:
+        return None
+    models = item.get("models") or item.get("model") or item.get("responses") or []
+    return {"models": [names.get(label, label) for label in labels_in(models, names)], "point": point}
 
 
-def _read_insight(item: Any, labels: Mapping[str, int]) -> dict[str, Any] | None:
+def _read_insight(item: Any, names: Mapping[str, str]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         return {"model": "", "insight": _string(item)} if _string(item) else None
-    insight = str(_first_of(item, "insight", "point", "description"))
-    return (
-        {"model": label_in(_first_of(item, "model", "response", "label"), labels), "insight": insight}
-        if insight
-        else None
-    )
+    insight = str(item.get("insight") or item.get("point") or item.get("description") or "")
+    return {"model": _member(item, names), "insight": insight} if insight else None
 
 
 def strict_object(**properties: Any) -> dict[str, Any]:

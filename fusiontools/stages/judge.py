@@ -12,25 +12,24 @@ Source  Zheng et al. 2023, LLM-as-a-Judge, arXiv:2306.05685 (blind, order drawn 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from fusiontools.answers import lexical
-from fusiontools.answers.keys import Votes, read_responses, surely_vague
+from fusiontools.answers.keys import read_responses, surely_vague
 from fusiontools.config.models import Model
 from fusiontools.config.options import OptionsFor
 from fusiontools.config.stage_table import JudgeOptions
 from fusiontools.errors import CallFailed
 from fusiontools.llm.ledger import Slot
 from fusiontools.record import sections
-from fusiontools.record.sections import display_names, question_text, texts_of, usable_positions, usable_responses
+from fusiontools.record.sections import display_names, question_text, texts_of, usable_positions
 from fusiontools.record.sources import merge_sources
-from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Source, ToolUse
+from fusiontools.record.types import Analysis, Degraded, PanelClaim, Record, Response, Source, ToolUse
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, analysis_schema, labelled_as, merge_analyses, read_analysis, unread_places
+from fusiontools.stages.analysis import FIVE, analysis_schema, merge_analyses, read_analysis, unread_places
 from fusiontools.stages.claims import (
     ReadClaims,
     claims_by_code,
@@ -41,20 +40,33 @@ from fusiontools.stages.claims import (
 )
 from fusiontools.stages.replies import unreadable
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, note_no_tools, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, form, on_panel, verdict_request, with_settings
+from fusiontools.stages.verdicts import ask, form, on_panel, verdict_params, verdict_request, with_settings
 
 if TYPE_CHECKING:
     from fusiontools.llm.ledger import Ledger
     from fusiontools.stages.tool_loop import Ask
 
 
-class _Reading(Struct, frozen=True):
-    """One judge's look at the responses in one order; `who` names both, as `degraded` shows them."""
+class _Reader(Struct, frozen=True):
+    """A judge that reads the responses in one order; `who` names both, as `degraded` shows them."""
 
     model: Model
-    labels: Mapping[str, int]
+    params: Mapping[str, Any]
     slot: Slot
     who: str
+    reverses: bool = False
+
+
+class _Reading(Struct, frozen=True):
+    """A look at a record's responses.
+
+    Args:
+        names: what the record calls the response of each label.
+    """
+
+    reader: _Reader
+    labels: Mapping[str, int]
+    names: Mapping[str, str]
 
 
 def judge(options_for: OptionsFor[JudgeOptions]) -> Stage:
@@ -89,27 +101,29 @@ async def _ask_judges(
     ledger = runtime.ledger("judge", record)
     degraded = on_panel(record, "judge", options.models)
     degraded += note_no_tools(record, "judge", options.tools, options.models, runtime.client)
-    readings = _plan_readings(options, labels)
+    names = display_names(record["panel"])
+    readings = _plan_readings(options, labels, names)
     looked_up = _LookedUp(record, options)
-    asked = [_ask(record, options, reading, runtime, ledger, looked_up) for reading in readings]
+    asked = [_ask(reading, runtime, ledger, looked_up) for reading in readings]
     replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
     heard: list[tuple[_Reading, dict[str, Any]]] = []
     for reading, reply in zip(readings, replies, strict=True):
-        found, notes = _read_reply(record, reading, reply, with_claims=options.claims)
+        found, notes = _read_reply(reading, reply, with_claims=options.claims)
         degraded += notes
         heard += [(reading, found)] if found else []
     if not heard:
         return with_section(record, "analysis", None, ledger.calls, degraded)
-    degraded += _note_order_sensitive(record, heard) if options.swap else []
-    agreement = await compare_apart(texts_of(record), "auto", _agreement, record)
+    degraded += _note_order_sensitive(names, heard) if options.swap else []
+    usable = [response for response in record["panel"] if "error" not in response]
+    texts = [response.get("content") or "" for response in usable]
+    agreement = await compare_apart(texts, "auto", _agreement, usable, texts, question_text(record))
     section = _complete_section(_merge_readings(heard), agreement, labels, seed)
     if options.claims:
-        names = display_names(record["panel"])
-        texts = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
-        section = _with_claims(
-            section, await compare_apart(list(texts.values()), "auto", located, section["claims"], texts)
-        )
-    return with_section(record, "analysis", looked_up.add_to(section), ledger.calls, degraded)
+        by_name = {names[i]: record["panel"][i].get("content") or "" for i in labels.values()}
+        section = _with_claims(section, await compare_apart(texts, "auto", located, section["claims"], by_name))
+    if options.tools:
+        section = looked_up.add_to(section)
+    return with_section(record, "analysis", section, ledger.calls, degraded)
 
 
 class _LookedUp(Struct):
@@ -140,64 +154,62 @@ class _LookedUp(Struct):
         return section | {name: kept for name, kept in found.items() if kept}  # type: ignore[return-value]
 
 
-async def _ask(
-    record: Record,
-    options: JudgeOptions,
-    reading: _Reading,
-    runtime: Runtime,
-    ledger: Ledger,
-    looked_up: _LookedUp,
-) -> str | CallFailed:
-    prompt = judge_messages(record, options.template, reading.labels, with_claims=options.claims)
-    endpoint = runtime.client.endpoints.get(reading.model.endpoint)
+def _ask(reading: _Reading, runtime: Runtime, ledger: Ledger, looked_up: _LookedUp) -> Awaitable[str | CallFailed]:
+    reader, record, options = reading.reader, looked_up.record, looked_up.options
+    added = ["judge claims"] if options.claims else []
+    prompt = prompts.about_responses(record, "judge", options.template, reading.labels, added)
+    endpoint = runtime.client.endpoints.get(reader.model.endpoint)
     if not options.tools or (endpoint is not None and endpoint.embedded):
-        return await ask(_analysis_form(options.claims), prompt, reading.model, runtime, ledger, reading.slot)
+        return ask(reader.params, prompt, reader.model, runtime, ledger, reader.slot)
     from fusiontools.stages.tool_loop import Ask
 
     prompt = prompts.Prompt(prompts.with_tool_rules(prompt.messages, options.template), prompt.mark)
     # Several endpoints take tools or a strict form, not both; what comes back is read leniently.
-    request = verdict_request(prompt, reading.model, runtime, None)
-    return await looked_up.ask(Ask(request, reading.model, reading.slot, runtime, ledger))
+    request = verdict_request(verdict_params(reader.model), prompt, reader.model, runtime)
+    return looked_up.ask(Ask(request, reader.model, reader.slot, runtime, ledger))
 
 
-@functools.cache
-def _analysis_form(with_claims: bool) -> dict[str, Any]:
-    """Return the `response_format` of an analysis; the same for every call, and changed by nobody."""
-    return form("analysis", analysis_schema(claims=claims_schema()) if with_claims else analysis_schema())
-
-
-def _plan_readings(options: JudgeOptions, labels: Mapping[str, int]) -> list[_Reading]:
+def _plan_readings(options: JudgeOptions, labels: Mapping[str, int], names: Sequence[str]) -> list[_Reading]:
     """Return who reads the responses in which order."""
-    models = [with_settings(model, options.temperature, options.max_tokens) for model in options.models]
-    if not options.swap:
-        return [_Reading(model, labels, Slot(model.name), model.name) for model in models]
-    reversed_labels = dict(zip(labels, list(labels.values())[::-1], strict=True))
-    return [
-        _Reading(model, shown, Slot(model.name, sample), f"{model.name}, {order} order")
-        for model in models
-        for sample, (order, shown) in enumerate((("first", labels), ("reversed", reversed_labels)))
-    ]
+    if "readers" not in options.planned:
+        options.planned["readers"] = _readers_of(options)
+    readings = []
+    for reader in options.planned["readers"]:
+        shown = dict(zip(labels, [*labels.values()][::-1], strict=True)) if reader.reverses else labels
+        readings.append(_Reading(reader, shown, {label: names[position] for label, position in shown.items()}))
+    return readings
+
+
+def _readers_of(options: JudgeOptions) -> list[_Reader]:
+    """Return who reads the responses of a record; the same for all for which the same options hold."""
+    wanted = form("analysis", analysis_schema(claims=claims_schema()) if options.claims else analysis_schema())
+    readers = []
+    for model in (with_settings(each, options.temperature, options.max_tokens) for each in options.models):
+        asked = (model, verdict_params(model, wanted))
+        if not options.swap:
+            readers.append(_Reader(*asked, Slot(model.name), model.name))
+            continue
+        for sample, order in enumerate(("first", "reversed")):
+            readers.append(_Reader(*asked, Slot(model.name, sample), f"{model.name}, {order} order", bool(sample)))
+    return readers
 
 
 def _read_reply(
-    record: Record, reading: _Reading, reply: str | CallFailed, *, with_claims: bool
+    reading: _Reading, reply: str | CallFailed, *, with_claims: bool
 ) -> tuple[dict[str, Any] | None, list[Degraded]]:
     """Return a reading's analysis with members' names in it, and what is wrong with it."""
+    who = reading.reader.who
     if isinstance(reply, CallFailed):
-        return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{reading.who}: {reply.message}"}]
-    names = display_names(record["panel"])
-    by_label = {label: names[position] for label, position in reading.labels.items()}
-    claims = read_claims(reply, reading.labels, by_label) if with_claims else ReadClaims([], [])
-    found = read_analysis(reply, reading.labels)
+        return None, [{"stage": "judge", "code": "judge_failed", "detail": f"{who}: {reply.message}"}]
+    claims = read_claims(reply, reading.labels, reading.names) if with_claims else ReadClaims([], [])
+    found = read_analysis(reply, reading.labels, reading.names)
     if found is None and not claims.claims:
-        detail = f"{reading.who}: {unreadable(reply, 'is no analysis')}"
+        detail = f"{who}: {unreadable(reply, 'is no analysis')}"
         return None, [{"stage": "judge", "code": "bad_analysis", "detail": detail}]
     found = found or {key: [] for key in (*FIVE, "ranking")}
-    named = labelled_as(found, by_label)
     if with_claims:
-        named["claims"] = claims.claims
-    problems = [*_ranking_problems(reply, found, reading), *claims.problems]
-    return named, _note_partial(reading.who, problems)
+        found["claims"] = claims.claims
+    return found, _note_partial(who, [*_ranking_problems(reply, found, reading), *claims.problems])
 
 
 def _ranking_problems(reply: str, found: dict[str, Any], reading: _Reading) -> list[str]:
@@ -214,7 +226,7 @@ def _note_partial(who: str, problems: Sequence[str]) -> list[Degraded]:
 
 def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[str, Any]:
     """Return what all readings found; where there are several, with what each of them said."""
-    judges = [reading.model.name for reading, _ in heard]
+    judges = [reading.reader.model.name for reading, _ in heard]
     whole = {**merge_analyses([found for _, found in heard], judges), "judges": list(dict.fromkeys(judges))}
     if len(heard) > 1 and "claims" in heard[0][1]:
         whole["claims"], behind = merge_claims([found["claims"] for _, found in heard], judges)
@@ -223,7 +235,7 @@ def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[st
     if len(heard) > 1:
         whole["said"] = [
             {
-                "judge": reading.model.name,
+                "judge": reading.reader.model.name,
                 "order": list(reading.labels.values()),
                 **{key: found[key] for key in (*FIVE, "ranking", "claims") if key in found},
             }
@@ -232,12 +244,11 @@ def _merge_readings(heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> dict[st
     return whole
 
 
-def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> list[Degraded]:
+def _note_order_sensitive(names: Sequence[str], heard: Sequence[tuple[_Reading, dict[str, Any]]]) -> list[Degraded]:
     """Say of each judge whose first place hangs on the order in which it read the responses."""
-    names = display_names(record["panel"])
     first: dict[str, list[str]] = {}
     for reading, found in heard:
-        first.setdefault(reading.model.name, []).extend(names[position] for position in found["ranking"][:1])
+        first.setdefault(reading.reader.model.name, []).extend(names[position] for position in found["ranking"][:1])
     return [
         {
             "stage": "judge",
@@ -249,18 +260,12 @@ def _note_order_sensitive(record: Record, heard: Sequence[tuple[_Reading, dict[s
     ]
 
 
-def judge_messages(
-    record: Record, template: str, labels: Mapping[str, int], *, with_claims: bool = False
-) -> prompts.Prompt:
-    """Return what a judge reads: the rules, then the whole conversation and the blind responses as fenced data."""
-    return prompts.about_responses(record, "judge", template, labels, ["judge claims"] if with_claims else [])
-
-
 def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int], seed: int) -> Analysis:
     """Compare by code: no model is asked, and the section says so."""
-    panel, names, votes = record["panel"], display_names(record["panel"]), _votes(record)
+    panel, names, question = record["panel"], display_names(record["panel"]), question_text(record)
+    votes = read_responses([panel[i] for i in usable], question=question)
     found = lexical.analyse(
-        question_text(record),
+        question,
         [names[i] for i in usable],
         [prompts.response_text(panel[i]) for i in usable],
         [panel[i].get("mean_logprob") for i in usable],
@@ -270,18 +275,11 @@ def _compare_by_code(record: Record, usable: list[int], labels: Mapping[str, int
     return _complete_section(told, lexical.agreement_share(votes), labels, seed)
 
 
-def _agreement(record: Record) -> float | None:
+def _agreement(usable: Sequence[Response], texts: Sequence[str], question: str) -> float | None:
     """Return the share of responses that say what most say; None where code cannot tell."""
-    usable = [response for _, response in usable_responses(record)]
-    if not any(response.get("tool_calls") for response in usable):
-        texts = [response.get("content", "") for response in usable]
-        if surely_vague(texts, question_text(record)):
-            return None
-    return lexical.agreement_share(_votes(record))
-
-
-def _votes(record: Record) -> Votes:
-    return read_responses([response for _, response in usable_responses(record)], question=question_text(record))
+    if not any(response.get("tool_calls") for response in usable) and surely_vague(texts, question):
+        return None
+    return lexical.agreement_share(read_responses(usable, question=question))
 
 
 def _complete_section(found: dict[str, Any], agreement: float | None, labels: Mapping[str, int], seed: int) -> Analysis:

@@ -21,7 +21,7 @@ from fusiontools.record.types import Message, Record
 from fusiontools.stages import prompts
 from fusiontools.stages.replies import label_in, said_in, unreadable
 from fusiontools.stages.runtime import Runtime
-from fusiontools.stages.verdicts import ask, verdict_form
+from fusiontools.stages.verdicts import ask, verdict_form, verdict_params
 
 _PROPERTIES = {"reasoning": {"type": "string"}, "better": {"type": "string", "enum": ["A", "B", "tie"]}}
 _TIES = frozenset({"tie", "a tie", "tied", "draw"})
@@ -69,9 +69,9 @@ async def duel(
     """
     if texts[0] == texts[1]:
         return PairwiseVerdict(None, ("tie", "tie"))
-    response_format = verdict_form(_PROPERTIES)
+    params = verdict_params(model, verdict_form(_PROPERTIES))
     asked = [
-        ask(response_format, prompt, model, runtime, ledger, Slot(model.name, first_sample + order, step=step))
+        ask(params, prompt, model, runtime, ledger, Slot(model.name, first_sample + order, step=step))
         for order, prompt in enumerate(_both_orders(record, texts, template))
     ]
     replies = await asyncio.gather(*asked)

@@ -36,7 +36,7 @@ from fusiontools.record import sections
 from fusiontools.record.sections import display_names, question_text, usable_positions, usable_responses, with_error
 from fusiontools.record.types import Call, Degraded, Record, Response, Spared
 from fusiontools.stages import prompts
-from fusiontools.stages.panel_calls import Outcomes, Patience, ask, complete
+from fusiontools.stages.panel_calls import Outcomes, Patience, ask
 from fusiontools.stages.panel_plan import PanelPlanner, PlannedCall, Seat
 from fusiontools.stages.runtime import (
     Runtime,
@@ -244,6 +244,7 @@ async def _fold(
     usable = usable_positions(record)
     order = prompts.shown_to(record["id"], usable, f"{seat.model.name}/{seat.layer}").values()
     left = [prompts.response_text(record["panel"][i]) for i in order]
+    quiet = replace(planner.runtime, on_delta=None)
     folded: Completion | None = None
     while left:
         texts = [prompts.response_text(_response_of(seat, folded))] if folded is not None else []
@@ -251,14 +252,14 @@ async def _fold(
         texts, left = [*texts, *left[:room]], left[room:]
         labelled = {prompts.label_of(i): text for i, text in enumerate(texts)}
         call = planner.revision(seat, "revise", labelled, "", temperature)
-        try:
-            folded = await complete(call, planner.runtime, ledger)
-        except CallFailed as failure:
+        outcome = (await ask([call], {}, quiet, ledger, Patience()))[0]
+        if isinstance(outcome, CallFailed):
             if folded is None:
-                return failure, []
+                return outcome, []
             missing = len(left) + len(texts) - 1
-            detail = f"{seat.model.name}: {failure.message}; {missing} of {len(order)} responses are not in its fold"
+            detail = f"{seat.model.name}: {outcome.message}; {missing} of {len(order)} responses are not in its fold"
             return folded, [{"stage": "panel", "code": "fold_cut", "detail": detail}]
+        folded = outcome
     assert folded is not None  # noqa: S101 - at least one response is usable
     return folded, []
 

@@ -62,7 +62,8 @@ async def agree(
     _, labels = prompts.blind_order(record["id"], range(len(responses)))
     prompt = prompts.about_responses(before, "agree", options.template, labels)
     slot = Slot(model.name, layer=responses[0]["layer"], step="agree")
-    reply = await verdicts.ask(verdicts.verdict_form(_SCHEMA), prompt, model, runtime, ledger, slot)
+    params = verdicts.verdict_params(model, verdicts.verdict_form(_SCHEMA))
+    reply = await verdicts.ask(params, prompt, model, runtime, ledger, slot)
     if isinstance(reply, CallFailed):
         note: Degraded = {"stage": "panel", "code": "judge_failed", "detail": f"{model.name}: {reply.message}"}
         return False, [note]

@@ -50,14 +50,14 @@ async def ask(
                     warm.setdefault(call.seat.model.name, asyncio.Event()).set()
                 continue
             recalled = None
-            if call.wish is None:
+            if call.wish is None:  # each turn of a member with tools is a call
                 recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
             if recalled is not None:
                 outcomes[i] = recalled
-            elif call.request.cached_messages:
+            elif call.request.cached_messages and len(planned) > 1:
                 tasks[create_task(_complete_cached(call, runtime, ledger, warm))] = i
             else:
-                tasks[create_task(complete(call, runtime, ledger, on_delta))] = i
+                tasks[create_task(_ask_watched(call, runtime, ledger, on_delta))] = i
         if tasks:
             await _settle(tasks, outcomes, patience)
     finally:
@@ -66,15 +66,15 @@ async def ask(
     return outcomes
 
 
-def complete(
-    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None = None
+def _ask_watched(
+    call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None
 ) -> Coroutine[Any, Any, Completion]:
-    """Return the completion of a planned call, of a member that may use tools where it may; watched, where it is."""
+    """Return the completion of a call that is not kept; watched, where somebody follows the drafts."""
     if runtime.drafts is None or (on_delta is not None and not runtime.drafts.twice):
-        return _complete(call, runtime, ledger, on_delta)
+        return _ask(call, runtime, ledger, on_delta)
 
     def ask(draft: OnDelta) -> Awaitable[Completion]:
-        return _complete(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
+        return _ask(call, runtime, ledger, draft if on_delta is None else _both(draft, on_delta))
 
     seat = call.seat
     return runtime.drafts.follow(seat.slot.label or seat.model.name, seat.layer, ask)
@@ -88,11 +88,11 @@ def _both(one: OnDelta, other: OnDelta) -> OnDelta:
     return hear
 
 
-def _complete(
+def _ask(
     call: PlannedCall, runtime: Runtime, ledger: Ledger, on_delta: OnDelta | None
 ) -> Coroutine[Any, Any, Completion]:
     if call.wish is None:
-        return runtime.client.complete(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
+        return runtime.client.ask(call.request, call.seat.model, ledger, call.seat.slot, on_delta)
     from fusiontools.stages.tool_loop import Ask, complete_with_tools
 
     return complete_with_tools(Ask(call.request, call.seat.model, call.seat.slot, runtime, ledger), call.wish, on_delta)
@@ -106,9 +106,9 @@ async def _complete_cached(
     begun = warm.setdefault(call.seat.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await complete(call, runtime, ledger)
+        return await _ask_watched(call, runtime, ledger, None)
     try:
-        return await complete(call, runtime, ledger, lambda _: begun.set())
+        return await _ask_watched(call, runtime, ledger, lambda _: begun.set())
     finally:
         begun.set()
 

@@ -77,19 +77,20 @@ class PanelPlanner(Struct, frozen=True):
         few_shot = self.options.few_shot if short else None
         if is_solo(self.record):
             return [self._solo(few_shot)]
-        planned = self.options.planned
-        if short not in planned:
-            planned[short] = seat_first(self._cheapest_first(), short)
+        kind = "short" if short else "first"
+        layer: FirstLayer | None = self.options.planned.get(kind)
+        if layer is None:
+            layer = self.options.planned[kind] = seat_first(self._cheapest_first(), short)
         # Members without a system prompt of their own are asked the same.
-        shown = {system: self._prompt(model, few_shot) for system, model in planned[short].asked.items()}
+        shown = {system: self._prompt(model, few_shot) for system, model in layer.asked.items()}
         asked = self.record.get("params")
         return [
             self._call(
                 seat,
                 shown[seat.model.system],
-                self._params(seat.model, few_shot, temperature) if asked else dict(params),
+                self._params(seat.model, few_shot, temperature) if asked else params,
             )
-            for seat, temperature, params in planned[short].seats
+            for seat, temperature, params in layer.seats
         ]
 
     def _cheapest_first(self) -> PanelOptions:
@@ -188,7 +189,7 @@ class PanelPlanner(Struct, frozen=True):
         if endpoint is not None and endpoint.embedded:
             # The embedded engine is deterministic by seed: the same question gives the same panel on every run.
             later = [] if layer == 1 else [str(layer)]
-            params.setdefault("seed", digest("seed", self.record["id"], model.name, str(sample), *later))
+            params = {"seed": digest("seed", self.record["id"], model.name, str(sample), *later), **params}
         wish = None
         names = self.options.tools if model.tools is None else model.tools
         if names and not (endpoint is not None and endpoint.embedded):  # the embedded model can use none

@@ -31,7 +31,7 @@ from fusiontools.stages import prompts
 from fusiontools.stages.pairwise import PairwiseVerdict, duel
 from fusiontools.stages.replies import label_in, said_in, unreadable
 from fusiontools.stages.runtime import Runtime, Stage, copy_response, reads_panel, with_section
-from fusiontools.stages.verdicts import ask, on_panel, verdict_form, with_settings
+from fusiontools.stages.verdicts import ask, on_panel, verdict_form, verdict_params, with_settings
 
 #: The most responses of which every pair is compared: 56 calls.
 MOST_PAIRED = 8
@@ -102,8 +102,8 @@ class _Picking(Struct):
         judge, kind = self._judge(), "consistent" if self.options.consistent else "pick"
         labels = prompts.blind_order(self.record["id"], usable_positions(self.record))[1]
         prompt = prompts.about_responses(self.record, kind, self.options.template, labels)
-        strictly = verdict_form(_PROPERTIES)
-        reply = await ask(strictly, prompt, judge, self.runtime, self.ledger, Slot(judge.name))
+        params = verdict_params(judge, verdict_form(_PROPERTIES))
+        reply = await ask(params, prompt, judge, self.runtime, self.ledger, Slot(judge.name))
         if isinstance(reply, CallFailed):
             self._note("pick_failed", reply.message)
             return None

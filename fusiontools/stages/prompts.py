@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from fusiontools.config.templates import load_template
 from fusiontools.llm.journal import default_path
@@ -55,7 +55,10 @@ def fill(text: str, values: Mapping[str, str | Sequence[Piece]]) -> str | list[d
     pieces, names = _split_template(text)
     filled: list[str | Sequence[Piece]] = [*pieces]
     filled[1::2] = map(values.get, names, pieces[1::2])
-    return "".join(filled) if _is_text(filled) else _parts(filled)
+    try:
+        return "".join(filled)  # type: ignore[arg-type]
+    except TypeError:
+        return _parts(filled)
 
 
 @functools.lru_cache(maxsize=256)
@@ -63,10 +66,6 @@ def _split_template(text: str) -> tuple[list[str], list[str]]:
     """Return a template's text and placeholders in turns, and what the placeholders name."""
     pieces = _PLACEHOLDER.split(text)
     return pieces, [placeholder[2:-2] for placeholder in pieces[1::2]]
-
-
-def _is_text(pieces: Sequence[Any]) -> TypeGuard[Sequence[str]]:
-    return all(type(piece) is str for piece in pieces)
 
 
 def _parts(values: Sequence[str | Sequence[Piece]]) -> list[dict[str, Any]]:
@@ -156,13 +155,17 @@ def _make_secret(path: Path) -> None:
         ours.unlink()
 
 
-def fence_responses(panel: Sequence[Response], labels: Mapping[str, int], mark: str) -> str:
-    """Return the responses under their labels, each between fences; no name of a model stands anywhere."""
+def fence_responses(responses: Mapping[str, Response], texts: Sequence[str], mark: str) -> str:
+    """Return responses under their labels, each between fences; no name of a model stands anywhere.
+
+    Args:
+        texts: what each of them says.
+    """
     fenced = []
-    for label, position in labels.items():
-        fenced.append(_fence_response(label, response_text(panel[position]), mark))
+    for (label, response), text in zip(responses.items(), texts, strict=True):
+        fenced.append(_fence_response(label, text, mark))
         # Between fences of their own: within those of a response, it could write sources for itself.
-        if found := panel[position].get("sources"):
+        if found := response.get("sources"):
             sources = [_source_line(source) for source in found]
             fenced.append(fence(f"SOURCES {label}", "\n".join(sources), mark))
     return "\n\n".join(fenced)
@@ -198,12 +201,14 @@ def about_responses(
         more: what else the user section names.
     """
     sections = load_template(choose_template(template, record))
-    mark = mark_for(asked, record, [response_text(record["panel"][i]) for i in labels.values()])
+    responses = {label: record["panel"][i] for label, i in labels.items()}
+    texts = [response_text(response) for response in responses.values()]
+    mark = mark_for(asked, record, texts)
     values = {
         "nonce": mark,
         "labels": ", ".join(labels),
         "conversation": conversation(with_evidence(record, mark), record.get("params", {}).get("tools")),
-        "responses": fence_responses(record["panel"], labels, mark),
+        "responses": fence_responses(responses, texts, mark),
         **more,
     }
     added = [*added, *(["judge sources"] if has_sources(record) else [])]
@@ -239,7 +244,10 @@ def conversation(
             called = [call["function"] for call in calls]
             pieces += [f"(calls {function['name']}({function['arguments']}))\n" for function in called]
         pieces.append("\n")
-    return "".join(pieces) if _is_text(pieces) else pieces
+    try:
+        return "".join(pieces)  # type: ignore[arg-type]
+    except TypeError:
+        return pieces
 
 
 def without_marks(text: str, marks: Sequence[str]) -> str:
@@ -299,10 +307,9 @@ def response_text(response: Response) -> str:
     return "\n".join([*([said] if said else []), "Proposed tool calls:", *calls])
 
 
+@functools.cache
 def label_of(index: int) -> str:
     """Return A … Z, AA, AB, …"""
-    if index < len(_LETTERS):
-        return _LETTERS[index]
     letters = ""
     index += 1
     while index:

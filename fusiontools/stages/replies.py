@@ -158,7 +158,7 @@ def unreadable(reply: str, wanted: str) -> str:
     return f"the reply {wanted}: {' '.join(reply.split())[:_SHOWN_CHARS]!r}"
 
 
-def label_in(said: Any, labels: Mapping[str, int]) -> str:
+def label_in(said: Any, labels: Mapping[str, Any]) -> str:
     """Return the label that `A`, `Response A`, `response_a`, `B (fuller than A)` or `{"model": "B", …}` names.
 
     The field that names it, else the label it begins with, else the only one it speaks of; what names no response, or
@@ -179,18 +179,18 @@ def label_in(said: Any, labels: Mapping[str, int]) -> str:
     return _label_of(text, labels) or text
 
 
-def labels_in(said: Any, labels: Mapping[str, int]) -> list[str]:
+def labels_in(said: Any, labels: Mapping[str, Any]) -> list[str]:
     """Return all responses that are named: in a list, or in a text that lists nothing else."""
     if isinstance(said, list):
         return [label for item in said for label in labels_in(item, labels)]
-    if isinstance(said, str) and not _label_of(said, labels):
+    if isinstance(said, str) and said not in labels and not _label_of(said, labels):
         words = [word for word in re.split(r"\W+|_|\band\b", re.sub(_CALLED, " ", said, flags=re.IGNORECASE)) if word]
         if len(words) > 1 and all(word.upper() in labels for word in words):
             return [word.upper() for word in words]
     return [label_in(said, labels)]
 
 
-def _label_of(text: str, labels: Mapping[str, int]) -> str:
+def _label_of(text: str, labels: Mapping[str, Any]) -> str:
     """Return the one label that a text names; nothing where it names none, or cannot be told."""
     text = text.strip()
     if text.upper() in labels:
@@ -217,7 +217,7 @@ def _is_name(leading: re.Match[str], rest: str) -> bool:
     return following is None or following[0].casefold() in _SAYS or leading[2] not in ("A", "I")
 
 
-def _names_another(rest: str, labels: Mapping[str, int]) -> bool:
+def _names_another(rest: str, labels: Mapping[str, Any]) -> bool:
     """Say whether a second label stands in the same place: `A and B`, `A/B`, `A = Response B`."""
     joined = _JOINED.match(rest)
     other = _LEADING.match(rest, joined.end()) if joined else None
@@ -248,7 +248,7 @@ def _places(said: Any) -> list[Any]:
     if isinstance(said, list) and len(said) == 1 and isinstance(said[0], str):
         said = said[0]
     if isinstance(said, list):
-        if not any(isinstance(item, dict) for item in said):
+        if dict not in map(type, said):
             return said
         numbers = [item.get("rank", item.get("place")) if isinstance(item, dict) else None for item in said]
         numbered = all(isinstance(number, int) for number in numbers) and len(set(numbers)) == len(numbers)

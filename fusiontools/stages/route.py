@@ -40,7 +40,7 @@ from fusiontools.stages.replies import find_object, said_in, unreadable
 from fusiontools.stages.route_rules import FUSE, TIERS, Decision, decide
 from fusiontools.stages.route_table import load_route_table
 from fusiontools.stages.runtime import Runtime, Stage, skips_failed, with_section
-from fusiontools.stages.verdicts import ask, verdict_form
+from fusiontools.stages.verdicts import ask, verdict_form, verdict_params
 
 #: One model, of the tier that the rules say.
 SOLO = "solo"
@@ -250,7 +250,8 @@ class _Routing(Struct):
     async def _ask_model(self) -> Decision | None:
         """Return what the classifier says; None where the rules must decide."""
         model = self.options.models[0]
-        reply = await ask(_FORM, route_messages(self.record), model, self.runtime, self.ledger, Slot(model.name))
+        params, prompt = verdict_params(model, _FORM), route_messages(self.record)
+        reply = await ask(params, prompt, model, self.runtime, self.ledger, Slot(model.name))
         if isinstance(reply, CallFailed):
             self._note("route_failed", f"{model.name}: {reply.message}; the rules decide")
             return None

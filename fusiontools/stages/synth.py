@@ -30,7 +30,6 @@ from fusiontools.llm.ledger import Ledger, Slot
 from fusiontools.record import jsonl
 from fusiontools.record.params import ANSWER, select_params
 from fusiontools.record.sections import (
-    best,
     by_rank,
     digest,
     display_names,
@@ -41,11 +40,10 @@ from fusiontools.record.sections import (
     one_survivor,
     take_verbatim,
     texts_of,
-    usable_positions,
 )
-from fusiontools.record.types import Answer, Degraded, Message, Record
+from fusiontools.record.types import Answer, Degraded, Message, Record, Response
 from fusiontools.stages import prompts
-from fusiontools.stages.analysis import FIVE, labelled_as
+from fusiontools.stages.analysis import labelled_as
 from fusiontools.stages.ballot import cast
 from fusiontools.stages.runtime import Runtime, Stage, compare_apart, copy_response, reads_panel, with_section
 
@@ -64,22 +62,22 @@ def synth(options_for: OptionsFor[SynthOptions]) -> Stage:
         return answered if support is None else support.told_in(answered)
 
     async def answer(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
-        usable = usable_positions(record)
+        ranked = by_rank(record)
         if options.refine and "answer" in record and not is_solo(record):
-            return await _revise(record, options, runtime, support)
-        if len(usable) == 1:
-            return copy_response(record, usable[0], one_survivor(record, "synth"))
+            return await _revise(record, options, runtime, ranked, support)
+        if len(ranked) == 1:
+            return copy_response(record, ranked[0], one_survivor(record, "synth"))
         if is_voted_on(record):
             return await compare_apart(texts_of(record), "auto", _vote, record)
         if options.method == "call":
-            proposed = next((i for i in usable if record["panel"][i].get("tool_calls")), best(record))
+            proposed = next((i for i in sorted(ranked) if record["panel"][i].get("tool_calls")), ranked[0])
             return copy_response(record, proposed, [])
-        short = options.method == "auto" and _best_is_short(record)
+        short = options.method == "auto" and _is_short(record["panel"][ranked[0]])
         if is_settled(record) or options.method == "copy" or short:
-            return copy_response(record, best(record), [])
+            return copy_response(record, ranked[0], [])
         if not options.models:
-            return copy_response(record, best(record), [_note_nobody("the best response is the answer")])
-        return await _Writing(record, options, runtime, runtime.ledger("synth", record), support).finish()
+            return copy_response(record, ranked[0], [_note_nobody("the best response is the answer")])
+        return await _Writing(record, options, runtime, ranked, runtime.ledger("synth", record), support).finish()
 
     return run
 
@@ -107,14 +105,16 @@ def _vote(record: Record) -> Record:
     return with_section(record, "answer", take_verbatim(record, position, "vote", vote=ballot.section()))
 
 
-async def _revise(record: Record, options: SynthOptions, runtime: Runtime, support: Weighed | None) -> Record:
+async def _revise(
+    record: Record, options: SynthOptions, runtime: Runtime, ranked: list[int], support: Weighed | None
+) -> Record:
     """Return the record with the answer that stands revised; it stays where nobody can do that."""
     standing = [n for n in record.get("degraded", []) if n.get("stage") in ANSWERING]
     if not options.models:
         notes = [*standing, _note_nobody("the answer stays as it was")]
         return with_section(record, "answer", record["answer"], degraded=notes)
-    writing = _Writing(record, options, runtime, runtime.ledger("synth", record), support, standing)
-    return await writing.finish(record["answer"])
+    ledger = runtime.ledger("synth", record)
+    return await _Writing(record, options, runtime, ranked, ledger, support, standing).finish(record["answer"])
 
 
 def _note_nobody(so: str) -> Degraded:
@@ -122,11 +122,16 @@ def _note_nobody(so: str) -> Degraded:
 
 
 class _Writing(Struct):
-    """The passes over one answer: write, revise, guard."""
+    """The passes over one answer: write, revise, guard.
+
+    Args:
+        ranked: the positions of all usable responses, best first.
+    """
 
     record: Record
     options: SynthOptions
     runtime: Runtime
+    ranked: list[int]
     ledger: Ledger
     support: Weighed | None
     notes: list[Degraded] = []
@@ -145,18 +150,15 @@ class _Writing(Struct):
         return with_section(self.record, "answer", answer, self.ledger.calls, [*self.notes, *unmet])
 
     async def _write(self) -> Answer:
-        positions = self._choose_fused()
-        template = prompts.choose_template(self.options.template, self.record)
-        messages = synth_messages(self.record, template, positions, support=self.support)
+        messages = self._messages()
         try:
             return _answer_of(await self._ask(messages, "", is_last=not self.options.refine))
         except CallFailed as failure:
             self._note("synth_failed", f"{failure.message}; a panel response stands in")
-            return take_verbatim(self.record, positions[0])
+            return take_verbatim(self.record, self.ranked[0])
 
     async def _refine(self, before: Answer) -> Answer:
-        template = prompts.choose_template(self.options.template, self.record)
-        messages = synth_messages(self.record, template, self._choose_fused(), before, self.support)
+        messages = self._messages(before)
         try:
             after = _answer_of(await self._ask(messages, "refine", is_last=True))
         except CallFailed as failure:
@@ -174,7 +176,7 @@ class _Writing(Struct):
         from fusiontools.stages.pairwise import duel
 
         model = self.options.guard_models[0]
-        single = take_verbatim(self.record, best(self.record))
+        single = take_verbatim(self.record, self.ranked[0])
         texts = (_text_of(written), _text_of(single))
         fought = await duel(self.record, texts, model, self.options.template, self.runtime, self.ledger, step="guard")
         verdicts = [{"first": "synth", "second": "panel"}.get(verdict, verdict) for verdict in fought.verdicts]
@@ -191,13 +193,46 @@ class _Writing(Struct):
             "guard": {"winner": name, "judge": model.name, "verdicts": verdicts, "loser": _keep_text(loser)},
         }
 
+    def _messages(self, before: Answer | None = None) -> prompts.Prompt:
+        """Return what the synthesizer reads: its rules, the conversation itself, the fenced responses and analysis.
+
+        Args:
+            before: the answer that is to be revised; None asks for a first one.
+        """
+        record, asked = self.record, "synth" if before is None else "refine"
+        sections = load_template(prompts.choose_template(self.options.template, record))
+        panel, analysis, fused = record["panel"], record.get("analysis"), self._choose_fused()
+        # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out.
+        everyone = prompts.blind_order(record["id"], sorted(self.ranked))[1]
+        responses = {label: panel[i] for label, i in everyone.items() if i in fused}
+        texts = [prompts.response_text(response) for response in responses.values()]
+        standing = [] if before is None else [_text_of(before)]
+        mark = prompts.mark_for(asked, record, [*texts, *standing])
+        given = prompts.with_evidence(record, mark)
+        told = analysis or self.support
+        values = {
+            "nonce": mark,
+            "labels": ", ".join(responses),
+            "conversation": prompts.conversation(given),
+            "responses": prompts.fence_responses(responses, texts, mark),
+            "analysis": _analysis_text(analysis, panel, everyone, self.support) if told else "(none)",
+            "best": panel[fused[0]].get("content", ""),
+            "answer": "".join(standing),
+        }
+        turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
+        system = sections[f"{asked} system"]
+        if has_sources(record):
+            system += "\n\n" + sections["synth sources"]
+        if self.support is not None:
+            system += "\n\n" + sections["synth support"]
+        return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
+
     async def _ask(self, prompt: prompts.Prompt, step: str, *, is_last: bool) -> Completion:
         model, client = self.options.models[0], self.runtime.client
         params = _params_for(self.record, self.options, model, step, self.runtime)
         request = client.request(model, prompts.with_system(prompt.messages, model.system), params, marks=prompt.marks)
         on_delta: OnDelta | None = self._hear if is_last and self._is_watched() else None
-        told = (request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
-        return client.recall(*told) or await client.complete(*told)
+        return await client.complete(request, model, self.ledger, Slot(model.name, step=step or None), on_delta)
 
     def _hear(self, delta: Delta) -> None:
         self.heard = True
@@ -209,61 +244,18 @@ class _Writing(Struct):
 
     def _choose_fused(self) -> list[int]:
         """Return the positions that are fused, best first."""
-        ranked = by_rank(self.record)
-        if self.options.top is None or self.options.top >= len(ranked):
-            return ranked
+        if self.options.top is None or self.options.top >= len(self.ranked):
+            return self.ranked
         if not self.record.get("analysis", {}).get("ranking") and not any(
             n["code"] == "no_ranking" for n in self.notes
         ):
             detail = f"no judge ranked the responses: the {self.options.top} longest finished ones are fused (--top)"
             self.notes.append({"stage": "synth", "code": "no_ranking", "detail": detail})
-        return ranked[: self.options.top]
+        return self.ranked[: self.options.top]
 
     def _note(self, code: StageCode, detail: str, model: Model | None = None) -> None:
         name = (model or self.options.models[0]).name
         self.notes.append({"stage": "synth", "code": code, "detail": f"{name}: {detail}"})
-
-
-def synth_messages(
-    record: Record,
-    template: str,
-    positions: list[int] | None = None,
-    before: Answer | None = None,
-    support: Weighed | None = None,
-) -> prompts.Prompt:
-    """Return what the synthesizer reads: its rules, the conversation itself, then the fenced responses and analysis.
-
-    Args:
-        positions: the responses that are fused, best first; all usable ones by default.
-        before: the answer that is to be revised; None asks for a first one.
-        support: which claims enough responses hold, where that counts.
-    """
-    sections, asked = load_template(template), "synth" if before is None else "refine"
-    panel, analysis = record["panel"], record.get("analysis")
-    fused = by_rank(record) if positions is None else positions
-    # The labels are those of all usable responses, as the judge saw them; its analysis may speak of one left out here.
-    everyone = prompts.blind_order(record["id"], usable_positions(record))[1]
-    labels = {label: i for label, i in everyone.items() if i in fused}
-    standing = [] if before is None else [_text_of(before)]
-    shown = [prompts.response_text(panel[i]) for i in sorted(fused)]
-    mark = prompts.mark_for(asked, record, [*shown, *standing])
-    given = prompts.with_evidence(record, mark)
-    values = {
-        "nonce": mark,
-        "labels": ", ".join(labels),
-        "conversation": prompts.conversation(given),
-        "responses": prompts.fence_responses(panel, labels, mark),
-        "analysis": _analysis_text(analysis, panel, everyone, support) if analysis or support else "(none)",
-        "best": panel[fused[0]].get("content", ""),
-        "answer": "".join(standing),
-    }
-    turn: Message = {"role": "user", "content": prompts.fill(sections[f"{asked} user"], values)}
-    system = sections[f"{asked} system"]
-    if has_sources(record):
-        system += "\n\n" + sections["synth sources"]
-    if support is not None:
-        system += "\n\n" + sections["synth support"]
-    return prompts.Prompt([*prompts.with_system(given, system), turn], mark)
 
 
 def _answer_of(completion: Completion) -> Answer:
@@ -292,7 +284,19 @@ def _text_of(answer: Answer) -> str:
 
 
 def _params_for(record: Record, options: SynthOptions, model: Model, step: str, runtime: Runtime) -> dict[str, Any]:
-    asked = record.get("params")
+    if "params" not in options.planned:
+        options.planned["params"] = _own_params(options, model)
+    params: dict[str, Any] = options.planned["params"]
+    if asked := record.get("params"):
+        params = params | select_params(asked, ANSWER)
+    endpoint = runtime.client.endpoints.get(model.endpoint)
+    if endpoint is not None and endpoint.embedded:
+        params = {"seed": digest("seed", record["id"], model.name, step or "synth"), **params}
+    return params
+
+
+def _own_params(options: SynthOptions, model: Model) -> dict[str, Any]:
+    """Return the parameters of the synthesizer's calls, where the record has none of its own."""
     params = {
         "temperature": model.temperature if model.temperature is not None else options.temperature,
         "top_p": model.top_p,
@@ -300,11 +304,7 @@ def _params_for(record: Record, options: SynthOptions, model: Model, step: str, 
         "reasoning_effort": model.reasoning_effort,
         **(options.extra or {}),
         **model.extra,
-        **(select_params(asked, ANSWER) if asked else {}),
     }
-    endpoint = runtime.client.endpoints.get(model.endpoint)
-    if endpoint is not None and endpoint.embedded:
-        params.setdefault("seed", digest("seed", record["id"], model.name, step or "synth"))
     return {name: value for name, value in params.items() if value is not None}
 
 
@@ -314,11 +314,11 @@ def _analysis_text(
     """Return the analysis, and what of it enough responses hold, as JSON with labels in the place of names."""
     names = display_names(panel)
     by_name = {names[i]: label for label, i in labels.items()}
-    blind = labelled_as({key: analysis[key] for key in FIVE}, by_name) if analysis else {}
+    blind = labelled_as(analysis, by_name) if analysis else {}
     return jsonl.dumps(blind | (support.shown(by_name) if support else {})).decode()
 
 
-def _best_is_short(record: Record) -> bool:
+def _is_short(response: Response) -> bool:
     from fusiontools.answers import lexical
 
-    return lexical.is_short([record["panel"][best(record)].get("content", "")])
+    return lexical.is_short([response.get("content", "")])

@@ -49,7 +49,7 @@ def on_panel(record: Record, stage: str, judges: Sequence[Model]) -> list[Degrad
 
 
 async def ask(
-    response_format: Mapping[str, Any],
+    params: Mapping[str, Any],
     prompt: Prompt,
     model: Model,
     runtime: Runtime,
@@ -57,18 +57,20 @@ async def ask(
     slot: Slot,
 ) -> str | CallFailed:
     """Return a judge's reply as it stands; a failed call is data, so that several can be asked at once."""
-    asked = (verdict_request(prompt, model, runtime, response_format), model, ledger, slot)
     try:
-        completion = runtime.client.recall(*asked) or await runtime.client.complete(*asked)
+        completion = await runtime.client.complete(verdict_request(params, prompt, model, runtime), model, ledger, slot)
     except CallFailed as failure:
         return failure
     return completion.content
 
 
-def verdict_request(
-    prompt: Prompt, model: Model, runtime: Runtime, response_format: Mapping[str, Any] | None
-) -> CompletionRequest:
-    """Return what a judge is sent: cool, with its own settings over ours."""
+def verdict_request(params: Mapping[str, Any], prompt: Prompt, model: Model, runtime: Runtime) -> CompletionRequest:
+    """Return what a judge is sent, with what `verdict_params` says of it."""
+    return runtime.client.request(model, with_system(prompt.messages, model.system), params, marks=prompt.marks)
+
+
+def verdict_params(model: Model, response_format: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the parameters of a judge's call: cool, with its own settings over ours."""
     params: dict[str, Any] = {
         "temperature": model.temperature if model.temperature is not None else 0.0,
         "top_p": model.top_p,
@@ -77,5 +79,4 @@ def verdict_request(
         "response_format": response_format,
         **model.extra,
     }
-    params = {name: value for name, value in params.items() if value is not None}
-    return runtime.client.request(model, with_system(prompt.messages, model.system), params, marks=prompt.marks)
+    return {name: value for name, value in params.items() if value is not None}

@@ -27,6 +27,7 @@ NOTHING: dict[str, Any] = {**{key: [] for key in FIVE}, "ranking": []}
 
 EMPTY: dict[str, Any] = {key: [] for key in NAMED}
 AB = {"A": 0, "B": 1}
+NAMES = {"A": "m1", "B": "m2"}
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,14 @@ AB = {"A": 0, "B": 1}
     ],
 )
 def test_a_reply_is_read_however_it_is_wrapped(text: str) -> None:
-    assert read_analysis(text, AB) == {**EMPTY, "consensus": ["x"]}
+    assert read_analysis(text, AB, NAMES) == {**EMPTY, "consensus": ["x"]}
 
 
 @pytest.mark.parametrize(
     "text", ["", "none", "[]", "{}", '{"consensus": "x"}', '{"mood": []}', "{'a'", '["consensus"]']
 )
 def test_what_is_no_analysis_is_none_and_no_silent_default(text: str) -> None:
-    assert read_analysis(text, AB) is None
+    assert read_analysis(text, AB, NAMES) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_what_is_no_analysis_is_none_and_no_silent_default(text: str) -> None:
     ],
 )
 def test_a_ranking_is_read_in_every_spelling(said_: Any, read: list[int]) -> None:
-    found = read_analysis(json.dumps({"consensus": ["x"], "ranking": said_}), AB)
+    found = read_analysis(json.dumps({"consensus": ["x"], "ranking": said_}), AB, NAMES)
 
     assert found is not None
     assert found["ranking"] == read
@@ -82,15 +83,15 @@ def test_plain_strings_and_other_words_stand_for_the_objects_that_belong_there()
         "unique_insights": ["i", {"response": "b", "point": "j"}],
     }
 
-    assert read_analysis(json.dumps(reply), AB) == {
+    assert read_analysis(json.dumps(reply), AB, NAMES) == {
         **EMPTY,
         "contradictions": [
             {"topic": "t", "stances": []},
-            {"topic": "u", "stances": [{"model": "A", "stance": "x"}]},
-            {"topic": "v", "stances": [{"model": "B", "stance": "y"}, {"model": "", "stance": "z"}]},
+            {"topic": "u", "stances": [{"model": "m1", "stance": "x"}]},
+            {"topic": "v", "stances": [{"model": "m2", "stance": "y"}, {"model": "", "stance": "z"}]},
         ],
-        "partial_coverage": [{"models": [], "point": "p"}, {"models": ["A"], "point": "q"}],
-        "unique_insights": [{"model": "", "insight": "i"}, {"model": "B", "insight": "j"}],
+        "partial_coverage": [{"models": [], "point": "p"}, {"models": ["m1"], "point": "q"}],
+        "unique_insights": [{"model": "", "insight": "i"}, {"model": "m2", "insight": "j"}],
     }
 
 
@@ -109,7 +110,7 @@ REPLIES = st.recursive(
 
 @given(st.text(max_size=80) | REPLIES)
 def test_no_reply_whatever_breaks_the_reader(text: str) -> None:
-    found = read_analysis(text, AB)
+    found = read_analysis(text, AB, NAMES)
 
     if found is not None:
         assert schemas.check_of("analysis")(found)
@@ -117,7 +118,7 @@ def test_no_reply_whatever_breaks_the_reader(text: str) -> None:
 
 @pytest.mark.parametrize("text", ['{"consensus": []}', '{"consensus": ["', '{"blind_spots": [""], "ranking": ["C"]}'])
 def test_a_shell_with_nothing_in_it_is_no_analysis(text: str) -> None:
-    assert read_analysis(text, AB) is None
+    assert read_analysis(text, AB, NAMES) is None
 
 
 def test_a_borda_count_ranks_by_places_and_then_by_position() -> None:

@@ -20,6 +20,7 @@ from stage_runs import (
     B,
     C,
     answered,
+    ask_judge,
     ask_panel,
     entries,
     entry,
@@ -33,9 +34,10 @@ from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
 from fusiontools.config.recipe import Recipe, summary
 from fusiontools.config.resolve import Resolver
-from fusiontools.config.stage_table import FewShot, PanelOptions
+from fusiontools.config.stage_table import FewShot, JudgeOptions, PanelOptions
 from fusiontools.llm.journal import Journal
 from fusiontools.llm.ledger import Event
+from fusiontools.llm.state.store import Found
 from fusiontools.record.sections import digest
 from fusiontools.record.types import Record
 from fusiontools.stages.panel import panel
@@ -99,6 +101,25 @@ def test_what_fails_unexpectedly_ends_the_panel_at_once() -> None:
 
     with pytest.raises(ZeroDivisionError):
         ask_panel(THREE, backend)
+
+
+class Counting(Journal):
+    """A journal that counts how often it is looked in."""
+
+    looks = 0
+
+    def get(self, key: bytes) -> Found | None:
+        self.looks += 1
+        return super().get(key)
+
+
+def test_a_call_that_is_not_kept_is_looked_for_once(tmp_path: Path) -> None:
+    journal = Counting(tmp_path / "j.db")
+
+    result = ask_panel(THREE, Scripted(b=DOWN), journal=journal, replay=True)
+    ask_judge(JudgeOptions((model("j"),)), result, journal=journal, replay=True)
+
+    assert journal.looks == 4
 
 
 def test_a_member_whose_endpoint_nobody_knows_is_one_that_failed_in_a_replay_too(tmp_path: Path) -> None:

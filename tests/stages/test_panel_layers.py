@@ -530,6 +530,19 @@ def test_the_first_sample_begins_before_the_others_are_asked() -> None:
     assert len(result["panel"]) == 3
 
 
+def test_a_panel_of_one_is_heard_as_it_writes_whatever_its_endpoint_keeps() -> None:
+    heard: list[Any] = []
+
+    async def work() -> None:
+        door = open_door(Scripted(a="One."), endpoint=CACHING)
+        options = PanelOptions(members=(A,), prompt_cache=True)
+        await panel(fixed(options))(question(), Runtime(door, heard.append))  # type: ignore[arg-type]
+
+    asyncio.run(work())
+
+    assert heard == ["One."]
+
+
 def test_the_shared_prefix_is_marked_only_where_it_is_kept() -> None:
     marks = {}
     for endpoint in (CACHING, PLAIN):

@@ -145,8 +145,10 @@ def mark_of(panel: list[Response], positions: list[int], purpose: str = "judge",
 
 def fenced(panel: list[Response]) -> tuple[str, str]:
     labels = prompts.blind_order("q1", range(len(panel)))[1]
-    mark = mark_of(panel, list(labels.values()))
-    return prompts.fence_responses(panel, labels, mark), mark
+    responses = {label: panel[i] for label, i in labels.items()}
+    texts = [prompts.response_text(each) for each in responses.values()]
+    mark = prompts.mark_of("judge", "q1", texts)
+    return prompts.fence_responses(responses, texts, mark), mark
 
 
 @given(st.lists(TEXT, min_size=1, max_size=4))
