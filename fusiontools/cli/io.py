@@ -1,4 +1,4 @@
-"""Standard input, files and standard output as bytes: lines in, lines out, each on a thread of its own.
+"""Standard input, files and standard output as bytes: lines in, lines out, a thread for each to wait on.
 
 A record leaves before the next one arrives, and a slow reader never stalls the calls in flight.
 """
@@ -6,6 +6,7 @@ A record leaves before the next one arrives, and a slow reader never stalls the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import queue
@@ -24,6 +25,8 @@ from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 
 _CHUNK_BYTES = 1 << 18
 _HELD_BYTES = 1 << 20
+#: Linux: write what there is room for and fail rather than wait, whoever else writes to the same pipe meanwhile.
+_WITHOUT_WAITING = getattr(os, "RWF_NOWAIT", 0)
 _IDS_REMEMBERED = 16_384
 #: A text in another encoding has a few bad bytes, each in a line that is refused; what has more is no text.
 _BROKEN_SHARE = 0.1
@@ -249,7 +252,7 @@ class Sink:
         self.closed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        #: So many bytes have been handed over, and written: each is counted by one thread alone.
+        #: So many bytes have been handed over, and written, which the thread counts while it has any, else the loop.
         self._given = self._written = 0
         self._waiters = 0
         self._drained = asyncio.Event()
@@ -269,9 +272,16 @@ class Sink:
                 self._waiters -= 1
 
     def put_nowait(self, data: bytes) -> None:
-        """Hand over bytes without waiting."""
+        """Write what can be written without waiting, and hand over the rest."""
+        is_idle = self._given == self._written
         self._given += len(data)
-        self._pieces.put(data)
+        if is_idle and _WITHOUT_WAITING:
+            with contextlib.suppress(OSError):  # which the thread finds, too
+                written = os.pwritev(1, (data,), -1, _WITHOUT_WAITING)
+                self._written += written
+                data = data[written:]
+        if data:
+            self._pieces.put(data)
 
     def finish(self, timeout_s: float | None = None) -> None:
         """Return when everything is written, or when the time is over."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from mistakes import JUDGE, PANEL, SYNTH, clear, needs_dev_full
@@ -148,6 +150,55 @@ def test_a_full_disk_under_the_sums_is_named(run: Run) -> None:
 
     assert result.status == 1
     assert clear(result) == "fuse-cost: stdout: No space left on device\n"
+
+
+@contextmanager
+def output_to_a_pipe() -> Iterator[int]:
+    """Have standard output be a pipe for a while; yields what is read from."""
+    reading, writing = os.pipe()
+    kept = os.dup(1)
+    os.dup2(writing, 1)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(reading)
+
+
+def test_what_finds_room_and_what_has_to_wait_for_it_leave_in_order_and_hold_nobody_up() -> None:
+    async def work(reading: int) -> None:
+        sink = Sink()
+        for number in range(20):
+            sink.put_nowait(b"%d\n" % number)
+            assert os.read(reading, 100) == b"%d\n" % number
+        pieces = [b"%06d\n" % number * (number % 997) for number in range(1_000)]
+        for piece in pieces:
+            sink.put_nowait(piece)  # returns, though nobody reads and the pipe is full
+        finished = asyncio.create_task(asyncio.to_thread(sink.finish))
+        expected, found = b"".join(pieces), b""
+        while len(found) < len(expected):
+            found += await asyncio.wait_for(asyncio.to_thread(os.read, reading, 5_000_000), 30)
+        assert found == expected
+        await finished
+
+    with output_to_a_pipe() as reading:
+        asyncio.run(work(reading))
+
+
+def test_a_reader_who_has_gone_is_found_out_by_what_is_put() -> None:
+    async def work(reading: int) -> None:
+        sink = Sink()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, reading)
+        os.close(nothing)
+        await sink.put(b"Anybody?\n")
+        await asyncio.wait_for(sink.closed.wait(), 30)
+        assert sink.failure is None
+
+    with output_to_a_pipe() as reading:
+        asyncio.run(work(reading))
 
 
 def test_a_reader_that_is_behind_holds_up_who_writes_and_nothing_is_lost() -> None:
