@@ -10,7 +10,6 @@ import errno
 import os
 import queue
 import re
-import secrets
 import select
 import stat
 import threading
@@ -322,7 +321,7 @@ def write_whole(path: str, data: bytes) -> None:
         UsageError: it cannot be written.
     """
     target = Path(path).resolve()
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    beside = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
     try:
         if target.exists() and not target.is_file():
             target.write_bytes(data)

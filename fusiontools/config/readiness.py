@@ -6,7 +6,6 @@ import os
 import socket
 from functools import cache
 from importlib.util import find_spec
-from shutil import which
 from urllib.parse import urlsplit
 
 from fusiontools.config.models import Endpoint
@@ -29,8 +28,11 @@ def lacks(endpoint: Endpoint) -> str | None:
     """Return what a person has to do before this endpoint can be asked; None where it is ready."""
     if endpoint.embedded:
         return None if find_spec("xllamacpp") else install_line("local")
-    if endpoint.runs_program and which(endpoint.called[0]) is None:
-        return f"install {endpoint.called[0]}"
+    if endpoint.runs_program:
+        from shutil import which  # it loads every compression
+
+        if which(endpoint.called[0]) is None:
+            return f"install {endpoint.called[0]}"
     try:
         if endpoint.wants_key and not endpoint.key_place():
             return f"export {endpoint.api_key_env}=…"

@@ -1,9 +1,7 @@
 """Ask an endpoint over HTTP, once. OpenAI's chat completions are spoken here; another API is an `ApiFormat` of its own.
 
-The seam is httpx's transport interface: everything above it is here, everything below it is a library's or `http1.py`,
-which says why it exists. One shortcut passes the seam by: over `Http1Transport` a request is written as bytes and its
-reply read as they come (`_send`), because httpx's request and response would be half of what a call costs. httpx's
-client layer (cookies, redirects, auth flows) is left out for the same reason.
+What carries a request is below this: `http1.py`, which says why it exists, or a transport of httpx (`transport.py`);
+httpx's client layer (cookies, redirects, auth flows) is left out, which would be half of what a call costs.
 """
 
 from __future__ import annotations
@@ -15,9 +13,9 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 
-import httpx
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -35,7 +33,7 @@ from fusiontools.llm.completion import (
     Thoughts,
     say_whole,
 )
-from fusiontools.llm.http1 import Http1Response, Http1Transport
+from fusiontools.llm.http1 import ConnectError, Http1Response, Http1Transport, TransportError
 from fusiontools.llm.inflate import BODY_LIMIT_BYTES, Inflater, Room
 from fusiontools.llm.key_mask import BodyMask, KeyMask, current_key
 from fusiontools.llm.openai_reply import read_plain
@@ -45,9 +43,15 @@ from fusiontools.llm.rewrite import restore_names
 from fusiontools.llm.transport import HttpxBody, transport_for
 from fusiontools.record import jsonl
 
+if TYPE_CHECKING:
+    import httpx
+
 #: After so many bytes cycles are looked for, and how soon: who was failed must have come to its end.
 _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 _DEPTH_NAME = DEPTH_HEADER.encode()
+_PORTS = {"http": 80, "https": 443}
+#: What stands in a path or a query as it is; a `%` begins what is escaped already.
+_UNQUOTED = "%/:@!$&'()*+,;=~?"
 T = TypeVar("T")
 
 
@@ -182,9 +186,9 @@ class HttpBackend:
     ) -> None:
         self._endpoint, self._wants_key = endpoint, endpoint.wants_key
         self._api = api
-        self._url = _url(endpoint, api.path)
+        self._url = call_url(endpoint, api.path)
         self._headers = {
-            "host": self._url.netloc.decode("ascii"),
+            "host": self._url.netloc,
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             "accept-encoding": "identity",
@@ -200,8 +204,8 @@ class HttpBackend:
         self._waits: set[str] = set()
         self._room = Room()
         self._read_bytes = 0
-        self._transport = transport
-        self._own: httpx.AsyncBaseTransport | None = None
+        self._transport: Http1Transport | httpx.AsyncBaseTransport | None = transport
+        self._own: Http1Transport | httpx.AsyncBaseTransport | None = None
         self._masked = KeyMask(None)
 
     async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
@@ -257,7 +261,7 @@ class HttpBackend:
         except CallFailed as failure:
             _let_go(failure)
             raise
-        except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
+        except (TransportError, zlib.error) as error:
             _let_go(error)
             raise self._call_failed(error, retryable=False) from error
 
@@ -300,7 +304,7 @@ class HttpBackend:
                     completion = reader.read(content)
             finally:
                 await self._close(reply)
-        except (httpx.RequestError, httpx.StreamError, zlib.error) as error:
+        except (TransportError, zlib.error) as error:
             raise self._call_failed(error, retryable=reader is None or reader.ttft_s is None) from error
         if reader.closes_unopened:
             self._waits.add(body["model"])
@@ -323,13 +327,14 @@ class HttpBackend:
             return transport.exchange(b"%bcontent-length: %d\r\n\r\n%b" % (lines, len(content), content))
         hop = {DEPTH_HEADER: str(depth)} if depth else {}
         headers = {**self._headers, **self._key_header(mask), **hop, **more, "content-length": str(len(content))}
-        return HttpxBody.of(transport, httpx.Request("POST", self._url, headers=headers, content=content))
+        return HttpxBody.of(transport, self._url.geturl(), headers, content)
 
     def _head_with(self, mask: KeyMask) -> bytes:
         """Return what begins every request with this key: it is written once."""
         if self._head_for is not mask:
             lines = _header_lines({**self._headers, **self._key_header(mask)})
-            self._head, self._head_for = b"POST %b HTTP/1.1\r\n%b" % (self._url.raw_path, lines), mask
+            target = self._url._replace(scheme="", netloc="").geturl()
+            self._head, self._head_for = b"POST %b HTTP/1.1\r\n%b" % (target.encode(), lines), mask
         return self._head
 
     def _key_header(self, mask: KeyMask) -> dict[str, str]:
@@ -351,7 +356,7 @@ class HttpBackend:
     def _call_failed(self, error: Exception, *, retryable: bool) -> CallFailed:
         """Say a transport's failure in our words; text that somebody has seen cannot be asked for again."""
         reason, place = self._masked.hide_in(str(error)) or type(error).__name__, self._endpoint.base_url
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.LocalProtocolError):
+        if isinstance(error, ConnectError):
             return CallFailed("connect", f"cannot reach {place}: {reason}", retryable=True)
         return CallFailed("connection", f"{place} closed the connection: {reason}", retryable=retryable)
 
@@ -400,21 +405,32 @@ def _replace_all(data: bytes, names: list[tuple[bytes, bytes]]) -> bytes:
     return data
 
 
-def _url(endpoint: Endpoint, path: str) -> httpx.URL:
+def call_url(endpoint: Endpoint, path: str) -> SplitResult:
+    """Return the URL that calls go to: in ASCII, without a user's name and a port that goes without saying.
+
+    Raises:
+        UsageError: the endpoint's base URL is none, or of another scheme than http and https.
+    """
+    base = endpoint.base_url
     try:
-        url = httpx.URL(f"{endpoint.base_url.rstrip('/')}{path}")
-    except httpx.InvalidURL as error:
-        raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
-        raise UsageError(f"endpoint {endpoint.name}: {endpoint.base_url!r} is no http or https URL")
-    return url
+        url = urlsplit(f"{base.rstrip('/')}{path}")
+        host, port = url.hostname or "", url.port
+        if not host.isascii():
+            host = host.encode("idna").decode()
+    except ValueError as error:
+        raise UsageError(f"endpoint {endpoint.name}: {base!r} is no URL: {error}") from error
+    if url.scheme not in _PORTS or not host or " " in host or not base.isprintable():
+        raise UsageError(f"endpoint {endpoint.name}: {base!r} is no http or https URL")
+    shown = f"[{host}]" if ":" in host else host
+    netloc = shown if port in (None, _PORTS[url.scheme]) else f"{shown}:{port}"
+    return SplitResult(url.scheme, netloc, quote(url.path or "/", _UNQUOTED), quote(url.query, _UNQUOTED), "")
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they go out."""
     text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
-        raise httpx.LocalProtocolError("a header holds a line break")
+        raise ConnectError("a header holds a line break")
     return text.encode()
 
 
@@ -425,10 +441,10 @@ async def _failure_of(reply: HttpReply) -> CallFailed:
     return read_failure(reply.status, await reply.whole(), reply.headers)
 
 
-def _naming_url(failure: CallFailed, url: httpx.URL) -> CallFailed:
+def _naming_url(failure: CallFailed, url: SplitResult) -> CallFailed:
     """Return a failure with the URL that was called, where that seems to be what is wrong."""
     if failure.status in (404, 405) and "model" not in failure.message.lower():
         path = url.path.rpartition("/chat/completions")[0] or url.path.rpartition("/")[0]
         hint = "" if re.search(r"/v\d", path) else "; most base URLs end with their version: …/v1"
-        failure.message += f" (POST {url.copy_with(query=None)}{hint})"
+        failure.message += f" (POST {url._replace(query='').geturl()}{hint})"
     return failure

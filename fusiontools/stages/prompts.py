@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -138,7 +137,7 @@ def _secret_in(path: Path) -> bytes:
                 return found
         with contextlib.suppress(OSError):
             _make_secret(path)
-    return secrets.token_bytes(_SECRET_BYTES)
+    return os.urandom(_SECRET_BYTES)
 
 
 def _make_secret(path: Path) -> None:
@@ -148,9 +147,9 @@ def _make_secret(path: Path) -> None:
         OSError: it cannot be written, or is there already.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ours = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    ours = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     with os.fdopen(os.open(ours, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(_SECRET_BYTES))
+        file.write(os.urandom(_SECRET_BYTES))
     try:
         os.link(ours, path)
     finally:

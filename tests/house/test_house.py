@@ -23,10 +23,11 @@ FLOORS = ("errors", "record answers", "config", "llm tools", "stages", "runs eva
 HOMES = {
     "click": {"cli.command", "config.click_options"},
     "httpx": {
-        *("llm.batches.batch_http", "llm.batches.batch_lines", "llm.http", "llm.http1", "llm.transport"),
+        *("llm.batches.batch_http", "llm.batches.batch_lines", "llm.http", "llm.transport"),
         "tools.guarded_http",
     },
     "httptools": {"llm.http1"},
+    "certifi": {"llm.http1"},
     "orjson": {"record.jsonl", "record.schemas", "record.sections"},
     "re2": {"answers.structured", "llm.sensitive", "runs.agent.file_tools"},
     "json_repair": {"llm.answer_form", "stages.replies"},
@@ -352,10 +353,13 @@ def test_a_shell_that_starts_waits_for_no_library(tmp_path: Path) -> None:
     assert not loaded & (HEAVY | {"click", "dataclasses", "importlib.metadata"})
 
 
-def test_a_tool_in_a_pipe_loads_nothing_that_draws(env: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["", "httpx"])
+def test_a_tool_in_a_pipe_loads_nothing_that_draws(transport: str, env: dict[str, str], tmp_path: Path) -> None:
+    env = {**env, "FUSION_TRANSPORT": transport}
     loaded = loaded_by("fuse-panel", "-q", cwd=tmp_path, env=env, question="Why is the sky blue?")
 
-    assert "httpx" in loaded
+    assert "httptools" in loaded
+    assert ("httpx" in loaded) == (transport == "httpx")
     assert loaded.isdisjoint(("rich", "pygments"))
 
 

@@ -9,6 +9,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -26,15 +27,33 @@ from fusiontools.config.stage_table import LimitOptions
 from fusiontools.errors import CallFailed, UsageError
 from fusiontools.llm.client import Client
 from fusiontools.llm.completion import Completion
-from fusiontools.llm.http import HttpBackend
+from fusiontools.llm.http import HttpBackend, call_url
 from fusiontools.llm.http1 import Http1Transport
 from fusiontools.llm.transport import transport_for
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8000/v1", "ftp://h/v1", "http://", "http://[::1", "http://h:70000/v1", "http://h:x/v1"),
+        *("http://a b/v1", "http://h/v1\n", "http://h\x7f/v1", f"http://{'ä' * 64}/v1"),
+    ],
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is no"):
         HttpBackend(Endpoint("there", url))
+
+
+@pytest.mark.parametrize("host", ["there.example", "THERE.example:8080", "u:p@h", "[::1]:9", "münchen.example", "h:80"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/v1/", "/a b", "/ä/%C3%A4", "?x=ü y", "/v1?q=1&r=%20", "/a;b,c", '/a"<>', "/#x"]
+)
+def test_calls_go_to_the_url_that_httpx_reads(host: str, path: str) -> None:
+    url = call_url(Endpoint("there", f"http://{host}{path}"), "/x")
+
+    read = httpx.URL(f"http://{host}{path.rstrip('/')}/x")
+    assert (url.scheme, url.netloc, url.port) == (read.scheme, read.netloc.decode(), read.port)
+    assert url._replace(scheme="", netloc="").geturl() == read.raw_path.decode()
 
 
 def http_client(handler: Any, endpoint: Endpoint = ENDPOINT, **limits: Any) -> Client:
@@ -375,7 +394,7 @@ def test_the_transport_is_the_one_that_the_environment_wants(
     for name, value in {"no_proxy": "", **settings}.items():
         monkeypatch.setenv(name, value)
 
-    made = transport_for(httpx.URL("http://there.example/v1"))
+    made = transport_for(urlsplit("http://there.example/v1"))
 
     assert isinstance(made, httpx.AsyncHTTPTransport if settings else Http1Transport)
 

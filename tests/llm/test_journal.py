@@ -563,7 +563,7 @@ def test_a_journal_that_somebody_has_for_himself_is_written_later(tmp_path: Path
     [
         *(b"", b"no JSON", b"[]", b"{}", b'{"content": 5, "model": "m"}'),
         b'{"content": "x", "model": "m", "usage": "y"}',
-        b'{"content": "x", "model": "m", "native": %b}' % (b"[" * 5_000 + b"]" * 5_000),
+        b'{"content": "x", "model": "m", "native": %b}' % (b"[" * 200_000 + b"]" * 200_000),
         7,
     ],
 )

@@ -284,5 +284,5 @@ def test_calls_of_requests_that_pass_through_count_among_all_calls(serve: Serve,
 
 
 def test_an_address_that_cannot_be_is_found_before_anybody_asks(serve: Serve) -> None:
-    with pytest.raises(AssertionError, match="is no http or https URL"):
+    with pytest.raises(AssertionError, match="is no URL: Port out of range"):
         serve(env={"FUSION_BASE_URL": "http://127.0.0.1:99999/v1"})

@@ -13,13 +13,15 @@ for is a number within its record, the same for texts that vote for the same. Of
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import defaultdict
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from fusiontools.evaluation.report.graded import Graded, confidence_of
 from fusiontools.evaluation.report.statistics import load_numpy
-from fusiontools.evaluation.report.took import NO_ROUND, CallOwner, CallSums, CallTable, Seat
+from fusiontools.evaluation.report.took import NO_ROUND, CallOwner, CallSums, CallTable, Seat, columns_of
 from fusiontools.evaluation.report.votes import Chosen, chosen_by
 
 
@@ -65,16 +67,17 @@ class RecordFacts(NamedTuple):
     #: many were asked at once at the least.
     until: Any
     at_once: Any
-    #: How many of the panel's responses the ranking names.
+    #: How many of the panel's responses the ranking names, and how many texts were graded beside the answer.
     ranked: Any
+    texts: Any
 
 
 #: A number for each.
 _CHOSEN: tuple[Chosen, ...] = ("vote", "pick", "given", "learned", "logprob", "surer")
 
 
-class _Cell(NamedTuple):
-    """A graded text as it is read, and as columns; `of` is a number of `_OF`."""
+class _Cells(NamedTuple):
+    """Graded texts as columns, one behind the other; `of` is a number of `_OF`."""
 
     row: Any
     of: Any
@@ -95,10 +98,11 @@ class Batch:
 
     def __init__(self) -> None:
         self.rows = 0
-        self._seats: dict[Seat, int] = {}
         self._calls = CallTable()
+        #: The number of each place where a text was graded: what it is, its layer, member and sample.
+        self._places: dict[tuple[str, int, str, int], int] = defaultdict(itertools.count().__next__)
         # One behind the other, so many for each text, record, ranked text and choice: lists are filled the fastest.
-        self._cells: list[Any] = []
+        self._texts: list[Any] = []
         self._facts: list[float] = []
         self._ranked: list[int] = []
         self._chosen: list[float] = []
@@ -107,10 +111,9 @@ class Batch:
         """Take a record's numbers."""
         row, record, answer = self.rows, graded.record, graded.answer
         self.rows += 1
-        self._calls.add(row, record.get("calls", ()))
-        self._add_texts(row, graded)
-        for turn, place in enumerate(graded.ranked):
-            self._ranked += (row, place, turn)
+        self._calls.add(record.get("calls", ()))
+        texts = self._add_texts(graded)
+        self._ranked += graded.ranked
         for chosen, grade in chosen_by(graded).items():
             self._chosen += (row, _CHOSEN.index(chosen), grade["score"])
         self._facts += (
@@ -122,35 +125,35 @@ class Batch:
             bool(record.get("layers")),
             *graded.asked_until,
             len(graded.ranked),
+            texts,
         )
 
-    def _add_texts(self, row: int, graded: Graded) -> None:
-        cells, seats = self._cells, self._seats
-        numbers: dict[str, int] = {}
-        #: Who has a text here already: the next of the same sample is told as another sample of the model.
-        seated: set[tuple[int, int, Seat]] = set()
-        sure = (graded.sure, graded.sure, confidence_of(graded.record, "baselines"))
-        for grade in graded.grades:
-            if (of := _OF.get(grade["of"])) is None:
+    def _add_texts(self, graded: Graded) -> int:
+        """Take the texts of a record and return how many they are."""
+        texts, places = self._texts, self._places
+        keys: dict[str, int] = {}
+        #: Where there is a text here already: the next of the same sample is told as another sample of the model.
+        taken: set[int] = set()
+        for of, grades in graded.grades.items():
+            if of == "answer":
                 continue
-            key, layer, seat = grade["key"], grade["layer"], (grade["member"], grade["sample"])
-            known = sure[of].get((layer, *seat)) if sure[of] else None
-            while (of, layer, seat) in seated:  # as in panels that were put together by hand
-                seat = (seat[0], seat[1] + 1)
-            seated.add((of, layer, seat))
-            cells += (
-                row, of, layer, seats.setdefault(seat, len(seats)), grade["score"],
-                numbers.setdefault(key, len(numbers)) if key else -1,
-                "error" in grade, known,
-            )  # fmt: skip
+            sure = graded.sure if of != "baseline" else confidence_of(graded.record, "baselines")
+            for grade in grades:
+                key, layer, member, sample = grade["key"], grade["layer"], grade["member"], grade["sample"]
+                vote = keys.setdefault(key, len(keys)) if key else -1
+                known = sure.get((layer, member, sample)) if sure else None
+                while (place := places[of, layer, member, sample]) in taken:  # as in panels put together by hand
+                    sample += 1
+                taken.add(place)
+                texts += (place, grade["score"], vote, "error" in grade, known)
+        return len(taken)
 
-    @property
+    @cached_property
     def seats(self) -> dict[Seat, int]:
         """Return the number of each seat, also of those that have calls alone."""
-        for owner in self._calls.owners:
-            if owner.stage in ("panel", "baseline"):
-                self._seats.setdefault(owner.seat, len(self._seats))
-        return self._seats
+        seats = [(member, sample) for _, _, member, sample in self._places]
+        seats += [owner.seat for owner in self.owners if owner.stage in ("panel", "baseline")]
+        return {seat: number for number, seat in enumerate(dict.fromkeys(seats))}
 
     @property
     def owners(self) -> list[CallOwner]:
@@ -160,13 +163,18 @@ class Batch:
     @cached_property
     def facts(self) -> RecordFacts:
         """Return what is known of each record."""
-        return RecordFacts(*_columns_of(self._facts, len(RecordFacts._fields)))
+        return RecordFacts(*columns_of(self._facts, len(RecordFacts._fields)))
+
+    def _rows_of(self, counts: Any) -> Any:
+        """Return the row of each of what stands one behind the other, so much in each record."""
+        np = load_numpy()
+        return np.arange(self.rows).repeat(counts.astype(np.intp))
 
     @cached_property
     def chosen(self) -> dict[Chosen, Any]:
         """Return the scores of what is chosen from each panel; NaN where nothing is known to be."""
         np = load_numpy()
-        rows, chosen, scores = _columns_of(self._chosen, 3)
+        rows, chosen, scores = columns_of(self._chosen, 3)
         found = np.full((len(_CHOSEN), self.rows), math.nan)
         found[chosen.astype(np.intp), rows.astype(np.intp)] = scores
         return dict(zip(_CHOSEN, found, strict=True))
@@ -174,16 +182,15 @@ class Batch:
     @cached_property
     def panel(self) -> Texts:
         """Return the panels."""
-        np, cells = load_numpy(), self._texts
+        np, cells = load_numpy(), self._cells
         own = np.flatnonzero(cells.of == _OF["panel"])
-        rows = cells.row[own]
-        places = np.arange(len(own)) - np.searchsorted(rows, rows)
+        places = _turns(cells.row[own])
         return self._spread(own, places, int(places.max(initial=-1)) + 1)
 
     @cached_property
     def members(self) -> Texts:
         """Return what members said alone: in the first layer, or on the panel where there is no other."""
-        np, cells = load_numpy(), self._texts
+        np, cells = load_numpy(), self._cells
         is_earlier = (cells.of == _OF["layer"]) & (cells.layer == 1)
         is_alone = (cells.of == _OF["panel"]) & (cells.layer <= 1)
         is_layered = np.bincount(cells.row[is_earlier], minlength=self.rows) > 0
@@ -193,7 +200,7 @@ class Batch:
     @cached_property
     def baselines(self) -> Texts:
         """Return what baselines said."""
-        cells = self._texts
+        cells = self._cells
         own = load_numpy().flatnonzero(cells.of == _OF["baseline"])
         return self._spread(own, cells.seat[own], len(self.seats))
 
@@ -201,10 +208,9 @@ class Batch:
     def order(self) -> Any:
         """Return the places of the panel in the order of the ranking, and then as they are: `rows × places`."""
         np = load_numpy()
-        rows, places, turns = _columns_of(self._ranked, 3).astype(np.intp)
-        width = self.panel.key.shape[1]
+        rows, width = self._rows_of(self.facts.ranked), self.panel.key.shape[1]
         order = np.broadcast_to(np.arange(width, 2 * width), self.panel.key.shape).copy()
-        order[rows, places] = turns
+        order[rows, np.array(self._ranked, np.intp)] = _turns(rows)
         return order.argsort(axis=1)
 
     def add_up(self, rounds: Any = NO_ROUND) -> CallSums:
@@ -214,19 +220,22 @@ class Batch:
             rounds: in which round each seat of a panel was asked that was asked in rounds: `rows × seats`.
         """
         shape = (self.rows, len(self.seats))
-        return self._calls.add_up(self.rows, self.seats, load_numpy().broadcast_to(rounds, shape))
+        return self._calls.add_up(self.seats, load_numpy().broadcast_to(rounds, shape))
 
     @cached_property
-    def _texts(self) -> _Cell:
+    def _cells(self) -> _Cells:
         np = load_numpy()
-        cells = _Cell(*_columns_of(self._cells, len(_Cell._fields)))
-        row, seat, key = (each.astype(np.intp) for each in (cells.row, cells.seat, cells.key))
-        sure = np.where(np.isfinite(cells.sure), cells.sure, -math.inf)
-        return cells._replace(row=row, seat=seat, key=key, failed=cells.failed > 0, sure=sure)
+        place, score, key, failed, sure = columns_of(self._texts, 5)
+        known = [(_OF[of], layer, self.seats[member, sample]) for of, layer, member, sample in self._places]
+        of, layer, seat = np.array(known, float).reshape(-1, 3)[place.astype(np.intp)].T
+        return _Cells(
+            self._rows_of(self.facts.texts), of, layer, seat.astype(np.intp), score, key.astype(np.intp), failed > 0,
+            np.where(np.isfinite(sure), sure, -math.inf),
+        )  # fmt: skip
 
     def _spread(self, own: Any, columns: Any, width: int) -> Texts:
         """Return a grid so wide, with some of the texts, each in its row and in this column."""
-        np, cells = load_numpy(), self._texts
+        np, cells = load_numpy(), self._cells
         missing = Texts(there=False, score=math.nan, key=-1, failed=True, sure=-math.inf, seat=0)
         known = Texts(np.True_, cells.score[own], cells.key[own], cells.failed[own], cells.sure[own], cells.seat[own])
         texts = Texts(*(np.full((self.rows, width), each) for each in missing))
@@ -235,6 +244,7 @@ class Batch:
         return texts
 
 
-def _columns_of(numbers: list[Any], width: int) -> Any:
-    """Return numbers that stand one behind the other as columns; None is NaN."""
-    return load_numpy().array(numbers, float).reshape(-1, width).T
+def _turns(rows: Any) -> Any:
+    """Return which one in its row each is, from 0, where those of a row stand together."""
+    np = load_numpy()
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)

@@ -5,7 +5,7 @@ Each is found once, however many systems are told from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -23,7 +23,8 @@ class Graded(Struct):
     """A record, and what several systems ask of it."""
 
     record: Record
-    grades: Sequence[Grade]
+    #: The grades by what was graded.
+    grades: Mapping[str, list[Grade]]
     answer: Grade | None
     panel: list[Grade]
     #: The places of the panel that the ranking names, in its order.
@@ -43,34 +44,36 @@ class Graded(Struct):
     @classmethod
     def of(cls, record: Record) -> Graded:
         """Look through a record."""
-        grades = record.get("grades") or []
-        panel = [grade for grade in grades if grade["of"] == "panel"]
+        grades: dict[str, list[Grade]] = {}
+        for grade in record.get("grades", ()):
+            grades.setdefault(grade["of"], []).append(grade)
+        panel = grades.get("panel", [])
         answer: Mapping[str, Any] = record.get("answer", {})
         ranking = record.get("analysis", {}).get("ranking", [])
         pick: Any = answer.get("pick") or {}
         return cls(
             record,
             grades,
-            next((grade for grade in grades if grade["of"] == "answer"), None),
+            grades["answer"][0] if "answer" in grades else None,
             panel,
             list(dict.fromkeys([place for place in ranking if place < len(panel)])),
             confidence_of(record, "panel"),
             _weighting_of(record, answer),
             "abstained" in answer,
-            pick.get("method") == "check" or any(note["code"] == "check_failed" for note in record.get("degraded", ())),
+            pick.get("method") == "check" or "check_failed" in [note["code"] for note in record.get("degraded", ())],
             _asked_until(record),
         )
 
     @property
     def first(self) -> list[Grade]:
         """Return the grades of what members answered alone, before they saw each other's responses."""
-        earlier = [grade for grade in self.grades if grade["of"] == "layer" and grade["layer"] == 1]
+        earlier = [grade for grade in self.grades.get("layer", ()) if grade["layer"] == 1]
         return earlier or [grade for grade in self.panel if grade["layer"] <= 1]
 
     @property
     def baselines(self) -> list[Grade]:
         """Return the grades of what models answered outside the panel."""
-        return [grade for grade in self.grades if grade["of"] == "baseline"]
+        return self.grades.get("baseline", [])
 
     @property
     def order(self) -> list[int]:

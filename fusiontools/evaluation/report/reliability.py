@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from fusiontools.evaluation.report.statistics import Interval, wilson
+from fusiontools.evaluation.report.statistics import Interval, add_exactly, load_numpy, wilson
 
 #: Into so many parts agreement is cut.
 _PARTS = 10
@@ -30,14 +29,14 @@ def sort_by_agreement(votes: Sequence[tuple[float, float]]) -> list[AgreementPar
     Args:
         votes: of each the share of the panel that agrees, and the score of its answer.
     """
-    parts: list[list[tuple[float, float]]] = [[] for _ in range(_PARTS)]
-    for agreement, score in votes:
-        parts[min(_PARTS - 1, max(0, math.ceil(agreement * _PARTS - 1e-9) - 1))].append((agreement, score))
+    np = load_numpy()
+    agreements, scores = np.array(votes, float).reshape(-1, 2).T
+    part_of = np.clip(np.ceil(agreements * _PARTS - 1e-9) - 1, 0, _PARTS - 1)
     found = []
-    for i, own in enumerate(parts):
-        if own:
-            right = math.fsum(score for _, score in own)
-            agreement = math.fsum(share for share, _ in own) / len(own)
-            interval = wilson(right, len(own))
-            found.append(AgreementPart(i / _PARTS, (i + 1) / _PARTS, len(own), agreement, right / len(own), interval))
+    for i in range(_PARTS):
+        own = part_of == i
+        if count := int(own.sum()):
+            right, agreement = add_exactly(scores[own]), add_exactly(agreements[own]) / count
+            interval = wilson(right, count)
+            found.append(AgreementPart(i / _PARTS, (i + 1) / _PARTS, count, agreement, right / count, interval))
     return found

@@ -257,10 +257,10 @@ class SummaryBuilder:
     def _choose_among(self, same: Sequence[System]) -> System:
         return self.subject if self.subject in same else min(same, key=lambda s: (_ORDER[s.kind], s))
 
-    def _was_asked(self, system: System) -> list[bool]:
-        """Return of each task whether a system has a score there."""
+    def _was_asked(self, system: System) -> Any:
+        """Return of each task whether a system has a score there, as an array."""
         scores = self._read_scores(system)
-        return (scores == scores).tolist()  # type: ignore[no-any-return]
+        return scores == scores
 
     def _make_rows(self, shown: Sequence[System], scores: Sequence[Mean | None]) -> list[SummaryRow]:
         rows = []
@@ -268,8 +268,9 @@ class SummaryBuilder:
             if score is None:
                 continue
             column = self.table.columns[system]
-            times = load_numpy().sort(present(column.latencies)).tolist()
+            times = present(column.latencies)
             is_real = system != ORACLE
+            is_timed = is_real and len(times) > 0
             rows.append(
                 SummaryRow(
                     name=self.labels[system],
@@ -278,12 +279,12 @@ class SummaryBuilder:
                     score=score,
                     records=len(present(column.scores)),
                     same=tuple(self.labels[s] for s in self.table.same_as(system)[1:]),
-                    is_beside=self._was_asked(system) == self._was_asked(self.subject),
+                    is_beside=bool((self._was_asked(system) == self._was_asked(self.subject)).all()),
                     cost=cost_of(column),
                     ratio=self.ratios.get(system) if is_real else None,
                     usd_per_right=usd_per_right(column) if is_real else None,
-                    p50_s=quantile(times, 0.5) if times and is_real else None,
-                    p95_s=quantile(times, 0.95) if times and is_real else None,
+                    p50_s=quantile(times, 0.5) if is_timed else None,
+                    p95_s=quantile(times, 0.95) if is_timed else None,
                     failed=column.failed,
                 )
             )

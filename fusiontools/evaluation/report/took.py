@@ -6,7 +6,9 @@ whatever stands beside it.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -121,17 +123,6 @@ class CallSums(Struct):
     baselines: Took
 
 
-class _CallLine(NamedTuple):
-    """Which record's call it is, whose, and what it took, as columns; `owner` is a number of `CallTable.owners`."""
-
-    record: Any
-    owner: Any
-    usd: Any
-    unknown: Any
-    tokens: Any
-    latency_s: Any
-
-
 class CallOwner(NamedTuple):
     """What a call was for, who made it, and who answered it."""
 
@@ -154,55 +145,60 @@ class CallOwner(NamedTuple):
         return self.member or "", self.sample
 
 
-class CallTable(Struct):
+class CallTable:
     """The calls of some records, read one by one."""
 
-    #: The number of everybody whose calls there are; the keys have the fields of `CallOwner`.
-    _numbers: dict[tuple[Any, ...], int] = {}
-    #: As many numbers in a row for each call as `_CallLine` has.
-    _lines: list[float] = []
+    def __init__(self) -> None:
+        #: The number of everybody whose calls there are; the keys have the fields of `CallOwner`.
+        self._numbers: dict[tuple[Any, ...], int] = defaultdict(itertools.count().__next__)
+        #: One behind the other, so many for each call: its owner, what it was worth, its tokens, its seconds.
+        self._calls: list[Any] = []
+        #: How many calls each record has.
+        self._counts: list[int] = []
 
     @property
     def owners(self) -> list[CallOwner]:
         """Return everybody whose calls there are."""
         return [CallOwner(*owner) for owner in self._numbers]
 
-    def add(self, record: int, calls: Iterable[Mapping[str, Any]]) -> None:
-        """Take the calls of the record with this number."""
-        numbers, lines = self._numbers, self._lines
+    def add(self, calls: Iterable[Mapping[str, Any]]) -> None:
+        """Take the calls of the next record."""
+        numbers, kept = self._numbers, self._calls
+        before = len(kept)
         for call in calls:
             # A grade measures: no system pays for it.
             if (stage := call["stage"]) == "grade":
                 continue
-            get = call.get
-            owner = (
-                stage, get("layer", 1), get("step"), get("member"), get("sample", 0), call["model"], call["endpoint"]
-            )  # fmt: skip
-            usage = get("usage")
+            number = numbers[
+                stage, call.get("layer", 1), call.get("step"), call.get("member"), call.get("sample", 0),
+                call["model"], call["endpoint"],
+            ]  # fmt: skip
+            usage = call.get("usage")
             tokens = usage["prompt_tokens"] + usage["completion_tokens"] if usage else 0
             # A replayed call is worth what it cost when it was bought.
-            usd, latency_s = (get("saved_usd"), math.nan) if get("replayed") else (get("cost_usd"), get("latency_s"))
-            number = numbers.setdefault(owner, len(numbers))
-            lines += (record, number, usd or 0.0, usd is None, tokens, latency_s or 0.0)
+            if call.get("replayed"):
+                kept += (number, call.get("saved_usd"), tokens, math.nan)
+            else:
+                kept += (number, call.get("cost_usd"), tokens, call.get("latency_s", 0.0))
+        self._counts.append((len(kept) - before) // 4)
 
-    def add_up(self, records: int, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
+    def add_up(self, seats: Mapping[Seat, int], rounds: Any) -> CallSums:
         """Return what the calls of each record took.
 
         A seat's attempts come one after the other, and so do stages, layers and steps, and the rounds of a panel that
         was asked until it was sure; within one of these all seats work at once.
 
         Args:
-            records: how many there are.
             seats: the number of each seat.
             rounds: in which round each seat of a panel was asked, from 0: `records × seats`.
         """
-        np, owners = load_numpy(), self.owners
-        lines = _CallLine(*np.array(self._lines, float).reshape(-1, len(_CallLine._fields)).T)
-        owner, record = lines.owner.astype(np.intp), lines.record.astype(np.intp)
+        np, owners, records = load_numpy(), self.owners, len(self._counts)
+        number, usd, tokens, latency_s = columns_of(self._calls, 4)
+        owner, record, is_unknown = number.astype(np.intp), np.arange(records).repeat(self._counts), np.isnan(usd)
         lanes, lane_of = _number([each.lane for each in owners])
         places, place_of = _number([(each.lane, each.seat) for each in owners])
         lane, seat = lane_of[owner], np.array([seats.get(each.seat, 0) for each in owners], np.intp)[owner]
-        took = Took(np.ones(len(record)), lines.usd, lines.unknown, lines.tokens, lines.latency_s)
+        took = Took(np.ones(len(record)), np.where(is_unknown, 0.0, usd), is_unknown, tokens, latency_s)
 
         # What each seat took in each lane.
         took, begin = took.merged(record * len(places) + place_of[owner])
@@ -234,6 +230,11 @@ class CallTable(Struct):
         panel, judge = by_record(is_panel), by_record([stage == "judge" for stage, *_ in lanes])
         rest = by_record([stage not in ("panel", "judge", "baseline") for stage, *_ in lanes])
         return CallSums(panel, judge, panel.then(judge).then(rest), members, baselines)
+
+
+def columns_of(numbers: list[Any], width: int) -> Any:
+    """Return numbers that stand one behind the other as columns; None is NaN."""
+    return load_numpy().fromiter(numbers, float, len(numbers)).reshape(-1, width).T
 
 
 def _number(names: Sequence[Any]) -> tuple[list[Any], Any]:

@@ -179,11 +179,12 @@ def test_who_comes_late_takes_nobodys_place(state_url: str) -> None:
 def test_whoever_gives_signs_of_life_keeps_the_lease(state_url: str) -> None:
     async def work(one: State, other: State) -> list[Any]:
         lease, seen = await take(one, 1.0), []
-        until = time.monotonic() + 1.2
+        await one.store.renew([lease], LONG_S)
+        until = time.monotonic() + 1.1
         while time.monotonic() < until:
-            await one.store.renew([lease], 1.0)
             seen.append(await other.store.acquire(KEY, LONG_S) == Held(lease.fence))
             await asyncio.sleep(0.02)
+        await one.store.renew([lease], 0.01)
         return [all(seen), isinstance(await take(other), Lease)]
 
     assert play(state_url, work, 2) == [True, True]
@@ -383,9 +384,9 @@ def test_whoever_lives_keeps_what_is_reserved(state_url: str) -> None:
     async def work(one: State, other: State) -> list[Any]:
         made = await one.store.reserve(buying(4.0), 1.0)
         assert isinstance(made, Reservation)
-        until, seen = time.monotonic() + 1.2, []
+        await one.store.renew_reservations([made.id], LONG_S)
+        until, seen = time.monotonic() + 1.1, []
         while time.monotonic() < until:
-            await one.store.renew_reservations([made.id], 1.0)
             seen.append(await other.store.reserve(buying(0.5), LONG_S))
             await asyncio.sleep(0.03)
         return [set(seen)]
