@@ -73,14 +73,6 @@ class Question(NamedTuple):
         return bool(self.either) or self.polar or self.number or self.name or self.fact
 
 
-class Facts(NamedTuple):
-    """What two long answers that are written alike may differ in."""
-
-    words: frozenset[str]
-    #: Numbers, negations, formulas.
-    facts: frozenset[str]
-
-
 class Saying(NamedTuple):
     """What a short answer says in words."""
 
@@ -191,11 +183,19 @@ def _linked(asked: Question, sayings: Mapping[str, Saying]) -> list[list[str]]:
     return groups
 
 
-def facts(long: str) -> Facts:
-    """Read the facts of a folded text."""
-    found = frozenset(normalize.tokens(long))
+def nearly_same(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Say whether two texts have nearly the same words."""
+    return len(one ^ other) <= NEARLY * len(one | other)
+
+
+def facts(long: str, found: frozenset[str]) -> frozenset[str]:
+    """Return what texts that are written alike may differ in: the numbers, negations and formulas of a folded one.
+
+    Args:
+        found: its words.
+    """
     numbers = [word for word in found if normalize.is_number(word)]
-    return Facts(found, (found & NEGATIONS).union(numbers, [formula.replace(" ", "") for formula in formulas(long)]))
+    return (found & NEGATIONS).union(numbers, [formula.replace(" ", "") for formula in formulas(long)])
 
 
 def formulas(text: str) -> list[str]:
@@ -207,11 +207,6 @@ def formulas(text: str) -> list[str]:
     # From the word before the first sign to the end of the one behind the last, each over one space at most.
     start, end = text.rfind(" ", 0, max(0, first.start() - 1)) + 1, text.find(" ", last + 2)
     return FORMULA.findall(text, start, len(text) if end < 0 else end)
-
-
-def contested(one: Facts, other: Facts) -> bool:
-    """Say whether two texts are nearly the same, but for a number, a formula, or a "not"."""
-    return one.facts != other.facts and len(one.words ^ other.words) <= NEARLY * len(one.words | other.words)
 
 
 def content(asked: Question, found: list[str]) -> set[str]:

@@ -170,7 +170,7 @@ def result_of(text: str, asked: Question) -> Result | None:
     if _refuses(first, asked.text) or (pieces[-1] != lines[0] and refuses(pieces[-1], asked.text)):
         return None
     long = " ".join([first, *map(strip_markdown, lines[1:])]) if is_long(folded) else ""
-    vague = bool(long) and not (asked.closed and len(lines) > 1 and len(normalize.tokens(pieces[-1])) <= LONG_WORDS)
+    vague = bool(long) and (len(lines) == 1 or not asked.closed or has_more_words(pieces[-1], LONG_WORDS))
     if len(lines) == 1:
         return Result(pieces, False, lines[0], long, vague)
     labels = tuple(LABELS.findall(f"\n{folded}"))
@@ -186,16 +186,21 @@ def result_of(text: str, asked: Question) -> Result | None:
 
 def is_long(folded: str) -> bool:
     """Say whether a folded text is too long to be compared whole."""
-    if len(folded) > SHORT_CHARS or len(folded) <= SHORT_WORDS:
-        return len(folded) > SHORT_CHARS
+    return len(folded) > SHORT_CHARS or has_more_words(folded, SHORT_WORDS)
+
+
+def has_more_words(folded: str, limit: int) -> bool:
+    """Say whether a folded text has more words and numbers than so many."""
+    if len(folded) <= limit:
+        return False
     plain = folded.encode() if folded.isascii() else b""
     # Each word that begins with a letter is a token, but those of scale; as many as there are digits begin with one.
     # Finding all tokens takes three times as long.
     letters = plain.translate(None, b"0123456789")
     surely = len(plain.translate(normalize.WORDS_ONLY).split()) - (len(plain) - len(letters))
-    if surely > SHORT_WORDS and not any(map(folded.__contains__, normalize.SCALE)):
+    if surely > limit and not any(map(folded.__contains__, normalize.SCALE)):
         return True
-    return len(normalize.tokens(folded)) > SHORT_WORDS
+    return len(normalize.tokens(folded)) > limit
 
 
 def refuses(piece: str, question: str) -> bool:
@@ -348,7 +353,7 @@ def _concluding(lines: Sequence[str]) -> tuple[str, ...]:
         items = len(lines) - next((at for at in range(len(lines), 0, -1) if not ITEM.match(lines[at - 1])), 0)
         if items > 1:
             return (", ".join(ITEM.sub("", item, count=1) for item in lines[-items:]),)
-        if _is_short_answer(lines[0]) and len(normalize.tokens(line)) > LONG_WORDS:
+        if _is_short_answer(lines[0]) and has_more_words(line, LONG_WORDS):
             line = lines[0]
     opening = THEREFORE.match(line)
     if opening and _says(line[opening.end() :]):
@@ -373,7 +378,7 @@ def _unlabelled(line: str) -> str:
 
 def _is_short_answer(line: str) -> bool:
     ends_open = line.rstrip(" *").endswith(":") or line.lstrip().startswith("#")
-    return not ends_open and len(normalize.tokens(line)) <= FIRST_WORDS
+    return not ends_open and not has_more_words(line, FIRST_WORDS)
 
 
 def _says(text: str) -> bool:

@@ -183,24 +183,21 @@ def read_votes(texts: Sequence[str], key: str = "auto", question: str = "") -> V
 
 
 def surely_vague(texts: Sequence[str], question: str = "") -> bool:
-    """Say whether code can at once not tell if answers agree: they differ, and all but one are long without a result.
+    """Say whether code can at once not tell if answers agree: the two longest differ, and are long without a result.
 
-    Then `read_votes`, asked for `auto`, finds two of them vague, with keys of their own or none, whatever the one says
-    that is not looked at. It takes half as long. That it is false says nothing.
+    Then `read_votes`, asked for `auto`, finds the longest vague, and not all say the same, whatever the others say that
+    are not looked at. That it is false says nothing.
     """
-    read = sorted(dict.fromkeys(texts), key=len)[1 if len(texts) > 2 else 0 :]
-    if len(read) < max(2, len(texts) - 1) or len(read[0]) <= SHORT_WORDS:
+    longest = sorted(dict.fromkeys(texts), key=len, reverse=True)[:2]
+    if len(longest) < 2 or len(longest[1]) <= SHORT_WORDS:
         return False
     asked = agreement.ask(question)
     if asked.polar or asked.either or words.options_of(asked.text) or asks_code(asked):
         return False
-    whole: set[str] = set()
-    for text in read:
-        result = result_of(text, asked)
-        if result is None or not result.vague or structured.whole_key(text) or _concluded_number(result, asked):
-            return False
-        whole.add(result.long)
-    return len(whole) > 1
+    one, other = (result_of(text, asked) for text in longest)
+    if not (one and one.vague and other and other.vague) or one.long == other.long:
+        return False
+    return not (structured.whole_key(longest[0]) or _concluded_number(one, asked))
 
 
 def _doubtful(results: Sequence[Result | None]) -> list[tuple[int, int]]:
@@ -208,8 +205,9 @@ def _doubtful(results: Sequence[Result | None]) -> list[tuple[int, int]]:
     long = {at: each.long for at, each in enumerate(results) if each and each.long}
     if len(set(long.values())) < 2:
         return []
-    facts = {at: agreement.facts(text) for at, text in long.items()}
-    return [(a, b) for a, b in itertools.combinations(facts, 2) if agreement.contested(facts[a], facts[b])]
+    found = {at: frozenset(normalize.tokens(text)) for at, text in long.items()}
+    near = [(a, b) for a, b in itertools.combinations(found, 2) if agreement.nearly_same(found[a], found[b])]
+    return [(a, b) for a, b in near if agreement.facts(long[a], found[a]) != agreement.facts(long[b], found[b])]
 
 
 def literal_keys(texts: Sequence[str], question: str) -> list[str | None]:

@@ -163,9 +163,10 @@ def ascii_tokens(folded: str) -> tuple[list[str], list[int]]:
     cut = ASCII_NUMERAL.split(folded)
     # Between numbers, no word begins with a digit.
     found = ascii_words(" 0 ".join(cut[::2]))
-    places = [at for at, word in enumerate(found) if word == "0"]
-    for at, number in zip(places, cut[1::2], strict=True):
-        found[at] = number
+    places: list[int] = []
+    for number in cut[1::2]:
+        places.append(found.index("0", places[-1] + 1 if places else 0))
+        found[places[-1]] = number
     return found, places
 
 
@@ -189,13 +190,7 @@ def rational(text: str) -> tuple[int, int] | None:
     if len(text) > 60:
         return None
     text = text.replace(" ", "")
-    if GROUPED.match(text) or LAKH.fullmatch(text):
-        text = text.replace(",", "").replace("'", "")
-    elif POINT_GROUPED.fullmatch(text):
-        text = text.replace(".", "").replace(",", ".")
-    elif DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(",", ".")
-    match = NUMBER.fullmatch(text)
+    match = NUMBER.fullmatch(text) or NUMBER.fullmatch(_ungrouped(text))
     if match is None or not (match[2] or match[3]):
         return None
     sign, whole, decimals, exponent, under = match.groups(default="")
@@ -206,6 +201,15 @@ def rational(text: str) -> tuple[int, int] | None:
         return None
     common = math.gcd(top, bottom)
     return top // common, bottom // common
+
+
+def _ungrouped(text: str) -> str:
+    """Return a number without what parts its digits in groups, its decimals behind a point."""
+    if GROUPED.match(text) or LAKH.fullmatch(text):
+        return text.replace(",", "").replace("'", "")
+    if POINT_GROUPED.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
+    return text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text
 
 
 def canonical(number: str, tens: int = 0) -> str:

@@ -315,7 +315,7 @@ def spell(number: str) -> str:
 
 def with_iso_dates(folded: str) -> str:
     """Return a folded text in which `July 20, 1969` and `20 July 1969` are `1969-07-20`."""
-    return DATE.sub(_iso, WEEKDAY.sub("", folded))
+    return DATE.sub(_iso, WEEKDAY.sub("", folded)) if normalize.has_digit(folded) else folded
 
 
 def _iso(match: re.Match[str]) -> str:

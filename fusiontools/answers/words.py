@@ -69,14 +69,23 @@ NEGATED = compile_later(r"!\s?(?=[\w(])")
 COPULA_END = compile_later(r"(?<=\w)(?:です|でした|입니다|이에요|예요)$")
 #: Signs that stand in formulas only.
 FORMULA = "≤≥∧∨¬∀∃∈⊂⊃⊆⊇∪∩⌊⌋⌈⌉∛∜→←↔⇒⇐⇔∝∅∂∇∫∑∏"
-#: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2).
-MATH_SIGN = compile_later(
-    rf"[\^<>=±|∞\\{FORMULA}]|\b(?:sqrt|pi)\b|(?<!\w)-\s?(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b|(?<!\w)!\s?(?=\w)"
-    r"|(?:(?<=[\d)])|(?<=\b[a-z]))\s?!|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
-    r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
-    r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
+_SIGNS = rf"\^<>=±|∞{FORMULA}"
+_NAMED = r"(?<=\bp)i\b|(?<=\bsq)rt\b"
+#: What stands before the sign that is found, over one space at most.
+_LETTER, _DIGIT, _CLOSED, _WORD = (
+    rf"(?:(?<={each}.)|(?<={each}\s.))" for each in (r"\b[a-z]", r"[\d)]", r"[)\]]", r"[\w)\]]")
 )
-FORMULA_KEY = compile_later(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
+#: Signs without which two different answers would read the same: x+1 and x-1, C++ and C#, (1, 2] and [1, 2). The sign
+#: stands first: a search goes from one to the next.
+MATH_SIGN = compile_later(
+    rf"[-+*/!#pq\\{_SIGNS}](?:(?<=[\\{_SIGNS}])|{_NAMED}|(?<=(?<!\w)-)\s?(?:sin|cos|tan|log|ln|exp|sqrt|pi|[a-z])\b"
+    rf"|(?<=-)(?:{_LETTER}\s?\d|(?:{_LETTER}|{_DIGIT})\s?(?:[a-z]\b|\())|(?<=(?<!\w)!)\s?\w|(?<=!)(?:{_LETTER}|{_DIGIT})"
+    rf"|(?<=[+*]){_WORD}\s?[\w(\[-]|(?<=\w[+#])"
+    rf"|(?<=/)(?:{_LETTER}|{_CLOSED}|{_DIGIT}\s?[a-z(\[]|(?<!\d/)\s?[\d(\[]|\s?[a-z]\b))"
+)
+FORMULA_KEY = compile_later(
+    rf"[-+*/#()\[\]!pq{_SIGNS}](?:(?<=[+*#()\[\]!{_SIGNS}])|{_NAMED}|(?<=\S-)|(?<=-)(?!\d)|(?<!\d/)(?<=/)|(?<=/)(?!\d))"
+)
 MATH_TOKEN = compile_later(rf"{normalize.TOKEN_TEXT}|[-+*/^<>=±|∞#()\[\]!{FORMULA}]")
 
 
@@ -169,7 +178,8 @@ def key_of(piece: str, asked: agreement.Question) -> str:
         text = text[assigned.end() :]
     if (titled := TITLE.match(text)) and (asked.words | TITLES).issuperset(titled[1].split()):
         text = text[titled.end() :]
-    text = with_iso_dates(COPULA_END.sub("", _trim(text)))
+    text = _trim(text)
+    text = with_iso_dates(text if text.isascii() else COPULA_END.sub("", text))
     bracketed = text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
     if not bracketed and not MATH_SIGN.search(text):
         return " ".join(_words(text, asked))

@@ -279,9 +279,10 @@ def test_what_is_surely_vague_has_no_share_of_agreement(texts: list[str], questi
         assert agreement_share(read_votes(texts, question=question)) is None
 
 
-def test_long_answers_that_differ_are_surely_vague_beside_one_that_is_short() -> None:
+def test_two_long_answers_that_differ_are_surely_vague_whoever_stands_beside_them() -> None:
     long = [f"{word} " + "rivers run to the sea and the sea is never full of them " * 3 for word in ("All", "Some")]
 
     assert surely_vague([*long, "Yes."], "Why?")
     assert not surely_vague([long[0], long[0], "Yes."], "Why?")
-    assert not surely_vague([*long, "Yes.", "No."], "Why?")
+    assert surely_vague([*long, "Yes.", "No."], "Why?")
+    assert not surely_vague([long[0], "Yes."], "Why?")
