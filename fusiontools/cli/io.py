@@ -13,6 +13,7 @@ import queue
 import re
 import select
 import stat
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 _CHUNK_BYTES = 1 << 18
 _HELD_BYTES = 1 << 20
 #: Linux: write what there is room for and fail rather than wait, whoever else writes to the same pipe meanwhile.
-_WITHOUT_WAITING = getattr(os, "RWF_NOWAIT", 0)
+_WITHOUT_WAITING = os.RWF_NOWAIT if sys.platform == "linux" else 0
 _IDS_REMEMBERED = 16_384
 #: A text in another encoding has a few bad bytes, each in a line that is refused; what has more is no text.
 _BROKEN_SHARE = 0.1
