@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from votes import CAPITAL, OPTIONS, key_of, voted
 
 from fusiontools.answers.keys import vote_keys
+from fusiontools.answers.words import FORMULA, FORMULA_KEY, MATH_SIGN
 
 PRIME = "Is 91 prime?"
 
@@ -241,3 +246,20 @@ def test_a_question_for_a_year_is_answered_by_a_number() -> None:
     assert vote_keys(texts, "auto", "When did World War II end?") == ("number", ["1945"] * 3)
     assert vote_keys(["In 1945 Japan gave up.", "In 1945 Germany lost."], "number", "When?")[1] == ["1945", "1945"]
     assert key_of("September 2, 1945", "number", "In which year did it end?") == "1945"
+
+
+#: What the two patterns find, in the order in which it is read: they begin with the sign, for speed.
+PLAIN_SIGN = re.compile(
+    rf"[\^<>=±|∞\\{FORMULA}]|\b(?:sqrt|pi)\b|(?<!\w)-\s?(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b|(?<!\w)!\s?(?=\w)"
+    r"|(?:(?<=[\d)])|(?<=\b[a-z]))\s?!|(?<=[\w)\]])\s?[+*]\s?(?=[\w(\[-])|(?<=\w)[+#]|(?<!\w)-\s?[a-z]\b"
+    r"|(?<=\b[a-z])\s?-\s?(?=\d|[a-z]\b|\()|(?<=[\d)])\s?-\s?(?=[a-z]\b|\()"
+    r"|(?<=[)\]])\s?/|(?<=\d)\s?/\s?(?=[a-z(\[])|(?<!\d)/\s?(?=[\d(\[])|(?<=\b[a-z])\s?/|/\s?(?=[a-z]\b)"
+)
+PLAIN_KEY = re.compile(rf"[+*^<>=±|∞#()\[\]!{FORMULA}]|\b(?:sqrt|pi)\b|(?<=\S)-|-(?!\d)|(?<!\d)/|/(?!\d)")
+PIECES = st.sampled_from([*"-+*/!#^=()[] \t\\axpq17é∫.", "pi", "sqrt", "sin", "ln", "words"])
+
+
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_a_formula_is_told_by_the_same_signs_however_they_are_looked_for(text: str) -> None:
+    assert bool(MATH_SIGN.search(text)) == bool(PLAIN_SIGN.search(text))
+    assert bool(FORMULA_KEY.search(text)) == bool(PLAIN_KEY.search(text))
