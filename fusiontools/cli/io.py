@@ -13,7 +13,6 @@ import queue
 import re
 import select
 import stat
-import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -24,10 +23,14 @@ from fusiontools.cli.command import complain, leave
 from fusiontools.cli.values import ObjectReader, is_undecided, spans_lines
 from fusiontools.errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 
+#: Linux: write what there is room for and fail rather than wait, whoever else writes to the same pipe meanwhile.
+try:
+    from os import RWF_NOWAIT as _WITHOUT_WAITING
+except ImportError:  # another system, or a Python that was built on an older one
+    _WITHOUT_WAITING = 0  # type: ignore[misc]
+
 _CHUNK_BYTES = 1 << 18
 _HELD_BYTES = 1 << 20
-#: Linux: write what there is room for and fail rather than wait, whoever else writes to the same pipe meanwhile.
-_WITHOUT_WAITING = os.RWF_NOWAIT if sys.platform == "linux" else 0
 _IDS_REMEMBERED = 16_384
 #: A text in another encoding has a few bad bytes, each in a line that is refused; what has more is no text.
 _BROKEN_SHARE = 0.1
@@ -256,6 +259,7 @@ class Sink:
         #: So many bytes have been handed over, and written, which the thread counts while it has any, else the loop.
         self._given = self._written = 0
         self._waiters = 0
+        self._is_finished = False
         self._drained = asyncio.Event()
         self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
@@ -274,10 +278,12 @@ class Sink:
 
     def put_nowait(self, data: bytes) -> None:
         """Write what can be written without waiting, and hand over the rest."""
+        if self._is_finished:
+            return
         is_idle = self._given == self._written
         self._given += len(data)
         if is_idle and _WITHOUT_WAITING:
-            with contextlib.suppress(OSError):  # which the thread finds, too
+            with contextlib.suppress(OSError, NotImplementedError):  # the thread finds it, too
                 written = os.pwritev(1, (data,), -1, _WITHOUT_WAITING)
                 self._written += written
                 data = data[written:]
@@ -285,7 +291,8 @@ class Sink:
             self._pieces.put(data)
 
     def finish(self, timeout_s: float | None = None) -> None:
-        """Return when everything is written, or when the time is over."""
+        """Return when everything is written, or when the time is over; nothing is written that is put later."""
+        self._is_finished = True
         self._pieces.put(None)
         self._thread.join(timeout_s)
 

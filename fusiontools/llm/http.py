@@ -12,6 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
@@ -51,7 +52,9 @@ _COLLECTED_BYTES, _COLLECT_S = 32 * 2**20, 0.1
 _DEPTH_NAME = DEPTH_HEADER.encode()
 _PORTS = {"http": 80, "https": 443}
 #: What stands in a path or a query as it is; a `%` begins what is escaped already.
-_UNQUOTED = "%/:@!$&'()*+,;=~?"
+_UNQUOTED = "%/:@!$&'()*+,;=~?[]|"
+_NO_HOST = re.compile(r'[\s<>"{}|\\^`]')
+_BRACKETED = re.compile(r"\[[^\[\]]+\](?::\d*)?$")
 T = TypeVar("T")
 
 
@@ -333,8 +336,7 @@ class HttpBackend:
         """Return what begins every request with this key: it is written once."""
         if self._head_for is not mask:
             lines = _header_lines({**self._headers, **self._key_header(mask)})
-            target = self._url._replace(scheme="", netloc="").geturl()
-            self._head, self._head_for = b"POST %b HTTP/1.1\r\n%b" % (target.encode(), lines), mask
+            self._head, self._head_for = b"POST %b HTTP/1.1\r\n%b" % (target_of(self._url).encode(), lines), mask
         return self._head
 
     def _key_header(self, mask: KeyMask) -> dict[str, str]:
@@ -416,14 +418,37 @@ def call_url(endpoint: Endpoint, path: str) -> SplitResult:
         url = urlsplit(f"{base.rstrip('/')}{path}")
         host, port = url.hostname or "", url.port
         if not host.isascii():
-            host = host.encode("idna").decode()
+            host = _in_ascii(host)
+        if "[" in url.netloc and not (
+            ip_address(host.partition("%")[0]).version == 6 and _BRACKETED.search(url.netloc)
+        ):
+            raise ValueError("what stands beside the brackets is no port")
     except ValueError as error:
         raise UsageError(f"endpoint {endpoint.name}: {base!r} is no URL: {error}") from error
-    if url.scheme not in _PORTS or not host or " " in host or not base.isprintable():
+    if url.scheme not in _PORTS or not host or _NO_HOST.search(host) or not base.isprintable() or base != base.strip():
         raise UsageError(f"endpoint {endpoint.name}: {base!r} is no http or https URL")
     shown = f"[{host}]" if ":" in host else host
     netloc = shown if port in (None, _PORTS[url.scheme]) else f"{shown}:{port}"
     return SplitResult(url.scheme, netloc, quote(url.path or "/", _UNQUOTED), quote(url.query, _UNQUOTED), "")
+
+
+def target_of(url: SplitResult) -> str:
+    """Return what a request line names: the path, and the query where there is one."""
+    return f"{url.path}?{url.query}" if url.query else url.path
+
+
+def _in_ascii(host: str) -> str:
+    """Return a host's name in ASCII, as the rules of 2008 write it: those of Python's own codec name another host.
+
+    Raises:
+        ValueError: it is no name of a host.
+    """
+    import httpx
+
+    try:
+        return httpx.URL(f"http://{host}").raw_host.decode()
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from error
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:

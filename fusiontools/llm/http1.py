@@ -124,7 +124,9 @@ class Http1Transport:
         """Return the one context; reading the certificates takes 17 ms, so plain http has none."""
         if self._context is None:
             file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-            if not (file or folder):
+            if file:
+                folder = None
+            elif not folder:
                 import certifi
 
                 file = certifi.where()

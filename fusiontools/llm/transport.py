@@ -96,7 +96,8 @@ class HttpxBody:
 
     async def aclose(self) -> None:
         """Close it, read or not."""
-        await self._response.aclose()
+        with _failing_as_ours():
+            await self._response.aclose()
 
 
 @contextmanager

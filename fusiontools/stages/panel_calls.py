@@ -106,7 +106,11 @@ async def _complete_cached(
     begun = warm.setdefault(call.seat.model.name, asyncio.Event())
     if not first:
         await begun.wait()
-        return await _ask_watched(call, runtime, ledger, None)
+        # Meanwhile the same call of another record may have been made, and kept.
+        recalled = None
+        if call.wish is None:
+            recalled = runtime.client.recall(call.request, call.seat.model, ledger, call.seat.slot)
+        return recalled or await _ask_watched(call, runtime, ledger, None)
     try:
         return await _ask_watched(call, runtime, ledger, lambda _: begun.set())
     finally:

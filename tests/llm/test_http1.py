@@ -28,7 +28,7 @@ from workdir import Upstream
 from fusiontools.config.models import Endpoint
 from fusiontools.errors import CallFailed
 from fusiontools.llm.completion import CompletionRequest
-from fusiontools.llm.http import HttpBackend
+from fusiontools.llm.http import HttpBackend, target_of
 from fusiontools.llm.http1 import ConnectError, Http1Response, Http1Transport, TransportError
 from fusiontools.llm.reply_reader import OnBytes
 from fusiontools.llm.transport import HttpxBody, transport_for
@@ -172,9 +172,8 @@ async def begin(
     given = {"host": url.netloc, "content-length": str(len(body)), **headers}
     if not isinstance(transport, Http1Transport):
         return await HttpxBody.of(transport, url.geturl(), given, body)
-    target = url._replace(scheme="", netloc="").geturl()
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    return await transport.exchange(f"POST {target} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+    return await transport.exchange(f"POST {target_of(url)} HTTP/1.1\r\n{lines}\r\n".encode() + body)
 
 
 async def call(transport: Transport, url: SplitResult, body: bytes = b"{}") -> tuple[int, Headers, bytes]:
