@@ -187,6 +187,18 @@ def test_what_finds_room_and_what_has_to_wait_for_it_leave_in_order_and_hold_nob
         asyncio.run(work(reading))
 
 
+def test_what_is_put_when_all_is_finished_is_not_written_in_part() -> None:
+    async def work(reading: int) -> None:
+        sink = Sink()
+        await sink.put(b"a record\n")
+        sink.finish()
+        sink.put_nowait(b"another one\n" * 20_000)
+        assert os.read(reading, 1_000_000) == b"a record\n"
+
+    with output_to_a_pipe() as reading:
+        asyncio.run(work(reading))
+
+
 def test_a_reader_who_has_gone_is_found_out_by_what_is_put() -> None:
     async def work(reading: int) -> None:
         sink = Sink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from fusiontools.config.models import Endpoint
 from fusiontools.config.options import fixed
 from fusiontools.config.stage_table import PanelOptions
 from fusiontools.errors import CallFailed, InputError
-from fusiontools.llm.completion import CompletionRequest
+from fusiontools.llm.completion import Completion, CompletionRequest, OnDelta
+from fusiontools.llm.journal import Journal
 from fusiontools.record.schemas import check_record
 from fusiontools.record.types import Record
 from fusiontools.stages.panel import panel
@@ -528,6 +530,48 @@ def test_the_first_sample_begins_before_the_others_are_asked() -> None:
 
     assert order == ["a"]
     assert len(result["panel"]) == 3
+
+
+class Held(Scripted):
+    """Begins each sample at once, and ends it when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = [asyncio.Event(), asyncio.Event()]
+
+    async def complete(self, request: CompletionRequest, on_delta: OnDelta | None = None) -> Completion:
+        self.requests.append(request)
+        if on_delta is not None:
+            on_delta("One")
+        await self.gates[request.sample].wait()
+        if on_delta is not None:
+            on_delta(".")
+        return said("One.", request.model)
+
+
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_what_was_kept_while_a_sample_waited_for_the_first_is_not_bought_again(tmp_path: Path) -> None:
+    async def work() -> int:
+        backend = Held()
+        journal = Journal(tmp_path / "j.db")
+        run = panel(fixed(PanelOptions(members=(model("a", samples=2),), prompt_cache=True)))
+        door = open_door(backend, endpoint=CACHING, journal=journal, replay=True)
+        tasks = []
+        for _ in range(2):  # the second waits for the first sample of the first, and meanwhile the other one is kept
+            tasks.append(asyncio.create_task(run(question(), Runtime(door))))  # type: ignore[arg-type]
+            await turns()
+        for gate in reversed(backend.gates):
+            gate.set()
+            await turns()
+        await asyncio.gather(*tasks)
+        await door.aclose()
+        return len(backend.requests)
+
+    assert asyncio.run(work()) == 2
 
 
 def test_a_panel_of_one_is_heard_as_it_writes_whatever_its_endpoint_keeps() -> None:
